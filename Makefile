@@ -1,0 +1,36 @@
+# On a fresh machine each target sets up .venv first (once); later runs start at once.
+PYTHON ?= python3
+VENV := .venv/bin
+
+.PHONY: help demo test lab lint bench lock setup clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
+
+setup: ## make .venv with both engines (quick when it stands)
+	@PYTHON=$(PYTHON) bash scripts/setup.sh
+
+demo: setup ## run the quickstart notebook, headless, on both engines, and print what it found
+	@$(VENV)/python scripts/demo.py
+
+test: setup ## run the tests, on the real engines
+	$(VENV)/python -m pytest
+
+lab: setup ## open JupyterLab on notebooks/
+	$(VENV)/jupyter lab --ip 127.0.0.1 notebooks/00_quickstart.ipynb
+
+lint: setup ## ruff, mypy --strict, import layers, notebooks without outputs
+	$(VENV)/ruff check .
+	$(VENV)/ruff format --check .
+	$(VENV)/mypy
+	$(VENV)/lint-imports
+	$(VENV)/nbstripout --verify notebooks/*.ipynb
+
+bench: setup ## measure speed, on this machine
+	$(VENV)/python bench/run.py
+
+lock: ## write requirements/cpu.lock anew from .venv
+	bash scripts/lock.sh
+
+clean: ## remove .venv and what the demo wrote
+	rm -rf .venv out

@@ -1,0 +1,196 @@
+"""What an engine is: declared capabilities, one way to load, one way to be asked.
+
+An engine runs one decoding loop on a thread of its own. Callers hand it requests from any thread
+(`submit`) and read the answers from each request's buffer (`llmlab.engines.stream`), so that a
+notebook cell, a widget and a coroutine all share one running batch.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from llmlab.engines.stream import Buffer
+from llmlab.hub.source import Format, Source
+from llmlab.types import EngineName, SamplingParams
+
+Feature = Literal["stream", "cancel", "batch", "seed", "logprobs", "top_k", "top_p", "min_p", "stop", "n"]
+
+Progress = Callable[[str, float | None], None]
+"""Called with a phase ("import", "weights", "warm-up") and how much of it is done (0 to 1, or None: unknown)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an engine can do, as data: checked before a call, and shown by `%llm help`.
+
+    Attributes:
+        formats: file formats it loads.
+        quants: quant tags it loads on some hardware.
+        features: what a request may ask of it.
+        extra: the names that `-x KEY=VALUE` takes, each with its type and a line of help.
+    """
+
+    formats: frozenset[Format]
+    quants: tuple[str, ...]
+    features: frozenset[Feature]
+    extra: Mapping[str, tuple[type, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadPlan:
+    """Everything decided before an engine starts to load.
+
+    Attributes:
+        context_length: tokens a sequence may have, prompt and answer together (already settled, never None).
+        gpu_layers: layers on the GPU (llamacpp); None lets the engine choose, all of them where there is one.
+        tensor_parallel: GPUs to split the model over (vllm).
+        max_concurrency: most sequences decoded at once.
+        extra: engine options from `-x`, already checked against the capabilities.
+    """
+
+    source: Source
+    context_length: int
+    gpu_layers: int | None = None
+    tensor_parallel: int = 1
+    max_concurrency: int = 8
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What the loaded model says of itself.
+
+    Attributes:
+        context_length: tokens a sequence may have as loaded.
+        trained_context: tokens it was trained for.
+        chat_template: Jinja source, or None for a base model.
+        special_tokens: `bos_token`, `eos_token`, ... as templates use them ("" when there is none).
+        end_ids: token ids that end a turn.
+        add_bos: a raw prompt gets the BOS token in front.
+        defaults: the model's own sampling defaults (generation_config.json), gaps as None.
+    """
+
+    architecture: str
+    parameters: int
+    context_length: int
+    trained_context: int
+    vocab_size: int
+    chat_template: str | None
+    special_tokens: Mapping[str, str]
+    end_ids: tuple[int, ...]
+    add_bos: bool
+    defaults: SamplingParams
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes that a loaded model holds. `weights` and `kv_cache` as the engine counts them, `resident` as measured."""
+
+    weights: int
+    kv_cache: int
+    resident: int
+    device: str = "CPU"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Request:
+    """One sequence to generate. `buffer` takes what comes, as choice `index`.
+
+    `params` has no gaps left: temperature, top_p, top_k, min_p, max_tokens and seed are set.
+    """
+
+    id: str
+    prompt_ids: tuple[int, ...]
+    params: SamplingParams
+    buffer: Buffer
+    index: int = 0
+
+
+class EngineLog:
+    """An engine's noise, in a file that `%llm logs` shows, and its last lines in memory for errors."""
+
+    def __init__(self, path: Path, keep: int = 400) -> None:
+        self.path = path
+        self._lines: deque[str] = deque(maxlen=keep)
+        self._lock = threading.Lock()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("a", encoding="utf-8", errors="replace")
+        self._partial = ""
+
+    def write(self, text: str) -> None:
+        """Append text; lines may come in pieces."""
+        with self._lock:
+            whole, newline, self._partial = (self._partial + text).rpartition("\n")
+            if not newline:
+                return
+            for line in whole.split("\n"):
+                self._lines.append(line)
+                if not self._file.closed:
+                    self._file.write(f"{time.strftime('%H:%M:%S')} {line}\n")
+            if not self._file.closed:
+                self._file.flush()
+
+    def tail(self, lines: int = 10) -> str:
+        """The last lines, newest last."""
+        with self._lock:
+            kept = [*self._lines, self._partial] if self._partial else list(self._lines)
+        return "\n".join(kept[-lines:])
+
+    def close(self) -> None:
+        """Close the file; the lines in memory stay readable."""
+        with self._lock:
+            self._file.close()
+
+
+class Engine(ABC):
+    """One loaded model in one engine. Build it with `open`; it is ready when that returns."""
+
+    name: ClassVar[EngineName]
+    capabilities: ClassVar[Capabilities]
+
+    facts: ModelFacts
+
+    @classmethod
+    @abstractmethod
+    def open(cls, plan: LoadPlan, *, log: EngineLog, progress: Progress, cancelled: threading.Event) -> Engine:
+        """Load a model. Called on a worker thread; sets up the decoding thread and returns when it's ready.
+
+        Raises:
+            LoadError: it can't be loaded; nothing is left behind (no memory, no thread, no process).
+            Interrupted: `cancelled` was set meanwhile; nothing is left behind.
+        """
+
+    @abstractmethod
+    def tokenize(self, text: str, *, special: bool = True) -> list[int]:
+        """Token ids of a text, nothing added. With `special`, text like `<|end|>` becomes the special token."""
+
+    @abstractmethod
+    def detokenize(self, ids: list[int]) -> str:
+        """The text of token ids, special tokens left out."""
+
+    @abstractmethod
+    def submit(self, request: Request) -> None:
+        """Queue a request; thread-safe, returns at once. Every submitted request's buffer is finished or failed."""
+
+    @abstractmethod
+    def cancel(self, request: Request) -> None:
+        """End a request as "interrupted" at the next step; thread-safe, and harmless when it's done."""
+
+    @abstractmethod
+    def memory(self) -> Memory:
+        """What the model holds now."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, str]:
+        """Build, device, threads, KV cache and the like, for `%llm ls -v`: name -> value with its unit."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End running requests as interrupted, stop the thread, free memory and processes. Safe to call twice."""

@@ -1,0 +1,184 @@
+"""The buffer between an engine's loop and whoever reads: thread-safe, replayable, with its own clock."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from llmlab.types import Choice, Chunk, FinishReason, Timings, TokenLogprob, Usage
+
+
+@dataclass(slots=True)
+class _Slot:
+    """One choice as it grows."""
+
+    text: list[str] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+    started: float = 0.0
+    first: float | None = None
+    last: float = 0.0
+    first_tokens: int = 0
+    cached: int = 0
+
+
+class Buffer:
+    """Collects the n choices of one prompt. The engine pushes; any number of readers replay.
+
+    Args:
+        n: how many choices will come.
+    """
+
+    def __init__(self, n: int = 1) -> None:
+        self._slots = [_Slot() for _ in range(n)]
+        self._chunks: list[Chunk] = []
+        self._changed = threading.Condition()
+        self._listeners: list[Callable[[], None]] = []
+        self._open = n
+        self._error: BaseException | None = None
+
+    # -- the engine's side -------------------------------------------------------------------
+
+    def start(self, index: int = 0) -> None:
+        """Start the clock of a choice; called when its request is handed to the engine."""
+        self._slots[index].started = self._slots[index].last = time.perf_counter()
+
+    def push(
+        self,
+        text: str,
+        token_ids: tuple[int, ...] = (),
+        logprobs: tuple[TokenLogprob, ...] = (),
+        *,
+        index: int = 0,
+        cached: int | None = None,
+    ) -> None:
+        """Add what a step gave. Text may be empty while bytes of a character, or a possible stop string, are held.
+
+        Args:
+            cached: prompt tokens whose KV was reused; said once.
+        """
+        now = time.perf_counter()
+        with self._changed:
+            slot = self._slots[index]
+            if slot.finish_reason is not None or self._error is not None:
+                return
+            if token_ids:
+                slot.last = now
+                if slot.first is None:
+                    slot.first, slot.first_tokens = now, len(token_ids)
+            if cached is not None:
+                slot.cached = cached
+            slot.text.append(text)
+            slot.token_ids.extend(token_ids)
+            slot.logprobs.extend(logprobs)
+            if text or token_ids:
+                self._chunks.append(Chunk(text, token_ids, logprobs, None, index))
+            self._notify()
+
+    def finish(self, reason: FinishReason, *, index: int = 0, text: str = "") -> None:
+        """End a choice; `text` is what was still held back. A second call changes nothing."""
+        with self._changed:
+            slot = self._slots[index]
+            if slot.finish_reason is not None:
+                return
+            slot.text.append(text)
+            slot.finish_reason = reason
+            self._chunks.append(Chunk(text, (), (), reason, index))
+            self._open -= 1
+            self._notify()
+
+    def fail(self, error: BaseException) -> None:
+        """End all choices with an error, which readers get raised."""
+        with self._changed:
+            if self._error is None and self._open:
+                self._error = error
+                for slot in self._slots:
+                    slot.finish_reason = slot.finish_reason or "error"
+                self._open = 0
+            self._notify()
+
+    def _notify(self) -> None:
+        self._changed.notify_all()
+        for listener in self._listeners:
+            listener()
+
+    # -- the readers' side -------------------------------------------------------------------
+
+    @property
+    def done(self) -> bool:
+        """All choices have ended."""
+        return self._open == 0
+
+    @property
+    def error(self) -> BaseException | None:
+        """What failed, or None."""
+        return self._error
+
+    def listen(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back (on the engine's thread; be quick) after each change; returns what ends it."""
+        with self._changed:
+            self._listeners.append(callback)
+
+        def stop() -> None:
+            with self._changed:
+                if callback in self._listeners:
+                    self._listeners.remove(callback)
+
+        return stop
+
+    def read(self, position: int) -> list[Chunk]:
+        """The chunks from a position on, without waiting."""
+        with self._changed:
+            return self._chunks[position:]
+
+    def wait(self, position: int, timeout: float | None = None) -> bool:
+        """Wait until there is a chunk at `position` or all is done; False when the timeout passed first."""
+        with self._changed:
+            return self._changed.wait_for(lambda: len(self._chunks) > position or self.done, timeout)
+
+    def wait_done(self, timeout: float | None = None) -> bool:
+        """Wait until all choices have ended; False when the timeout passed first."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.done, timeout)
+
+    def text(self, index: int = 0) -> str:
+        """A choice's text so far."""
+        with self._changed:
+            return "".join(self._slots[index].text)
+
+    def choices(self, *, logprobs: bool, seeds: list[int | None]) -> tuple[Choice, ...]:
+        """The choices so far; one that still runs counts as interrupted."""
+        with self._changed:
+            return tuple(
+                Choice(
+                    text="".join(slot.text),
+                    token_ids=tuple(slot.token_ids),
+                    finish_reason=slot.finish_reason or "interrupted",
+                    logprobs=tuple(slot.logprobs) if logprobs else None,
+                    seed=seed,
+                )
+                for slot, seed in zip(self._slots, seeds, strict=True)
+            )
+
+    def usage(self, prompt_tokens: int) -> Usage:
+        """Token counts over all choices."""
+        with self._changed:
+            return Usage(
+                prompt_tokens,
+                sum(len(slot.token_ids) for slot in self._slots),
+                max(slot.cached for slot in self._slots),
+            )
+
+    def timings(self) -> Timings:
+        """Times over all choices: the earliest first token, the latest last token."""
+        with self._changed:
+            started = min(slot.started for slot in self._slots)
+            firsts = [slot.first for slot in self._slots if slot.first is not None]
+            last = max(slot.last for slot in self._slots)
+            decoded = sum(len(slot.token_ids) for slot in self._slots)
+            # What came with the first step took no decode time, so it does not count as decoded.
+            decoded -= next((s.first_tokens for s in self._slots if s.first is not None and s.first == min(firsts)), 0)
+            return Timings(min(firsts) - started if firsts else None, last - started, max(decoded, 0))

@@ -1,0 +1,235 @@
+"""Read the header of a GGUF file: its keys and the list of its tensors, not their data.
+
+Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (versions 2 and 3, little-endian). The `gguf`
+package's own reader makes an object of every token and merge (seconds for a vocabulary of 128,000), so this
+walks over large arrays instead; names and block sizes of the tensor types come from that package.
+"""
+
+from __future__ import annotations
+
+import mmap
+import re
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmlab.errors import LoadError
+
+MAGIC = b"GGUF"
+# Arrays up to this length are kept (per-layer head counts, tags); longer ones (tokens, merges) are passed over.
+_KEPT = 1024
+_SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
+_STRING, _ARRAY = 8, 9
+_PART = re.compile(r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf$")
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """An array that was passed over: only its length is known."""
+
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """One tensor as a header lists it.
+
+    Attributes:
+        shape: as the framework that wrote it has it, slowest dimension first.
+        dtype: the type's name in its format (`Q4_K`, `F32`; `BF16`, `I32`).
+        bytes: the bytes it takes in the file.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    bytes: int
+
+    @property
+    def elements(self) -> int:
+        """How many values it holds (packed integers count as stored)."""
+        out = 1
+        for size in self.shape:
+            out *= size
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class GgufFile:
+    """The header of one file (of one part, when the model is split)."""
+
+    path: Path
+    keys: dict[str, Any]
+    tensors: tuple[TensorInfo, ...]
+
+
+class _Ended(Exception):
+    """The file ended inside its header."""
+
+
+class _Cursor:
+    """Reads values one after the other from a mapped file, never past its end."""
+
+    def __init__(self, data: mmap.mmap) -> None:
+        self.data = data
+        self.at = 0
+
+    def skip(self, count: int) -> int:
+        start = self.at
+        if count > len(self.data) - start:
+            raise _Ended
+        self.at = start + count
+        return start
+
+    def scalar(self, kind: int) -> Any:
+        code = _SCALARS[kind]
+        return struct.unpack_from(code, self.data, self.skip(struct.calcsize(code)))[0]
+
+    def u32(self) -> int:
+        return int(self.scalar(4))
+
+    def u64(self) -> int:
+        return int(self.scalar(10))
+
+    def text(self) -> str:
+        length = self.u64()
+        start = self.skip(length)
+        return self.data[start : start + length].decode("utf-8", errors="replace")
+
+    def value(self, kind: int) -> Any:
+        if kind == _STRING:
+            return self.text()
+        if kind == _ARRAY:
+            return self.array()
+        if kind not in _SCALARS:
+            raise ValueError(f"value type {kind} isn't one of the format's")
+        return self.scalar(kind)
+
+    def array(self) -> Any:
+        kind, length = self.u32(), self.u64()
+        if kind not in _SCALARS and kind != _STRING:
+            raise ValueError(f"an array of value type {kind} isn't one of the format's")
+        if length <= _KEPT:
+            return tuple(self.value(kind) for _ in range(length))
+        if kind == _STRING:
+            for _ in range(length):
+                self.skip(self.u64())
+        else:
+            self.skip(length * struct.calcsize(_SCALARS[kind]))
+        return Skipped(length)
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a file starts as GGUF files do."""
+    with path.open("rb") as file:
+        return file.read(4) == MAGIC
+
+
+def read(path: Path) -> GgufFile:
+    """Read one file's header and check that all the tensor data it promises is there.
+
+    Raises:
+        LoadError: not GGUF, a version or byte order that isn't supported, or truncated.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(8)
+        if head[:4] != MAGIC:
+            what = "is empty" if not head else f"starts with {head[:4]!r}, not with {MAGIC!r}"
+            raise LoadError(
+                f"{path} is not a GGUF file: it {what}.",
+                "Check the download (a web page saved as a file is a common cause), and fetch it again.",
+            )
+        if len(head) < 8:
+            raise _truncated(path, size, None)
+        version = struct.unpack("<I", head[4:])[0]
+        if version not in (2, 3):
+            reason = "a big-endian file" if version & 0xFFFF == 0 else f"format version {version}"
+            raise LoadError(f"{path} can't be read: {reason}; this reads versions 2 and 3, little-endian.")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            try:
+                keys, raw, start = _walk(_Cursor(data))
+            except _Ended:
+                raise _truncated(path, size, None) from None
+            except ValueError as error:
+                raise LoadError(f"{path} has a damaged header: {error}.", "Fetch or convert it again.") from None
+    tensors, end = _tensors(raw, start, size)
+    if end > size:
+        raise _truncated(path, size, end)
+    return GgufFile(path, keys, tensors)
+
+
+def _truncated(path: Path, size: int, needed: int | None) -> LoadError:
+    says = f"its header promises {needed:,} bytes" if needed is not None else "it ends inside its header"
+    return LoadError(
+        f"{path} is truncated: the file has {size:,} bytes, {says}.",
+        "The download or copy did not finish: fetch it again.",
+    )
+
+
+_Raw = tuple[str, tuple[int, ...], int, int]
+
+
+def _walk(cursor: _Cursor) -> tuple[dict[str, Any], list[_Raw], int]:
+    """The keys, the tensors as (name, dims, type number, offset), and where the tensor data starts."""
+    cursor.skip(8)
+    tensor_count, key_count = cursor.u64(), cursor.u64()
+    keys: dict[str, Any] = {}
+    for _ in range(key_count):
+        name = cursor.text()
+        keys[name] = cursor.value(cursor.u32())
+    raw: list[_Raw] = []
+    for _ in range(tensor_count):
+        name, rank = cursor.text(), cursor.u32()
+        if rank > 8:
+            raise ValueError(f"tensor {name!r:.60} has {rank} dimensions")
+        dims = tuple(cursor.u64() for _ in range(rank))
+        raw.append((name, dims, cursor.u32(), cursor.u64()))
+    alignment = keys.get("general.alignment", 32)
+    if not isinstance(alignment, int) or alignment < 1:
+        raise ValueError(f"general.alignment is {alignment!r}")
+    return keys, raw, -(-cursor.at // alignment) * alignment
+
+
+def _tensors(raw: list[_Raw], start: int, size: int) -> tuple[tuple[TensorInfo, ...], int]:
+    """The tensors with their sizes, and the byte where the last one ends."""
+    from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    offsets = sorted({offset for *_, offset in raw}) + [max(size - start, 0)]
+    out, end = [], start
+    for name, dims, number, offset in raw:
+        elements = 1
+        for dim in dims:
+            elements *= dim
+        try:
+            kind = GGMLQuantizationType(number)
+            block, block_bytes = GGML_QUANT_SIZES[kind]
+            dtype, count = kind.name, elements // block * block_bytes
+        except (ValueError, KeyError):
+            # A type newer than the installed gguf package: the next tensor's offset says how long it is.
+            following = next((later for later in offsets if later > offset), offset)
+            dtype, count = f"type {number}", following - offset
+        out.append(TensorInfo(name, tuple(reversed(dims)), dtype, count))
+        end = max(end, start + offset + count)
+    return tuple(out), end
+
+
+def parts(path: Path) -> list[Path]:
+    """The files of a model, itself alone or all parts of a split one (`name-00001-of-00003.gguf`), in order.
+
+    Raises:
+        LoadError: a part isn't there.
+    """
+    match = _PART.match(path.name)
+    if match is None:
+        return [path]
+    count = int(match["count"])
+    found = [path.with_name(f"{match['stem']}-{number:05d}-of-{count:05d}.gguf") for number in range(1, count + 1)]
+    missing = [part.name for part in found if not part.is_file()]
+    if missing:
+        raise LoadError(
+            f"{path.name} is one of {count} parts, and {len(missing)} are missing: {', '.join(missing[:4])}.",
+            f"Put all parts into {path.parent}.",
+        )
+    return found

@@ -1,0 +1,321 @@
+"""A loaded model, as users hold it: generate, stream, chat, count, unload. The same on both engines."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from llmlab.engines.base import Engine, EngineLog, LoadPlan, Memory, ModelFacts, Request
+from llmlab.engines.chat import render
+from llmlab.engines.stream import Buffer
+from llmlab.errors import BadInputError, Interrupted, UnloadedError
+from llmlab.streaming import Stream, wait_all
+from llmlab.types import Completion, Message, Prompt, SamplingParams
+
+if TYPE_CHECKING:
+    from llmlab.hub.fit import Estimate
+    from llmlab.hub.source import Source
+
+# What a model without a generation_config.json gets.
+FALLBACK = SamplingParams(temperature=0.7, top_p=1.0, top_k=0, min_p=0.0)
+DEFAULT_MAX_TOKENS = 512
+BATCH_PROGRESS_AFTER_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A prompt that passed every check, ready to be handed to the engine."""
+
+    messages: tuple[Message, ...]
+    prompt: str
+    ids: tuple[int, ...]
+    params: SamplingParams
+    seeds: tuple[int, ...]
+
+
+class Model:
+    """A model loaded in an engine. Made by `llmlab.load` or `%llm load`, never by hand.
+
+    Attributes:
+        name: what it's called on the bench.
+        plan: what was decided before the load.
+        estimate: the fit estimate from the headers.
+        reason: why this engine, in one line.
+        load_s: seconds the load took.
+    """
+
+    def __init__(
+        self, name: str, engine: Engine, plan: LoadPlan, *, estimate: Estimate, reason: str, load_s: float, log: EngineLog
+    ) -> None:
+        self.name = name
+        self.plan = plan
+        self.estimate = estimate
+        self.reason = reason
+        self.load_s = load_s
+        self.log = log
+        self.adapters: tuple[str, ...] = ()
+        self._engine: Engine | None = engine
+        self._engine_name = engine.name
+        self._facts = engine.facts
+        self._ids = itertools.count()
+
+    # -- what it is ----------------------------------------------------------------------------
+
+    @property
+    def engine(self) -> str:
+        """The engine's name: vllm or llamacpp."""
+        return self._engine_name
+
+    @property
+    def source(self) -> Source:
+        """What the model spec was resolved to."""
+        return self.plan.source
+
+    @property
+    def quant(self) -> str:
+        """The quant tag (F16, Q4_K_M, bf16, awq, ...)."""
+        return self.plan.source.quant
+
+    @property
+    def path(self) -> Path:
+        """The file or folder that was loaded."""
+        return self.plan.source.path
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What the model says of itself: context length, chat template, special tokens, defaults."""
+        return self._facts
+
+    @property
+    def loaded(self) -> bool:
+        """False once it was unloaded or replaced."""
+        return self._engine is not None
+
+    def memory(self) -> Memory:
+        """Bytes it holds now: weights and KV cache as the engine counts them, resident as measured."""
+        return self._live().memory()
+
+    def describe(self) -> dict[str, str]:
+        """Build, device, threads, KV cache and the like: name -> value with its unit."""
+        return self._live().describe()
+
+    def __repr__(self) -> str:
+        state = "" if self.loaded else ", unloaded"
+        return f"<Model {self.name}: {self.engine}, {self.quant}, context {self.facts.context_length}{state}>"
+
+    # -- text and tokens -----------------------------------------------------------------------
+
+    def tokenize(self, text: str, *, special: bool = True) -> list[int]:
+        """Token ids of a text, nothing added. With `special`, text like `<|end|>` becomes the special token."""
+        return self._live().tokenize(text, special=special)
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens left out."""
+        return self._live().detokenize(list(ids))
+
+    def render(self, messages: Prompt, *, tools: Sequence[Mapping[str, Any]] | None = None) -> str:
+        """The text that the model reads for a conversation: its own chat template, filled in."""
+        turns = _conversation(messages)
+        return render(self.facts.chat_template, turns, special_tokens=self.facts.special_tokens, tools=tools)
+
+    def count_tokens(self, prompt: Prompt) -> int:
+        """Tokens of a text as it stands, or of a conversation rendered by the chat template."""
+        return len(self.tokenize(prompt if isinstance(prompt, str) else self.render(prompt)))
+
+    # -- asking --------------------------------------------------------------------------------
+
+    @overload
+    def generate(
+        self, prompt: str, *, system: str | None = ..., raw: bool = ..., params: SamplingParams | None = ..., **options: Any
+    ) -> Completion: ...
+    @overload
+    def generate(
+        self,
+        prompt: Sequence[str] | Sequence[Sequence[Message | Mapping[str, Any]]],
+        *,
+        system: str | None = ...,
+        raw: bool = ...,
+        params: SamplingParams | None = ...,
+        **options: Any,
+    ) -> list[Completion]: ...
+    def generate(
+        self,
+        prompt: str | Sequence[Any],
+        *,
+        system: str | None = None,
+        raw: bool = False,
+        params: SamplingParams | None = None,
+        **options: Any,
+    ) -> Completion | list[Completion]:
+        """Answer a prompt, or many at once.
+
+        Args:
+            prompt: a user's text; or a list of texts or conversations, which run in one batch.
+            system: a system prompt.
+            raw: send the text as it is, without the chat template.
+            params: sampling params; or give their fields as keywords (`temperature=0, max_tokens=64`).
+            **options: the fields of `SamplingParams`.
+
+        Returns:
+            A completion; for a list, a list in the same order.
+
+        Raises:
+            BadInputError: an option or prompt that can't be used; nothing was started.
+            Interrupted: Ctrl-C; `.partial` holds what came until then.
+        """
+        if isinstance(prompt, str):
+            return self.stream(prompt, system=system, raw=raw, params=params, **options).result()
+        if not prompt:
+            raise BadInputError("The list of prompts is empty.", "Give at least one prompt.")
+        if isinstance(prompt[0], Mapping | Message):
+            return self.chat(prompt, system=system, raw=raw, params=params, **options)
+        # All are checked before the first one starts.
+        streams = [self.stream(one, system=system, raw=raw, params=params, **options) for one in prompt]
+        return wait_all(streams, progress_after_s=BATCH_PROGRESS_AFTER_S)
+
+    def chat(self, messages: Prompt, **options: Any) -> Completion:
+        """Answer a conversation (a list of messages or dicts with role and content). Options as `generate`."""
+        return self.stream(messages, **options).result()
+
+    def stream(
+        self,
+        prompt: Prompt,
+        *,
+        system: str | None = None,
+        raw: bool = False,
+        params: SamplingParams | None = None,
+        **options: Any,
+    ) -> Stream:
+        """Answer piece by piece. Arguments as `generate`, for one prompt or conversation.
+
+        Returns:
+            A stream of chunks: it starts at the first use, buffers, replays, and frees its request when dropped.
+        """
+        prepared = self._prepare(prompt, system, raw, params, options)
+        return Stream(lambda: self._submit(prepared), lambda buffer: self._completion(prepared, buffer))
+
+    async def agenerate(self, prompt: Prompt, **options: Any) -> Completion:
+        """`generate` for one prompt, awaitable; coroutines that wait at the same time share one batch."""
+        return await self.stream(prompt, **options).aresult()
+
+    async def astream(self, prompt: Prompt, **options: Any) -> AsyncIterator[Any]:
+        """`stream` as an async iterator of chunks."""
+        async for chunk in self.stream(prompt, **options):
+            yield chunk
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def unload(self) -> None:
+        """End what runs, free the memory and the engine's processes. Calling it twice is harmless."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.close()
+            self.log.close()
+
+    # -- inside --------------------------------------------------------------------------------
+
+    def _live(self) -> Engine:
+        if self._engine is None:
+            raise UnloadedError(
+                f"{self.name} ({self.engine}) was unloaded or replaced.", f"Load it again: %llm load {self.source.spec}"
+            )
+        return self._engine
+
+    def _prepare(
+        self, prompt: Prompt, system: str | None, raw: bool, params: SamplingParams | None, options: dict[str, Any]  # noqa: FBT001
+    ) -> Prepared:
+        engine = self._live()
+        if params is not None and options:
+            params = replace(params, **_known(options))
+        asked = params if params is not None else SamplingParams.of(options)
+        settled = asked.with_defaults(self.facts.defaults).with_defaults(FALLBACK)
+        messages: tuple[Message, ...] = ()
+        if raw:
+            if not isinstance(prompt, str):
+                raise BadInputError("raw=True takes a text, not a conversation.")
+            if system is not None:
+                raise BadInputError("raw=True sends the text as it is, so a system prompt has no place in it.")
+            text = prompt
+            bos = self.facts.special_tokens.get("bos_token", "") if self.facts.add_bos else ""
+            ids = engine.tokenize(bos + text)
+            empty = not text
+        else:
+            messages = _conversation(prompt, system)
+            text = render(self.facts.chat_template, messages, special_tokens=self.facts.special_tokens)
+            ids = engine.tokenize(text)
+            empty = not any(m.content.strip() or m.tool_calls for m in messages if m.role != "system")
+        if empty or not ids:
+            raise BadInputError("The prompt is empty.", "Write what to ask.")
+        room = self.facts.context_length - len(ids)
+        if room < 1:
+            raise BadInputError(
+                f"The prompt has {len(ids)} tokens, and {self.name} was loaded with a context of "
+                f"{self.facts.context_length} tokens, at least one of which the answer needs.",
+                self._longer_context_hint(),
+            )
+        limit = settled.max_tokens if settled.max_tokens is not None else DEFAULT_MAX_TOKENS
+        seed = settled.seed if settled.seed is not None else secrets.randbelow(2**31)
+        settled = replace(settled, max_tokens=min(limit, room), seed=seed)
+        seeds = tuple((seed + i) % 2**32 for i in range(settled.n))
+        return Prepared(messages, text, tuple(ids), settled, seeds)
+
+    def _longer_context_hint(self) -> str:
+        trained = self.facts.trained_context
+        if trained > self.facts.context_length:
+            return f"Shorten it, or load with a longer context (--ctx, up to {trained}): %llm load {self.source.spec} --ctx {trained}"
+        return "Shorten it: this is the longest context that the model was trained for."
+
+    def _submit(self, prepared: Prepared) -> tuple[Buffer, Any]:
+        engine = self._live()
+        buffer = Buffer(len(prepared.seeds))
+        requests = []
+        for index, seed in enumerate(prepared.seeds):
+            params = replace(prepared.params, seed=seed, n=1)
+            requests.append(Request(f"{self.name}-{next(self._ids)}", prepared.ids, params, buffer, index))
+        for request in requests:
+            buffer.start(request.index)
+            engine.submit(request)
+
+        def cancel() -> None:
+            for request in requests:
+                engine.cancel(request)
+
+        return buffer, cancel
+
+    def _completion(self, prepared: Prepared, buffer: Buffer) -> Completion:
+        return Completion(
+            choices=buffer.choices(logprobs=prepared.params.logprobs is not None, seeds=list(prepared.seeds)),
+            usage=buffer.usage(len(prepared.ids)),
+            timings=buffer.timings(),
+            model=self.name,
+            engine=self.engine,
+            quant=self.quant,
+            params=prepared.params,
+            messages=prepared.messages,
+            prompt=prepared.prompt,
+            prompt_token_ids=prepared.ids,
+        )
+
+
+def _known(options: dict[str, Any]) -> dict[str, Any]:
+    SamplingParams.of(options)
+    return options
+
+
+def _conversation(prompt: Prompt, system: str | None = None) -> tuple[Message, ...]:
+    """Messages of a prompt, with a system prompt in front when one is given."""
+    items: Sequence[Any] = [prompt] if isinstance(prompt, str) else prompt
+    if not items:
+        raise BadInputError("The conversation is empty.", "Give at least one message.")
+    messages = tuple(Message.of(item) for item in items)
+    if system is None:
+        return messages
+    if messages[0].role == "system":
+        raise BadInputError("The conversation has a system prompt already, and another was given.", "Leave one out.")
+    return (Message("system", system), *messages)
+
+

@@ -1,0 +1,180 @@
+"""The stream a user holds: lazy, buffered, replayable, for loops and coroutines alike."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+
+from llmlab.engines.stream import Buffer
+from llmlab.errors import Interrupted
+from llmlab.types import Chunk, Completion
+
+# How long to wait for the engine to acknowledge a cancel; it answers at its next step.
+CANCEL_WAIT_S = 5.0
+
+
+class Stream:
+    """Chunks of an answer as they come. Iterate it (again, to replay it), or ask for the `result()`.
+
+    The request starts at the first use. It is cancelled when the stream is dropped, by `cancel()`,
+    or by Ctrl-C, which raises `Interrupted` with the partial completion.
+    """
+
+    def __init__(
+        self, start: Callable[[], tuple[Buffer, Callable[[], None]]], complete: Callable[[Buffer], Completion]
+    ) -> None:
+        self._start = start
+        self._complete = complete
+        self._started: tuple[Buffer, Callable[[], None]] | None = None
+
+    def start(self) -> Buffer:
+        """Hand the request to the engine, if that hasn't been done; the buffer its answer goes to."""
+        if self._started is None:
+            self._started = self._start()
+            # The engine holds the buffer and never the stream, so a dropped stream is collected and cancels.
+            weakref.finalize(self, self._started[1]).atexit = False
+        return self._started[0]
+
+    def cancel(self, wait_s: float = CANCEL_WAIT_S) -> None:
+        """End the request; what came so far stays readable, with `finish_reason` "interrupted".
+
+        Args:
+            wait_s: seconds to wait for the engine to acknowledge.
+        """
+        buffer = self.start()
+        if self._started is not None and not buffer.done:
+            self._started[1]()
+            buffer.wait_done(wait_s)
+
+    @property
+    def started(self) -> bool:
+        """The request was handed to the engine."""
+        return self._started is not None
+
+    @property
+    def done(self) -> bool:
+        """Nothing more will come."""
+        return self._started is not None and self._started[0].done
+
+    @property
+    def text(self) -> str:
+        """The first choice's text so far (starts the request)."""
+        return self.start().text()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for the end, at most `timeout` seconds; whether it has ended. Raises nothing of the request's."""
+        return self.start().wait_done(timeout)
+
+    def partial(self) -> Completion:
+        """The completion as it stands; a choice that still runs counts as interrupted."""
+        return self._complete(self.start())
+
+    def result(self) -> Completion:
+        """Wait for the end.
+
+        Returns:
+            The whole completion.
+
+        Raises:
+            GenerationError: the engine failed.
+            Interrupted: Ctrl-C; the request was cancelled and `.partial` is the completion until then.
+        """
+        buffer = self.start()
+        try:
+            buffer.wait_done()
+        except KeyboardInterrupt:
+            raise self._interrupted() from None
+        return self._finished(buffer)
+
+    def __iter__(self) -> Iterator[Chunk]:
+        buffer = self.start()
+        position = 0
+        while True:
+            try:
+                buffer.wait(position)
+            except KeyboardInterrupt:
+                raise self._interrupted() from None
+            for chunk in buffer.read(position):
+                position += 1
+                yield chunk
+            if buffer.done and not buffer.read(position):
+                self._finished(buffer)
+                return
+
+    async def aresult(self) -> Completion:
+        """`result()`, awaitable; a cancelled task cancels the request."""
+        async for _ in self:
+            pass
+        return self._finished(self.start())
+
+    async def __aiter__(self) -> AsyncIterator[Chunk]:
+        buffer = self.start()
+        loop = asyncio.get_running_loop()
+        changed = asyncio.Event()
+
+        def wake() -> None:
+            # The loop may be gone when a late step still reports.
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(changed.set)
+
+        stop_listening = buffer.listen(wake)
+        position = 0
+        try:
+            while True:
+                changed.clear()
+                for chunk in buffer.read(position):
+                    position += 1
+                    yield chunk
+                if buffer.done and not buffer.read(position):
+                    break
+                if not buffer.read(position):
+                    await changed.wait()
+            self._finished(buffer)
+        except asyncio.CancelledError:
+            if self._started is not None:
+                self._started[1]()
+            raise
+        finally:
+            stop_listening()
+
+    def _finished(self, buffer: Buffer) -> Completion:
+        if buffer.error is not None:
+            raise buffer.error
+        return self._complete(buffer)
+
+    def _interrupted(self) -> Interrupted:
+        self.cancel()
+        return Interrupted(self.partial())
+
+
+def wait_all(streams: Sequence[Stream], *, progress_after_s: float) -> list[Completion]:
+    """Run streams in one batch and wait for all of them, with a progress bar when it takes long.
+
+    Raises:
+        GenerationError: one failed; the others were cancelled.
+        Interrupted: Ctrl-C; all were cancelled and `.partial` is the list of completions until then.
+    """
+    from tqdm.auto import tqdm
+
+    try:
+        for stream in streams:
+            stream.start()
+        results = []
+        for stream in tqdm(streams, desc="generating", unit="prompt", delay=progress_after_s, leave=False):
+            results.append(stream.result())  # noqa: PERF401 - a comprehension would lose what came before a failure
+        return results
+    except KeyboardInterrupt:
+        _cancel_all(streams)
+        raise Interrupted([stream.partial() for stream in streams if stream.started]) from None
+    except BaseException:
+        _cancel_all(streams)
+        raise
+
+
+def _cancel_all(streams: Sequence[Stream]) -> None:
+    running = [stream for stream in streams if stream.started and not stream.done]
+    for stream in running:
+        stream.cancel(wait_s=0)
+    for stream in running:
+        stream.wait(CANCEL_WAIT_S)

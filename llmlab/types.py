@@ -1,0 +1,278 @@
+"""Plain data that every layer speaks: messages, sampling params, completions, chunks, timings.
+
+All of it is frozen: a completion that was shown can't change afterwards.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, cast, get_args
+
+from llmlab.errors import BadInputError, unknown
+
+Role = Literal["system", "user", "assistant", "tool"]
+FinishReason = Literal["stop", "length", "interrupted", "tool_calls", "error"]
+EngineName = Literal["vllm", "llamacpp"]
+
+ROLES: tuple[Role, ...] = get_args(Role)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation.
+
+    Attributes:
+        role: system, user, assistant or tool.
+        content: the text.
+        tool_calls: what the assistant called, in the form chat templates expect
+            (`{"type": "function", "function": {"name": ..., "arguments": {...}}}`).
+        name: the tool's name, on a tool turn.
+    """
+
+    role: Role
+    content: str
+    tool_calls: tuple[Mapping[str, Any], ...] = ()
+    name: str | None = None
+
+    @classmethod
+    def of(cls, value: Message | Mapping[str, Any] | str) -> Message:
+        """Make a message from a message, a dict with role and content, or a user's text.
+
+        Raises:
+            BadInputError: the dict lacks role or content, or the role is unknown.
+        """
+        if isinstance(value, Message):
+            return value
+        if isinstance(value, str):
+            return cls("user", value)
+        if not isinstance(value, Mapping) or "role" not in value:
+            raise BadInputError(
+                f"A message must be a dict with 'role' and 'content', got {value!r:.80}.",
+                'For example {"role": "user", "content": "hi"}.',
+            )
+        role = value["role"]
+        if role not in ROLES:
+            raise unknown("role", str(role), ROLES)
+        content = value.get("content")
+        calls = tuple(value.get("tool_calls") or ())
+        if content is None and calls:
+            content = ""
+        if not isinstance(content, str):
+            raise BadInputError(f"The content of a {role} message must be text, got {type(content).__name__}.")
+        return cls(cast(Role, role), content, calls, value.get("name"))
+
+    def as_dict(self) -> dict[str, Any]:
+        """The message as chat templates take it; empty fields are left out."""
+        out: dict[str, Any] = {"role": self.role, "content": self.content}
+        if self.tool_calls:
+            out["tool_calls"] = [dict(call) for call in self.tool_calls]
+        if self.name is not None:
+            out["name"] = self.name
+        return out
+
+
+Prompt = str | Sequence[Message | Mapping[str, Any]]
+"""What can be asked: a user's text, or a conversation."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    """How to pick tokens. The same values mean the same distribution on both engines.
+
+    The order is vLLM's on both: temperature, min_p, top_k, top_p, then a draw from the seed.
+
+    Attributes:
+        temperature: 0 is greedy; None takes the model's own default (generation_config.json), else 0.7.
+        top_p: nucleus mass in (0, 1]; None takes the model's default, else 1.
+        top_k: keep the k likeliest; 0 keeps all; None takes the model's default, else 0.
+        min_p: keep tokens at least this fraction of the likeliest one's probability, in [0, 1].
+        seed: repeatable draws; None draws a fresh seed.
+        max_tokens: most tokens to generate; None means up to 512, or what is left of the context.
+        stop: strings that end the text (not included in it).
+        n: completions of the same prompt; completion i uses seed + i.
+        logprobs: top-k log probabilities for each token (0: the chosen token's only; None: none), before temperature.
+        ignore_eos: go on past the end-of-turn token (for benchmarks).
+    """
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    seed: int | None = None
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    n: int = 1
+    logprobs: int | None = None
+    ignore_eos: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.stop, str):
+            object.__setattr__(self, "stop", (self.stop,))
+        elif not isinstance(self.stop, tuple):
+            object.__setattr__(self, "stop", tuple(self.stop))
+        self._check()
+
+    def _check(self) -> None:
+        def number(name: str, low: float, high: float, says: str, *, whole: bool = False) -> None:
+            value = getattr(self, name)
+            if value is None:
+                return
+            good_type = isinstance(value, int) if whole else isinstance(value, int | float)
+            if not good_type or isinstance(value, bool) or not math.isfinite(value) or not low <= value <= high:
+                raise BadInputError(f"{name} must be {says}, got {value!r}.")
+
+        inf = math.inf
+        number("temperature", 0, inf, "0 (greedy) or more")
+        number("top_p", 1e-9, 1, "more than 0 and at most 1")
+        number("top_k", 0, inf, "a whole number, 0 (keep all) or more", whole=True)
+        number("min_p", 0, 1, "between 0 and 1")
+        number("seed", 0, 2**32 - 1, "a whole number from 0 to 4294967295", whole=True)
+        number("max_tokens", 1, inf, "a whole number, 1 or more", whole=True)
+        number("n", 1, 1024, "a whole number from 1 to 1024", whole=True)
+        number("logprobs", 0, 100, "a whole number from 0 to 100", whole=True)
+        if any(not isinstance(s, str) or not s for s in self.stop):
+            raise BadInputError(f"Each stop must be a string that isn't empty, got {self.stop!r}.")
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> SamplingParams:
+        """Make params from keyword options; an option that doesn't exist is an error with the closest name."""
+        names = [f.name for f in fields(cls)]
+        for key in options:
+            if key not in names:
+                raise unknown("sampling option", key, names)
+        return cls(**options)
+
+    def with_defaults(self, defaults: SamplingParams) -> SamplingParams:
+        """Fill what is None here from `defaults`."""
+        gaps = {f.name: getattr(defaults, f.name) for f in fields(self) if getattr(self, f.name) is None}
+        return replace(self, **gaps)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """One token's log probability (natural log, of the model's raw distribution) and the likeliest others."""
+
+    token_id: int
+    token: str
+    logprob: float
+    top: tuple[tuple[int, str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts of one completion. `cached_tokens`: prompt tokens whose KV was reused, not computed."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        """Prompt and completion together."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Wall-clock seconds, measured in the engine's loop from the moment the request was handed over.
+
+    Attributes:
+        ttft_s: seconds to the first token (waiting and prompt processing included); None if there was none.
+        total_s: seconds to the last token.
+        decoded: tokens after the first one, which `decode_s` was spent on.
+    """
+
+    ttft_s: float | None
+    total_s: float
+    decoded: int
+
+    @property
+    def decode_s(self) -> float:
+        """Seconds from the first token to the last."""
+        return self.total_s - self.ttft_s if self.ttft_s is not None else 0.0
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Decode speed: tokens after the first by the seconds they took; None when there were none."""
+        return self.decoded / self.decode_s if self.decoded > 0 and self.decode_s > 0 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What a stream yields: the text that is new, and its tokens.
+
+    `finish_reason` is set on a choice's last chunk only. `index` says which of the n completions.
+    """
+
+    text: str
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    finish_reason: FinishReason | None = None
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of the n texts of a completion. `token_ids` includes the end-of-turn token when it ended the text."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    parsed: Any = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """What a generation returned, with everything needed to repeat it.
+
+    `text`, `token_ids`, `finish_reason`, `logprobs` and `parsed` are those of the first choice; `choices` holds all n.
+    """
+
+    choices: tuple[Choice, ...]
+    usage: Usage
+    timings: Timings
+    model: str
+    engine: str
+    quant: str
+    params: SamplingParams
+    messages: tuple[Message, ...] = ()
+    prompt: str = ""
+    prompt_token_ids: tuple[int, ...] = field(default=(), repr=False)
+    adapter: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The first choice's text."""
+        return self.choices[0].text
+
+    @property
+    def token_ids(self) -> tuple[int, ...]:
+        """The first choice's token ids."""
+        return self.choices[0].token_ids
+
+    @property
+    def finish_reason(self) -> FinishReason:
+        """Why the first choice ended."""
+        return self.choices[0].finish_reason
+
+    @property
+    def logprobs(self) -> tuple[TokenLogprob, ...] | None:
+        """The first choice's log probabilities, when they were asked for."""
+        return self.choices[0].logprobs
+
+    @property
+    def parsed(self) -> Any:
+        """The first choice as the typed object that was asked for, or None."""
+        return self.choices[0].parsed
+
+    def __str__(self) -> str:
+        return self.text
+
+    def _repr_markdown_(self) -> str:
+        from llmlab.display import completion_markdown
+
+        return completion_markdown(self)

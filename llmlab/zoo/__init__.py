@@ -1,0 +1,45 @@
+"""The zoo: small models that come with llmlab, the corpus they were trained on, and how they are scored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .corpus import heldout, training
+    from .example import Dialog, Example
+    from .evaluate import score
+
+__all__ = ["Dialog", "Example", "heldout", "names", "path", "score", "training"]
+
+_MODELS = Path(__file__).resolve().parent / "models"
+_LAZY = {"heldout": "corpus", "training": "corpus", "Dialog": "example", "Example": "example", "score": "evaluate"}
+
+
+def path(name: str = "nano") -> Path:
+    """Say where a model of the zoo lies.
+
+    Args:
+        name: The model.
+
+    Returns:
+        Its folder, for any engine to load.
+    """
+    return _MODELS / name
+
+
+def names() -> list[str]:
+    """List the models that are there.
+
+    Returns:
+        Their names, sorted.
+    """
+    return sorted(p.parent.name for p in _MODELS.glob("*/config.json") if not p.parent.name.startswith("."))
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        from importlib import import_module
+
+        return getattr(import_module(f".{_LAZY[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

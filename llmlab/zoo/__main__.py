@@ -1,0 +1,125 @@
+"""Command line of the zoo: ``python -m llmlab.zoo train | tokenizer | evaluate | sample``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from . import path
+from .model import CONFIGS
+
+
+def _weights(text: str) -> dict[str, float]:
+    from .corpus import WEIGHTS
+
+    changes = {key: float(value) for key, value in (item.split("=") for item in text.split(",") if item)}
+    return {**WEIGHTS, **changes}
+
+
+def _train(options: argparse.Namespace) -> None:
+    from . import evaluate, export
+    from .train import Settings, train
+
+    config = CONFIGS[options.name]
+    settings = Settings(name=options.name, minutes=options.minutes, seed=options.seed, threads=options.threads,
+                        work=Path(options.work), out=Path(options.out) if options.out else path(options.name),
+                        evaluate_minutes=options.evaluate_minutes, save_minutes=options.save_minutes)
+
+    def glance(net: Any, tokenizer: Any) -> str:
+        import torch
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        model = LlamaForCausalLM(LlamaConfig(**export.configs(config)[0])).to(torch.bfloat16)
+        model.load_state_dict({**net.state_dict(), "lm_head.weight": net.state_dict()["model.embed_tokens.weight"]})
+        begun = time.monotonic()
+        generate = evaluate.transformers_generate(model.eval(), tokenizer)
+        scores = evaluate.score(generate, n=options.evaluate_n, seed=99)
+        lines = [f"   {skill}: {wrong}" for skill, got in scores.items() for wrong in got.failures[:2]]
+        return "\n".join([f"EVAL {evaluate.brief(scores)}  ({time.monotonic() - begun:.0f} s)", *lines])
+
+    def log(line: str) -> None:
+        print(line, flush=True)
+
+    figures = train(settings, _weights(options.weights), glance, log)
+    log(json.dumps(figures))
+
+
+def _tokenizer(options: argparse.Namespace) -> None:
+    from . import tokenizer
+
+    tokenizer.save(tokenizer.train(), Path(options.out))
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from . import card, evaluate
+
+    folder = Path(options.path) if options.path else path(options.name)
+    model, tokenizer = evaluate.load(folder)
+    scores = evaluate.score(evaluate.transformers_generate(model, tokenizer), n=options.n, seed=options.seed)
+    print(evaluate.table(scores))
+    if options.failures:
+        for skill, got in scores.items():
+            for wrong in got.failures:
+                print(skill, *map(repr, wrong), sep="\n    ")
+    if options.card:
+        figures = json.loads(Path(options.figures).read_text("utf-8")) if options.figures else {}
+        (folder / "README.md").write_text(card.card(options.name, scores, figures), "utf-8")
+
+
+def _sample(options: argparse.Namespace) -> None:
+    from . import corpus, evaluate
+    from .example import user
+    from .template import render
+
+    if not options.prompt:
+        for dialog in islice(corpus.training(options.seed), options.n):
+            print(render(dialog.messages, dialog.tools), end="\n\n")
+        return
+    model, tokenizer = evaluate.load(path(options.name))
+    system = [{"role": "system", "content": options.system}] if options.system else []
+    print(evaluate.transformers_generate(model, tokenizer)([[*system, user(options.prompt)]], [None])[0])
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m llmlab.zoo", description="The models that come with llmlab.")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def command(name: str, run: Any, help_: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=help_)
+        made.set_defaults(run=run)
+        made.add_argument("--name", default="nano", choices=list(CONFIGS))
+        made.add_argument("--seed", type=int, default=0)
+        return made
+
+    made = command("train", _train, "train a model on the synthetic corpus")
+    made.add_argument("--minutes", type=float, default=60.0)
+    made.add_argument("--threads", type=int, default=2)
+    made.add_argument("--work", default="build/zoo", help="folder of the checkpoint; a run found there is continued")
+    made.add_argument("--out", default="", help="folder of the finished model; by default its place in the package")
+    made.add_argument("--weights", default="", help="changes to the mix, as extract=30,story=2")
+    made.add_argument("--save-minutes", type=float, default=5.0)
+    made.add_argument("--evaluate-minutes", type=float, default=10.0)
+    made.add_argument("--evaluate-n", type=int, default=50)
+    made = command("tokenizer", _tokenizer, "make the tokenizer")
+    made.add_argument("--out", required=True)
+    made = command("evaluate", _evaluate, "score a model on the held-out splits")
+    made.add_argument("--path", default="", help="a model folder in place of a shipped model")
+    made.add_argument("-n", type=int, default=200)
+    made.add_argument("--failures", action="store_true", help="show the first wrong answers of each skill")
+    made.add_argument("--card", action="store_true", help="write the model card beside the model")
+    made.add_argument("--figures", default="", help="JSON file with the training run's figures, for the card")
+    made = command("sample", _sample, "show dialogs of the corpus, or answer a prompt")
+    made.add_argument("-n", type=int, default=10)
+    made.add_argument("--prompt", default="")
+    made.add_argument("--system", default="")
+    options = parser.parse_args()
+    options.run(options)
+
+
+if __name__ == "__main__":
+    main()

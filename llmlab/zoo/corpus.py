@@ -1,0 +1,137 @@
+"""The synthetic instruction corpus: a seeded endless stream of dialogs to train on, and the held-out splits."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping
+
+from . import skills_chat, skills_story, skills_text, skills_world
+from .example import Dialog, Example, Message
+
+Maker = Callable[[random.Random, bool], Dialog]
+
+_MAKERS: dict[str, Maker] = {
+    "facts": skills_world.facts,
+    "extract": skills_text.extract,
+    "sentiment": skills_text.sentiment,
+    "tool": skills_chat.tool,
+    "system": skills_world.system,
+    "story": skills_story.story,
+    "memory": skills_chat.memory,
+    "small_talk": skills_chat.small_talk,
+    "unknown": skills_world.unknown,
+    "no_tool": skills_chat.no_tool,
+    "persona": skills_chat.persona,
+}
+SKILLS: tuple[str, ...] = ("facts", "extract", "sentiment", "tool", "system", "story", "memory")
+_PAIRED = ("facts", "facts", "facts", "extract", "extract", "sentiment", "sentiment", "small_talk")
+
+# How often each kind of dialog is drawn; "mixed" joins several short ones.
+WEIGHTS: dict[str, float] = {
+    "facts": 14, "extract": 22, "sentiment": 9, "tool": 15, "system": 11, "story": 5, "memory": 9, "small_talk": 2,
+    "unknown": 1, "no_tool": 3, "persona": 2, "mixed": 6, "long": 0.6,
+}
+
+
+def _mixed(rng: random.Random, low: int, high: int) -> Dialog:
+    turns: list[Message] = []
+    for _ in range(rng.randint(low, high)):
+        turns += _MAKERS[rng.choice(_PAIRED)](rng, False).turns
+    return Dialog("mixed", ("mixed",), turns)
+
+
+def _long(rng: random.Random) -> Dialog:
+    """A name told at the start and asked for after many other turns."""
+    inner = skills_chat.memory(rng, False)
+    filler = _mixed(rng, 4, 14)
+    return Dialog("long", inner.key, inner.turns[:2] + filler.turns + inner.turns[2:])
+
+
+def training(seed: int = 0, weights: Mapping[str, float] | None = None) -> Iterator[Dialog]:
+    """Make training dialogs without end.
+
+    Args:
+        seed: Seeds the stream; the same seed gives the same dialogs on every machine.
+        weights: How often to draw each kind; ``WEIGHTS`` when left out.
+
+    Yields:
+        Dialogs that hold no held-out combination.
+    """
+    rng = random.Random(seed)
+    weights = weights or WEIGHTS
+    kinds, shares = list(weights), list(weights.values())
+    while True:
+        kind = rng.choices(kinds, shares)[0]
+        if kind == "mixed":
+            yield _mixed(rng, 2, 4)
+        elif kind == "long":
+            yield _long(rng)
+        else:
+            dialog = _MAKERS[kind](rng, False)
+            if not dialog.system and rng.random() < 0.05 and kind != "persona":
+                dialog.system = rng.choice(skills_world.PLAIN_SYSTEMS)
+            yield dialog
+
+
+def dialogs(skill: str, n: int = 200, seed: int = 0) -> list[Dialog]:
+    """Make whole held-out dialogs of one skill.
+
+    Args:
+        skill: One of ``SKILLS``.
+        n: How many.
+        seed: Seeds the draw.
+
+    Returns:
+        Dialogs, all of combinations that never occur in training.
+
+    Raises:
+        ValueError: The skill is not known.
+    """
+    if skill not in SKILLS:
+        raise ValueError(f"unknown skill {skill!r}: one of {', '.join(SKILLS)}")
+    rng = random.Random(f"held-out {skill} {seed}")
+    out: list[Dialog] = []
+    seen: set[str] = set()
+    for _ in range(50 * n):
+        dialog = _MAKERS[skill](rng, True)
+        text = str(dialog.messages)
+        if text not in seen:
+            seen.add(text)
+            out.append(dialog)
+        if len(out) == n:
+            break
+    return out
+
+
+def heldout(skill: str, n: int = 200, seed: int = 0) -> list[Example]:
+    """Make the held-out split of one skill, ready to be scored.
+
+    Args:
+        skill: One of ``SKILLS``, or ``"tool_reply"`` for the sentence after the calculator's reply.
+        n: How many examples.
+        seed: Seeds the draw.
+
+    Returns:
+        Examples whose last message is the user's (or the tool's) and whose ``answer`` is what the model should say;
+        for a tool call that is the call's plain JSON.
+
+    Raises:
+        ValueError: The skill is not known.
+    """
+    from .template import call_text
+
+    out = []
+    for dialog in dialogs("tool" if skill == "tool_reply" else skill, n, seed):
+        messages = dialog.messages
+        last = len(messages) - 1
+        if skill == "tool":
+            last = next(i for i, message in enumerate(messages) if message.get("tool_calls"))
+        target = messages[last]
+        answer = call_text(target["tool_calls"][0]) if target.get("tool_calls") else str(target["content"])
+        meta = {"hero": dialog.key[1], "thing": dialog.key[2]} if skill == "story" else {}
+        if skill == "system":
+            meta = {"style": dialog.key[1]}
+        if skill == "memory":
+            meta = {"name": dialog.key[2]}
+        out.append(Example(skill, messages[:last], answer, dialog.tools, meta))
+    return out

