@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from typing import Any
+
+_STACK = 6
 
 
 def orthogonalise(matrices: Any, steps: int = 5) -> Any:
@@ -51,25 +54,34 @@ class Optimiser:
         self.adam = torch.optim.Adam(others, lr=adam, betas=(0.9, 0.98), eps=1e-10)
         self.adam_rate = adam
 
-    def step(self, factor: float, momentum: float = 0.95) -> None:
-        """Apply one update from the gradients at hand, and clear them.
-
-        Args:
-            factor: Scales both rates.
-            momentum: Muon's momentum.
-        """
+    def _update(self, group: Sequence[Any], memory: Any, rate: float, momentum: float) -> None:
         import torch
 
         with torch.no_grad():
-            for group, memory in zip(self.groups, self.momentum, strict=True):
-                gradient = torch.stack([p.grad for p in group])
-                memory.lerp_(gradient, 1 - momentum)
-                update = orthogonalise(gradient.lerp(memory, momentum))
-                scale = max(1.0, update.shape[1] / update.shape[2]) ** 0.5
-                for parameter, change in zip(group, update, strict=True):
-                    parameter.mul_(1 - self.muon * factor * self.decay)
-                    parameter.add_(change, alpha=-self.muon * factor * scale)
-                    parameter.grad = None
+            gradient = torch.stack([p.grad for p in group])
+            memory.lerp_(gradient, 1 - momentum)
+            update = orthogonalise(gradient.lerp(memory, momentum))
+            scale = max(1.0, update.shape[1] / update.shape[2]) ** 0.5
+            for parameter, change in zip(group, update, strict=True):
+                parameter.mul_(1 - rate * self.decay)
+                parameter.add_(change, alpha=-rate * scale)
+                parameter.grad = None
+
+    def step(self, pool: Executor, factor: float, momentum: float = 0.95) -> None:
+        """Apply one update from the gradients at hand, and clear them.
+
+        Args:
+            pool: Runs the parts of the work side by side.
+            factor: Scales both rates.
+            momentum: Muon's momentum.
+        """
+        jobs = [
+            pool.submit(self._update, group[at : at + _STACK], memory[at : at + _STACK], self.muon * factor, momentum)
+            for group, memory in zip(self.groups, self.momentum, strict=True)
+            for at in range(0, len(group), _STACK)
+        ]
+        for job in jobs:
+            job.result()
         for options in self.adam.param_groups:
             options["lr"] = self.adam_rate * factor
         self.adam.step()

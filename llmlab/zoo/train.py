@@ -6,6 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from .model import CONFIGS, build
 
 WARM_UP = 0.02
 DECAY_FROM = 0.35
+PART_TOKENS = 1024
 
 
 @dataclass
@@ -64,6 +66,33 @@ def load_tokenizer(settings: Settings) -> Any:
     return tokenizers_.train()
 
 
+def _gradient(net: Any, batch: packing.Batch, rows: slice, scored: int) -> float:
+    """Add the gradient of some of a batch's rows; gives their part of the mean loss."""
+    import torch
+    from torch.nn import functional as fn
+
+    ids = batch.ids[rows]
+    index = batch.scored[rows].flatten().nonzero().squeeze(1)
+    with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+        logits = net(ids, index, packing.attention_mask(batch.segments[rows]))
+    loss = fn.cross_entropy(logits.float(), ids.flatten()[index + 1], reduction="sum") / scored
+    loss.backward()  # type: ignore[no-untyped-call]
+    return loss.item()
+
+
+def _step(net: Any, batch: packing.Batch, pool: Executor) -> float:
+    """Compute the gradient of a whole batch in small parts that the threads take as they get free.
+
+    A thread that other work on the machine slows down takes fewer parts, where the lock-step threads within one
+    operation would all wait for it.
+    """
+    count, length = batch.ids.shape
+    size = max(1, PART_TOKENS // length)
+    scored = int(batch.scored.sum())
+    jobs = [pool.submit(_gradient, net, batch, slice(at, at + size), scored) for at in range(0, count, size)]
+    return sum(job.result() for job in jobs)
+
+
 def train(
     settings: Settings,
     weights: Mapping[str, float] | None = None,
@@ -82,9 +111,9 @@ def train(
         Figures of the run: tokens, steps, minutes, tokens per second, loss, parameters.
     """
     import torch
-    from torch.nn import functional as fn
 
-    torch.set_num_threads(settings.threads)
+    torch.set_num_threads(1)
+    pool = ThreadPoolExecutor(settings.threads, initializer=torch.set_num_threads, initargs=(1,))
     config = CONFIGS[settings.name]
     tokenizer = load_tokenizer(settings)
     net = build(config, settings.seed)
@@ -124,14 +153,8 @@ def train(
         progress = used / budget
         if progress >= 1.0:
             break
-        index = batch.scored.flatten().nonzero().squeeze(1)
-        mask = packing.attention_mask(batch.segments)
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = net(batch.ids, index, mask)
-        loss = fn.cross_entropy(logits.float(), batch.ids.flatten()[index + 1])
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step(factor(progress), momentum=min(0.95, 0.85 + steps / 3000))
-        losses.append(loss.item())
+        losses.append(_step(net, batch, pool))
+        optimiser.step(pool, factor(progress), momentum=min(0.95, 0.85 + steps / 3000))
         steps, tokens, counted = steps + 1, tokens + batch.tokens, counted + batch.tokens
         keep = min(0.995, 1 - 1 / (steps / 8 + 1))
         with torch.no_grad():
@@ -150,11 +173,14 @@ def train(
         if evaluate and used - scored > settings.evaluate_minutes * 60:
             current = {name: value.detach().clone() for name, value in net.named_parameters()}
             net.load_state_dict(average)
+            torch.set_num_threads(settings.threads)
             log(evaluate(net, tokenizer))
+            torch.set_num_threads(1)
             net.load_state_dict(current)
             scored = used
             last = time.monotonic()
     save()
+    pool.shutdown()
     final = sum(losses[-100:]) / max(len(losses[-100:]), 1) if losses else math.nan
     return {"parameters": parameters, "steps": steps, "tokens": tokens, "minutes": used / 60,
             "tokens_per_second": tokens / max(used, 1e-9), "loss": final}

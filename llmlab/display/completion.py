@@ -1,0 +1,232 @@
+"""How a completion is shown: its text in one of four formats, and one quiet line of facts."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from llmlab.display import units
+from llmlab.display.safe import code_span, escape, fenced, markdown, plain
+from llmlab.display.table import MONO, Table, View
+
+if TYPE_CHECKING:
+    from llmlab.types import Choice, Completion, TokenLogprob
+
+Format = Literal["md", "text", "json", "code"]
+FORMATS: tuple[Format, ...] = ("md", "text", "json", "code")
+
+FINISHED = {
+    "stop": "stop",
+    "length": "stopped at max_tokens",
+    "interrupted": "interrupted",
+    "tool_calls": "tool calls",
+    "error": "failed",
+}
+# A whole answer's tokens would bury the answer; the rest is in the object.
+LOGPROB_ROWS_IN_CELL = 24
+
+
+def completion_line(completion: Completion) -> str:
+    """The quiet line: model, engine, quant, tokens, tokens/s, TTFT, finish reason. Plain text, not escaped."""
+    timings = completion.timings
+    reasons = dict.fromkeys(choice.finish_reason for choice in completion.choices)
+    ended = []
+    for reason in reasons:
+        how_many = f" ({completion.params.max_tokens})" if reason == "length" and completion.params.max_tokens else ""
+        ended.append(FINISHED[reason] + how_many)
+    parts = [
+        completion.model,
+        completion.engine,
+        completion.quant,
+        f"adapter {completion.adapter}" if completion.adapter else "",
+        units.count(completion.usage.completion_tokens, "token"),
+        units.speed(timings.tokens_per_s),
+        f"TTFT {units.seconds(timings.ttft_s)}" if timings.ttft_s is not None else "",
+        ", ".join(ended),
+    ]
+    return plain(" · ".join(part for part in parts if part))
+
+
+def bundle(texts: Sequence[str], *, fmt: Format = "md", line: str = "", final: bool = True) -> dict[str, str]:
+    """What a front end gets for an answer, finished or not.
+
+    Args:
+        texts: the choices' texts; more than one are labelled.
+        fmt: md (Markdown), text (as it is), json (pretty-printed when it's valid) or code (a fenced block).
+        line: the quiet line to put below; "" for none.
+        final: the text is whole (json is only judged then).
+
+    Returns:
+        `text/plain` and `text/markdown` always; `text/html` too for text, which Markdown can't show as it is.
+    """
+    shown = [_formatted(text, fmt, final=final) for text in texts]
+    labels = [f"[{i + 1} of {len(texts)}]" for i in range(len(texts))] if len(texts) > 1 else [""]
+    plains = [f"{label}\n{text}" if label else text for label, (text, _) in zip(labels, shown, strict=True)]
+    marks = [f"**{i + 1} of {len(texts)}**\n\n{mark}" if label else mark
+             for i, (label, (_, mark)) in enumerate(zip(labels, shown, strict=True))]  # fmt: skip
+    out = {
+        "text/plain": "\n\n".join([*plains, *([f"[{line}]"] if line else [])]),
+        "text/markdown": "\n\n".join([*marks, *([_quiet(line)] if line else [])]),
+    }
+    if fmt == "text":
+        style = f"white-space:pre-wrap;margin:0;{MONO};color:inherit;background:none"
+        body = "".join(f'<pre style="{style}">{escape(text)}</pre>' for text in plains)
+        out["text/html"] = f'<div class="llmlab">{body}{_quiet(line) if line else ""}</div>'
+    return out
+
+
+def _quiet(line: str) -> str:
+    """The line as HTML that Markdown passes on; punctuation that Markdown reads is written as references."""
+    safe = "".join(f"&#{ord(c)};" if c in "*_`~[]\\|$" else c for c in escape(line))
+    return f"<small>{safe}</small>"
+
+
+def _formatted(text: str, fmt: Format, *, final: bool) -> tuple[str, str]:
+    """A text as (plain, Markdown)."""
+    if not text.strip() and final:
+        return "(no text)", "*(no text)*"
+    if fmt == "text":
+        return plain(text), fenced(text)
+    if fmt == "code":
+        code, language = _code_of(text)
+        return plain(code), fenced(code, language)
+    if fmt == "json":
+        pretty = _pretty_json(text)
+        if pretty is not None:
+            return plain(pretty), fenced(pretty, "json")
+        if final:
+            note = "Not valid JSON; the text as it is:"
+            return f"{note}\n{plain(text)}", f"*{note}*\n\n{fenced(text)}"
+        return plain(text), fenced(text, "json")
+    return plain(text), markdown(text)
+
+
+def _code_of(text: str) -> tuple[str, str]:
+    """Code without the fence that a model may have put around it, and the fence's language."""
+    lines = text.strip("\n").split("\n")
+    if len(lines) > 1 and lines[0].startswith("```"):
+        language = lines[0].lstrip("`").strip()
+        body = lines[1:-1] if lines[-1].strip().startswith("```") else lines[1:]
+        return "\n".join(body), language
+    return text.strip("\n"), ""
+
+
+def _pretty_json(text: str) -> str | None:
+    try:
+        return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return None
+
+
+def completion_bundle(completion: Completion, fmt: Format = "md") -> dict[str, str]:
+    """The whole of a completion for a front end: its texts, the log probabilities if asked for, the quiet line."""
+    texts = [choice.text for choice in completion.choices]
+    line = completion_line(completion)
+    if completion.logprobs is None:
+        return bundle(texts, fmt=fmt, line=line)
+    out = bundle(texts, fmt=fmt)
+    view = LogprobsView(completion.choices[0], rows=LOGPROB_ROWS_IN_CELL)
+    out["text/plain"] += f"\n\n{view.text()}\n\n[{line}]"
+    out["text/markdown"] += f"\n\n{view.markdown()}\n\n{_quiet(line)}"
+    if "text/html" in out:
+        out["text/html"] += f"{view.html()}{_quiet(line)}"
+    return out
+
+
+def completion_markdown(completion: Completion) -> str:
+    """A completion as safe Markdown, with its quiet line."""
+    return completion_bundle(completion)["text/markdown"]
+
+
+def completion_text(completion: Completion) -> str:
+    """A completion as plain text, with its quiet line."""
+    return completion_bundle(completion)["text/plain"]
+
+
+class LogprobsView(View):
+    """The tokens of one choice with their log probabilities (natural log), probabilities and the likeliest others.
+
+    Args:
+        choice: a choice (or a completion: its first one) that was generated with `logprobs=K`.
+        rows: show at most this many tokens; None shows all.
+    """
+
+    def __init__(self, choice: Choice | Completion, rows: int | None = None) -> None:
+        tokens = choice.logprobs
+        self.asked = tokens is not None
+        self.tokens: tuple[TokenLogprob, ...] = tokens or ()
+        self.rows = rows
+
+    def _table(self) -> Table:
+        shown = self.tokens[: self.rows]
+        left = len(self.tokens) - len(shown)
+        note = f"… {left:,} more tokens: llmlab.display.logprobs(completion) shows all." if left else ""
+        return Table(
+            ("token", "logprob>", "probability>", "likeliest"),
+            [
+                (
+                    _token(t.token),
+                    f"{t.logprob:.3f}",
+                    _percent(t.logprob),
+                    "  ".join(f"{_token(text)} {_percent(value)}" for _, text, value in t.top),
+                )
+                for t in shown
+            ],
+            note=note,
+            empty="(no tokens)" if self.asked else "(no log probabilities: ask for them with --logprobs K or logprobs=K)",
+        )
+
+    def text(self) -> str:
+        """The tokens as an aligned table."""
+        return self._table().text()
+
+    def html(self) -> str:
+        """The tokens as an HTML table."""
+        return self._table().html()
+
+    def markdown(self) -> str:
+        """The tokens as a Markdown table; every token's text is inline code."""
+        table = self._table()
+        if not table.rows:
+            return f"*{table.empty}*"
+        lines = ["| token | logprob | probability | likeliest |", "| --- | ---: | ---: | --- |"]
+        for t in self.tokens[: self.rows]:
+            others = " ".join(f"{code_span(_token(text))} {_percent(value)}" for _, text, value in t.top)
+            lines.append(f"| {code_span(_token(t.token))} | {t.logprob:.3f} | {_percent(t.logprob)} | {others} |")
+        return "\n".join(lines) + (f"\n\n<small>{escape(table.note)}</small>" if table.note else "")
+
+
+class ChoiceView(View):
+    """One of several choices: its text, why it ended, its seed, and its log probabilities if there are any."""
+
+    def __init__(self, choice: Choice) -> None:
+        self.choice = choice
+        parts = [units.count(len(choice.token_ids), "token"), FINISHED[choice.finish_reason]]
+        self.line = " · ".join([*parts, *([f"seed {choice.seed}"] if choice.seed is not None else [])])
+
+    def text(self) -> str:
+        """The text, then the facts, then the tokens."""
+        shown = bundle([self.choice.text], line=self.line)["text/plain"]
+        return f"{shown}\n\n{LogprobsView(self.choice).text()}" if self.choice.logprobs is not None else shown
+
+    def html(self) -> str:
+        """The text as it is, escaped."""
+        shown = bundle([self.choice.text], fmt="text", line=self.line)["text/html"]
+        return shown + (LogprobsView(self.choice).html() if self.choice.logprobs is not None else "")
+
+
+def logprobs(completion: Choice | Completion) -> LogprobsView:
+    """A table of all tokens of a completion (its first choice) or of a choice, with their log probabilities."""
+    return LogprobsView(completion)
+
+
+def _token(text: str) -> str:
+    """A token's text with its blanks and controls visible."""
+    return repr(text)[1:-1] if text.isprintable() and text == text.strip() and text else repr(text)
+
+
+def _percent(logprob: float) -> str:
+    value = 100 * math.exp(min(logprob, 0.0))
+    return f"{value:.1f} %" if value >= 0.05 else f"{value:.1g} %"

@@ -1,0 +1,164 @@
+"""Displays that change while something runs: one handle in a notebook, plain printing in a terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from llmlab.display import units
+from llmlab.display.completion import Format, bundle
+from llmlab.display.safe import escape, plain
+from llmlab.display.table import QUIET
+
+UPDATE_EVERY_S = 0.1
+# A load that is over sooner shows no bar at all.
+BAR_AFTER_S = 0.2
+
+
+def has_front_end(shell: Any) -> bool:
+    """Whether displays can be updated: a kernel with a front end, or something that captures displays.
+
+    A plain terminal's publisher prints each update below the last one.
+    """
+    from IPython.core.displaypub import DisplayPublisher
+
+    return type(shell.display_pub) is not DisplayPublisher
+
+
+class Handle:
+    """One output of a cell, shown and then replaced in place."""
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+
+    @property
+    def shown(self) -> bool:
+        """Something was shown."""
+        return self._handle is not None
+
+    def show(self, data: dict[str, str]) -> None:
+        """Show a MIME bundle, in place of what was shown before."""
+        from IPython.display import DisplayHandle
+
+        if self._handle is None:
+            self._handle = DisplayHandle()
+            self._handle.display(data, raw=True)
+        else:
+            self._handle.update(data, raw=True)
+
+
+class Answer:
+    """An answer as it grows: at most ten updates a second, then the whole with its quiet line.
+
+    Args:
+        shell: the IPython shell; decides between updating in place and printing.
+        fmt: how to show the text.
+        n: number of choices.
+        stream: False shows the end only.
+    """
+
+    def __init__(self, shell: Any, *, fmt: Format, n: int, stream: bool = True) -> None:
+        self._in_place = has_front_end(shell)
+        self._fmt = fmt
+        self._stream = stream
+        self._n = n
+        self._handle = Handle()
+        self._seen: list[str] = []
+        self._printed = ""
+
+    def update(self, texts: Sequence[str]) -> None:
+        """Show what there is so far; call it about every `UPDATE_EVERY_S`."""
+        if not self._stream or list(texts) == self._seen or not any(texts):
+            return
+        self._seen = list(texts)
+        if self._in_place:
+            self._handle.show(bundle(texts, fmt=self._fmt, final=False))
+        elif self._n == 1 and self._fmt != "json":
+            self._print_more(texts[0])
+
+    def finish(self, data: dict[str, str], text: str, line: str) -> None:
+        """Show the whole.
+
+        Args:
+            data: the final bundle.
+            text: the first choice's text, which a terminal has printed most of.
+            line: the quiet line.
+        """
+        if self._in_place:
+            self._handle.show(data)
+        elif self._printed:
+            self._print_more(text)
+            sys.stdout.write(f"\n\n[{line}]\n")
+            sys.stdout.flush()
+        else:
+            sys.stdout.write(data["text/plain"] + "\n")
+            sys.stdout.flush()
+
+    def _print_more(self, text: str) -> None:
+        # Text is only ever added, and so is its plain form: no pattern of `plain` reaches over a piece's end but \r\n.
+        whole = plain(text)
+        sys.stdout.write(whole[len(self._printed) :])
+        sys.stdout.flush()
+        self._printed = whole
+
+
+class ProgressBar:
+    """Phases of a load in one display: shown when it takes long, replaced by one line at the end.
+
+    Call it with (phase, fraction or None), as `Lab.load(progress=...)` does.
+    """
+
+    def __init__(self, shell: Any, title: str) -> None:
+        self._in_place = has_front_end(shell)
+        self._title = title
+        self._handle = Handle()
+        self._started = time.monotonic()
+        self._last = 0.0
+        self._drawn = 0
+
+    def __call__(self, phase: str, fraction: float | None) -> None:
+        now = time.monotonic()
+        elapsed = now - self._started
+        if elapsed < BAR_AFTER_S or now - self._last < UPDATE_EVERY_S:
+            return
+        self._last = now
+        done = None if fraction is None else min(max(fraction, 0.0), 1.0)
+        share = "" if done is None else f"{100 * done:.0f} %"
+        cells = "·" * 20 if done is None else ("█" * round(20 * done)).ljust(20, "░")
+        text = " ".join(part for part in (f"{self._title}: {phase}", cells, share, units.seconds(elapsed)) if part)
+        if self._in_place:
+            value = "" if done is None else f' value="{done:.3f}"'
+            html = (
+                f'<div class="llmlab">{escape(self._title)}: {escape(phase)} <progress max="1"{value}></progress> '
+                f'<span style="{QUIET}">{share} {units.seconds(elapsed)}</span></div>'
+            )
+            self._handle.show({"text/plain": plain(text), "text/html": html})
+        elif sys.stderr.isatty():
+            line = plain(text)
+            sys.stderr.write("\r" + line.ljust(self._drawn))
+            sys.stderr.flush()
+            self._drawn = len(line)
+
+    def finish(self, line: str) -> None:
+        """Put the one line that stays in the bar's place."""
+        self._clear()
+        if self._in_place:
+            html = f'<div class="llmlab"><span style="{QUIET}">{escape(line)}</span></div>'
+            self._handle.show({"text/plain": plain(line), "text/html": html})
+        else:
+            sys.stdout.write(plain(line) + "\n")
+
+    def stop(self, line: str) -> None:
+        """Say why it ended without a result; only where a bar is being shown (an error says the rest)."""
+        if self._handle.shown:
+            self.finish(line)
+        else:
+            self._clear()
+
+    def _clear(self) -> None:
+        if self._drawn:
+            sys.stderr.write("\r" + " " * self._drawn + "\r")
+            sys.stderr.flush()
+            self._drawn = 0

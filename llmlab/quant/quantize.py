@@ -1,0 +1,84 @@
+"""Quantize a GGUF file with llama.cpp's own quantizer, in a short process of its own.
+
+A process, because the quantizer can't be stopped from outside, holds the interpreter, and logs through a hook
+that belongs to the whole process: so an interrupt ends it at once, and its output never reaches the notebook.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from llmlab.errors import EngineMissingError, LoadError
+from llmlab.hub.tags import Tag
+
+Progress = Callable[[str, float | None], None]
+
+# llama.cpp's llama-quant.cpp refuses these without an importance matrix (tensor_requires_imatrix).
+NEED_IMATRIX = frozenset({"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "Q2_K_S"})
+
+_WORKER = Path(__file__).with_name("quantize_worker.py")
+_STEP = re.compile(r"^\[\s*(\d+)/\s*(\d+)\]")
+
+
+def quantize_file(
+    source: Path, target: Path, tag: Tag, *, threads: int | None = None, progress: Progress | None = None
+) -> None:
+    """Write a quantized copy of a GGUF file.
+
+    Args:
+        source: an F16, BF16 or F32 file.
+        target: the file to write (under its temporary name).
+        tag: what to make.
+        threads: threads to use; None takes as many as there are cores for this process.
+        progress: told "quantize" and how many of the tensors are done.
+
+    Raises:
+        EngineMissingError: llama-cpp-python isn't installed.
+        LoadError: the quantizer failed; its last lines are in `log_tail`.
+    """
+    count = threads or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    # -P keeps this folder off the path (its gguf.py would hide the package); a session of its own keeps the
+    # kernel's interrupt from hitting the worker before it is ended here.
+    command = [sys.executable, "-P", str(_WORKER), str(source), str(target), str(tag.ftype), str(count)]
+    tail: deque[str] = deque(maxlen=20)
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            tail.append(line.rstrip())
+            step = _STEP.match(line)
+            if step and progress is not None:
+                progress("quantize", int(step[1]) / int(step[2]))
+        code = process.wait()
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+    if code == 3:
+        raise EngineMissingError(
+            "Quantizing needs llama-cpp-python, which isn't installed.", "Install it: pip install 'llmlab[llamacpp]'."
+        )
+    if code != 0:
+        why = f"signal {signal.Signals(-code).name}" if code < 0 else f"status {code}"
+        raise LoadError(
+            f"llama.cpp's quantizer could not make {tag.name} ({why}).",
+            "Check the disk space, and try another tag.",
+            log_tail="\n".join(tail),
+        )

@@ -1,0 +1,99 @@
+"""The vocabulary of a byte-level BPE tokenizer with the GPT-2 split, as GGUF stores it.
+
+llama.cpp's `gpt-2` pre-tokenizer splits text as the Hugging Face ByteLevel one with its regex does; anything else
+in tokenizer.json (another split, a normalizer, byte fallback) would tokenize differently and is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmlab.errors import LoadError, UnsupportedError
+
+CONVERTER = (
+    "Use llama.cpp's convert_hf_to_gguf.py (it lies in llama-cpp-python's source distribution: pip download "
+    "--no-deps --no-binary llama-cpp-python llama-cpp-python, folder vendor/llama.cpp), or --engine vllm, or a "
+    "GGUF that someone made."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Vocab:
+    """Token texts in id order, and each one's GGUF token type (`gguf.TokenType`)."""
+
+    tokens: list[str]
+    types: list[int]
+
+
+def gpt2_vocab(folder: Path, vocab_size: int) -> Vocab:
+    """Read tokenizer.json.
+
+    Args:
+        folder: the model's folder.
+        vocab_size: rows of the embedding; ids without a token become unused ones.
+
+    Raises:
+        LoadError: there is no tokenizer.json, or it has more tokens than the model.
+        UnsupportedError: it isn't a byte-level BPE with the GPT-2 split.
+    """
+    from gguf.constants import TokenType
+
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        raise LoadError(f"{folder} has no tokenizer.json.", "Fetch the folder again, or convert its tokenizer.")
+    spec = json.loads(file.read_text(encoding="utf-8"))
+    reason = _why_not(spec)
+    if reason:
+        raise UnsupportedError(f"llmlab can't convert this tokenizer to GGUF: {reason}.", CONVERTER)
+    by_id: dict[int, str] = {number: token for token, number in spec["model"]["vocab"].items()}
+    added = {entry["id"]: entry for entry in spec.get("added_tokens") or ()}
+    by_id.update((number, entry["content"]) for number, entry in added.items())
+    if max(by_id) >= vocab_size:
+        raise LoadError(
+            f"{file} has token id {max(by_id)}, and the model's vocabulary has {vocab_size} rows.",
+            "The tokenizer belongs to another model.",
+        )
+    tokens, types = [], []
+    for number in range(vocab_size):
+        token = by_id.get(number)
+        if token is None:
+            kind, token = TokenType.UNUSED, f"[PAD{number}]"
+        elif number not in added:
+            kind = TokenType.NORMAL
+        else:
+            control = added[number].get("special") or _looks_special(token)
+            kind = TokenType.CONTROL if control else TokenType.USER_DEFINED
+        tokens.append(token)
+        types.append(int(kind))
+    return Vocab(tokens, types)
+
+
+def _looks_special(token: str) -> bool:
+    """Llama.cpp's converter takes added tokens of this form as control tokens, flagged or not."""
+    return token in ("<pad>", "<mask>", "<2mass>", "[@BOS@]") or (
+        token.startswith(("<|", "<｜")) and token.endswith(("|>", "｜>"))
+    )
+
+
+def _why_not(spec: dict[str, Any]) -> str | None:
+    """Why llama.cpp's gpt-2 tokenizer would not give the same ids, or None when it does."""
+    model, split, decoder = spec.get("model") or {}, spec.get("pre_tokenizer") or {}, spec.get("decoder") or {}
+    if model.get("type") != "BPE" or model.get("byte_fallback") or model.get("ignore_merges"):
+        return f"its model is {model.get('type')}, not a plain byte-level BPE"
+    if spec.get("normalizer"):
+        return f"it normalizes text first ({spec['normalizer'].get('type')})"
+    if split.get("type") != "ByteLevel" or not split.get("use_regex", True) or split.get("add_prefix_space"):
+        return f"its pre-tokenizer is {split.get('type', 'missing')}, not ByteLevel with the GPT-2 split"
+    if decoder.get("type") != "ByteLevel":
+        return f"its decoder is {decoder.get('type', 'missing')}, not ByteLevel"
+    if any(model.get(key) for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix")):
+        return "its BPE has dropout, a prefix or a suffix"
+    stripping = [
+        entry["content"]
+        for entry in spec.get("added_tokens") or ()
+        if entry.get("lstrip") or entry.get("rstrip") or entry.get("single_word")
+    ]
+    return f"its token {stripping[0]!r} strips the text around it" if stripping else None
