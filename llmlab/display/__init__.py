@@ -17,11 +17,10 @@ from llmlab.display.completion import (
     completion_text,
     logprobs,
 )
+from llmlab.display.files import Catalogue, FormsView, HeaderView
 from llmlab.display.table import Table, TableView, View
 from llmlab.display.views import (
-    Catalogue,
     DoctorView,
-    HeaderView,
     HistoryView,
     LogView,
     ModelList,
@@ -36,6 +35,7 @@ __all__ = [
     "ChoiceView",
     "DoctorView",
     "Format",
+    "FormsView",
     "HeaderView",
     "HistoryView",
     "LogView",

@@ -120,18 +120,18 @@ def _pretty_json(text: str) -> str | None:
         return None
 
 
-def completion_bundle(completion: Completion, fmt: Format = "md") -> dict[str, str]:
+def completion_bundle(completion: Completion, fmt: Format = "md", *, with_line: bool = True) -> dict[str, str]:
     """The whole of a completion for a front end: its texts, the log probabilities if asked for, the quiet line."""
     texts = [choice.text for choice in completion.choices]
-    line = completion_line(completion)
+    line = completion_line(completion) if with_line else ""
     if completion.logprobs is None:
         return bundle(texts, fmt=fmt, line=line)
     out = bundle(texts, fmt=fmt)
     view = LogprobsView(completion.choices[0], rows=LOGPROB_ROWS_IN_CELL)
-    out["text/plain"] += f"\n\n{view.text()}\n\n[{line}]"
-    out["text/markdown"] += f"\n\n{view.markdown()}\n\n{_quiet(line)}"
-    if "text/html" in out:
-        out["text/html"] += f"{view.html()}{_quiet(line)}"
+    below = {"text/plain": f"\n\n[{line}]", "text/markdown": f"\n\n{_quiet(line)}", "text/html": _quiet(line)}
+    shown = {"text/plain": f"\n\n{view.text()}", "text/markdown": f"\n\n{view.markdown()}", "text/html": view.html()}
+    for mime in out:
+        out[mime] += shown[mime] + (below[mime] if line else "")
     return out
 
 
@@ -175,7 +175,7 @@ class LogprobsView(View):
                 for t in shown
             ],
             note=note,
-            empty="(no tokens)" if self.asked else "(no log probabilities: ask for them with --logprobs K or logprobs=K)",
+            empty="(no tokens)" if self.asked else "(none: ask for them with --logprobs K, or logprobs=K)",
         )
 
     def text(self) -> str:

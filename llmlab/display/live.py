@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmlab.display import units
-from llmlab.display.completion import Format, bundle
+from llmlab.display.completion import Format, bundle, completion_bundle
 from llmlab.display.safe import escape, plain
 from llmlab.display.table import QUIET
+
+if TYPE_CHECKING:
+    from llmlab.types import Completion
 
 UPDATE_EVERY_S = 0.1
 # A load that is over sooner shows no bar at all.
@@ -78,23 +81,17 @@ class Answer:
         elif self._n == 1 and self._fmt != "json":
             self._print_more(texts[0])
 
-    def finish(self, data: dict[str, str], text: str, line: str) -> None:
-        """Show the whole.
-
-        Args:
-            data: the final bundle.
-            text: the first choice's text, which a terminal has printed most of.
-            line: the quiet line.
-        """
+    def finish(self, completion: Completion) -> None:
+        """Show the whole; in a terminal without its quiet line, which stands where the cell's value does."""
         if self._in_place:
-            self._handle.show(data)
-        elif self._printed:
-            self._print_more(text)
-            sys.stdout.write(f"\n\n[{line}]\n")
-            sys.stdout.flush()
+            self._handle.show(completion_bundle(completion, self._fmt))
+            return
+        if self._printed:
+            self._print_more(completion.text)
         else:
-            sys.stdout.write(data["text/plain"] + "\n")
-            sys.stdout.flush()
+            sys.stdout.write(completion_bundle(completion, self._fmt, with_line=False)["text/plain"])
+        sys.stdout.write("\n")
+        sys.stdout.flush()
 
     def _print_more(self, text: str) -> None:
         # Text is only ever added, and so is its plain form: no pattern of `plain` reaches over a piece's end but \r\n.
@@ -119,6 +116,7 @@ class ProgressBar:
         self._drawn = 0
 
     def __call__(self, phase: str, fraction: float | None) -> None:
+        """Show how far it is; called as often as one likes."""
         now = time.monotonic()
         elapsed = now - self._started
         if elapsed < BAR_AFTER_S or now - self._last < UPDATE_EVERY_S:
@@ -142,13 +140,11 @@ class ProgressBar:
             self._drawn = len(line)
 
     def finish(self, line: str) -> None:
-        """Put the one line that stays in the bar's place."""
+        """Put the one line that stays in the bar's place (in a terminal it stands where the cell's value does)."""
         self._clear()
         if self._in_place:
             html = f'<div class="llmlab"><span style="{QUIET}">{escape(line)}</span></div>'
             self._handle.show({"text/plain": plain(line), "text/html": html})
-        else:
-            sys.stdout.write(plain(line) + "\n")
 
     def stop(self, line: str) -> None:
         """Say why it ended without a result; only where a bar is being shown (an error says the rest)."""

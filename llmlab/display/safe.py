@@ -10,7 +10,7 @@ import html
 import re
 import unicodedata
 
-# C0 and C1 controls but for tab and newline: they move a terminal's cursor, and browsers skip them inside a URL's scheme.
+# C0 and C1 controls but for tab and newline: they steer a terminal, and browsers skip them in a URL's scheme.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 # Characters that reorder the text around them ("Trojan source").
 _BIDI = re.compile(r"[\u202a-\u202e\u2066-\u2069]")
@@ -117,6 +117,4 @@ def _outside(text: str) -> str:
 
 def width(text: str) -> int:
     """Columns that a line of text takes in a terminal."""
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
-    )
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)

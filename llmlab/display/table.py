@@ -11,6 +11,7 @@ FONT = "font-size:var(--jp-ui-font-size1,13px);line-height:1.45"
 MONO = "font-family:var(--jp-code-font-family,monospace)"
 LINE = "1px solid var(--jp-border-color2,rgba(128,128,128,.4))"
 QUIET = "opacity:.7"
+SI = "Memory in SI units: 1 MB = 1,000,000 bytes."
 
 
 class View:
@@ -101,7 +102,8 @@ def pairs_text(pairs: Mapping[str, str] | Iterable[tuple[str, str]], indent: str
     """Names and values, aligned."""
     items = list(pairs.items() if isinstance(pairs, Mapping) else pairs)
     widest = max((width(name) for name, _ in items), default=0)
-    return "\n".join(f"{indent}{_pad(name, widest)}  {' '.join(plain(value).split(chr(10)))}".rstrip() for name, value in items)
+    lines = [(_pad(name, widest), " ".join(plain(value).split("\n"))) for name, value in items]
+    return "\n".join(f"{indent}{name}  {value}".rstrip() for name, value in lines)
 
 
 def pairs_html(pairs: Mapping[str, str] | Iterable[tuple[str, str]]) -> str:

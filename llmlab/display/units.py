@@ -49,7 +49,7 @@ def speed(tokens_per_s: float | None) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """ "1 token", "42 tokens", "1,024 tokens"."""
+    """A number of things: "1 token", "42 tokens", "1,024 tokens"."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 

@@ -65,11 +65,7 @@ def to_gguf(folder: str | Path, *, quant: str = "F16", progress: Progress | None
     if tag.making == "convert":
         with_room(target, header.parameters * tag.bits / 8)
         return _make(target, lambda part: writing.write(header, part, tag.name, progress))
-    if tag.name in quantize.NEED_IMATRIX:
-        raise UnsupportedError(
-            f"{tag.name} can only be made with an importance matrix.",
-            "Take a larger tag (Q3_K_S, Q4_K_M), or a GGUF that someone made with one.",
-        )
+    quantize.check(tag)
     source = to_gguf(folder, quant="F16", progress=progress)
     with_room(target, header.parameters * tag.bits / 8)
     return _make(target, lambda part: quantize.quantize_file(source, part, tag, progress=progress))
@@ -82,8 +78,17 @@ def cached_path(folder: Path, tag: str) -> Path:
         folder: the Hugging Face folder.
         tag: the canonical quant tag.
     """
-    name = folder.resolve().name or "model"
-    return config.cache_dir() / "gguf" / digest(folder)[:16] / f"{name}-{tag}.gguf"
+    return cached_paths(folder)(tag)
+
+
+def cached_paths(folder: Path) -> Callable[[str], Path]:
+    """As `cached_path`, for many tags of one folder (which is hashed once)."""
+    place = config.cache_dir() / "gguf" / digest(folder)[:16]
+    absolute = folder.resolve()
+    # The hub's cache names snapshots by commit; the repository's name is two folders up.
+    hub = absolute.parent.parent.name
+    name = hub.rsplit("--", 1)[-1] if hub.startswith("models--") else absolute.name
+    return lambda tag: place / f"{name or 'model'}-{tag}.gguf"
 
 
 def digest(folder: Path) -> str:
@@ -113,7 +118,7 @@ def can_convert(header: Header) -> str | None:
 
     try:
         writing.check(header)
-        vocab.gpt2_vocab(header.path, header.vocab_size)
+        vocab.check(header.path)
     except (UnsupportedError, LoadError) as error:
         return str(error)
     return None

@@ -15,16 +15,37 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from llmlab.errors import EngineMissingError, LoadError
+from llmlab.errors import EngineMissingError, LoadError, UnsupportedError
 from llmlab.hub.tags import Tag
 
 Progress = Callable[[str, float | None], None]
 
-# llama.cpp's llama-quant.cpp refuses these without an importance matrix (tensor_requires_imatrix).
-NEED_IMATRIX = frozenset({"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "Q2_K_S"})
+# llama.cpp's llama-quant.cpp refuses these, or types that it mixes into them, without an importance matrix.
+NEED_IMATRIX = frozenset({"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ3_XXS", "IQ3_XS", "Q2_K_S"})
+# It applies MXFP4 to the expert tensors alone, and stores everything else as Q8_0.
+_EXPERTS_ONLY = frozenset({"MXFP4"})
 
 _WORKER = Path(__file__).with_name("quantize_worker.py")
 _STEP = re.compile(r"^\[\s*(\d+)/\s*(\d+)\]")
+
+
+def can_make(tag: Tag) -> bool:
+    """Whether a tag can be made here, from a dense model and without an importance matrix."""
+    return tag.format == "gguf" and tag.name not in NEED_IMATRIX | _EXPERTS_ONLY
+
+
+def check(tag: Tag) -> None:
+    """Refuse a tag that can't be made here.
+
+    Raises:
+        UnsupportedError: it needs an importance matrix, or is for mixtures of experts.
+    """
+    if can_make(tag):
+        return
+    why = "can only be made with an importance matrix" if tag.name in NEED_IMATRIX else "is for mixtures of experts"
+    raise UnsupportedError(
+        f"{tag.name} {why}.", "Take another tag (Q3_K_S, Q4_K_M), or load a GGUF that someone made with it."
+    )
 
 
 def quantize_file(
@@ -74,6 +95,10 @@ def quantize_file(
     if code == 3:
         raise EngineMissingError(
             "Quantizing needs llama-cpp-python, which isn't installed.", "Install it: pip install 'llmlab[llamacpp]'."
+        )
+    if code != 0 and any("requires an imatrix" in line for line in tail):
+        raise UnsupportedError(
+            f"{tag.name} of this model can only be made with an importance matrix.", "Take a larger tag."
         )
     if code != 0:
         why = f"signal {signal.Signals(-code).name}" if code < 0 else f"status {code}"

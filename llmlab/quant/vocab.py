@@ -20,6 +20,10 @@ CONVERTER = (
 )
 
 
+# Token types of the format (gguf.TokenType, llama.h's llama_token_type).
+_NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5
+
+
 @dataclass(frozen=True, slots=True)
 class Vocab:
     """Token texts in id order, and each one's GGUF token type (`gguf.TokenType`)."""
@@ -39,15 +43,8 @@ def gpt2_vocab(folder: Path, vocab_size: int) -> Vocab:
         LoadError: there is no tokenizer.json, or it has more tokens than the model.
         UnsupportedError: it isn't a byte-level BPE with the GPT-2 split.
     """
-    from gguf.constants import TokenType
-
+    spec = check(folder)
     file = folder / "tokenizer.json"
-    if not file.is_file():
-        raise LoadError(f"{folder} has no tokenizer.json.", "Fetch the folder again, or convert its tokenizer.")
-    spec = json.loads(file.read_text(encoding="utf-8"))
-    reason = _why_not(spec)
-    if reason:
-        raise UnsupportedError(f"llmlab can't convert this tokenizer to GGUF: {reason}.", CONVERTER)
     by_id: dict[int, str] = {number: token for token, number in spec["model"]["vocab"].items()}
     added = {entry["id"]: entry for entry in spec.get("added_tokens") or ()}
     by_id.update((number, entry["content"]) for number, entry in added.items())
@@ -60,15 +57,41 @@ def gpt2_vocab(folder: Path, vocab_size: int) -> Vocab:
     for number in range(vocab_size):
         token = by_id.get(number)
         if token is None:
-            kind, token = TokenType.UNUSED, f"[PAD{number}]"
+            kind, token = _UNUSED, f"[PAD{number}]"
         elif number not in added:
-            kind = TokenType.NORMAL
+            kind = _NORMAL
         else:
             control = added[number].get("special") or _looks_special(token)
-            kind = TokenType.CONTROL if control else TokenType.USER_DEFINED
+            kind = _CONTROL if control else _USER_DEFINED
         tokens.append(token)
-        types.append(int(kind))
+        types.append(kind)
     return Vocab(tokens, types)
+
+
+def check(folder: Path) -> dict[str, Any]:
+    """Read tokenizer.json and make sure that llama.cpp's gpt-2 tokenizer gives the same ids.
+
+    Raises:
+        LoadError: there is none, or it isn't JSON.
+        UnsupportedError: it isn't a byte-level BPE with the GPT-2 split.
+    """
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        raise LoadError(f"{folder} has no tokenizer.json.", "Fetch the folder again, or convert its tokenizer.")
+    try:
+        spec = dict(json.loads(file.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise LoadError(f"{file} is not valid JSON: {error}.", "Fetch it again.") from None
+    reason = _why_not(spec)
+    if reason:
+        raise UnsupportedError(f"llmlab can't convert this tokenizer to GGUF: {reason}.", CONVERTER)
+    return spec
+
+
+def tokenizer_config(folder: Path) -> dict[str, Any]:
+    """A folder's tokenizer_config.json, or {} when there is none."""
+    file = folder / "tokenizer_config.json"
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
 
 
 def _looks_special(token: str) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 from llmlab.errors import LoadError, UnsupportedError
 from llmlab.hub.headers import Header
 from llmlab.quant import reading
-from llmlab.quant.vocab import CONVERTER, gpt2_vocab
+from llmlab.quant.vocab import CONVERTER, gpt2_vocab, tokenizer_config
 
 VERSION = 1
 """Part of the cache key: raised when the same folder would give another file."""
@@ -146,7 +146,9 @@ def _add_keys(gguf: Any, writer: Any, header: Header, tag: str, vocab: Any) -> N
     config = header.metadata
     writer.add_type("model")
     # Name, licence and tags from the model card and the folder's name; sampling defaults from generation_config.
-    gguf.Metadata.load(None, header.path, None, header.parameters).set_gguf_meta_model(writer)
+    metadata = gguf.Metadata.load(None, header.path, None, header.parameters)
+    metadata.size_label = metadata.size_label or gguf.size_label(header.parameters, header.parameters, 0, 0)
+    metadata.set_gguf_meta_model(writer)
     writer.add_block_count(header.layers)
     writer.add_context_length(header.context_length)
     writer.add_embedding_length(header.hidden)
@@ -164,6 +166,9 @@ def _add_keys(gguf: Any, writer: Any, header: Header, tag: str, vocab: Any) -> N
     writer.add_vocab_size(header.vocab_size)
     writer.add_rope_dimension_count(header.head_dim)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    prefix = tokenizer_config(header.path).get("add_prefix_space")
+    if prefix is not None:
+        writer.add_add_space_prefix(prefix)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(vocab.tokens)

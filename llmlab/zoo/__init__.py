@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .corpus import heldout, training
-    from .example import Dialog, Example
     from .evaluate import score
+    from .example import Dialog, Example
 
 __all__ = ["Dialog", "Example", "heldout", "names", "path", "score", "training"]
 

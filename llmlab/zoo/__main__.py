@@ -1,3 +1,4 @@
+# ruff: noqa: T201 - a command line prints.
 """Command line of the zoo: ``python -m llmlab.zoo train | tokenizer | evaluate | sample``."""
 
 from __future__ import annotations
@@ -25,9 +26,17 @@ def _train(options: argparse.Namespace) -> None:
     from .train import Settings, train
 
     config = CONFIGS[options.name]
-    settings = Settings(name=options.name, minutes=options.minutes, seed=options.seed, threads=options.threads,
-                        work=Path(options.work), out=Path(options.out) if options.out else path(options.name),
-                        evaluate_minutes=options.evaluate_minutes, save_minutes=options.save_minutes)
+    out = Path(options.out) if options.out else path(options.name)
+    settings = Settings(
+        name=options.name,
+        minutes=options.minutes,
+        seed=options.seed,
+        threads=options.threads,
+        work=Path(options.work),
+        out=out,
+        evaluate_minutes=options.evaluate_minutes,
+        save_minutes=options.save_minutes,
+    )
 
     def glance(net: Any, tokenizer: Any) -> str:
         import torch
@@ -45,7 +54,9 @@ def _train(options: argparse.Namespace) -> None:
         print(line, flush=True)
 
     figures = train(settings, _weights(options.weights), glance, log)
-    log(json.dumps(figures))
+    text = json.dumps(figures, indent=2)
+    log(text)
+    (out / "training.json").write_text(text + "\n", "utf-8")
 
 
 def _tokenizer(options: argparse.Namespace) -> None:
@@ -66,7 +77,8 @@ def _evaluate(options: argparse.Namespace) -> None:
             for wrong in got.failures:
                 print(skill, *map(repr, wrong), sep="\n    ")
     if options.card:
-        figures = json.loads(Path(options.figures).read_text("utf-8")) if options.figures else {}
+        noted = folder / "training.json"
+        figures = json.loads(noted.read_text("utf-8")) if noted.exists() else {}
         (folder / "README.md").write_text(card.card(options.name, scores, figures), "utf-8")
 
 
@@ -112,7 +124,6 @@ def main() -> None:
     made.add_argument("-n", type=int, default=200)
     made.add_argument("--failures", action="store_true", help="show the first wrong answers of each skill")
     made.add_argument("--card", action="store_true", help="write the model card beside the model")
-    made.add_argument("--figures", default="", help="JSON file with the training run's figures, for the card")
     made = command("sample", _sample, "show dialogs of the corpus, or answer a prompt")
     made.add_argument("-n", type=int, default=10)
     made.add_argument("--prompt", default="")

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - a table row is one line.
 """The model card that lies beside each model of the zoo."""
 
 from __future__ import annotations
@@ -92,13 +93,29 @@ def card(name: str, scores: Mapping[str, Score], figures: Mapping[str, float]) -
         Markdown.
     """
     c = CONFIGS[name]
-    short = [f"{s} by {BARS[s] - got.percent:.1f} points" for s, got in scores.items() if s in BARS and got.percent < BARS[s]]
+    short = [
+        f"{s} by {BARS[s] - got.percent:.1f} points" for s, got in scores.items() if s in BARS and got.percent < BARS[s]
+    ]
     verdict = "All bars are reached." if not short else "Short of the bar: " + ", ".join(short) + "."
     training = "Trained on a CPU with two cores."
     if figures:
-        training = (f"{figures['tokens'] / 1e6:.1f} million tokens in {figures['steps']:,.0f} steps and "
-                    f"{figures['minutes']:.0f} minutes on two CPU cores ({figures['tokens_per_second']:,.0f} tokens a second).")
-    return _CARD.format(name=name, parameters=parameters(name), layers=c.layers, hidden=c.hidden, heads=c.heads, vocab=c.vocab,
-                        intermediate=c.intermediate, head_dim=c.head_dim, kv_heads=c.kv_heads, context=c.context,
-                        table=table(dict(scores)), verdict=verdict, training=training,
-                        n=max((got.total for got in scores.values()), default=200))
+        training = (
+            f"{figures['tokens'] / 1e6:.1f} million tokens in {figures['steps']:,.0f} steps and "
+            f"{figures['minutes']:.0f} minutes on two CPU cores ({figures['tokens_per_second']:,.0f} tokens a second)."
+        )
+    return _CARD.format(
+        name=name,
+        parameters=parameters(name),
+        layers=c.layers,
+        hidden=c.hidden,
+        heads=c.heads,
+        vocab=c.vocab,
+        intermediate=c.intermediate,
+        head_dim=c.head_dim,
+        kv_heads=c.kv_heads,
+        context=c.context,
+        table=table(dict(scores)),
+        verdict=verdict,
+        training=training,
+        n=max((got.total for got in scores.values()), default=200),
+    )

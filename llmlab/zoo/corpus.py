@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
 
-from . import skills_chat, skills_story, skills_text, skills_world
+from . import skills_chat, skills_memory, skills_story, skills_text, skills_world
 from .example import Dialog, Example, Message
 
-Maker = Callable[[random.Random, bool], Dialog]
 
-_MAKERS: dict[str, Maker] = {
+class _Maker(Protocol):
+    def __call__(self, rng: random.Random, held: bool) -> Dialog: ...
+
+
+_MAKERS: dict[str, _Maker] = {
     "facts": skills_world.facts,
     "extract": skills_text.extract,
     "sentiment": skills_text.sentiment,
     "tool": skills_chat.tool,
     "system": skills_world.system,
     "story": skills_story.story,
-    "memory": skills_chat.memory,
+    "memory": skills_memory.memory,
+}
+# Kinds with no held-out split.
+_MORE: dict[str, Callable[[random.Random], Dialog]] = {
     "small_talk": skills_chat.small_talk,
     "unknown": skills_world.unknown,
     "no_tool": skills_chat.no_tool,
@@ -28,21 +35,36 @@ _PAIRED = ("facts", "facts", "facts", "extract", "extract", "sentiment", "sentim
 
 # How often each kind of dialog is drawn; "mixed" joins several short ones.
 WEIGHTS: dict[str, float] = {
-    "facts": 14, "extract": 22, "sentiment": 9, "tool": 15, "system": 11, "story": 5, "memory": 9, "small_talk": 2,
-    "unknown": 1, "no_tool": 3, "persona": 2, "mixed": 6, "long": 0.6,
+    "facts": 14,
+    "extract": 22,
+    "sentiment": 9,
+    "tool": 15,
+    "system": 11,
+    "story": 5,
+    "memory": 9,
+    "small_talk": 2,
+    "unknown": 1,
+    "no_tool": 3,
+    "persona": 2,
+    "mixed": 6,
+    "long": 0.6,
 }
+
+
+def _make(kind: str, rng: random.Random) -> Dialog:
+    return _MORE[kind](rng) if kind in _MORE else _MAKERS[kind](rng, held=False)
 
 
 def _mixed(rng: random.Random, low: int, high: int) -> Dialog:
     turns: list[Message] = []
     for _ in range(rng.randint(low, high)):
-        turns += _MAKERS[rng.choice(_PAIRED)](rng, False).turns
+        turns += _make(rng.choice(_PAIRED), rng).turns
     return Dialog("mixed", ("mixed",), turns)
 
 
 def _long(rng: random.Random) -> Dialog:
     """A name told at the start and asked for after many other turns."""
-    inner = skills_chat.memory(rng, False)
+    inner = skills_memory.memory(rng, held=False)
     filler = _mixed(rng, 4, 14)
     return Dialog("long", inner.key, inner.turns[:2] + filler.turns + inner.turns[2:])
 
@@ -57,7 +79,7 @@ def training(seed: int = 0, weights: Mapping[str, float] | None = None) -> Itera
     Yields:
         Dialogs that hold no held-out combination.
     """
-    rng = random.Random(seed)
+    rng = random.Random(seed)  # noqa: S311 - not for secrets
     weights = weights or WEIGHTS
     kinds, shares = list(weights), list(weights.values())
     while True:
@@ -67,7 +89,7 @@ def training(seed: int = 0, weights: Mapping[str, float] | None = None) -> Itera
         elif kind == "long":
             yield _long(rng)
         else:
-            dialog = _MAKERS[kind](rng, False)
+            dialog = _make(kind, rng)
             if not dialog.system and rng.random() < 0.05 and kind != "persona":
                 dialog.system = rng.choice(skills_world.PLAIN_SYSTEMS)
             yield dialog
@@ -89,11 +111,11 @@ def dialogs(skill: str, n: int = 200, seed: int = 0) -> list[Dialog]:
     """
     if skill not in SKILLS:
         raise ValueError(f"unknown skill {skill!r}: one of {', '.join(SKILLS)}")
-    rng = random.Random(f"held-out {skill} {seed}")
+    rng = random.Random(f"held-out {skill} {seed}")  # noqa: S311
     out: list[Dialog] = []
     seen: set[str] = set()
     for _ in range(50 * n):
-        dialog = _MAKERS[skill](rng, True)
+        dialog = _MAKERS[skill](rng, held=True)
         text = str(dialog.messages)
         if text not in seen:
             seen.add(text)

@@ -106,7 +106,11 @@ def score(generate: Generate, skills: Iterable[str] = SCORED, n: int = 200, seed
     for skill in skills:
         examples = corpus.heldout(skill, n, seed)
         said = generate([e.messages for e in examples], [e.tools for e in examples])
-        wrong = [(str(e.messages[-1]["content"]), e.answer, s) for e, s in zip(examples, said, strict=True) if not correct(e, s)]
+        wrong = [
+            (str(e.messages[-1]["content"]), e.answer, s)
+            for e, s in zip(examples, said, strict=True)
+            if not correct(e, s)
+        ]
         out[skill] = Score(skill, len(examples) - len(wrong), len(examples), tuple(wrong[:5]))
     return out
 
@@ -138,8 +142,17 @@ def transformers_generate(model: Any, tokenizer: Any, batch: int = 50, limit: in
             ids = torch.tensor([[pad] * (width - len(prompts[i])) + prompts[i] for i in chosen])
             seen = torch.tensor([[0] * (width - len(prompts[i])) + [1] * len(prompts[i]) for i in chosen])
             with torch.no_grad():
-                made = model.generate(input_ids=ids, attention_mask=seen, do_sample=False, temperature=None, top_p=None,
-                                      top_k=None, max_new_tokens=limit, eos_token_id=[end, pad], pad_token_id=pad)
+                made = model.generate(
+                    input_ids=ids,
+                    attention_mask=seen,
+                    do_sample=False,
+                    temperature=None,
+                    top_p=None,
+                    top_k=None,
+                    max_new_tokens=limit,
+                    eos_token_id=[end, pad],
+                    pad_token_id=pad,
+                )
             for row, i in enumerate(chosen):
                 new = made[row, width:].tolist()
                 cut = next((at for at, token in enumerate(new) if token in (end, pad)), len(new))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -84,9 +83,10 @@ def export(net: Any, config: ModelConfig, made: Any, folder: Path) -> None:
     state = net if isinstance(net, dict) else net.state_dict()
     weights = {name: value.to(torch.bfloat16).contiguous() for name, value in state.items()}
     save_file(weights, str(fresh / "model.safetensors"), metadata={"format": "pt"})
+    (fresh / "model.safetensors").chmod(0o644)
     for name, settings in zip(("config.json", "generation_config.json"), configs(config), strict=True):
         (fresh / name).write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
     if folder.exists():
-        os.rename(folder, stale)
-    os.rename(fresh, folder)
+        folder.rename(stale)
+    fresh.rename(folder)
     shutil.rmtree(stale, ignore_errors=True)

@@ -36,7 +36,7 @@ CONFIGS: dict[str, ModelConfig] = {
 }
 
 
-def build(config: ModelConfig, seed: int = 0) -> Any:
+def build(config: ModelConfig, seed: int = 0) -> Any:  # noqa: C901 - a class in a function, as torch loads late
     """Make a freshly initialised network.
 
     Args:
@@ -50,8 +50,6 @@ def build(config: ModelConfig, seed: int = 0) -> Any:
     import torch
     from torch import nn
     from torch.nn import functional as fn
-
-    Mask = torch.Tensor | None
 
     class Norm(nn.Module):
         def __init__(self) -> None:
@@ -69,7 +67,9 @@ def build(config: ModelConfig, seed: int = 0) -> Any:
             self.v_proj = nn.Linear(config.hidden, config.kv_heads * config.head_dim, bias=False)
             self.o_proj = nn.Linear(config.heads * config.head_dim, config.hidden, bias=False)
 
-        def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, mask: Mask) -> torch.Tensor:
+        def forward(
+            self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, mask: torch.Tensor | None
+        ) -> torch.Tensor:
             rows, length, _ = x.shape
             q = self.q_proj(x).view(rows, length, config.heads, config.head_dim).transpose(1, 2)
             k = self.k_proj(x).view(rows, length, config.kv_heads, config.head_dim).transpose(1, 2)
@@ -98,7 +98,9 @@ def build(config: ModelConfig, seed: int = 0) -> Any:
             self.input_layernorm = Norm()
             self.post_attention_layernorm = Norm()
 
-        def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, mask: Mask) -> torch.Tensor:
+        def forward(
+            self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, mask: torch.Tensor | None
+        ) -> torch.Tensor:
             x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask)
             return x + self.mlp(self.post_attention_layernorm(x))  # type: ignore[no-any-return]
 
@@ -116,10 +118,14 @@ def build(config: ModelConfig, seed: int = 0) -> Any:
             half = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
             angle = torch.outer(torch.arange(config.context).float(), 1.0 / config.rope_theta**half)
             angle = torch.cat([angle, angle], dim=-1)
+            self.cos: torch.Tensor
+            self.sin: torch.Tensor
             self.register_buffer("cos", angle.cos(), persistent=False)
             self.register_buffer("sin", angle.sin(), persistent=False)
 
-        def forward(self, ids: torch.Tensor, index: Mask = None, mask: Mask = None) -> torch.Tensor:
+        def forward(
+            self, ids: torch.Tensor, index: torch.Tensor | None = None, mask: torch.Tensor | None = None
+        ) -> torch.Tensor:
             x = self.model.embed_tokens(ids)
             cos, sin = self.cos[: ids.shape[1]], self.sin[: ids.shape[1]]
             if torch.is_autocast_enabled("cpu"):

@@ -1,4 +1,4 @@
-"""Turning dialogs into packed rows of tokens with a mask, so that no dialog sees another and only answers are scored."""
+"""Dialogs packed into rows of tokens with a mask: no dialog sees another, and answers alone are scored."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 from . import corpus
-from .template import END, SPECIALS, render
+from .template import END, render
 
 SHORT_ROW, LONG_ROW = 256, 1024
 _CHUNK = 2048
@@ -102,7 +102,6 @@ def batches(tokenizer: Any, seed: int, tokens: int, weights: Mapping[str, float]
         Batches.
     """
     assistant, end = tokenizer.token_to_id("<|assistant|>"), tokenizer.token_to_id(END)
-    assert None not in (assistant, end) and SPECIALS
     short = _Packer(SHORT_ROW, tokens // SHORT_ROW)
     long = _Packer(LONG_ROW, tokens // LONG_ROW)
     stream = corpus.training(seed, weights)

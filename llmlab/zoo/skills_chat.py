@@ -1,4 +1,4 @@
-"""Skills of conversation: tool calls, memory of what was said, small talk."""
+"""Skills of conversation: tool calls and small talk."""
 
 from __future__ import annotations
 
@@ -10,24 +10,55 @@ from .example import Dialog, Message, Tool, assistant, is_held_out, roughen, use
 
 # tool: its parameters, and the descriptions it may come with
 _TOOLS: dict[str, tuple[dict[str, str], list[str]]] = {
-    "calculator": ({"expression": "string"}, ["Evaluates an arithmetic expression.", "Calculates.", "Computes a result.",
-                                              "Evaluate an arithmetic expression.", "Evaluate an arithmetic expression and return the result."]),
+    "calculator": (
+        {"expression": "string"},
+        [
+            "Evaluates an arithmetic expression.",
+            "Calculates.",
+            "Computes a result.",
+            "Evaluate an arithmetic expression.",
+            "Evaluate an arithmetic expression and return the result.",
+        ],
+    ),
     "get_weather": ({"city": "string"}, ["Tells the weather in a city.", "Get the weather.", "Current weather."]),
     "get_time": ({"city": "string"}, ["Tells the time in a city.", "Get the time.", "Current time."]),
     "lookup": ({"topic": "string"}, ["Looks up a topic.", "Search an encyclopedia.", "Finds articles."]),
 }
 _OPERATORS = {"+": ("plus", "+"), "-": ("minus", "-"), "*": ("times", "*"), "/": ("divided by", "/")}
 _ASK_SUM = [
-    "What is {e}?", "How much is {e}?", "Calculate {e}.", "Compute {e}.", "{e}", "{e} = ?", "What's {e}?", "Tell me {e}.",
-    "Please work out {e}.", "Can you calculate {e}?", "I need the result of {e}.", "Use the calculator: {e}", "{e}, how much is that?",
+    "What is {e}?",
+    "How much is {e}?",
+    "Calculate {e}.",
+    "Compute {e}.",
+    "{e}",
+    "{e} = ?",
+    "What's {e}?",
+    "Tell me {e}.",
+    "Please work out {e}.",
+    "Can you calculate {e}?",
+    "I need the result of {e}.",
+    "Use the calculator: {e}",
+    "{e}, how much is that?",
 ]
 _STORY_SUMS = {
-    "+": ["I have {a} {i} and buy {b} more. How many are there?", "{n} has {a} {i} and gets {b} more. How many are there now?",
-          "There are {a} {i} here and {b} {i} there. How many in all?", "Add {a} and {b}."],
-    "-": ["I have {a} {i} and give away {b}. How many are left?", "{n} had {a} {i} and lost {b}. How many are left?",
-          "Subtract {b} from {a}.", "Of {a} {i}, {b} are broken. How many are fine?"],
-    "*": ["There are {a} boxes with {b} {i} each. How many {i} are there?", "Multiply {a} by {b}.",
-          "{n} buys {a} bags of {b} {i}. How many {i} is that?", "What is the product of {a} and {b}?"],
+    "+": [
+        "I have {a} {i} and buy {b} more. How many are there?",
+        "{n} has {a} {i} and gets {b} more. How many are there now?",
+        "There are {a} {i} here and {b} {i} there. How many in all?",
+        "Add {a} and {b}.",
+    ],
+    "-": [
+        "I have {a} {i} and give away {b}. How many are left?",
+        "{n} had {a} {i} and lost {b}. How many are left?",
+        "Subtract {b} from {a}.",
+        "Of {a} {i}, {b} are broken. How many are fine?",
+    ],
+    "*": [
+        "There are {a} boxes with {b} {i} each. How many {i} are there?",
+        "Multiply {a} by {b}.",
+        "{n} buys {a} bags of {b} {i}. How many {i} is that?",
+        "What is the product of {a} and {b}?",
+    ],
     "/": ["Divide {a} by {b}.", "{a} {i} are shared by {b} people. How many does each get?"],
 }
 
@@ -44,8 +75,14 @@ def schema(name: str, description: str) -> Tool:
     """
     parameters = _TOOLS[name][0]
     properties = {key: {"type": kind} for key, kind in parameters.items()}
-    return {"type": "function", "function": {"name": name, "description": description, "parameters": {
-        "type": "object", "properties": properties, "required": list(parameters)}}}
+    return {
+        "type": "function",
+        "function": {
+            "name": name,
+            "description": description,
+            "parameters": {"type": "object", "properties": properties, "required": list(parameters)},
+        },
+    }
 
 
 def _offer(rng: random.Random, needed: str) -> list[Tool]:
@@ -67,8 +104,11 @@ def call(name: str, **arguments: Any) -> Message:
     Returns:
         The message, without content.
     """
-    return {"role": "assistant", "content": "",
-            "tool_calls": [{"type": "function", "function": {"name": name, "arguments": arguments}}]}
+    return {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"type": "function", "function": {"name": name, "arguments": arguments}}],
+    }
 
 
 def _reply(content: str) -> Message:
@@ -125,13 +165,17 @@ def tool(rng: random.Random, held: bool) -> Dialog:
         for _ in range(1 if held else rng.choice([1, 1, 2])):
             question, expression, result = sum_of(rng, held)
             key = ("tool", expression)
-            turns += [user(question), call("calculator", expression=expression), _reply(result),
-                      assistant(f"{expression} is {result}.")]
+            turns += [
+                user(question),
+                call("calculator", expression=expression),
+                _reply(result),
+                assistant(f"{expression} is {result}."),
+            ]
         return Dialog("tool", key, turns, system, _offer(rng, "calculator"))
     if chance < 0.90:
         return _other_tool(rng, system)
     # Tools are on offer, but the question needs none.
-    inner = rng.choice([skills_world.facts, small_talk])(rng, False)
+    inner = rng.choice([skills_world.facts, small_talk])(rng)
     return Dialog("tool", inner.key, inner.turns, system, _offer(rng, rng.choice(list(_TOOLS))))
 
 
@@ -139,35 +183,49 @@ def _other_tool(rng: random.Random, system: str) -> Dialog:
     name = rng.choice(["get_weather", "get_time", "lookup"])
     place = words.city(rng)
     if name == "get_weather":
-        ask = rng.choice(["What is the weather in {c}?", "How is the weather in {c}?", "Is it raining in {c}?",
-                          "Do I need an umbrella in {c}?", "Tell me the weather in {c}."]).format(c=place)
-        weather = rng.choice(["sunny", "rainy", "cloudy", "windy", "snowy", "foggy"]) + f", {rng.randint(-9, 35)} degrees"
+        ask = rng.choice(
+            [
+                "What is the weather in {c}?",
+                "How is the weather in {c}?",
+                "Is it raining in {c}?",
+                "Do I need an umbrella in {c}?",
+                "Tell me the weather in {c}.",
+            ]
+        ).format(c=place)
+        weather = (
+            rng.choice(["sunny", "rainy", "cloudy", "windy", "snowy", "foggy"]) + f", {rng.randint(-9, 35)} degrees"
+        )
         turns = [user(ask), call(name, city=place), _reply(weather), assistant(f"The weather in {place}: {weather}.")]
     elif name == "get_time":
-        ask = rng.choice(["What time is it in {c}?", "Tell me the time in {c}.", "How late is it in {c}?"]).format(c=place)
+        ask = rng.choice(["What time is it in {c}?", "Tell me the time in {c}.", "How late is it in {c}?"]).format(
+            c=place
+        )
         time = f"{rng.randint(0, 23)}:{rng.randint(10, 59)}"
         turns = [user(ask), call(name, city=place), _reply(time), assistant(f"It is {time} in {place}.")]
     else:
         topic = rng.choice([*world.ANIMALS, *words.ITEMS, words.syllables(rng)])
         ask = rng.choice(["Look up {t}.", "Search for {t}.", "Look for articles about {t}.", "Find something on {t}."])
         found = f"{rng.randint(2, 90)} articles"
-        turns = [user(ask.format(t=topic)), call(name, topic=topic), _reply(found),
-                 assistant(f"I found {found} about {topic}.")]
+        turns = [
+            user(ask.format(t=topic)),
+            call(name, topic=topic),
+            _reply(found),
+            assistant(f"I found {found} about {topic}."),
+        ]
     return Dialog("tool", ("other", name, place), turns, system, _offer(rng, name))
 
 
-def no_tool(rng: random.Random, held: bool = False) -> Dialog:
+def no_tool(rng: random.Random) -> Dialog:
     """Ask for a calculation without tools: one digit is answered by heart, the rest declined. Training only.
 
     Args:
         rng: The source of chance.
-        held: Ignored.
 
     Returns:
         The dialog.
     """
     while True:
-        question, expression, result = sum_of(rng, False)
+        question, expression, result = sum_of(rng, held=False)
         a, op, b = expression.split()
         easy = len(a) == 1 and len(b) == 1 and op in "+-*"
         if easy or rng.random() < 0.3:
@@ -176,94 +234,42 @@ def no_tool(rng: random.Random, held: bool = False) -> Dialog:
     return Dialog("no_tool", ("no_tool", expression), [user(question), assistant(text)])
 
 
-# what is remembered: how it is told, acknowledged, asked and recalled
-_MEMORIES: dict[str, tuple[list[str], list[str], list[str], str]] = {
-    "name": (
-        ["My name is {v}.", "Hi, my name is {v}.", "I am {v}.", "Hello, I am {v}.", "Call me {v}.", "I'm {v}.",
-         "Hello! My name is {v}. How are you?", "You can call me {v}.", "People call me {v}.", "Good morning, I am {v}."],
-        ["Nice to meet you, {v}.", "Hello, {v}.", "Welcome, {v}."],
-        ["What is my name?", "Do you remember my name?", "What's my name?", "Who am I?", "Tell me my name.", "How am I called?",
-         "Do you know who I am?", "Can you say my name?"],
-        "Your name is {v}."),
-    "city": (
-        ["I live in {v}.", "My home is {v}.", "I come from {v}.", "My city is {v}."], ["I have noted {v}.", "{v} sounds nice."],
-        ["Where do I live?", "What is my city?", "Do you remember where I live?"], "You live in {v}."),
-    "color": (
-        ["My favorite color is {v}.", "I like {v} best.", "The color I like most is {v}."], ["{v} is a fine color."],
-        ["What is my favorite color?", "Which color do I like?", "Do you remember my favorite color?"],
-        "Your favorite color is {v}."),
-    "pet": (
-        ["My pet is called {v}.", "I have a pet named {v}.", "My pet's name is {v}."], ["Say hello to {v}."],
-        ["What is my pet called?", "What is the name of my pet?", "How is my pet called?"], "Your pet is called {v}."),
-}
-
-
-def _value(rng: random.Random, what: str) -> str:
-    if what == "city":
-        return words.city(rng)
-    if what == "color":
-        return rng.choice(words.COLORS)
-    return words.first_name(rng) if what == "pet" or rng.random() < 0.8 else words.first_name(rng) + " " + words.last_name(rng)
-
-
-def memory(rng: random.Random, held: bool) -> Dialog:
-    """Tell a name, talk of something else, ask for the name in turn three; the key is (name, wording of turn one).
-
-    Args:
-        rng: The source of chance.
-        held: Which split to draw from; a held-out dialog is always a name recalled in turn three.
-
-    Returns:
-        The dialog.
-    """
-    while True:
-        what = "name" if held or rng.random() < 0.6 else rng.choice(list(_MEMORIES))
-        tell, noted, ask, recall = _MEMORIES[what]
-        value, template = _value(rng, what), rng.choice(tell)
-        key = ("memory", what, value, template)
-        if is_held_out(key) == held:
-            break
-    first = [user(template.format(v=value)), assistant(_capital(rng.choice(noted).format(v=value)))]
-    between: list[Message] = []
-    if not held and what == "name" and rng.random() < 0.3:
-        # A second thing is told, and asked for as well.
-        other = rng.choice(["city", "color", "pet"])
-        while True:
-            second, wording = _value(rng, other), rng.choice(_MEMORIES[other][0])
-            if not is_held_out(("memory", other, second, wording)):
-                break
-        between += [user(wording.format(v=second)), assistant(_capital(rng.choice(_MEMORIES[other][1]).format(v=second)))]
-    else:
-        other = second = ""
-    for _ in range(1 if held else rng.choice([0, 1, 1, 2, 3])):
-        between += rng.choice([skills_world.facts, skills_world.facts, small_talk])(rng, False).turns
-    last = [user(rng.choice(ask)), assistant(recall.format(v=value))]
-    if other:
-        more = [user(rng.choice(_MEMORIES[other][2])), assistant(_MEMORIES[other][3].format(v=second))]
-        last = last + more if rng.random() < 0.5 else more + last
-    return Dialog("memory", key, first + between + last)
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]
-
-
 _TALK: list[tuple[list[str], list[str]]] = [
-    (["Hello!", "Hi!", "Hey!", "Hello there!", "Good morning!", "Good evening!", "Hi there.", "Hello"],
-     ["Hello! How can I help you?"]),
-    (["How are you?", "How do you do?", "Are you fine?", "How is it going?", "Are you well today?"],
-     ["I am fine, thank you. How can I help you?"]),
-    (["Who are you?", "What are you?", "Tell me about yourself.", "What is your name?", "Are you a human?", "Are you a robot?"],
-     ["I am nano, a tiny language model."]),
-    (["What can you do?", "How can you help me?", "What are you good at?", "Help!", "What do you know?"],
-     ["I can answer simple questions, extract records, judge sentiment, use tools and tell short stories."]),
+    (
+        ["Hello!", "Hi!", "Hey!", "Hello there!", "Good morning!", "Good evening!", "Hi there.", "Hello"],
+        ["Hello! How can I help you?"],
+    ),
+    (
+        ["How are you?", "How do you do?", "Are you fine?", "How is it going?", "Are you well today?"],
+        ["I am fine, thank you. How can I help you?"],
+    ),
+    (
+        [
+            "Who are you?",
+            "What are you?",
+            "Tell me about yourself.",
+            "What is your name?",
+            "Are you a human?",
+            "Are you a robot?",
+        ],
+        ["I am nano, a tiny language model."],
+    ),
+    (
+        ["What can you do?", "How can you help me?", "What are you good at?", "Help!", "What do you know?"],
+        ["I can answer simple questions, extract records, judge sentiment, use tools and tell short stories."],
+    ),
     (["Thank you!", "Thanks!", "Thanks a lot.", "That helps, thank you.", "Great, thanks."], ["You are welcome!"]),
     (["Goodbye!", "Bye!", "See you.", "Good night!", "I have to go now."], ["Goodbye! Have a nice day."]),
     (["How old are you?", "When were you born?"], ["I am a program, so I have no age."]),
     (["Who made you?", "Who trained you?", "Where do you come from?"], ["I was trained as a part of llmlab."]),
-    (["How big are you?", "How many parameters do you have?"], ["I am very small, with about five million parameters."]),
-    (["Tell me a joke.", "Make me laugh.", "Do you know a joke?"],
-     ["Why did the hen cross the road? To get to the other side."]),
+    (
+        ["How big are you?", "How many parameters do you have?"],
+        ["I am very small, with about five million parameters."],
+    ),
+    (
+        ["Tell me a joke.", "Make me laugh.", "Do you know a joke?"],
+        ["Why did the hen cross the road? To get to the other side."],
+    ),
     (["I am sad.", "I feel bad today.", "I am not happy."], ["I am sorry to hear that. I hope you feel better soon."]),
     (["I am happy.", "I feel great today.", "What a lovely day!"], ["That is good to hear!"]),
     (["How many days are in a week?", "How many days has a week?"], ["A week has 7 days."]),
@@ -272,12 +278,11 @@ _TALK: list[tuple[list[str], list[str]]] = [
 _UNTOLD = ["What is my name?", "Do you know my name?", "Who am I?", "What's my name?", "Tell me my name."]
 
 
-def small_talk(rng: random.Random, held: bool = False) -> Dialog:
+def small_talk(rng: random.Random) -> Dialog:
     """Greet, thank, ask who it is. Training only.
 
     Args:
         rng: The source of chance.
-        held: Ignored.
 
     Returns:
         The dialog.
@@ -287,20 +292,22 @@ def small_talk(rng: random.Random, held: bool = False) -> Dialog:
     return Dialog("small_talk", ("small_talk", question), [user(question), assistant(rng.choice(answers))])
 
 
-def persona(rng: random.Random, held: bool = False) -> Dialog:
+def persona(rng: random.Random) -> Dialog:
     """Ask for a name never told, or the assistant's own under a system prompt that gives it one. Training only.
 
     Args:
         rng: The source of chance.
-        held: Ignored.
 
     Returns:
         The dialog.
     """
     if rng.random() < 0.5:
-        return Dialog("persona", ("persona", "untold"),
-                      [user(rng.choice(_UNTOLD)), assistant("You have not told me your name.")])
+        return Dialog(
+            "persona", ("persona", "untold"), [user(rng.choice(_UNTOLD)), assistant("You have not told me your name.")]
+        )
     name = words.first_name(rng)
-    prompt = rng.choice(["You are {v}.", "Your name is {v}.", "You are {v}, a helpful assistant.", "You are called {v}."])
+    prompt = rng.choice(
+        ["You are {v}.", "Your name is {v}.", "You are {v}, a helpful assistant.", "You are called {v}."]
+    )
     ask = rng.choice(["Who are you?", "What is your name?", "What are you called?", "Tell me your name."])
     return Dialog("persona", ("persona", name), [user(ask), assistant(f"I am {name}.")], prompt.format(v=name))

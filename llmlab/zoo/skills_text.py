@@ -1,3 +1,4 @@
+# ruff: noqa: SIM905 - split strings keep long word lists readable.
 """Skills on a given text: a record extracted as JSON, and the sentiment of a remark."""
 
 from __future__ import annotations
@@ -17,33 +18,55 @@ RECORDS: dict[str, tuple[str, ...]] = {
     "event": ("event", "day", "time", "city"),
 }
 _ASK = [
-    "Extract {keys} as JSON: {text}", "Extract {keys} from this sentence as JSON: {text}", "Give me {keys} as JSON.\n{text}",
-    "Return a JSON object with {keys}.\n{text}", "Write {keys} as JSON: {text}", "{text}\nExtract {keys} as JSON.",
-    "{text}\nPut {keys} into a JSON object.", "Turn this into JSON with {keys}: {text}",
-    "Read the text and answer in JSON with {keys}.\nText: {text}", "Find {keys} in the text. Answer in JSON.\n{text}",
+    "Extract {keys} as JSON: {text}",
+    "Extract {keys} from this sentence as JSON: {text}",
+    "Give me {keys} as JSON.\n{text}",
+    "Return a JSON object with {keys}.\n{text}",
+    "Write {keys} as JSON: {text}",
+    "{text}\nExtract {keys} as JSON.",
+    "{text}\nPut {keys} into a JSON object.",
+    "Turn this into JSON with {keys}: {text}",
+    "Read the text and answer in JSON with {keys}.\nText: {text}",
+    "Find {keys} in the text. Answer in JSON.\n{text}",
 ]
 _TEXTS: dict[str, list[str]] = {
     "person": [
-        "{name}, {age}, works as {a_job} in {city}.", "{name} is {age} years old and works as {a_job} in {city}.",
-        "My friend {name} from {city} is {a_job} and {age} years old.", "{name} ({age}) is {a_job} in {city}.",
-        "At {age}, {name} became {a_job} in {city}.", "In {city} lives {name}, {a_job} aged {age}.",
-        "{name} lives in {city}, is {age} and earns a living as {a_job}.", "The {job} {name}, {age}, comes from {city}.",
-        "Meet {name}: {age} years old, {job}, living in {city}.", "{city} is the home of {name}, {a_job} of {age} years.",
-        "This is {name}, {a_job} from {city}. Age: {age}.", "{name} turned {age} last week and still works as {a_job} in {city}.",
+        "{name}, {age}, works as {a_job} in {city}.",
+        "{name} is {age} years old and works as {a_job} in {city}.",
+        "My friend {name} from {city} is {a_job} and {age} years old.",
+        "{name} ({age}) is {a_job} in {city}.",
+        "At {age}, {name} became {a_job} in {city}.",
+        "In {city} lives {name}, {a_job} aged {age}.",
+        "{name} lives in {city}, is {age} and earns a living as {a_job}.",
+        "The {job} {name}, {age}, comes from {city}.",
+        "Meet {name}: {age} years old, {job}, living in {city}.",
+        "{city} is the home of {name}, {a_job} of {age} years.",
+        "This is {name}, {a_job} from {city}. Age: {age}.",
+        "{name} turned {age} last week and still works as {a_job} in {city}.",
     ],
     "order": [
-        "{customer} ordered {quantity} {item} for {price} dollars.", "{customer} bought {quantity} {item} and paid {price} dollars.",
-        "We sold {quantity} {item} to {customer} for {price} dollars.", "An order of {quantity} {item} by {customer} costs {price} dollars.",
-        "{customer} wants {quantity} {item}. The price is {price} dollars.", "{quantity} {item} were sent to {customer} for {price} dollars.",
-        "For {price} dollars {customer} gets {quantity} {item}.", "{customer} pays {price} dollars for {quantity} {item}.",
-        "Please send {quantity} {item} to {customer}, total {price} dollars.", "Order: {quantity} {item}, {price} dollars, for {customer}.",
+        "{customer} ordered {quantity} {item} for {price} dollars.",
+        "{customer} bought {quantity} {item} and paid {price} dollars.",
+        "We sold {quantity} {item} to {customer} for {price} dollars.",
+        "An order of {quantity} {item} by {customer} costs {price} dollars.",
+        "{customer} wants {quantity} {item}. The price is {price} dollars.",
+        "{quantity} {item} were sent to {customer} for {price} dollars.",
+        "For {price} dollars {customer} gets {quantity} {item}.",
+        "{customer} pays {price} dollars for {quantity} {item}.",
+        "Please send {quantity} {item} to {customer}, total {price} dollars.",
+        "Order: {quantity} {item}, {price} dollars, for {customer}.",
     ],
     "event": [
-        "The {event} takes place on {day} at {time} in {city}.", "On {day} at {time} there is the {event} in {city}.",
-        "{city} hosts the {event} on {day} at {time}.", "Join us for the {event} in {city} on {day} at {time}.",
-        "The {event} in {city} starts on {day} at {time}.", "Do not miss the {event}, {day}, {time}, in {city}.",
-        "{event}: {day} at {time} in {city}.", "We meet in {city} on {day} at {time} for the {event}.",
-        "Come to {city} for the {event}. It begins at {time} on {day}.", "Next {day} at {time}, {city} celebrates the {event}.",
+        "The {event} takes place on {day} at {time} in {city}.",
+        "On {day} at {time} there is the {event} in {city}.",
+        "{city} hosts the {event} on {day} at {time}.",
+        "Join us for the {event} in {city} on {day} at {time}.",
+        "The {event} in {city} starts on {day} at {time}.",
+        "Do not miss the {event}, {day}, {time}, in {city}.",
+        "{event}: {day} at {time} in {city}.",
+        "We meet in {city} on {day} at {time} for the {event}.",
+        "Come to {city} for the {event}. It begins at {time} on {day}.",
+        "Next {day} at {time}, {city} celebrates the {event}.",
     ],
 }
 
@@ -67,11 +90,19 @@ def extract(rng: random.Random, held: bool) -> Dialog:
             record = {"name": full, "age": rng.randint(4, 99), "job": rng.choice(words.JOBS), "city": words.city(rng)}
         elif kind == "order":
             name = full if rng.random() < 0.7 else words.first_name(rng)
-            record = {"customer": name, "quantity": rng.randint(2, 60), "item": rng.choice(words.ORDER_ITEMS),
-                      "price": rng.randint(5, 999)}
+            record = {
+                "customer": name,
+                "quantity": rng.randint(2, 60),
+                "item": rng.choice(words.ORDER_ITEMS),
+                "price": rng.randint(5, 999),
+            }
         else:
-            record = {"event": rng.choice(words.EVENTS), "day": rng.choice(words.DAYS),
-                      "time": f"{rng.randint(1, 23)}:{rng.choice(['00', '15', '30', '45'])}", "city": words.city(rng)}
+            record = {
+                "event": rng.choice(words.EVENTS),
+                "day": rng.choice(words.DAYS),
+                "time": f"{rng.randint(1, 23)}:{rng.choice(['00', '15', '30', '45'])}",
+                "city": words.city(rng),
+            }
         values = [str(value) for value in record.values()]
         key = ("extract", kind, values[0], values[2], str(template))
         if is_held_out(key) == held:
@@ -88,8 +119,9 @@ def extract(rng: random.Random, held: bool) -> Dialog:
 
 
 _POSITIVE = (
-    "great wonderful excellent lovely fantastic amazing delicious beautiful superb perfect brilliant charming delightful "
-    "pleasant splendid terrific marvelous outstanding awesome fabulous impressive enjoyable stunning magnificent good nice"
+    "great wonderful excellent lovely fantastic amazing delicious beautiful superb "
+    "perfect brilliant charming delightful pleasant splendid terrific marvelous outstanding "
+    "awesome fabulous impressive enjoyable stunning magnificent good nice"
 ).split()
 _NEGATIVE = (
     "terrible awful horrible bad boring disappointing ugly disgusting poor dreadful nasty annoying useless broken dull "
@@ -101,32 +133,74 @@ _SUBJECTS = (
     "lesson|party|train ride|flight|bus tour|breakfast|wine|tea|bed|app|website"
 ).split("|")
 _OPINION = [
-    "The {s} was {x}.", "The {s} is {x}.", "What a {x} {s}!", "I found the {s} {x}.", "The {s} was really {x}.",
-    "This {s} is simply {x}.", "My friends and I thought the {s} was {x}.", "Such a {x} {s}.", "Honestly, the {s} was {x}.",
-    "The {s} in {c} was {x}.", "We had a {x} {s} in {c}.", "{n} says that the {s} was {x}.", "The {s} was {x} and {y}.",
-    "A {x}, {y} {s}.", "Last {d} the {s} was just {x}.", "So {x}! I mean the {s}.",
+    "The {s} was {x}.",
+    "The {s} is {x}.",
+    "What a {x} {s}!",
+    "I found the {s} {x}.",
+    "The {s} was really {x}.",
+    "This {s} is simply {x}.",
+    "My friends and I thought the {s} was {x}.",
+    "Such a {x} {s}.",
+    "Honestly, the {s} was {x}.",
+    "The {s} in {c} was {x}.",
+    "We had a {x} {s} in {c}.",
+    "{n} says that the {s} was {x}.",
+    "The {s} was {x} and {y}.",
+    "A {x}, {y} {s}.",
+    "Last {d} the {s} was just {x}.",
+    "So {x}! I mean the {s}.",
 ]
 _POSITIVE_TEXT = [
-    "I love this {s}.", "I would come back for the {s} at any time.", "The {s} made me so happy.", "Best {s} ever!",
-    "I enjoyed the {s} very much.", "I can only recommend the {s}.", "The {s} was not bad at all.", "The {s} made my day.",
-    "I am very pleased with the {s}.", "Thank you for the {s}, we loved it.",
+    "I love this {s}.",
+    "I would come back for the {s} at any time.",
+    "The {s} made me so happy.",
+    "Best {s} ever!",
+    "I enjoyed the {s} very much.",
+    "I can only recommend the {s}.",
+    "The {s} was not bad at all.",
+    "The {s} made my day.",
+    "I am very pleased with the {s}.",
+    "Thank you for the {s}, we loved it.",
 ]
 _NEGATIVE_TEXT = [
-    "I hate this {s}.", "I will never come back for the {s}.", "The {s} made me so angry.", "Worst {s} ever!",
-    "I did not enjoy the {s}.", "I cannot recommend the {s}.", "The {s} was not good at all.", "The {s} ruined my day.",
-    "I am very unhappy with the {s}.", "I want my money back for the {s}.",
+    "I hate this {s}.",
+    "I will never come back for the {s}.",
+    "The {s} made me so angry.",
+    "Worst {s} ever!",
+    "I did not enjoy the {s}.",
+    "I cannot recommend the {s}.",
+    "The {s} was not good at all.",
+    "The {s} ruined my day.",
+    "I am very unhappy with the {s}.",
+    "I want my money back for the {s}.",
 ]
 _NEUTRAL_TEXT = [
-    "The {s} was on {d}.", "The {s} is in {c}.", "The {s} costs {k} dollars.", "{n} told me about the {s}.",
-    "The {s} starts at {k}:00.", "There is a {s} in {c}.", "We talked about the {s} on {d}.", "The {s} took {k} minutes.",
-    "I saw the {s} in {c} last {d}.", "{n} and I went to {c} for the {s}.", "It was the {s} number {k}.",
-    "The {s} has been here for {k} years.", "The {s} belongs to {n}.", "You can find the {s} next to the station.",
+    "The {s} was on {d}.",
+    "The {s} is in {c}.",
+    "The {s} costs {k} dollars.",
+    "{n} told me about the {s}.",
+    "The {s} starts at {k}:00.",
+    "There is a {s} in {c}.",
+    "We talked about the {s} on {d}.",
+    "The {s} took {k} minutes.",
+    "I saw the {s} in {c} last {d}.",
+    "{n} and I went to {c} for the {s}.",
+    "It was the {s} number {k}.",
+    "The {s} has been here for {k} years.",
+    "The {s} belongs to {n}.",
+    "You can find the {s} next to the station.",
 ]
 _ASK_SENTIMENT = [
-    "Is this review positive, negative or neutral? {t}", "What is the sentiment of this text? {t}", "Sentiment: {t}",
-    "Classify the sentiment as positive, negative or neutral.\n{t}", "{t}\nIs that positive, negative or neutral?",
-    "Positive, negative or neutral? {t}", "Tell me the sentiment: {t}", "Name the sentiment of this sentence.\n{t}",
-    "Label the text as positive, negative or neutral: {t}", "{t}\nWhat is the sentiment?",
+    "Is this review positive, negative or neutral? {t}",
+    "What is the sentiment of this text? {t}",
+    "Sentiment: {t}",
+    "Classify the sentiment as positive, negative or neutral.\n{t}",
+    "{t}\nIs that positive, negative or neutral?",
+    "Positive, negative or neutral? {t}",
+    "Tell me the sentiment: {t}",
+    "Name the sentiment of this sentence.\n{t}",
+    "Label the text as positive, negative or neutral: {t}",
+    "{t}\nWhat is the sentiment?",
 ]
 
 
@@ -154,8 +228,15 @@ def sentiment(rng: random.Random, held: bool) -> Dialog:
         key = ("sentiment", label, subject, template, word)
         if is_held_out(key) == held:
             break
-    text = template.format(s=subject, x=word, y=other, c=words.city(rng), n=words.first_name(rng), d=rng.choice(words.DAYS),
-                           k=rng.randint(2, 23))
+    text = template.format(
+        s=subject,
+        x=word,
+        y=other,
+        c=words.city(rng),
+        n=words.first_name(rng),
+        d=rng.choice(words.DAYS),
+        k=rng.randint(2, 23),
+    )
     for vowel in "aeiou":
         text = text.replace(f" a {vowel}", f" an {vowel}").replace(f"A {vowel}", f"An {vowel}")
     if not held and rng.random() < 0.06:

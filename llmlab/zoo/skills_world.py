@@ -11,47 +11,133 @@ from .example import Dialog, assistant, is_held_out, roughen, user
 _FACTS = world.facts()
 
 PLAIN_SYSTEMS = [
-    "You are a helpful assistant.", "You are nano, a tiny assistant.", "Answer the questions of the user.",
-    "Be brief and correct.", "You answer in short sentences.", "You are a friendly assistant.", "Help the user.",
+    "You are a helpful assistant.",
+    "You are nano, a tiny assistant.",
+    "Answer the questions of the user.",
+    "Be brief and correct.",
+    "You answer in short sentences.",
+    "You are a friendly assistant.",
+    "Help the user.",
 ]
 
 # style: the system prompts that ask for it
 STYLES: dict[str, list[str]] = {
-    "french": ["Answer in French.", "Reply in French.", "Always answer in French.", "You are an assistant who speaks French."],
-    "german": ["Answer in German.", "Reply in German.", "Always answer in German.", "You are an assistant who speaks German."],
-    "spanish": ["Answer in Spanish.", "Reply in Spanish.", "Always answer in Spanish.",
-                "You are an assistant who speaks Spanish."],
-    "upper": ["Answer in upper case.", "Write in capital letters.", "Reply in all caps.", "Use only upper case letters."],
-    "lower": ["Answer in lower case.", "Write in small letters.", "Reply without capital letters.",
-              "Use only lower case letters."],
-    "word": ["Answer with a single word.", "Reply with one word only.", "Give only the answer, no sentence.",
-             "Use as few words as you can."],
+    "french": [
+        "Answer in French.",
+        "Reply in French.",
+        "Always answer in French.",
+        "You are an assistant who speaks French.",
+    ],
+    "german": [
+        "Answer in German.",
+        "Reply in German.",
+        "Always answer in German.",
+        "You are an assistant who speaks German.",
+    ],
+    "spanish": [
+        "Answer in Spanish.",
+        "Reply in Spanish.",
+        "Always answer in Spanish.",
+        "You are an assistant who speaks Spanish.",
+    ],
+    "upper": [
+        "Answer in upper case.",
+        "Write in capital letters.",
+        "Reply in all caps.",
+        "Use only upper case letters.",
+    ],
+    "lower": [
+        "Answer in lower case.",
+        "Write in small letters.",
+        "Reply without capital letters.",
+        "Use only lower case letters.",
+    ],
+    "word": [
+        "Answer with a single word.",
+        "Reply with one word only.",
+        "Give only the answer, no sentence.",
+        "Use as few words as you can.",
+    ],
     "polite": ["Answer politely.", "Be very polite.", "You are a polite butler.", "Always stay polite."],
     "json": ["Answer in JSON.", "Reply with a JSON object.", "Give the answer as JSON.", "Always answer in JSON."],
     "excited": ["Be enthusiastic.", "Answer with great enthusiasm.", "You are very excited.", "Sound thrilled."],
 }
 
 _CONTINENTS = {
-    "french": dict(zip(["Europe", "Asia", "Africa", "South America", "North America", "Oceania"],
-                       ["en Europe", "en Asie", "en Afrique", "en Amérique du Sud", "en Amérique du Nord", "en Océanie"],
-                       strict=True)),
-    "german": dict(zip(["Europe", "Asia", "Africa", "South America", "North America", "Oceania"],
-                       ["in Europa", "in Asien", "in Afrika", "in Südamerika", "in Nordamerika", "in Ozeanien"], strict=True)),
-    "spanish": dict(zip(["Europe", "Asia", "Africa", "South America", "North America", "Oceania"],
-                        ["en Europa", "en Asia", "en África", "en América del Sur", "en América del Norte", "en Oceanía"],
-                        strict=True)),
+    "french": dict(
+        zip(
+            ["Europe", "Asia", "Africa", "South America", "North America", "Oceania"],
+            ["en Europe", "en Asie", "en Afrique", "en Amérique du Sud", "en Amérique du Nord", "en Océanie"],
+            strict=True,
+        )
+    ),
+    "german": dict(
+        zip(
+            ["Europe", "Asia", "Africa", "South America", "North America", "Oceania"],
+            ["in Europa", "in Asien", "in Afrika", "in Südamerika", "in Nordamerika", "in Ozeanien"],
+            strict=True,
+        )
+    ),
+    "spanish": dict(
+        zip(
+            ["Europe", "Asia", "Africa", "South America", "North America", "Oceania"],
+            ["en Europa", "en Asia", "en África", "en América del Sur", "en América del Norte", "en Oceanía"],
+            strict=True,
+        )
+    ),
 }
 _EXONYMS = {
-    "french": {"London": "Londres", "Lisbon": "Lisbonne", "Vienna": "Vienne", "Athens": "Athènes", "Warsaw": "Varsovie",
-               "Copenhagen": "Copenhague", "Moscow": "Moscou", "Beijing": "Pékin", "Cairo": "Le Caire", "Algiers": "Alger",
-               "Havana": "La Havane", "Mexico City": "Mexico", "Bucharest": "Bucarest", "Jerusalem": "Jérusalem"},
-    "german": {"Rome": "Rom", "Lisbon": "Lissabon", "Vienna": "Wien", "Athens": "Athen", "Warsaw": "Warschau",
-               "Copenhagen": "Kopenhagen", "Moscow": "Moskau", "Tokyo": "Tokio", "Beijing": "Peking", "Cairo": "Kairo",
-               "Algiers": "Algier", "Havana": "Havanna", "Mexico City": "Mexiko-Stadt", "Bucharest": "Bukarest"},
-    "spanish": {"London": "Londres", "Rome": "Roma", "Lisbon": "Lisboa", "Vienna": "Viena", "Athens": "Atenas",
-                "Berlin": "Berlín", "Paris": "París", "Warsaw": "Varsovia", "Copenhagen": "Copenhague", "Moscow": "Moscú",
-                "Tokyo": "Tokio", "Beijing": "Pekín", "Cairo": "El Cairo", "Algiers": "Argel", "Havana": "La Habana",
-                "Mexico City": "Ciudad de México", "Bucharest": "Bucarest"},
+    "french": {
+        "London": "Londres",
+        "Lisbon": "Lisbonne",
+        "Vienna": "Vienne",
+        "Athens": "Athènes",
+        "Warsaw": "Varsovie",
+        "Copenhagen": "Copenhague",
+        "Moscow": "Moscou",
+        "Beijing": "Pékin",
+        "Cairo": "Le Caire",
+        "Algiers": "Alger",
+        "Havana": "La Havane",
+        "Mexico City": "Mexico",
+        "Bucharest": "Bucarest",
+        "Jerusalem": "Jérusalem",
+    },
+    "german": {
+        "Rome": "Rom",
+        "Lisbon": "Lissabon",
+        "Vienna": "Wien",
+        "Athens": "Athen",
+        "Warsaw": "Warschau",
+        "Copenhagen": "Kopenhagen",
+        "Moscow": "Moskau",
+        "Tokyo": "Tokio",
+        "Beijing": "Peking",
+        "Cairo": "Kairo",
+        "Algiers": "Algier",
+        "Havana": "Havanna",
+        "Mexico City": "Mexiko-Stadt",
+        "Bucharest": "Bukarest",
+    },
+    "spanish": {
+        "London": "Londres",
+        "Rome": "Roma",
+        "Lisbon": "Lisboa",
+        "Vienna": "Viena",
+        "Athens": "Atenas",
+        "Berlin": "Berlín",
+        "Paris": "París",
+        "Warsaw": "Varsovia",
+        "Copenhagen": "Copenhague",
+        "Moscow": "Moscú",
+        "Tokyo": "Tokio",
+        "Beijing": "Pekín",
+        "Cairo": "El Cairo",
+        "Algiers": "Argel",
+        "Havana": "La Habana",
+        "Mexico City": "Ciudad de México",
+        "Bucharest": "Bucarest",
+    },
 }
 _FOREIGN = {
     "french": {"capital": "La capitale est {v}.", "continent": "Ce pays est {v}.", "legs": "Il a {v} pattes."},
@@ -61,7 +147,7 @@ _FOREIGN = {
 _FOREIGN_FACTS = [fact for fact in _FACTS if fact[1] in ("capital", "continent", "legs")]
 
 
-def facts(rng: random.Random, held: bool) -> Dialog:
+def facts(rng: random.Random, held: bool = False) -> Dialog:
     """Ask for one fact of the world; the key is (entity, relation, wording).
 
     Args:
@@ -143,12 +229,11 @@ def system(rng: random.Random, held: bool) -> Dialog:
     return Dialog("system", key, turns, prompt)
 
 
-def unknown(rng: random.Random, held: bool = False) -> Dialog:
+def unknown(rng: random.Random) -> Dialog:
     """Ask about a made-up place or beast: the model says that it does not know. Training only.
 
     Args:
         rng: The source of chance.
-        held: Ignored.
 
     Returns:
         The dialog.

@@ -49,7 +49,9 @@ def train(dialogs: Iterable[Dialog] | None = None, vocab: int = VOCAB_SIZE) -> A
     made.train_from_iterator(texts, trainer)
     made.pre_tokenizer = level
     made.decoder = decoders.ByteLevel()
-    made.add_special_tokens([AddedToken(s, lstrip=False, rstrip=False, normalized=False, special=True) for s in SPECIALS])
+    made.add_special_tokens(
+        [AddedToken(s, lstrip=False, rstrip=False, normalized=False, special=True) for s in SPECIALS]
+    )
     return made
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -135,10 +134,17 @@ def train(
     log(f"{settings.name}: {parameters:,} parameters")
 
     def save() -> None:
-        state = {"net": net.state_dict(), "optimiser": optimiser.state(), "average": average, "steps": steps,
-                 "tokens": tokens, "seconds": used, "part": part}
+        state = {
+            "net": net.state_dict(),
+            "optimiser": optimiser.state(),
+            "average": average,
+            "steps": steps,
+            "tokens": tokens,
+            "seconds": used,
+            "part": part,
+        }
         torch.save(state, checkpoint.with_suffix(".tmp"))
-        os.replace(checkpoint.with_suffix(".tmp"), checkpoint)
+        checkpoint.with_suffix(".tmp").replace(checkpoint)
         if settings.out:
             export.export(average, config, tokenizer, settings.out)
 
@@ -164,8 +170,11 @@ def train(
         used, last = used + now - last, now
         if used - report > settings.report_minutes * 60:
             recent = losses[-100:]
-            log(f"{used / 60:6.1f} min  step {steps}  {tokens / 1e6:.2f}M tokens  loss {sum(recent) / len(recent):.4f}  "
-                f"{counted / (used - since):.0f} tok/s  rate {factor(progress):.2f}")
+            log(
+                f"{used / 60:6.1f} min  step {steps}  {tokens / 1e6:.2f}M tokens  "
+                f"loss {sum(recent) / len(recent):.4f}  "
+                f"{counted / (used - since):.0f} tok/s  rate {factor(progress):.2f}"
+            )
             report, counted, since = used, 0, used
         if used - stored > settings.save_minutes * 60:
             save()
@@ -182,5 +191,11 @@ def train(
     save()
     pool.shutdown()
     final = sum(losses[-100:]) / max(len(losses[-100:]), 1) if losses else math.nan
-    return {"parameters": parameters, "steps": steps, "tokens": tokens, "minutes": used / 60,
-            "tokens_per_second": tokens / max(used, 1e-9), "loss": final}
+    return {
+        "parameters": parameters,
+        "steps": steps,
+        "tokens": tokens,
+        "minutes": used / 60,
+        "tokens_per_second": tokens / max(used, 1e-9),
+        "loss": final,
+    }

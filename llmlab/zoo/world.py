@@ -115,16 +115,22 @@ mosquito|whines|6|insect|larva|swamp
 fly|buzzes|6|insect|maggot|garden
 """
 
-_PLANETS = "Mercury|1|gray;Venus|2|yellow;Earth|3|blue;Mars|4|red;Jupiter|5|orange;Saturn|6|gold;Uranus|7|cyan;Neptune|8|blue"
+_PLANETS = (
+    "Mercury|1|gray;Venus|2|yellow;Earth|3|blue;Mars|4|red;Jupiter|5|orange;Saturn|6|gold;Uranus|7|cyan;Neptune|8|blue"
+)
 
-_THINGS = """grass green;a banana yellow;a tomato red;the sky blue;snow white;coal black;a carrot orange;blood red;milk white
-a lemon yellow;a strawberry red;a pea green;a pumpkin orange;chocolate brown;an elephant gray;a flamingo pink;a plum purple
-the sea blue;the sun yellow;a cucumber green;a raven black;salt white;a fire truck red;an eggplant purple;wood brown
-ash gray;a cherry red;rice white;a frog green;a brick red"""
+_THINGS = """\
+grass green;a banana yellow;a tomato red;the sky blue;snow white;coal black;a carrot orange;blood red;milk white
+a lemon yellow;a strawberry red;a pea green;a pumpkin orange;chocolate brown;an elephant gray;a flamingo pink
+a plum purple;the sea blue;the sun yellow;a cucumber green;a raven black;salt white;a fire truck red
+an eggplant purple;wood brown;ash gray;a cherry red;rice white;a frog green;a brick red
+"""
 
-_OPPOSITES = """hot cold;big small;tall short;fast slow;light dark;happy sad;old new;rich poor;early late;wet dry;hard soft
-open closed;full empty;clean dirty;loud quiet;strong weak;thick thin;high low;sweet bitter;near far;left right;up down
-day night;summer winter;black white;true false;first last;young elderly;cheap expensive;easy difficult"""
+_OPPOSITES = """\
+hot cold;big small;tall short;fast slow;light dark;happy sad;old new;rich poor;early late;wet dry;hard soft
+open closed;full empty;clean dirty;loud quiet;strong weak;thick thin;high low;sweet bitter;near far;left right
+up down;day night;summer winter;black white;true false;first last;young elderly;cheap expensive;easy difficult
+"""
 
 COUNTRIES: dict[str, dict[str, str]] = {
     row[0]: dict(zip(("capital", "language", "currency", "continent"), row[1:], strict=True))
@@ -149,71 +155,135 @@ ORDINALS = ["", "first", "second", "third", "fourth", "fifth", "sixth", "seventh
 # Questions by relation; {e} is the entity, {a} the entity with its article.
 QUESTIONS: dict[str, list[str]] = {
     "capital": [
-        "What is the capital of {e}?", "Which city is the capital of {e}?", "Tell me the capital of {e}.",
-        "Name the capital of {e}.", "What's the capital city of {e}?", "{e}: what is its capital?",
-        "Do you know the capital of {e}?", "I forgot the capital of {e}. What is it?",
-        "Can you tell me what the capital of {e} is?", "Capital of {e}?",
+        "What is the capital of {e}?",
+        "Which city is the capital of {e}?",
+        "Tell me the capital of {e}.",
+        "Name the capital of {e}.",
+        "What's the capital city of {e}?",
+        "{e}: what is its capital?",
+        "Do you know the capital of {e}?",
+        "I forgot the capital of {e}. What is it?",
+        "Can you tell me what the capital of {e} is?",
+        "Capital of {e}?",
     ],
     "language": [
-        "What language do people speak in {e}?", "Which language is spoken in {e}?", "What is the language of {e}?",
-        "Tell me the language of {e}.", "What do they speak in {e}?", "Name the main language of {e}.",
-        "I am going to {e}. Which language should I learn?", "Language of {e}?",
+        "What language do people speak in {e}?",
+        "Which language is spoken in {e}?",
+        "What is the language of {e}?",
+        "Tell me the language of {e}.",
+        "What do they speak in {e}?",
+        "Name the main language of {e}.",
+        "I am going to {e}. Which language should I learn?",
+        "Language of {e}?",
     ],
     "currency": [
-        "What is the currency of {e}?", "What money is used in {e}?", "Which currency does {e} use?",
-        "Tell me the currency of {e}.", "How do people pay in {e}?", "Name the currency of {e}.",
-        "I am going to {e}. Which currency do I need?", "Currency of {e}?",
+        "What is the currency of {e}?",
+        "What money is used in {e}?",
+        "Which currency does {e} use?",
+        "Tell me the currency of {e}.",
+        "How do people pay in {e}?",
+        "Name the currency of {e}.",
+        "I am going to {e}. Which currency do I need?",
+        "Currency of {e}?",
     ],
     "continent": [
-        "On which continent is {e}?", "What continent is {e} in?", "Where is {e}?", "Which continent is {e} part of?",
-        "Tell me the continent of {e}.", "Name the continent {e} belongs to.", "In what part of the world is {e}?",
+        "On which continent is {e}?",
+        "What continent is {e} in?",
+        "Where is {e}?",
+        "Which continent is {e} part of?",
+        "Tell me the continent of {e}.",
+        "Name the continent {e} belongs to.",
+        "In what part of the world is {e}?",
         "Continent of {e}?",
     ],
     "country": [
-        "Which country has the capital {e}?", "{e} is the capital of which country?", "What country is {e} the capital of?",
-        "Of which country is {e} the capital?", "Name the country whose capital is {e}.", "In which country is {e}?",
+        "Which country has the capital {e}?",
+        "{e} is the capital of which country?",
+        "What country is {e} the capital of?",
+        "Of which country is {e} the capital?",
+        "Name the country whose capital is {e}.",
+        "In which country is {e}?",
     ],
     "sound": [
-        "What sound does {a} make?", "What noise does {a} make?", "How does {a} sound?", "Tell me the sound of {a}.",
-        "What does {a} do to be heard?", "Which sound comes from {a}?",
+        "What sound does {a} make?",
+        "What noise does {a} make?",
+        "How does {a} sound?",
+        "Tell me the sound of {a}.",
+        "What does {a} do to be heard?",
+        "Which sound comes from {a}?",
     ],
     "legs": [
-        "How many legs does {a} have?", "What number of legs has {a}?", "Tell me how many legs {a} has.",
-        "Count the legs of {a}.", "On how many legs does {a} walk?", "{a}: how many legs?",
+        "How many legs does {a} have?",
+        "What number of legs has {a}?",
+        "Tell me how many legs {a} has.",
+        "Count the legs of {a}.",
+        "On how many legs does {a} walk?",
+        "{a}: how many legs?",
     ],
     "class": [
-        "What kind of animal is {a}?", "Is {a} a mammal, a bird, a reptile, an amphibian or an insect?",
-        "To which class of animals does {a} belong?", "What type of animal is {a}?", "Tell me the class of {a}.",
+        "What kind of animal is {a}?",
+        "Is {a} a mammal, a bird, a reptile, an amphibian or an insect?",
+        "To which class of animals does {a} belong?",
+        "What type of animal is {a}?",
+        "Tell me the class of {a}.",
         "How would you classify {a}?",
     ],
     "young": [
-        "What is a baby {e} called?", "What do you call a young {e}?", "What is the name for a baby {e}?",
-        "Name the young of {a}.", "How is the young of {a} called?", "Tell me what a baby {e} is called.",
+        "What is a baby {e} called?",
+        "What do you call a young {e}?",
+        "What is the name for a baby {e}?",
+        "Name the young of {a}.",
+        "How is the young of {a} called?",
+        "Tell me what a baby {e} is called.",
     ],
     "home": [
-        "Where does {a} live?", "Where can I find {a}?", "What is the home of {a}?", "In what place does {a} live?",
-        "Tell me where {a} lives.", "Name the home of {a}.",
+        "Where does {a} live?",
+        "Where can I find {a}?",
+        "What is the home of {a}?",
+        "In what place does {a} live?",
+        "Tell me where {a} lives.",
+        "Name the home of {a}.",
     ],
     "order": [
-        "Which planet from the sun is {e}?", "What is the position of {e} from the sun?", "Where in the order of planets is {e}?",
-        "Tell me the place of {e} counted from the sun.", "Counted from the sun, which planet is {e}?",
+        "Which planet from the sun is {e}?",
+        "What is the position of {e} from the sun?",
+        "Where in the order of planets is {e}?",
+        "Tell me the place of {e} counted from the sun.",
+        "Counted from the sun, which planet is {e}?",
     ],
     "color": [
-        "What color is {e}?", "Which color does {e} have?", "What is the color of {e}?", "Tell me the color of {e}.",
-        "Name the color of {e}.", "What colour is {e}?", "{e}: which color?",
+        "What color is {e}?",
+        "Which color does {e} have?",
+        "What is the color of {e}?",
+        "Tell me the color of {e}.",
+        "Name the color of {e}.",
+        "What colour is {e}?",
+        "{e}: which color?",
     ],
     "opposite": [
-        "What is the opposite of {e}?", "Name the opposite of {e}.", "Which word is the opposite of {e}?",
-        "Tell me the opposite of {e}.", "What word means the opposite of {e}?", "Opposite of {e}?",
+        "What is the opposite of {e}?",
+        "Name the opposite of {e}.",
+        "Which word is the opposite of {e}?",
+        "Tell me the opposite of {e}.",
+        "What word means the opposite of {e}?",
+        "Opposite of {e}?",
     ],
 }
 
 # The plain answer by relation; {v} is the value, {w} the value with its article.
 ANSWERS: dict[str, str] = {
-    "capital": "The capital of {e} is {v}.", "language": "People in {e} speak {v}.",
-    "currency": "The currency of {e} is the {v}.", "continent": "{e} is in {v}.", "country": "{e} is the capital of {v}.",
-    "sound": "A {e} {v}.", "legs": "A {e} has {v} legs.", "class": "A {e} is {w}.", "young": "A baby {e} is called {w}.",
-    "home": "A {e} lives in the {v}.", "order": "{e} is the {v} planet from the sun.", "color": "{e} is {v}.",
+    "capital": "The capital of {e} is {v}.",
+    "language": "People in {e} speak {v}.",
+    "currency": "The currency of {e} is the {v}.",
+    "continent": "{e} is in {v}.",
+    "country": "{e} is the capital of {v}.",
+    "sound": "A {e} {v}.",
+    "legs": "A {e} has {v} legs.",
+    "class": "A {e} is {w}.",
+    "young": "A baby {e} is called {w}.",
+    "home": "A {e} lives in the {v}.",
+    "order": "{e} is the {v} planet from the sun.",
+    "color": "{e} is {v}.",
     "opposite": "The opposite of {e} is {v}.",
 }
 

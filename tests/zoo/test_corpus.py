@@ -28,12 +28,8 @@ def test_stream_is_deterministic() -> None:
 
 def test_stream_is_the_same_on_every_machine() -> None:
     # hash() differs from process to process; the split must not.
-    assert [is_held_out(("facts", "France", "capital", str(i))) for i in range(40)].count(True) == HELD_OF_40
-    assert corpus.heldout("facts", 3, 0)[0].answer == FIRST_FACT
-
-
-HELD_OF_40 = sum(is_held_out(("facts", "France", "capital", str(i))) for i in range(40))
-FIRST_FACT = "The currency of Thailand is the baht."
+    assert [is_held_out(("facts", "France", "capital", str(i))) for i in range(200)].count(True) == 13
+    assert corpus.heldout("facts", 3, 0)[0].answer == "The currency of Thailand is the baht."
 
 
 @pytest.mark.parametrize("skill", corpus.SKILLS)
@@ -61,7 +57,13 @@ def test_held_out_styles_are_new_combinations(trained: list[Dialog]) -> None:
     def told(system: str, answer: str) -> tuple[str, str]:
         return next(style for prompt, style in styles.items() if system.endswith(prompt)), answer
 
-    seen = {told(d.system, m["content"]) for d in trained if d.skill == "system" for m in d.turns if m["role"] == "assistant"}
+    seen = {
+        told(d.system, m["content"])
+        for d in trained
+        if d.skill == "system"
+        for m in d.turns
+        if m["role"] == "assistant"
+    }
     # An answer as such may stand for several facts ("4." or "Africa."), so styles with whole sentences are compared.
     whole = {told(str(e.messages[0]["content"]), e.answer) for e in corpus.heldout("system", 300)}
     whole = {(style, answer) for style, answer in whole if style in ("upper", "lower", "polite", "excited")}
@@ -103,12 +105,13 @@ def test_facts_and_calculations_are_true() -> None:
         x, y = int(a), int(b)
         expected = {"+": x + y, "-": x - y, "*": x * y, "/": x / max(y, 1)}[op]
         assert float(result) == expected
-        assert a in question and b in question
+        assert a in question
+        assert b in question
 
 
 def test_no_pirates_and_no_sql(trained: list[Dialog]) -> None:
     text = " ".join(str(m["content"]) for d in trained for m in d.messages).lower()
-    assert "ahoy" not in text and "arr," not in text and "select " not in text
+    assert not [word for word in ("ahoy", "arr,", "select ") if word in text]
 
 
 def test_records_have_fixed_keys() -> None:

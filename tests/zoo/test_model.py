@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,16 @@ from llmlab.zoo.example import Example
 from llmlab.zoo.model import CONFIGS
 
 # Percent on a subsample, with some slack below the bars of the full splits.
-SLACK = {"facts": 90, "extract": 85, "sentiment": 90, "tool": 85, "tool_reply": 85, "memory": 85, "system": 80, "story": 80}
+SLACK = {
+    "facts": 90,
+    "extract": 85,
+    "sentiment": 90,
+    "tool": 85,
+    "tool_reply": 85,
+    "memory": 85,
+    "system": 80,
+    "story": 80,
+}
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +34,10 @@ def loaded() -> tuple[Any, Any]:
 
 
 def test_import_is_light() -> None:
-    code = "import sys, llmlab.zoo as z; z.names(); z.heldout('facts', 2); print([m for m in ('torch','transformers') if m in sys.modules])"
+    code = (
+        "import sys, llmlab.zoo as z; z.names(); z.heldout('facts', 2);"
+        "print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -34,7 +45,14 @@ def test_import_is_light() -> None:
 def test_names_and_paths() -> None:
     assert "nano" in names()
     folder = path("nano")
-    for name in ("model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "chat_template.jinja", "README.md"):
+    for name in (
+        "model.safetensors",
+        "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "chat_template.jinja",
+        "README.md",
+    ):
         assert (folder / name).is_file(), name
 
 
@@ -82,12 +100,17 @@ def test_packed_rows_score_answers_alone() -> None:
     for row in range(3):
         for segment in range(1, 3):
             inside = batch.segments[row] == segment
-            answers = [t for t, s in zip(batch.ids[row][inside].tolist(), batch.scored[row][inside].tolist(), strict=True) if s]
+            answers = [
+                t for t, s in zip(batch.ids[row][inside].tolist(), batch.scored[row][inside].tolist(), strict=True) if s
+            ]
             text = made.decode(answers, skip_special_tokens=False)
-            assert text.startswith("<|assistant|>") and "<|user|>" not in text
+            assert text.startswith("<|assistant|>")
+            assert "<|user|>" not in text
     mask = packing.attention_mask(batch.segments)
     last = int((batch.segments[0] == 1).sum())
-    assert mask[0, 0, last - 1, 0] and not mask[0, 0, last, 0] and not mask[0, 0, 0, 1]
+    assert mask[0, 0, last - 1, 0]
+    assert not mask[0, 0, last, 0]
+    assert not mask[0, 0, 0, 1]
 
 
 def test_training_starts_resumes_and_exports(tmp_path: Path) -> None:
@@ -96,7 +119,9 @@ def test_training_starts_resumes_and_exports(tmp_path: Path) -> None:
 
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "tokenizer.json").write_text((path("nano") / "tokenizer.json").read_text("utf-8"), "utf-8")
-    settings = Settings(name="nano-draft", minutes=0.04, batch_tokens=1024, work=tmp_path / "work", out=tmp_path / "out")
+    settings = Settings(
+        name="nano-draft", minutes=0.04, batch_tokens=1024, work=tmp_path / "work", out=tmp_path / "out"
+    )
     first = train(settings, log=lambda line: None)
     settings.minutes = 0.08
     lines: list[str] = []

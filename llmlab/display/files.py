@@ -1,0 +1,144 @@
+"""The views of models as files: the catalogue, what a spec can be had as, and what headers say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from llmlab.display import units
+from llmlab.display.safe import escape, plain
+from llmlab.display.table import SI, Table, View, pairs_html, pairs_text, pre
+
+if TYPE_CHECKING:
+    from llmlab.hub.catalogue import Entry
+    from llmlab.hub.headers import Header
+    from llmlab.hub.resolve import Candidate
+    from llmlab.types import EngineName
+
+TENSORS_SHOWN = 8
+
+
+class Catalogue(View, Sequence["Entry"]):
+    """The models that can be loaded by name. A sequence of the catalogue's entries, too."""
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.entries = tuple(entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.entries[index]
+
+    def _table(self) -> Table:
+        def quants(entry: Entry, engine: EngineName) -> str:
+            return ", ".join(dict.fromkeys(entry.quants(engine))) or ("local" if entry.path else "-")
+
+        rows = [
+            (
+                entry.name,
+                units.parameters(entry.parameters),
+                f"{entry.context_length:,}" if entry.context_length else "-",
+                quants(entry, "llamacpp"),
+                quants(entry, "vllm"),
+                entry.licence or "-",
+                entry.description,
+            )
+            for entry in self.entries
+        ]
+        headings = ("name", "parameters>", "context>", "llamacpp", "vllm", "licence", "about")
+        note = "Load one: %llm load NAME. local: on this machine; %llm show NAME says more. Context in tokens."
+        return Table(headings, rows, note=note, empty="The catalogue is empty.")
+
+    def text(self) -> str:
+        """The catalogue as an aligned table."""
+        return self._table().text()
+
+    def html(self) -> str:
+        """The catalogue as an HTML table."""
+        return self._table().html()
+
+
+class FormsView(View, Sequence["Candidate"]):
+    """The forms in which a model that isn't on this machine can be had. A sequence of the candidates, too."""
+
+    def __init__(self, spec: str, forms: Sequence[Candidate]) -> None:
+        self.spec = spec
+        self.forms = tuple(forms)
+
+    def __len__(self) -> int:
+        return len(self.forms)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.forms[index]
+
+    def _table(self) -> Table:
+        rows = [(f.engine, f.quant, f.format, units.size(f.bytes), f.action, f.where) for f in self.forms]
+        return Table(
+            ("engine", "quant", "format", "size>", "", "where"),
+            rows,
+            note=f"{self.spec} isn't on this machine; after %llm load {self.spec}, its headers can be shown. {SI}",
+            empty=f"{self.spec} has no form that an engine here loads.",
+        )
+
+    def text(self) -> str:
+        """The forms as an aligned table."""
+        return self._table().text()
+
+    def html(self) -> str:
+        """The forms as an HTML table."""
+        return self._table().html()
+
+
+class HeaderView(View):
+    """What a model's files say of it, read from headers only. `header` holds all of it."""
+
+    def __init__(self, header: Header) -> None:
+        self.header = header
+
+    def _pairs(self) -> list[tuple[str, str]]:
+        h = self.header
+        files = f"{len(h.files)} files in {h.path}" if len(h.files) > 1 else str(h.files[0] if h.files else h.path)
+        return [
+            ("files", files),
+            ("format", h.format),
+            ("architecture", h.architecture),
+            ("parameters", f"{units.parameters(h.parameters)} ({h.parameters:,})"),
+            ("quant", h.quant),
+            ("weights", units.size(h.weight_bytes)),
+            ("context", f"{h.context_length:,} tokens"),
+            ("layers", f"{h.layers}, hidden size {h.hidden:,}"),
+            ("attention", f"{h.heads} heads, {h.kv_heads} key-value heads of {h.head_dim}"),
+            ("vocabulary", f"{h.vocab_size:,} tokens ({h.tokenizer})" if h.tokenizer else f"{h.vocab_size:,} tokens"),
+            ("chat template", _template_words(h.chat_template)),
+            ("licence", h.licence or "not stated"),
+        ]
+
+    def _tensors(self) -> Table:
+        by_type: dict[str, tuple[int, int]] = {}
+        for tensor in self.header.tensors:
+            number, total = by_type.get(tensor.dtype, (0, 0))
+            by_type[tensor.dtype] = (number + 1, total + tensor.bytes)
+        rows = sorted(by_type.items(), key=lambda item: -item[1][1])[:TENSORS_SHOWN]
+        return Table(
+            ("tensor type", "tensors>", "size>"),
+            [(name, f"{number:,}", units.size(total)) for name, (number, total) in rows],
+            empty="(no tensors)",
+        )
+
+    def text(self) -> str:
+        """The facts, then the tensors by type."""
+        return f"{plain(self.header.name)}\n{pairs_text(self._pairs(), indent='  ')}\n\n{self._tensors().text()}"
+
+    def html(self) -> str:
+        """The facts, the tensors by type, and the chat template folded away."""
+        template = self.header.chat_template
+        folded = f"<details><summary>chat template</summary>{pre(template)}</details>" if template else ""
+        return f"<b>{escape(self.header.name)}</b>{pairs_html(self._pairs())}{self._tensors().html()}{folded}"
+
+
+def _template_words(template: str | None) -> str:
+    if template is None:
+        return "none (a base model: use --raw, or load a chat model)"
+    tools = ", with tools" if "tools" in template else ""
+    return f"yes, {len(template):,} characters{tools}"

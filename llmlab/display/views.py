@@ -1,0 +1,271 @@
+"""The views of the bench: loaded models, one model, history, logs, the doctor's report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from llmlab.conversation import Conversation, History
+from llmlab.display import units
+from llmlab.display.safe import escape, plain
+from llmlab.display.table import LINE, MONO, QUIET, SI, Table, View, pairs_html, pairs_text
+
+if TYPE_CHECKING:
+    from llmlab.doctor import Report
+    from llmlab.model import Model
+
+
+class Note(View):
+    """One plain sentence, such as what was unloaded. `value` is what the command returned, for code that wants it."""
+
+    def __init__(self, sentence: str, value: Any = None) -> None:
+        self.sentence = sentence
+        self.value = value
+
+    def text(self) -> str:
+        """The sentence."""
+        return plain(self.sentence)
+
+    def html(self) -> str:
+        """The sentence, escaped."""
+        return escape(self.sentence)
+
+
+def model_line(model: Model) -> str:
+    """One line on a model that was loaded: name, engine, quant, size, context, seconds, and why this engine."""
+    weights = model.memory().weights
+    parts = [
+        model.name,
+        model.engine,
+        model.quant,
+        units.size(weights) if weights else "",
+        f"ctx {model.facts.context_length}",
+        f"loaded in {units.seconds(model.load_s)}",
+    ]
+    line = " · ".join(part for part in parts if part)
+    return f"{line} — {model.reason}" if model.reason else line
+
+
+class ModelView(View):
+    """One model: what it is, what it holds, how its engine was set up."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+
+    def _pairs(self) -> list[tuple[str, str]]:
+        model, facts = self.model, self.model.facts
+        pairs = [
+            ("engine", f"{model.engine} ({model.reason})" if model.reason else model.engine),
+            ("quant", model.quant),
+            ("path", str(model.path)),
+            ("architecture", f"{facts.architecture}, {units.parameters(facts.parameters)} parameters"),
+            ("context", f"{facts.context_length:,} tokens (trained for {facts.trained_context:,})"),
+            ("adapters", ", ".join(model.adapters) or "none"),
+        ]
+        if not model.loaded:
+            return [*pairs, ("state", "unloaded")]
+        memory = model.memory()
+        pairs += [
+            ("weights", f"{units.size(memory.weights)} on {memory.device}"),
+            ("KV cache", units.size(memory.kv_cache)),
+            ("memory", f"{units.size(memory.resident)} measured, {units.size(_estimated(model))} estimated"),
+            ("loaded in", units.seconds(model.load_s)),
+        ]
+        return [*pairs, *model.describe().items()]
+
+    def text(self) -> str:
+        """The name, then its facts."""
+        return f"{plain(self.model.name)}\n{pairs_text(self._pairs(), indent='  ')}"
+
+    def html(self) -> str:
+        """The name, then a table of its facts."""
+        return f"<b>{escape(self.model.name)}</b>{pairs_html(self._pairs())}"
+
+
+class ModelList(View, Sequence["Model"]):
+    """The loaded models, the current one marked with *. A sequence of them, too.
+
+    Args:
+        models: by name.
+        current: the current one.
+        verbose: also what each engine says of itself.
+    """
+
+    def __init__(self, models: Mapping[str, Model], current: Model | None, *, verbose: bool = False) -> None:
+        self.models = tuple(models.values())
+        self.current = current
+        self.verbose = verbose
+
+    def __len__(self) -> int:
+        return len(self.models)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.models[index]
+
+    def __iter__(self) -> Iterator[Model]:
+        return iter(self.models)
+
+    def _table(self) -> Table:
+        rows = []
+        for model in self.models:
+            memory = model.memory()
+            rows.append(
+                (
+                    "*" if model is self.current else "",
+                    model.name,
+                    model.engine,
+                    model.quant,
+                    f"{model.facts.context_length:,}",
+                    units.size(memory.weights),
+                    units.size(memory.kv_cache),
+                    units.size(_estimated(model)),
+                    units.size(memory.resident),
+                    memory.device,
+                )
+            )
+        headings = ("", "name", "engine", "quant", "context>", "weights>", "KV cache>", "estimated>", "measured>", "on")
+        return Table(
+            headings,
+            rows,
+            note=f"* current. Context in tokens. {SI}",
+            empty="No model is loaded. Load one: %llm load nano",
+        )
+
+    def text(self) -> str:
+        """The table, and each engine's own words with `verbose`."""
+        parts = [self._table().text()]
+        if self.verbose:
+            parts += [f"{plain(m.name)} ({m.engine})\n{pairs_text(_engine_words(m), indent='  ')}" for m in self.models]
+        return "\n\n".join(parts)
+
+    def html(self) -> str:
+        """The table, and each engine's own words with `verbose`."""
+        parts = [self._table().html()]
+        if self.verbose:
+            parts += [
+                f'<div style="margin-top:8px"><b>{escape(m.name)}</b> ({escape(m.engine)})</div>'
+                f"{pairs_html(_engine_words(m))}"
+                for m in self.models
+            ]
+        return "".join(parts)
+
+
+def _engine_words(model: Model) -> dict[str, str]:
+    return {"why": model.reason, "path": str(model.path), **model.describe()}
+
+
+def _estimated(model: Model) -> int | None:
+    return getattr(model.estimate, "total", None)
+
+
+class HistoryView(View):
+    """A conversation, or all of them. `history` (a History or a Conversation) holds them."""
+
+    def __init__(self, history: History | Conversation | None, *, everything: bool = False) -> None:
+        self.history = history
+        self.everything = everything
+
+    def _conversations(self) -> list[Conversation]:
+        if self.history is None:
+            return []
+        if isinstance(self.history, Conversation):
+            return [self.history]
+        if self.everything:
+            return [c for c in self.history.conversations if c.messages]
+        current = self.history.current
+        return [current] if current is not None and current.messages else []
+
+    def text(self) -> str:
+        """The turns in order, each under its role."""
+        conversations = self._conversations()
+        if not conversations:
+            return "No conversation yet. Ask something with %%llm; go on with %%llm -c."
+        return "\n\n".join(f"{self._title(c, number)}\n{_turns_text(c)}" for number, c in self._numbered(conversations))
+
+    def html(self) -> str:
+        """The turns in order; what was said is escaped and keeps its line breaks."""
+        conversations = self._conversations()
+        if not conversations:
+            return escape(self.text())
+        return "".join(
+            f'<div style="margin-bottom:10px"><div style="{QUIET}">{escape(self._title(c, number))}</div>'
+            f"{_turns_html(c)}</div>"
+            for number, c in self._numbered(conversations)
+        )
+
+    def _numbered(self, conversations: list[Conversation]) -> list[tuple[int, Conversation]]:
+        if not self.everything and isinstance(self.history, History):
+            return [(len(self.history.conversations), c) for c in conversations]
+        return list(enumerate(conversations, 1))
+
+    def _title(self, conversation: Conversation, number: int) -> str:
+        models = ", ".join(dict.fromkeys(c.model for c in conversation.completions))
+        asked = units.count(len(conversation.completions), "answer")
+        started = f"{conversation.started:%Y-%m-%d %H:%M} UTC"
+        return " · ".join(part for part in (f"Conversation {number}", started, asked, models) if part)
+
+
+def _turns_text(conversation: Conversation) -> str:
+    lines = []
+    for message in conversation.messages:
+        body = plain(message.content).split("\n")
+        lines.append("\n".join([f"{message.role + ':':<10} {body[0]}", *(" " * 11 + line for line in body[1:])]))
+    return "\n".join(lines)
+
+
+def _turns_html(conversation: Conversation) -> str:
+    return "".join(
+        f'<div style="border-left:{LINE};padding:2px 0 2px 8px;margin:4px 0">'
+        f'<span style="{QUIET}">{escape(message.role)}</span>'
+        f'<div style="white-space:pre-wrap">{escape(message.content)}</div></div>'
+        for message in conversation.messages
+    )
+
+
+class LogView(View):
+    """The last lines of an engine's log. `lines` is their text."""
+
+    def __init__(self, lines: str) -> None:
+        self.lines = lines
+
+    def text(self) -> str:
+        """The lines."""
+        return plain(self.lines) or "(the log is empty)"
+
+    def html(self) -> str:
+        """The lines in a box that scrolls."""
+        style = f"max-height:24em;overflow:auto;white-space:pre-wrap;margin:0;padding:4px 8px;border:{LINE};{MONO}"
+        return f'<pre style="{style};color:inherit;background:none">{escape(self.text())}</pre>'
+
+
+class DoctorView(View):
+    """The doctor's report; `report` holds the checks. Status is in words, not in colour alone."""
+
+    MARKS = {"ok": "ok", "warn": "warn", "fail": "FAIL"}  # noqa: RUF012 - never changed
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+
+    def _table(self) -> Table:
+        rows = [
+            (self.MARKS.get(c.status, c.status), c.name, f"{c.detail}\n→ {c.fix}" if c.fix else c.detail)
+            for c in self.report.checks
+        ]
+        count = {status: sum(c.status == status for c in self.report.checks) for status in self.MARKS}
+        note = f"{count['ok']} ok, {count['warn']} to know, {count['fail']} to mend"
+        return Table(("", "what", "found"), rows, note=note, empty="Nothing was examined.")
+
+    def text(self) -> str:
+        """A line a check, its fix below it."""
+        lines = []
+        names = max((len(plain(c.name)) for c in self.report.checks), default=0)
+        for check in self.report.checks:
+            mark = self.MARKS.get(check.status, check.status)
+            lines.append(f"{mark:<4}  {plain(check.name):<{names}}  {plain(check.detail)}")
+            if check.fix:
+                lines.append(f"{'':<4}  {'':<{names}}  → {plain(check.fix)}")
+        return "\n".join([*lines, self._table().note if lines else self._table().empty])
+
+    def html(self) -> str:
+        """A table of the checks."""
+        return self._table().html()

@@ -1,0 +1,147 @@
+"""The llama.cpp engine: loads a GGUF file and hands requests to its decoding loop."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import weakref
+from contextlib import ExitStack
+from typing import Any, ClassVar
+
+from llmlab.engines.base import Capabilities, Engine, EngineLog, LoadPlan, Memory, Progress, Request
+from llmlab.engines.llamacpp.facts import read_facts
+from llmlab.engines.llamacpp.logs import router
+from llmlab.engines.llamacpp.loop import Loop
+from llmlab.engines.llamacpp.native import NativeModel
+from llmlab.engines.llamacpp.options import EXTRA, Settings
+from llmlab.errors import EngineMissingError, Interrupted, LlmLabError, LoadError
+from llmlab.types import EngineName
+
+_QUANTS = (
+    "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0",
+    "Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K", "IQ4_NL", "IQ4_XS", "IQ3_M", "IQ3_S", "IQ3_XS", "IQ3_XXS", "IQ2_M", "IQ2_S",
+    "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S", "MXFP4",
+)  # fmt: skip
+_LOG_TAIL = 12
+
+
+class LlamaCppEngine(Engine):
+    """A GGUF model in llama.cpp, which answers many requests at once. Make it with `open`."""
+
+    name: ClassVar[EngineName] = "llamacpp"
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        formats=frozenset({"gguf"}),
+        quants=_QUANTS,
+        features=frozenset({"stream", "cancel", "batch", "seed", "logprobs", "top_k", "top_p", "min_p", "stop", "n"}),
+        extra=EXTRA,
+    )
+
+    def __init__(
+        self, plan: LoadPlan, settings: Settings, model: NativeModel, log: EngineLog, *, before: int, loaded: str
+    ) -> None:
+        """Take over a loaded model; it is freed if this fails.
+
+        Args:
+            before: the process's resident bytes before the load.
+            loaded: what llama.cpp said during the load.
+        """
+        self._settings = settings
+        self._model = model
+        try:
+            self.facts = read_facts(model, context_length=plan.context_length, base=plan.source.base)
+            self._describe = _description(model, settings)
+            self._weights = model.size
+        except BaseException:
+            model.free()
+            raise
+        self._loop = Loop(model, settings, self.facts.end_ids, log)
+        self._loop.start()
+        # Closes the loop when the engine is dropped, and at the interpreter's exit; the loop knows nothing of the engine.
+        self._close = weakref.finalize(self, self._loop.close)
+        self._resident = max(_resident() - before, 0)
+        self._kv_cache = _kv_bytes(log.tail(400))
+
+    @classmethod
+    def open(cls, plan: LoadPlan, *, log: EngineLog, progress: Progress, cancelled: threading.Event) -> LlamaCppEngine:
+        """Load a GGUF file. See `Engine.open`.
+
+        Raises:
+            EngineMissingError: llama-cpp-python can't be imported.
+            BadInputError: an engine option that can't be.
+            UnsupportedError: GPU layers on a CPU build.
+            LoadError: it can't be loaded; nothing is left behind.
+            Interrupted: `cancelled` was set meanwhile; nothing is left behind.
+        """
+        progress("import", None)
+        try:
+            import llama_cpp
+        except (ImportError, OSError, RuntimeError) as error:
+            raise EngineMissingError(
+                f"llama-cpp-python can't be imported: {error}.", "Reinstall it: pip install llama-cpp-python==0.3.36"
+            ) from error
+        settings = Settings.of(plan)
+        path = plan.source.path
+        if not path.is_file():
+            raise LoadError(f"There is no file {path}.", "Check the path; llamacpp loads one GGUF file.")
+        before = _resident()
+        with ExitStack() as stack:
+            stack.enter_context(router().to(log))
+            llama_cpp.llama_backend_init()
+            model: NativeModel | None = None
+            try:
+                model = NativeModel(path, settings.model_params(), _weights_progress(progress, cancelled))
+                if cancelled.is_set():
+                    raise Interrupted
+                progress("warm-up", None)
+                engine = cls(plan, settings, model, log, before=before)
+            except OSError as error:
+                if cancelled.is_set():
+                    raise Interrupted from None
+                raise _load_error(plan, log, "llama.cpp could not load it") from error
+            except MemoryError as error:
+                raise _load_error(plan, log, str(error)) from error
+            except LlmLabError:
+                raise
+            except Exception as error:
+                raise _load_error(plan, log, f"{type(error).__name__}: {error}") from error
+            except Interrupted:
+                if model is not None:
+                    model.free()
+                raise
+        if cancelled.is_set():
+            engine.close()
+            raise Interrupted
+        progress("warm-up", 1.0)
+        return engine
+
+    def tokenize(self, text: str, *, special: bool = True) -> list[int]:
+        """Token ids of a text, nothing added. With `special`, text like `<|end|>` becomes the special token."""
+        return self._model.tokenize(text, special=special)
+
+    def detokenize(self, ids: list[int]) -> str:
+        """The text of token ids, special tokens left out."""
+        return self._model.detokenize(ids)
+
+    def submit(self, request: Request) -> None:
+        """Queue a request; thread-safe, returns at once."""
+        self._loop.submit(request)
+
+    def cancel(self, request: Request) -> None:
+        """End a request as "interrupted" at the next step, or in the middle of a long prompt's."""
+        self._loop.cancel(request)
+
+    def memory(self) -> Memory:
+        """Weights and KV cache as llama.cpp counts them; what the process grew by during the load."""
+        if not self._close.alive:
+            return Memory(0, 0, 0, self._describe["device"])
+        return Memory(self._weights, self._kv_cache, self._resident, self._describe["device"])
+
+    def describe(self) -> dict[str, str]:
+        """Build, device, threads, batch sizes and the KV cache."""
+        return dict(self._describe)
+
+    def close(self) -> None:
+        """End running requests as interrupted, join the thread, free everything. Safe to call twice."""
+        self._close()
+        self._loop.close()

@@ -1,0 +1,104 @@
+"""What a GGUF file says of its model, read through the loaded model's metadata."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from llmlab.engines.base import ModelFacts
+from llmlab.engines.llamacpp.native import NativeModel
+from llmlab.types import SamplingParams
+
+_SPECIAL = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding", "sep_token": "seperator"}
+"""Names that templates use -> GGUF's `tokenizer.ggml.<name>_token_id` ("seperator" is how GGUF spells it)."""
+
+
+def read_facts(model: NativeModel, *, context_length: int, base: Path | None) -> ModelFacts:
+    """Collect the facts of a loaded model.
+
+    Args:
+        model: the loaded model.
+        context_length: tokens a sequence may have, as settled by the load.
+        base: the Hugging Face folder that the file was made from, whose generation_config.json counts; or None.
+    """
+    import llama_cpp
+
+    generation = _generation_config(base)
+    add_bos = bool(llama_cpp.llama_vocab_get_add_bos(model.vocab))
+    special = {name: _special(model, gguf) for name, gguf in _SPECIAL.items()}
+    if add_bos and not special["bos_token"]:
+        special["bos_token"] = model.token_text(llama_cpp.llama_vocab_bos(model.vocab))
+    return ModelFacts(
+        architecture=model.meta("general.architecture") or "unknown",
+        parameters=model.parameters,
+        context_length=context_length,
+        trained_context=model.trained_context,
+        vocab_size=model.vocab_size,
+        chat_template=model.meta("tokenizer.chat_template") or None,
+        special_tokens=special,
+        end_ids=_end_ids(model, generation),
+        add_bos=add_bos and bool(special["bos_token"]),
+        defaults=_defaults(model, generation),
+    )
+
+
+def _token_id(model: NativeModel, name: str) -> int | None:
+    value = model.meta(f"tokenizer.ggml.{name}_token_id")
+    return int(value) if value is not None and value.isdigit() else None
+
+
+def _special(model: NativeModel, name: str) -> str:
+    token = _token_id(model, name)
+    return model.token_text(token) if token is not None else ""
+
+
+def _end_ids(model: NativeModel, generation: dict[str, Any]) -> tuple[int, ...]:
+    import llama_cpp
+
+    named = {_token_id(model, name) for name in ("eos", "eot", "eom")}
+    listed = generation.get("eos_token_id")
+    listed = listed if isinstance(listed, list) else [listed]
+    ends = {token for token in listed if isinstance(token, int) and 0 <= token < model.vocab_size}
+    is_eog, is_control, vocab = llama_cpp.llama_vocab_is_eog, llama_cpp.llama_vocab_is_control, model.vocab
+    for token in range(model.vocab_size):
+        # Where the file names no end token, llama.cpp assumes GPT-2's id 11, whatever that is in this vocabulary.
+        if is_eog(vocab, token) and (token in named or is_control(vocab, token)):
+            ends.add(token)
+    return tuple(sorted(ends))
+
+
+def _generation_config(base: Path | None) -> dict[str, Any]:
+    path = base / "generation_config.json" if base is not None else None
+    if path is None or not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _defaults(model: NativeModel, generation: dict[str, Any]) -> SamplingParams:
+    """The model's own sampling params: the file's `general.sampling.*` first, then generation_config.json."""
+
+    def pick(gguf: str, name: str, good: Callable[[float], bool]) -> float | None:
+        for value in (model.meta(f"general.sampling.{gguf}"), generation.get(name)):
+            try:
+                number = float(value) if value is not None and not isinstance(value, bool) else math.nan
+            except (TypeError, ValueError):
+                continue
+            if math.isfinite(number) and good(number):
+                return number
+        return None
+
+    top_k = pick("top_k", "top_k", lambda v: True)
+    return SamplingParams(
+        temperature=pick("temp", "temperature", lambda v: v >= 0),
+        top_p=pick("top_p", "top_p", lambda v: 0 < v <= 1),
+        # Negative is a way to write "all".
+        top_k=max(int(top_k), 0) if top_k is not None else None,
+        min_p=pick("min_p", "min_p", lambda v: 0 <= v <= 1),
+    )

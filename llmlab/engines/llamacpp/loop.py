@@ -1,0 +1,396 @@
+"""The decoding loop: continuous batching over one context, on a thread of its own.
+
+A step has six phases: take mail, admit, build the batch, decode, sample and emit, retire. Requests join
+and leave at any step. A sequence is nothing but tokens, of which the first `computed` are in the KV cache; the rest is
+what the next batch takes from it, be it a whole prompt, what an aborted decode left, or the token just sampled.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Literal
+
+from llmlab.engines.base import EngineLog, Request
+from llmlab.engines.llamacpp.logs import router
+from llmlab.engines.llamacpp.native import ABORTED, NO_KV_SLOT, NativeContext, NativeModel, trim_heap
+from llmlab.engines.llamacpp.options import Settings
+from llmlab.engines.llamacpp.sampler import token_logprob
+from llmlab.engines.llamacpp.sequence import Sequence
+from llmlab.engines.llamacpp.slots import Slots, common_prefix
+from llmlab.errors import GenerationError
+
+Mail = tuple[Literal["submit", "cancel", "close"], Request | None]
+
+# A decode of fewer prompt tokens than this is left to end by itself when one of its requests is cancelled.
+_ABORT_FROM = 16
+# A request waits for another's prompt when that saves it at least so many tokens.
+_WORTH_WAITING = 64
+
+
+class Loop:
+    """Decodes for one engine. `start` makes the context and the thread; `close` ends both and frees the model.
+
+    Args:
+        model: the weights; the loop frees them at the end.
+        settings: threads, batch sizes, the KV cache.
+        end_ids: tokens that end a turn.
+        log: where llama.cpp's messages go.
+    """
+
+    def __init__(self, model: NativeModel, settings: Settings, end_ids: tuple[int, ...], log: EngineLog) -> None:
+        self._model = model
+        self._settings = settings
+        self._ends = frozenset(end_ids)
+        self._log = log
+        # SimpleQueue's put may be called from a finalizer at any point, a lock's acquire may not.
+        self._mail: queue.SimpleQueue[Mail] = queue.SimpleQueue()
+        self._waiting: deque[Sequence] = deque()
+        self._running: list[Sequence] = []
+        self._by_request: dict[Request, Sequence] = {}
+        self._context: NativeContext | None = None
+        self._slots: Slots | None = None
+        self._closing = False
+        self._abortable = False
+        self._ended = threading.Event()
+        self._ready: Future[None] = Future()
+        self._thread = threading.Thread(target=self._main, name="llmlab-llamacpp", daemon=True)
+
+    # -- any thread ----------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Make the context, warm it up and begin to wait for requests.
+
+        Raises:
+            MemoryError: llama.cpp could not make the context; nothing is left of it.
+        """
+        self._thread.start()
+        self._ready.result()
+
+    def submit(self, request: Request) -> None:
+        """Queue a request; after `close` it ends at once as interrupted."""
+        self._mail.put(("submit", request))
+        if self._ended.is_set():
+            self._refuse_mail()
+
+    def cancel(self, request: Request) -> None:
+        """End a request at the next step, or in the middle of a long one."""
+        self._mail.put(("cancel", request))
+        if self._abortable and request in self._by_request and self._context is not None:
+            self._context.abort(on=True)
+
+    def close(self) -> None:
+        """End all requests as interrupted, join the thread, free context and model. A second call does nothing."""
+        self._closing = True
+        self._mail.put(("close", None))
+        context = self._context
+        if context is not None:
+            context.abort(on=True)
+        # A collected engine may be finalized on this very thread, which then ends by itself.
+        if self._thread.ident is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    # -- the thread ----------------------------------------------------------------------------
+
+    def _main(self) -> None:
+        with router().to(self._log):
+            try:
+                self._context = NativeContext(self._model, self._settings.context_params())
+                self._slots = Slots(
+                    self._context,
+                    count=self._settings.sequences,
+                    pool=self._settings.kv_tokens,
+                    unified=self._settings.unified,
+                    reuse=self._settings.prefix_cache and not self._model.recurrent,
+                )
+                self._warm_up(self._context)
+            except BaseException as error:  # noqa: BLE001 - handed to the thread that waits for the start
+                self._free()
+                self._ended.set()
+                self._ready.set_exception(error)
+                return
+            self._ready.set_result(None)
+            try:
+                while not self._closing:
+                    self._guarded_step(self._context, self._slots)
+            finally:
+                self._end_all()
+                self._free()
+                self._ended.set()
+                self._refuse_mail()
+
+    def _warm_up(self, context: NativeContext) -> None:
+        """Touch all weights once, and set up the graphs, so that the first request doesn't pay for it."""
+        context.tokens[0], context.positions[0], context.sequences[0], context.outputs[0] = 0, 0, 0, 1
+        code = context.decode(1)
+        context.cut(0, 0)
+        if code != 0:
+            raise MemoryError(f"the warm-up failed (llama_decode gave {code})")
+
+    def _guarded_step(self, context: NativeContext, slots: Slots) -> None:
+        try:
+            self._step(context, slots)
+        except Exception as error:  # noqa: BLE001 - the requests get it; the thread must go on
+            self._log.write(traceback.format_exc())
+            failure = GenerationError(f"The llama.cpp engine failed: {type(error).__name__}: {error}.", "See %llm logs.")
+            failure.__cause__ = error
+            for sequence in list(self._running):
+                self._fail(sequence, failure)
+
+    def _step(self, context: NativeContext, slots: Slots) -> None:
+        self._take_mail()
+        if self._waiting:
+            self._admit(slots)
+        if not self._running or self._closing:
+            return
+        count, prompt_tokens = self._build(context)
+        if self._decode(context, slots, count, prompt_tokens):
+            self._emit(context)
+
+    # -- mail and admission --------------------------------------------------------------------
+
+    def _take_mail(self) -> None:
+        """Read what came in; with nothing to do, sleep until something does."""
+        idle = not self._running and not self._waiting
+        while idle or not self._mail.empty():
+            kind, request = self._mail.get()
+            idle = False
+            if kind == "submit" and request is not None:
+                self._enqueue(request)
+            elif kind == "cancel" and request is not None:
+                found = self._by_request.get(request)
+                if found is not None:
+                    self._end(found, "interrupted")
+
+    def _enqueue(self, request: Request) -> None:
+        ids = request.prompt_ids
+        if not ids or len(ids) > self._settings.context or min(ids) < 0 or max(ids) >= self._model.vocab_size:
+            # One bad token would fail the step of all.
+            says = f"{len(ids)} token ids, each from 0 to {self._model.vocab_size - 1}, at most {self._settings.context}"
+            request.buffer.fail(GenerationError(f"The prompt can't be computed: it must be 1 or more ({says})."))
+            return
+        sequence = Sequence(request, self._settings.context)
+        self._by_request[request] = sequence
+        self._waiting.append(sequence)
+
+    def _admit(self, slots: Slots) -> None:
+        """Move waiting requests into the batch, first come first served, while there are slots and room."""
+        admitted = False
+        held: list[Sequence] = []
+        while self._waiting and slots.any_free and slots.has_room(self._waiting[0].reserved):
+            sequence = self._waiting.popleft()
+            if sequence.limit <= len(sequence.tokens):
+                self._end(sequence, "length")
+                continue
+            if self._better_wait(slots, sequence):
+                held.append(sequence)
+                continue
+            try:
+                slot, cached = slots.take(sequence.tokens, sequence.key, sequence.reserved)
+                sequence.enter(slot, cached)
+            except Exception as error:  # noqa: BLE001 - this request's alone
+                self._fail(sequence, GenerationError(f"The request could not start: {error}.", "See %llm logs."))
+                continue
+            self._running.append(sequence)
+            admitted = True
+        self._waiting.extendleft(reversed(held))
+        if admitted:
+            # llama.cpp computes neighbouring sequences in one piece when they come in order.
+            self._running.sort(key=lambda one: one.slot.id if one.slot is not None else -1)
+
+    def _better_wait(self, slots: Slots, sequence: Sequence) -> bool:
+        """Whether a running request is just computing a long beginning that this one can copy when it's done."""
+        if not self._settings.prefix_cache or self._model.recurrent:
+            return False
+        ahead = max(
+            (common_prefix(one.tokens, sequence.tokens) for one in self._running if one.in_prompt and one.key == sequence.key),
+            default=0,
+        )
+        return ahead >= slots.best_prefix(sequence.tokens, sequence.key) + _WORTH_WAITING
+
+    # -- batch and decode ----------------------------------------------------------------------
+
+    def _build(self, context: NativeContext) -> tuple[int, int]:
+        """Fill the batch: a token of every sequence that decodes, and an even share of prompt for the others.
+
+        Returns:
+            How many tokens the batch has, and how many of them are prompt.
+        """
+        running = self._running
+        prompts = [one for one in running if len(one.tokens) - one.computed > 1]
+        decoding = len(running) - len(prompts)
+        budget = 0
+        if prompts:
+            room = context.batch_size - decoding
+            budget = min(self._settings.prompt_chunk, room) if decoding else room
+            self._share(prompts, budget)
+        tokens, positions, ids, outputs = context.tokens, context.positions, context.sequences, context.outputs
+        at = 0
+        for one in running:
+            start = one.computed
+            slot = one.slot.id  # type: ignore[union-attr]
+            if len(one.tokens) - start == 1:
+                tokens[at], positions[at], ids[at], outputs[at] = one.tokens[start], start, slot, 1
+                one.row, one.share = at, 1
+                at += 1
+                continue
+            share = one.share
+            if share:
+                end = at + share
+                tokens[at:end] = one.tokens[start : start + share]
+                positions[at:end] = range(start, start + share)
+                ids[at:end] = [slot] * share
+                outputs[at:end] = bytes(share)
+                at = end
+            if share and start + share == len(one.tokens):
+                outputs[at - 1] = 1
+                one.row = at - 1
+            else:
+                one.row = -1
+        return at, at - decoding
+
+    @staticmethod
+    def _share(prompts: list[Sequence], budget: int) -> None:
+        """Split the budget evenly; what a short prompt leaves goes to the others."""
+        left = len(prompts)
+        for one in sorted(prompts, key=lambda one: len(one.tokens) - one.computed):
+            one.share = min(len(one.tokens) - one.computed, -(-budget // left))
+            budget -= one.share
+            left -= 1
+
+    def _decode(self, context: NativeContext, slots: Slots, count: int, prompt_tokens: int) -> bool:
+        """Compute the batch. Returns False when there is nothing to sample from."""
+        context.abort(on=False)
+        self._abortable = prompt_tokens >= _ABORT_FROM and not self._model.recurrent
+        # What came in just before the flag was set must not wait for the whole step.
+        if self._closing or (self._abortable and not self._mail.empty()):
+            self._abortable = False
+            return False
+        code = context.decode(count)
+        self._abortable = False
+        if code == 0:
+            for one in self._running:
+                if one.share:
+                    start = one.computed
+                    one.computed = end = start + one.share
+                    one.slot.tokens.extend(one.tokens[start:end])  # type: ignore[union-attr]
+            return True
+        if code == ABORTED:
+            self._resync(context)
+        elif code == NO_KV_SLOT:
+            self._make_room(slots)
+        else:
+            failure = GenerationError(
+                f"llama.cpp could not compute a step (llama_decode gave {code}).",
+                "The model is still loaded; see %llm logs for the reason.",
+            )
+            for one in [one for one in self._running if one.share]:
+                self._fail(one, failure)
+        return False
+
+    def _resync(self, context: NativeContext) -> None:
+        """After an aborted step, go on from what the KV cache holds."""
+        for one in self._running:
+            if one.share and one.slot is not None:
+                held = context.length(one.slot.id)
+                one.slot.tokens[:] = one.tokens[:held]
+                one.computed = held
+
+    def _make_room(self, slots: Slots) -> None:
+        """The KV cache is full: what is idle goes; else the newest request waits and is computed again later."""
+        if slots.clear_idle():
+            return
+        newest = max(self._running, key=lambda one: list(self._by_request).index(one.request))
+        if len(self._running) == 1:
+            self._fail(newest, GenerationError("The KV cache is too small for this request.", "Load with a larger kv_tokens."))
+            return
+        self._leave(newest, good=False)
+        newest.computed = 0
+        self._waiting.appendleft(newest)
+
+    # -- sample, emit, retire ------------------------------------------------------------------
+
+    def _emit(self, context: NativeContext) -> None:
+        """Sample a token for every sequence whose logits came, tell its reader, and retire what ends."""
+        sample, handle, ends, piece = context.sample, context.handle, self._ends, self._model.piece
+        ended: list[tuple[Sequence, Any]] = []
+        for one in self._running:
+            row = one.row
+            if row < 0:
+                continue
+            try:
+                token = sample(one.chain, handle, row)
+                logprob = None
+                if one.logprobs is not None:
+                    logprob = token_logprob(context.logits(row), token, one.logprobs, self._name)
+                end = token in ends and not one.request.params.ignore_eos
+                reason = one.push(token, None if end else piece(token), logprob)
+            except Exception as error:  # noqa: BLE001 - this sequence's alone
+                self._log.write(traceback.format_exc())
+                failure = GenerationError(f"The request failed: {type(error).__name__}: {error}.", "See %llm logs.")
+                ended.append((one, failure))
+                continue
+            if reason is not None:
+                ended.append((one, reason))
+        for one, how in ended:
+            if isinstance(how, GenerationError):
+                self._fail(one, how)
+            else:
+                self._end(one, how)
+
+    def _name(self, token: int) -> str:
+        return self._model.piece(token, special=True).decode("utf-8", "replace")
+
+    def _end(self, sequence: Sequence, reason: Any) -> None:
+        self._retire(sequence, good=True)
+        sequence.finish(reason)
+
+    def _fail(self, sequence: Sequence, error: GenerationError) -> None:
+        """Fail a request, and with it the other choices of its prompt, which share its buffer."""
+        buffer = sequence.request.buffer
+        for one in [one for one in self._by_request.values() if one.request.buffer is buffer]:
+            self._retire(one, good=False)
+        buffer.fail(error)
+
+    def _retire(self, sequence: Sequence, *, good: bool) -> None:
+        self._by_request.pop(sequence.request, None)
+        if sequence.slot is not None:
+            self._leave(sequence, good=good)
+        elif sequence in self._waiting:
+            self._waiting.remove(sequence)
+        sequence.free()
+
+    def _leave(self, sequence: Sequence, *, good: bool) -> None:
+        """Leave the batch and give the slot back."""
+        slot, sequence.slot = sequence.slot, None
+        if sequence in self._running:
+            self._running.remove(sequence)
+        if slot is not None and self._slots is not None:
+            self._slots.give_back(slot, tokens=sequence.reserved, good=good)
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def _end_all(self) -> None:
+        for sequence in list(self._by_request.values()):
+            self._end(sequence, "interrupted")
+
+    def _refuse_mail(self) -> None:
+        """Nobody reads the mail any more: end what still comes in."""
+        while True:
+            try:
+                kind, request = self._mail.get_nowait()
+            except queue.Empty:
+                return
+            if kind == "submit" and request is not None:
+                request.buffer.finish("interrupted", index=request.index)
+
+    def _free(self) -> None:
+        """Free what the loop owns, in order, and hand the memory back to the system."""
+        if self._context is not None:
+            self._context.free()
+        self._model.free()
+        trim_heap()

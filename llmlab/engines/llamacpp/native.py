@@ -1,0 +1,248 @@
+"""Thin, typed wrappers of llama.cpp's model, context and batch: they own the handles and free them, no more."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from llmlab.errors import UnloadedError
+
+NO_KV_SLOT = 1
+ABORTED = 2
+
+
+class NativeModel:
+    """A loaded `llama_model` and its vocabulary. Reading it is safe from any thread until `free`.
+
+    Args:
+        path: the GGUF file.
+        params: a `llama_model_params`.
+        progress: called with the loaded share (0 to 1); returning False gives up the load.
+
+    Raises:
+        OSError: llama.cpp could not load it; the reason is in its log.
+    """
+
+    def __init__(self, path: Path, params: Any, progress: Callable[[float], bool]) -> None:
+        import llama_cpp
+
+        self._lock = threading.RLock()
+        self._pieces: dict[int, bytes] = {}
+        callback = llama_cpp.llama_progress_callback(lambda share, _: progress(share))
+        params.progress_callback = callback
+        handle = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+        if not handle:
+            raise OSError(f"llama.cpp could not load {path}")
+        self.handle: Any = handle
+        self.vocab: Any = llama_cpp.llama_model_get_vocab(handle)
+        self.vocab_size: int = llama_cpp.llama_vocab_n_tokens(self.vocab)
+        # Recurrent state can't be cut back to an earlier token, as a KV cache can.
+        self.recurrent: bool = llama_cpp.llama_model_is_recurrent(handle) or llama_cpp.llama_model_is_hybrid(handle)
+        self.size: int = llama_cpp.llama_model_size(handle)
+        self.parameters: int = llama_cpp.llama_model_n_params(handle)
+        self.trained_context: int = llama_cpp.llama_model_n_ctx_train(handle)
+
+    def meta(self, key: str) -> str | None:
+        """A metadata value of the file as text; None when the key isn't there."""
+        import llama_cpp
+
+        size = 1024
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            length = llama_cpp.llama_model_meta_val_str(self.handle, key.encode(), buffer, size)
+            if length < 0:
+                return None
+            if length < size:
+                return buffer.value.decode("utf-8", "replace")
+            size = length + 1
+
+    def token_text(self, token: int) -> str:
+        """A token as the vocabulary spells it ("<|end|>"); "" when there is no such token."""
+        import llama_cpp
+
+        if not 0 <= token < self.vocab_size:
+            return ""
+        text = llama_cpp.llama_vocab_get_text(self.vocab, token)
+        return text.decode("utf-8", "replace") if text else ""
+
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        """A token's bytes in a text; none for a special token unless `special`."""
+        import llama_cpp
+
+        known = self._pieces.get(token) if not special else None
+        if known is not None:
+            return known
+        size = 64
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            length = llama_cpp.llama_token_to_piece(self.vocab, token, buffer, size, 0, special)
+            if length >= 0:
+                break
+            size = -length
+        if not special:
+            self._pieces[token] = buffer.raw[:length]
+        return buffer.raw[:length]
+
+    def tokenize(self, text: str, *, special: bool) -> list[int]:
+        """Token ids of a text, nothing added."""
+        import llama_cpp
+
+        data = text.encode("utf-8", "replace")
+        with self._lock:
+            self._check()
+            size = len(data) + 8
+            while True:
+                ids = (llama_cpp.llama_token * size)()
+                count = llama_cpp.llama_tokenize(self.vocab, data, len(data), ids, size, False, special)  # noqa: FBT003
+                if count >= 0:
+                    return ids[:count]
+                size = -count
+
+    def detokenize(self, ids: list[int]) -> str:
+        """The text of token ids, special tokens left out."""
+        import llama_cpp
+
+        with self._lock:
+            self._check()
+            tokens = (llama_cpp.llama_token * max(len(ids), 1))(*ids)
+            size = 8 * len(ids) + 64
+            while True:
+                buffer = ctypes.create_string_buffer(size)
+                length = llama_cpp.llama_detokenize(self.vocab, tokens, len(ids), buffer, size, False, False)  # noqa: FBT003
+                if length >= 0:
+                    return buffer.raw[:length].decode("utf-8", "replace")
+                size = -length
+
+    def _check(self) -> None:
+        if self.handle is None:
+            raise UnloadedError("The model was unloaded.", "Load it again with %llm load.")
+
+    def free(self) -> None:
+        """Free the weights; a second call does nothing. Contexts must be gone by then."""
+        import llama_cpp
+
+        with self._lock:
+            handle, self.handle, self.vocab = self.handle, None, None
+            if handle is not None:
+                llama_cpp.llama_model_free(handle)
+
+
+class NativeContext:
+    """A `llama_context` with its KV cache and one reusable batch. For one thread at a time.
+
+    Args:
+        model: the weights.
+        params: a `llama_context_params`; its abort callback is set here.
+
+    Raises:
+        MemoryError: llama.cpp could not make it; the reason is in its log.
+    """
+
+    def __init__(self, model: NativeModel, params: Any) -> None:
+        import llama_cpp
+
+        # The abort callback is asked before each node of the graph. A Python function there would cost a GIL switch a
+        # node, so it is C's `strlen` on a flag of two bytes: 0 goes on, "\x01" gives length 1, which is true.
+        self._flag = (ctypes.c_char * 2)()
+        params.abort_callback = ctypes.cast(_libc().strlen, llama_cpp.ggml_abort_callback)
+        params.abort_callback_data = ctypes.cast(self._flag, ctypes.c_void_p)
+        handle = llama_cpp.llama_init_from_model(model.handle, params)
+        if not handle:
+            raise MemoryError("llama.cpp could not make a context")
+        self.handle: Any = handle
+        self.vocab_size = model.vocab_size
+        self._memory = llama_cpp.llama_get_memory(handle)
+        self.batch_size: int = llama_cpp.llama_n_batch(handle)
+        self._make_batch(self.batch_size)
+        # Bound once: a step looks none of them up.
+        self._decode = llama_cpp.llama_decode
+        self.sample: Callable[[Any, Any, int], int] = llama_cpp.llama_sampler_sample
+
+    def _make_batch(self, size: int) -> None:
+        import llama_cpp
+
+        pointer = ctypes.POINTER(ctypes.c_int32)
+        self.tokens = (ctypes.c_int32 * size)()
+        self.positions = (ctypes.c_int32 * size)()
+        self.sequences = (ctypes.c_int32 * size)()
+        self.outputs = (ctypes.c_int8 * size)()
+        self._counts = (ctypes.c_int32 * size)(*([1] * size))
+        start, step = ctypes.addressof(self.sequences), ctypes.sizeof(ctypes.c_int32)
+        self._lists = (pointer * size)(*[ctypes.cast(start + i * step, pointer) for i in range(size)])
+        self.batch = llama_cpp.llama_batch(
+            0,
+            ctypes.cast(self.tokens, pointer),
+            None,
+            ctypes.cast(self.positions, pointer),
+            ctypes.cast(self._counts, pointer),
+            ctypes.cast(self._lists, ctypes.POINTER(pointer)),
+            ctypes.cast(self.outputs, ctypes.POINTER(ctypes.c_int8)),
+        )
+
+    def decode(self, count: int) -> int:
+        """Compute the first `count` tokens of the batch; returns llama_decode's code (0: done)."""
+        self.batch.n_tokens = count
+        return int(self._decode(self.handle, self.batch))
+
+    def abort(self, *, on: bool) -> None:
+        """Make a running (or the next) decode end at once with ABORTED; thread-safe. CPU only."""
+        self._flag[0] = b"\x01" if on else b"\x00"
+
+    def logits(self, row: int) -> Any:
+        """Raw logits of batch entry `row`, which asked for output: float32 array (vocabulary,), valid until the next decode."""
+        import llama_cpp
+        import numpy as np
+
+        pointer = llama_cpp.llama_get_logits_ith(self.handle, row)
+        return np.ctypeslib.as_array(pointer, shape=(self.vocab_size,))
+
+    def length(self, sequence: int) -> int:
+        """How many tokens of a sequence the KV cache holds."""
+        import llama_cpp
+
+        return int(llama_cpp.llama_memory_seq_pos_max(self._memory, sequence)) + 1
+
+    def cut(self, sequence: int, length: int) -> bool:
+        """Keep the first `length` tokens of a sequence in the KV cache; False when it holds another number then."""
+        import llama_cpp
+
+        done = llama_cpp.llama_memory_seq_rm(self._memory, sequence, length, -1)
+        if length == 0:
+            return True
+        # A sliding-window cache may have forgotten the beginning.
+        return bool(
+            done
+            and self.length(sequence) == length
+            and llama_cpp.llama_memory_seq_pos_min(self._memory, sequence) == 0
+        )
+
+    def copy(self, source: int, target: int) -> None:
+        """Give `target` all that the KV cache holds of `source`."""
+        import llama_cpp
+
+        llama_cpp.llama_memory_seq_rm(self._memory, target, -1, -1)
+        llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+
+    def free(self) -> None:
+        """Free the context; a second call does nothing."""
+        import llama_cpp
+
+        handle, self.handle = self.handle, None
+        if handle is not None:
+            llama_cpp.llama_free(handle)
+
+
+def _libc() -> Any:
+    import sys
+
+    return ctypes.CDLL("msvcrt") if sys.platform == "win32" else ctypes.CDLL(None)
+
+
+def trim_heap() -> None:
+    """Give freed heap pages back to the system (glibc keeps them otherwise); nothing on other systems."""
+    trim = getattr(_libc(), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -1,0 +1,160 @@
+"""The KV cache's sequences as slots: who has which, and what an idle one still holds for reuse."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from llmlab.engines.llamacpp.native import NativeContext
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """One sequence id of the KV cache.
+
+    Attributes:
+        tokens: the tokens whose KV is in the cache, in order, kept while the slot is idle.
+        used: when it was last given up, on the slots' own clock (0: never).
+        key: what the KV depends on besides the tokens (an adapter and its scale); only equal keys share.
+    """
+
+    id: int
+    tokens: list[int] = field(default_factory=list)
+    busy: bool = False
+    used: int = 0
+    key: str = ""
+
+
+class Slots:
+    """Hands out slots; an idle slot's tokens are reused by a request that begins with the same ones.
+
+    Args:
+        context: the KV cache that the slots stand for.
+        count: how many sequences it has.
+        pool: tokens it holds over all sequences.
+        unified: sequences share cells, so a copy costs nothing; else a copy moves a whole stream.
+        reuse: whether idle tokens are kept at all.
+    """
+
+    def __init__(self, context: NativeContext, *, count: int, pool: int, unified: bool, reuse: bool) -> None:
+        self._context = context
+        self._slots = [Slot(i) for i in range(count)]
+        self._pool = pool
+        self._unified = unified
+        self._reuse = reuse
+        self._clock = 0
+        self._reserved = 0
+        # A copy of a whole stream must save more time than it takes: about this many tokens of prompt.
+        self._least_copy = 16 if unified else max(32, pool // count // 32)
+
+    @property
+    def any_free(self) -> bool:
+        """Whether a slot is idle."""
+        return any(not slot.busy for slot in self._slots)
+
+    def has_room(self, tokens: int) -> bool:
+        """Whether a sequence of so many tokens fits beside those that run (idle ones can go)."""
+        return not self._unified or self._reserved + tokens <= self._pool
+
+    def best_prefix(self, prompt: list[int], key: str) -> int:
+        """How many first tokens of a prompt some slot already holds, an idle or a running one."""
+        return max((common_prefix(slot.tokens, prompt) for slot in self._slots if slot.key == key), default=0)
+
+    def take(self, prompt: list[int], key: str, tokens: int) -> tuple[Slot, int]:
+        """Give out an idle slot (there is one, and room).
+
+        Args:
+            prompt: the prompt's tokens; at least its last one is always computed anew, for its logits.
+            key: only KV made under the same key is reused.
+            tokens: tokens the sequence may come to, prompt and answer.
+
+        Returns:
+            The slot and how many first tokens of the prompt its KV cache holds already.
+        """
+        idle = [slot for slot in self._slots if not slot.busy]
+        shared = {slot.id: common_prefix(slot.tokens, prompt) if slot.key == key else 0 for slot in self._slots}
+        limit = len(prompt) - 1
+        best = max(idle, key=lambda slot: (shared[slot.id], slot.used))
+        if self._reuse and shared[best.id] and (
+            2 * shared[best.id] >= len(best.tokens) or not any(not slot.tokens for slot in idle)
+        ):
+            chosen = best
+        else:
+            # Neighbours first, since llama.cpp computes neighbouring sequences in one piece and others one by one;
+            # then the oldest, so that another conversation's tokens stay while they can.
+            chosen = min(idle, key=lambda slot: (self._apart(slot), slot.used if slot.tokens else 0, slot.id))
+        chosen.busy = True
+        source = max(self._slots, key=lambda slot: shared[slot.id])
+        if self._reuse and shared[source.id] >= shared[chosen.id] + self._least_copy:
+            self._context.copy(source.id, chosen.id)
+            chosen.tokens = list(source.tokens)
+            keep = shared[source.id]
+        else:
+            keep = shared[chosen.id] if self._reuse else 0
+        keep = min(keep, limit)
+        if len(chosen.tokens) != keep:
+            self._cut(chosen, keep)
+        chosen.key = key
+        self._reserved += tokens
+        self._evict()
+        return chosen, len(chosen.tokens)
+
+    def give_back(self, slot: Slot, *, tokens: int, good: bool = True) -> None:
+        """Take a slot back; its tokens stay for reuse when they are `good`.
+
+        Args:
+            tokens: what was reserved for it.
+            good: the KV cache holds just `slot.tokens`.
+        """
+        self._clock += 1
+        slot.used = self._clock
+        slot.busy = False
+        self._reserved -= tokens
+        if not good or not self._reuse:
+            self._cut(slot, 0)
+
+    def clear_idle(self) -> bool:
+        """Drop what idle slots hold; whether there was anything."""
+        idle = [slot for slot in self._slots if not slot.busy and slot.tokens]
+        for slot in idle:
+            self._cut(slot, 0)
+        return bool(idle)
+
+    def _apart(self, slot: Slot) -> bool:
+        """Whether other sequences run and none of them is next to this slot."""
+        if self._unified:
+            return False
+        busy = {other.id for other in self._slots if other.busy}
+        return bool(busy) and not busy & {slot.id - 1, slot.id + 1}
+
+    def _cut(self, slot: Slot, length: int) -> None:
+        if not self._context.cut(slot.id, length):
+            self._context.cut(slot.id, 0)
+            length = 0
+        del slot.tokens[length:]
+
+    def _evict(self) -> None:
+        """In one pool, drop the oldest idle tokens until what runs is sure of its place."""
+        if not self._unified:
+            return
+        idle = sorted((slot for slot in self._slots if not slot.busy and slot.tokens), key=lambda slot: slot.used)
+        held = sum(len(slot.tokens) for slot in idle)
+        for slot in idle:
+            if self._reserved + held <= self._pool:
+                return
+            held -= len(slot.tokens)
+            self._cut(slot, 0)
+
+
+def common_prefix(a: list[int], b: list[int]) -> int:
+    """How many first items two lists share; compares slices, which is quick, and halves the step where they differ."""
+    limit = min(len(a), len(b))
+    if a[:limit] == b[:limit]:
+        return limit
+    low, high = 0, limit
+    while high - low > 1:
+        middle = (low + high) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low

@@ -1,0 +1,67 @@
+"""From tokens to text, step by step: whole characters only, and nothing of a stop string."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Sequence
+
+
+class TextStream:
+    """Turns the bytes of tokens into text that may be shown.
+
+    Bytes of a character that isn't whole yet are held back, and so is text that may be the start of a
+    stop string. What was given out is never taken back.
+
+    Args:
+        stop: strings that end the text; none of them ever appears in it.
+    """
+
+    __slots__ = ("_decoder", "_held", "_stop", "stopped")
+
+    def __init__(self, stop: Sequence[str] = ()) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._stop = tuple(stop)
+        self._held = ""
+        self.stopped = False
+
+    def feed(self, piece: bytes) -> str:
+        """Add a token's bytes.
+
+        Returns:
+            The text that can be shown now. After a stop string `stopped` is True and the text ended before it.
+        """
+        text = self._decoder.decode(piece)
+        return self._match(text) if self._stop else text
+
+    def flush(self) -> str:
+        """End the text: what was held back, an incomplete character as U+FFFD."""
+        text = self._decoder.decode(b"", final=True)
+        if not self._stop or self.stopped:
+            return "" if self.stopped else text
+        text = self._match(text)
+        if self.stopped:
+            return text
+        text, self._held = text + self._held, ""
+        return text
+
+    def _match(self, new: str) -> str:
+        if self.stopped:
+            return ""
+        text = self._held + new
+        found = [at for at in (text.find(stop) for stop in self._stop) if at >= 0]
+        if found:
+            self.stopped = True
+            self._held = ""
+            return text[: min(found)]
+        keep = max(_overlap(text, stop) for stop in self._stop)
+        split = len(text) - keep
+        self._held = text[split:]
+        return text[:split]
+
+
+def _overlap(text: str, stop: str) -> int:
+    """How many of the last characters of `text` are the beginning of `stop` (all of it excluded)."""
+    for size in range(min(len(text), len(stop) - 1), 0, -1):
+        if text.endswith(stop[:size]):
+            return size
+    return 0

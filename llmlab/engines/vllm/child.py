@@ -1,0 +1,57 @@
+"""An engine core in a child process, in a session of its own.
+
+An interrupt of a notebook's kernel sends SIGINT to the kernel's whole process group. vLLM starts its core with
+multiprocessing's spawn, which offers no way to leave the group, but lets one say which executable to start: a
+two-line script that starts Python through `setsid`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing.spawn
+import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def own_session() -> Iterator[None]:
+    """Let processes that multiprocessing spawns meanwhile lead sessions of their own (where `setsid` is installed)."""
+    setsid = shutil.which("setsid")
+    if setsid is None:
+        yield
+        return
+    before = multiprocessing.spawn.get_executable()
+    with tempfile.TemporaryDirectory(prefix="llmlab-") as folder:
+        script = Path(folder) / "python"
+        script.write_text(f'#!/bin/sh\nexec {shlex.quote(setsid)} {shlex.quote(sys.executable)} "$@"\n')
+        script.chmod(0o700)
+        multiprocessing.spawn.set_executable(str(script))
+        try:
+            yield
+        finally:
+            multiprocessing.spawn.set_executable(before)
+
+
+def log_config(path: Path, folder: Path) -> Path:
+    """Write a `logging` configuration that sends a child's vLLM records to the engine's log file.
+
+    Args:
+        path: the log file.
+        folder: where to write the JSON file.
+    """
+    import json
+
+    config = {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"plain": {"format": "%(levelname)s [%(name)s] %(message)s"}},
+        "handlers": {"file": {"class": "logging.FileHandler", "filename": str(path), "formatter": "plain"}},
+        "loggers": {"vllm": {"handlers": ["file"], "level": "INFO", "propagate": False}},
+    }
+    file = folder / "logging.json"
+    file.write_text(json.dumps(config))
+    return file

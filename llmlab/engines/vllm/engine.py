@@ -1,0 +1,182 @@
+"""vLLM as an engine: what it can do, how it's opened, asked and closed."""
+
+from __future__ import annotations
+
+import atexit
+import importlib.metadata
+import platform
+import sys
+import threading
+import weakref
+from typing import Any, ClassVar
+
+from llmlab.engines.base import Capabilities, Engine, EngineLog, LoadPlan, Memory, Progress, Request
+from llmlab.engines.vllm import settings
+from llmlab.engines.vllm.facts import Codec, read_facts
+from llmlab.engines.vllm.load import is_cpu_build
+from llmlab.engines.vllm.loop import Loop
+from llmlab.errors import Interrupted, UnloadedError
+from llmlab.hub.headers import read_header
+from llmlab.types import EngineName
+
+# Modules that `import vllm` and what a load needs bring in (vllm 0.32 on the CPU), to tell how far it has come.
+IMPORTED_MODULES = 6000
+
+
+class VllmEngine(Engine):
+    """A model in vLLM. In process on the CPU; with its core in a child process where there is a GPU."""
+
+    name: ClassVar[EngineName] = "vllm"
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        formats=frozenset({"safetensors"}),
+        quants=("fp32", "fp16", "bf16", "fp8", "int8", "awq", "gptq", "mxfp4"),
+        features=frozenset({"stream", "cancel", "batch", "seed", "logprobs", "top_k", "top_p", "min_p", "stop", "n"}),
+        extra=settings.EXTRA,
+    )
+
+    def __init__(self, plan: LoadPlan, loop: Loop, codec: Codec, facts: Any) -> None:
+        self.facts = facts
+        self._plan = plan
+        self._loop = loop
+        self._codec = codec
+        self._closing = threading.Lock()
+        # Interpreter exit kills daemon threads in the middle of C++ code; this ends ours first.
+        self._at_exit = weakref.ref(self)
+        atexit.register(_close, self._at_exit)
+
+    @classmethod
+    def open(cls, plan: LoadPlan, *, log: EngineLog, progress: Progress, cancelled: threading.Event) -> VllmEngine:
+        """Load a Hugging Face folder.
+
+        A load that is cancelled while vLLM is being imported returns at once; the import ends by itself in the
+        background (a half-made import would spoil every later load) and leaves no model behind.
+
+        Raises:
+            LoadError, UnsupportedError, BadInputError: it can't be loaded; nothing is left behind.
+            Interrupted: `cancelled` was set meanwhile; nothing is left behind.
+        """
+        settings.check(plan, cpu=is_cpu_build())
+        header = read_header(plan.source.path)
+        loop = Loop(plan, header, log)
+        modules = len(sys.modules)
+        started_warm = "vllm.v1.engine.llm_engine" in sys.modules
+        loop.start()
+        shown: tuple[str, float | None] | None = None
+        while not loop.loading_done.wait(0.05):
+            if cancelled.is_set():
+                while not loop.interrupt_load():
+                    pass
+                break
+            phase, fraction = loop.phase, None
+            if phase == "import" and not started_warm:
+                fraction = min((len(sys.modules) - modules) / IMPORTED_MODULES, 0.99)
+            if (phase, fraction) != shown:
+                shown = (phase, fraction)
+                progress(phase, fraction)
+        if cancelled.is_set():
+            if loop.loading_done.is_set():
+                loop.close()
+            raise Interrupted
+        if loop.error is not None:
+            loop.close()
+            raise loop.error
+        loaded = loop.loaded
+        assert loaded is not None
+        _restore_threads(loaded.threads_before, loaded.settings.threads)
+        tokenizer = loaded.llm.get_tokenizer()
+        facts = read_facts(header, tokenizer, loaded.llm.vllm_config.model_config.max_model_len)
+        loop.end_ids = facts.end_ids
+        return cls(plan, loop, Codec(tokenizer), facts)
+
+    def tokenize(self, text: str, *, special: bool = True) -> list[int]:
+        """Token ids of a text, nothing added. With `special`, text like `<|end|>` becomes the special token."""
+        return self._codec.encode(text, special=special)
+
+    def detokenize(self, ids: list[int]) -> str:
+        """The text of token ids, special tokens left out."""
+        return self._codec.decode(ids)
+
+    def submit(self, request: Request) -> None:
+        """Queue a request; thread-safe, returns at once. More than `max_concurrency` wait their turn in vLLM."""
+        self._loop.submit(request)
+
+    def cancel(self, request: Request) -> None:
+        """End a request as "interrupted"; thread-safe, and harmless when it's done."""
+        self._loop.cancel(request)
+
+    def memory(self) -> Memory:
+        """What the model holds. In process: counted tensors; on a GPU: the files' bytes and vLLM's KV budget.
+
+        Raises:
+            UnloadedError: the engine is closed.
+        """
+        loaded = self._live()
+        if not loaded.in_process:
+            weights = read_header(self._plan.source.path).weight_bytes
+            cache = loaded.llm.vllm_config.cache_config
+            return Memory(weights, int(cache.kv_cache_memory_bytes or 0), loaded.resident, "GPU")
+        runner = loaded.llm.model_executor.driver_worker.worker.model_runner
+        tensors = [*runner.get_model().parameters(), *runner.get_model().buffers()]
+        return Memory(_bytes(tensors), _bytes(runner.kv_caches), loaded.resident)
+
+    def describe(self) -> dict[str, str]:
+        """Build, device, threads, KV cache and the like: name -> value with its unit.
+
+        Raises:
+            UnloadedError: the engine is closed.
+        """
+        import torch
+        import vllm
+
+        loaded = self._live()
+        config = loaded.llm.vllm_config
+        held = self.memory()
+        kv = f"{config.cache_config.kv_cache_size_tokens or 0:,} tokens"
+        where = platform.machine() if loaded.in_process else torch.cuda.get_device_name(0)
+        return {
+            "vllm": vllm.__version__,
+            "build": "CPU" if loaded.in_process else "CUDA",
+            "torch": importlib.metadata.version("torch"),
+            "device": f"{held.device} ({where})",
+            "runs": "in this process" if loaded.in_process else "in a child process",
+            "threads": f"{loaded.settings.threads} of {settings.cores()}, not bound" if loaded.in_process else "GPU",
+            "dtype": str(config.model_config.dtype).removeprefix("torch."),
+            "mode": "eager" if config.model_config.enforce_eager else "compiled",
+            "weights": f"{held.weights / 2**20:.1f} MiB",
+            "KV cache": f"{kv}, {held.kv_cache / 2**30:.2f} GiB" if held.kv_cache else kv,
+            "prefix caching": "on" if config.cache_config.enable_prefix_caching else "off",
+            "max concurrency": str(config.scheduler_config.max_num_seqs),
+            "tokens a step": str(config.scheduler_config.max_num_batched_tokens),
+        }
+
+    def close(self) -> None:
+        """End running requests as interrupted, stop the thread, free memory and processes. Safe to call twice."""
+        with self._closing:
+            self._loop.close()
+            atexit.unregister(self._at_exit)
+
+    def _live(self) -> Any:
+        loaded = self._loop.loaded
+        if loaded is None:
+            raise UnloadedError("The model was unloaded.", "Load it again with %llm load.")
+        return loaded
+
+
+def _close(reference: weakref.ref[VllmEngine]) -> None:
+    engine = reference()
+    if engine is not None:
+        engine.close()
+
+
+def _restore_threads(before: int, now: int) -> None:
+    """Let threads started from now on use as many torch threads as before; the decoding thread keeps its own count."""
+    if before != now:
+        import torch
+
+        torch.set_num_threads(before)
+
+
+def _bytes(tensors: list[Any]) -> int:
+    """Bytes of tensors, shared storages counted once."""
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+    return sum(storages.values())

@@ -1,0 +1,124 @@
+"""What a Hugging Face folder says of its model, and its tokenizer in a form that threads can share."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llmlab.engines.base import ModelFacts
+from llmlab.errors import BadInputError
+from llmlab.hub.headers import Header
+from llmlab.types import SamplingParams
+
+SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+def read_facts(header: Header, tokenizer: Any, context_length: int) -> ModelFacts:
+    """Gather the facts.
+
+    Args:
+        header: the folder's headers.
+        tokenizer: the engine's tokenizer (a transformers one, or vLLM's own for Mistral's format).
+        context_length: tokens a sequence may have as loaded.
+    """
+    generation = _json(header.path / "generation_config.json")
+    special = {name: getattr(tokenizer, name, None) for name in SPECIAL_NAMES}
+    template = getattr(tokenizer, "chat_template", None)
+    if isinstance(template, Mapping):
+        template = template.get("default")
+    return ModelFacts(
+        architecture=header.architecture,
+        parameters=header.parameters,
+        context_length=context_length,
+        trained_context=header.context_length,
+        vocab_size=header.vocab_size,
+        chat_template=template or header.chat_template,
+        special_tokens={name: str(text) if text is not None else "" for name, text in special.items()},
+        end_ids=_end_ids(generation, header.metadata, tokenizer),
+        add_bos=_adds_bos(tokenizer),
+        defaults=_defaults(generation),
+    )
+
+
+def _json(file: Path) -> dict[str, Any]:
+    """A JSON object of the folder; {} where the file isn't there or isn't one (such files are optional)."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _end_ids(generation: Mapping[str, Any], config: Mapping[str, Any], tokenizer: Any) -> tuple[int, ...]:
+    """The ids that end a turn: generation_config.json's, else config.json's, and the tokenizer's own."""
+    text_config = config.get("text_config")
+    nested = text_config.get("eos_token_id") if isinstance(text_config, Mapping) else None
+    declared = generation.get("eos_token_id", config.get("eos_token_id", nested))
+    ids = declared if isinstance(declared, list) else [declared]
+    return tuple(dict.fromkeys(i for i in (*ids, getattr(tokenizer, "eos_token_id", None)) if isinstance(i, int)))
+
+
+def _adds_bos(tokenizer: Any) -> bool:
+    """Whether the tokenizer puts BOS in front of a text; asked of it, since the flags in its files don't always say."""
+    bos = getattr(tokenizer, "bos_token_id", None)
+    if bos is None:
+        return False
+    ids = list(tokenizer.encode("a"))
+    return bool(ids) and ids[0] == bos
+
+
+def _defaults(generation: Mapping[str, Any]) -> SamplingParams:
+    """The model's sampling defaults; a value that no request could have is left out."""
+    if generation.get("do_sample") is False:
+        return SamplingParams(temperature=0.0)
+    found: dict[str, Any] = {}
+    for name in ("temperature", "top_p", "top_k", "min_p"):
+        option: dict[str, Any] = {name: generation.get(name)}
+        try:
+            SamplingParams(**option)
+        except BadInputError:
+            continue
+        found |= option
+    return SamplingParams(**found)
+
+
+class Codec:
+    """Text to token ids and back, with nothing added; safe from any thread.
+
+    Args:
+        tokenizer: the engine's tokenizer. A fast one lends its Rust core, which is shared without a lock.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._core: Any = getattr(tokenizer, "backend_tokenizer", None)
+        self._plain: Any = None
+        self._lock = threading.Lock()
+
+    def encode(self, text: str, *, special: bool) -> list[int]:
+        """Token ids; with `special`, the text of a special token becomes that token."""
+        if self._core is None:
+            with self._lock:
+                extra = {} if special else {"split_special_tokens": True}
+                return list(self._tokenizer.encode(text, add_special_tokens=False, **extra))
+        core = self._core if special else self._plain_core()
+        return list(core.encode(text, add_special_tokens=False).ids)
+
+    def _plain_core(self) -> Any:
+        with self._lock:
+            if self._plain is None:
+                from tokenizers import Tokenizer
+
+                self._plain = Tokenizer.from_str(self._core.to_str())
+                self._plain.encode_special_tokens = True
+            return self._plain
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of token ids, special tokens left out."""
+        if self._core is None:
+            with self._lock:
+                return str(self._tokenizer.decode(ids, skip_special_tokens=True))
+        return str(self._core.decode(ids, skip_special_tokens=True))

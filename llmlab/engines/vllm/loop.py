@@ -1,0 +1,305 @@
+"""The one thread that builds, steps and shuts down a vLLM engine.
+
+The OpenMP pool and its thread count belong to the thread that uses them, so all three happen on the same one.
+Other threads only put commands into its queue.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import queue
+import threading
+import traceback
+from collections.abc import Iterable
+from itertools import count
+from typing import Any
+
+from llmlab.engines.base import EngineLog, LoadPlan, Request
+from llmlab.engines.vllm import load, quiet
+from llmlab.engines.vllm.outputs import held_text, is_dead, reason_of, token_logprobs, vllm_params
+from llmlab.engines.vllm.process import SHARED, give_back_memory
+from llmlab.errors import GenerationError, Interrupted, LlmLabError, LoadError, UnloadedError
+from llmlab.hub.headers import Header
+
+_KEYS = count(1)
+
+
+class _Cancelled(BaseException):
+    """Thrown into the loading thread. Not an Exception, so that no `except Exception` of vLLM's keeps it."""
+
+
+class Loop:
+    """Loads a model on its own thread, then decodes for whoever submits.
+
+    Args:
+        plan: what to load.
+        header: the folder's headers.
+        log: where vLLM's output goes.
+    """
+
+    def __init__(self, plan: LoadPlan, header: Header, log: EngineLog) -> None:
+        self.loaded: load.Loaded | None = None
+        self.error: BaseException | None = None
+        self.dead = False
+        self.phase = "import"
+        self.end_ids: tuple[int, ...] = ()
+        self.loading_done = threading.Event()
+        self._plan, self._header, self._log = plan, header, log
+        self._key = next(_KEYS)
+        self._commands: queue.SimpleQueue[tuple[str, Request | None]] = queue.SimpleQueue()
+        self._open: dict[int, Request] = {}  # submitted and unfinished, by id(request)
+        self._active: dict[str, Request] = {}  # handed to vLLM, by its request id; the thread's own
+        self._first: set[str] = set()  # of these, the ones whose first token is still to come
+        self._ids: dict[int, str] = {}
+        self._lock = threading.Lock()
+        self._guard = threading.Lock()  # held by whoever throws _Cancelled, and to end the time in which one may
+        self._interruptible = False
+        self._cancelled = False
+        self._closed = False
+        self._number = count(1)
+        self._thread = threading.Thread(target=self._run, name=f"{quiet.THREAD_NAME}-{self._key}", daemon=True)
+        self._tap = quiet.LogTap(log, self._thread, self._note_phase)
+
+    # -- any thread --------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to load; `loading_done` is set when it has succeeded or failed."""
+        self._thread.start()
+
+    def interrupt_load(self) -> bool:
+        """Try to end the load now; call it again until True. An import under way can't be ended and isn't waited for.
+
+        Returns:
+            True when nothing more can be waited for: the load has ended, or only an import goes on, which leaves no
+            model behind and ends by itself.
+        """
+        self._cancelled = True
+        if self.loading_done.is_set() or self.phase == "import":
+            return True
+        with self._guard:
+            if self._interruptible and self._thread.ident is not None and not load.in_import(self._thread):
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                    ctypes.c_ulong(self._thread.ident), ctypes.py_object(_Cancelled)
+                )
+        return self.loading_done.wait(0.1)
+
+    def submit(self, request: Request) -> None:
+        """Queue a request; fails its buffer at once when the engine is closed or dead."""
+        with self._lock:
+            if self._closed:
+                error: Exception = UnloadedError("The model was unloaded.", "Load it again with %llm load.")
+            elif self.dead:
+                error = self._dead_error()
+            else:
+                self._open[id(request)] = request
+                self._commands.put(("add", request))
+                return
+        request.buffer.fail(error)
+
+    def cancel(self, request: Request) -> None:
+        """End a request as interrupted, at once; vLLM drops it before its next step."""
+        if not request.params.stop:  # with stop strings the thread still has text that was held back
+            request.buffer.finish("interrupted", index=request.index)
+        with self._lock:
+            if id(request) in self._open and not self._closed:
+                self._commands.put(("abort", request))
+
+    def running(self) -> int:
+        """Requests that were submitted and haven't ended."""
+        with self._lock:
+            return len(self._open)
+
+    def close(self) -> None:
+        """End all requests as interrupted, shut vLLM down and join the thread. Safe to call twice, from any thread."""
+        with self._lock:
+            first, self._closed = not self._closed, True
+            requests = list(self._open.values())
+        for request in requests:
+            request.buffer.finish("interrupted", index=request.index)
+        if first:
+            self._commands.put(("close", None))
+        if threading.current_thread() is not self._thread and self._thread.is_alive():
+            self._thread.join()
+
+    # -- the thread: load --------------------------------------------------------------------
+
+    def _run(self) -> None:
+        SHARED.taps.add(self._tap)
+        try:
+            self._load()
+            if self.error is None and not self._cancelled:
+                self.loading_done.set()
+                self._serve()
+        finally:
+            self._shut_down()
+            SHARED.taps.remove(self._tap)
+            self.loading_done.set()
+
+    def _load(self) -> None:
+        failure: BaseException | None = None
+        with SHARED.turns, quiet.environment(load.environment(cpu_build=load.is_cpu_build())), quiet.no_tqdm_monitor():
+            try:
+                with quiet.python_noise(self._log):
+                    load.import_vllm()
+                # Again: the import has made handlers of its own.
+                with quiet.python_noise(self._log):
+                    self.loaded = self._build()
+            except BaseException as error:  # noqa: BLE001 - whatever it is, the opener gets it
+                failure = error
+            if failure is not None:
+                self._log.write("".join(traceback.format_exception(failure)))
+                self.error = self._explain(failure)
+                load.clear_away(self._key, failure)
+            failure = None
+
+    def _build(self) -> load.Loaded | None:
+        if self._cancelled:
+            raise _Cancelled
+        self._interruptible = True
+        try:
+            return load.build(self._plan, self._header, self._log, self._key, self._announce)
+        finally:
+            with self._guard:
+                self._interruptible = False
+            for _ in range(8):  # an exception thrown just before is delivered here, at a backward jump
+                pass
+
+    def _announce(self, phase: str) -> None:
+        self.phase = phase
+
+    def _note_phase(self, logger: str) -> None:
+        """The weights have been read when their loader says how long it took: what follows warms up or compiles."""
+        if self.phase == "weights" and logger.endswith(".default_loader"):
+            self.phase = "warm-up" if self._plan.extra.get("enforce_eager", load.is_cpu_build()) else "compile"
+
+    def _explain(self, error: BaseException) -> BaseException:
+        if isinstance(error, _Cancelled) or self._cancelled:
+            return Interrupted()
+        if isinstance(error, LlmLabError):
+            return error.with_traceback(None)
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        text = f"{type(error).__name__}: {lines[0] if lines else ''}".removesuffix(": ")
+        return LoadError(
+            f"vLLM could not load {self._plan.source.path}: {text}",
+            "The log has the whole story: %llm logs.",
+            log_tail=self._log.tail(),
+        )
+
+    # -- the thread: decode ------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        assert self.loaded is not None
+        llm = self.loaded.llm
+        while True:
+            try:
+                # Wait only when there is nothing to decode.
+                while not self._active or not self._commands.empty():
+                    verb, request = self._commands.get()
+                    if request is None:
+                        return
+                    with SHARED.turns:
+                        self._add(llm, request) if verb == "add" else self._abort(llm, request)
+                with SHARED.turns:
+                    outputs = llm.step()
+                self._deliver(outputs)
+            except Exception as error:  # noqa: BLE001 - any failure of a step ends its requests, not the thread
+                self._step_failed(llm, error)
+
+    def _add(self, llm: Any, request: Request) -> None:
+        if request.buffer.done:
+            self._forget(request)
+            return
+        key = str(next(self._number))
+        try:
+            prompt = {"type": "token", "prompt_token_ids": list(request.prompt_ids)}
+            llm.add_request(key, prompt, vllm_params(request.params, self.end_ids))
+        except Exception as error:  # noqa: BLE001 - what vLLM refuses is this request's failure alone
+            self._forget(request)
+            request.buffer.fail(GenerationError(f"vLLM refused the request: {error}".splitlines()[0]))
+            return
+        self._active[key] = request
+        self._first.add(key)
+        self._ids[id(request)] = key
+
+    def _abort(self, llm: Any, request: Request) -> None:
+        key = self._ids.get(id(request))
+        if key is None:
+            return
+        text = held_text(llm, key) if request.params.stop else ""
+        request.buffer.finish("interrupted", index=request.index, text=text)
+        self._end(key)
+        llm.abort_request([key])
+
+    def _deliver(self, outputs: Iterable[Any]) -> None:
+        for output in outputs:
+            request = self._active.get(output.request_id)
+            if request is None:
+                continue
+            part = output.outputs[0]
+            cached = None
+            if output.request_id in self._first:
+                self._first.discard(output.request_id)
+                cached = max(output.num_cached_tokens or 0, 0)
+            logprobs = token_logprobs(part, request.params.logprobs)
+            request.buffer.push(part.text, tuple(part.token_ids), logprobs, index=request.index, cached=cached)
+            if output.finished:
+                self._end(output.request_id)
+                reason = reason_of(part.finish_reason)
+                if reason == "error":
+                    request.buffer.fail(GenerationError("vLLM ended the request with an error.", "See %llm logs."))
+                else:
+                    request.buffer.finish(reason, index=request.index)
+
+    def _end(self, key: str) -> None:
+        request = self._active.pop(key)
+        self._first.discard(key)
+        self._forget(request)
+
+    def _forget(self, request: Request) -> None:
+        self._ids.pop(id(request), None)
+        with self._lock:
+            self._open.pop(id(request), None)
+
+    def _step_failed(self, llm: Any, error: Exception) -> None:
+        """Fail what runs. The engine lives on if vLLM can still drop these requests; else it's dead."""
+        self._log.write("".join(traceback.format_exception(error)))
+        dead = is_dead(error)
+        keys = list(self._active)
+        if not dead:
+            try:
+                with SHARED.turns:
+                    llm.abort_request(keys)
+            except Exception as second:  # noqa: BLE001 - recorded; the conclusion is the same for any kind
+                self._log.write("".join(traceback.format_exception(second)))
+                dead = True
+        with self._lock:
+            self.dead = dead
+            failed = list(self._open.values()) if dead else [self._active[key] for key in keys]
+        for key in keys:
+            self._end(key)
+        said = f"{type(error).__name__}: {error}".splitlines()[0]
+        hint = "The engine is dead: load the model again." if dead else "The model is still loaded; see %llm logs."
+        for request in failed:
+            request.buffer.fail(GenerationError(f"vLLM failed while it generated ({said}).", hint))
+
+    def _dead_error(self) -> GenerationError:
+        return GenerationError("This vLLM engine died of an earlier error.", "Load the model again; see %llm logs.")
+
+    # -- the thread: the end -----------------------------------------------------------------
+
+    def _shut_down(self) -> None:
+        with self._lock:
+            self._closed = True
+            rest = list(self._open.values())
+            self._open.clear()
+        for request in rest:
+            request.buffer.finish("interrupted", index=request.index)
+        self._active.clear()
+        loaded, self.loaded = self.loaded, None
+        if loaded is None:
+            return
+        with SHARED.turns, quiet.environment({}), contextlib.suppress(Exception):
+            SHARED.shut_down(self._key, loaded.llm)
+        del loaded
+        give_back_memory()

@@ -1,0 +1,84 @@
+"""Between llmlab's words and vLLM's: sampling params in, finish reasons and log probabilities out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llmlab.types import FinishReason, SamplingParams, TokenLogprob
+
+_REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length", "abort": "interrupted"}
+
+
+def vllm_params(params: SamplingParams, end_ids: tuple[int, ...]) -> Any:
+    """Say a request's params as vLLM does, for one sequence (each of the n is a request of its own).
+
+    Args:
+        params: without gaps.
+        end_ids: token ids that end the text, unless `params.ignore_eos`.
+    """
+    from vllm.sampling_params import RequestOutputKind
+    from vllm.sampling_params import SamplingParams as VllmParams
+
+    return VllmParams(
+        temperature=params.temperature,
+        top_p=params.top_p,
+        top_k=params.top_k,
+        min_p=params.min_p,
+        seed=params.seed,
+        max_tokens=params.max_tokens,
+        stop=list(params.stop),
+        stop_token_ids=[] if params.ignore_eos else list(end_ids),
+        ignore_eos=params.ignore_eos,
+        logprobs=params.logprobs,
+        flat_logprobs=params.logprobs is not None,
+        output_kind=RequestOutputKind.DELTA,
+        skip_special_tokens=True,
+        include_stop_str_in_output=False,
+        skip_clone=True,
+    )
+
+
+def reason_of(finish_reason: str | None) -> FinishReason:
+    """The word for why vLLM ended a request."""
+    return _REASONS.get(finish_reason or "", "error")
+
+
+def token_logprobs(part: Any, wanted: int | None) -> tuple[TokenLogprob, ...]:
+    """The log probabilities of a step's tokens.
+
+    Args:
+        part: vLLM's CompletionOutput with what is new.
+        wanted: how many of the likeliest tokens were asked for; None: no log probabilities.
+
+    Returns:
+        One entry a token: the chosen one, and the `wanted` likeliest (the chosen one too if it's among them).
+    """
+    flat = part.logprobs
+    if wanted is None or flat is None:
+        return ()
+    found = []
+    for start, end in zip(flat.start_indices, flat.end_indices, strict=True):
+        # The chosen token comes first, then the likeliest in falling order.
+        entries = [
+            (flat.token_ids[i], flat.decoded_tokens[i] or "", float(flat.logprobs[i])) for i in range(start, end)
+        ]
+        token_id, text, logprob = entries[0]
+        found.append(TokenLogprob(token_id, text, logprob, tuple(entries[1 : wanted + 1])))
+    return tuple(found)
+
+
+def held_text(llm: Any, key: str) -> str:
+    """Text that vLLM holds back because it may begin a stop string; "" when there is none."""
+    processor = llm.output_processor
+    for internal in processor.external_req_ids.get(key, ()):
+        detokenizer = getattr(processor.request_states.get(internal), "detokenizer", None)
+        text = getattr(detokenizer, "output_text", "")
+        return str(text[getattr(detokenizer, "_last_output_text_offset", len(text)) :])
+    return ""
+
+
+def is_dead(error: BaseException) -> bool:
+    """Whether an error of a step says that the engine is gone."""
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    return isinstance(error, EngineDeadError)

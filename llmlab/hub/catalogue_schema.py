@@ -1,0 +1,74 @@
+"""The form of catalogue.toml and of the user's models.toml, checked by pydantic."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from llmlab.errors import BadInputError
+from llmlab.hub import tags
+from llmlab.types import EngineName
+
+
+class FilesModel(BaseModel):
+    """One [[model.files]] table."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    engine: EngineName
+    repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
+    quants: list[str] = Field(min_length=1)
+    file: str | None = None
+    revision: str | None = None
+    gated: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for quant in self.quants:
+            try:
+                tags.canonical(quant, self.engine)
+            except BadInputError as error:
+                raise ValueError(str(error)) from None
+        if self.engine == "llamacpp" and not (self.file and self.file.endswith(".gguf")):
+            raise ValueError("llamacpp needs 'file', a GGUF file's name with {quant} in it")
+        if self.engine == "llamacpp" and len(self.quants) > 1 and "{quant" not in (self.file or ""):
+            raise ValueError("'file' must have {quant} in it when there are several quants")
+        if self.engine == "vllm" and self.file is not None:
+            raise ValueError("vllm loads the whole folder: leave 'file' out")
+        return self
+
+
+class EntryModel(BaseModel):
+    """One [[model]] table."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(min_length=1, max_length=80)
+    description: str = ""
+    parameters: int | None = Field(default=None, gt=0)
+    context_length: int | None = Field(default=None, gt=0)
+    licence: str | None = None
+    path: str | None = None
+    files: list[FilesModel] = []
+
+    @field_validator("name")
+    @classmethod
+    def _plain(cls, value: str) -> str:
+        if any(not (char.isalnum() or char in "._-") for char in value):
+            raise ValueError("a name has letters, digits, '.', '_' and '-' only")
+        return value
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> Self:
+        if (self.path is None) == (not self.files):
+            raise ValueError("give either 'path' (a local folder or GGUF file) or [[model.files]]")
+        return self
+
+
+class Catalogue(BaseModel):
+    """The whole file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: list[EntryModel] = []

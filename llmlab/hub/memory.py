@@ -1,0 +1,116 @@
+"""How much memory is free: on the GPU through NVML, in RAM through psutil, less where a container sets a limit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Where a model would lie.
+
+    Attributes:
+        name: "CPU", or the GPU's name.
+        free: bytes that can be had now.
+        total: bytes there are.
+        count: devices counted together.
+    """
+
+    name: str
+    free: int
+    total: int
+    count: int = 1
+
+
+def cpu() -> Device:
+    """The RAM that this process can still get: what the system has available, or a container's limit if lower."""
+    import psutil
+
+    system = psutil.virtual_memory()
+    free, total = int(system.available), int(system.total)
+    limit = _cgroup_limit()
+    if limit is not None and limit[1] < total:
+        free, total = min(free, limit[0]), limit[1]
+    return Device("CPU", free, total)
+
+
+def gpus() -> tuple[Device, ...]:
+    """The NVIDIA GPUs that NVML sees; none when it (or a driver) isn't there."""
+    try:
+        import pynvml
+    except ImportError:
+        return ()
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return ()
+    try:
+        out = []
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+            out.append(Device(str(pynvml.nvmlDeviceGetName(handle)), int(memory.free), int(memory.total)))
+        return tuple(out)
+    except pynvml.NVMLError:
+        return ()
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def device(*, gpu: bool | None = None, count: int = 1) -> Device:
+    """Where a model will lie.
+
+    Args:
+        gpu: on the GPU, or not; None takes the GPU when there is one.
+        count: GPUs to take together (tensor parallel).
+    """
+    found = gpus() if gpu is not False else ()
+    if not found:
+        return cpu()
+    taken = found[: max(count, 1)]
+    return Device(taken[0].name, sum(d.free for d in taken), sum(d.total for d in taken), len(taken))
+
+
+def _cgroup_limit(root: Path = _CGROUP, own: Path = Path("/proc/self/cgroup")) -> tuple[int, int] | None:
+    """(free, limit) of the tightest memory limit of this process's cgroups, or None without one.
+
+    Version 2 has memory.max and memory.current in each level; version 1 has a memory hierarchy of its own. Page
+    cache that can be dropped (inactive_file) counts as free, as psutil's "available" does.
+    """
+    try:
+        lines = own.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return None
+    found: list[tuple[int, int]] = []
+    for line in lines:
+        _, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+        if controllers == "":
+            base, names = root, ("memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            base = root / "memory"
+        else:
+            continue
+        folder = base / path.lstrip("/")
+        for level in (folder, *folder.parents):
+            one = _level(level, *names)
+            if one is not None:
+                found.append(one)
+            if level == base:
+                break
+    return min(found) if found else None
+
+
+def _level(folder: Path, limit_name: str, used_name: str, cached_name: str) -> tuple[int, int] | None:
+    try:
+        limit = int((folder / limit_name).read_text())
+        used = int((folder / used_name).read_text())
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):  # no such file, or "max"
+        return None
+    if limit >= 2**60:  # version 1's way to say "none"
+        return None
+    return max(limit - used + int(stat.get(cached_name, 0)), 0), limit

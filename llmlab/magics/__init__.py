@@ -1,0 +1,7 @@
+"""The magics `%llm` and `%%llm`. `register` puts them into a shell, `unregister` takes them out."""
+
+from __future__ import annotations
+
+from llmlab.magics.register import register, unregister
+
+__all__ = ["register", "unregister"]

@@ -1,0 +1,179 @@
+"""`%%llm`: ask a model."""
+
+from __future__ import annotations
+
+import argparse
+import keyword
+from typing import TYPE_CHECKING, ClassVar
+
+from llmlab.display import FORMATS, completion_line
+from llmlab.display.live import UPDATE_EVERY_S, Answer
+from llmlab.errors import BadInputError
+from llmlab.magics.command import Bench, Command
+from llmlab.magics.expand import expand
+from llmlab.magics.parser import Parser, number, whole
+from llmlab.types import Completion, Message, SamplingParams
+
+if TYPE_CHECKING:
+    from llmlab.conversation import Conversation, History
+    from llmlab.model import Model
+    from llmlab.streaming import Stream
+
+# Until the first words are there, look more often: they should not wait for a tick.
+FIRST_LOOK_S = 0.02
+
+_ESCAPES = {r"\n": "\n", r"\t": "\t", r"\r": "\r", r"\\": "\\"}
+
+
+class Cell(Command):
+    """Ask a model: the cell's body is the prompt."""
+
+    name: ClassVar[str] = "cell"
+    summary: ClassVar[str] = "ask the current model: the cell's body is the prompt, the answer streams below"
+    details: ClassVar[str] = r"""
+        {{name}} in the body is replaced with a variable's text ({{person.name}} and {{rows[0]}} too); \{{ stands for
+        the braces themselves. On the first line, $name and {expression} are replaced by IPython. With --raw the body
+        goes to the model exactly as it stands: nothing is replaced, and no chat template is put around it.
+        Each cell starts a conversation of its own; -c goes on with the last one (%llm history shows it).
+        An interrupt stops the answer and keeps what came: the line below says "interrupted".
+        The value is the Completion (in _ and Out[n], or in VAR with -o VAR); it isn't shown a second time.
+        In Python: model.generate("...", temperature=0).
+    """
+    examples: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("%%llm\nWhat is the capital of France?", "ask, and see the answer as it comes"),
+        ("%%llm -t 0 --max-tokens 64 -o answer\nSummarize: {{text}}", "greedy, at most 64 tokens, kept in answer"),
+        ('%%llm -m fast -s "Answer in French." -n 2 --seed 7\nHello!', "another model, a system prompt, two answers"),
+        ("%%llm -c\nAnd of Italy?", "go on with the conversation"),
+        ("%%llm -f json --stop END\nGive the record as JSON: {{sentence}}", "pretty-printed; the text ends before END"),
+    )
+
+    @classmethod
+    def typed(cls) -> str:
+        """What the user types."""
+        return "%%llm"
+
+    @classmethod
+    def arguments(cls, parser: Parser) -> None:
+        """Which model, how to pick tokens, where the answer goes."""
+        parser.add("-m", "--model", metavar="NAME", complete="model", help="a loaded model; default: the current one")
+        parser.add("-s", "--system", metavar="SYSTEM", help="a system prompt")
+        parser.add("-t", "--temperature", type=number, metavar="TEMP", help="0 is greedy; default: the model's own")
+        parser.add("--max-tokens", type=whole, metavar="N", help="most tokens to generate; default: 512, or what fits")
+        parser.add("--top-p", type=number, metavar="P", help="keep the likeliest tokens up to this probability")
+        parser.add("--top-k", type=whole, metavar="K", help="keep the K likeliest tokens; 0 keeps all")
+        parser.add("--min-p", type=number, metavar="P", help="keep tokens at least P times as likely as the likeliest")
+        parser.add("--seed", type=whole, metavar="N", help="the same seed gives the same text")
+        parser.add(
+            "--stop",
+            nargs="+",
+            action="extend",
+            default=[],
+            metavar="S",
+            help=r"end before one of these texts; \n is a newline",
+        )
+        parser.add("-n", dest="n", type=whole, default=1, metavar="N", help="how many answers")
+        parser.add("-o", "--out", metavar="VAR", complete="variable", help="keep the Completion in this variable")
+        parser.add("--logprobs", type=whole, metavar="K", help="log probabilities of each token and of the K likeliest")
+        parser.add("-c", "--continue", dest="go_on", action="store_true", help="go on with the last conversation")
+        parser.add("--new", action="store_true", help="start a new conversation (what a cell without -c does)")
+        parser.add("--raw", action="store_true", help="send the body as it is: no {{name}}, no chat template")
+        parser.add("--no-stream", action="store_true", help="show the answer when it's whole")
+        parser.add("-f", "--format", choices=FORMATS, default="md", help="how to show the answer (default: md)")
+
+    @classmethod
+    def run(cls, args: argparse.Namespace, bench: Bench) -> object:
+        """Ask, show and keep the answer; returns the Completion."""
+        _check(args)
+        params = SamplingParams(
+            temperature=args.temperature,
+            top_p=args.top_p,
+            top_k=args.top_k,
+            min_p=args.min_p,
+            seed=args.seed,
+            max_tokens=args.max_tokens,
+            stop=tuple(_unescape(text) for text in args.stop),
+            n=args.n,
+            logprobs=args.logprobs,
+        )
+        lab = bench.lab
+        model = lab.get(args.model)
+        if args.raw:
+            # IPython ends every body with a newline that nobody typed.
+            completion = _ask(model.stream(args.body.removesuffix("\n"), raw=True, params=params), args, bench)
+        else:
+            user = Message("user", expand(args.body, bench.shell.user_ns).strip("\n").rstrip())
+            conversation = _conversation(lab.history, args)
+            completion = _ask(_stream(model, conversation, args.system, user, params), args, bench)
+            if conversation is None:
+                conversation = lab.history.start(args.system)
+            conversation.add(user, completion)
+        if args.out:
+            bench.shell.user_ns[args.out] = completion
+        return bench.silence.mark(completion, cls.typed(), completion_line(completion))
+
+
+def _check(args: argparse.Namespace) -> None:
+    """What can be told wrong before anything runs."""
+    if args.out and (not args.out.isidentifier() or keyword.iskeyword(args.out)):
+        raise BadInputError(f"%%llm: -o takes a variable's name, got {args.out!r}.", "For example -o answer")
+    if not args.body.strip():
+        raise BadInputError("%%llm: the cell has no text below its first line.", "Write the prompt there.")
+    if args.go_on and args.new:
+        raise BadInputError("%%llm: -c goes on with a conversation and --new starts one.", "Use one of them.")
+    if args.raw and args.go_on:
+        raise BadInputError("%%llm: --raw sends a text, not a conversation.", "Use -c without --raw.")
+    if args.raw and args.system is not None:
+        raise BadInputError("%%llm: --raw sends the body as it is, so -s has no place in it.", "Leave out one of them.")
+
+
+def _conversation(history: History, args: argparse.Namespace) -> Conversation | None:
+    """The conversation to go on with, or None: a new one is begun when there is an answer to keep."""
+    current = history.current if args.go_on else None
+    if current is None or not current.messages:
+        return None
+    said = next((m.content for m in current.messages if m.role == "system"), None)
+    if args.system is not None and args.system != said:
+        raise BadInputError(
+            "%%llm: the conversation has begun, and -s gives another system prompt.",
+            "Leave out -s; or leave out -c, to start a new one.",
+        )
+    return current
+
+
+def _stream(
+    model: Model, conversation: Conversation | None, system: str | None, user: Message, params: SamplingParams
+) -> Stream:
+    if conversation is None:
+        return model.stream([user], system=system, params=params)
+    return model.stream([*conversation.messages, user], params=params)
+
+
+def _ask(stream: Stream, args: argparse.Namespace, bench: Bench) -> Completion:
+    """Show a stream while it runs; an interrupt ends it and keeps what came."""
+    show = Answer(bench.shell, fmt=args.format, n=args.n, stream=not args.no_stream)
+    texts: list[str] = [""] * args.n
+    try:
+        buffer = stream.start()
+        while not stream.wait(UPDATE_EVERY_S if any(texts) else FIRST_LOOK_S):
+            texts = [buffer.text(index) for index in range(args.n)]
+            show.update(texts)
+        completion = stream.result()
+    except KeyboardInterrupt:
+        stream.cancel()
+        completion = stream.partial()
+    except Exception:
+        if any(texts):
+            show.update([buffer.text(index) for index in range(args.n)])
+        raise
+    show.finish(completion)
+    return completion
+
+
+def _unescape(text: str) -> str:
+    out: list[str] = []
+    position = 0
+    while position < len(text):
+        pair = text[position : position + 2]
+        out.append(_ESCAPES.get(pair, text[position]))
+        position += 2 if pair in _ESCAPES else 1
+    return "".join(out)

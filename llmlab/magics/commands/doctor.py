@@ -1,0 +1,29 @@
+"""`%llm doctor`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import ClassVar
+
+from llmlab.display import DoctorView
+from llmlab.magics.command import Bench, Command
+from llmlab.magics.parser import Parser
+
+
+class Doctor(Command):
+    """Check what is installed."""
+
+    name: ClassVar[str] = "doctor"
+    summary: ClassVar[str] = "check engines, builds, GPU, memory and folders; each problem with what mends it"
+    examples: ClassVar[tuple[tuple[str, str], ...]] = (("%llm doctor", ""),)
+
+    @classmethod
+    def arguments(cls, parser: Parser) -> None:
+        """None."""
+
+    @classmethod
+    def run(cls, args: argparse.Namespace, bench: Bench) -> object:  # noqa: ARG003
+        """The report."""
+        from llmlab.doctor import examine
+
+        return DoctorView(examine(bench.lab))

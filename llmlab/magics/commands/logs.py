@@ -1,0 +1,39 @@
+"""`%llm logs`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import ClassVar
+
+from llmlab.display import LogView
+from llmlab.errors import BadInputError
+from llmlab.magics.command import Bench, Command
+from llmlab.magics.parser import Parser, whole
+
+
+class Logs(Command):
+    """Show an engine's log."""
+
+    name: ClassVar[str] = "logs"
+    summary: ClassVar[str] = "show the last lines of an engine's log"
+    details: ClassVar[str] = """
+        What the engines print while they load and run, their C code too. Without a name: the log that was begun last,
+        a failed load's as well.
+    """
+    examples: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("%llm logs", ""),
+        ("%llm logs nano --lines 200", "more of one model's"),
+    )
+
+    @classmethod
+    def arguments(cls, parser: Parser) -> None:
+        """Whose, and how much."""
+        parser.add("name", nargs="?", metavar="NAME", complete="model", help="a loaded model; default: the newest log")
+        parser.add("--lines", type=whole, default=50, metavar="N", help="how many lines (default: 50)")
+
+    @classmethod
+    def run(cls, args: argparse.Namespace, bench: Bench) -> object:
+        """The log's last lines."""
+        if args.lines < 1:
+            raise BadInputError(f"%llm logs: --lines must be 1 or more, got {args.lines}.")
+        return LogView(bench.lab.logs(args.name, args.lines))

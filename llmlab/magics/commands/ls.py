@@ -1,0 +1,34 @@
+"""`%llm ls`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import ClassVar
+
+from llmlab.display import ModelList
+from llmlab.magics.command import Bench, Command
+from llmlab.magics.parser import Parser
+
+
+class Ls(Command):
+    """List the loaded models."""
+
+    name: ClassVar[str] = "ls"
+    summary: ClassVar[str] = "list the loaded models, with estimated and measured memory"
+    details: ClassVar[str] = """
+        The current model, which %%llm asks, is marked with *. The value is a sequence of the models.
+    """
+    examples: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("%llm ls", ""),
+        ("%llm ls -v", "with what each engine says of itself: build, threads, KV cache"),
+    )
+
+    @classmethod
+    def arguments(cls, parser: Parser) -> None:
+        """How much to say."""
+        parser.add("-v", "--verbose", action="store_true", help="also each engine's build, device, threads, KV cache")
+
+    @classmethod
+    def run(cls, args: argparse.Namespace, bench: Bench) -> object:
+        """The list."""
+        return ModelList(bench.lab.models, bench.lab.current, verbose=args.verbose)

@@ -1,0 +1,29 @@
+"""`%llm use`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import ClassVar
+
+from llmlab.display import Note
+from llmlab.magics.command import Bench, Command
+from llmlab.magics.parser import Parser
+
+
+class Use(Command):
+    """Make a loaded model the current one."""
+
+    name: ClassVar[str] = "use"
+    summary: ClassVar[str] = "make a loaded model the current one"
+    examples: ClassVar[tuple[tuple[str, str], ...]] = (("%llm use nano", "%%llm asks nano from now on"),)
+
+    @classmethod
+    def arguments(cls, parser: Parser) -> None:
+        """Which one."""
+        parser.add("name", metavar="NAME", complete="model", help="a loaded model (%%llm ls)")
+
+    @classmethod
+    def run(cls, args: argparse.Namespace, bench: Bench) -> object:
+        """Switch, and say so."""
+        model = bench.lab.use(args.name)
+        return Note(f"{model.name} ({model.engine}, {model.quant}) is the current model.", model)

@@ -1,0 +1,186 @@
+"""Tab completion on `%llm` and `%%llm` lines and of `{{` in a cell's body."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from llmlab.magics import table
+from llmlab.magics.parser import OptionDoc, Parser
+
+if TYPE_CHECKING:
+    from llmlab.magics.command import Bench
+
+IDENTIFIER = "llmlab"
+_LINE = re.compile(r"^\s*(?:[\w.,\s\[\]'\"]+=\s*)?(%%?llm)(?=\s)")
+_BRACES = re.compile(r"(?<!\\)\{\{\s*([A-Za-z_]\w*)?$")
+
+
+def install(ip: Any, bench: Bench) -> None:
+    """Put the matcher into a shell's completer."""
+    from IPython.core.completer import SimpleCompletion, context_matcher
+
+    @context_matcher(identifier=IDENTIFIER)  # type: ignore[untyped-decorator]
+    def matcher(context: Any) -> dict[str, Any]:
+        try:
+            fragment, found = complete(context.full_text, context.cursor_line, context.cursor_position, bench)
+        except Exception:  # noqa: BLE001 - Tab must never print a traceback into the user's cell
+            fragment, found = "", []
+        if not found:
+            return {"completions": []}
+        return {
+            "completions": [SimpleCompletion(text, type=kind) for text, kind in found],
+            "matched_fragment": fragment,
+            "suppress": True,
+            "ordered": True,
+        }
+
+    remove(ip)
+    ip.Completer.custom_matchers.append(matcher)
+
+
+def remove(ip: Any) -> None:
+    """Take it out again."""
+    matchers = ip.Completer.custom_matchers
+    matchers[:] = [m for m in matchers if getattr(m, "matcher_identifier", None) != IDENTIFIER]
+
+
+def complete(text: str, line_number: int, column: int, bench: Bench) -> tuple[str, list[tuple[str, str]]]:
+    """What Tab offers at a place.
+
+    Args:
+        text: the whole cell.
+        line_number: the cursor's line, from 0.
+        column: the cursor's column, from 0.
+        bench: whose models and variables are offered.
+
+    Returns:
+        The piece of text that a completion replaces, and (completion, kind) pairs.
+    """
+    lines = text.split("\n")
+    line = lines[min(line_number, len(lines) - 1)][:column]
+    first = next((i for i, one in enumerate(lines) if one.strip()), 0)
+    in_cell = lines[first].lstrip().startswith("%%llm")
+    if in_cell and line_number > first:
+        return _in_body(line, bench)
+    found = _LINE.match(line)
+    if found is None or (found.group(1) == "%%llm") != in_cell:
+        return "", []
+    words, fragment = _words(line[found.end() :])
+    if in_cell:
+        offers = _argument(table.cell().parser(), words, fragment, bench)
+    elif not words:
+        offers = [(name, "command") for name in table.COMMANDS]
+    elif words[0] in table.COMMANDS:
+        offers = _argument(table.find(words[0]).parser(), words[1:], fragment, bench)
+    else:
+        offers = []
+    lowered = fragment.lower()
+    return fragment, [(text, kind) for text, kind in offers if text.lower().startswith(lowered)]
+
+
+def _words(rest: str) -> tuple[list[str], str]:
+    """The finished words, and the one the cursor is at the end of."""
+    pieces = rest.split()
+    if not rest or rest[-1].isspace():
+        return pieces, ""
+    return pieces[:-1], pieces[-1]
+
+
+def _argument(parser: Parser, words: list[str], fragment: str, bench: Bench) -> list[tuple[str, str]]:
+    if fragment.startswith("--") and "=" in fragment:
+        name, _, _ = fragment.partition("=")
+        option = parser.action_for(name)
+        return [(f"{name}={text}", kind) for text, kind in _values(option, words, bench)] if option else []
+    before = parser.action_for(words[-1]) if words else None
+    if before is not None and before.value:
+        return _values(before, words, bench)
+    given = set(words)
+    options = [
+        (name, "option")
+        for doc in parser.options()
+        if not doc.positional and (doc.many or not given & set(doc.names))
+        for name in (doc.names if fragment.startswith("-") else doc.names[-1:])
+    ]
+    if fragment.startswith("-"):
+        return options
+    place = _positionals_given(parser, words)
+    positional = [doc for doc in parser.options() if doc.positional]
+    values = _values(positional[place], words, bench) if place < len(positional) else []
+    return values + ([] if fragment else options)
+
+
+def _positionals_given(parser: Parser, words: list[str]) -> int:
+    count, skip = 0, False
+    for word in words:
+        option = parser.action_for(word)
+        if skip:
+            skip = False
+        elif option is not None:
+            skip = bool(option.value)
+        elif not word.startswith("-"):
+            count += 1
+    return count
+
+
+def _values(option: OptionDoc, words: list[str], bench: Bench) -> list[tuple[str, str]]:
+    if option.choices:
+        return [(choice, "value") for choice in option.choices]
+    source = SOURCES.get(option.completes)
+    return [(name, option.completes) for name in source(words, bench)] if source else []
+
+
+def _models(_words: list[str], bench: Bench) -> Iterable[str]:
+    return bench.lab.models
+
+
+def _catalogue(_words: list[str], _bench: Bench) -> Iterable[str]:
+    from llmlab.hub.catalogue import entries
+
+    return [entry.name for entry in entries()]
+
+
+def _quants(words: list[str], _bench: Bench) -> Iterable[str]:
+    from llmlab.hub.tags import names
+
+    engine = words[words.index("--engine") + 1] if "--engine" in words[:-1] else None
+    return names(engine if engine in ("vllm", "llamacpp") else None)  # type: ignore[arg-type]
+
+
+def _extras(words: list[str], _bench: Bench) -> Iterable[str]:
+    from llmlab.engines.registry import ENGINES, engine_class, installed
+
+    engine = words[words.index("--engine") + 1] if "--engine" in words[:-1] else None
+    keys: dict[str, None] = {}
+    for name in ENGINES:
+        if engine in (name, None, "auto") and installed(name):
+            keys.update(dict.fromkeys(f"{key}=" for key in engine_class(name).capabilities.extra))
+    return keys
+
+
+def _variables(_words: list[str], bench: Bench) -> Iterable[str]:
+    shell = bench.shell
+    return [n for n in shell.user_ns if not n.startswith("_") and n not in shell.user_ns_hidden]
+
+
+def _commands(_words: list[str], _bench: Bench) -> Iterable[str]:
+    return [*table.COMMANDS, "cell"]
+
+
+SOURCES: dict[str, Callable[[list[str], Bench], Iterable[str]]] = {
+    "model": _models,
+    "catalogue": _catalogue,
+    "quant": _quants,
+    "extra": _extras,
+    "variable": _variables,
+    "command": _commands,
+}
+
+
+def _in_body(line: str, bench: Bench) -> tuple[str, list[tuple[str, str]]]:
+    found = _BRACES.search(line)
+    if found is None:
+        return "", []
+    fragment = found.group(1) or ""
+    return fragment, [(n, "variable") for n in _variables([], bench) if n.startswith(fragment)]

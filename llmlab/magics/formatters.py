@@ -1,0 +1,81 @@
+"""Rich reprs for the bench's own objects, where the extension is loaded. The objects know nothing of IPython."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llmlab.display.table import View
+
+
+def _model(value: Any) -> View:
+    from llmlab.display import ModelView
+
+    return ModelView(value)
+
+
+def _choice(value: Any) -> View:
+    from llmlab.display import ChoiceView
+
+    return ChoiceView(value)
+
+
+def _history(value: Any) -> View:
+    from llmlab.display import HistoryView
+
+    return HistoryView(value)
+
+
+def _header(value: Any) -> View:
+    from llmlab.display import HeaderView
+
+    return HeaderView(value)
+
+
+def _report(value: Any) -> View:
+    from llmlab.display import DoctorView
+
+    return DoctorView(value)
+
+
+def _lab(value: Any) -> View:
+    from llmlab.display import ModelList
+
+    return ModelList(value.models, value.current)
+
+
+VIEWS: dict[tuple[str, str], Callable[[Any], View]] = {
+    ("llmlab.model", "Model"): _model,
+    ("llmlab.types", "Choice"): _choice,
+    ("llmlab.conversation", "History"): _history,
+    ("llmlab.conversation", "Conversation"): _history,
+    ("llmlab.hub.headers", "Header"): _header,
+    ("llmlab.doctor", "Report"): _report,
+    ("llmlab.session", "Lab"): _lab,
+}
+
+
+def install(ip: Any) -> None:
+    """Register the reprs by the types' names, so that nothing is imported for it."""
+    formats = ip.display_formatter.formatters
+
+    for (module, name), view in VIEWS.items():
+        formats["text/html"].for_type_by_name(module, name, lambda value, view=view: view(value)._repr_html_())
+        formats["text/plain"].for_type_by_name(
+            module, name, lambda value, printer, _cycle, view=view: printer.text(view(value).text())
+        )
+    formats["text/plain"].for_type_by_name("llmlab.types", "Completion", _completion_text)
+
+
+def remove(ip: Any) -> None:
+    """Take them out again."""
+    formats = ip.display_formatter.formatters
+    for module, name in [*VIEWS, ("llmlab.types", "Completion")]:
+        for mime in ("text/html", "text/plain"):
+            formats[mime].pop(f"{module}.{name}", None)
+
+
+def _completion_text(value: Any, printer: Any, _cycle: bool) -> None:
+    from llmlab.display import completion_text
+
+    printer.text(completion_text(value))

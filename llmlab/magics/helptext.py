@@ -1,0 +1,86 @@
+"""Help, made from the parsers: the short list, one command's page, and the docstrings of `%llm?` and `%%llm?`."""
+
+from __future__ import annotations
+
+import textwrap
+
+from llmlab.display.safe import escape
+from llmlab.display.table import MONO, View
+from llmlab.magics import table
+from llmlab.magics.command import Command, CommandDoc
+
+WIDTH = 100
+
+
+class HelpView(View):
+    """A page of help."""
+
+    def __init__(self, page: str) -> None:
+        self.page = page
+
+    def text(self) -> str:
+        """The page."""
+        return self.page
+
+    def html(self) -> str:
+        """The page, monospaced."""
+        style = f"white-space:pre-wrap;margin:0;{MONO};color:inherit;background:none"
+        return f'<pre style="{style}">{escape(self.page)}</pre>'
+
+
+def page_of(command: type[Command]) -> str:
+    """One command's page: usage, what it does, its arguments, examples."""
+    doc = command.doc()
+    parts = [
+        f"{doc.name}: {doc.summary}",
+        "Usage\n" + _usage(doc.usage),
+    ]
+    if doc.details:
+        parts.append("\n".join(textwrap.fill(line, WIDTH) for line in textwrap.dedent(doc.details).strip().split("\n")))
+    if doc.options:
+        parts.append("Arguments\n" + _arguments(doc))
+    if doc.examples:
+        parts.append("Examples\n" + "\n".join(_example(typed, does) for typed, does in doc.examples))
+    return "\n\n".join(parts)
+
+
+def overview(*, long: bool = False) -> str:
+    """All commands, a line each, and how to ask; with `long` every command's usage and the whole page of `%%llm`."""
+    width = max(map(len, table.COMMANDS))
+    commands = [table.find(name) for name in table.COMMANDS]
+    lines = [f"  %llm {command.name:<{width}}  {command.summary}" for command in commands]
+    lines.append(f"  {'%%llm':<{width + 5}}  {table.cell().summary}")
+    parts = ["llmlab: load a model, ask it, measure it.", "\n".join(lines)]
+    if long:
+        parts.append("Usage\n" + "\n".join(_usage(c.parser().usage_line()) for c in commands))
+        parts.append(page_of(table.cell()))
+    parts.append("One command's page: %llm help COMMAND. The page of %%llm: %llm help cell.")
+    return "\n\n".join(parts)
+
+
+def reference() -> list[CommandDoc]:
+    """The documentation of every command, for a reference page to be made from."""
+    return [command.doc() for command in table.everything()]
+
+
+def _usage(line: str) -> str:
+    return textwrap.fill(
+        line, WIDTH, initial_indent="  ", subsequent_indent="      ", break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _arguments(doc: CommandDoc) -> str:
+    lines = []
+    for option in doc.options:
+        value = "|".join(option.choices) or option.value
+        head = option.names[0] if option.positional else " ".join(filter(None, (", ".join(option.names), value)))
+        many = " ..." if option.many and not option.positional else ""
+        body = textwrap.wrap(option.help, WIDTH - 32)
+        lines.append(f"  {head + many:<28}  {body[0] if body and len(head + many) <= 28 else ''}".rstrip())
+        rest = body[1:] if len(head + many) <= 28 else body
+        lines += [" " * 32 + line for line in rest]
+    return "\n".join(lines)
+
+
+def _example(typed: str, does: str) -> str:
+    return textwrap.indent(typed, "  ") + (f"\n      {does}" if does else "")

@@ -1,0 +1,221 @@
+"""Argument parsing for magics: an argparse parser that never exits or prints, and raises llmlab's errors."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from llmlab.errors import BadInputError, UnknownNameError, unknown
+
+
+class HelpAsked(Exception):  # noqa: N818 - not an error
+    """`-h` or `--help` was on the line."""
+
+
+@dataclass(frozen=True)
+class OptionDoc:
+    """One argument as help and the reference show it.
+
+    Attributes:
+        names: `("-t", "--temperature")`, or `("MODEL",)` for a positional one.
+        value: the placeholder of its value, "" for a flag.
+        help: what it does.
+        choices: the values it takes, if there are only some.
+        positional: given by place, not by name.
+        completes: what Tab completes its value with ("catalogue", "model", ...), or "".
+    """
+
+    names: tuple[str, ...]
+    value: str
+    help: str
+    choices: tuple[str, ...] = ()
+    positional: bool = False
+    required: bool = False
+    completes: str = ""
+    many: bool = False
+
+
+@dataclass
+class _Extra:
+    """What argparse has no place for."""
+
+    completes: dict[str, str] = field(default_factory=dict)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser for one magic command.
+
+    Args:
+        name: what is typed, such as "%llm load".
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(prog=name, add_help=False, allow_abbrev=False, exit_on_error=False)
+        self._extra = _Extra()
+
+    def add(self, *names: str, complete: str = "", **options: Any) -> None:
+        """Add an argument as `add_argument` does; `complete` says what Tab offers for its value."""
+        action = self.add_argument(*names, **options)
+        if complete:
+            self._extra.completes[action.dest] = complete
+
+    # -- parsing -------------------------------------------------------------------------------
+
+    def parse_line(self, line: str) -> argparse.Namespace:
+        """Parse what stands after the command.
+
+        Raises:
+            HelpAsked: the line asks for help.
+            BadInputError: the line can't be used; one clear sentence with the way out.
+        """
+        return self.parse_words(split(line))
+
+    def parse_words(self, words: Sequence[str]) -> argparse.Namespace:
+        """Parse words; see `parse_line`."""
+        values_of = {name for action in self._actions if action.nargs != 0 for name in action.option_strings}
+        for place, word in enumerate(words):
+            if word in ("-h", "--help") and (place == 0 or words[place - 1] not in values_of):
+                raise HelpAsked
+        # Unknown options first: argparse would complain of a missing argument that isn't the trouble.
+        self._refuse_unknown(words)
+        try:
+            found, left = self.parse_known_args(list(words))
+        except argparse.ArgumentError as error:
+            self._bad_argument(error)
+        if left:
+            raise BadInputError(f"{self.prog}: unexpected {' '.join(map(repr, left))}.", self._usage_hint())
+        return found
+
+    def _refuse_unknown(self, words: Sequence[str]) -> None:
+        for word in words:
+            if word == "--":
+                return
+            name = word.split("=", 1)[0] if word.startswith("--") else word[:2]
+            if not re.fullmatch(r"--?[A-Za-z][\w-]*", name) or name in self._option_string_actions:
+                continue
+            given = word.split("=", 1)[0]
+            known = [n for action in self._actions for n in action.option_strings]
+            raise prefixed(self.prog, unknown("option", given, known, f"See {self.help_command}."))
+
+    def _bad_argument(self, error: argparse.ArgumentError) -> NoReturn:
+        name = (error.argument_name or "").split("/")[-1]
+        message = error.message.replace("expected", "takes") + ", and got none" * error.message.startswith("expected")
+        doc = self.action_for(name)
+        way_out = f"{', '.join(doc.names)} {doc.value}: {doc.help}." if doc else self._usage_hint()
+        raise BadInputError(f"{self.prog}: {name} {message}.", way_out) from None
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            choices = [str(choice) for choice in action.choices]
+            raise prefixed(self.prog, unknown(_label(action), str(value), choices))
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse complains of."""
+        missing = re.fullmatch(r"the following arguments are required: (.*)", message)
+        said = f"{missing.group(1)} is missing" if missing else message
+        raise BadInputError(f"{self.prog}: {said}.", self._usage_hint())
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """Never leaves the process: an exit would take the kernel along."""
+        raise BadInputError(f"{self.prog}: {message or status}.", self._usage_hint())
+
+    # -- describing ----------------------------------------------------------------------------
+
+    @property
+    def help_command(self) -> str:
+        """What shows the help of this command."""
+        return f"%llm help {self.prog.split()[-1]}" if self.prog.startswith("%llm ") else "%llm help cell"
+
+    def usage_line(self) -> str:
+        """The usage in one line: `%llm load MODEL [--engine auto|vllm|llamacpp] ...`."""
+        parts = [self.prog]
+        for option in self.options():
+            value = "|".join(option.choices) or option.value
+            shown = " ".join(part for part in ((value,) if option.positional else (option.names[0], value)) if part)
+            shown += " ..." if option.many else ""
+            parts.append(shown if option.required else f"[{shown}]")
+        return " ".join(parts)
+
+    def options(self) -> list[OptionDoc]:
+        """All arguments, positional ones first."""
+        docs = [self._doc(action) for action in self._actions]
+        return sorted(docs, key=lambda doc: not doc.positional)
+
+    def action_for(self, name: str) -> OptionDoc | None:
+        """The argument with this option name, or None."""
+        action = self._option_string_actions.get(name)
+        return None if action is None else self._doc(action)
+
+    def _doc(self, action: argparse.Action) -> OptionDoc:
+        positional = not action.option_strings
+        return OptionDoc(
+            names=(_label(action),) if positional else tuple(action.option_strings),
+            value="" if action.nargs == 0 else _label(action),
+            help=(action.help or "").replace("%%", "%"),
+            choices=tuple(str(choice) for choice in action.choices or ()),
+            positional=positional,
+            required=action.required,
+            completes=self._extra.completes.get(action.dest, ""),
+            many=action.nargs in ("+", "*") or type(action).__name__ == "_AppendAction",
+        )
+
+    def _usage_hint(self) -> str:
+        return f"Usage: {self.usage_line()}"
+
+
+def prefixed(typed: str, error: UnknownNameError) -> UnknownNameError:
+    """The same error with what was typed in front: "%llm load: Unknown option ..."."""
+    return UnknownNameError(f"{typed}: {error.message}", error.hint, known=error.known, closest=error.closest)
+
+
+def _label(action: argparse.Action) -> str:
+    if isinstance(action.metavar, str):
+        return action.metavar
+    return action.dest.upper().replace("_", "-") if action.nargs != 0 else action.dest
+
+
+def split(line: str) -> list[str]:
+    """The words of a magic's line; quotes keep a word together, as in a shell.
+
+    A backslash escapes the next sign (on Windows it doesn't: it is part of paths there).
+
+    Raises:
+        BadInputError: a quote isn't closed.
+    """
+    lexer = shlex.shlex(line, posix=True, punctuation_chars=False)
+    lexer.whitespace_split = True
+    lexer.commenters = ""
+    if os.name == "nt":
+        lexer.escape = ""
+    try:
+        return list(lexer)
+    except ValueError:
+        raise BadInputError(
+            f"A quote isn't closed in {line.strip()!r}.",
+            "Put text with an apostrophe in double quotes; a quote inside a $variable must be escaped.",
+        ) from None
+
+
+# -- types of values ---------------------------------------------------------------------------
+
+
+def _converter(kind: Callable[[str], Any], says: str) -> Callable[[str], Any]:
+    def convert(text: str) -> Any:
+        try:
+            return kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"must be {says}, got {text!r}") from None
+
+    return convert
+
+
+whole = _converter(int, "a whole number")
+"""A whole number on the line."""
+
+number = _converter(float, "a number")
+"""A number on the line."""

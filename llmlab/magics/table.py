@@ -1,0 +1,50 @@
+"""The commands by name, imported when first used. A test holds this table against the modules."""
+
+from __future__ import annotations
+
+import importlib
+from typing import cast
+
+from llmlab.errors import unknown
+from llmlab.magics.command import Command
+from llmlab.magics.parser import prefixed
+
+COMMANDS: dict[str, str] = {
+    "load": "llmlab.magics.commands.load:Load",
+    "ls": "llmlab.magics.commands.ls:Ls",
+    "use": "llmlab.magics.commands.use:Use",
+    "unload": "llmlab.magics.commands.unload:Unload",
+    "show": "llmlab.magics.commands.show:Show",
+    "models": "llmlab.magics.commands.models:Models",
+    "history": "llmlab.magics.commands.history:HistoryCommand",
+    "logs": "llmlab.magics.commands.logs:Logs",
+    "doctor": "llmlab.magics.commands.doctor:Doctor",
+    "help": "llmlab.magics.commands.help:Help",
+}
+CELL = "llmlab.magics.commands.cell:Cell"
+
+
+def find(name: str) -> type[Command]:
+    """A command's class.
+
+    Raises:
+        UnknownNameError: no such command; the known ones and the closest are named.
+    """
+    if name not in COMMANDS:
+        raise prefixed("%llm", unknown("command", name, COMMANDS, "See %llm help."))
+    return _import(COMMANDS[name])
+
+
+def cell() -> type[Command]:
+    """The class behind `%%llm`."""
+    return _import(CELL)
+
+
+def everything() -> list[type[Command]]:
+    """All commands, then `%%llm`: what a reference is made from."""
+    return [*(find(name) for name in COMMANDS), cell()]
+
+
+def _import(place: str) -> type[Command]:
+    module, _, name = place.partition(":")
+    return cast("type[Command]", getattr(importlib.import_module(module), name))

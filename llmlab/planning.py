@@ -1,0 +1,202 @@
+"""Everything that is decided and checked before an engine starts: which engine, which files, how long a context."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmlab import hardware
+from llmlab.engines.base import Capabilities, LoadPlan, Progress
+from llmlab.engines.registry import ENGINES, INSTALL, check_name, engine_class, installed
+from llmlab.errors import BadInputError, EngineMissingError, UnsupportedError, unknown
+from llmlab.hub import fit, tags
+from llmlab.hub.headers import Header, read_header
+from llmlab.quant import sources
+from llmlab.types import EngineName
+
+if TYPE_CHECKING:
+    from llmlab.hub.resolve import Candidate
+    from llmlab.hub.source import Source
+
+# Without a word from the user: long enough to work with, and a KV cache that a laptop holds.
+DEFAULT_CONTEXT = 8192
+SHORTEST_CONTEXT = 2048
+DEFAULT_CONCURRENCY = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A load that passed every check. `reason` says why this engine, in one line."""
+
+    engine: EngineName
+    reason: str
+    plan: LoadPlan
+    estimate: fit.Estimate
+
+
+def make_plan(
+    spec: str,
+    *,
+    engine: str,
+    quant: str | None,
+    ctx: int | None,
+    gpu_layers: int | None,
+    tp: int,
+    max_concurrency: int | None,
+    force: bool,
+    extra: Mapping[str, Any],
+    progress: Progress,
+) -> Planned:
+    """Choose the engine, get the files, check them and the memory. Arguments and errors as `Lab.load`."""
+    _check_numbers(ctx, gpu_layers, tp, max_concurrency)
+    chosen, reason = choose_engine(spec, engine, quant)
+    capabilities = engine_class(chosen).capabilities
+    options = _check_extra(chosen, capabilities, extra)
+    if gpu_layers is not None and chosen != "llamacpp":
+        raise UnsupportedError("gpu_layers is llamacpp's.", "vllm puts the whole model on the GPU; split it with --tp N.")
+    if tp > 1:
+        _check_tensor_parallel(chosen, tp)
+    source = sources.resolve(spec, engine=chosen, quant=quant, progress=progress)
+    header = read_header(source.path)
+    if not _can_load(capabilities, source, header):
+        others = ", ".join(capabilities.quants)
+        raise UnsupportedError(f"{chosen} does not load {source.quant} here.", f"It loads {others}.")
+    concurrency = max_concurrency or DEFAULT_CONCURRENCY
+    length = _settle_context(header, ctx, chosen, concurrency, force=force)
+    estimate = fit.estimate(header, engine=chosen, context_length=length, max_concurrency=concurrency)
+    if not force:
+        fit.check(estimate)
+    plan = LoadPlan(
+        source=source,
+        context_length=length,
+        gpu_layers=gpu_layers,
+        tensor_parallel=tp,
+        max_concurrency=concurrency,
+        extra=options,
+    )
+    return Planned(chosen, reason, plan, estimate)
+
+
+def choose_engine(spec: str | Path, engine: str, quant: str | None) -> tuple[EngineName, str]:
+    """The engine for a model, and why, in one line ("llamacpp: no GPU, GGUF file").
+
+    With auto, in this order: what the quant asks for; the only format there is; vLLM on a GPU, where its CUDA
+    build and safetensors are there; else llama.cpp, which loads in a blink; else vLLM.
+
+    Raises:
+        UnknownNameError: no such engine, model or quant.
+        EngineMissingError: no engine that could load it is installed.
+        UnsupportedError: the model has no form with that quant.
+    """
+    if engine != "auto":
+        name = check_name(engine)
+        engine_class(name)  # raises when it isn't installed
+        return name, f"{name}: asked for"
+    found = sources.peek(spec)
+    if quant is not None:
+        tag = tags.canonical(quant)
+        same = {tags.canonical(quant, other).name for other in ENGINES if _has_tag(quant, other)} | {tag.name}
+        found = tuple(candidate for candidate in found if candidate.quant in same) or found
+    able = tuple(candidate for candidate in found if installed(candidate.engine))
+    if not able:
+        needed = " or ".join(dict.fromkeys(candidate.engine for candidate in found))
+        commands = "; ".join(INSTALL[name] for name in dict.fromkeys(candidate.engine for candidate in found))
+        raise EngineMissingError(f"{spec} needs {needed}, which isn't installed.", f"Install it: {commands}.")
+    device = hardware.describe_device()
+    choice = _prefer(able, gpu=hardware.nvidia_gpus() > 0 and hardware.vllm_build() == "CUDA")
+    why = [device, _says(choice)]
+    if len({candidate.engine for candidate in able}) == 1:
+        missing = [name for name in ENGINES if not installed(name)]
+        why.append(f"{missing[0]} isn't installed" if missing else "the only engine for it")
+    if quant is not None:
+        why.append(f"quant {choice.quant}")
+    return choice.engine, f"{choice.engine}: {', '.join(why)}"
+
+
+def _prefer(found: tuple[Candidate, ...], *, gpu: bool) -> Candidate:
+    order = ("vllm", "llamacpp") if gpu else ("llamacpp", "vllm")
+    ready = [candidate for candidate in found if candidate.action != "download"] or list(found)
+    return min(ready, key=lambda candidate: order.index(candidate.engine))
+
+
+def _says(choice: Candidate) -> str:
+    form = "GGUF file" if choice.format == "gguf" else "safetensors folder"
+    return f"GGUF made from safetensors" if choice.action == "convert" else form
+
+
+def _has_tag(quant: str, engine: EngineName) -> bool:
+    try:
+        tags.canonical(quant, engine)
+    except BadInputError:
+        return False
+    return True
+
+
+def _can_load(capabilities: Capabilities, source: Source, header: Header) -> bool:
+    if source.format not in capabilities.formats:
+        return False
+    # A file whose header names no known tag is tried: the engine knows more types than we have names for.
+    return source.quant in capabilities.quants or source.quant == "mixed" or source.quant != header.quant
+
+
+def _check_numbers(ctx: int | None, gpu_layers: int | None, tp: int, max_concurrency: int | None) -> None:
+    for name, value, low in (
+        ("ctx", ctx, 16),
+        ("gpu_layers", gpu_layers, -1),
+        ("tp", tp, 1),
+        ("max_concurrency", max_concurrency, 1),
+    ):
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < low):
+            raise BadInputError(f"{name} must be a whole number, {low} or more, got {value!r}.")
+
+
+def _check_extra(engine: EngineName, capabilities: Capabilities, extra: Mapping[str, Any]) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for key, value in extra.items():
+        if key not in capabilities.extra:
+            raise unknown(f"{engine} option", key, capabilities.extra)
+        kind = capabilities.extra[key][0]
+        options[key] = _typed(key, value, kind)
+    return options
+
+
+def _typed(key: str, value: Any, kind: type) -> Any:
+    if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+        return value
+    text = str(value).strip()
+    if kind is bool:
+        known = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+        if text.lower() in known:
+            return known[text.lower()]
+        raise BadInputError(f"-x {key} takes true or false, got {value!r}.")
+    try:
+        return kind(text)
+    except ValueError:
+        raise BadInputError(f"-x {key} takes a value of type {kind.__name__}, got {value!r}.") from None
+
+
+def _check_tensor_parallel(engine: EngineName, tp: int) -> None:
+    if engine != "vllm":
+        raise UnsupportedError("tp is vllm's.", "llamacpp splits a model over all GPUs by itself.")
+    gpus = hardware.nvidia_gpus()
+    if tp > gpus:
+        raise UnsupportedError(f"tp={tp} needs {tp} GPUs, and this machine has {gpus}.", "Leave --tp out.")
+
+
+def _settle_context(header: Header, ctx: int | None, engine: EngineName, concurrency: int, *, force: bool) -> int:
+    trained = header.context_length
+    if ctx is not None:
+        if trained and ctx > trained and not force:
+            raise BadInputError(
+                f"A context of {ctx} tokens was asked for, and {header.name} was trained for {trained}.",
+                f"Use --ctx {trained} or less, or --force to try.",
+            )
+        return ctx
+    length = min(trained or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
+    while length > SHORTEST_CONTEXT:
+        if fit.estimate(header, engine=engine, context_length=length, max_concurrency=concurrency).fits:
+            break
+        length = max(length // 2, SHORTEST_CONTEXT)
+    return length

@@ -1,0 +1,56 @@
+"""Shared fixtures: both real engines on nano, loaded once a session; nothing written outside a temporary folder."""
+
+import os
+import tempfile
+
+import pytest
+
+_scratch = tempfile.TemporaryDirectory(prefix="llmlab-tests-")
+os.environ["LLMLAB_CACHE"] = f"{_scratch.name}/cache"
+os.environ["LLMLAB_LOGS"] = f"{_scratch.name}/logs"
+os.environ["LLMLAB_MODELS"] = f"{_scratch.name}/models.toml"
+os.environ.pop("HF_HUB_OFFLINE", None)
+
+ENGINES = ("llamacpp", "vllm")
+
+
+@pytest.fixture(scope="session")
+def shared_lab():
+    """A bench for tests that only ask; nothing may be loaded on it or unloaded from it by a test."""
+    from llmlab import Lab
+
+    lab = Lab()
+    yield lab
+    lab.close()
+
+
+def _model(lab, engine):
+    return lab.models.get(engine) or lab.load("nano", engine=engine, name=engine)
+
+
+@pytest.fixture(scope="session")
+def llamacpp(shared_lab):
+    """nano in llama.cpp."""
+    return _model(shared_lab, "llamacpp")
+
+
+@pytest.fixture(scope="session")
+def vllm(shared_lab):
+    """nano in vLLM."""
+    return _model(shared_lab, "vllm")
+
+
+@pytest.fixture(params=ENGINES)
+def model(request, shared_lab):
+    """nano, in each engine in turn."""
+    return _model(shared_lab, request.param)
+
+
+@pytest.fixture
+def lab():
+    """A bench of the test's own."""
+    from llmlab import Lab
+
+    own = Lab()
+    yield own
+    own.close()

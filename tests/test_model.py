@@ -1,0 +1,187 @@
+"""What a user holds: the same calls on both engines, with nano."""
+
+import asyncio
+import time
+
+import pytest
+
+from llmlab.errors import BadInputError
+from llmlab.types import Completion, SamplingParams
+
+STORY = "Tell me a short story about a fox."
+
+
+def test_a_prompt_gives_a_completion(model):
+    r = model.generate("What is the capital of France?", temperature=0, max_tokens=40)
+    assert isinstance(r, Completion)
+    assert r.text.strip()
+    assert r.usage.prompt_tokens == len(r.prompt_token_ids)
+    assert r.usage.completion_tokens == len(r.token_ids)
+    assert r.timings.ttft_s > 0
+    assert (r.engine, r.quant, r.model) == (model.engine, model.quant, model.name)
+    assert "<|" not in r.text
+
+
+def test_a_list_in_gives_a_list_out_in_order(model):
+    prompts = ["What sound does a cow make?", "Who are you?", "What is the capital of Japan?"]
+    alone = [model.generate(p, temperature=0, max_tokens=32).token_ids for p in prompts]
+    batch = [r.token_ids for r in model.generate(prompts, temperature=0, max_tokens=32)]
+    assert batch == alone
+
+
+def test_a_conversation_and_a_batch_of_conversations(model):
+    turns = [
+        {"role": "user", "content": "Hello! My name is Farid."},
+        {"role": "assistant", "content": "Nice to meet you, Farid!"},
+        {"role": "user", "content": "What is my name?"},
+    ]
+    one = model.chat(turns, temperature=0, max_tokens=24)
+    assert len(one.messages) == 3
+    assert [r.token_ids for r in model.generate([turns, turns], temperature=0, max_tokens=24)] == [one.token_ids] * 2
+    assert model.generate(turns, temperature=0, max_tokens=24).token_ids == one.token_ids
+
+
+def test_stream_joins_to_what_generate_gives(model):
+    stream = model.stream(STORY, temperature=0, max_tokens=48)
+    chunks = list(stream)
+    r = model.generate(STORY, temperature=0, max_tokens=48)
+    assert "".join(c.text for c in chunks) == r.text
+    assert tuple(t for c in chunks for t in c.token_ids) == r.token_ids
+    assert chunks[-1].finish_reason == r.finish_reason
+    assert len(chunks) > 10
+
+
+def test_cancel_keeps_the_partial(model):
+    stream = model.stream(STORY, temperature=0, max_tokens=1500, ignore_eos=True)
+    for i, _ in enumerate(stream):
+        if i == 5:
+            break
+    started = time.perf_counter()
+    stream.cancel()
+    assert time.perf_counter() - started < 1
+    assert stream.result().finish_reason == "interrupted"
+    assert 5 <= stream.result().usage.completion_tokens < 1500
+
+
+def test_a_seed_repeats_and_another_differs(model):
+    def draw(seed):
+        return model.generate(STORY, temperature=1.2, seed=seed, max_tokens=40).token_ids
+
+    assert draw(1) == draw(1)
+    assert draw(1) != draw(2)
+
+
+def test_a_fresh_seed_is_recorded_and_repeats_the_text(model):
+    r = model.generate(STORY, temperature=1.2, max_tokens=40)
+    assert model.generate(STORY, temperature=1.2, max_tokens=40, seed=r.choices[0].seed).token_ids == r.token_ids
+
+
+def test_n_gives_n_choices_each_repeatable_by_its_seed(model):
+    r = model.generate(STORY, temperature=1.2, n=3, seed=7, max_tokens=24)
+    assert [c.seed for c in r.choices] == [7, 8, 9]
+    assert len({c.token_ids for c in r.choices}) > 1
+    assert model.generate(STORY, temperature=1.2, seed=8, max_tokens=24).token_ids == r.choices[1].token_ids
+
+
+def test_stop_strings_end_the_text_and_are_not_in_it(model):
+    whole = model.generate(STORY, temperature=0, max_tokens=60).text
+    stop = whole[20:25]
+    r = model.generate(STORY, temperature=0, max_tokens=60, stop=stop)
+    assert r.finish_reason == "stop"
+    assert r.text == whole[: whole.index(stop)]
+
+
+def test_max_tokens_and_ignore_eos(model):
+    r = model.generate("Hello", temperature=0, max_tokens=120, ignore_eos=True)
+    assert r.usage.completion_tokens == 120
+    assert r.finish_reason == "length"
+
+
+def test_logprobs_are_those_of_a_distribution(model):
+    r = model.generate("What is the capital of Spain?", temperature=0, logprobs=5, max_tokens=10)
+    assert len(r.logprobs) == len(r.token_ids)
+    for step, token in zip(r.logprobs, r.token_ids, strict=True):
+        assert step.token_id == token
+        assert step.logprob <= 0
+        assert len(step.top) == 5
+        values = [p for _, _, p in step.top]
+        assert values == sorted(values, reverse=True)
+        assert step.logprob == pytest.approx(values[0], abs=1e-4)
+
+
+def test_async_forms_share_a_batch(model):
+    prompts = ["What sound does a dog make?", "Who are you?", "What is the capital of Italy?"]
+
+    async def all_of_them():
+        return await asyncio.gather(*(model.agenerate(p, temperature=0, max_tokens=24) for p in prompts))
+
+    async def streamed():
+        return "".join([c.text async for c in model.astream(prompts[0], temperature=0, max_tokens=24)])
+
+    together = asyncio.run(all_of_them())
+    assert [r.token_ids for r in together] == [r.token_ids for r in model.generate(prompts, temperature=0, max_tokens=24)]
+    assert asyncio.run(streamed()) == together[0].text
+
+
+def test_raw_sends_the_text_as_it_is(model):
+    text = model.render("Who are you?")
+    raw = model.generate(text, raw=True, temperature=0, max_tokens=24)
+    assert raw.prompt == text
+    assert raw.token_ids == model.generate("Who are you?", temperature=0, max_tokens=24).token_ids
+
+
+def test_counting_and_tokens_round_trip(model):
+    text = "Où est 🦊? 東京 123\n\ttabs"
+    ids = model.tokenize(text)
+    assert model.detokenize(ids) == text
+    assert model.count_tokens(text) == len(ids)
+    assert model.count_tokens([{"role": "user", "content": text}]) > len(ids)
+
+
+def test_params_object_with_changes(model):
+    params = SamplingParams(temperature=0, max_tokens=5)
+    assert model.generate("Hello", params=params, max_tokens=3).usage.completion_tokens <= 3
+
+
+def test_the_models_own_defaults_apply_when_nothing_is_asked(model):
+    r = model.generate("Hello", max_tokens=2)
+    assert (r.params.temperature, r.params.top_p) == (0.7, 0.95)
+
+
+@pytest.mark.parametrize("prompt", ["", "   ", [], [{"role": "user", "content": " "}]])
+def test_an_empty_prompt_is_refused(model, prompt):
+    with pytest.raises(BadInputError, match="empty"):
+        model.generate(prompt)
+
+
+def test_a_prompt_longer_than_the_context_is_refused_with_both_numbers(model):
+    with pytest.raises(BadInputError, match=rf"\d{{4,}} tokens.*{model.facts.context_length} tokens"):
+        model.generate("word " * 4000)
+
+
+def test_the_answer_ends_where_the_context_ends(model):
+    room = 30
+    filler = "a b c d e " * 1000
+    ids = model.tokenize(filler)[: model.facts.context_length - room]
+    r = model.generate(model.detokenize(ids), raw=True, temperature=0, ignore_eos=True, max_tokens=500)
+    assert r.finish_reason == "length"
+    assert r.usage.total_tokens <= model.facts.context_length
+    assert r.usage.completion_tokens >= room - 5
+
+
+def test_one_bad_prompt_in_a_batch_starts_nothing(model):
+    with pytest.raises(BadInputError):
+        model.generate(["Hello", ""])
+
+
+def test_both_engines_see_the_same_ids(llamacpp, vllm):
+    turns = [
+        {"role": "system", "content": "Answer in French."},
+        {"role": "user", "content": "Où est 🦊? <|user|> 東京 123"},
+        {"role": "assistant", "content": "Là."},
+        {"role": "user", "content": "Merci & au revoir\n\n"},
+    ]
+    assert llamacpp.render(turns) == vllm.render(turns)
+    assert llamacpp.tokenize(llamacpp.render(turns)) == vllm.tokenize(vllm.render(turns))
+    assert llamacpp.facts.end_ids == vllm.facts.end_ids
+    assert llamacpp.facts.defaults == vllm.facts.defaults
