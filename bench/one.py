@@ -19,7 +19,7 @@ Run = Callable[[list[str], int], int]
 
 
 def ours(engine: str) -> Run:
-    """llmlab's own engine, through the public call."""
+    """Llmlab's own engine, through the public call."""
     from llmlab import Lab
 
     lab = Lab()
@@ -55,7 +55,7 @@ def raw_llama() -> Run:
 
 
 def raw_vllm() -> Run:
-    """vLLM's own `LLM.generate`."""
+    """VLLM's own `LLM.generate`."""
     os.environ["VLLM_LOGGING_LEVEL"] = "ERROR"
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"
@@ -63,7 +63,13 @@ def raw_vllm() -> Run:
 
     from llmlab import zoo
 
-    llm = LLM(str(zoo.path("nano")), dtype="bfloat16", max_num_seqs=16, max_model_len=2048, enforce_eager="--eager" in sys.argv)
+    llm = LLM(
+        str(zoo.path("nano")),
+        dtype="bfloat16",
+        max_num_seqs=16,
+        max_model_len=2048,
+        enforce_eager="--eager" in sys.argv,
+    )
 
     def run(prompts: list[str], tokens: int) -> int:
         params = SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True)

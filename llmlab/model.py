@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 from llmlab.engines.base import Engine, EngineLog, LoadPlan, Memory, ModelFacts, Request
 from llmlab.engines.chat import render
 from llmlab.engines.stream import Buffer
-from llmlab.errors import BadInputError, Interrupted, UnloadedError
+from llmlab.errors import BadInputError, UnloadedError
 from llmlab.streaming import Stream, wait_all
 from llmlab.types import Completion, Message, Prompt, SamplingParams
 
@@ -49,7 +49,15 @@ class Model:
     """
 
     def __init__(
-        self, name: str, engine: Engine, plan: LoadPlan, *, estimate: Estimate, reason: str, load_s: float, log: EngineLog
+        self,
+        name: str,
+        engine: Engine,
+        plan: LoadPlan,
+        *,
+        estimate: Estimate,
+        reason: str,
+        load_s: float,
+        log: EngineLog,
     ) -> None:
         self.name = name
         self.plan = plan
@@ -130,7 +138,13 @@ class Model:
 
     @overload
     def generate(
-        self, prompt: str, *, system: str | None = ..., raw: bool = ..., params: SamplingParams | None = ..., **options: Any
+        self,
+        prompt: str,
+        *,
+        system: str | None = ...,
+        raw: bool = ...,
+        params: SamplingParams | None = ...,
+        **options: Any,
     ) -> Completion: ...
     @overload
     def generate(
@@ -226,7 +240,12 @@ class Model:
         return self._engine
 
     def _prepare(
-        self, prompt: Prompt, system: str | None, raw: bool, params: SamplingParams | None, options: dict[str, Any]  # noqa: FBT001
+        self,
+        prompt: Prompt,
+        system: str | None,
+        raw: bool,
+        params: SamplingParams | None,
+        options: dict[str, Any],
     ) -> Prepared:
         engine = self._live()
         if params is not None and options:
@@ -266,7 +285,9 @@ class Model:
     def _longer_context_hint(self) -> str:
         trained = self.facts.trained_context
         if trained > self.facts.context_length:
-            return f"Shorten it, or load with a longer context (--ctx, up to {trained}): %llm load {self.source.spec} --ctx {trained}"
+            return (
+                f"Shorten it, or load with a longer context: %llm load {self.source.spec} --ctx {trained} (the longest)"
+            )
         return "Shorten it: this is the longest context that the model was trained for."
 
     def _submit(self, prepared: Prepared) -> tuple[Buffer, Any]:
@@ -317,5 +338,3 @@ def _conversation(prompt: Prompt, system: str | None = None) -> tuple[Message, .
     if messages[0].role == "system":
         raise BadInputError("The conversation has a system prompt already, and another was given.", "Leave one out.")
     return (Message("system", system), *messages)
-
-

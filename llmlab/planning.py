@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 DEFAULT_CONTEXT = 8192
 SHORTEST_CONTEXT = 2048
 DEFAULT_CONCURRENCY = 8
+# The KV cache that nobody asked for takes at most this share of what is free.
+KV_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,9 @@ def make_plan(
     capabilities = engine_class(chosen).capabilities
     options = _check_extra(chosen, capabilities, extra)
     if gpu_layers is not None and chosen != "llamacpp":
-        raise UnsupportedError("gpu_layers is llamacpp's.", "vllm puts the whole model on the GPU; split it with --tp N.")
+        raise UnsupportedError(
+            "gpu_layers is llamacpp's.", "vllm puts the whole model on the GPU; split it with --tp N."
+        )
     if tp > 1:
         _check_tensor_parallel(chosen, tp)
     source = sources.resolve(spec, engine=chosen, quant=quant, progress=progress)
@@ -63,8 +67,7 @@ def make_plan(
     if not _can_load(capabilities, source, header):
         others = ", ".join(capabilities.quants)
         raise UnsupportedError(f"{chosen} does not load {source.quant} here.", f"It loads {others}.")
-    concurrency = max_concurrency or DEFAULT_CONCURRENCY
-    length = _settle_context(header, ctx, chosen, concurrency, force=force)
+    length, concurrency = _settle_size(header, chosen, ctx, max_concurrency, force=force)
     estimate = fit.estimate(header, engine=chosen, context_length=length, max_concurrency=concurrency)
     if not force:
         fit.check(estimate)
@@ -123,7 +126,7 @@ def _prefer(found: tuple[Candidate, ...], *, gpu: bool) -> Candidate:
 
 def _says(choice: Candidate) -> str:
     form = "GGUF file" if choice.format == "gguf" else "safetensors folder"
-    return f"GGUF made from safetensors" if choice.action == "convert" else form
+    return "GGUF made from safetensors" if choice.action == "convert" else form
 
 
 def _has_tag(quant: str, engine: EngineName) -> bool:
@@ -167,7 +170,16 @@ def _typed(key: str, value: Any, kind: type) -> Any:
         return value
     text = str(value).strip()
     if kind is bool:
-        known = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+        known = {
+            "true": True,
+            "1": True,
+            "yes": True,
+            "on": True,
+            "false": False,
+            "0": False,
+            "no": False,
+            "off": False,
+        }
         if text.lower() in known:
             return known[text.lower()]
         raise BadInputError(f"-x {key} takes true or false, got {value!r}.")
@@ -185,18 +197,27 @@ def _check_tensor_parallel(engine: EngineName, tp: int) -> None:
         raise UnsupportedError(f"tp={tp} needs {tp} GPUs, and this machine has {gpus}.", "Leave --tp out.")
 
 
-def _settle_context(header: Header, ctx: int | None, engine: EngineName, concurrency: int, *, force: bool) -> int:
+def _settle_size(
+    header: Header, engine: EngineName, ctx: int | None, max_concurrency: int | None, *, force: bool
+) -> tuple[int, int]:
+    """Context length and concurrency: as asked for, else as much as leaves the machine most of its memory."""
     trained = header.context_length
-    if ctx is not None:
-        if trained and ctx > trained and not force:
-            raise BadInputError(
-                f"A context of {ctx} tokens was asked for, and {header.name} was trained for {trained}.",
-                f"Use --ctx {trained} or less, or --force to try.",
-            )
-        return ctx
-    length = min(trained or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
-    while length > SHORTEST_CONTEXT:
-        if fit.estimate(header, engine=engine, context_length=length, max_concurrency=concurrency).fits:
+    if ctx is not None and trained and ctx > trained and not force:
+        raise BadInputError(
+            f"A context of {ctx} tokens was asked for, and {header.name} was trained for {trained}.",
+            f"Use --ctx {trained} or less, or --force to try.",
+        )
+    length = ctx or min(trained or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
+    concurrency = max_concurrency or DEFAULT_CONCURRENCY
+    while not _modest(fit.estimate(header, engine=engine, context_length=length, max_concurrency=concurrency)):
+        if max_concurrency is None and concurrency > 1:
+            concurrency //= 2
+        elif ctx is None and length > SHORTEST_CONTEXT:
+            length = max(length // 2, SHORTEST_CONTEXT)
+        else:
             break
-        length = max(length // 2, SHORTEST_CONTEXT)
-    return length
+    return length, concurrency
+
+
+def _modest(estimate: fit.Estimate) -> bool:
+    return estimate.fits and estimate.kv_cache <= estimate.free * KV_SHARE

@@ -193,7 +193,8 @@ class Lab:
 def _check_name(name: str) -> None:
     if not name or any(c.isspace() or c in ":+,=" for c in name):
         raise BadInputError(
-            f"A model can't be called {name!r}.", "A name has no spaces and none of the signs : + , = (they mean something)."
+            f"A model can't be called {name!r}.",
+            "A name has no spaces and none of the signs : + , = (they mean something).",
         )
 
 

@@ -61,7 +61,7 @@ class Message:
             content = ""
         if not isinstance(content, str):
             raise BadInputError(f"The content of a {role} message must be text, got {type(content).__name__}.")
-        return cls(cast(Role, role), content, calls, value.get("name"))
+        return cls(cast("Role", role), content, calls, value.get("name"))
 
     def as_dict(self) -> dict[str, Any]:
         """The message as chat templates take it; empty fields are left out."""

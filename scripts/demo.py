@@ -36,7 +36,9 @@ def main() -> int:
     try:
         executed = papermill.execute_notebook(str(NOTEBOOK), str(OUT), kernel_name="python3", cwd=str(NOTEBOOK.parent))
     except papermill.PapermillExecutionError as error:
-        console.print(f"[red]cell {error.cell_index} failed:[/red] {escape(str(error.ename))}: {escape(str(error.evalue))}")
+        console.print(
+            f"[red]cell {error.cell_index} failed:[/red] {escape(str(error.ename))}: {escape(str(error.evalue))}"
+        )
         console.print(f"the executed notebook: {OUT}")
         return 1
     for cell in executed.cells:

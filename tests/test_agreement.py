@@ -26,6 +26,6 @@ def test_same_greedy_text_in_both_engines(llamacpp, vllm, record_property):
         # How far apart the two candidates are, in the engine that holds them farther apart.
         gaps.append(max(r.logprobs[at].top[0][2] - r.logprobs[at].top[1][2] for r in (a, b)))
     record_property("agreement", agreement)
-    print(f"same token ids on {agreement:.1%} of {len(prompts)}; gaps at the first difference: {[round(g, 3) for g in gaps]}")
+    print(f"same token ids on {agreement:.1%} of {len(prompts)}; gaps where they part: {[round(g, 3) for g in gaps]}")
     assert agreement >= 0.95
     assert all(gap < NEAR_TIE for gap in gaps), gaps

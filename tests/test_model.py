@@ -119,7 +119,9 @@ def test_async_forms_share_a_batch(model):
         return "".join([c.text async for c in model.astream(prompts[0], temperature=0, max_tokens=24)])
 
     together = asyncio.run(all_of_them())
-    assert [r.token_ids for r in together] == [r.token_ids for r in model.generate(prompts, temperature=0, max_tokens=24)]
+    assert [r.token_ids for r in together] == [
+        r.token_ids for r in model.generate(prompts, temperature=0, max_tokens=24)
+    ]
     assert asyncio.run(streamed()) == together[0].text
 
 

@@ -19,12 +19,10 @@ from llmlab.types import Message
 @functools.lru_cache(maxsize=32)
 def _compile(template: str) -> Any:
     import jinja2
-    from jinja2.ext import loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
     from jinja2 import nodes
-    from jinja2.ext import Extension
+    from jinja2.ext import Extension, loopcontrols
     from jinja2.parser import Parser
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     class Generation(Extension):
         """`{% generation %}` marks the assistant's tokens for training; here its body simply stands."""

@@ -29,7 +29,7 @@ def check_name(name: str) -> EngineName:
     """
     if name not in ENGINES:
         raise unknown("engine", name, (*ENGINES, "auto"))
-    return cast(EngineName, name)
+    return cast("EngineName", name)
 
 
 def installed(name: EngineName) -> bool:
@@ -48,4 +48,4 @@ def engine_class(name: EngineName) -> type[Engine]:
         hint = f"Install it: {INSTALL[name]}." + (f" Installed: {', '.join(others)}." if others else "")
         raise EngineMissingError(f"The engine {name} isn't installed.", hint)
     module, _, attribute = ENGINES[name].partition(":")
-    return cast(type[Engine], getattr(importlib.import_module(module), attribute))
+    return cast("type[Engine]", getattr(importlib.import_module(module), attribute))

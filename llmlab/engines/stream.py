@@ -35,7 +35,10 @@ class Buffer:
     def __init__(self, n: int = 1) -> None:
         self._slots = [_Slot() for _ in range(n)]
         self._chunks: list[Chunk] = []
-        self._changed = threading.Condition()
+        lock = threading.RLock()
+        self._changed = threading.Condition(lock)
+        # Apart, so that who waits for the end isn't woken at each token: every wake-up costs the loop the GIL.
+        self._ended = threading.Condition(lock)
         self._listeners: list[Callable[[], None]] = []
         self._open = n
         self._error: BaseException | None = None
@@ -102,6 +105,8 @@ class Buffer:
 
     def _notify(self) -> None:
         self._changed.notify_all()
+        if self._open == 0:
+            self._ended.notify_all()
         for listener in self._listeners:
             listener()
 
@@ -141,8 +146,8 @@ class Buffer:
 
     def wait_done(self, timeout: float | None = None) -> bool:
         """Wait until all choices have ended; False when the timeout passed first."""
-        with self._changed:
-            return self._changed.wait_for(lambda: self.done, timeout)
+        with self._ended:
+            return self._ended.wait_for(lambda: self.done, timeout)
 
     def text(self, index: int = 0) -> str:
         """A choice's text so far."""

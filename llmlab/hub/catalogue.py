@@ -153,13 +153,22 @@ def _parse(text: str, file: Path, origin: str, base: Path) -> list[Entry]:
     out = []
     for model in parsed.model:
         files = tuple(
-            FileSet(f.engine, f.repo, tuple(tags.canonical(q, f.engine).name for q in f.quants), f.file, f.revision, f.gated)
+            FileSet(
+                f.engine, f.repo, tuple(tags.canonical(q, f.engine).name for q in f.quants), f.file, f.revision, f.gated
+            )
             for f in model.files
         )
         path = (base / Path(model.path).expanduser()) if model.path is not None else None
         out.append(
             Entry(
-                model.name, model.description, model.parameters, model.context_length, model.licence, files, path, origin
+                model.name,
+                model.description,
+                model.parameters,
+                model.context_length,
+                model.licence,
+                files,
+                path,
+                origin,
             )
         )
     return out

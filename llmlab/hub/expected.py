@@ -53,6 +53,7 @@ def missing_in_folder(architecture: str, config: Mapping[str, Any], names: Itera
 
     Args:
         architecture: the config's first architecture.
+        config: config.json, or the part of it that describes the language model.
         names: the names of all tensors.
     """
     layer = _FOLDER.get(architecture)

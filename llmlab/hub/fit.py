@@ -28,10 +28,10 @@ _MIB = 2**20
 _LLAMACPP_BASE = 32 * _MIB
 # Tokens computed at once (llama.cpp's default n_ubatch).
 _UBATCH = 512
-# vLLM on the CPU, measured for 0.32: importing it (with torch) takes 570 MiB once a process, and an engine besides
-# weights and KV cache ENGINE_MIB more.
+# vLLM on the CPU, measured for 0.32: importing it (with torch) takes 570 MiB once a process; an engine takes 85 MiB
+# besides weights and KV cache when eager, and compiling adds to that while it loads.
 _VLLM_IMPORT = 570 * _MIB
-_VLLM_ENGINE = 400 * _MIB
+_VLLM_ENGINE = 300 * _MIB
 # vLLM on a GPU: the CUDA context, work space of the kernels and captured graphs.
 _VLLM_GPU = 1024 * _MIB
 # Bytes a KV value takes, by cache type; quantized ones by llama.cpp's block sizes.
@@ -87,6 +87,7 @@ def kv_bytes(header: Header, tokens: int, cache: str = "f16") -> int:
     """Bytes of the KV cache for a number of tokens.
 
     Args:
+        header: the model's header.
         tokens: over all sequences.
         cache: type of its values: f32, f16, bf16, fp8, q8_0, q5_1, q5_0, q4_1 or q4_0.
     """
@@ -143,9 +144,7 @@ def estimate(
     on_gpu = where.name != "CPU"
     over = overhead_bytes(header, engine, tokens, on_gpu=on_gpu)
     kv = kv_bytes(header, tokens, cache)
-    out = Estimate(
-        header.name, header.weight_bytes, kv, over, where.free, where.name, context, max_concurrency, tokens
-    )
+    out = Estimate(header.name, header.weight_bytes, kv, over, where.free, where.name, context, max_concurrency, tokens)
     if out.fits:
         return out
     found = _suggestions(header, out, engine, cache, tuple(quants), on_gpu)
@@ -154,12 +153,17 @@ def estimate(
     )
 
 
-def longest_context(header: Header, found: Estimate, engine: EngineName, cache: str = "f16", on_gpu: bool = False) -> int:
+def longest_context(
+    header: Header, found: Estimate, engine: EngineName, cache: str = "f16", on_gpu: bool = False
+) -> int:
     """The longest context, a multiple of 256, with which a model fits; 0 when none does.
 
     Args:
         header: the model's header.
         found: its estimate: how many sequences, and what is free.
+        engine: who loads it.
+        cache: the KV cache's type.
+        on_gpu: whether it lies on a GPU.
     """
     # As many cache tokens a token of context as the estimate had.
     share = found.kv_tokens / found.context_length

@@ -76,7 +76,7 @@ class GgufFile:
     tensors: tuple[TensorInfo, ...]
 
 
-class _Ended(Exception):
+class _EndedError(Exception):
     """The file ended inside its header."""
 
 
@@ -90,7 +90,7 @@ class _Cursor:
     def skip(self, count: int) -> int:
         start = self.at
         if count > len(self.data) - start:
-            raise _Ended
+            raise _EndedError
         self.at = start + count
         return start
 
@@ -162,7 +162,7 @@ def read(path: Path) -> GgufFile:
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             try:
                 keys, raw, start = _walk(_Cursor(data))
-            except _Ended:
+            except _EndedError:
                 raise _truncated(path, size, None) from None
             except ValueError as error:
                 raise LoadError(f"{path} has a damaged header: {error}.", "Fetch or convert it again.") from None
@@ -206,7 +206,7 @@ def _walk(cursor: _Cursor) -> tuple[dict[str, Any], list[_Raw], int]:
 
 def _tensors(raw: list[_Raw], start: int, size: int) -> tuple[tuple[TensorInfo, ...], int]:
     """The tensors with their sizes, and the byte where the last one ends."""
-    offsets = sorted({offset for *_, offset in raw}) + [max(size - start, 0)]
+    offsets = [*sorted({offset for *_, offset in raw}), max(size - start, 0)]
     out, end = [], start
     for name, dims, number, offset in raw:
         elements = 1

@@ -214,7 +214,8 @@ def _folder(folder: Path) -> Header:
     files, tensors = safetensors_file.read_folder(folder)
     architecture = str(config["architectures"][0])
     # Models with more than text keep the language model's sizes in a part of their own.
-    text = config.get("text_config") if isinstance(config.get("text_config"), dict) else config
+    inner = config.get("text_config")
+    text: dict[str, Any] = inner if isinstance(inner, dict) else config
 
     def number(*names: str, default: int = 0) -> int:
         for name in names:
@@ -294,7 +295,7 @@ def folder_tag(config: Mapping[str, Any], tensors: tuple[TensorInfo, ...] = ()) 
 
 
 def _compressed_tag(quantization: Mapping[str, Any]) -> str:
-    """llmcompressor's output: 8-bit floats, 8-bit integers, or 4-bit integers with (awq) or without a zero point."""
+    """Tell the tag of llmcompressor's output: 8-bit floats, 8-bit integers, or 4-bit integers with (awq) or without a zero point."""
     for group in (quantization.get("config_groups") or {}).values():
         weights = group.get("weights") or {}
         kind, bits = weights.get("type"), weights.get("num_bits")

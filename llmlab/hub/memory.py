@@ -86,7 +86,7 @@ def _cgroup_limit(root: Path = _CGROUP, own: Path = Path("/proc/self/cgroup")) -
         return None
     found: list[tuple[int, int]] = []
     for line in lines:
-        _, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
         if controllers == "":
             base, names = root, ("memory.max", "memory.current", "inactive_file")
         elif "memory" in controllers.split(","):

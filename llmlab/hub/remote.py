@@ -97,7 +97,7 @@ def listing(repo: str, revision: str | None = None) -> Listing:
             except LoadError:
                 raise error from None
     files = {file.rfilename: file.size or 0 for file in info.siblings or ()}
-    return Listing(repo, revision, {name: size for name, size in files.items() if "/" not in name}, True)
+    return Listing(repo, revision, {name: size for name, size in files.items() if "/" not in name}, online=True)
 
 
 def _cached_listing(repo: str, revision: str | None) -> Listing:
@@ -111,7 +111,7 @@ def _cached_listing(repo: str, revision: str | None) -> Listing:
             )
         )
     files = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
-    return Listing(repo, revision, files, False)
+    return Listing(repo, revision, files, online=False)
 
 
 def cached_file(repo: str, filename: str, revision: str | None = None) -> Path | None:
@@ -142,7 +142,11 @@ def fetch_file(
     """One file of a repository, from the cache or downloaded into it (a broken download goes on where it stopped).
 
     Args:
+        repo: `org/name`.
+        filename: the file's name in it.
+        revision: branch, tag or commit; None is the main branch.
         size: bytes, for the progress; 0 when it isn't known.
+        progress: told "download" and how much of it is done; None shows huggingface_hub's own bar.
 
     Raises:
         as `listing`; BadInputError when the repository has no such file.
@@ -228,6 +232,8 @@ def _bar(progress: Progress | None, size: int) -> Any:
         return None
     from tqdm import tqdm
 
+    tell = progress
+
     class Bar(tqdm):  # type: ignore[type-arg]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             kwargs.pop("name", None)
@@ -238,7 +244,7 @@ def _bar(progress: Progress | None, size: int) -> Any:
             self.n += n or 0
             total = size or self.total or 0
             if self.counts_bytes and total:
-                progress("download", min(self.n / total, 1.0))
+                tell("download", min(self.n / total, 1.0))
 
     return Bar
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from llmlab.errors import BadInputError, LoadError, UnsupportedError
-from llmlab.hub import catalogue, gguf_file, remote, tags
+from llmlab.hub import architectures, catalogue, gguf_file, remote, tags
 from llmlab.hub.catalogue import Entry
 from llmlab.hub.headers import Header, folder_tag, read_config, read_header
 from llmlab.hub.source import Format, Source
@@ -235,8 +235,12 @@ def resolve(
     found = _candidates(parsed, converter)
     chosen = choose(found, engine, wanted, parsed.text)
     if parsed.entry is not None:
-        return _from_entry(parsed, parsed.entry, chosen, progress)
-    return _from_repo(parsed, chosen, progress)
+        source = _from_entry(parsed, parsed.entry, chosen, progress)
+    else:
+        source = _from_repo(parsed, chosen, progress)
+    # What came from elsewhere is looked at before an engine is: whole, of a known kind.
+    architectures.check(read_header(source.path), chosen.engine)
+    return source
 
 
 def choose(found: tuple[Candidate, ...], engine: EngineName | None, quant: str | None, spec: str) -> Candidate:
@@ -272,6 +276,7 @@ def _from_folder(
         engine = tags.canonical(quant).engine if quant is not None else "vllm"
     tag = tags.canonical(quant, engine).name if quant is not None else None
     if engine == "vllm":
+        architectures.check(header, engine)
         if tag not in (None, header.quant):
             raise UnsupportedError(
                 f"{parsed.text} has no {tag} form: it is {header.quant}.",
@@ -300,6 +305,7 @@ def _from_file(parsed: _Spec, path: Path, engine: EngineName | None, quant: str 
             f"vllm can't load the GGUF file {path.name}: {_NO_GGUF_IN_VLLM}.",
             "Use --engine llamacpp, or load the model's safetensors folder.",
         )
+    architectures.check(header, "llamacpp")
     tag = tags.canonical(quant, "llamacpp").name if quant is not None else None
     if tag not in (None, header.quant):
         raise UnsupportedError(

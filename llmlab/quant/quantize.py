@@ -69,7 +69,7 @@ def quantize_file(
     # kernel's interrupt from hitting the worker before it is ended here.
     command = [sys.executable, "-P", str(_WORKER), str(source), str(target), str(tag.ftype), str(count)]
     tail: deque[str] = deque(maxlen=20)
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: S603 - this interpreter, a file of this package, paths of our own
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -8,7 +8,7 @@ def main(source: str, target: str, ftype: str, threads: str) -> int:
     try:
         import llama_cpp
     except ImportError as error:
-        print(error)
+        sys.stderr.write(f"{error}\n")
         return 3
     llama_cpp.llama_backend_init()
     params = llama_cpp.llama_model_quantize_default_params()

@@ -18,7 +18,7 @@ CALCULATOR = {
 CALL = {"type": "function", "function": {"name": "calculator", "arguments": {"expression": "12 + 7"}}}
 
 CONVERSATIONS = [
-    ([Message("user", "Hi there, <b>you</b> & \"me\"!")], None),
+    ([Message("user", 'Hi there, <b>you</b> & "me"!')], None),
     ([Message("system", "Answer in French."), Message("user", "Où es-tu? 🦊")], None),
     ([Message("user", "a"), Message("assistant", "b"), Message("user", "c\n\nd")], None),
     ([Message("user", "What is 12 + 7?")], [CALCULATOR]),
@@ -45,7 +45,9 @@ def test_renders_as_transformers_does(tokenizer, messages, tools):
     expected = tokenizer.apply_chat_template(
         [m.as_dict() for m in messages], tools=tools, tokenize=False, add_generation_prompt=True
     )
-    assert render(tokenizer.chat_template, messages, special_tokens=tokenizer.special_tokens_map, tools=tools) == expected
+    assert (
+        render(tokenizer.chat_template, messages, special_tokens=tokenizer.special_tokens_map, tools=tools) == expected
+    )
 
 
 def test_a_base_model_has_no_template():

@@ -109,7 +109,8 @@ def test_no_stream_shows_once(bench):
 def test_options_reach_the_engine(bench):
     engine = bench.add()
     ran = bench.run(
-        "%%llm -t 0.5 --max-tokens 5 --top-p 0.9 --top-k 7 --min-p 0.1 --seed 3 --stop END '\\n\\n' --stop x -s \"Be brief.\"\nhi"
+        "%%llm -t 0.5 --max-tokens 5 --top-p 0.9 --top-k 7 --min-p 0.1 --seed 3 "
+        "--stop END '\\n\\n' --stop x -s \"Be brief.\"\nhi"
     )
     assert ran.success, ran.out
     params = engine.params[0]
@@ -123,7 +124,10 @@ def test_options_reach_the_engine(bench):
 def test_variables_go_into_the_body_and_the_line(bench):
     engine = bench.add()
     bench.run("class P: age = 36\nname, who, rows, tone = 'Ada {{who}}', P(), [{'k': 'v'}], 'kind words'")
-    bench.run('%%llm -s "Use $tone please."\n{{name}} is {{ who.age }}: {{rows[0]["k"]}} {{rows[-1]}} \\{{name}} {one} $name')
+    bench.run(
+        '%%llm -s "Use $tone please."\n'
+        '{{name}} is {{ who.age }}: {{rows[0]["k"]}} {{rows[-1]}} \\{{name}} {one} $name'
+    )
     assert engine.prompts == [
         "<system>Use kind words please.<user>Ada {{who}} is 36: v {'k': 'v'} {{name}} {one} $name<assistant>"
     ]

@@ -200,10 +200,10 @@ def test_every_example_parses():
             command.parser().parse_line(line)
 
 
-@pytest.mark.parametrize(("typed", "holds"), [("%llm?", "%llm load"), ("%%llm?", "--max-tokens"), ("%llm??", "%llm load")])
+@pytest.mark.parametrize(("typed", "holds"), [("%llm?", "%llm load"), ("%%llm?", "--max-tokens")])
 def test_question_mark_shows_the_help(bench, monkeypatch, typed, holds):
     shown = []
-    monkeypatch.setattr(bench.shell.hooks, "show_in_pager", lambda text, **_: shown.append(text), raising=False)
+    monkeypatch.setitem(bench.shell.hooks, "show_in_pager", lambda text, **_: shown.append(text))
     assert bench.run(typed).success
     assert holds in (shown[0]["text/plain"] if isinstance(shown[0], dict) else shown[0])
 

@@ -38,13 +38,16 @@ class LlamaCppEngine(Engine):
     )
 
     def __init__(
-        self, plan: LoadPlan, settings: Settings, model: NativeModel, log: EngineLog, *, before: int, loaded: str
+        self, plan: LoadPlan, settings: Settings, model: NativeModel, log: EngineLog, *, before: int
     ) -> None:
         """Take over a loaded model; it is freed if this fails.
 
         Args:
+            plan: what was asked for.
+            settings: what it came to.
+            model: the weights.
+            log: takes llama.cpp's messages.
             before: the process's resident bytes before the load.
-            loaded: what llama.cpp said during the load.
         """
         self._settings = settings
         self._model = model
@@ -60,7 +63,7 @@ class LlamaCppEngine(Engine):
         # Closes the loop when the engine is dropped, and at the interpreter's exit; the loop knows nothing of the engine.
         self._close = weakref.finalize(self, self._loop.close)
         self._resident = max(_resident() - before, 0)
-        self._kv_cache = _kv_bytes(log.tail(400))
+        self._kv_cache = self._loop.kv_bytes
 
     @classmethod
     def open(cls, plan: LoadPlan, *, log: EngineLog, progress: Progress, cancelled: threading.Event) -> LlamaCppEngine:
@@ -145,3 +148,60 @@ class LlamaCppEngine(Engine):
         """End running requests as interrupted, join the thread, free everything. Safe to call twice."""
         self._close()
         self._loop.close()
+
+
+def _weights_progress(progress: Progress, cancelled: threading.Event) -> Any:
+    """llama.cpp's progress callback: passes on whole per cents, and gives up once `cancelled` is set."""
+    said = -1
+
+    def report(share: float) -> bool:
+        nonlocal said
+        if cancelled.is_set():
+            return False
+        if int(share * 100) > said:
+            said = int(share * 100)
+            try:
+                progress("weights", float(share))
+            except Exception as error:  # noqa: BLE001 - no exception may pass through C; a broken display stops no load
+                del error
+        return True
+
+    return report
+
+
+def _load_error(plan: LoadPlan, log: EngineLog, why: str) -> LoadError:
+    tail = log.tail(_LOG_TAIL)
+    reasons = re.findall(r"(?:error loading model[^:]*|failed to[^:]*): (.+)", tail)
+    reason = f"{why}: {reasons[0]}" if reasons else why
+    return LoadError(
+        f"{plan.source.path.name} can't be loaded by llamacpp: {reason}.",
+        "Check the file with %llm show, or fetch it again with %llm pull.",
+        log_tail=tail,
+    )
+
+
+def _resident() -> int:
+    import psutil
+
+    return int(psutil.Process(os.getpid()).memory_info().rss)
+
+
+def _description(model: NativeModel, settings: Settings) -> dict[str, str]:
+    import llama_cpp
+
+    offload = bool(llama_cpp.llama_supports_gpu_offload())
+    on_gpu = settings.gpu_layers != 0
+    layers = llama_cpp.llama_model_n_layer(model.handle)
+    shown = "all" if settings.gpu_layers < 0 else str(settings.gpu_layers)
+    kind = "one pool" if settings.unified else f"{settings.sequences} x {settings.kv_tokens // settings.sequences}"
+    return {
+        "build": f"llama-cpp-python {llama_cpp.__version__}, {'GPU' if offload else 'CPU'}",
+        "device": f"GPU ({shown} of {layers} layers)" if on_gpu else "CPU",
+        "threads": f"{settings.threads} (prompts: {settings.threads_batch})",
+        "concurrency": f"{settings.sequences} sequences",
+        "context": f"{settings.context} tokens",
+        "batch": f"{settings.batch} tokens a step, {settings.prompt_chunk} of prompt beside decoding",
+        "KV cache": f"{settings.kv_tokens} tokens ({kind}), {settings.type_k}/{settings.type_v}",
+        "prefix cache": "on" if settings.prefix_cache and not model.recurrent else "off",
+        "weights": f"{model.size / 2**20:.1f} MiB, {model.parameters / 1e6:.1f} M parameters",
+    }

@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from typing import Any, Literal
 
 from llmlab.engines.base import EngineLog, Request
-from llmlab.engines.llamacpp.logs import router
+from llmlab.engines.llamacpp.logs import MemoryEar, router
 from llmlab.engines.llamacpp.native import ABORTED, NO_KV_SLOT, NativeContext, NativeModel, trim_heap
 from llmlab.engines.llamacpp.options import Settings
 from llmlab.engines.llamacpp.sampler import token_logprob
@@ -47,6 +47,7 @@ class Loop:
         self._settings = settings
         self._ends = frozenset(end_ids)
         self._log = log
+        self._ear = MemoryEar(log)
         # SimpleQueue's put may be called from a finalizer at any point, a lock's acquire may not.
         self._mail: queue.SimpleQueue[Mail] = queue.SimpleQueue()
         self._waiting: deque[Sequence] = deque()
@@ -94,10 +95,15 @@ class Loop:
         if self._thread.ident is not None and self._thread is not threading.current_thread():
             self._thread.join()
 
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes of the KV cache, as llama.cpp reported them."""
+        return self._ear.kv_bytes
+
     # -- the thread ----------------------------------------------------------------------------
 
     def _main(self) -> None:
-        with router().to(self._log):
+        with router().to(self._ear):
             try:
                 self._context = NativeContext(self._model, self._settings.context_params())
                 self._slots = Slots(
@@ -228,7 +234,10 @@ class Loop:
             room = context.batch_size - decoding
             budget = min(self._settings.prompt_chunk, room) if decoding else room
             self._share(prompts, budget)
-        tokens, positions, ids, outputs = context.tokens, context.positions, context.sequences, context.outputs
+        tokens: Any = context.tokens
+        positions: Any = context.positions
+        ids: Any = context.sequences
+        outputs: Any = context.outputs
         at = 0
         for one in running:
             start = one.computed
@@ -242,9 +251,9 @@ class Loop:
             if share:
                 end = at + share
                 tokens[at:end] = one.tokens[start : start + share]
-                positions[at:end] = range(start, start + share)
+                positions[at:end] = list(range(start, start + share))
                 ids[at:end] = [slot] * share
-                outputs[at:end] = bytes(share)
+                outputs[at:end] = [0] * share
                 at = end
             if share and start + share == len(one.tokens):
                 outputs[at - 1] = 1
@@ -306,7 +315,8 @@ class Loop:
             return
         newest = max(self._running, key=lambda one: list(self._by_request).index(one.request))
         if len(self._running) == 1:
-            self._fail(newest, GenerationError("The KV cache is too small for this request.", "Load with a larger kv_tokens."))
+            why = GenerationError("The KV cache is too small for this request.", "Load with a larger kv_tokens.")
+            self._fail(newest, why)
             return
         self._leave(newest, good=False)
         newest.computed = 0

@@ -98,7 +98,7 @@ class NativeModel:
                 ids = (llama_cpp.llama_token * size)()
                 count = llama_cpp.llama_tokenize(self.vocab, data, len(data), ids, size, False, special)  # noqa: FBT003
                 if count >= 0:
-                    return ids[:count]
+                    return list(ids[:count])
                 size = -count
 
     def detokenize(self, ids: list[int]) -> str:
@@ -192,7 +192,11 @@ class NativeContext:
         self._flag[0] = b"\x01" if on else b"\x00"
 
     def logits(self, row: int) -> Any:
-        """Raw logits of batch entry `row`, which asked for output: float32 array (vocabulary,), valid until the next decode."""
+        """Raw logits of batch entry `row`, which asked for output.
+
+        Returns:
+            A float32 array, shape (vocabulary,), valid until the next decode.
+        """
         import llama_cpp
         import numpy as np
 

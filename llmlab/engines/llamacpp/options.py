@@ -209,7 +209,9 @@ def _most_sequences() -> int:
     try:
         return int(llama_cpp.llama_max_parallel_sequences())
     except AttributeError as error:
-        raise LoadError("This llama-cpp-python is too old for llmlab.", "pip install llama-cpp-python==0.3.36") from error
+        raise LoadError(
+            "This llama-cpp-python is too old for llmlab.", "pip install llama-cpp-python==0.3.36"
+        ) from error
 
 
 def _padded(tokens: int) -> int:

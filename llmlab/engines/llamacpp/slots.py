@@ -102,6 +102,7 @@ class Slots:
         """Take a slot back; its tokens stay for reuse when they are `good`.
 
         Args:
+            slot: the slot.
             tokens: what was reserved for it.
             good: the KV cache holds just `slot.tokens`.
         """
