@@ -122,10 +122,6 @@ def _user_entries() -> tuple[Entry, ...]:
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
-        if os.environ.get("LLMLAB_MODELS"):
-            raise BadInputError(
-                f"LLMLAB_MODELS names {file}, which isn't there.", "Correct or unset the variable."
-            ) from None
         return ()
     except (OSError, UnicodeDecodeError) as error:
         raise BadInputError(f"{file} can't be read: {error}.", "It must be a TOML file in UTF-8.") from None

@@ -37,9 +37,7 @@ class LlamaCppEngine(Engine):
         extra=EXTRA,
     )
 
-    def __init__(
-        self, plan: LoadPlan, settings: Settings, model: NativeModel, log: EngineLog, *, before: int
-    ) -> None:
+    def __init__(self, plan: LoadPlan, settings: Settings, model: NativeModel, log: EngineLog, *, before: int) -> None:
         """Take over a loaded model; it is freed if this fails.
 
         Args:

@@ -12,7 +12,13 @@ from llmlab.engines.base import ModelFacts
 from llmlab.engines.llamacpp.native import NativeModel
 from llmlab.types import SamplingParams
 
-_SPECIAL = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding", "sep_token": "seperator"}
+_SPECIAL = {
+    "bos_token": "bos",
+    "eos_token": "eos",
+    "unk_token": "unknown",
+    "pad_token": "padding",
+    "sep_token": "seperator",
+}
 """Names that templates use -> GGUF's `tokenizer.ggml.<name>_token_id` ("seperator" is how GGUF spells it)."""
 
 
@@ -94,7 +100,7 @@ def _defaults(model: NativeModel, generation: dict[str, Any]) -> SamplingParams:
                 return number
         return None
 
-    top_k = pick("top_k", "top_k", lambda v: True)
+    top_k = pick("top_k", "top_k", math.isfinite)
     return SamplingParams(
         temperature=pick("temp", "temperature", lambda v: v >= 0),
         top_p=pick("top_p", "top_p", lambda v: 0 < v <= 1),

@@ -11,7 +11,6 @@ import queue
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Literal
 
@@ -142,7 +141,9 @@ class Loop:
             self._step(context, slots)
         except Exception as error:  # noqa: BLE001 - the requests get it; the thread must go on
             self._log.write(traceback.format_exc())
-            failure = GenerationError(f"The llama.cpp engine failed: {type(error).__name__}: {error}.", "See %llm logs.")
+            failure = GenerationError(
+                f"The llama.cpp engine failed: {type(error).__name__}: {error}.", "See %llm logs."
+            )
             failure.__cause__ = error
             for sequence in list(self._running):
                 self._fail(sequence, failure)
@@ -176,7 +177,9 @@ class Loop:
         ids = request.prompt_ids
         if not ids or len(ids) > self._settings.context or min(ids) < 0 or max(ids) >= self._model.vocab_size:
             # One bad token would fail the step of all.
-            says = f"{len(ids)} token ids, each from 0 to {self._model.vocab_size - 1}, at most {self._settings.context}"
+            says = (
+                f"{len(ids)} token ids, each from 0 to {self._model.vocab_size - 1}, at most {self._settings.context}"
+            )
             request.buffer.fail(GenerationError(f"The prompt can't be computed: it must be 1 or more ({says})."))
             return
         sequence = Sequence(request, self._settings.context)
@@ -213,7 +216,11 @@ class Loop:
         if not self._settings.prefix_cache or self._model.recurrent:
             return False
         ahead = max(
-            (common_prefix(one.tokens, sequence.tokens) for one in self._running if one.in_prompt and one.key == sequence.key),
+            (
+                common_prefix(one.tokens, sequence.tokens)
+                for one in self._running
+                if one.in_prompt and one.key == sequence.key
+            ),
             default=0,
         )
         return ahead >= slots.best_prefix(sequence.tokens, sequence.key) + _WORTH_WAITING

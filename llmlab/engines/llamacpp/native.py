@@ -218,9 +218,7 @@ class NativeContext:
             return True
         # A sliding-window cache may have forgotten the beginning.
         return bool(
-            done
-            and self.length(sequence) == length
-            and llama_cpp.llama_memory_seq_pos_min(self._memory, sequence) == 0
+            done and self.length(sequence) == length and llama_cpp.llama_memory_seq_pos_min(self._memory, sequence) == 0
         )
 
     def copy(self, source: int, target: int) -> None:

@@ -74,8 +74,10 @@ class Slots:
         shared = {slot.id: common_prefix(slot.tokens, prompt) if slot.key == key else 0 for slot in self._slots}
         limit = len(prompt) - 1
         best = max(idle, key=lambda slot: (shared[slot.id], slot.used))
-        if self._reuse and shared[best.id] and (
-            2 * shared[best.id] >= len(best.tokens) or not any(not slot.tokens for slot in idle)
+        if (
+            self._reuse
+            and shared[best.id]
+            and (2 * shared[best.id] >= len(best.tokens) or not any(not slot.tokens for slot in idle))
         ):
             chosen = best
         else:

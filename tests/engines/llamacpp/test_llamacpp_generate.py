@@ -1,0 +1,146 @@
+"""What one and many requests give."""
+
+import math
+import random
+
+import pytest
+from conftest_llamacpp import ask
+
+PROMPTS = [f"Tell me about {thing}." for thing in "a cat,the moon,Paris,red,rain,a king,bread,fire,music,snow".split(",")]
+PROMPTS += [f"What is {a} plus {a + 3}?" for a in range(10)]
+
+
+def test_greedy_is_repeatable(engine):
+    first = ask(engine, PROMPTS[0]).done()
+    assert first.token_ids
+    assert ask(engine, PROMPTS[0], seed=7).done() == ask(engine, PROMPTS[0], seed=7).done()
+    assert ask(engine, PROMPTS[0], seed=7).done().token_ids == first.token_ids
+
+
+def test_alone_as_inside_a_batch(engine):
+    alone = [ask(engine, prompt).done() for prompt in PROMPTS]
+    together = [one.done() for one in [ask(engine, prompt) for prompt in PROMPTS]]
+    same = sum(a.token_ids == b.token_ids for a, b in zip(alone, together, strict=True))
+    # Kernels for one row and for several sum in another order, which may flip a near tie.
+    assert same >= len(PROMPTS) - 1
+
+
+def test_seeds(engine):
+    options = {"temperature": 1.5, "ignore_eos": True}
+    alone = [ask(engine, PROMPTS[0], seed=seed, **options).done().token_ids for seed in (3, 4, 2**32 - 1, 2**32 - 1)]
+    batch = [ask(engine, PROMPTS[0], seed=seed, **options) for seed in (3, 4, 5, 2**32 - 1)]
+    assert [one.done().token_ids for one in batch][:2] == alone[:2]
+    assert alone[0] != alone[1]
+    assert alone[2] == alone[3]
+
+
+def test_filters_leave_only_the_likeliest(engine):
+    greedy = ask(engine, PROMPTS[1]).done().token_ids
+    for narrow in ({"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1.0}):
+        assert ask(engine, PROMPTS[1], temperature=2.0, seed=5, **narrow).done().token_ids == greedy
+
+
+def test_the_text_is_that_of_the_tokens(engine):
+    for prompt in PROMPTS[:5]:
+        choice = ask(engine, prompt, temperature=3.0, ignore_eos=True, max_tokens=60).done()
+        assert choice.text == engine.detokenize(list(choice.token_ids))
+
+
+def test_chunks_add_up(engine):
+    asked = ask(engine, PROMPTS[2], temperature=2.0, ignore_eos=True)
+    choice = asked.done()
+    chunks = asked.buffer.read(0)
+    assert "".join(chunk.text for chunk in chunks) == choice.text
+    assert tuple(token for chunk in chunks for token in chunk.token_ids) == choice.token_ids
+    assert [chunk.finish_reason for chunk in chunks if chunk.finish_reason] == ["length"]
+
+
+@pytest.mark.parametrize("text", ["plain", "naïve café — “x”", "🙂👩‍👩‍👧‍👦 ok", "日本語 русский", "\n\t  a\u0301", "<|end|>"])
+def test_unicode_round_trip(engine, text):
+    assert engine.detokenize(engine.tokenize(text, special=False)) == text
+
+
+def test_special_text_becomes_the_special_token(engine):
+    assert engine.tokenize("<|end|>") == [5]
+    assert len(engine.tokenize("<|end|>", special=False)) > 1
+    assert engine.detokenize(engine.tokenize("<|user|>hi<|end|>")) == "hi"
+
+
+def test_ignore_eos_goes_on(engine):
+    # An answer that ends by itself, then the same one forced past its end.
+    ended = next(c for c in (ask(engine, p, max_tokens=200).done() for p in PROMPTS) if c.finish_reason == "stop")
+    assert ended.token_ids[-1] in engine.facts.end_ids
+    prompt = next(p for p in PROMPTS if ask(engine, p, max_tokens=200).done().token_ids == ended.token_ids)
+    count = len(ended.token_ids) + 20
+    forced = ask(engine, prompt, max_tokens=count, ignore_eos=True).done()
+    assert forced.finish_reason == "length"
+    assert len(forced.token_ids) == count
+    assert forced.token_ids[: len(ended.token_ids)] == ended.token_ids
+    assert "<|" not in ended.text
+
+
+def test_stop_strings_across_tokens(engine):
+    options = {"ignore_eos": True, "max_tokens": 40}
+    free = ask(engine, PROMPTS[0], **options).done()
+    rng = random.Random(0)
+    tried = 0
+    while tried < 6:
+        start = rng.randrange(len(free.text) - 8)
+        stop = free.text[start : start + rng.randrange(3, 8)]
+        if "�" in stop:
+            continue
+        tried += 1
+        choice = ask(engine, PROMPTS[0], stop=(stop, "never said"), **options).done()
+        assert choice.finish_reason == "stop"
+        assert choice.text == free.text[: free.text.find(stop)]
+        assert choice.token_ids == free.token_ids[: len(choice.token_ids)]
+    assert ask(engine, PROMPTS[0], stop=("never said",), **options).done().text == free.text
+
+
+def test_length_by_max_tokens(engine):
+    choice = ask(engine, PROMPTS[0], max_tokens=5, ignore_eos=True).done()
+    assert (choice.finish_reason, len(choice.token_ids)) == ("length", 5)
+
+
+def test_length_by_context(engine):
+    room = 7
+    ids = [100 + i % 500 for i in range(engine.facts.context_length - room)]
+    choice = ask(engine, ids, max_tokens=100, ignore_eos=True).done()
+    assert (choice.finish_reason, len(choice.token_ids)) == ("length", room)
+
+
+def test_logprobs(engine):
+    choice = ask(engine, PROMPTS[3], logprobs=5).done()
+    assert len(choice.logprobs) == len(choice.token_ids)
+    for token, entry in zip(choice.token_ids, choice.logprobs, strict=True):
+        values = [logprob for _, _, logprob in entry.top]
+        assert entry.token_id == token
+        assert entry.top[0][0] == token  # greedy takes the likeliest
+        assert values == sorted(values, reverse=True)
+        assert sum(map(math.exp, values)) <= 1 + 1e-9
+    full = ask(engine, PROMPTS[3], logprobs=100, max_tokens=1).done().logprobs[0]
+    assert len(full.top) == 100
+    assert 0.5 < sum(math.exp(value) for _, _, value in full.top) <= 1 + 1e-9
+    assert ask(engine, PROMPTS[3], logprobs=0).done().logprobs[0].top == ()
+
+
+def test_logprobs_are_those_before_temperature(engine):
+    cold = ask(engine, PROMPTS[3], logprobs=3, max_tokens=1).done().logprobs[0]
+    hot = ask(engine, PROMPTS[3], logprobs=3, max_tokens=1, temperature=2.0, top_k=2).done().logprobs[0]
+    assert [i for i, _, _ in hot.top] == [i for i, _, _ in cold.top]
+    assert [v for _, _, v in hot.top] == pytest.approx([v for _, _, v in cold.top], abs=1e-3)
+
+
+def test_facts(engine):
+    facts = engine.facts
+    assert facts.architecture == "llama"
+    assert (facts.context_length, facts.vocab_size) == (1024, 2048)
+    assert facts.trained_context == 2048
+    assert "<|assistant|>" in facts.chat_template
+    assert facts.special_tokens["eos_token"] == "<|end|>"
+    assert 5 in facts.end_ids
+    assert not facts.add_bos
+    assert engine.describe()["threads"].startswith("1 ")
+    memory = engine.memory()
+    assert memory.weights > 8e6
+    assert memory.kv_cache == 4 * 1024 * 2 * 6 * 2 * 64 * 2  # tokens x (K, V) x layers x heads x head size x F16
