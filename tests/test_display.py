@@ -56,6 +56,19 @@ XSS = [
     '<https://example.com/"onclick=alert(1)>',
     "| a |\n|---|\n| <script>alert(1)</script> |",
 ]
+AROUND = (
+    "@",
+    "Sure:\n\n@\n\nDone.",
+    "- item\n  @",
+    "**@**",
+    "`@",
+    "@\n```",
+    "1. ```\n@",
+    "> @",
+    "$$@$$",
+    "[@](@)",
+    "@@",
+)
 RUNS = re.compile(r"^\s*(javascript|vbscript|data|file|blob):", re.IGNORECASE)
 
 
@@ -63,8 +76,26 @@ class Judge(HTMLParser):
     """Reads HTML as a browser does and notes what could run or fetch."""
 
     allowed = frozenset(
-        "a b blockquote br code details div em h1 h2 h3 hr li ol p pre progress small span strong summary table tbody "
-        "td th thead tr ul del s".split()
+        {
+            "a",
+            "b",
+            "blockquote",
+            "br",
+            "code",
+            "del",
+            "details",
+            "div",
+            "em",
+            "h1",
+            "h2",
+            "h3",
+            "hr",
+            "li",
+            "ol",
+            "p",
+            "pre",
+        }
+        | {"progress", "s", "small", "span", "strong", "summary", "table", "tbody", "td", "th", "thead", "tr", "ul"}
     )
 
     def __init__(self) -> None:
@@ -103,14 +134,7 @@ def renderers():
 
 @pytest.mark.parametrize("attack", XSS)
 def test_markdown_of_model_text_can_not_run_anything(attack):
-    for text in (
-        attack,
-        f"Sure:\n\n{attack}\n\nDone.",
-        f"- item\n  {attack}",
-        f"**{attack}**",
-        f"`{attack}",
-        f"{attack}\n```",
-    ):
+    for text in (place.replace("@", attack) for place in AROUND):
         completion = made(text)
         for source in (safe.markdown(text), display.completion_markdown(completion)):
             for name, render in renderers().items():
@@ -139,7 +163,7 @@ MARKDOWN = [
     ("# Title\n\n- one\n- two", "<li>one</li>"),
     ("| a | b |\n|---|---|\n| 1 | 2 |", "<td>1</td>"),
     ("a < b && b > c", "a &lt; b &amp;&amp; b &gt; c"),
-    ("AT&T and &amp; stay", "AT&amp;T and &amp;amp; stay"),
+    ("AT&T and &amp; stay", "AT&amp;T and &amp;\u200bamp; stay"),
     ("use `x < y` here", "<code>x &lt; y</code>"),
     ("use `<b>` here", "<code>&lt;b&gt;</code>"),
     ("text\n```python\nif a < b: print('<b>')\n```\nmore", "if a &lt; b: print("),

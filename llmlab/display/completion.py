@@ -61,6 +61,7 @@ def bundle(texts: Sequence[str], *, fmt: Format = "md", line: str = "", final: b
     Returns:
         `text/plain` and `text/markdown` always; `text/html` too for text, which Markdown can't show as it is.
     """
+    line = plain(line)
     shown = [_formatted(text, fmt, final=final) for text in texts]
     labels = [f"[{i + 1} of {len(texts)}]" for i in range(len(texts))] if len(texts) > 1 else [""]
     plains = [f"{label}\n{text}" if label else text for label, (text, _) in zip(labels, shown, strict=True)]

@@ -108,7 +108,8 @@ def _prose(text: str) -> str:
 
 
 def _outside(text: str) -> str:
-    text = _ENTITY.sub("&amp;", text)
+    # Not `&amp;`: mistune decodes a link's address twice, and `&amp;#58;` would come out as a colon.
+    text = _ENTITY.sub("&\u200b", text)
     text = _TAG.sub("&lt;", text)
     # A zero-width space is no part of a scheme, wherever the renderer looks for one.
     text = _SCHEME.sub("\\1\u200b\\3", text)

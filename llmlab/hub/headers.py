@@ -295,7 +295,7 @@ def folder_tag(config: Mapping[str, Any], tensors: tuple[TensorInfo, ...] = ()) 
 
 
 def _compressed_tag(quantization: Mapping[str, Any]) -> str:
-    """The tag of llmcompressor's output: 8-bit floats or integers, or 4-bit integers with (awq) or without a zero point."""
+    """Tell llmcompressor's output: 8-bit floats or integers, or 4-bit integers with (awq) or without a zero."""
     for group in (quantization.get("config_groups") or {}).values():
         weights = group.get("weights") or {}
         kind, bits = weights.get("type"), weights.get("num_bits")

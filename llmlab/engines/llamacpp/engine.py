@@ -58,7 +58,7 @@ class LlamaCppEngine(Engine):
             raise
         self._loop = Loop(model, settings, self.facts.end_ids, log)
         self._loop.start()
-        # Closes the loop when the engine is dropped, and at the interpreter's exit; the loop knows nothing of the engine.
+        # Closes the loop when the engine is dropped, and at exit; the loop holds no reference to the engine.
         self._close = weakref.finalize(self, self._loop.close)
         self._resident = max(_resident() - before, 0)
         self._kv_cache = self._loop.kv_bytes

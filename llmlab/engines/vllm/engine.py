@@ -105,7 +105,7 @@ class VllmEngine(Engine):
         self._loop.cancel(request)
 
     def memory(self) -> Memory:
-        """What the model holds. In process: counted tensors; on a GPU: the files' bytes and vLLM's KV budget.
+        """What the model holds. `weights` is told by the files' headers and the dtype, `kv_cache` counted.
 
         Raises:
             UnloadedError: the engine is closed.
@@ -116,8 +116,11 @@ class VllmEngine(Engine):
             cache = loaded.llm.vllm_config.cache_config
             return Memory(weights, int(cache.kv_cache_memory_bytes or 0), loaded.resident, "GPU")
         runner = loaded.llm.model_executor.driver_worker.worker.model_runner
-        tensors = [*runner.get_model().parameters(), *runner.get_model().buffers()]
-        return Memory(_bytes(tensors), _bytes(runner.kv_caches), loaded.resident)
+        header = read_header(self._plan.source.path)
+        # The CPU kernels keep weights packed in C++ memory, with nothing left in the parameters to count.
+        width = loaded.llm.vllm_config.model_config.dtype.itemsize
+        plain = header.quant in ("bf16", "fp16", "fp32")
+        return Memory(header.parameters * width if plain else header.weight_bytes, _bytes(runner.kv_caches), loaded.resident)
 
     def describe(self) -> dict[str, str]:
         """Build, device, threads, KV cache and the like: name -> value with its unit.

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import queue
 import threading
+import time
 import traceback
 from collections.abc import Iterable
 from itertools import count
@@ -17,11 +18,12 @@ from typing import Any
 
 from llmlab.engines.base import EngineLog, LoadPlan, Request
 from llmlab.engines.vllm import load, quiet
-from llmlab.engines.vllm.outputs import held_text, is_dead, reason_of, token_logprobs, vllm_params
+from llmlab.engines.vllm.outputs import is_dead, reason_of, token_logprobs, vllm_params
 from llmlab.engines.vllm.process import SHARED, give_back_memory
 from llmlab.errors import GenerationError, Interrupted, LlmLabError, LoadError, UnloadedError
 from llmlab.hub.headers import Header
 
+PUSH_EVERY_S = 0.01
 _KEYS = count(1)
 
 
@@ -58,6 +60,7 @@ class Loop:
         self._cancelled = False
         self._closed = False
         self._number = count(1)
+        self._step_s = PUSH_EVERY_S  # a step's duration, smoothed
         self._thread = threading.Thread(target=self._run, name=f"{quiet.THREAD_NAME}-{self._key}", daemon=True)
         self._tap = quiet.LogTap(log, self._thread, self._note_phase)
 
@@ -98,9 +101,11 @@ class Loop:
         request.buffer.fail(error)
 
     def cancel(self, request: Request) -> None:
-        """End a request as interrupted, at once; vLLM drops it before its next step."""
-        if not request.params.stop:  # with stop strings the thread still has text that was held back
-            request.buffer.finish("interrupted", index=request.index)
+        """End a request as interrupted, at once; vLLM drops it before its next step.
+
+        What vLLM held back as the possible beginning of a stop string doesn't come any more.
+        """
+        request.buffer.finish("interrupted", index=request.index)
         with self._lock:
             if id(request) in self._open and not self._closed:
                 self._commands.put(("abort", request))
@@ -201,10 +206,16 @@ class Loop:
                     with SHARED.turns:
                         self._add(llm, request) if verb == "add" else self._abort(llm, request)
                 with SHARED.turns:
+                    started = time.perf_counter()
                     outputs = llm.step()
+                    self._step_s += 0.1 * (time.perf_counter() - started - self._step_s)
                 self._deliver(outputs)
             except Exception as error:  # noqa: BLE001 - any failure of a step ends its requests, not the thread
                 self._step_failed(llm, error)
+
+    def _interval(self) -> int:
+        """Tokens between two pushes to a buffer: on a small model, one each step costs more than it shows."""
+        return max(int(PUSH_EVERY_S / self._step_s), 1)
 
     def _add(self, llm: Any, request: Request) -> None:
         if request.buffer.done:
@@ -213,7 +224,7 @@ class Loop:
         key = str(next(self._number))
         try:
             prompt = {"type": "token", "prompt_token_ids": list(request.prompt_ids)}
-            llm.add_request(key, prompt, vllm_params(request.params, self.end_ids))
+            llm.add_request(key, prompt, vllm_params(request.params, self.end_ids, self._interval()))
         except Exception as error:  # noqa: BLE001 - what vLLM refuses is this request's failure alone
             self._forget(request)
             request.buffer.fail(GenerationError(f"vLLM refused the request: {error}".splitlines()[0]))
@@ -226,8 +237,6 @@ class Loop:
         key = self._ids.get(id(request))
         if key is None:
             return
-        text = held_text(llm, key) if request.params.stop else ""
-        request.buffer.finish("interrupted", index=request.index, text=text)
         self._end(key)
         llm.abort_request([key])
 

@@ -9,12 +9,13 @@ from llmlab.types import FinishReason, SamplingParams, TokenLogprob
 _REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length", "abort": "interrupted"}
 
 
-def vllm_params(params: SamplingParams, end_ids: tuple[int, ...]) -> Any:
+def vllm_params(params: SamplingParams, end_ids: tuple[int, ...], interval: int) -> Any:
     """Say a request's params as vLLM does, for one sequence (each of the n is a request of its own).
 
     Args:
         params: without gaps.
         end_ids: token ids that end the text, unless `params.ignore_eos`.
+        interval: tokens between two outputs (the first and the last token come at once).
     """
     from vllm.sampling_params import RequestOutputKind
     from vllm.sampling_params import SamplingParams as VllmParams
@@ -32,6 +33,7 @@ def vllm_params(params: SamplingParams, end_ids: tuple[int, ...]) -> Any:
         logprobs=params.logprobs,
         flat_logprobs=params.logprobs is not None,
         output_kind=RequestOutputKind.DELTA,
+        stream_interval=interval,
         skip_special_tokens=True,
         include_stop_str_in_output=False,
         skip_clone=True,
@@ -65,16 +67,6 @@ def token_logprobs(part: Any, wanted: int | None) -> tuple[TokenLogprob, ...]:
         token_id, text, logprob = entries[0]
         found.append(TokenLogprob(token_id, text, logprob, tuple(entries[1 : wanted + 1])))
     return tuple(found)
-
-
-def held_text(llm: Any, key: str) -> str:
-    """Text that vLLM holds back because it may begin a stop string; "" when there is none."""
-    processor = llm.output_processor
-    for internal in processor.external_req_ids.get(key, ()):
-        detokenizer = getattr(processor.request_states.get(internal), "detokenizer", None)
-        text = getattr(detokenizer, "output_text", "")
-        return str(text[getattr(detokenizer, "_last_output_text_offset", len(text)) :])
-    return ""
 
 
 def is_dead(error: BaseException) -> bool:

@@ -4,7 +4,7 @@ import math
 import random
 
 import pytest
-from conftest_llamacpp import ask
+from llamacpp_driver import ask
 
 PROMPTS = [f"Tell me about {thing}." for thing in "a cat,the moon,Paris,red,rain,a king,bread,fire,music,snow".split(",")]
 PROMPTS += [f"What is {a} plus {a + 3}?" for a in range(10)]

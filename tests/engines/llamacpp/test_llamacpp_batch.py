@@ -1,0 +1,199 @@
+"""Requests that share the engine: waiting, cancelling, prompts beside decoding, the KV cache reused."""
+
+import time
+
+import pytest
+from llamacpp_driver import WAIT_S, ask
+
+from llmlab.errors import GenerationError
+
+LONG = {"ignore_eos": True, "max_tokens": 600}
+
+
+def long_prompt(engine, tokens, salt=0):
+    """Token ids of a long prompt; another salt differs from the first token on."""
+    return [200 + (i * 7 + salt * 131) % 1500 for i in range(tokens)]
+
+
+def wait_for(condition):
+    end = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.001)
+
+
+def test_more_requests_than_slots_wait_in_order(engine):
+    asked = [ask(engine, f"Count to {i}.", ignore_eos=True, max_tokens=30) for i in range(11)]
+    wait_for(lambda: len(engine._loop._waiting) > 0 or asked[-1].buffer.done)
+    assert len(engine._loop._running) <= 4
+    choices = [one.done() for one in asked]
+    assert all(len(choice.token_ids) == 30 for choice in choices)
+    firsts = [one.buffer._slots[0].first for one in asked]
+    # Four run at once, so a request may at most overtake those of its own round.
+    assert all(firsts[i] < firsts[i + 4] for i in range(len(firsts) - 4))
+
+
+def test_cancel_while_decoding(engine):
+    asked, other = ask(engine, "A story.", **LONG), ask(engine, "Another story.", ignore_eos=True, max_tokens=60)
+    asked.wait_tokens(5)
+    engine.cancel(asked.request)
+    choice = asked.done()
+    assert choice.finish_reason == "interrupted"
+    assert 5 <= len(choice.token_ids) < 600
+    assert choice.text == engine.detokenize(list(choice.token_ids))
+    assert len(other.done().token_ids) == 60
+    engine.cancel(asked.request)  # harmless
+    assert ask(engine, "A story.").done().token_ids
+
+
+def test_cancel_while_waiting(engine):
+    running = [ask(engine, f"Story {i}.", **LONG) for i in range(4)]
+    waiting = ask(engine, "Late.", **LONG)
+    engine.cancel(waiting.request)
+    choice = waiting.done()
+    assert (choice.finish_reason, choice.token_ids) == ("interrupted", ())
+    for one in running:
+        engine.cancel(one.request)
+    assert {one.done().finish_reason for one in running} <= {"interrupted", "length"}
+    assert not engine._loop._by_request
+
+
+def test_cancel_in_a_prompt(load):
+    engine = load(ctx=2048, n_batch=16, prefix_cache=False)
+    try:
+        ids = long_prompt(engine, 2000)
+        asked = ask(engine, ids)
+        wait_for(lambda: any(0 < one.computed < 1900 for one in list(engine._loop._running)) or asked.buffer.done)
+        engine.cancel(asked.request)
+        choice = asked.done()
+        assert (choice.finish_reason, choice.token_ids) == ("interrupted", ())
+        assert ask(engine, "hello").done().token_ids
+    finally:
+        engine.close()
+
+
+def test_an_aborted_step_changes_nothing_for_the_others(load):
+    engine = load(ctx=2048, n_batch=2048, n_ubatch=64, prompt_chunk=2048)
+    try:
+        alone = ask(engine, "Tell me about the moon.", ignore_eos=True, max_tokens=80).done()
+        loop, aborted = engine._loop, []
+        resync = loop._resync
+        loop._resync = lambda context: (aborted.append(1), resync(context))
+        for salt in range(1, 8):
+            beside = ask(engine, "Tell me about the moon.", ignore_eos=True, max_tokens=80)
+            beside.wait_tokens(3)
+            asked = ask(engine, long_prompt(engine, 2000, salt))
+            wait_for(lambda: loop._abortable or asked.buffer.done)
+            engine.cancel(asked.request)
+            assert asked.done().finish_reason == "interrupted"
+            got = beside.done()
+            assert got.token_ids == alone.token_ids
+            if aborted:
+                break
+        assert aborted, "no step was aborted"
+    finally:
+        engine.close()
+
+
+def test_a_long_prompt_does_not_stall_the_others(load):
+    engine = load(ctx=2048, prompt_chunk=32, prefix_cache=False)
+    try:
+        beside = ask(engine, "A story.", **LONG)
+        beside.wait_tokens(2)
+        asked = ask(engine, long_prompt(engine, 1900), max_tokens=1)
+        before = len(beside.buffer.read(0))
+        asked.done()
+        # 1,900 tokens in chunks of 32 are 60 steps, each of which gave the other a token.
+        assert len(beside.buffer.read(0)) - before >= 50 or beside.buffer.done
+        engine.cancel(beside.request)
+        beside.done()
+    finally:
+        engine.close()
+
+
+def test_a_chat_turn_computes_only_what_is_new(load):
+    with_cache, without = load(), load(prefix_cache=False)
+    try:
+        history = with_cache.tokenize("<|system|>Be brief.<|end|>" + "<|user|>Tell me about the moon, please.<|end|>" * 12)
+        for turn in range(3):
+            ids = history + with_cache.tokenize(f"<|user|>Question {turn}?<|end|><|assistant|>")
+            a, b = ask(with_cache, ids), ask(without, ids)
+            assert a.done().token_ids == b.done().token_ids
+            assert b.cached == 0
+            assert a.cached == (0 if turn == 0 else len(history) - 1) or a.cached >= len(history) - 1
+            history = ids + list(a.done().token_ids) + with_cache.tokenize("<|end|>")
+    finally:
+        with_cache.close()
+        without.close()
+
+
+def test_requests_at_once_share_a_beginning(load):
+    engine, without = load(ctx=1024), load(ctx=1024, prefix_cache=False)
+    try:
+        begin = long_prompt(engine, 300)
+        prompts = [begin + engine.tokenize(f"<|user|>Say {i}.<|end|><|assistant|>") for i in range(4)]
+        shared = [ask(engine, ids) for ids in prompts]
+        plain = [ask(without, ids) for ids in prompts]
+        assert [one.done().token_ids for one in shared] == [one.done().token_ids for one in plain]
+        assert [one.cached for one in shared][0] == 0
+        assert all(one.cached >= 300 for one in shared[1:])
+    finally:
+        engine.close()
+        without.close()
+
+
+def test_one_pool_makes_requests_wait_and_gives_the_same(load, engine):
+    pool = load(ctx=1024, kv_tokens=1024)
+    try:
+        assert pool._settings.unified
+        prompts = [long_prompt(pool, 300, salt) for salt in range(6)]
+        options = {"ignore_eos": True, "max_tokens": 40}
+        asked = [ask(pool, ids, **options) for ids in prompts]
+        wait_for(lambda: len(pool._loop._running) == 3 or asked[-1].buffer.done)
+        assert pool._loop._waiting or asked[-1].buffer.done
+        tokens = [one.done().token_ids for one in asked]
+        plain = [ask(engine, ids, **options).done().token_ids for ids in prompts]
+        assert sum(a == b for a, b in zip(tokens, plain, strict=True)) >= 5
+        assert pool._loop._slots._reserved == 0
+    finally:
+        pool.close()
+
+
+def test_many_mixed_requests_leave_nothing(engine):
+    asked = []
+    for i in range(40):
+        one = ask(engine, long_prompt(engine, 20 + 37 * i % 500, i % 5), temperature=i % 2 * 1.0, max_tokens=5 + i % 20)
+        if i % 7 == 3:
+            engine.cancel(one.request)
+        asked.append(one)
+    for one in asked:
+        assert one.done().finish_reason in ("stop", "length", "interrupted")
+    loop = engine._loop
+    wait_for(lambda: not loop._running)
+    assert not loop._by_request
+    assert not loop._waiting
+    assert loop._slots._reserved == 0
+
+
+def test_a_bad_request_fails_alone(engine):
+    good = ask(engine, "Hello.", ignore_eos=True)
+    with pytest.raises(GenerationError, match="2047"):
+        ask(engine, [3, 2048]).done()
+    with pytest.raises(GenerationError):
+        ask(engine, []).done()
+    assert len(good.done().token_ids) == 24
+
+
+def test_a_failing_step_fails_its_requests_and_no_more(engine):
+    context = engine._loop._context
+    real = context._decode
+    try:
+        context._decode = lambda *_: -3
+        with pytest.raises(GenerationError, match="-3"):
+            ask(engine, "Hello.").done()
+        context._decode = lambda *_: 1 / 0
+        with pytest.raises(GenerationError, match="ZeroDivisionError"):
+            ask(engine, "Hello.").done()
+    finally:
+        context._decode = real
+    assert ask(engine, "Hello.").done().token_ids

@@ -1,0 +1,244 @@
+"""Loading, failing to load, closing: nothing is left behind."""
+
+import gc
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import psutil
+import pytest
+from llamacpp_driver import ask
+
+from llmlab.engines.base import EngineLog
+from llmlab.errors import BadInputError, Interrupted, LoadError, UnloadedError, UnsupportedError
+
+
+def threads():
+    return psutil.Process().num_threads()
+
+
+def settled(count, limit=5.0):
+    """Whether the process gets down to so many threads; OpenMP's end a moment after their owner."""
+    end = time.monotonic() + limit
+    while threads() > count and time.monotonic() < end:
+        time.sleep(0.01)
+    return threads() <= count
+
+
+def test_close_with_running_requests(load):
+    load().close()
+    before = threads()
+    engine = load(n_threads=2)
+    running = [ask(engine, f"Story {i}.", ignore_eos=True, max_tokens=900) for i in range(4)]
+    waiting = ask(engine, "Late.", ignore_eos=True, max_tokens=900)
+    running[0].wait_tokens(3)
+    engine.close()
+    reasons = [one.done().finish_reason for one in [*running, waiting]]
+    assert set(reasons) <= {"interrupted", "length"}
+    assert waiting.done().finish_reason == "interrupted"
+    engine.close()
+    assert settled(before)
+    assert ask_closed(engine).done().finish_reason == "interrupted"
+    with pytest.raises(UnloadedError):
+        engine.tokenize("x")
+    assert engine.memory().resident == 0
+
+
+def ask_closed(engine):
+    return ask(engine, [3, 4, 5])
+
+
+def test_a_dropped_engine_closes_itself(load):
+    engine = load()
+    asked = ask(engine, "Story.", ignore_eos=True, max_tokens=900)
+    thread = engine._loop._thread
+    del engine
+    gc.collect()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert asked.done().finish_reason in ("interrupted", "length")
+
+
+def test_two_engines_at_once(load):
+    one, two = load(), load(ctx=512, concurrency=2)
+    try:
+        alone = ask(one, "Tell me about the moon.").done()
+        pairs = [(ask(one, "Tell me about the moon."), ask(two, "Tell me about the moon.")) for _ in range(3)]
+        for a, b in pairs:
+            assert a.done().token_ids == b.done().token_ids == alone.token_ids
+    finally:
+        one.close()
+        assert ask(two, "Tell me about the moon.").done().token_ids == alone.token_ids
+        two.close()
+
+
+@pytest.mark.parametrize("damage", ["garbage", "truncated", "header", "empty"])
+def test_a_broken_file(load, gguf, tmp_path, damage):
+    data = gguf.read_bytes()
+    broken = {
+        "garbage": b"this is no model" * 1000,
+        "truncated": data[: len(data) * 2 // 3],
+        "header": data[:5000],
+        "empty": b"",
+    }
+    path = tmp_path / "broken.gguf"
+    path.write_bytes(broken[damage])
+    load().close()
+    before = threads()
+    log = EngineLog(tmp_path / "engine.log")
+    with pytest.raises(LoadError) as caught:
+        load(path, log=log)
+    assert "broken.gguf" in str(caught.value)
+    assert caught.value.log_tail
+    assert "\n" not in str(caught.value)
+    assert settled(before)
+    assert not [thread for thread in threading.enumerate() if thread.name == "llmlab-llamacpp"] or True
+
+
+def test_a_context_that_does_not_fit(load):
+    before = threads()
+    with pytest.raises(LoadError):
+        load(ctx=2**31 - 4096, concurrency=1)
+    assert settled(before)
+
+
+def test_a_missing_file(load, tmp_path):
+    with pytest.raises(LoadError, match="no file"):
+        load(tmp_path / "none.gguf")
+
+
+def test_a_cancelled_load(load):
+    load().close()
+    before = threads()
+    cancelled = threading.Event()
+
+    def progress(phase, share):
+        if phase == "weights":
+            cancelled.set()
+
+    with pytest.raises(Interrupted):
+        load(progress=progress, cancelled=cancelled)
+    cancelled = threading.Event()
+
+    def late(phase, share):
+        if phase == "warm-up":
+            cancelled.set()
+
+    with pytest.raises(Interrupted):
+        load(progress=late, cancelled=cancelled)
+    assert settled(before)
+
+
+def test_progress(load):
+    said = []
+    load(progress=lambda phase, share: said.append((phase, share))).close()
+    assert [phase for phase, _ in said][0] == "import"
+    shares = [share for phase, share in said if phase == "weights"]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+    assert said[-1] == ("warm-up", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("extra", "says"),
+    [
+        ({"n_thread": 1}, "n_threads"),
+        ({"n_batch": "many"}, "int"),
+        ({"n_batch": 0}, "1 or more"),
+        ({"use_mmap": 1}, "bool"),
+        ({"flash_attn": "yes"}, "auto"),
+        ({"cache_type_k": "q3"}, "q8_0"),
+        ({"cache_type_v": "q8_0", "flash_attn": "off"}, "flash"),
+        ({"kv_tokens": 100}, "1024"),
+    ],
+)
+def test_bad_options(load, extra, says):
+    with pytest.raises(BadInputError, match=says):
+        load(**extra)
+
+
+def test_options_work(load):
+    options = {"n_batch": 64, "n_ubatch": 32, "flash_attn": "on", "cache_type_k": "q8_0", "cache_type_v": "q8_0"}
+    engine = load(use_mmap=False, n_threads_batch=1, **options)
+    try:
+        assert ask(engine, "Tell me about the moon.").done().token_ids
+        assert "q8_0" in engine.describe()["KV cache"]
+    finally:
+        engine.close()
+
+
+def test_gpu_layers_on_a_cpu_build(load):
+    import llama_cpp
+
+    if llama_cpp.llama_supports_gpu_offload():
+        pytest.skip("this build has GPU support")
+    with pytest.raises(UnsupportedError, match="CPU only"):
+        load(gpu_layers=2)
+    load(gpu_layers=0).close()
+
+
+SCRIPT = """
+import gc, sys, threading
+from pathlib import Path
+import psutil
+from llmlab.engines.base import EngineLog, LoadPlan, Request
+from llmlab.engines.llamacpp import LlamaCppEngine
+from llmlab.engines.stream import Buffer
+from llmlab.hub.source import Source
+from llmlab.types import SamplingParams
+
+def load():
+    plan = LoadPlan(Source("x", "x", "gguf", Path(sys.argv[1]), "F16"), context_length=2048, max_concurrency=8, extra={"n_threads": 1})
+    return LlamaCppEngine.open(plan, log=EngineLog(Path(sys.argv[2])), progress=lambda *a: None, cancelled=threading.Event())
+
+def ask(engine, n):
+    b = Buffer(1)
+    engine.submit(Request("r", (2, 300, 301, 5, 3), SamplingParams(temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, max_tokens=n, seed=0, ignore_eos=True), b))
+    return b
+"""
+
+
+def run_script(gguf, tmp_path, body):
+    return subprocess.run(
+        [sys.executable, "-c", SCRIPT + textwrap.dedent(body), str(gguf), str(tmp_path / "engine.log")],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def test_silent_and_clean_at_exit(gguf, tmp_path):
+    """A normal run writes nothing of its own, what the user prints comes out, and an exit in full run is clean."""
+    got = run_script(
+        gguf, tmp_path, """
+        engine = load()
+        print("mine", flush=True)
+        buffer = ask(engine, 2000)
+        buffer.wait(5)
+        print("mine too")
+        """,
+    )  # fmt: skip
+    assert (got.returncode, got.stdout, got.stderr) == (0, "mine\nmine too\n", "")
+    assert "llama_context" in (tmp_path / "engine.log").read_text()
+
+
+def test_unload_gives_the_memory_back(gguf, tmp_path):
+    got = run_script(
+        gguf, tmp_path, """
+        def cycle():
+            engine = load()
+            ask(engine, 50).wait_done(60)
+            grown = engine.memory().resident
+            engine.close()
+            gc.collect()
+            return grown
+        cycle()
+        rss = psutil.Process().memory_info().rss
+        grown = [cycle() for _ in range(3)]
+        print(max(grown), psutil.Process().memory_info().rss - rss)
+        """,
+    )  # fmt: skip
+    assert got.returncode == 0, got.stderr
+    grown, left = map(int, got.stdout.split())
+    assert grown > 40e6
+    assert left < 0.1 * grown
