@@ -10,7 +10,7 @@ import functools
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, ClassVar, NoReturn
+from typing import Any, NoReturn
 
 from llmlab.errors import BadInputError
 from llmlab.types import Message
@@ -27,7 +27,7 @@ def _compile(template: str) -> Any:
     class Generation(Extension):
         """`{% generation %}` marks the assistant's tokens for training; here its body simply stands."""
 
-        tags: ClassVar[set[str]] = {"generation"}
+        tags = {"generation"}  # noqa: RUF012 - jinja2 declares it so
 
         def parse(self, parser: Parser) -> nodes.Node | list[nodes.Node]:
             next(parser.stream)

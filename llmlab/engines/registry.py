@@ -29,7 +29,7 @@ def check_name(name: str) -> EngineName:
     """
     if name not in ENGINES:
         raise unknown("engine", name, (*ENGINES, "auto"))
-    return cast("EngineName", name)
+    return name
 
 
 def installed(name: EngineName) -> bool:

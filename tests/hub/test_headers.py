@@ -181,7 +181,7 @@ def test_gguf_with_a_missing_tensor(tmp_path):
 
 
 def test_adapter_file_is_no_model(tmp_path):
-    with pytest.raises(LoadError, match="holds a adapter, not a model"):
+    with pytest.raises(LoadError, match="not a model but of type .adapter."):
         read_header(gguf_of(tmp_path / "lora.gguf", kind="adapter"))
 
 

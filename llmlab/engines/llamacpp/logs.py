@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from llmlab.engines.base import EngineLog
 
 # enum ggml_log_level (ggml.h)
-_DEBUG = 4
+_DEBUG = 1
 _CONTINUED = 5
 
 

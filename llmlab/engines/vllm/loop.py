@@ -23,7 +23,7 @@ from llmlab.engines.vllm.process import SHARED, give_back_memory
 from llmlab.errors import GenerationError, Interrupted, LlmLabError, LoadError, UnloadedError
 from llmlab.hub.headers import Header
 
-PUSH_EVERY_S = 0.01
+PUSH_EVERY_S = 0.02
 _KEYS = count(1)
 
 

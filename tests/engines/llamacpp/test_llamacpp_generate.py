@@ -6,7 +6,9 @@ import random
 import pytest
 from llamacpp_driver import ask
 
-PROMPTS = [f"Tell me about {thing}." for thing in "a cat,the moon,Paris,red,rain,a king,bread,fire,music,snow".split(",")]
+PROMPTS = [
+    f"Tell me about {thing}." for thing in "a cat,the moon,Paris,red,rain,a king,bread,fire,music,snow".split(",")
+]
 PROMPTS += [f"What is {a} plus {a + 3}?" for a in range(10)]
 
 
@@ -55,7 +57,9 @@ def test_chunks_add_up(engine):
     assert [chunk.finish_reason for chunk in chunks if chunk.finish_reason] == ["length"]
 
 
-@pytest.mark.parametrize("text", ["plain", "naïve café — “x”", "🙂👩‍👩‍👧‍👦 ok", "日本語 русский", "\n\t  a\u0301", "<|end|>"])
+@pytest.mark.parametrize(
+    "text", ["plain", "naïve café — “x”", "🙂👩‍👩‍👧‍👦 ok", "日本語 русский", "\n\t  a\u0301", "<|end|>"]
+)
 def test_unicode_round_trip(engine, text):
     assert engine.detokenize(engine.tokenize(text, special=False)) == text
 

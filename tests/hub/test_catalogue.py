@@ -1,0 +1,130 @@
+"""The catalogue: its own entries hold together, the user's are added, and a wrong file is told with its place."""
+
+import subprocess
+import sys
+
+import pytest
+from llmlab.errors import BadInputError, UnknownNameError
+from llmlab.hub import catalogue, tags
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    file = tmp_path / "models.toml"
+    monkeypatch.setenv("LLMLAB_MODELS", str(file))
+    return file
+
+
+def test_own_entries_hold_together(own):
+    entries = catalogue.entries()
+    assert len({entry.name for entry in entries}) == len(entries) >= 20
+    assert entries[0].name == "nano"
+    assert (entries[0].path / "config.json").is_file()
+    for entry in entries[1:]:
+        assert entry.description
+        assert entry.licence
+        assert entry.parameters > 10**8
+        assert entry.context_length >= 2048
+        assert entry.quants("llamacpp")
+        assert entry.quants("vllm")
+        for files in entry.files:
+            names = [files.filename(quant) for quant in files.quants]
+            assert len(set(names)) == len(names) or files.engine == "vllm"
+            for quant, name in zip(files.quants, names, strict=True):
+                assert tags.TAGS[quant].engine == files.engine
+                assert files.engine == "vllm" or tags.in_filename(name) == quant
+
+
+def test_user_entries_go_first(own):
+    own.write_text('[[model]]\nname = "NANO"\npath = "x.gguf"\n[[model]]\nname = "nano"\npath = "mine"\n')
+    assert catalogue.find("nano").origin == str(own)
+    assert catalogue.get("nano").path == own.parent / "x.gguf"  # names don't differ by case: the first one counts
+    assert sum(entry.name == "nano" for entry in catalogue.entries()) == 1
+
+
+FILES = '[[model]]\nname = "m"\n[[model.files]]\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[[model]\n", "not valid TOML"),
+        ("[[models]]\nname = 'x'\n", "'models'.*not permitted"),
+        ("[[model]]\npath = 'x'\n", "model 1, key 'name'.*required"),
+        ("[[model]]\nname = 'm'\n", "model 'm'.*either 'path'"),
+        ("[[model]]\nname = 'a b'\npath = 'x'\n", "model 'a b', key 'name'.*letters"),
+        ("[[model]]\nname = 'm'\npath = 'x'\nparameters = -4\n", "model 'm', key 'parameters'.*greater than 0"),
+        ("[[model]]\nname = 'm'\npath = 'x'\nlicense = 'mit'\n", "model 'm', key 'license'.*not permitted"),
+        (FILES + "engine = 'ollama'\nrepo = 'a/b'\nquants = ['Q4_0']\n", "'files.0.engine'.*'vllm' or 'llamacpp'"),
+        (FILES + "engine = 'vllm'\nrepo = 'ab'\nquants = ['bf16']\n", "'files.0.repo'.*pattern"),
+        (FILES + "engine = 'vllm'\nrepo = 'a/b'\nquants = ['aqw']\n", "'files.0'.*Unknown quant 'aqw'.*'awq'"),
+        (FILES + "engine = 'vllm'\nrepo = 'a/b'\nquants = []\n", "'files.0.quants'"),
+        (FILES + "engine = 'llamacpp'\nrepo = 'a/b'\nquants = ['Q4_0']\n", "needs 'file'"),
+        (
+            FILES + "engine = 'llamacpp'\nrepo = 'a/b'\nfile = 'x.gguf'\nquants = ['Q4_0', 'Q8_0']\n",
+            r"must have \{quant\}",
+        ),
+    ],
+)
+def test_wrong_user_file_is_told_with_its_place(own, text, says):
+    own.write_text(text)
+    with pytest.raises(BadInputError, match=says) as caught:
+        catalogue.entries()
+    assert str(own) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_name_says_the_closest():
+    with pytest.raises(UnknownNameError) as caught:
+        catalogue.get("mistal-7b")
+    assert caught.value.closest == "mistral-7b"
+
+
+@pytest.mark.parametrize(
+    ("text", "engine", "name"),
+    [
+        ("q4_k_m", None, "Q4_K_M"), ("Q4-K-M", None, "Q4_K_M"), ("Q4_K", "llamacpp", "Q4_K_M"), ("AWQ", None, "awq"),
+        ("bf16", None, "bf16"), ("BF16", None, "BF16"), ("bf16", "llamacpp", "BF16"), ("BF16", "vllm", "bf16"),
+        ("fp16", "llamacpp", "F16"), ("f16", "vllm", "fp16"), ("f16", None, "F16"), (" q8_0 ", None, "Q8_0"),
+    ],
+)  # fmt: skip
+def test_tags_have_one_name(text, engine, name):
+    assert tags.canonical(text, engine).name == name
+
+
+def test_unknown_tag_says_the_closest():
+    with pytest.raises(UnknownNameError) as caught:
+        tags.canonical("Q4_KM")
+    assert caught.value.closest == "Q4_K_M"
+
+
+@pytest.mark.parametrize(
+    ("filename", "tag"),
+    [
+        ("Llama-3.2-3B-Instruct-Q4_K_M.gguf", "Q4_K_M"), ("tinyllama-1.1b.q8_0.gguf", "Q8_0"), ("m-IQ4_XS.gguf", "IQ4_XS"),
+        ("m-bf16.gguf", "BF16"), ("m-fp16.gguf", "F16"), ("gpt-oss-20b-mxfp4.gguf", "MXFP4"), ("model.gguf", None),
+        ("m-Q3_K_S.gguf", "Q3_K_S"), ("Q4_0/m-Q5_K_M.gguf", "Q5_K_M"),
+    ],
+)  # fmt: skip
+def test_tag_in_a_filename(filename, tag):
+    assert tags.in_filename(filename) == tag
+
+
+def test_ftypes_are_llama_cpps():
+    import llama_cpp
+
+    for tag in tags.TAGS.values():
+        if tag.ftype is not None:
+            name = {"F32": "ALL_F32", "MXFP4": "MOSTLY_MXFP4_MOE"}.get(tag.name, f"MOSTLY_{tag.name}")
+            known = getattr(llama_cpp, f"LLAMA_FTYPE_{name}", tag.ftype)
+            assert known == tag.ftype, tag.name
+
+
+def test_import_is_light():
+    code = (
+        "import sys, llmlab.hub, llmlab.hub.resolve, llmlab.hub.fit, llmlab.quant.sources, llmlab.quant.gguf; "
+        "print([m for m in ('numpy', 'gguf', 'torch', 'huggingface_hub', 'pydantic', 'llama_cpp', 'vllm') "
+        "if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
