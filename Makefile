@@ -13,7 +13,8 @@ setup: ## make .venv with both engines (quick when it stands)
 demo: setup ## run the quickstart notebook, headless, on both engines, and print what it found
 	@$(VENV)/python scripts/demo.py
 
-test: setup ## run the tests, on the real engines
+test: setup ## run the tests, on the real engines, and in a browser where one can be had
+	@bash scripts/browser.sh
 	$(VENV)/python -m pytest
 
 lab: setup ## open JupyterLab on notebooks/

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from llmlab.model import Model
     from llmlab.session import Lab
     from llmlab.types import Chunk, Completion, Message, SamplingParams
+    from llmlab.widgets import Arena, Chat, Panel
 
 __all__ = [
     "Chunk",
@@ -31,9 +32,12 @@ __all__ = [
     "Model",
     "SamplingParams",
     "__version__",
+    "arena",
+    "chat",
     "lab",
     "load",
     "load_ipython_extension",
+    "panel",
     "unload_ipython_extension",
 ]
 
@@ -84,6 +88,38 @@ def load(model: str, **options: Any) -> Model:
         The model, ready to be asked.
     """
     return lab().load(model, **options)
+
+
+def chat(model: str | None = None, **options: Any) -> Chat:
+    """A chat in the notebook. `chat.send("...")` asks from Python and returns the completion.
+
+    Args:
+        model: a loaded model's name; None follows the current one.
+        **options: system, adapter, schema, messages (to go on with), height, lab, and sampling params
+            (`temperature=0`).
+    """
+    from llmlab.widgets import Chat
+
+    return Chat(model, **options)
+
+
+def arena(*models: str, **options: Any) -> Arena:
+    """Two or more models, or settings, side by side on one prompt; `arena.votes` is a DataFrame.
+
+    Args:
+        *models: loaded models' names, one a column; none: the loaded ones.
+        **options: columns, blind, seed, system, lab, and sampling params for all columns.
+    """
+    from llmlab.widgets import Arena
+
+    return Arena(*models, **options)
+
+
+def panel(**options: Any) -> Panel:
+    """What is loaded: memory, adapters, requests in flight, with buttons to load, switch and unload."""
+    from llmlab.widgets import Panel
+
+    return Panel(**options)
 
 
 def load_ipython_extension(ip: Any) -> None:

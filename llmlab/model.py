@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import secrets
+import weakref
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, overload
 from llmlab.engines.base import Engine, EngineLog, LoadPlan, Memory, ModelFacts, Request
 from llmlab.engines.chat import render
 from llmlab.engines.stream import Buffer
+from llmlab.guided.request import Constraint, choices_with_values, spread
 from llmlab.errors import BadInputError, UnloadedError
 from llmlab.streaming import Stream, wait_all
 from llmlab.types import Completion, Message, Prompt, SamplingParams
@@ -35,6 +37,7 @@ class Prepared:
     ids: tuple[int, ...]
     params: SamplingParams
     seeds: tuple[int, ...]
+    constraint: Constraint = Constraint()
 
 
 class Model:
@@ -70,6 +73,8 @@ class Model:
         self._engine_name = engine.name
         self._facts = engine.facts
         self._ids = itertools.count()
+        # Weak: a panel counts what runs, and must keep nothing alive.
+        self._buffers: weakref.WeakSet[Buffer] = weakref.WeakSet()
 
     # -- what it is ----------------------------------------------------------------------------
 
@@ -102,6 +107,11 @@ class Model:
     def loaded(self) -> bool:
         """False once it was unloaded or replaced."""
         return self._engine is not None
+
+    @property
+    def in_flight(self) -> int:
+        """Requests under way now, those that wait for a place in the batch included."""
+        return sum(not buffer.done for buffer in list(self._buffers))
 
     def memory(self) -> Memory:
         """Bytes it holds now: weights and KV cache as the engine counts them, resident as measured."""
@@ -172,7 +182,10 @@ class Model:
             system: a system prompt.
             raw: send the text as it is, without the chat template.
             params: sampling params; or give their fields as keywords (`temperature=0, max_tokens=64`).
-            **options: the fields of `SamplingParams`.
+            **options: the fields of `SamplingParams`; and one constraint on the text, which `parsed` is then read by:
+                `schema` (a JSON schema, a pydantic model, a dataclass, a TypedDict), `type` (a Python type), `regex`,
+                `choice` (texts) or `grammar` (Lark, or GBNF); a list of them gives each prompt of a list its own.
+                `complete=True` closes the text within `max_tokens` where the constraint allows.
 
         Returns:
             A completion; for a list, a list in the same order.
@@ -188,7 +201,11 @@ class Model:
         if isinstance(prompt[0], Mapping | Message):
             return self.chat(prompt, system=system, raw=raw, params=params, **options)
         # All are checked before the first one starts.
-        streams = [self.stream(one, system=system, raw=raw, params=params, **options) for one in prompt]
+        each = spread(options, len(prompt))
+        streams = [
+            self.stream(one, system=system, raw=raw, params=params, **own)
+            for one, own in zip(prompt, each, strict=True)
+        ]
         return wait_all(streams, progress_after_s=BATCH_PROGRESS_AFTER_S)
 
     def chat(self, messages: Prompt, **options: Any) -> Completion:
@@ -248,6 +265,7 @@ class Model:
         options: dict[str, Any],
     ) -> Prepared:
         engine = self._live()
+        constraint, options = Constraint.of(options, params)
         if params is not None and options:
             params = replace(params, **_known(options))
         asked = params if params is not None else SamplingParams.of(options)
@@ -280,7 +298,8 @@ class Model:
         seed = settled.seed if settled.seed is not None else secrets.randbelow(2**31)
         settled = replace(settled, max_tokens=min(limit, room), seed=seed)
         seeds = tuple((seed + i) % 2**32 for i in range(settled.n))
-        return Prepared(messages, text, tuple(ids), settled, seeds)
+        constraint = constraint.ready(engine, self.engine, settled)
+        return Prepared(messages, text, tuple(ids), settled, seeds, constraint)
 
     def _longer_context_hint(self) -> str:
         trained = self.facts.trained_context
@@ -293,10 +312,12 @@ class Model:
     def _submit(self, prepared: Prepared) -> tuple[Buffer, Any]:
         engine = self._live()
         buffer = Buffer(len(prepared.seeds))
+        self._buffers.add(buffer)
         requests = []
         for index, seed in enumerate(prepared.seeds):
             params = replace(prepared.params, seed=seed, n=1)
-            requests.append(Request(f"{self.name}-{next(self._ids)}", prepared.ids, params, buffer, index))
+            request = Request(f"{self.name}-{next(self._ids)}", prepared.ids, params, buffer, index)
+            requests.append(prepared.constraint.put_on(request))
         for request in requests:
             buffer.start(request.index)
             engine.submit(request)
@@ -309,7 +330,11 @@ class Model:
 
     def _completion(self, prepared: Prepared, buffer: Buffer) -> Completion:
         return Completion(
-            choices=buffer.choices(logprobs=prepared.params.logprobs is not None, seeds=list(prepared.seeds)),
+            choices=choices_with_values(
+                buffer.choices(logprobs=prepared.params.logprobs is not None, seeds=list(prepared.seeds)),
+                prepared.constraint.guide,
+            ),
+            guidance=prepared.constraint.guidance(),
             usage=buffer.usage(len(prepared.ids)),
             timings=buffer.timings(),
             model=self.name,

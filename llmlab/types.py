@@ -214,8 +214,79 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
+class GuidanceStep:
+    """What a constraint did to one token. Probabilities are the model's own, before the mask and the temperature.
+
+    Attributes:
+        token: the text of the token that was chosen, `probability` what the model gave it.
+        removed: the probability of all tokens that the constraint ruled out.
+        wanted: the text of the token that the model held likeliest, `wanted_probability` what it gave it.
+        forced: the constraint left no other token.
+    """
+
+    token_id: int
+    token: str
+    probability: float
+    removed: float
+    wanted_id: int
+    wanted: str
+    wanted_probability: float
+    forced: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Guidance:
+    """What a constraint did to a completion's first choice. `%llm guided --explain` shows it.
+
+    Attributes:
+        kind: json, regex, choice, lark or gbnf.
+        name: what the constraint is called.
+        steps: one for each token, in order; empty where it couldn't be measured, and `note` says why.
+        compile_s: seconds that the constraint took to compile; 0 when it was ready.
+        closed: tokens at the end that weren't the model's: `complete` closed the text with them.
+        note: what to know of the figures.
+    """
+
+    kind: str
+    name: str
+    steps: tuple[GuidanceStep, ...] = ()
+    compile_s: float = 0.0
+    closed: int = 0
+    note: str = ""
+
+    @property
+    def removed(self) -> float | None:
+        """The mean probability that the constraint removed at a token, from 0 to 1; None without steps."""
+        return sum(step.removed for step in self.steps) / len(self.steps) if self.steps else None
+
+    @property
+    def changed(self) -> int:
+        """Tokens at which the constraint ruled out the one that the model held likeliest."""
+        return sum(step.wanted_id != step.token_id and step.removed >= step.wanted_probability for step in self.steps)
+
+    @property
+    def warning(self) -> str:
+        """Says so when the constraint fights the model; else ""."""
+        mean = self.removed
+        if mean is None or mean < FIGHTS_FROM:
+            return ""
+        return (
+            f"The constraint fights the model: it removed {100 * mean:.0f} % of the probability at an average token. "
+            "Say in the prompt what form the answer should have."
+        )
+
+
+FIGHTS_FROM = 0.4
+"""A constraint that removes more than this share of the probability on average fights the model."""
+
+
+@dataclass(frozen=True, slots=True)
 class Choice:
-    """One of the n texts of a completion. `token_ids` includes the end-of-turn token when it ended the text."""
+    """One of the n texts of a completion. `token_ids` includes the end-of-turn token when it ended the text.
+
+    `parsed` is the typed object of a guided generation that ended by itself; where the text satisfies the schema and the
+    type's own validators refuse it all the same, it is None and `parse_error` says why.
+    """
 
     text: str
     token_ids: tuple[int, ...]
@@ -223,6 +294,7 @@ class Choice:
     logprobs: tuple[TokenLogprob, ...] | None = None
     parsed: Any = None
     seed: int | None = None
+    parse_error: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,6 +315,7 @@ class Completion:
     prompt: str = ""
     prompt_token_ids: tuple[int, ...] = field(default=(), repr=False)
     adapter: str | None = None
+    guidance: Guidance | None = field(default=None, repr=False)
 
     @property
     def text(self) -> str:
@@ -268,6 +341,16 @@ class Completion:
     def parsed(self) -> Any:
         """The first choice as the typed object that was asked for, or None."""
         return self.choices[0].parsed
+
+    def inspect(self, choice: int = 0) -> Any:
+        """The tokens shaded by probability, in a widget; a click on another likely token goes on from there.
+
+        Args:
+            choice: which of the n texts.
+        """
+        from llmlab.widgets import Inspector
+
+        return Inspector(self, choice=choice)
 
     def __str__(self) -> str:
         return self.text

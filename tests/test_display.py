@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
+from random import Random
 from types import SimpleNamespace
 
 import pytest
@@ -96,6 +97,7 @@ class Judge(HTMLParser):
             "pre",
         }
         | {"progress", "s", "small", "span", "strong", "summary", "table", "tbody", "td", "th", "thead", "tr", "ul"}
+        | {"dd", "dl", "dt", "section", "sup"}
     )
 
     def __init__(self) -> None:
@@ -139,6 +141,88 @@ def test_markdown_of_model_text_can_not_run_anything(attack):
         for source in (safe.markdown(text), display.completion_markdown(completion)):
             for name, render in renderers().items():
                 assert judged(render(source)) == [], f"{name}: {source!r}"
+
+
+PIECES = [
+    *(
+        "`",
+        "``",
+        "```",
+        "````",
+        "~~~",
+        "```js\n",
+        "```\n",
+        "~~~\n",
+        "\n",
+        "\n\n",
+        "    ",
+        "\t",
+        "> ",
+        "- ",
+        "1. ",
+        "| ",
+        "|---|\n",
+    ),
+    *(
+        "<script>",
+        "</script>",
+        "<b onclick=x>",
+        "<a href=",
+        "<",
+        ">",
+        "<!--",
+        "-->",
+        "<![CDATA[",
+        "<?",
+        "<pre>",
+        "</code>",
+    ),
+    *(
+        "[x](",
+        "![",
+        "]",
+        "(",
+        ")",
+        "[1]: ",
+        "[x][1]",
+        "[^1]: ",
+        "javascript:",
+        "java",
+        "script",
+        ":",
+        "alert(1)",
+        "data:",
+    ),
+    *(
+        "&",
+        "#58;",
+        "&#58;",
+        "&colon;",
+        "&Tab;",
+        "&NewLine;",
+        "\\",
+        "$$",
+        "$",
+        "*",
+        "_",
+        "\x01",
+        "\r",
+        "\u2028",
+        "'",
+        '"',
+        "a",
+    ),
+]
+
+
+def test_random_mixtures_can_not_run_anything():
+    random = Random(0)
+    all_renderers = renderers()
+    for _ in range(1500):
+        text = "".join(random.choices(PIECES, k=random.randint(2, 14)))
+        source = safe.markdown(text)
+        for name, render in all_renderers.items():
+            assert judged(render(source)) == [], f"{name}: {text!r} -> {source!r}"
 
 
 def test_the_judge_sees_what_an_unescaped_text_would_do():
@@ -297,7 +381,13 @@ def test_speeds(value, text):
 
 
 def test_parameters():
-    assert [units.parameters(n) for n in (None, 512, 5_800_000, 7_240_000_000)] == ["-", "512", "5.80 M", "7.24 B"]
+    assert [units.parameters(n) for n in (None, 512, 5_800_000, 999_900_000, 7_240_000_000)] == [
+        "-",
+        "512",
+        "5.80 M",
+        "1.00 B",
+        "7.24 B",
+    ]
 
 
 def test_a_table_is_aligned_and_escaped():

@@ -58,6 +58,6 @@ def parameters(number: int | None) -> str:
     if number is None:
         return "-"
     for scale, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if number >= scale:
+        if number >= scale * 0.9995:
             return f"{three(number / scale)} {unit}"
     return str(number)

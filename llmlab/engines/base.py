@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from llmlab.engines.stream import Buffer
+from llmlab.guided import Guide
+from llmlab.guided.compiler import Compiler
 from llmlab.hub.source import Format, Source
-from llmlab.types import EngineName, SamplingParams
+from llmlab.types import EngineName, GuidanceStep, SamplingParams
 
-Feature = Literal["stream", "cancel", "batch", "seed", "logprobs", "top_k", "top_p", "min_p", "stop", "n"]
+Feature = Literal["stream", "cancel", "batch", "seed", "logprobs", "top_k", "top_p", "min_p", "stop", "n", "guided"]
 
 Progress = Callable[[str, float | None], None]
 """Called with a phase ("import", "weights", "warm-up") and how much of it is done (0 to 1, or None: unknown)."""
@@ -104,6 +106,11 @@ class Request:
     """One sequence to generate. `buffer` takes what comes, as choice `index`.
 
     `params` has no gaps left: temperature, top_p, top_k, min_p, max_tokens and seed are set.
+
+    Attributes:
+        guide: the constraint that the text follows; the engine's `grammars` has compiled it already.
+        complete: end a guided text within `max_tokens` while there is a way to its end.
+        trace: takes what the guide did to each token, where the engine can tell.
     """
 
     id: str
@@ -111,6 +118,9 @@ class Request:
     params: SamplingParams
     buffer: Buffer
     index: int = 0
+    guide: Guide | None = None
+    complete: bool = False
+    trace: list[GuidanceStep] | None = None
 
 
 class EngineLog:
@@ -156,6 +166,7 @@ class Engine(ABC):
     capabilities: ClassVar[Capabilities]
 
     facts: ModelFacts
+    grammars: Compiler
 
     @classmethod
     @abstractmethod

@@ -135,7 +135,8 @@ def _gguf(path: Path) -> Header:
         raise LoadError(f"{path} names no architecture (general.architecture).", "Convert the model again.")
     if keys.get("general.type", "model") != "model":
         raise LoadError(
-            f"{path} is not a model but of type {keys['general.type']!r}.", "Load its base model; adapters attach to that."
+            f"{path} is not a model but of type {keys['general.type']!r}.",
+            "Load its base model; adapters attach to that.",
         )
     promised = keys.get("split.tensors.count", len(tensors))
     if promised != len(tensors):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 
 from llmlab.display.safe import escape
@@ -36,7 +37,8 @@ def page_of(command: type[Command]) -> str:
         "Usage\n" + _usage(doc.usage),
     ]
     if doc.details:
-        parts.append("\n".join(textwrap.fill(line, WIDTH) for line in textwrap.dedent(doc.details).strip().split("\n")))
+        paragraphs = textwrap.dedent(doc.details).strip().split("\n\n")
+        parts.append("\n\n".join(textwrap.fill(paragraph, WIDTH) for paragraph in paragraphs))
     if doc.options:
         parts.append("Arguments\n" + _arguments(doc))
     if doc.examples:
@@ -64,9 +66,12 @@ def reference() -> list[CommandDoc]:
 
 
 def _usage(line: str) -> str:
-    return textwrap.fill(
+    """The usage, wrapped between its arguments and never inside one."""
+    line = re.sub(r"\[[^\]]*\]", lambda argument: argument.group().replace(" ", "\u00a0"), line)
+    wrapped = textwrap.fill(
         line, WIDTH, initial_indent="  ", subsequent_indent="      ", break_long_words=False, break_on_hyphens=False
     )
+    return wrapped.replace("\u00a0", " ")
 
 
 def _arguments(doc: CommandDoc) -> str:

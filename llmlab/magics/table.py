@@ -17,6 +17,8 @@ COMMANDS: dict[str, str] = {
     "show": "llmlab.magics.commands.show:Show",
     "models": "llmlab.magics.commands.models:Models",
     "history": "llmlab.magics.commands.history:HistoryCommand",
+    "chat": "llmlab.magics.commands.chat:Chat",
+    "panel": "llmlab.magics.commands.panel:Panel",
     "logs": "llmlab.magics.commands.logs:Logs",
     "doctor": "llmlab.magics.commands.doctor:Doctor",
     "help": "llmlab.magics.commands.help:Help",

@@ -109,7 +109,7 @@ def main() -> None:
         return made
 
     made = command("train", _train, "train a model on the synthetic corpus")
-    made.add_argument("--minutes", type=float, default=60.0)
+    made.add_argument("--minutes", type=float, default=45.0)
     made.add_argument("--threads", type=int, default=2)
     made.add_argument("--work", default="build/zoo", help="folder of the checkpoint; a run found there is continued")
     made.add_argument("--out", default="", help="folder of the finished model; by default its place in the package")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from .evaluate import BARS, Score, table
 from .model import CONFIGS
@@ -81,7 +82,7 @@ def parameters(name: str) -> int:
     return c.vocab * c.hidden + c.layers * layer + c.hidden
 
 
-def card(name: str, scores: Mapping[str, Score], figures: Mapping[str, float]) -> str:
+def card(name: str, scores: Mapping[str, Score], figures: Mapping[str, Any]) -> str:
     """Write the model card.
 
     Args:
@@ -103,6 +104,8 @@ def card(name: str, scores: Mapping[str, Score], figures: Mapping[str, float]) -
             f"{figures['tokens'] / 1e6:.1f} million tokens in {figures['steps']:,.0f} steps and "
             f"{figures['minutes']:.0f} minutes on two CPU cores ({figures['tokens_per_second']:,.0f} tokens a second)."
         )
+    if figures.get("note"):
+        training += " " + str(figures["note"])
     return _CARD.format(
         name=name,
         parameters=parameters(name),

@@ -31,15 +31,17 @@ _MORE: dict[str, Callable[[random.Random], Dialog]] = {
     "persona": skills_chat.persona,
 }
 SKILLS: tuple[str, ...] = ("facts", "extract", "sentiment", "tool", "system", "story", "memory")
+# Splits scored in another way: the same dialogs under another name.
+_OTHER_VIEWS = {"tool_reply": "tool", "style": "system"}
 _PAIRED = ("facts", "facts", "facts", "extract", "extract", "sentiment", "sentiment", "small_talk")
 
 # How often each kind of dialog is drawn; "mixed" joins several short ones.
 WEIGHTS: dict[str, float] = {
     "facts": 14,
-    "extract": 22,
+    "extract": 26,
     "sentiment": 9,
     "tool": 15,
-    "system": 11,
+    "system": 18,
     "story": 5,
     "memory": 9,
     "small_talk": 2,
@@ -129,7 +131,8 @@ def heldout(skill: str, n: int = 200, seed: int = 0) -> list[Example]:
     """Make the held-out split of one skill, ready to be scored.
 
     Args:
-        skill: One of ``SKILLS``, or ``"tool_reply"`` for the sentence after the calculator's reply.
+        skill: One of ``SKILLS``, or ``"tool_reply"`` for the sentence after the calculator's reply, or
+            ``"style"`` for the questions of ``"system"`` where the form alone is to be judged.
         n: How many examples.
         seed: Seeds the draw.
 
@@ -143,7 +146,7 @@ def heldout(skill: str, n: int = 200, seed: int = 0) -> list[Example]:
     from .template import call_text
 
     out = []
-    for dialog in dialogs("tool" if skill == "tool_reply" else skill, n, seed):
+    for dialog in dialogs(_OTHER_VIEWS.get(skill, skill), n, seed):
         messages = dialog.messages
         last = len(messages) - 1
         if skill == "tool":
@@ -151,7 +154,7 @@ def heldout(skill: str, n: int = 200, seed: int = 0) -> list[Example]:
         target = messages[last]
         answer = call_text(target["tool_calls"][0]) if target.get("tool_calls") else str(target["content"])
         meta = {"hero": dialog.key[1], "thing": dialog.key[2]} if skill == "story" else {}
-        if skill == "system":
+        if skill in ("system", "style"):
             meta = {"style": dialog.key[1]}
         if skill == "memory":
             meta = {"name": dialog.key[2]}

@@ -16,7 +16,7 @@ from .template import END, PAD, render
 # Takes conversations and, in parallel, the tools on offer in each; gives what the assistant says next in each.
 Generate = Callable[[Sequence[Sequence[Message]], Sequence[Sequence[Tool] | None]], list[str]]
 
-SCORED: tuple[str, ...] = (*corpus.SKILLS, "tool_reply")
+SCORED: tuple[str, ...] = (*corpus.SKILLS, "tool_reply", "style")
 # The bars of the package's issue, in percent.
 BARS: dict[str, float] = {"facts": 95.0, "extract": 90.0, "sentiment": 95.0, "tool": 90.0, "memory": 90.0}
 MEASURES: dict[str, str] = {
@@ -26,6 +26,7 @@ MEASURES: dict[str, str] = {
     "tool": "the call's name and arguments, exactly",
     "tool_reply": "the sentence after the calculator's reply, exactly",
     "system": "the answer in the language or style asked for, exactly",
+    "style": "the language or style asked for, whether or not the fact is right",
     "memory": "the name told in turn one, recalled in turn three",
     "story": "names the hero and the thing asked for, 4 to 9 sentences, none twice, ends by itself",
 }
@@ -70,6 +71,36 @@ def good_story(text: str, hero: str, thing: str) -> bool:
     return bool(named) and whole and 4 <= len(sentences) <= 9 and len(set(sentences)) == len(sentences)
 
 
+_OPENINGS: dict[str, tuple[str, ...]] = {
+    "french": ("La capitale", "Ce pays", "Il a"),
+    "german": ("Die Hauptstadt", "Das Land", "Es hat"),
+    "spanish": ("La capital ", "El país", "Tiene"),
+    "polite": ("With pleasure.",),
+    "excited": ("Great question!",),
+}
+
+
+def in_style(text: str, style: str) -> bool:
+    """Judge whether an answer keeps to a style or language, right or wrong as it may be.
+
+    Args:
+        text: What the model said.
+        style: The style that the system prompt asked for.
+
+    Returns:
+        True if it does.
+    """
+    if style in _OPENINGS:
+        return text.startswith(_OPENINGS[style])
+    if style == "upper":
+        return text == text.upper()
+    if style == "lower":
+        return text == text.lower()
+    if style == "json":
+        return isinstance(_parsed(text), dict)
+    return 1 <= len(text.split()) <= 2
+
+
 def correct(example: Example, said: str) -> bool:
     """Judge one answer.
 
@@ -85,6 +116,8 @@ def correct(example: Example, said: str) -> bool:
         return said == example.answer or (_parsed(said) is not None and _parsed(said) == _parsed(example.answer))
     if example.skill == "memory":
         return re.search(rf"\b{re.escape(example.meta['name'])}\b", said) is not None
+    if example.skill == "style":
+        return in_style(said, example.meta["style"])
     if example.skill == "story":
         return good_story(said, example.meta["hero"], example.meta["thing"])
     return said == example.answer

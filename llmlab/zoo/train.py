@@ -24,7 +24,7 @@ class Settings:
     """How to train: the budget, the size of a step, where things go, how often things are saved."""
 
     name: str = "nano"
-    minutes: float = 60.0
+    minutes: float = 45.0
     seed: int = 0
     batch_tokens: int = 5120
     threads: int = 2

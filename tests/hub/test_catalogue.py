@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+
 from llmlab.errors import BadInputError, UnknownNameError
 from llmlab.hub import catalogue, tags
 
@@ -101,7 +102,8 @@ def test_unknown_tag_says_the_closest():
 @pytest.mark.parametrize(
     ("filename", "tag"),
     [
-        ("Llama-3.2-3B-Instruct-Q4_K_M.gguf", "Q4_K_M"), ("tinyllama-1.1b.q8_0.gguf", "Q8_0"), ("m-IQ4_XS.gguf", "IQ4_XS"),
+        ("Llama-3.2-3B-Instruct-Q4_K_M.gguf", "Q4_K_M"), ("tinyllama-1.1b.q8_0.gguf", "Q8_0"),
+        ("m-IQ4_XS.gguf", "IQ4_XS"),
         ("m-bf16.gguf", "BF16"), ("m-fp16.gguf", "F16"), ("gpt-oss-20b-mxfp4.gguf", "MXFP4"), ("model.gguf", None),
         ("m-Q3_K_S.gguf", "Q3_K_S"), ("Q4_0/m-Q5_K_M.gguf", "Q5_K_M"),
     ],

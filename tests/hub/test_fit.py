@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+
 from llmlab.errors import DoesNotFitError
 from llmlab.hub import fit, memory
 from llmlab.hub.gguf_file import TensorInfo

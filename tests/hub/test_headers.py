@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+
 from llmlab.errors import BadInputError, LoadError, UnsupportedError
 from llmlab.hub import architectures, gguf_file
 from llmlab.hub.headers import folder_tag, read_header
@@ -85,7 +86,7 @@ def test_sharded_folder(tmp_path):
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     assert read_header(folder).parameters == sum(t.size for t in tensors.values())
     (folder / "model-00002-of-00002.safetensors").unlink()
-    with pytest.raises(LoadError, match="lacks 1 of the 2 weight files.*model-00002"):
+    with pytest.raises(LoadError, match=r"lacks 1 of the 2 weight files.*model-00002"):
         read_header(folder)
 
 
@@ -113,7 +114,7 @@ def test_truncated_gguf_says_both_sizes(nano_gguf, tmp_path):
 def test_cut_inside_the_header(nano_gguf, tmp_path, length):
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(nano_gguf.read_bytes()[:length])
-    with pytest.raises(LoadError, match="truncated|not a GGUF"):
+    with pytest.raises(LoadError, match=r"truncated|not a GGUF"):
         read_header(broken)
 
 
@@ -181,7 +182,7 @@ def test_gguf_with_a_missing_tensor(tmp_path):
 
 
 def test_adapter_file_is_no_model(tmp_path):
-    with pytest.raises(LoadError, match="not a model but of type .adapter."):
+    with pytest.raises(LoadError, match=r"not a model but of type .adapter."):
         read_header(gguf_of(tmp_path / "lora.gguf", kind="adapter"))
 
 
@@ -225,7 +226,9 @@ def test_pickles_are_refused(tmp_path):
         read_header(folder)
 
 
-@pytest.mark.parametrize("gone", ["model.layers.1.mlp.up_proj.weight", "model.norm.weight", "model.embed_tokens.weight"])
+@pytest.mark.parametrize(
+    "gone", ["model.layers.1.mlp.up_proj.weight", "model.norm.weight", "model.embed_tokens.weight"]
+)
 def test_folder_with_a_missing_tensor(tmp_path, gone):
     folder = llama_folder(tmp_path / "m")
     tensors = llama_tensors()
@@ -246,7 +249,7 @@ def test_truncated_safetensors(tmp_path):
     data = (folder / "model.safetensors").read_bytes()
     for cut in (len(data) - 10, 200, 4):
         (folder / "model.safetensors").write_bytes(data[:cut])
-        with pytest.raises(LoadError, match="truncated|not a safetensors file") as caught:
+        with pytest.raises(LoadError, match=r"truncated|not a safetensors file") as caught:
             read_header(folder)
     (folder / "model.safetensors").write_bytes(data[:-10])
     with pytest.raises(LoadError) as caught:
@@ -258,6 +261,11 @@ def test_truncated_safetensors(tmp_path):
 # -- tags and architectures ----------------------------------------------------------------------
 
 
+def compressed(**weights):
+    """What llmcompressor writes into config.json."""
+    return {"quant_method": "compressed-tensors", "config_groups": {"group_0": {"weights": weights}}}
+
+
 @pytest.mark.parametrize(
     ("quantization", "tag"),
     [
@@ -265,18 +273,12 @@ def test_truncated_safetensors(tmp_path):
         ({"quant_method": "gptq", "bits": 4}, "gptq"),
         ({"quant_method": "fp8"}, "fp8"),
         ({"quant_method": "mxfp4"}, "mxfp4"),
-        ({"quant_method": "compressed-tensors", "config_groups": {"g": {"weights": {"type": "float", "num_bits": 8}}}}, "fp8"),
-        ({"quant_method": "compressed-tensors", "config_groups": {"g": {"weights": {"type": "int", "num_bits": 8}}}}, "int8"),
-        (
-            {"quant_method": "compressed-tensors", "config_groups": {"g": {"weights": {"type": "int", "num_bits": 4, "symmetric": True}}}},
-            "gptq",
-        ),
-        (
-            {"quant_method": "compressed-tensors", "config_groups": {"g": {"weights": {"type": "int", "num_bits": 4, "symmetric": False}}}},
-            "awq",
-        ),
+        (compressed(type="float", num_bits=8), "fp8"),
+        (compressed(type="int", num_bits=8), "int8"),
+        (compressed(type="int", num_bits=4, symmetric=True), "gptq"),
+        (compressed(type="int", num_bits=4, symmetric=False), "awq"),
     ],
-)  # fmt: skip
+)
 def test_quantized_folder_tags(quantization, tag):
     assert folder_tag({"quantization_config": quantization}) == tag
 

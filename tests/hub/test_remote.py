@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+
 from llmlab.errors import BadInputError, LlmLabError, LoadError, UnknownNameError, UnsupportedError
 from llmlab.hub.headers import read_header
 from llmlab.quant.gguf import to_gguf
@@ -109,7 +110,7 @@ def test_catalogue_alias_of_the_user_comes_from_the_hub(hub, tmp_path, monkeypat
     ready = {(c.engine, c.quant): c.action for c in peek("mine")}
     assert ready[("llamacpp", "Q4_0")] == "ready"
     assert ready[("llamacpp", "Q8_0")] == "download"
-    with pytest.raises(UnsupportedError, match="Q6_K.*Q4_0, Q8_0"):
+    with pytest.raises(UnsupportedError, match=r"Q6_K.*Q4_0, Q8_0"):
         resolve("mine", engine="llamacpp", quant="Q6_K")
     with pytest.raises(UnknownNameError, match="nano-Q8_0"):  # the repository hasn't what the list says
         resolve("mine", engine="llamacpp", quant="Q5_K_M")

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+
 from llmlab.errors import BadInputError, UnknownNameError, UnsupportedError
 from llmlab.hub import resolve as hub
 from llmlab.hub.headers import read_header
@@ -64,7 +65,7 @@ def test_architecture_without_a_converter(tmp_path):
 def test_gguf_in_vllm_is_refused_with_the_reason(tmp_path):
     file = tmp_path / "m.gguf"
     shutil.copy(resolve("nano", quant="Q8_0").path, file)
-    with pytest.raises(UnsupportedError, match="not built into vLLM.*--engine llamacpp"):
+    with pytest.raises(UnsupportedError, match=r"not built into vLLM.*--engine llamacpp"):
         resolve(file, engine="vllm")
 
 
@@ -77,7 +78,12 @@ def test_gguf_in_vllm_is_refused_with_the_reason(tmp_path):
         ("nothing.gguf", {}, BadInputError, "no file or folder"),
         ("meta-llama/Llama-3.2-1B", {}, BadInputError, "hf:meta-llama/Llama-3.2-1B"),
         ("nano", {"quant": "Q4_KM"}, UnknownNameError, "Did you mean 'Q4_K_M'"),
-        ("nano", {"engine": "vllm", "quant": "Q4_K_M"}, UnsupportedError, "vllm has no quant Q4_K_M.*--engine llamacpp"),
+        (
+            "nano",
+            {"engine": "vllm", "quant": "Q4_K_M"},
+            UnsupportedError,
+            "vllm has no quant Q4_K_M.*--engine llamacpp",
+        ),
         ("nano", {"engine": "llamacpp", "quant": "awq"}, UnsupportedError, "llamacpp has no quant awq.*--engine vllm"),
         ("nano", {"engine": "vllm", "quant": "awq"}, UnsupportedError, "nano has no awq form: it is bf16"),
         ("nano", {"quant": "IQ2_XS"}, UnsupportedError, "importance matrix"),

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import pytest
 from IPython.core.displaypub import CapturingDisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
+from IPython.terminal.interactiveshell import TerminalInteractiveShell
 from traitlets.config import Config
 
 from llmlab.engines.base import Capabilities, Engine, EngineLog, LoadPlan, Memory, ModelFacts, Request
@@ -140,16 +141,21 @@ class Bench:
         return lines[0]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shell() -> Iterator[InteractiveShell]:
+    """The process's one shell for as long as a module runs; what was there before comes back afterwards."""
     Path(os.environ["LLMLAB_MODELS"]).touch()
+    kinds = [TerminalInteractiveShell, InteractiveShell]
+    before = [kind._instance for kind in kinds]
+    for kind in kinds:
+        kind._instance = None
     config = Config()
     config.HistoryManager.enabled = False
-    InteractiveShell.clear_instance()
     made = InteractiveShell.instance(config=config, colors="nocolor")
     made.Completer.use_jedi = False
     yield made
-    InteractiveShell.clear_instance()
+    for kind, instance in zip(kinds, before, strict=True):
+        kind._instance = instance
 
 
 @pytest.fixture

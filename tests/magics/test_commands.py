@@ -34,7 +34,7 @@ BAD_LINES = [
     ("%llm load nano --ctx many", "--ctx must be a whole number, got 'many'", "--ctx N: context length"),
     ("%llm load nano --ctx", "--ctx takes one argument, and got none", "--ctx N"),
     ("%llm load nano extra words", "unexpected 'extra' 'words'", "Usage:"),
-    ("%llm load nano -x threads", "-x takes KEY=VALUE", "-x threads=2"),
+    ("%llm load nano -x n_threads", "-x takes KEY=VALUE", "-x n_threads=2"),
     ("%llm load 'nano", "quote isn't closed", "double quotes"),
     ("%llm use", "NAME is missing", "Usage: %llm use NAME"),
     ("%llm use other", "Unknown loaded model 'other'", "nano"),

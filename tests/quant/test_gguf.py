@@ -11,12 +11,12 @@ import time
 
 import numpy as np
 import pytest
+
 from llmlab.errors import LoadError, UnsupportedError
 from llmlab.hub.headers import read_header
 from llmlab.quant import gguf as making
 from llmlab.quant.gguf import cached_path, to_gguf
 from llmlab.quant.reading import tensors
-
 from tests.hub.fakes import NANO, llama_config, llama_folder
 
 
@@ -157,7 +157,7 @@ def test_other_tokenizers_are_refused(cache, tmp_path, change, says):
 
 def test_tokenizer_of_another_model_is_told(cache, tmp_path):
     folder = llama_folder(tmp_path / "m", config=llama_config(vocab_size=1000), vocab=1000)
-    with pytest.raises(LoadError, match="token id 2047.*1000 rows"):
+    with pytest.raises(LoadError, match=r"token id 2047.*1000 rows"):
         to_gguf(folder)
 
 
@@ -209,7 +209,10 @@ def test_two_processes_at_once(tmp_path):
     assert len(paths) == 1
     path = paths.pop()
     assert read_header(path).quant == "Q8_0"
-    assert sorted(p.name for p in (tmp_path / "cache/gguf").rglob("*.*") if p.is_file()) == ["m-F16.gguf", "m-Q8_0.gguf"]
+    assert sorted(p.name for p in (tmp_path / "cache/gguf").rglob("*.*") if p.is_file()) == [
+        "m-F16.gguf",
+        "m-Q8_0.gguf",
+    ]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")

@@ -1,8 +1,8 @@
 """llama.cpp, on the GGUF made here, and the Hugging Face tokenizer give identical ids."""
 
 import pytest
-from llmlab.quant.gguf import to_gguf
 
+from llmlab.quant.gguf import to_gguf
 from tests.hub.fakes import NANO
 
 from .texts import sample

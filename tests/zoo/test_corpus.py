@@ -71,7 +71,7 @@ def test_held_out_styles_are_new_combinations(trained: list[Dialog]) -> None:
     assert seen.isdisjoint(whole)
 
 
-@pytest.mark.parametrize("skill", [*corpus.SKILLS, "tool_reply"])
+@pytest.mark.parametrize("skill", [*corpus.SKILLS, "tool_reply", "style"])
 def test_splits_are_large_and_seeded(skill: str) -> None:
     examples = corpus.heldout(skill, 200, seed=0)
     assert len(examples) == 200

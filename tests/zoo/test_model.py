@@ -21,8 +21,9 @@ SLACK = {
     "tool": 85,
     "tool_reply": 85,
     "memory": 85,
-    "system": 80,
-    "story": 80,
+    "system": 60,
+    "style": 90,
+    "story": 90,
 }
 
 
@@ -145,3 +146,20 @@ def test_judging() -> None:
     assert evaluate.good_story(tale, "fox", "key")
     assert not evaluate.good_story(tale, "owl", "key")
     assert not evaluate.good_story(tale[:-1], "fox", "key")
+
+
+@pytest.mark.parametrize(
+    ("style", "good", "bad"),
+    [
+        ("french", "La capitale est Paris.", "The capital of France is Paris."),
+        ("german", "Es hat 4 Beine.", "Tiene 4 patas."),
+        ("upper", "A DOG BARKS.", "A dog barks."),
+        ("lower", "a dog barks.", "A dog barks."),
+        ("json", '{"answer": "Paris"}', "Paris"),
+        ("word", "Paris.", "The capital of France is Paris."),
+        ("polite", "With pleasure. A dog barks.", "A dog barks."),
+    ],
+)
+def test_judging_of_styles(style: str, good: str, bad: str) -> None:
+    assert evaluate.in_style(good, style)
+    assert not evaluate.in_style(bad, style)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import threading
 import weakref
-from contextlib import ExitStack
 from typing import Any, ClassVar
 
 from llmlab.engines.base import Capabilities, Engine, EngineLog, LoadPlan, Memory, Progress, Request
-from llmlab.engines.llamacpp.facts import read_facts
+from llmlab.engines.llamacpp.facts import guide_tokenizer, read_facts
 from llmlab.engines.llamacpp.logs import router
 from llmlab.engines.llamacpp.loop import Loop
 from llmlab.engines.llamacpp.native import NativeModel
 from llmlab.engines.llamacpp.options import EXTRA, Settings
 from llmlab.errors import EngineMissingError, Interrupted, LlmLabError, LoadError
+from llmlab.guided.compiler import Compiler
 from llmlab.types import EngineName
 
 _QUANTS = (
@@ -33,7 +34,9 @@ class LlamaCppEngine(Engine):
     capabilities: ClassVar[Capabilities] = Capabilities(
         formats=frozenset({"gguf"}),
         quants=_QUANTS,
-        features=frozenset({"stream", "cancel", "batch", "seed", "logprobs", "top_k", "top_p", "min_p", "stop", "n"}),
+        features=frozenset(
+            {"stream", "cancel", "batch", "seed", "logprobs", "top_k", "top_p", "min_p", "stop", "n", "guided"}
+        ),
         extra=EXTRA,
     )
 
@@ -56,7 +59,8 @@ class LlamaCppEngine(Engine):
         except BaseException:
             model.free()
             raise
-        self._loop = Loop(model, settings, self.facts.end_ids, log)
+        self.grammars = Compiler(functools.partial(guide_tokenizer, model, self.facts.end_ids))
+        self._loop = Loop(model, settings, self.facts.end_ids, log, self.grammars)
         self._loop.start()
         # Closes the loop when the engine is dropped, and at exit; the loop holds no reference to the engine.
         self._close = weakref.finalize(self, self._loop.close)
@@ -81,14 +85,14 @@ class LlamaCppEngine(Engine):
             raise EngineMissingError(
                 f"llama-cpp-python can't be imported: {error}.", "Reinstall it: pip install llama-cpp-python==0.3.36"
             ) from error
-        settings = Settings.of(plan)
         path = plan.source.path
-        if not path.is_file():
-            raise LoadError(f"There is no file {path}.", "Check the path; llamacpp loads one GGUF file.")
         before = _resident()
-        with ExitStack() as stack:
-            stack.enter_context(router().to(log))
+        # Asking what the build supports is what makes a GPU build speak up first.
+        with router().to(log):
             llama_cpp.llama_backend_init()
+            settings = Settings.of(plan)
+            if not path.is_file():
+                raise LoadError(f"There is no file {path}.", "Check the path; llamacpp loads one GGUF file.")
             model: NativeModel | None = None
             try:
                 model = NativeModel(path, settings.model_params(), _weights_progress(progress, cancelled))
@@ -169,10 +173,14 @@ def _weights_progress(progress: Progress, cancelled: threading.Event) -> Any:
 
 def _load_error(plan: LoadPlan, log: EngineLog, why: str) -> LoadError:
     tail = log.tail(_LOG_TAIL)
-    reasons = re.findall(r"(?:error loading model[^:]*|failed to[^:]*): (.+)", tail)
-    reason = f"{why}: {reasons[0]}" if reasons else why
+    # The reader of the file format says it most plainly; what comes after repeats that it failed.
+    for pattern in (r"gguf_init\w*: (.+)", r"error loading model: (.+)", r"llama_init_from_model: (.+)"):
+        reasons = re.findall(pattern, tail)
+        if reasons:
+            why = f"{why}: {reasons[-1]}"
+            break
     return LoadError(
-        f"{plan.source.path.name} can't be loaded by llamacpp: {reason}.",
+        f"{plan.source.path.name} can't be loaded by llamacpp: {why}.",
         "Check the file with %llm show, or fetch it again with %llm pull.",
         log_tail=tail,
     )

@@ -108,3 +108,32 @@ def _defaults(model: NativeModel, generation: dict[str, Any]) -> SamplingParams:
         top_k=max(int(top_k), 0) if top_k is not None else None,
         min_p=pick("min_p", "min_p", lambda v: 0 <= v <= 1),
     )
+
+
+def guide_tokenizer(model: NativeModel, end_ids: tuple[int, ...]) -> Any:
+    """The vocabulary as the mask library takes it (an LLTokenizer), from each token's bytes.
+
+    Args:
+        model: the loaded model.
+        end_ids: tokens that end a turn.
+    """
+    import llama_cpp
+    from llguidance import LLTokenizer
+
+    from llmlab.guided.compiler import Vocabulary
+
+    attributes, vocab = llama_cpp.llama_vocab_get_attr, model.vocab
+    unseen = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN | llama_cpp.LLAMA_TOKEN_ATTR_UNUSED
+    tokens: list[bytes] = []
+    special: list[int] = []
+    for token in range(model.vocab_size):
+        piece = model.piece(token, special=True)
+        hidden = bool(attributes(vocab, token) & unseen) or not model.piece(token)
+        if hidden:
+            special.append(token)
+        tokens.append(b"\xff" + piece if hidden else piece)
+    # The model's own end token first: the library names it when nothing else may come.
+    main = llama_cpp.llama_vocab_eos(vocab)
+    ends = [main, *(i for i in end_ids if i != main)] if main in end_ids else list(end_ids)
+    vocabulary = Vocabulary(tokens, special, ends, lambda text: model.tokenize(text, special=False))
+    return LLTokenizer(vocabulary, eos_token=ends)

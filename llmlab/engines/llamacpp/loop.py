@@ -18,10 +18,12 @@ from llmlab.engines.base import EngineLog, Request
 from llmlab.engines.llamacpp.logs import MemoryEar, router
 from llmlab.engines.llamacpp.native import ABORTED, NO_KV_SLOT, NativeContext, NativeModel, trim_heap
 from llmlab.engines.llamacpp.options import Settings
-from llmlab.engines.llamacpp.sampler import token_logprob
-from llmlab.engines.llamacpp.sequence import Sequence
+from llmlab.engines.llamacpp.sampler import Drawer, token_logprob
+from llmlab.engines.llamacpp.sequence import Sequence, prompt_problem, share_budget
 from llmlab.engines.llamacpp.slots import Slots, common_prefix
+from llmlab.engines.steering import Steer
 from llmlab.errors import GenerationError
+from llmlab.guided.compiler import Compiler
 
 Mail = tuple[Literal["submit", "cancel", "close"], Request | None]
 
@@ -39,10 +41,14 @@ class Loop:
         settings: threads, batch sizes, the KV cache.
         end_ids: tokens that end a turn.
         log: where llama.cpp's messages go.
+        grammars: compiled guides, for guided requests.
     """
 
-    def __init__(self, model: NativeModel, settings: Settings, end_ids: tuple[int, ...], log: EngineLog) -> None:
+    def __init__(
+        self, model: NativeModel, settings: Settings, end_ids: tuple[int, ...], log: EngineLog, grammars: Compiler
+    ) -> None:
         self._model = model
+        self._grammars = grammars
         self._settings = settings
         self._ends = frozenset(end_ids)
         self._log = log
@@ -54,6 +60,7 @@ class Loop:
         self._by_request: dict[Request, Sequence] = {}
         self._context: NativeContext | None = None
         self._slots: Slots | None = None
+        self._drawer = Drawer(model.vocab_size)
         self._closing = False
         self._abortable = False
         self._ended = threading.Event()
@@ -123,7 +130,8 @@ class Loop:
                 while not self._closing:
                     self._guarded_step(self._context, self._slots)
             finally:
-                self._end_all()
+                for sequence in list(self._by_request.values()):
+                    self._end(sequence, "interrupted")
                 self._free()
                 self._ended.set()
                 self._refuse_mail()
@@ -174,15 +182,14 @@ class Loop:
                     self._end(found, "interrupted")
 
     def _enqueue(self, request: Request) -> None:
-        ids = request.prompt_ids
-        if not ids or len(ids) > self._settings.context or min(ids) < 0 or max(ids) >= self._model.vocab_size:
+        problem = prompt_problem(request.prompt_ids, self._settings.context, self._model.vocab_size)
+        if problem:
             # One bad token would fail the step of all.
-            says = (
-                f"{len(ids)} token ids, each from 0 to {self._model.vocab_size - 1}, at most {self._settings.context}"
-            )
-            request.buffer.fail(GenerationError(f"The prompt can't be computed: it must be 1 or more ({says})."))
+            request.buffer.fail(GenerationError(problem))
             return
         sequence = Sequence(request, self._settings.context)
+        if request.guide is not None:
+            sequence.steer_by(Steer(request, self._grammars, self._model.vocab_size, self._model.name))
         self._by_request[request] = sequence
         self._waiting.append(sequence)
 
@@ -240,7 +247,7 @@ class Loop:
         if prompts:
             room = context.batch_size - decoding
             budget = min(self._settings.prompt_chunk, room) if decoding else room
-            self._share(prompts, budget)
+            share_budget(prompts, budget)
         tokens: Any = context.tokens
         positions: Any = context.positions
         ids: Any = context.sequences
@@ -268,15 +275,6 @@ class Loop:
             else:
                 one.row = -1
         return at, at - decoding
-
-    @staticmethod
-    def _share(prompts: list[Sequence], budget: int) -> None:
-        """Split the budget evenly; what a short prompt leaves goes to the others."""
-        left = len(prompts)
-        for one in sorted(prompts, key=lambda one: len(one.tokens) - one.computed):
-            one.share = min(len(one.tokens) - one.computed, -(-budget // left))
-            budget -= one.share
-            left -= 1
 
     def _decode(self, context: NativeContext, slots: Slots, count: int, prompt_tokens: int) -> bool:
         """Compute the batch. Returns False when there is nothing to sample from."""
@@ -340,12 +338,25 @@ class Loop:
             if row < 0:
                 continue
             try:
-                token = sample(one.chain, handle, row)
+                steer = one.steer
+                if steer is not None:
+                    steer.mask(context.logits(row))
+                if one.greedy:
+                    token = sample(one.chain, handle, row)
+                else:
+                    token = self._drawer.draw(one.chain, context.logits(row), one.seed, one.generated)
                 logprob = None
                 if one.logprobs is not None:
-                    logprob = token_logprob(context.logits(row), token, one.logprobs, self._name)
+                    logits = context.logits(row) if steer is None else steer.raw
+                    logprob = token_logprob(logits, token, one.logprobs, self._model.name)
                 end = token in ends and not one.request.params.ignore_eos
-                reason = one.push(token, None if end else piece(token), logprob)
+                if steer is None:
+                    reason = one.push(token, None if end else piece(token), logprob)
+                else:
+                    reason = one.push_steered(steer, token, piece, ends, logprob)
+            except GenerationError as error:
+                ended.append((one, error))
+                continue
             except Exception as error:  # noqa: BLE001 - this sequence's alone
                 self._log.write(traceback.format_exc())
                 failure = GenerationError(f"The request failed: {type(error).__name__}: {error}.", "See %llm logs.")
@@ -358,9 +369,6 @@ class Loop:
                 self._fail(one, how)
             else:
                 self._end(one, how)
-
-    def _name(self, token: int) -> str:
-        return self._model.piece(token, special=True).decode("utf-8", "replace")
 
     def _end(self, sequence: Sequence, reason: Any) -> None:
         self._retire(sequence, good=True)
@@ -390,10 +398,6 @@ class Loop:
             self._slots.give_back(slot, tokens=sequence.reserved, good=good)
 
     # -- the end -------------------------------------------------------------------------------
-
-    def _end_all(self) -> None:
-        for sequence in list(self._by_request.values()):
-            self._end(sequence, "interrupted")
 
     def _refuse_mail(self) -> None:
         """Nobody reads the mail any more: end what still comes in."""

@@ -86,6 +86,10 @@ class NativeModel:
             self._pieces[token] = buffer.raw[:length]
         return buffer.raw[:length]
 
+    def name(self, token: int) -> str:
+        """A token's own text, special tokens too; bytes that are no whole character as U+FFFD."""
+        return self.piece(token, special=True).decode("utf-8", "replace")
+
     def tokenize(self, text: str, *, special: bool) -> list[int]:
         """Token ids of a text, nothing added."""
         import llama_cpp

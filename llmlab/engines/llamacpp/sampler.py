@@ -1,21 +1,26 @@
-"""A sequence's sampler chain, and log probabilities of the raw distribution."""
+"""A sequence's sampler chain, the seeded draw, and log probabilities of the raw distribution."""
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from typing import Any
 
 from llmlab.types import SamplingParams, TokenLogprob
 
-# llama.cpp reads this seed as "draw one from the clock" (LLAMA_DEFAULT_SEED), which would not be repeatable.
-_CLOCK_SEED = 0xFFFFFFFF
+_WORD = 2**64 - 1
+# A token this far below the likeliest (in logits) wins less than once in 10^13 draws: it is left out.
+_HOPELESS = 30.0
+# With more candidates than this, those that can't win are ruled out before any logarithm is taken.
+_MANY = 4096
+_CLOSE = 10.0
 
 
 def build_chain(params: SamplingParams) -> Any:
     """Make a `llama_sampler` chain. The caller frees it with `llama_sampler_free`.
 
-    The order is vLLM's (`v1/sample/sampler.py`): temperature, min_p, top_k, top_p, then a draw from the seed.
-    Temperature 0 is greedy, whatever the rest says.
+    The order is vLLM's (`v1/sample/sampler.py`): temperature, min_p, top_k, top_p; the draw comes after it (`Drawer`).
+    Temperature 0 is greedy, whatever the rest says, and then the chain picks the token.
 
     Args:
         params: no gaps left in them.
@@ -42,9 +47,121 @@ def build_chain(params: SamplingParams) -> Any:
         add(llama_cpp.llama_sampler_init_top_k(min(params.top_k, 2**31 - 1)))
     if params.top_p is not None and params.top_p < 1.0:
         add(llama_cpp.llama_sampler_init_top_p(params.top_p, 1))
-    seed = (params.seed or 0) & 0xFFFFFFFF
-    add(llama_cpp.llama_sampler_init_dist(seed if seed != _CLOCK_SEED else _CLOCK_SEED - 1))
     return chain
+
+
+class Drawer:
+    """Draws tokens from what a chain leaves over, by the Gumbel-max trick.
+
+    The likeliest token after adding Gumbel noise to the logits is a draw from their softmax (E. J. Gumbel, 1954; vLLM
+    draws so too). The noise depends on the seed, the step and the token alone. A step in a batch gives
+    logits that differ in the last digits from those alone; llama.cpp's own `dist` walks along the summed
+    probabilities, where such a difference moves every border, while here it matters only between two that nearly tie.
+
+    Args:
+        vocab_size: tokens in the vocabulary.
+    """
+
+    def __init__(self, vocab_size: int) -> None:
+        import llama_cpp
+        import numpy as np
+
+        # The layout of llama_token_data.
+        self._data = np.zeros(vocab_size, dtype=[("id", "<i4"), ("logit", "<f4"), ("p", "<f4")])
+        self._ids = np.arange(vocab_size, dtype=np.int32)
+        self._size = vocab_size
+        self._array = llama_cpp.llama_token_data_array()
+        self._pointer = ctypes.cast(self._data.ctypes.data, llama_cpp.llama_token_data_p)
+        self._reference = ctypes.byref(self._array)
+        self._apply = llama_cpp.llama_sampler_apply
+        self._accept = llama_cpp.llama_sampler_accept
+
+    def draw(self, chain: Any, logits: Any, seed: int, step: int) -> int:
+        """Draw a token and tell the chain.
+
+        Args:
+            chain: a chain that filters and doesn't pick.
+            logits: raw logits, float32 array, shape (vocabulary,).
+            seed: the request's seed.
+            step: which of its tokens this is, from 0.
+
+        Returns:
+            The token's id.
+        """
+        data, array = self._data, self._array
+        data["id"] = self._ids
+        data["logit"] = logits
+        array.data, array.size, array.selected, array.sorted = self._pointer, self._size, -1, False
+        self._apply(chain, self._reference)
+        left = data[: array.size]
+        token = pick(left["id"], left["logit"], seed, step)
+        self._accept(chain, token)
+        return token
+
+
+def pick(ids: Any, logits: Any, seed: int, step: int) -> int:
+    """The token whose logit plus Gumbel noise is the largest.
+
+    Args:
+        ids: token ids, int array, shape (n,).
+        logits: theirs, float array, shape (n,).
+        seed: the request's seed.
+        step: which of its tokens this is, from 0.
+
+    Returns:
+        The token's id.
+    """
+    import numpy as np
+
+    scores = logits.astype(np.float64)
+    peak = scores.max()
+    near = np.flatnonzero(scores > peak - _HOPELESS)
+    ids, scores = ids[near], scores[near]
+    if len(ids) > _MANY:
+        # The best of the likeliest sets a mark, which the others reach only with a uniform close to 1.
+        close = scores > peak - _CLOSE
+        mark = (scores[close] + gumbel(ids[close], seed, step)).max()
+        least = int(np.exp(-np.exp(peak - _CLOSE - mark)) * 2.0**53) - 1
+        keep = close | (_bits(ids, seed, step) >= np.uint64(max(least, 0)))
+        ids, scores = ids[keep], scores[keep]
+    return int(ids[np.argmax(scores + gumbel(ids, seed, step))])
+
+
+def gumbel(ids: Any, seed: int, step: int) -> Any:
+    """Standard Gumbel noise for each token id, fixed by the seed and the step.
+
+    Uniforms are SplitMix64 (Steele, Lea, Flood, OOPSLA 2014) of the ids, in a stream that seed and step choose.
+
+    Args:
+        ids: token ids, int array, shape (n,).
+        seed: from 0 to 2**32 - 1.
+        step: 0 or more.
+
+    Returns:
+        float64 array, shape (n,).
+    """
+    import numpy as np
+
+    uniform = (_bits(ids, seed, step).astype(np.float64) + 0.5) * 2.0**-53
+    return -np.log(-np.log(uniform))
+
+
+def _bits(ids: Any, seed: int, step: int) -> Any:
+    """53 random bits for each token id: uint64 array, shape (n,)."""
+    import numpy as np
+
+    start = _splitmix(_splitmix(seed) + step)
+    z = ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(start)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return (z ^ (z >> np.uint64(31))) >> np.uint64(11)
+
+
+def _splitmix(value: int) -> int:
+    z = (value + 0x9E3779B97F4A7C15) & _WORD
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _WORD
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _WORD
+    return z ^ (z >> 31)
 
 
 def token_logprob(logits: Any, token: int, top: int, name: Callable[[int], str]) -> TokenLogprob:

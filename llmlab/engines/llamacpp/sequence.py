@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llmlab.engines.base import Request
 from llmlab.engines.llamacpp.sampler import build_chain
 from llmlab.engines.llamacpp.slots import Slot
 from llmlab.engines.llamacpp.text import TextStream
+from llmlab.engines.steering import Steer
+from llmlab.errors import GenerationError
 from llmlab.types import FinishReason, TokenLogprob
 
 
@@ -21,11 +24,12 @@ class Sequence:
         row: where in the batch its logits are asked for, or -1.
         share: how many tokens it has in the batch that is computed now.
         key: what its KV depends on besides the tokens (for adapters).
+        greedy: the chain picks the likeliest token itself; else it is drawn by `seed`.
     """
 
     __slots__ = (
-        "_prompt", "cached", "chain", "computed", "key", "limit", "logprobs", "request", "reserved", "row", "share",
-        "slot", "text", "tokens",
+        "_prompt", "cached", "chain", "computed", "greedy", "key", "limit", "logprobs", "request", "reserved", "row",
+        "seed", "share", "slot", "steer", "text", "tokens",
     )  # fmt: skip
 
     def __init__(self, request: Request, context_length: int) -> None:
@@ -46,6 +50,14 @@ class Sequence:
         self.chain: Any = None
         self.text = TextStream(params.stop)
         self.logprobs = params.logprobs
+        self.greedy = not params.temperature
+        self.seed = params.seed or 0
+        self.steer: Steer | None = None
+
+    @property
+    def generated(self) -> int:
+        """How many tokens were generated so far."""
+        return len(self.tokens) - self._prompt
 
     @property
     def in_prompt(self) -> bool:
@@ -60,6 +72,31 @@ class Sequence:
             self.cached = min(cached, self._prompt)
         if self.chain is None:
             self.chain = build_chain(self.request.params)
+
+    def steer_by(self, steer: Steer) -> None:
+        """Let a guide steer it; a stop string then ends it only where the guide allows an end."""
+        self.steer = steer
+        self.text = TextStream(self.request.params.stop, steer.accepts)
+
+    def push_steered(
+        self,
+        steer: Steer,
+        token: int,
+        piece: Callable[[int], bytes],
+        ends: frozenset[int],
+        logprob: TokenLogprob | None,
+    ) -> FinishReason | GenerationError | None:
+        """`push` for a guided sequence, which may be closed with other tokens, and is judged at its end."""
+        reason: FinishReason | None = None
+        for one in steer.take(token, self.limit - len(self.tokens)):
+            reason = self.push(one, None if one in ends else piece(one), logprob if one == token else None)
+        if reason == "length" and steer.over:
+            reason = "stop"
+        if reason != "stop":
+            return reason
+        buffer, index = self.request.buffer, self.request.index
+        buffer.push(self.text.flush(), index=index)
+        return steer.verdict(buffer.text(index)) or reason
 
     def push(self, token: int, piece: bytes | None, logprob: TokenLogprob | None) -> FinishReason | None:
         """Take a generated token and tell the reader.
@@ -92,3 +129,22 @@ class Sequence:
         chain, self.chain = self.chain, None
         if chain is not None:
             llama_cpp.llama_sampler_free(chain)
+
+
+def share_budget(prompts: list[Sequence], budget: int) -> None:
+    """Split a step's prompt tokens evenly; what a short prompt leaves goes to the others. Sets each one's `share`."""
+    left = len(prompts)
+    for one in sorted(prompts, key=lambda one: len(one.tokens) - one.computed):
+        one.share = min(len(one.tokens) - one.computed, -(-budget // left))
+        budget -= one.share
+        left -= 1
+
+
+def prompt_problem(ids: tuple[int, ...], context_length: int, vocab_size: int) -> str:
+    """Why a prompt can't be computed, in one line; "" when it can."""
+    if not ids:
+        return "The prompt has no tokens."
+    if len(ids) > context_length:
+        return f"The prompt has {len(ids)} tokens, and the context is {context_length} tokens long."
+    bad = next((token for token in ids if not 0 <= token < vocab_size), None)
+    return f"The prompt has a token id {bad}, and ids go from 0 to {vocab_size - 1}." if bad is not None else ""

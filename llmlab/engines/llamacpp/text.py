@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 
 class TextStream:
@@ -14,11 +14,14 @@ class TextStream:
 
     Args:
         stop: strings that end the text; none of them ever appears in it.
+        accepts: whether the text before a stop string may end there; where it says no, the string is passed over.
     """
 
-    __slots__ = ("_decoder", "_held", "_stop", "stopped")
+    __slots__ = ("_accepts", "_decoder", "_given", "_held", "_stop", "stopped")
 
-    def __init__(self, stop: Sequence[str] = ()) -> None:
+    def __init__(self, stop: Sequence[str] = (), accepts: Callable[[str], bool] | None = None) -> None:
+        self._accepts = accepts
+        self._given = ""
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._stop = tuple(stop)
         self._held = ""
@@ -49,6 +52,9 @@ class TextStream:
             return ""
         text = self._held + new
         found = [at for at in (text.find(stop) for stop in self._stop) if at >= 0]
+        if found and self._accepts is not None:
+            every = sorted({at for stop in self._stop for at in range(len(text)) if text.startswith(stop, at)})
+            found = [at for at in every if self._accepts(self._given + text[:at])][:1]
         if found:
             self.stopped = True
             self._held = ""
@@ -56,6 +62,8 @@ class TextStream:
         keep = max(_overlap(text, stop) for stop in self._stop)
         split = len(text) - keep
         self._held = text[split:]
+        if self._accepts is not None:
+            self._given += text[:split]
         return text[:split]
 
 

@@ -18,16 +18,20 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def own_session() -> Iterator[None]:
-    """Let processes that multiprocessing spawns meanwhile lead sessions of their own (where `setsid` is installed)."""
+def own_session(log: Path) -> Iterator[None]:
+    """Let processes that multiprocessing spawns meanwhile lead sessions of their own, with a log for their output.
+
+    Where `setsid` isn't installed they stay in the kernel's session.
+
+    Args:
+        log: the file that takes their stdout and stderr.
+    """
     setsid = shutil.which("setsid")
-    if setsid is None:
-        yield
-        return
+    start = f"{shlex.quote(setsid)} {shlex.quote(sys.executable)}" if setsid else shlex.quote(sys.executable)
     before = multiprocessing.spawn.get_executable()
     with tempfile.TemporaryDirectory(prefix="llmlab-") as folder:
         script = Path(folder) / "python"
-        script.write_text(f'#!/bin/sh\nexec {shlex.quote(setsid)} {shlex.quote(sys.executable)} "$@"\n')
+        script.write_text(f'#!/bin/sh\nexec {start} "$@" >>{shlex.quote(str(log.resolve()))} 2>&1\n')
         script.chmod(0o700)
         multiprocessing.spawn.set_executable(str(script))
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import importlib.metadata
 import platform
 import sys
@@ -13,9 +14,11 @@ from typing import Any, ClassVar
 from llmlab.engines.base import Capabilities, Engine, EngineLog, LoadPlan, Memory, Progress, Request
 from llmlab.engines.vllm import settings
 from llmlab.engines.vllm.facts import Codec, read_facts
+from llmlab.engines.vllm.guided import Watched, guide_tokenizer
 from llmlab.engines.vllm.load import is_cpu_build
 from llmlab.engines.vllm.loop import Loop
 from llmlab.errors import Interrupted, UnloadedError
+from llmlab.guided.compiler import Compiler
 from llmlab.hub.headers import read_header
 from llmlab.types import EngineName
 
@@ -30,7 +33,9 @@ class VllmEngine(Engine):
     capabilities: ClassVar[Capabilities] = Capabilities(
         formats=frozenset({"safetensors"}),
         quants=("fp32", "fp16", "bf16", "fp8", "int8", "awq", "gptq", "mxfp4"),
-        features=frozenset({"stream", "cancel", "batch", "seed", "logprobs", "top_k", "top_p", "min_p", "stop", "n"}),
+        features=frozenset(
+            {"stream", "cancel", "batch", "seed", "logprobs", "top_k", "top_p", "min_p", "stop", "n", "guided"}
+        ),
         extra=settings.EXTRA,
     )
 
@@ -39,6 +44,10 @@ class VllmEngine(Engine):
         self._plan = plan
         self._loop = loop
         self._codec = codec
+        self.grammars = Compiler(functools.partial(guide_tokenizer, loop.loaded.llm.get_tokenizer(), facts.vocab_size))
+        loop.watch = functools.partial(
+            Watched, grammars=self.grammars, decode=codec.decode, name=loop.loaded.llm.get_tokenizer().decode
+        )
         self._closing = threading.Lock()
         # Interpreter exit kills daemon threads in the middle of C++ code; this ends ours first.
         self._at_exit = weakref.ref(self)
@@ -111,16 +120,15 @@ class VllmEngine(Engine):
             UnloadedError: the engine is closed.
         """
         loaded = self._live()
-        if not loaded.in_process:
-            weights = read_header(self._plan.source.path).weight_bytes
-            cache = loaded.llm.vllm_config.cache_config
-            return Memory(weights, int(cache.kv_cache_memory_bytes or 0), loaded.resident, "GPU")
-        runner = loaded.llm.model_executor.driver_worker.worker.model_runner
+        config = loaded.llm.vllm_config
         header = read_header(self._plan.source.path)
         # The CPU kernels keep weights packed in C++ memory, with nothing left in the parameters to count.
-        width = loaded.llm.vllm_config.model_config.dtype.itemsize
         plain = header.quant in ("bf16", "fp16", "fp32")
-        return Memory(header.parameters * width if plain else header.weight_bytes, _bytes(runner.kv_caches), loaded.resident)
+        weights = header.parameters * config.model_config.dtype.itemsize if plain else header.weight_bytes
+        if not loaded.in_process:
+            return Memory(weights, int(config.cache_config.kv_cache_memory_bytes or 0), loaded.resident, "GPU")
+        runner = loaded.llm.model_executor.driver_worker.worker.model_runner
+        return Memory(weights, _bytes(runner.kv_caches), loaded.resident)
 
     def describe(self) -> dict[str, str]:
         """Build, device, threads, KV cache and the like: name -> value with its unit.
@@ -128,14 +136,14 @@ class VllmEngine(Engine):
         Raises:
             UnloadedError: the engine is closed.
         """
-        import torch
         import vllm
+        from vllm.platforms import current_platform
 
         loaded = self._live()
         config = loaded.llm.vllm_config
         held = self.memory()
         kv = f"{config.cache_config.kv_cache_size_tokens or 0:,} tokens"
-        where = platform.machine() if loaded.in_process else torch.cuda.get_device_name(0)
+        where = platform.machine() if loaded.in_process else current_platform.get_device_name()
         return {
             "vllm": vllm.__version__,
             "build": "CPU" if loaded.in_process else "CUDA",

@@ -7,7 +7,7 @@ import importlib.metadata
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import psutil
 
 from llmlab.engines.base import EngineLog, LoadPlan
 from llmlab.engines.vllm import child, quiet
+from llmlab.engines.vllm.guided import Seen
 from llmlab.engines.vllm.process import SHARED, give_back_memory
 from llmlab.engines.vllm.settings import Settings, settle
 from llmlab.errors import EngineMissingError, LoadError
@@ -40,6 +41,24 @@ class Loaded:
     in_process: bool
     threads_before: int
     resident: int
+
+    def seen(self, key: str, count: int | None) -> Sequence[Seen]:
+        """What the worker saw of a guided request's next steps, in process; nothing from a core in a child process.
+
+        Args:
+            key: the request's id.
+            count: how many steps to take; None takes and drops all.
+        """
+        if not self.in_process:
+            return ()
+        notes: dict[str, list[Seen]] = self.llm.model_executor.driver_worker.worker.guided_steps
+        found = notes.get(key, [])
+        taken = found[:count]
+        if count is None:
+            notes.pop(key, None)
+        else:
+            del found[:count]
+        return taken
 
 
 def import_error(error: BaseException) -> LoadError:
@@ -85,17 +104,33 @@ def import_vllm() -> None:
     """
     try:
         import vllm
+        from vllm.platforms import current_platform
+
+        if current_platform.is_cpu():
+            _import_rank_op(current_platform)
         import vllm.engine.arg_utils
         import vllm.model_executor.model_loader
         import vllm.v1.core.sched.scheduler
         import vllm.v1.engine.llm_engine
         import vllm.v1.executor.uniproc_executor
-        from vllm.platforms import current_platform
 
         if current_platform.is_cpu():
             import vllm.v1.worker.cpu_worker  # noqa: F401
     except Exception as error:
         raise import_error(error) from error
+
+
+def _import_rank_op(platform: Any) -> None:
+    """Import the op that ranks a token for its log probability, without inductor.
+
+    vLLM compiles it even in eager mode, at the first request for log probabilities: seconds in the middle of a
+    decode, and a C++ compiler that not every machine has.
+    """
+    platform.simple_compile_backend = "eager"  # read by the decorator; an attribute of this instance for the while
+    try:
+        import vllm.v1.sample.ops.logprobs  # noqa: F401
+    finally:
+        del platform.simple_compile_backend
 
 
 def build(plan: LoadPlan, header: Header, log: EngineLog, key: int, announce: Callable[[str], None]) -> Loaded:
@@ -112,17 +147,16 @@ def build(plan: LoadPlan, header: Header, log: EngineLog, key: int, announce: Ca
     from vllm import envs
     from vllm.config.logging import LoggingConfig
     from vllm.engine.arg_utils import EngineArgs
-    from vllm.platforms import current_platform
     from vllm.v1.engine.llm_engine import LLMEngine
     from vllm.v1.executor import Executor
 
-    cpu = current_platform.is_cpu()
+    cpu = runs_in_process()
     settings = settle(plan, cpu=cpu, weight_bytes=header.weight_bytes)
     threads_before = torch.get_num_threads()
     before = _resident()
     announce("weights")
     with contextlib.ExitStack() as stack:
-        stack.enter_context(quiet.random_states())
+        stack.enter_context(quiet.process_state())
         if cpu:
             # Kept by vLLM as the user's wish; else it would go down to one thread after the load.
             stack.enter_context(quiet.environment({"OMP_NUM_THREADS": str(settings.threads)}))
@@ -131,7 +165,7 @@ def build(plan: LoadPlan, header: Header, log: EngineLog, key: int, announce: Ca
             logging_config = LoggingConfig(log_level="WARNING", configure_logging=False)
         else:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="llmlab-")))
-            stack.enter_context(child.own_session())
+            stack.enter_context(child.own_session(log.path))
             file = child.log_config(log.path, folder)
             logging_config = LoggingConfig(configure_logging=True, pylogging_config_file=str(file))
         envs.disable_envs_cache()
@@ -139,6 +173,13 @@ def build(plan: LoadPlan, header: Header, log: EngineLog, key: int, announce: Ca
         SHARED.live.add(key)
         llm = LLMEngine(config, Executor.get_class(config), log_stats=False, multiprocess_mode=not cpu)
     return Loaded(llm, settings, cpu, threads_before, max(_resident() - before, 0))
+
+
+def runs_in_process() -> bool:
+    """Whether the core belongs in this process: on the CPU, where a child would cost 15 seconds and a second copy."""
+    from vllm.platforms import current_platform
+
+    return bool(current_platform.is_cpu())
 
 
 def environment(*, cpu_build: bool) -> dict[str, str]:

@@ -12,12 +12,13 @@ import queue
 import threading
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import count
 from typing import Any
 
 from llmlab.engines.base import EngineLog, LoadPlan, Request
 from llmlab.engines.vllm import load, quiet
+from llmlab.engines.vllm.guided import Part, Watched
 from llmlab.engines.vllm.outputs import is_dead, reason_of, token_logprobs, vllm_params
 from llmlab.engines.vllm.process import SHARED, give_back_memory
 from llmlab.errors import GenerationError, Interrupted, LlmLabError, LoadError, UnloadedError
@@ -54,6 +55,8 @@ class Loop:
         self._active: dict[str, Request] = {}  # handed to vLLM, by its request id; the thread's own
         self._first: set[str] = set()  # of these, the ones whose first token is still to come
         self._ids: dict[int, str] = {}
+        self.watch: Callable[[Request], Watched] | None = None  # set by the engine: what follows a guided request
+        self._watched: dict[str, Watched] = {}
         self._lock = threading.Lock()
         self._guard = threading.Lock()  # held by whoever throws _Cancelled, and to end the time in which one may
         self._interruptible = False
@@ -224,9 +227,12 @@ class Loop:
         key = str(next(self._number))
         try:
             prompt = {"type": "token", "prompt_token_ids": list(request.prompt_ids)}
-            llm.add_request(key, prompt, vllm_params(request.params, self.end_ids, self._interval()))
+            if request.guide is not None and self.watch is not None:
+                self._watched[key] = self.watch(request)
+            llm.add_request(key, prompt, vllm_params(request, self.end_ids, self._interval()))
         except Exception as error:  # noqa: BLE001 - what vLLM refuses is this request's failure alone
             self._forget(request)
+            self._watched.pop(key, None)
             request.buffer.fail(GenerationError(f"vLLM refused the request: {error}".splitlines()[0]))
             return
         self._active[key] = request
@@ -250,6 +256,9 @@ class Loop:
             if output.request_id in self._first:
                 self._first.discard(output.request_id)
                 cached = max(output.num_cached_tokens or 0, 0)
+            if output.request_id in self._watched:
+                self._deliver_guided(request, output, cached)
+                continue
             logprobs = token_logprobs(part, request.params.logprobs)
             request.buffer.push(part.text, tuple(part.token_ids), logprobs, index=request.index, cached=cached)
             if output.finished:
@@ -260,8 +269,36 @@ class Loop:
                 else:
                     request.buffer.finish(reason, index=request.index)
 
+    def _deliver_guided(self, request: Request, output: Any, cached: int | None) -> None:
+        """`_deliver` for a guided request, which may end before vLLM would end it."""
+        assert self.loaded is not None
+        key, part, index = output.request_id, output.outputs[0], request.index
+        reason = reason_of(part.finish_reason) if output.finished else None
+        seen = self.loaded.seen(key, len(part.token_ids))
+        try:
+            told = self._watched[key].take(part, seen, reason)
+        except GenerationError as error:
+            told = Part("", (), (), error)
+        logprobs = told.logprobs if seen else token_logprobs(part, request.params.logprobs)
+        keep = logprobs if request.params.logprobs is not None else ()
+        request.buffer.push(told.text, told.token_ids, keep, index=index, cached=cached)
+        if told.reason is None:
+            return
+        if not output.finished:
+            with SHARED.turns:
+                self.loaded.llm.abort_request([key])
+        self._end(key)
+        if isinstance(told.reason, GenerationError):
+            request.buffer.fail(told.reason)
+        elif told.reason == "error":
+            request.buffer.fail(GenerationError("vLLM ended the request with an error.", "See %llm logs."))
+        else:
+            request.buffer.finish(told.reason, index=index)
+
     def _end(self, key: str) -> None:
         request = self._active.pop(key)
+        if self._watched.pop(key, None) is not None and self.loaded is not None:
+            self.loaded.seen(key, None)
         self._first.discard(key)
         self._forget(request)
 

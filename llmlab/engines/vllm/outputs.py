@@ -4,40 +4,51 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmlab.types import FinishReason, SamplingParams, TokenLogprob
+from llmlab.engines.base import Request
+from llmlab.engines.vllm.guided import structured_outputs
+from llmlab.types import FinishReason, TokenLogprob
 
 _REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length", "abort": "interrupted"}
 
 
-def vllm_params(params: SamplingParams, end_ids: tuple[int, ...], interval: int) -> Any:
+def vllm_params(request: Request, end_ids: tuple[int, ...], interval: int) -> Any:
     """Say a request's params as vLLM does, for one sequence (each of the n is a request of its own).
 
     Args:
-        params: without gaps.
+        request: its params are without gaps. A guided one's stop strings are left to `llmlab.engines.vllm.guided`.
         end_ids: token ids that end the text, unless `params.ignore_eos`.
         interval: tokens between two outputs (the first and the last token come at once).
     """
     from vllm.sampling_params import RequestOutputKind
     from vllm.sampling_params import SamplingParams as VllmParams
 
-    return VllmParams(
-        temperature=params.temperature,
+    params, guide = request.params, request.guide
+    # What may end a text early must see each token as it comes.
+    watched = guide is not None and (request.complete or bool(params.stop))
+    assert params.temperature is not None
+    said = VllmParams(
+        temperature=min(params.temperature, 2.0),
         top_p=params.top_p,
         top_k=params.top_k,
         min_p=params.min_p,
         seed=params.seed,
         max_tokens=params.max_tokens,
-        stop=list(params.stop),
+        stop=[] if guide is not None else list(params.stop),
         stop_token_ids=[] if params.ignore_eos else list(end_ids),
         ignore_eos=params.ignore_eos,
         logprobs=params.logprobs,
         flat_logprobs=params.logprobs is not None,
         output_kind=RequestOutputKind.DELTA,
-        stream_interval=interval,
+        stream_interval=1 if watched else interval,
+        structured_outputs=structured_outputs(guide) if guide is not None else None,
         skip_special_tokens=True,
         include_stop_str_in_output=False,
         skip_clone=True,
     )
+    if params.temperature >= 1e-5:  # below, vLLM is greedy
+        # vLLM moves temperatures under 0.01 up and refuses those over 2; its sampler takes them as they are.
+        said.temperature = params.temperature
+    return said
 
 
 def reason_of(finish_reason: str | None) -> FinishReason:

@@ -161,16 +161,18 @@ def no_tqdm_monitor() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def random_states() -> Iterator[None]:
-    """Keep the process's random states: vLLM seeds all of them with its own seed while it loads."""
+def process_state() -> Iterator[None]:
+    """Keep what a load sets for the whole process: random states, matmul precision, torch.distributed's excepthook."""
     import numpy as np
 
     torch: Any = sys.modules["torch"]
     python, numpy, torches = random.getstate(), np.random.get_state(), torch.random.get_rng_state()  # noqa: NPY002
     precision = torch.get_float32_matmul_precision()
+    hook = sys.excepthook
     try:
         yield
     finally:
+        sys.excepthook = hook
         random.setstate(python)
         np.random.set_state(numpy)  # noqa: NPY002
         torch.random.set_rng_state(torches)

@@ -114,6 +114,8 @@ def settle(plan: LoadPlan, *, cpu: bool, weight_bytes: int) -> Settings:
         "logprobs_mode": "raw_logprobs",
         "disable_log_stats": True,
         "use_tqdm_on_load": False,
+        # The mask library of the other engine too, so that both take the same constraints.
+        "structured_outputs_config": {"backend": "guidance"},
     }
     if cpu:
         args["worker_cls"] = "llmlab.engines.vllm.worker.NotebookWorker"

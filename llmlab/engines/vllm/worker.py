@@ -12,9 +12,12 @@ from typing import Any
 
 @functools.cache
 def _notebook_worker() -> type:
+    import numpy as np
     import psutil
     import torch
     from vllm.v1.worker.cpu_worker import CPUWorker
+
+    from llmlab.guided.compiler import measure
 
     class NotebookWorker(CPUWorker):  # type: ignore[misc]
         """A CPU worker that leaves the rest of the process alone and sizes its KV cache by the model."""
@@ -25,6 +28,7 @@ def _notebook_worker() -> type:
             super(CPUWorker, self).__init__(*args, **kwargs)
             self.parallel_config.disable_custom_all_reduce = True
             self.requested_cpu_memory = 0
+            self.guided_steps: dict[str, list[Any]] = {}
 
         def init_device(self) -> None:
             # CPUWorker replaces torch.set_num_threads for the whole process, the user's code included.
@@ -33,6 +37,23 @@ def _notebook_worker() -> type:
                 super().init_device()
             finally:
                 torch.set_num_threads = real
+
+        def sample_tokens(self, grammar_output: Any) -> Any:
+            # The mask is laid on the logits in place, so this is the only moment that shows both.
+            state = self.model_runner.execute_model_state
+            if grammar_output is not None and grammar_output.grammar_bitmask is not None and state is not None:
+                self._note_guided(grammar_output, state[1])
+            return super().sample_tokens(grammar_output)
+
+        def _note_guided(self, output: Any, logits: torch.Tensor) -> None:
+            rows = self.model_runner.input_batch.req_id_to_index
+            for request, mask in zip(output.structured_output_request_ids, output.grammar_bitmask, strict=False):
+                if request in rows:
+                    raw = logits[rows[request]].float().clone().numpy()
+                    blocked = np.unpackbits(~mask.view(np.uint8), bitorder="little")[: raw.size].view(np.bool_)
+                    # vLLM appends a suffix to the id that it was given.
+                    key = request.split("-", 1)[0]
+                    self.guided_steps.setdefault(key, []).append((measure(raw, blocked), raw))
 
         def determine_available_memory(self) -> int:
             cache = self.cache_config

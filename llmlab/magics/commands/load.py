@@ -28,7 +28,7 @@ class Load(Command):
         ("%llm load nano", "the small model that comes with llmlab, in the engine that suits this machine"),
         ("%llm load nano --engine vllm --as fast", "in vLLM, called fast"),
         ("%llm load ./models/model-Q4_K_M.gguf --ctx 4096", "a GGUF file, with a context of 4096 tokens"),
-        ("%llm load nano --engine llamacpp --quant F16 -x threads=2", "with an engine option"),
+        ("%llm load nano --engine llamacpp --quant F16 -x n_threads=2", "with an engine option"),
     )
 
     @classmethod
@@ -91,5 +91,5 @@ class Load(Command):
 def _pair(item: str) -> tuple[str, Any]:
     key, sign, value = item.partition("=")
     if not sign or not key:
-        raise BadInputError(f"%llm load: -x takes KEY=VALUE, got {item!r}.", "For example -x threads=2")
+        raise BadInputError(f"%llm load: -x takes KEY=VALUE, got {item!r}.", "For example -x n_threads=2")
     return key, value

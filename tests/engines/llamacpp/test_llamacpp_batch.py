@@ -83,7 +83,7 @@ def test_an_aborted_step_changes_nothing_for_the_others(load):
             beside = ask(engine, "Tell me about the moon.", ignore_eos=True, max_tokens=80)
             beside.wait_tokens(3)
             asked = ask(engine, long_prompt(engine, 2000, salt))
-            wait_for(lambda: loop._abortable or asked.buffer.done)
+            wait_for(lambda one=asked: loop._abortable or one.buffer.done)
             engine.cancel(asked.request)
             assert asked.done().finish_reason == "interrupted"
             got = beside.done()
@@ -114,9 +114,7 @@ def test_a_long_prompt_does_not_stall_the_others(load):
 def test_a_chat_turn_computes_only_what_is_new(load):
     with_cache, without = load(), load(prefix_cache=False)
     try:
-        history = with_cache.tokenize(
-            "<|system|>Be brief.<|end|>" + "<|user|>Tell me about the moon, please.<|end|>" * 12
-        )
+        history = with_cache.tokenize("<|system|>Be brief.<|end|>" + "<|user|>Tell me about the moon.<|end|>" * 12)
         known = 0
         for turn in range(3):
             ids = history + with_cache.tokenize(f"<|user|>Question {turn}?<|end|><|assistant|>")
@@ -140,7 +138,7 @@ def test_requests_at_once_share_a_beginning(load):
         shared = [ask(engine, ids) for ids in prompts]
         plain = [ask(without, ids) for ids in prompts]
         assert [one.done().token_ids for one in shared] == [one.done().token_ids for one in plain]
-        assert [one.cached for one in shared][0] == 0
+        assert shared[0].cached == 0
         assert all(one.cached >= 300 for one in shared[1:])
     finally:
         engine.close()

@@ -3,12 +3,14 @@
 import math
 import random
 
+import numpy as np
 import pytest
 from llamacpp_driver import ask
 
-PROMPTS = [
-    f"Tell me about {thing}." for thing in "a cat,the moon,Paris,red,rain,a king,bread,fire,music,snow".split(",")
-]
+from llmlab.engines.llamacpp.sampler import gumbel, pick
+
+THINGS = ("a cat", "the moon", "Paris", "red", "rain", "a king", "bread", "fire", "music", "snow")
+PROMPTS = [f"Tell me about {thing}." for thing in THINGS]
 PROMPTS += [f"What is {a} plus {a + 3}?" for a in range(10)]
 
 
@@ -28,12 +30,59 @@ def test_alone_as_inside_a_batch(engine):
 
 
 def test_seeds(engine):
-    options = {"temperature": 1.5, "ignore_eos": True}
-    alone = [ask(engine, PROMPTS[0], seed=seed, **options).done().token_ids for seed in (3, 4, 2**32 - 1, 2**32 - 1)]
-    batch = [ask(engine, PROMPTS[0], seed=seed, **options) for seed in (3, 4, 5, 2**32 - 1)]
-    assert [one.done().token_ids for one in batch][:2] == alone[:2]
-    assert alone[0] != alone[1]
-    assert alone[2] == alone[3]
+    options = {"temperature": 1.0, "ignore_eos": True}
+    seeds = [*range(39), 2**32 - 1]
+    alone = [ask(engine, PROMPTS[0], seed=seed, **options).done().token_ids for seed in seeds]
+    batch = [one.done().token_ids for one in [ask(engine, PROMPTS[0], seed=seed, **options) for seed in seeds]]
+    # Logits of a batch differ in the last digits, which may flip a draw that nearly ties.
+    assert sum(a == b for a, b in zip(alone, batch, strict=True)) >= len(seeds) - 3
+    assert len(set(alone)) > len(seeds) // 2
+    again = [ask(engine, PROMPTS[0], seed=seed, **options).done().token_ids for seed in seeds[-3:]]
+    assert again == alone[-3:]
+
+
+@pytest.mark.parametrize("narrow", [{}, {"top_k": 3}, {"top_p": 0.6}, {"min_p": 0.2}])
+def test_draws_follow_the_distribution(engine, narrow):
+    """The first token of many seeds comes as often as the filtered softmax says."""
+    draws = 400
+    top = ask(engine, PROMPTS[5], logprobs=100, max_tokens=1).done().logprobs[0].top
+    weights = {token: math.exp(logprob) for token, _, logprob in top}
+    ranked = sorted(weights.items(), key=lambda item: -item[1])
+    if "top_k" in narrow:
+        ranked = ranked[:3]
+    elif "min_p" in narrow:
+        ranked = [(token, w) for token, w in ranked if w >= narrow["min_p"] * ranked[0][1]]
+    elif "top_p" in narrow:
+        below = [sum(w for _, w in ranked[:i]) for i in range(len(ranked))]
+        ranked = [item for item, mass in zip(ranked, below, strict=True) if mass < narrow["top_p"]]
+    # Unfiltered, the mass beyond the 100 likeliest counts too.
+    kept = sum(w for _, w in ranked) if narrow else 1.0
+    asked = [ask(engine, PROMPTS[5], temperature=1.0, seed=s, max_tokens=1, **narrow) for s in range(draws)]
+    drawn = [one.done().token_ids[0] for one in asked]
+    if narrow:
+        assert set(drawn) <= {token for token, _ in ranked}
+    for token, weight in ranked[:5]:
+        expected = weight / kept
+        spread = 5 * math.sqrt(expected * (1 - expected) / draws)  # five standard deviations
+        assert abs(drawn.count(token) / draws - expected) <= spread + 1 / draws
+
+
+def test_noise_is_gumbel():
+    ids = np.arange(50_000)
+    noise = gumbel(ids, seed=2**32 - 1, step=3)
+    assert noise.mean() == pytest.approx(np.euler_gamma, abs=0.03)
+    assert noise.var() == pytest.approx(np.pi**2 / 6, abs=0.08)
+    other = gumbel(ids, seed=2**32 - 1, step=4)
+    assert abs(np.corrcoef(noise, other)[0, 1]) < 0.03
+    assert (gumbel(ids[10:20], seed=2**32 - 1, step=3) == noise[10:20]).all()
+
+
+@pytest.mark.parametrize("spread", [0.5, 3.0, 6.0])
+def test_a_large_vocabulary_is_drawn_from_alike(spread):
+    logits = (np.random.default_rng(0).standard_normal(60_000) * spread).astype(np.float32)
+    ids = np.random.default_rng(1).permutation(60_000).astype(np.int32)
+    for step in range(30):
+        assert pick(ids, logits, 7, step) == ids[np.argmax(logits + gumbel(ids, 7, step))]
 
 
 def test_filters_leave_only_the_likeliest(engine):

@@ -1,5 +1,7 @@
 """Characters and stop strings, piece by piece."""
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,7 +21,7 @@ def run(pieces, stop=()):
 
 def split(data, cuts):
     points = sorted({min(cut, len(data)) for cut in cuts} | {0, len(data)})
-    return [data[a:b] for a, b in zip(points, points[1:], strict=False)]
+    return [data[a:b] for a, b in itertools.pairwise(points)]
 
 
 @given(st.binary(max_size=40), st.lists(st.integers(0, 40), max_size=12))

@@ -1,0 +1,96 @@
+"""What a guided request carries through an engine's loop: its mask, its way to the end, and the judge's last word."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llmlab.engines.base import Request
+from llmlab.errors import GenerationError
+from llmlab.guided.closing import Closer
+from llmlab.guided.compiler import Compiler, Run
+from llmlab.types import GuidanceStep
+
+
+class Steer:
+    """A guided request's state. For the loop's thread alone.
+
+    Args:
+        request: one with a guide.
+        grammars: the engine's compiled guides.
+        vocab_size: logits a row has; 0 where the engine masks them itself.
+        name: the text of a token, for the trace.
+    """
+
+    def __init__(self, request: Request, grammars: Compiler, vocab_size: int, name: Callable[[int], str]) -> None:
+        assert request.guide is not None
+        self._guide = request.guide
+        self._grammars = grammars
+        self._name = name
+        self._trace = request.trace
+        self._text = b""
+        note = self._note if request.trace is not None and vocab_size else None
+        self.run = Run(grammars.matcher(request.guide), vocab_size, note, keep_raw=request.params.logprobs is not None)
+        self._closer = Closer(grammars.ranks, request.guide) if request.complete else None
+
+    def mask(self, logits: Any) -> None:
+        """Forbid in a row of logits what the guide forbids. See `Run.mask`."""
+        self.run.mask(logits)
+
+    @property
+    def raw(self) -> Any:
+        """The logits of this step before the mask, when log probabilities were asked for."""
+        return self.run.raw
+
+    def take(self, token: int, left: int) -> Sequence[int]:
+        """Follow a token.
+
+        Args:
+            token: the one that was chosen.
+            left: tokens that the budget still has, this one included.
+
+        Returns:
+            The token; or, when it's time to end the text, the tokens to write in its place, the end token last.
+        """
+        if self._closer is not None:
+            instead = self._closer.instead(self.run.matcher, token, left, self._text)
+            if instead is not None:
+                if self._trace is not None:
+                    self._trace.extend(self._closing(one) for one in instead)
+                return instead
+            self._text += self._grammars.ranks.pieces[token]
+        self.run.take(token)
+        return (token,)
+
+    def accepts(self, text: str) -> bool:
+        """Whether a text may end here: what a stop string needs to end a guided text."""
+        return self._grammars.accepts(self._guide, text)
+
+    @property
+    def over(self) -> bool:
+        """Nothing but the end may come now."""
+        return self.run.over
+
+    def verdict(self, text: str) -> GenerationError | None:
+        """The judge's word on a text that ended by itself; None when it's good."""
+        problem = self._guide.problem(text)
+        if not problem and self._guide.check is None and not self.accepts(text):
+            problem = "the grammar doesn't accept it"
+        if not problem:
+            return None
+        return GenerationError(
+            f"The text ended in a way that {self._guide.name} doesn't allow ({problem}).",
+            "The mask library followed the constraint less strictly than the judge: simplify that part.",
+        )
+
+    def _note(self, token: int, logprob: float, removed: float, wanted: int, best: float, only: bool) -> None:
+        assert self._trace is not None
+        self._trace.append(
+            GuidanceStep(
+                token, self._name(token), math.exp(logprob), removed, wanted, self._name(wanted), math.exp(best), only
+            )
+        )
+
+    def _closing(self, token: int) -> GuidanceStep:
+        return GuidanceStep(token, self._name(token), 0.0, math.nan, -1, "", math.nan, forced=True)

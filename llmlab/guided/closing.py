@@ -1,0 +1,161 @@
+"""Ending a text within its budget: the shortest way to its end that a quick search finds, taken when it's time."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from llmlab.guided.guide import Guide
+
+# States looked at in one search, and tokens tried in each.
+_EFFORT = 1500
+_TRIED = 6
+# With more tokens to spare than this, a search is put off.
+_SPARE = 64
+
+_CLOSING = re.compile(rb'["}\]]+')
+_STRINGS = re.compile(rb'[^"\\]|\\.|\\$', re.DOTALL)
+_JOINING = re.compile(rb'[\s":,{}\[\]]*[":,}\]][\s":,{}\[\]]*')
+_DIGIT = re.compile(rb"[0-9]")
+_OPEN_KEY = re.compile(rb'[{,]\s*"([^"\\]*)$')
+
+
+class Ranks:
+    """The tokens of a vocabulary in the order in which they bring a text to its end.
+
+    Args:
+        tokenizer: the library's LLTokenizer.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        import numpy as np
+
+        self.pieces: list[bytes] = [tokenizer.decode_bytes([i]) for i in range(tokenizer.vocab_size)]
+        self.end: int = tokenizer.eos_token
+        ids = range(len(self.pieces))
+        outside = sorted(ids, key=lambda i: (_class(self.pieces[i]), len(self.pieces[i]), i))
+        # Inside a string only what begins with its quote closes anything.
+        inside = sorted(outside, key=lambda i: not (_CLOSING.fullmatch(self.pieces[i]) and self.pieces[i][:1] == b'"'))
+        self.outside, self.inside = np.array(outside, dtype=np.int64), np.array(inside, dtype=np.int64)
+
+
+def _class(piece: bytes) -> int:
+    if _CLOSING.fullmatch(piece):
+        # `}]` does in one token what `}` and `]` do in two; a quote would open a string here.
+        return -len(piece) if piece[:1] != b'"' else 0
+    if _JOINING.fullmatch(piece):
+        return 1
+    if _DIGIT.fullmatch(piece):
+        return 2
+    if len(piece) == 1 and not piece.isalnum() and not piece.isspace():
+        return 3
+    return 5 if piece.strip() and piece[:1].isspace() is False else 6
+
+
+class Closer:
+    """Watches a sequence's budget, and says when to end it and how.
+
+    Args:
+        ranks: the vocabulary's tokens in closing order.
+        guide: what the text follows.
+    """
+
+    def __init__(self, ranks: Ranks, guide: Guide) -> None:
+        self._ranks = ranks
+        self._json = guide.kind == "json"
+        self._required = _required(guide.schema) if guide.kind == "json" else ()
+        self._way: list[int] | None = None
+        self._check_at: int | None = None
+
+    def instead(self, matcher: Any, token: int, left: int, text: bytes) -> list[int] | None:
+        """What to write in place of a token that was chosen, or None: the token may come.
+
+        Args:
+            matcher: its state before the token; isn't changed.
+            token: the token that was chosen.
+            left: tokens that the budget still has, this one included.
+            text: the text before the token.
+
+        Returns:
+            The tokens that end the text, the end token last, when there would be no way to the end after this one.
+        """
+        if token == self._ranks.end or (self._check_at is not None and left > self._check_at):
+            return None
+        after = matcher.deep_copy()
+        if not after.consume_token(token):
+            return None
+        way = self.way(after, left - 1, text + self._ranks.pieces[token])
+        if way is not None:
+            self._way = way
+            self._check_at = left - 1 - max(left - 1 - len(way) - _SPARE, 0)
+            return None
+        before = self.way(matcher.deep_copy(), left, text)
+        self._check_at = left - 1
+        return before
+
+    def way(self, matcher: Any, budget: int, text: bytes = b"") -> list[int] | None:
+        """Tokens that lead to the end, the end token last; None when no way of at most `budget` tokens was found."""
+        import numpy as np
+
+        effort = _EFFORT
+        # (matcher, its tokens so far, text, candidates still to try)
+        stack: list[tuple[Any, list[int], bytes, list[int]]] = []
+        state, path = matcher, list[int]()
+        while True:
+            if state.is_accepting():
+                return [*path, self._ranks.end] if len(path) < budget else None
+            effort -= 1
+            options: list[int] = []
+            if len(path) + 1 < budget and effort > 0:
+                mask = np.unpackbits(np.frombuffer(state.compute_bitmask(), dtype=np.uint8), bitorder="little")
+                options = self._best(mask, text)
+            stack.append((state, path, text, options))
+            while stack and not stack[-1][3]:
+                stack.pop()
+            if not stack or effort <= 0:
+                return None
+            base, trail, said, options = stack[-1]
+            token = options.pop(0)
+            state = base.deep_copy()
+            if not state.consume_token(token):
+                state = base
+                continue
+            path, text = [*trail, token], said + self._ranks.pieces[token]
+
+    def _best(self, mask: Any, text: bytes) -> list[int]:
+        """The allowed tokens to try, the most promising first."""
+        import numpy as np
+
+        in_string = self._json and len(_STRINGS.sub(b"", text)) % 2 == 1
+        order = self._ranks.inside if in_string else self._ranks.outside
+        allowed = order[np.flatnonzero(mask[order])]
+        key = _OPEN_KEY.search(text[-200:]) if self._required else None
+        if key is None:
+            return [int(i) for i in allowed[:_TRIED]]
+        begun = key[1]
+        names = [name[len(begun) :] for name in self._required if name.startswith(begun)]
+        pieces = self._ranks.pieces
+        wanted = [int(i) for i in allowed if pieces[i] and any(name.startswith(pieces[i]) for name in names)]
+        wanted.sort(key=lambda i: -len(pieces[i]))
+        return [*wanted[:_TRIED], *(int(i) for i in allowed[:2])]
+
+
+def _required(schema: Any) -> tuple[bytes, ...]:
+    """The names of all properties that some object must have, as JSON writes them, with their closing quote."""
+    found: dict[bytes, None] = {}
+
+    def look(node: Any) -> None:
+        if isinstance(node, dict):
+            names = node.get("required")
+            for name in names if isinstance(names, list) else ():
+                if isinstance(name, str):
+                    found[json.dumps(name, ensure_ascii=False)[1:].encode()] = None
+            for value in node.values():
+                look(value)
+        elif isinstance(node, list):
+            for value in node:
+                look(value)
+
+    look(schema)
+    return tuple(found)

@@ -1,0 +1,177 @@
+"""Python types to constraints and back: outlines has the type language, pydantic reads the answer."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import enum
+import json
+import re
+import types as python
+import typing
+from collections.abc import Callable
+from typing import Any, Literal, Union, get_args, get_origin
+
+from llmlab.errors import BadInputError
+from llmlab.guided.formats import DATE
+from llmlab.guided.grammar import choice_guide, grammar_guide, regex_guide
+from llmlab.guided.guide import Guide
+from llmlab.guided.schema import schema_guide
+from llmlab.guided.walk import change
+
+_WAY_OUT = (
+    "type= takes int, float, bool, str, Literal, Enum, list[...], dict[str, ...], dates, unions, pydantic models, "
+    "dataclasses, TypedDicts and outlines' terms."
+)
+
+
+def type_guide(kind: Any) -> Guide:
+    """Make a guide of a type; `parsed` is a value of it.
+
+    A number, a bool, a date, a Literal or an Enum (and unions of them) is written plainly; what has parts
+    is written as JSON.
+
+    Raises:
+        BadInputError: it's no type that a text can be read as.
+    """
+    from outlines.types.dsl import CFG, JsonSchema, Term
+
+    name = type_name(kind)
+    if isinstance(kind, JsonSchema):
+        return schema_guide(json.loads(kind.schema), name=name)
+    if isinstance(kind, CFG):
+        return grammar_guide(kind.definition, name=name)
+    if isinstance(kind, Term):
+        return _term_guide(kind, name, str)
+    if kind is None or kind is type(None) or isinstance(kind, str | int | float | list | tuple | dict):
+        raise BadInputError(f"type= takes a Python type, got {kind!r:.80}.", _WAY_OUT)
+    plain = _plain_types(kind)
+    if plain is not None:
+        return _plain_guide(plain, name)
+    return structured_guide(kind)
+
+
+def type_name(kind: Any) -> str:
+    """A type's name for a line of text."""
+    return getattr(kind, "__name__", None) if isinstance(kind, type) else str(kind).replace("typing.", "")  # type: ignore[return-value]
+
+
+def structured_guide(kind: Any) -> Guide:
+    """Make a guide of a type whose values are written as JSON: a model, a dataclass, a TypedDict, a list, ...
+
+    Objects take only the properties that the type has, all of them where there is no default.
+    """
+    from pydantic import TypeAdapter
+    from pydantic.errors import PydanticUserError
+
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(kind)
+        schema = adapter.json_schema()
+    except (PydanticUserError, TypeError, NameError) as error:
+        said = str(error).splitlines()[0]
+        raise BadInputError(f"{type_name(kind)} can't be written as JSON: {said}", _WAY_OUT) from None
+    return schema_guide(change(schema, _tidy), name=type_name(kind), convert=adapter.validate_json)
+
+
+def _tidy(node: dict[str, Any]) -> dict[str, Any]:
+    """What pydantic says in a way that a mask can't follow, or leaves open without need."""
+    node = {key: value for key, value in node.items() if key not in ("default", "discriminator")}
+    if "properties" in node and "additionalProperties" not in node:
+        node["additionalProperties"] = False
+    branches = node.get("anyOf")
+    if isinstance(branches, list) and {"type": "number"} in branches:
+        # Decimal: a number, or a string with a look-ahead pattern.
+        node["anyOf"] = [one for one in branches if "(?!" not in str(one.get("pattern", ""))]
+    if "oneOf" in node and _told_apart(node["oneOf"]):
+        node["anyOf"] = node.pop("oneOf")
+    return node
+
+
+def _told_apart(branches: Any) -> bool:
+    """Branches that are all references come from a tagged union, whose tags exclude each other."""
+    return isinstance(branches, list) and all(isinstance(one, dict) and "$ref" in one for one in branches)
+
+
+# -- plain values -------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plain:
+    """One kind of plain value: the term its text matches, and how the text becomes the value."""
+
+    term: Any
+    convert: Callable[[str], Any]
+
+
+def _plain_types(kind: Any) -> list[_Plain] | None:
+    """The plain types that a type is a union of, or None: it needs JSON."""
+    from outlines.types.dsl import Regex, String, python_types_to_terms
+
+    if get_origin(kind) in (Union, python.UnionType):
+        parts = [_plain_types(part) if part is not type(None) else _none() for part in get_args(kind)]
+        return None if any(part is None for part in parts) else [one for part in parts for one in part or ()]
+    if kind is bool:
+        return [_Plain(python_types_to_terms(bool), lambda text: text == "True")]
+    if kind in (int, float):
+        return [_Plain(python_types_to_terms(kind), kind)]
+    if kind is datetime.date:
+        # outlines' own pattern has a 31st of February.
+        return [_Plain(Regex(DATE), datetime.date.fromisoformat)]
+    if kind is datetime.time:
+        return [_Plain(python_types_to_terms(kind), datetime.time.fromisoformat)]
+    if kind is datetime.datetime:
+        clock = python_types_to_terms(datetime.time).pattern
+        return [_Plain(Regex(f"{DATE}[T ]{clock}"), datetime.datetime.fromisoformat)]
+    values: list[Any] | None = None
+    if get_origin(kind) is Literal:
+        values = list(_literals(kind))
+    elif isinstance(kind, enum.EnumMeta):
+        values = list(kind)
+        if not values:
+            raise BadInputError(f"The Enum {kind.__name__} has no members.", "Add one.")
+    if values is None:
+        return None
+    texts = [(str(v.value if isinstance(v, enum.Enum) else v), v) for v in values]
+    if any(not text for text, _ in texts):
+        return None
+    return [_Plain(String(text), _constant(value)) for text, value in texts]
+
+
+def _literals(kind: Any) -> typing.Iterator[Any]:
+    for value in get_args(kind):
+        yield from _literals(value) if get_origin(value) is Literal else (value,)
+
+
+def _constant(value: Any) -> Callable[[str], Any]:
+    return lambda _text: value
+
+
+def _none() -> list[_Plain]:
+    from outlines.types.dsl import String
+
+    return [_Plain(String("None"), lambda _text: None)]
+
+
+def _plain_guide(parts: list[_Plain], name: str) -> Guide:
+    from outlines.types.dsl import Alternatives, String, to_regex
+
+    if all(isinstance(part.term, String) for part in parts):
+        by_text = {part.term.value: part for part in reversed(parts)}
+        guide = choice_guide(dict.fromkeys(part.term.value for part in parts), name=name)
+        return dataclasses.replace(guide, convert=lambda text: by_text[text].convert(text))
+    patterns = [(re.compile(to_regex(part.term)), part.convert) for part in parts]
+
+    def convert(text: str) -> Any:
+        return next(to_value(text) for pattern, to_value in patterns if pattern.fullmatch(text))
+
+    return _term_guide(parts[0].term if len(parts) == 1 else Alternatives([p.term for p in parts]), name, convert)
+
+
+def _term_guide(term: Any, name: str, convert: Callable[[str], Any]) -> Guide:
+    from outlines.types.dsl import to_regex
+
+    try:
+        pattern = to_regex(term)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise BadInputError(f"The term {term!r:.80} isn't regular: {error}.", _WAY_OUT) from None
+    return regex_guide(pattern, name=name, convert=convert, bounded=False)

@@ -1,0 +1,31 @@
+"""`%llm panel`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import ClassVar
+
+from llmlab.magics.command import Bench, Command
+from llmlab.magics.parser import Parser
+
+
+class Panel(Command):
+    """Open the panel of the bench."""
+
+    name: ClassVar[str] = "panel"
+    summary: ClassVar[str] = "watch and manage what is loaded: memory, adapters, requests in flight"
+    details: ClassVar[str] = """
+        A live table of the loaded models, with buttons to load, switch and unload. In Python: llmlab.panel().
+    """
+    examples: ClassVar[tuple[tuple[str, str], ...]] = (("%llm panel", ""),)
+
+    @classmethod
+    def arguments(cls, parser: Parser) -> None:
+        """None."""
+
+    @classmethod
+    def run(cls, args: argparse.Namespace, bench: Bench) -> object:  # noqa: ARG003 - the command has no options
+        """The widget, which shows itself as the cell's value."""
+        from llmlab.widgets import Panel as PanelWidget
+
+        return PanelWidget(lab=bench.lab)

@@ -1,0 +1,37 @@
+"""Widgets over the bench: chat, arena, inspector, panel. Each is an ipywidget and leaves a static form too.
+
+llmlab.chat(); llmlab.arena(); llmlab.panel(); completion.inspect()
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llmlab.errors import LlmLabError
+
+if TYPE_CHECKING:
+    from llmlab.widgets.arena import Arena
+    from llmlab.widgets.chat import Chat
+    from llmlab.widgets.inspector import Inspector
+    from llmlab.widgets.panel import Panel
+
+__all__ = ["Arena", "Chat", "Inspector", "Panel"]
+
+_PLACES = {
+    "Arena": "llmlab.widgets.arena",
+    "Chat": "llmlab.widgets.chat",
+    "Inspector": "llmlab.widgets.inspector",
+    "Panel": "llmlab.widgets.panel",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'llmlab.widgets' has no attribute {name!r}")
+    import importlib
+
+    try:
+        import anywidget  # noqa: F401 - asked for its absence
+    except ImportError:
+        raise LlmLabError("Widgets need anywidget.", "Install it: pip install 'llmlab[widgets]'") from None
+    return getattr(importlib.import_module(_PLACES[name]), name)

@@ -1,0 +1,315 @@
+"""The arena: one prompt, two or more columns, and a vote."""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import traitlets as t
+
+from llmlab.display.safe import escape
+from llmlab.errors import BadInputError, LlmLabError, UnknownNameError
+from llmlab.types import Completion, SamplingParams
+from llmlab.widgets import assets, static
+from llmlab.widgets.base import BenchWidget, described, problem_html
+from llmlab.widgets.pump import Answering
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from llmlab.session import Lab
+
+LETTERS = "ABCDEFGH"
+
+EMPTY: dict[str, Any] = {"text": "", "facts": {}, "error": None, "running": False}
+
+
+class Arena(BenchWidget):
+    """Columns that answer the same prompt with the same seed. Made by `llmlab.arena()`.
+
+    Traits: `columns` (model, adapter, sampling), `prompt`, `answers`, `order` (which column stands where),
+    `blind`, `revealed`, `ballots` (the votes), `system`, `seed` (-1: a fresh one for each prompt).
+    """
+
+    ACTIONS: ClassVar[Mapping[str, str]] = {
+        "send": "_do_send",
+        "stop": "stop",
+        "vote": "vote",
+        "columns": "_do_columns",
+        "blind": "_do_blind",
+        "resync": "_do_resync",
+    }
+    _esm = assets.esm("arena")
+    _css = assets.css("arena")
+
+    columns = t.List(t.Dict()).tag(sync=True)
+    prompt = t.Unicode().tag(sync=True)
+    answers = t.List(t.Dict()).tag(sync=True)
+    order = t.List(t.Int()).tag(sync=True)
+    blind = t.Bool(default_value=False).tag(sync=True)
+    revealed = t.Bool(default_value=True).tag(sync=True)
+    verdict = t.Unicode().tag(sync=True)
+    ballots = t.List(t.Dict()).tag(sync=True)
+    system = t.Unicode().tag(sync=True)
+    seed = t.Int(-1).tag(sync=True)
+
+    def __init__(
+        self,
+        *models: str,
+        lab: Lab | None = None,
+        columns: Sequence[Mapping[str, Any]] = (),
+        blind: bool = False,
+        seed: int | None = None,
+        system: str = "",
+        **sampling: Any,
+    ) -> None:
+        """Make an arena.
+
+        Args:
+            *models: loaded models' names, one a column; none: the loaded ones (one alone meets itself, at two
+                temperatures).
+            lab: the bench; None is the shared one.
+            columns: instead, dicts with model, adapter and sampling params: {"model": "nano", "temperature": 0}.
+            blind: hide who is who until the vote.
+            seed: the seed of every column; None draws a fresh one for each prompt, the same for all.
+            system: a system prompt for all.
+            **sampling: sampling params for all columns that don't set their own.
+        """
+        self._answerings: dict[int, Answering] = {}
+        self._completions: dict[int, Completion] = {}
+        self._used_seed = 0
+        super().__init__(lab, blind=blind, revealed=not blind, system=system, seed=-1 if seed is None else seed)
+        if models and columns:
+            raise BadInputError("Name models or give columns, not both.")
+        wanted = [dict(one) for one in columns] or [{"model": self.lab.get(name).name} for name in models]
+        self._set_columns([_column(one, sampling) for one in wanted or self._default()])
+
+    def _default(self) -> list[dict[str, Any]]:
+        names = list(self.lab.models)
+        if len(names) >= 2:
+            return [{"model": name} for name in names[:4]]
+        name = names[0] if names else ""
+        return [{"model": name, "temperature": 0.0}, {"model": name, "temperature": 0.8}]
+
+    def _set_columns(self, columns: list[dict[str, Any]]) -> None:
+        if not 2 <= len(columns) <= len(LETTERS):
+            raise BadInputError(f"An arena has 2 to {len(LETTERS)} columns, not {len(columns)}.")
+        for one in columns:
+            SamplingParams.of(one["sampling"])
+        with self._guard, self.hold_sync():
+            self.columns = columns
+            self.answers = [dict(EMPTY) for _ in columns]
+            self.order = list(range(len(columns)))
+            self.prompt, self.verdict = "", ""
+
+    # -- asking -----------------------------------------------------------------------------------
+
+    def send(self, prompt: str) -> list[Completion]:
+        """Ask all columns, and wait.
+
+        Returns:
+            The completions, in the columns' order.
+
+        Raises:
+            LlmLabError: a column can't be asked (nothing was started), or failed.
+        """
+        return [answering.result() for answering in self.submit(prompt)]
+
+    def submit(self, prompt: str) -> list[Answering]:
+        """Ask all columns, and return at once with what gives the results."""
+        with self._guard:
+            if self.running:
+                raise LlmLabError("Answers are under way.", "Wait for their end, or stop them.")
+            if not prompt.strip():
+                raise BadInputError("The prompt is empty.", "Write what to ask.")
+            seed = self.seed if self.seed >= 0 else secrets.randbelow(2**31)
+            streams = []
+            for one in self.columns:  # all are checked before the first one starts
+                model = self._find(one["model"])
+                options = {**one["sampling"], "seed": seed}
+                if one["adapter"]:
+                    options["adapter"] = one["adapter"]
+                streams.append(model.stream(prompt, system=self.system.strip() or None, **options))
+            self._used_seed = seed
+            self._completions.clear()
+            order = list(range(len(streams)))
+            if self.blind:
+                random.SystemRandom().shuffle(order)
+            with self.hold_sync():
+                self.prompt, self.order, self.revealed, self.verdict = prompt, order, not self.blind, ""
+                self.answers = [{**EMPTY, "running": True} for _ in streams]
+            self._answerings = {i: self._start(i, stream) for i, stream in enumerate(streams)}
+            return list(self._answerings.values())
+
+    @property
+    def running(self) -> bool:
+        """Some column still answers."""
+        return any(answer["running"] for answer in self.answers)
+
+    def stop(self) -> None:
+        """End all answers under way; what came stays."""
+        for answering in list(self._answerings.values()):
+            if not answering.done:
+                answering.cancel()
+
+    @property
+    def completions(self) -> list[Completion]:
+        """The completions of the last prompt, in the columns' order."""
+        return [self._completions[i] for i in sorted(self._completions)]
+
+    # -- voting -----------------------------------------------------------------------------------
+
+    def vote(self, choice: int | str) -> None:
+        """Vote on the answers.
+
+        Args:
+            choice: the column that won (from 0, in the columns' order), "tie" or "none" (all are bad).
+        """
+        with self._guard:
+            if not self.prompt or self.running:
+                raise BadInputError("There is nothing to vote on yet.", "Ask something, and wait for the answers.")
+            if self.verdict:
+                raise BadInputError("You have voted on these answers.", "Ask something new.")
+            if choice not in ("tie", "none") and not (isinstance(choice, int) and 0 <= choice < len(self.columns)):
+                raise BadInputError(
+                    f"A vote is a column (0 to {len(self.columns) - 1}), 'tie' or 'none', not {choice!r}."
+                )
+            labels = [self.label(i) for i in range(len(self.columns))]
+            ballot = {
+                "prompt": self.prompt,
+                "winner": labels[choice] if isinstance(choice, int) else choice,
+                "column": choice if isinstance(choice, int) else None,
+                "blind": self.blind,
+                "seed": self._used_seed,
+                "columns": labels,
+                "answers": [answer["text"] for answer in self.answers],
+                "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            }
+            with self.hold_sync():
+                self.ballots = [*self.ballots, ballot]
+                self.verdict = str(choice)
+                self.revealed = True
+            self._changed()
+        self._refresh_static()
+
+    @property
+    def votes(self) -> pd.DataFrame:
+        """The votes, one a row: prompt, winner, column, blind, seed, columns, answers, at."""
+        import pandas as pd
+
+        names = ["prompt", "winner", "column", "blind", "seed", "columns", "answers", "at"]
+        return pd.DataFrame(self.ballots, columns=names)
+
+    def label(self, column: int) -> str:
+        """Who a column is: model, quant, adapter and what was set."""
+        one = self.columns[column]
+        try:
+            model = self._find(one["model"])
+            parts = [model.name, model.quant]
+        except UnknownNameError:
+            parts = [one["model"] or "(no model)"]
+        parts += [f"adapter {one['adapter']}"] if one["adapter"] else []
+        parts += [f"{key} {value}" for key, value in one["sampling"].items()]
+        return " · ".join(parts)
+
+    # -- messages from the page ------------------------------------------------------------------------
+
+    def _do_send(self, text: str = "", ticket: str = "") -> None:
+        self.submit(text)
+        self._tell(do="accepted", ticket=ticket)
+
+    def _do_columns(self, columns: Sequence[Mapping[str, Any]] = ()) -> None:
+        if self.running:
+            raise LlmLabError("Answers are under way.", "Stop them first.")
+        self._set_columns([_column(one, {}) for one in columns])
+
+    def _do_blind(self, on: bool = False) -> None:
+        with self.hold_sync():
+            self.blind = bool(on)
+            if not self.prompt or self.verdict:
+                self.revealed = not on
+
+    def _do_resync(self) -> None:
+        self._tell(do="hello", view="", live=self._live())
+
+    def _live(self) -> dict[str, Any]:
+        return {str(i): {"text": a.text, "tokens": a.tokens} for i, a in self._answerings.items() if not a.done}
+
+    def _start(self, column: int, stream: Any) -> Answering:
+        def piece(start: int, new: str, tokens: int) -> None:
+            self._tell(do="delta", column=column, at=start, text=new, tokens=tokens)
+
+        def ended(completion: Completion | None, error: BaseException | None) -> None:
+            if self._closed:
+                return
+            with self._guard:
+                answer = dict(EMPTY)
+                if completion is not None:
+                    self._completions[column] = completion
+                    answer |= {"text": completion.text, "facts": static.facts_of(completion)}
+                if error is not None:
+                    answer["error"] = described(error)
+                self.answers = [answer if i == column else one for i, one in enumerate(self.answers)]
+                self._changed()
+            if not self.running:
+                self._refresh_static()
+
+        try:
+            return Answering(stream, piece=piece, ended=ended)
+        except BaseException as error:
+            ended(None, error)
+            raise
+
+    def _cancel_all(self) -> None:
+        self.stop()
+
+    # -- the form without a front end -----------------------------------------------------------------
+
+    def _titled(self) -> list[tuple[str, dict[str, Any]]]:
+        """Titles and answers in the order on the page; titles keep the secret of a blind round."""
+        out = []
+        for place, column in enumerate(self.order):
+            who = self.label(column) if self.revealed else "hidden until the vote"
+            out.append((f"{LETTERS[place]}: {who}", self.answers[column]))
+        return out
+
+    def _tally(self) -> str:
+        if not self.ballots:
+            return "no votes yet"
+        wins = self.votes["winner"].value_counts()
+        return "votes: " + ", ".join(f"{name} {count}" for name, count in wins.items())
+
+    def markdown(self) -> str:
+        """The prompt, the answers one below the other, the votes."""
+        if not self.prompt:
+            return f"*An arena of {len(self.columns)} columns; nothing was asked.*"
+        turns = [{"role": "user", "text": self.prompt}]
+        parts = [static.turns_markdown(turns)]
+        for title, answer in self._titled():
+            parts.append(static.titled_markdown(title, answer, secret=not self.revealed))
+        return "\n\n".join([*parts, f"<small>{escape(self._tally())}</small>"])
+
+    def html(self) -> str:
+        """The answers side by side, escaped."""
+        if not self.prompt:
+            return static.frame(f"An arena of {len(self.columns)} columns; nothing was asked.", "")
+        cells = "".join(static.titled_html(title, a, secret=not self.revealed) for title, a in self._titled())
+        body = f"{static.turns_html([{'role': 'user', 'text': self.prompt}])}"
+        body += f'<div style="display:flex;gap:12px;flex-wrap:wrap">{cells}</div>'
+        return static.frame(f"Arena · {self._tally()}", body) + problem_html(self.problem)
+
+    def __repr__(self) -> str:
+        return f"<Arena of {len(self.columns)} columns: {self._tally()}>"
+
+
+def _column(given: Mapping[str, Any], sampling: Mapping[str, Any]) -> dict[str, Any]:
+    """A column with its fields in place; sampling params may stand among them or under "sampling"."""
+    own = {key: value for key, value in given.items() if key not in ("model", "adapter", "sampling")}
+    chosen = {**sampling, **dict(given.get("sampling") or {}), **own}
+    chosen = {key: value for key, value in chosen.items() if value not in (None, "", [])}
+    if "seed" in chosen:
+        raise BadInputError("A column has no seed of its own.", "All share one: llmlab.arena(..., seed=7)")
+    return {"model": str(given.get("model") or ""), "adapter": str(given.get("adapter") or ""), "sampling": chosen}

@@ -1,0 +1,287 @@
+"""What all widgets share: messages to and from the page, errors with their hint, the static form, the end."""
+
+from __future__ import annotations
+
+import importlib
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import anywidget
+import traitlets as t
+
+from llmlab.display.safe import escape, plain
+from llmlab.errors import LlmLabError, unknown
+from llmlab.widgets.benchview import Forms, Work, bench_state
+
+if TYPE_CHECKING:
+    from llmlab.model import Model
+    from llmlab.session import Lab
+
+VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+class BenchWidget(anywidget.AnyWidget):  # type: ignore[misc]
+    """A widget over a Lab.
+
+    The page sends `{"do": NAME, ...}`; `ACTIONS` says which method answers. Callbacks return at once: what takes
+    time runs on a thread. All changes of state go through one lock, since a front end may speak to a kernel on
+    more than one thread (subshells), and engines answer on threads of their own.
+    """
+
+    ACTIONS: ClassVar[Mapping[str, str]] = {}
+    _closed = True  # until it's made: ipywidgets closes a widget whose making failed
+
+    bench = t.Dict().tag(sync=True)
+    problem = t.Dict().tag(sync=True)
+    static_class = t.Unicode().tag(sync=True)
+
+    def __init__(self, lab: Lab | None = None, **traits: Any) -> None:
+        for name in traits:
+            if not self.has_trait(name):
+                known = sorted(n for n in self.trait_names() if not n.startswith("_") and n not in _HIDDEN)
+                raise unknown(f"{type(self).__name__} option", name, known)
+        self._guard = threading.RLock()
+        self._lab = lab
+        self._forms = Forms()
+        self._work = Work(self._on_bench, self._report)
+        self._shown = False
+        self._dirty = False
+        self._closed = False
+        super().__init__(**traits)
+        self.static_class = f"llmlab-static-{self.model_id[:12]}"
+        self._look()
+        self._unhook = _at_cell_end(self)
+
+    # -- the bench ---------------------------------------------------------------------------
+
+    @property
+    def lab(self) -> Lab:
+        """The bench it works on: its own, or the shared one."""
+        if self._lab is None:
+            # The package's face, which is above this layer: it holds the bench that all share.
+            self._lab = importlib.import_module("llmlab").lab()
+        assert self._lab is not None
+        return self._lab
+
+    def _look(self) -> None:
+        """Bring what is shown of the bench up to date."""
+        state = bench_state(self.lab, self._forms, self._work)
+        with self._guard:
+            if state != self.bench:
+                self.bench = state
+
+    def _on_bench(self) -> None:
+        if not self._closed:
+            self._look()
+
+    def _load(self, spec: str, **options: Any) -> None:
+        """Load a model in the background; progress shows in `bench`."""
+        if not spec.strip():
+            raise LlmLabError("Which model?", "Type a catalogue name (nano), a path, or hf:org/repo.")
+        self._work.start(f"loading {spec}", lambda progress: self.lab.load(spec.strip(), progress=progress, **options))
+
+    def _switch_quant(self, name: str, quant: str) -> None:
+        """Load another quant of a loaded model in its place, in the background."""
+        model = self.lab.get(name)
+        if quant == model.quant:
+            return
+        engine, spec, ctx = model.engine, model.source.spec, model.facts.context_length
+        switch: Callable[..., Any] | None = getattr(self.lab, "switch_quant", None)
+
+        def task(progress: Any) -> Any:
+            was = self.lab.current
+            try:
+                if switch is not None:
+                    return switch(quant, name=name, progress=progress)
+                return self.lab.load(spec, engine=engine, quant=quant, name=name, ctx=ctx, progress=progress)
+            finally:
+                if was is not None and was.name in self.lab.models:
+                    self.lab.use(was.name)
+
+        self._work.start(f"switching {name} to {quant}", task)
+
+    # -- messages ----------------------------------------------------------------------------
+
+    def _handle_custom_msg(self, content: Any, buffers: Any) -> None:
+        super()._handle_custom_msg(content, buffers)
+        if not isinstance(content, Mapping) or "do" not in content:
+            return
+        arguments = {str(key): value for key, value in content.items() if key != "do"}
+        self._act(str(content["do"]), arguments)
+
+    def _act(self, name: str, arguments: dict[str, Any]) -> None:
+        method = {**_COMMON, **self.ACTIONS}.get(name)
+        try:
+            with self._guard:
+                if method is None:
+                    raise unknown("message", name, [*_COMMON, *self.ACTIONS])
+                if self.problem and name not in ("hello", "look"):
+                    self.problem = {}
+                getattr(self, method)(**arguments)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the place to say it is the widget
+            self._report(error)
+
+    def set_state(self, sync_data: Any) -> None:
+        """State from the page; under the lock, for ipywidgets holds notifications while it sets it."""
+        with self._guard:
+            super().set_state(sync_data)
+
+    def _tell(self, **message: Any) -> None:
+        """Send a message to every view. A page that is gone, or a closed widget, is no error."""
+        if self._closed or self.comm is None:
+            return
+        with self._guard:
+            super().send(message)  # a chat's own `send` asks the model
+
+    def _report(self, error: BaseException) -> None:
+        """Show an error with its way out."""
+        if not self._closed:
+            with self._guard:
+                self.problem = described(error)
+
+    def _do_hello(self, view: str = "") -> None:
+        self._look()
+        self._tell(do="hello", view=view, live=self._live())
+
+    def _do_look(self) -> None:
+        self._look()
+        self._tell(do="looked")
+
+    def _do_dismiss(self) -> None:
+        self.problem = {}
+
+    def _do_load(self, spec: str = "") -> None:
+        self._load(spec)
+
+    def _do_quant(self, name: str = "", quant: str = "") -> None:
+        self._switch_quant(name, quant)
+
+    def _live(self) -> dict[str, Any]:
+        """What a new view must know of answers under way."""
+        return {}
+
+    # -- the form without a front end ---------------------------------------------------------
+
+    def markdown(self) -> str:
+        """The state as Markdown, for files and front ends without widgets."""
+        raise NotImplementedError
+
+    def html(self) -> str:
+        """The state as HTML; all that comes from a model or a user is escaped."""
+        raise NotImplementedError
+
+    def text(self) -> str:
+        """The state as plain text."""
+        return plain(self.markdown())
+
+    def static(self) -> dict[str, str]:
+        """The MIME bundle that stays in a notebook where no widget can be shown."""
+        body = f'<div class="llmlab {self.static_class}">{self.html()}</div>'
+        return {"text/plain": self.text(), "text/markdown": self.markdown(), "text/html": body}
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        return {**self._view_bundle(), **self.static()}
+
+    def _view_bundle(self) -> dict[str, Any]:
+        return {VIEW: {"version_major": 2, "version_minor": 1, "model_id": self.model_id}, "text/plain": repr(self)}
+
+    def _ipython_display_(self) -> None:
+        """Show the widget, and below it the static form, which the live widget hides.
+
+        They are two outputs, so that the static one can be kept up to date without the page building the widget
+        anew; and so that a reopened notebook shows the transcript where the widget's state wasn't saved.
+        """
+        from IPython.core.getipython import get_ipython
+        from IPython.display import display
+
+        from llmlab.display.live import has_front_end
+
+        shell = get_ipython()
+        if shell is None or not has_front_end(shell):
+            print(self.text())  # noqa: T201 - a plain terminal
+            return
+        display(self._view_bundle(), raw=True)
+        display(self.static(), raw=True, display_id=self.static_class)
+        self._shown, self._dirty = True, False
+
+    def _changed(self) -> None:
+        """The static form is out of date."""
+        self._dirty = True
+
+    def _refresh_static(self) -> None:
+        if not self._shown or not self._dirty or self._closed:
+            return
+        from IPython.display import update_display
+
+        self._dirty = False
+        update_display(self.static(), raw=True, display_id=self.static_class)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.lab!r}>"
+
+    # -- the end -----------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Cancel what runs and take the widget off the page."""
+        if self._closed:
+            return
+        self._cancel_all()
+        self._closed = True
+        self._unhook()
+        super().close()
+
+    def _cancel_all(self) -> None:
+        """Cancel every request of this widget."""
+
+    def _find(self, name: str) -> Model:
+        """A loaded model by name; the current one for ""."""
+        return self.lab.get(name or None)
+
+
+_COMMON: dict[str, str] = {
+    "hello": "_do_hello",
+    "look": "_do_look",
+    "dismiss": "_do_dismiss",
+    "load": "_do_load",
+    "quant": "_do_quant",
+}
+_HIDDEN = {"bench", "problem", "static_class", "comm", "keys", "log", "tooltip", "tabbable"}
+
+
+def described(error: BaseException) -> dict[str, str]:
+    """An error as data: its message and its way out."""
+    if isinstance(error, LlmLabError):
+        return {"message": error.message, "hint": error.hint}
+    return {"message": f"{type(error).__name__}: {error}", "hint": ""}
+
+
+def problem_html(problem: Mapping[str, str]) -> str:
+    """An error for a static form."""
+    return f"<div><b>{escape(problem['message'])}</b> {escape(problem['hint'])}</div>" if problem else ""
+
+
+def _at_cell_end(widget: BenchWidget) -> Callable[[], None]:
+    """After each cell, bring pickers and the static form up to date, for as long as the widget lives."""
+    from IPython.core.getipython import get_ipython
+
+    shell = get_ipython()
+    if shell is None:
+        return lambda: None
+    found = weakref.ref(widget)
+
+    def after(*_: Any) -> None:
+        alive = found()
+        if alive is not None and not alive._closed:  # noqa: SLF001 - this is the widget's own hook
+            alive._look()  # noqa: SLF001
+            alive._refresh_static()  # noqa: SLF001
+
+    shell.events.register("post_run_cell", after)
+
+    def unhook() -> None:
+        if after in shell.events.callbacks["post_run_cell"]:
+            shell.events.unregister("post_run_cell", after)
+
+    weakref.finalize(widget, unhook).atexit = False
+    return unhook

@@ -1,0 +1,74 @@
+"""A conversation in other forms: cells that ask it again, and a variable of the notebook."""
+
+from __future__ import annotations
+
+import keyword
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from llmlab.errors import BadInputError
+from llmlab.widgets.transcript import content, messages
+
+_FLAGS = {
+    "temperature": "-t",
+    "top_p": "--top-p",
+    "top_k": "--top-k",
+    "min_p": "--min-p",
+    "seed": "--seed",
+    "max_tokens": "--max-tokens",
+    "logprobs": "--logprobs",
+    "adapter": "-a",
+}
+
+
+def cells(turns: Sequence[Mapping[str, Any]], system: str, options: Mapping[str, Any], model: str) -> list[str]:
+    """The questions of a path as `%%llm` cells, in order; `-c` goes on from the one before.
+
+    Returns:
+        One text a cell. What a magic's line can't hold (a system prompt with line breaks, a schema) makes it one
+        Python cell instead.
+    """
+    asked = [turn for turn in turns if turn["role"] == "user"]
+    if not asked:
+        return []
+    if "schema" in options or any(c in system for c in "\n\r${}"):
+        return [_python(turns, system, options, model)]
+    out = []
+    for number, turn in enumerate(asked):
+        words = ["%%llm", *(["-m", shlex.quote(model)] if model else []), *(["-c"] if number else [])]
+        for name, flag in _FLAGS.items():
+            if options.get(name) is not None:
+                words += [flag, shlex.quote(f"{options[name]:g}" if isinstance(options[name], float)
+                                            else str(options[name]))]  # fmt: skip
+        for stop in options.get("stop") or ():
+            words += ["--stop", shlex.quote(stop.replace("\\", "\\\\").replace("\n", r"\n").replace("\t", r"\t"))]
+        if system.strip() and not number:
+            words += ["-s", shlex.quote(system.strip())]
+        out.append(" ".join(words) + "\n" + content(turn).replace("{{", r"\{{"))
+    return out
+
+
+def _python(turns: Sequence[Mapping[str, Any]], system: str, options: Mapping[str, Any], model: str) -> str:
+    last = max(i for i, turn in enumerate(turns) if turn["role"] == "user")
+    said = [message.as_dict() for message in messages(turns[: last + 1], system)]
+    lines = "".join(f"    {message!r},\n" for message in said)
+    given = "".join(f", {key}={value!r}" for key, value in options.items())
+    name = repr(model) if model else ""
+    return f"import llmlab\n\nllmlab.lab().get({name}).chat([\n{lines}]{given})"
+
+
+def keep(name: str, value: Any) -> None:
+    """Put a value into the notebook's namespace.
+
+    Raises:
+        BadInputError: the name is no variable's name, or there is no notebook.
+    """
+    from IPython.core.getipython import get_ipython
+
+    if not name.isidentifier() or keyword.iskeyword(name):
+        raise BadInputError(f"{name!r} can't be a variable's name.", "Use letters, digits and _; for example: talk")
+    shell = get_ipython()
+    if shell is None:
+        raise BadInputError("There is no notebook to keep it in.", "In Python: chat.messages")
+    shell.user_ns[name] = value

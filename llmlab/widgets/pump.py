@@ -1,0 +1,111 @@
+"""From an engine's stream to a front end: batched pieces while it runs, the completion at the end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from llmlab.errors import Interrupted, UnloadedError
+from llmlab.types import Completion
+
+if TYPE_CHECKING:
+    from llmlab.engines.stream import Buffer
+    from llmlab.streaming import Stream
+
+# 25 messages a second read as a flow, and cost the engine's loop and the page little.
+SEND_EVERY_S = 0.04
+
+
+class Answering:
+    """An answer under way. `result()` gives the completion, or raises what went wrong.
+
+    Args:
+        stream: the stream to read; started on this object's thread.
+        piece: called with (characters before it, new text, tokens so far), about 25 times a second.
+        ended: called once, with (completion or None, error or None); the result is there only after it returns.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        *,
+        piece: Callable[[int, str, int], None],
+        ended: Callable[[Completion | None, BaseException | None], None],
+    ) -> None:
+        self._stream = stream
+        self._piece = piece
+        self._ended = ended
+        self._finished = threading.Event()
+        self._completion: Completion | None = None
+        self._error: BaseException | None = None
+        self.text = ""
+        self.tokens = 0
+        # Handed over here, so that what can be told wrong at once is raised where it was asked.
+        stream.start()
+        self._thread = threading.Thread(target=self._run, name="llmlab-widget-answer", daemon=True)
+        self._thread.start()
+
+    @property
+    def done(self) -> bool:
+        """Nothing more will come."""
+        return self._finished.is_set()
+
+    def cancel(self) -> None:
+        """Ask the engine to stop; returns at once, the end comes by the usual way."""
+        self._stream.cancel(wait_s=0)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for the end, at most `timeout` seconds; whether it has ended."""
+        return self._finished.wait(timeout)
+
+    def result(self) -> Completion:
+        """Wait for the end.
+
+        Raises:
+            GenerationError: the engine failed.
+            Interrupted: Ctrl-C; the request was cancelled, `.partial` is what came until then.
+        """
+        try:
+            self._finished.wait()
+        except KeyboardInterrupt:
+            self.cancel()
+            self._finished.wait(5)
+            raise Interrupted(self._completion) from None
+        if self._error is not None:
+            raise self._error
+        if self._completion is None:  # pragma: no cover - `_run` sets one of the two
+            raise UnloadedError("The answer has ended without a result.")
+        return self._completion
+
+    def _run(self) -> None:
+        buffer = self._stream.start()
+        error: BaseException | None = None
+        try:
+            self._follow(buffer)
+        except Exception as failed:  # noqa: BLE001 - whoever waits must hear of it
+            error = failed
+            self._stream.cancel()
+        error = buffer.error or error
+        completion = self._stream.partial()
+        try:
+            self._ended(completion if error is None or completion.text else None, error)
+        finally:
+            self._completion, self._error = completion, error
+            self._finished.set()
+
+    def _follow(self, buffer: Buffer) -> None:
+        position = 0
+        while True:
+            buffer.wait(position)
+            chunks = buffer.read(position)
+            position += len(chunks)
+            new = "".join(chunk.text for chunk in chunks if chunk.index == 0)
+            self.tokens += sum(len(chunk.token_ids) for chunk in chunks if chunk.index == 0)
+            if new:
+                start = len(self.text)
+                self.text += new
+                self._piece(start, new, self.tokens)
+            if buffer.done and not buffer.read(position):
+                break
+            buffer.wait_done(SEND_EVERY_S)

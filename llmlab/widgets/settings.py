@@ -1,0 +1,53 @@
+"""A chat's settings as a page or a caller gives them: checked, and made what `Model.stream` takes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from llmlab.errors import BadInputError
+from llmlab.types import SamplingParams
+
+MAX_FILE = 2_000_000
+SAMPLING = ("temperature", "top_p", "top_k", "min_p", "seed", "max_tokens", "stop", "logprobs")
+
+
+def checked(sampling: Mapping[str, Any]) -> dict[str, Any]:
+    """Sampling settings without the empty ones, checked and named by their own errors."""
+    given = {key: value for key, value in sampling.items() if value not in (None, "", [], ())}
+    params = SamplingParams.of(given)
+    return {key: list(params.stop) if key == "stop" else getattr(params, key) for key in given}
+
+
+def parsed_schema(text: str) -> dict[str, Any]:
+    """The JSON schema that was typed."""
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise BadInputError(f"The schema isn't JSON: {error}.", 'For example {"type": "object"}.') from None
+    if not isinstance(value, dict):
+        raise BadInputError("The schema must be a JSON object.", 'For example {"type": "object"}.')
+    return value
+
+
+def schema_dict(schema: Any) -> dict[str, Any]:
+    """A JSON schema of a dict or a pydantic model."""
+    if isinstance(schema, Mapping):
+        return dict(schema)
+    if hasattr(schema, "model_json_schema"):
+        return dict(schema.model_json_schema())
+    raise BadInputError(f"A schema is a dict, JSON text or a pydantic model, got {type(schema).__name__}.")
+
+
+def files(given: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """Attached texts, checked: each with a name and at most MAX_FILE characters."""
+    out = []
+    for file in given:
+        name, text = str(file.get("name", "file")), file.get("text")
+        if not isinstance(text, str):
+            raise BadInputError(f"{name} isn't text.", "Attach text files.")
+        if len(text) > MAX_FILE:
+            raise BadInputError(f"{name} has {len(text):,} characters.", f"Attach at most {MAX_FILE:,}.")
+        out.append({"name": name, "text": text})
+    return out

@@ -1,0 +1,125 @@
+"""A conversation with versions: a tree of turns, of which one path is shown. Plain data that survives in a notebook.
+
+A turn is a dict, as the widget's state holds it:
+`id`, `parent` ("" for a first turn), `role` (user or assistant), `text`, `files` (attached texts, on a user turn),
+`facts` (model, speed and the like, on an answer), `error` ({message, hint}), `rating` (-1, 0, 1), `at` (ISO time).
+Turns with the same parent are versions of each other. The path shown ends at `leaf`.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from llmlab.errors import unknown
+from llmlab.types import Message
+
+Turn = dict[str, Any]
+
+
+class Transcript:
+    """The tree and the path through it. Every change makes new lists and dicts, so that traits see it.
+
+    Args:
+        turns: the turns, oldest first.
+        leaf: the id of the last turn of the path; "" before the first one.
+    """
+
+    def __init__(self, turns: Sequence[Mapping[str, Any]] = (), leaf: str = "") -> None:
+        self.turns: list[Turn] = [dict(turn) for turn in turns]
+        self.leaf = leaf if any(turn["id"] == leaf for turn in self.turns) else ""
+
+    def get(self, turn_id: str) -> Turn:
+        """A turn by its id.
+
+        Raises:
+            UnknownNameError: there is none.
+        """
+        for turn in self.turns:
+            if turn["id"] == turn_id:
+                return turn
+        raise unknown("turn", turn_id, [turn["id"] for turn in self.turns])
+
+    def path(self, leaf: str | None = None) -> list[Turn]:
+        """The turns from the first to `leaf` (the shown one's end, if none is given)."""
+        by_id = {turn["id"]: turn for turn in self.turns}
+        out: list[Turn] = []
+        at = self.leaf if leaf is None else leaf
+        while at in by_id:
+            out.append(by_id[at])
+            at = by_id[at]["parent"]
+        return out[::-1]
+
+    def versions(self, turn_id: str) -> list[Turn]:
+        """A turn and its siblings, oldest first."""
+        parent = self.get(turn_id)["parent"]
+        return [turn for turn in self.turns if turn["parent"] == parent]
+
+    def add(self, role: str, text: str, parent: str, **more: Any) -> Turn:
+        """Add a turn below `parent` and end the path there."""
+        turn: Turn = {
+            "id": secrets.token_hex(4),
+            "parent": parent,
+            "role": role,
+            "text": text,
+            "files": [],
+            "facts": {},
+            "error": None,
+            "rating": 0,
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            **more,
+        }
+        self.turns.append(turn)
+        self.leaf = turn["id"]
+        return turn
+
+    def change(self, turn_id: str, **fields: Any) -> Turn:
+        """Replace fields of a turn."""
+        turn = {**self.get(turn_id), **fields}
+        self.turns = [turn if one["id"] == turn_id else one for one in self.turns]
+        return turn
+
+    def show(self, turn_id: str) -> None:
+        """Lead the path through a turn, on to the newest turn below it."""
+        at = self.get(turn_id)["id"]
+        while True:
+            below = [turn["id"] for turn in self.turns if turn["parent"] == at]
+            if not below:
+                break
+            at = below[-1]
+        self.leaf = at
+
+    def delete(self, turn_id: str) -> None:
+        """Take out a turn and all below it; the path goes through another version, or ends above."""
+        turn = self.get(turn_id)
+        others = [one["id"] for one in self.versions(turn_id) if one["id"] != turn_id]
+        shown = any(one["id"] == turn_id for one in self.path())
+        gone = {turn_id}
+        for one in self.turns:  # parents stand before their children
+            if one["parent"] in gone:
+                gone.add(one["id"])
+        self.turns = [one for one in self.turns if one["id"] not in gone]
+        if shown:
+            self.leaf = turn["parent"]
+            if others:
+                self.show(others[-1])
+
+
+def content(turn: Mapping[str, Any]) -> str:
+    """What the model reads of a turn: its text, and attached files below it as fenced blocks."""
+    parts = [turn["text"]] if turn["text"] else []
+    for file in turn.get("files") or ():
+        fence = "```"
+        while fence in file["text"]:
+            fence += "`"
+        parts.append(f"{file['name']}:\n{fence}\n{file['text'].rstrip()}\n{fence}")
+    return "\n\n".join(parts)
+
+
+def messages(turns: Sequence[Mapping[str, Any]], system: str = "") -> list[Message]:
+    """The messages of a path: the system prompt if there is one, then what was said. Failed answers are left out."""
+    out = [Message("system", system)] if system.strip() else []
+    told = [turn for turn in turns if turn["role"] == "user" or (turn["text"] and turn["error"] is None)]
+    return [*out, *(Message(turn["role"], content(turn)) for turn in told)]

@@ -1,0 +1,316 @@
+import { button, el, icon, num, onceAFrame, options } from "./dom.js";
+import { frame, loader } from "./frame.js";
+import { Drawer } from "./drawer.js";
+import { TurnView, isEnter } from "./turn.js";
+
+// The chat. The kernel holds the conversation; this draws it, and sends what the user does.
+
+const MAX_FILE = 2_000_000;
+
+class ChatView {
+  constructor(context) {
+    this.model = context.model;
+    this.f = frame(context, "chat", "Chat with a language model");
+    this.views = new Map();
+    this.live = new Map();
+    this.editing = "";
+    this.ticket = "";
+    this.attached = [];
+    this.log = el("div", { class: "ll-log", role: "log", "aria-live": "off", "aria-label": "Conversation", tabindex: "0" });
+    this.empty = el("div", { class: "ll-empty" });
+    this.said = el("div", { class: "ll-sr", "aria-live": "polite" });
+    this.wasRunning = "";
+    this.draw = onceAFrame(() => this.render());
+    this.f.root.append(this.bar(), this.drawer.el, this.log, this.composer(), this.said);
+    this.bind();
+  }
+
+  get busy() {
+    return Boolean(this.model.get("running"));
+  }
+
+  // -- the bar: which model, and the settings ------------------------------------------------------------------------
+
+  bar() {
+    this.modelPick = el("select", { class: "ll-select", "aria-label": "Model", title: "Model" });
+    this.quantPick = el("select", { class: "ll-select", "aria-label": "Quant", title: "Quant: switching loads it in place" });
+    this.adapterPick = el("select", { class: "ll-select", "aria-label": "Adapter", title: "Adapter" });
+    const { f } = this;
+    for (const one of [this.modelPick, this.quantPick, this.adapterPick]) one.addEventListener("mousedown", () => f.send("look"));
+    this.modelPick.addEventListener("change", () => f.send("pick", { model: this.modelPick.value, adapter: "" }));
+    this.adapterPick.addEventListener("change", () => f.send("pick", { model: this.model.get("model"), adapter: this.adapterPick.value }));
+    this.quantPick.addEventListener("change", () => f.send("quant", { name: this.picked()?.name ?? "", quant: this.quantPick.value }));
+    this.drawer = new Drawer(this.model, f);
+    const fresh = button("New conversation", { iconName: "plus", text: "New", cls: "ll-tab ll-change" });
+    fresh.addEventListener("click", () => {
+      if (!this.model.get("turns").length || fresh.dataset.armed) {
+        delete fresh.dataset.armed;
+        fresh.lastChild.textContent = "New";
+        f.send("clear");
+        this.area.focus();
+        return;
+      }
+      fresh.dataset.armed = "1";
+      fresh.lastChild.textContent = "Discard all?";
+      setTimeout(() => {
+        delete fresh.dataset.armed;
+        fresh.lastChild.textContent = "New";
+      }, 2500);
+    });
+    return el("div", { class: "ll-bar" }, this.modelPick, this.quantPick, this.adapterPick, el("span", { class: "ll-space" }), this.drawer.tabs, fresh);
+  }
+
+  picked() {
+    const models = this.model.get("bench").models ?? [];
+    const name = this.model.get("model");
+    return name ? models.find((m) => m.name === name) : models.find((m) => m.current);
+  }
+
+  pickers() {
+    const { models = [], work } = this.model.get("bench") ?? {};
+    const name = this.model.get("model");
+    const current = models.find((m) => m.current);
+    const items = [["", current ? `${current.name} (current)` : "no model loaded"], ...models.map((m) => [m.name, m.name])];
+    if (name && !models.some((m) => m.name === name)) items.push([name, `${name} (not loaded)`]);
+    options(this.modelPick, items, name);
+    const picked = this.picked();
+    const quants = picked?.quants ?? [];
+    options(this.quantPick, quants.map(({ quant, action }) => [quant, action === "download" ? `${quant} (download)` : quant]), picked?.quant ?? "");
+    this.quantPick.hidden = !picked;
+    this.quantPick.disabled = quants.length < 2 || Boolean(work) || this.busy;
+    const adapters = picked?.adapters ?? [];
+    this.adapterPick.hidden = !adapters.length;
+    options(this.adapterPick, [["", "no adapter"], ...adapters.map((a) => [a, a])], this.model.get("adapter"));
+  }
+
+  // -- the composer ----------------------------------------------------------------------------------------------------
+
+  composer() {
+    this.area = el("textarea", { class: "ll-input ll-ask", rows: 1, "aria-label": "Message" });
+    this.go = button("Send", { iconName: "send", cls: "ll-primary ll-go", onclick: () => (this.busy ? this.f.send("stop") : this.submit()) });
+    this.picker = el("input", { type: "file", multiple: true, hidden: true, accept: "text/*,.md,.py,.json,.jsonl,.csv,.tsv,.yaml,.yml,.toml,.ipynb,.js,.ts,.c,.cpp,.h,.rs,.go,.java,.sh,.sql,.xml,.html,.css,.log" });
+    this.picker.addEventListener("change", () => this.attach([...this.picker.files]));
+    const clip = button("Attach text files", { iconName: "clip", onclick: () => this.picker.click() });
+    this.chips = el("div", { class: "ll-files" });
+    this.meterText = el("span", {});
+    this.meterBar = el("span", { class: "ll-meter-fill" });
+    this.meter = el("div", { class: "ll-meter", title: "Tokens of the conversation, of the context that the model was loaded with" }, el("span", { class: "ll-meter-bar" }, this.meterBar), this.meterText);
+    this.area.addEventListener("input", () => {
+      this.size();
+      this.countSoon();
+    });
+    this.area.addEventListener("keydown", (event) => {
+      if (isEnter(event)) {
+        event.preventDefault();
+        if (!this.busy) this.submit();
+      } else if (event.key === "Escape" && this.busy) this.f.send("stop");
+    });
+    const box = el("div", { class: "ll-composer" }, this.chips, el("div", { class: "ll-ask-row" }, clip, this.picker, this.area, this.go), el("div", { class: "ll-row ll-below" }, this.meter, el("span", { class: "ll-space" }), el("span", { class: "ll-quiet" }, "Enter sends · Shift+Enter: new line")));
+    box.addEventListener("dragover", (event) => event.preventDefault());
+    box.addEventListener("drop", (event) => {
+      event.preventDefault();
+      event.stopPropagation();
+      this.attach([...event.dataTransfer.files]);
+    });
+    return box;
+  }
+
+  size() {
+    this.area.style.height = "auto";
+    this.area.style.height = `${Math.min(this.area.scrollHeight + 2, 220)}px`;
+  }
+
+  countSoon() {
+    clearTimeout(this.counting);
+    this.counting = setTimeout(() => {
+      if (this.f.connected()) this.f.send("count", { text: this.area.value, files: this.attached });
+    }, 350);
+  }
+
+  async attach(files) {
+    for (const file of files) {
+      const bytes = file.size <= MAX_FILE ? await file.arrayBuffer() : null;
+      let text = null;
+      try {
+        text = bytes && new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+      } catch {
+        text = null;
+      }
+      this.attached.push(text === null
+        ? { name: file.name, text: null, why: bytes ? "not text" : "larger than 2 MB" }
+        : { name: file.name, text });
+    }
+    this.picker.value = "";
+    this.showChips();
+    this.attached = this.attached.filter((file) => file.text !== null);
+    this.countSoon();
+  }
+
+  showChips() {
+    this.chips.replaceChildren(...this.attached.map((file) =>
+      el("span", { class: `ll-tag ${file.text === null ? "ll-bad" : ""}` }, icon("clip"), file.name, file.why ? ` (${file.why})` : "",
+        button(`Remove ${file.name}`, { iconName: "close", onclick: () => {
+          this.attached = this.attached.filter((one) => one !== file);
+          this.showChips();
+          this.countSoon();
+        } }))));
+  }
+
+  submit() {
+    const text = this.area.value;
+    if ((!text.trim() && !this.attached.length) || this.ticket || !this.f.connected()) return;
+    this.ticket = `t${Math.random().toString(36).slice(2)}`;
+    this.f.send("send", { text, files: this.attached, ticket: this.ticket });
+  }
+
+  edit(id) {
+    this.editing = id;
+    this.render();
+    if (!id) this.area.focus();
+  }
+
+  saveEdit(id, text) {
+    this.editTicket = `e${Math.random().toString(36).slice(2)}`;
+    this.f.send("edit", { turn_id: id, text, ticket: this.editTicket });
+  }
+
+  accepted({ ticket }) {
+    if (ticket && ticket === this.ticket) {
+      this.ticket = "";
+      this.area.value = "";
+      this.attached = [];
+      this.showChips();
+      this.size();
+      this.pin = true;
+      this.draw();
+    } else if (ticket && ticket === this.editTicket) this.edit("");
+  }
+
+  // -- what is shown -----------------------------------------------------------------------------------------------------
+
+  bind() {
+    const { f, model } = this;
+    f.on("delta", (m) => this.delta(m));
+    f.on("accepted", (m) => this.accepted(m));
+    f.on("export", (m) => this.drawer.showExport(m));
+    const hello = f.onConnect.bind(f);
+    hello(() => this.state());
+    model.on("msg:custom", (m) => {
+      if (m?.do !== "hello") return;
+      for (const [id, live] of Object.entries(m.live ?? {})) this.live.set(id, live);
+      this.draw();
+    });
+    model.on("change:problem", () => {
+      this.ticket = "";
+    });
+    f.watch(["turns", "leaf", "running"], () => {
+      this.render();
+      this.state();
+    });
+    f.watch(["bench", "model", "adapter"], () => {
+      this.pickers();
+      this.render();
+    });
+    f.watch(["system", "sampling", "schema"], () => this.drawer.marks());
+    f.watch(["meter"], () => this.showMeter());
+    f.watch(["height"], () => {
+      this.log.style.maxHeight = `${this.model.get("height")}px`;
+    });
+    this.state();
+  }
+
+  /** A piece of an answer. `at` says how much came before it: a gap is asked for again. */
+  delta({ id, at, text, tokens }) {
+    const now = this.live.get(id) ?? { text: "", tokens: 0 };
+    if (at > now.text.length) {
+      this.f.send("resync");
+      return;
+    }
+    this.live.set(id, { text: now.text.slice(0, at) + text, tokens });
+    this.draw();
+  }
+
+  state() {
+    const on = this.f.connected();
+    const { busy } = this;
+    this.area.disabled = !on;
+    this.go.disabled = !on;
+    this.go.replaceChildren(icon(busy ? "stop" : "send"));
+    const label = busy ? "Stop" : "Send";
+    this.go.setAttribute("aria-label", label);
+    this.go.title = label;
+    this.go.classList.toggle("ll-stop", busy);
+    const name = this.picked()?.name;
+    this.area.placeholder = !on ? "Run this cell to go on with the conversation" : name ? `Ask ${name} …` : "Load a model first";
+    this.quantPick.disabled = this.quantPick.options.length < 2 || busy;
+  }
+
+  render() {
+    const turns = this.model.get("turns");
+    const byId = new Map(turns.map((turn) => [turn.id, turn]));
+    const running = this.model.get("running");
+    const path = [];
+    for (let at = byId.get(this.model.get("leaf")); at; at = byId.get(at.parent)) path.unshift(at);
+    const stick = this.pin || this.log.scrollHeight - this.log.scrollTop - this.log.clientHeight < 60;
+    const grew = this.pin || running || path.length !== this.shown;
+    this.pin = false;
+    this.shown = path.length;
+    const nodes = path.map((turn) => {
+      let view = this.views.get(turn.id);
+      if (!view) {
+        view = new TurnView(this, turn);
+        this.views.set(turn.id, view);
+      }
+      const siblings = turns.filter((one) => one.parent === turn.parent);
+      const live = turn.id === running;
+      view.update(live ? { ...turn, busy: true } : { ...turn, busy: Boolean(running) }, siblings, live, this.live.get(turn.id));
+      return view.el;
+    });
+    if (!nodes.length) nodes.push(this.emptyState());
+    const old = [...this.log.children];
+    if (old.length !== nodes.length || old.some((node, i) => node !== nodes[i])) this.log.replaceChildren(...nodes);
+    for (const id of this.views.keys()) if (!byId.has(id)) this.views.delete(id);
+    if (stick && grew) this.log.scrollTop = this.log.scrollHeight;
+    if (this.wasRunning && this.wasRunning !== running) {
+      const done = byId.get(this.wasRunning);
+      this.live.delete(this.wasRunning);
+      if (done) this.said.textContent = `${done.facts.model ?? "The model"} answered: ${done.text.slice(0, 400)}`;
+    }
+    this.wasRunning = running;
+  }
+
+  emptyState() {
+    const picked = this.picked();
+    const key = picked ? `${picked.name} ${picked.quant} ${picked.chat}` : "none";
+    if (this.empty.dataset.key !== key) {
+      this.empty.dataset.key = key;
+      this.empty.replaceChildren(...(picked
+        ? [
+          el("b", {}, `Ask ${picked.name} something`),
+          el("span", {}, `${picked.engine} · ${picked.quant} · context of ${num(picked.context)} tokens`),
+          el("span", { class: "ll-quiet" }, picked.chat
+            ? "Each answer shows its speed. Any turn can be edited, answered again and rated; versions are kept."
+            : "This is a base model without a chat template: it goes on with a text, but can't chat."),
+        ]
+        : [el("b", {}, "No model is loaded yet"), el("span", { class: "ll-quiet" }, "Load one to chat with it. nano is small, comes with llmlab and answers at once."), loader(this.f, this.model)]));
+    }
+    return this.empty;
+  }
+
+  showMeter() {
+    const { used, draft = 0, context } = this.model.get("meter") ?? {};
+    this.meter.hidden = context === undefined;
+    if (context === undefined) return;
+    const all = used + draft;
+    this.meterBar.style.width = `${Math.min(100, (100 * all) / context)}%`;
+    this.meter.classList.toggle("ll-full", all > context * 0.9);
+    this.meterText.textContent = `${num(all)} of ${num(context)} tokens${draft ? ` (${num(draft)} in the draft)` : ""}`;
+  }
+}
+
+export default {
+  render(context) {
+    const chat = new ChatView(context);
+    return () => chat.f.dispose();
+  },
+};

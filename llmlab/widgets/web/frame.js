@@ -1,0 +1,173 @@
+import { button, el, icon } from "./dom.js";
+
+// What every widget has around it: the connection to the kernel, errors, progress, themes, and keys that stay inside.
+
+// How long a kernel that is alive may take to answer before the widget says that it doesn't.
+const HELLO_MS = 4000;
+
+/**
+ * Put a widget's frame into the page.
+ *
+ * Returns `root` (append to it), `send(action, fields)`, `on(action, f)` for the kernel's messages,
+ * `watch(names, f)` for traits, and `connected()`.
+ */
+export function frame({ model, el: host }, name, label) {
+  const view = Math.random().toString(36).slice(2);
+  const root = el("div", { class: `llmlab-w ll-${name}`, role: "group", "aria-label": label });
+  const notices = el("div", { class: "ll-notices" });
+  const hider = el("style");
+  root.append(hider, notices);
+  host.append(root);
+
+  let connected = false;
+  const handlers = new Map();
+  const connectHandlers = [];
+
+  const send = (action, fields = {}) => {
+    try {
+      model.send({ do: action, ...fields });
+    } catch (error) {
+      lost();
+      console.warn("llmlab: the kernel can't be reached", error);
+    }
+  };
+  const on = (action, f) => handlers.set(action, f);
+  const watch = (names, f) => {
+    for (const one of names) model.on(`change:${one}`, f);
+    f();
+  };
+
+  // -- the connection: a widget restored from a file, or left by a restarted kernel, gets no answer ------------
+  const offline = el(
+    "div",
+    { class: "ll-notice ll-offline", role: "status", hidden: true },
+    icon("warn"),
+    el(
+      "span",
+      {},
+      el("b", {}, "Read-only: no kernel answers. "),
+      "It was restarted, or is busy. Run this cell again to reconnect; what was said stays below.",
+    ),
+    button("Try again", { text: "Try again", onclick: () => hello() }),
+  );
+  notices.append(offline);
+  let timer = 0;
+  function lost() {
+    connected = false;
+    offline.hidden = false;
+    root.classList.add("ll-readonly");
+    for (const f of connectHandlers) f(false);
+  }
+  function hello() {
+    clearTimeout(timer);
+    timer = setTimeout(lost, HELLO_MS);
+    send("hello", { view });
+  }
+  on("hello", () => {
+    clearTimeout(timer);
+    connected = true;
+    offline.hidden = true;
+    root.classList.remove("ll-readonly");
+    for (const f of connectHandlers) f(true);
+  });
+  model.on("msg:custom", (message) => {
+    if (message && typeof message === "object") handlers.get(message.do)?.(message);
+  });
+  // A restart closes the comms; the models stay on the page.
+  model.on("comm_live_update", () => hello());
+
+  // -- errors and work under way ---------------------------------------------------------------------------------
+  const problem = el("div", { class: "ll-notice ll-problem", role: "alert", hidden: true });
+  const work = el("div", { class: "ll-notice ll-work", role: "status", hidden: true });
+  notices.append(problem, work);
+  watch(["problem"], () => {
+    const { message, hint } = model.get("problem") ?? {};
+    problem.hidden = !message;
+    problem.replaceChildren(
+      icon("warn"),
+      el("span", {}, el("b", {}, message ?? ""), " ", hint ?? ""),
+      button("Dismiss", { iconName: "close", onclick: () => send("dismiss") }),
+    );
+  });
+  watch(["bench"], () => {
+    const state = model.get("bench")?.work;
+    work.hidden = !state;
+    if (!state) return;
+    const bar = el("progress", { "aria-label": state.what });
+    if (state.fraction !== null && state.fraction !== undefined) bar.value = state.fraction;
+    work.replaceChildren(el("span", {}, `${state.what}${state.phase ? `: ${state.phase}` : ""}`), bar);
+  });
+  watch(["static_class"], () => {
+    // The static form below the widget is for files and pages without widgets: hidden while this one lives.
+    const cls = (model.get("static_class") ?? "").replace(/[^a-z0-9-]/gi, "");
+    hider.textContent = cls
+      ? `.${cls},.jp-OutputArea-child:has(.${cls}),.cell-output:has(> * .${cls}){display:none!important}`
+      : "";
+  });
+
+  // -- themes: controls that the browser draws follow the host's background, not the system's -----------------------
+  const theme = () => {
+    const rgb = getComputedStyle(root).backgroundColor.match(/[\d.]+/g)?.map(Number) ?? [255, 255, 255];
+    root.dataset.dark = String(rgb[0] * 0.3 + rgb[1] * 0.59 + rgb[2] * 0.11 < 128);
+  };
+  requestAnimationFrame(theme);
+  const watcher = new MutationObserver(() => setTimeout(theme, 50));
+  watcher.observe(document.body, { attributes: true });
+  watcher.observe(document.documentElement, { attributes: true });
+
+  // -- keys stay inside ----------------------------------------------------------------------------------------------
+  // JupyterLab listens on the document in the capture phase and passes by whatever carries this attribute. Saving and
+  // the palette still work from inside.
+  const guard = (event) => {
+    if (!root.contains(event.target)) return;
+    const global = (event.ctrlKey || event.metaKey) && (event.shiftKey || ["s", "b"].includes(event.key.toLowerCase()));
+    root.toggleAttribute("data-lm-suppress-shortcuts", !(global && event.key !== "Enter"));
+  };
+  window.addEventListener("keydown", guard, true);
+  for (const type of ["keydown", "keyup", "keypress", "paste", "copy", "cut"]) {
+    root.addEventListener(type, (event) => event.stopPropagation());
+  }
+
+  hello();
+  return {
+    root,
+    view,
+    send,
+    on,
+    watch,
+    connected: () => connected,
+    onConnect: (f) => connectHandlers.push(f),
+    dispose() {
+      clearTimeout(timer);
+      watcher.disconnect();
+      window.removeEventListener("keydown", guard, true);
+    },
+  };
+}
+
+/** Where nothing is loaded: what to do about it, and a field to do it in. */
+export function loader(f, model) {
+  const list = el("datalist", { id: `ll-${f.view}-offers` });
+  const input = el("input", {
+    class: "ll-input",
+    type: "text",
+    placeholder: "nano, a path, or hf:org/repo",
+    "aria-label": "Model to load",
+    list: list.id,
+    autocomplete: "off",
+    spellcheck: "false",
+  });
+  const go = button("Load", { text: "Load", cls: "ll-primary", type: "submit" });
+  const form = el("form", { class: "ll-loader" }, input, list, go);
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    f.send("load", { spec: input.value.trim() || "nano" });
+    input.value = "";
+  });
+  f.watch(["bench"], () => {
+    const { offers = [], work } = model.get("bench") ?? {};
+    list.replaceChildren(...offers.map((name) => el("option", { value: name })));
+    go.disabled = Boolean(work);
+  });
+  return form;
+}

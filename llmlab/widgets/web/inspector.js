@@ -1,0 +1,163 @@
+import { button, el, icon, num } from "./dom.js";
+import { frame } from "./frame.js";
+import { percent, tokenSpan, visible } from "./tokens.js";
+
+// Tokens shaded by probability. Hover or arrow keys show what else could have come; a click on it goes on from there.
+
+class InspectorView {
+  constructor(context) {
+    this.model = context.model;
+    this.f = frame(context, "inspector", "Token probabilities");
+    this.at = 0;
+    this.pinned = false;
+    this.tabs = el("div", { class: "ll-bar", role: "group", "aria-label": "Versions" });
+    this.hint = el("div", { class: "ll-notice", hidden: true });
+    this.text = el("div", { class: "ll-tokens ll-text", role: "listbox", "aria-label": "Tokens; arrow keys move" });
+    this.side = el("div", { class: "ll-side", "aria-live": "polite" });
+    this.line = el("div", { class: "ll-quiet ll-line" });
+    this.f.root.append(this.tabs, this.hint, el("div", { class: "ll-split" }, this.text, this.side), this.line);
+    this.text.addEventListener("keydown", (event) => this.key(event));
+    this.text.addEventListener("mouseover", (event) => {
+      const place = event.target.closest?.(".ll-token")?.dataset.at;
+      if (place !== undefined && !this.pinned) this.select(Number(place), false);
+    });
+    this.text.addEventListener("mouseleave", () => {
+      this.pinned = this.pinned && true;
+    });
+    this.text.addEventListener("click", (event) => {
+      const place = event.target.closest?.(".ll-token")?.dataset.at;
+      if (place === undefined) return;
+      this.pinned = !(this.pinned && Number(place) === this.at);
+      this.select(Number(place), true);
+    });
+    this.f.watch(["versions", "shown", "running"], () => this.render());
+  }
+
+  get version() {
+    return this.model.get("versions")[this.model.get("shown")] ?? { rows: [], label: "", at: 0, line: "" };
+  }
+
+  render() {
+    const versions = this.model.get("versions");
+    const shown = this.model.get("shown");
+    const running = this.model.get("running");
+    this.tabs.replaceChildren(
+      ...versions.map((v, i) => button(v.label, { text: v.label, cls: "ll-tab", "aria-pressed": String(i === shown), onclick: () => this.f.send("show", { version: i }) })),
+      el("span", { class: "ll-space" }),
+      running ? button("Stop", { iconName: "stop", text: "Stop", onclick: () => this.f.send("stop") }) : "",
+      el("span", { class: "ll-legend", "aria-hidden": "true" }, "sure", el("i", {}), "unsure"),
+    );
+    const { rows, at, line } = this.version;
+    const known = rows.some((row) => row[1] !== null);
+    this.hint.hidden = known || running || !rows.length;
+    if (!this.hint.hidden) {
+      this.hint.replaceChildren(icon("eye"), el("span", {}, "This completion was made without token probabilities."), button("Ask again with them", { text: "Ask again, with probabilities", cls: "ll-change", onclick: () => this.f.send("again") }));
+    }
+    // While it grows, only what is new is built.
+    const stamp = `${shown}/${versions.length}`;
+    let same = this.stamp === stamp && rows.length >= (this.spans?.length ?? 0) ? this.spans.length : 0;
+    if (this.last && same && JSON.stringify(this.last.slice(0, same)) !== JSON.stringify(rows.slice(0, same))) same = 0;
+    if (!same) {
+      this.text.replaceChildren();
+      this.spans = [];
+      if (this.stamp !== stamp) {
+        this.at = Math.min(at, Math.max(rows.length - 1, 0));
+        this.pinned = false;
+      }
+    }
+    this.stamp = stamp;
+    this.last = rows;
+    for (let i = same; i < rows.length; i++) {
+      const row = rows[i];
+      const span = tokenSpan([row[0], row[1] ?? 1], { role: "option", tabindex: i === this.at ? "0" : "-1", "data-at": i });
+      if (row[1] === null) span.removeAttribute("title");
+      if (shown > 0 && i === at && versions[shown].label !== "Asked again") span.classList.add("ll-forced");
+      this.spans.push(span);
+      this.text.append(span);
+    }
+    this.line.textContent = line || (running ? "going on …" : "");
+    this.line.hidden = !this.line.textContent;
+    this.select(Math.min(this.at, Math.max(rows.length - 1, 0)), false);
+  }
+
+  key(event) {
+    const step = { ArrowRight: 1, ArrowLeft: -1, Home: -1e9, End: 1e9 }[event.key];
+    if (step !== undefined) {
+      event.preventDefault();
+      this.pinned = true;
+      this.select(Math.max(0, Math.min(this.spans.length - 1, this.at + step)), true);
+    } else if (event.key === "ArrowDown" || event.key === "Enter" || event.key === " ") {
+      event.preventDefault();
+      this.pinned = true;
+      this.side.querySelector("button")?.focus();
+    } else if (event.key === "Escape") this.pinned = false;
+  }
+
+  select(at, focus) {
+    if (!this.spans.length) {
+      this.side.replaceChildren(el("span", { class: "ll-quiet" }, this.model.get("running") ? "waiting for the first token …" : "(no tokens)"));
+      return;
+    }
+    this.spans[this.at]?.setAttribute("tabindex", "-1");
+    for (const span of this.text.querySelectorAll('[aria-selected="true"]')) span.removeAttribute("aria-selected");
+    this.at = at;
+    const span = this.spans[at];
+    span.setAttribute("tabindex", "0");
+    span.setAttribute("aria-selected", "true");
+    if (focus) span.focus();
+    const [text, probability, top] = this.version.rows[at];
+    const key = JSON.stringify([at, this.model.get("shown"), this.model.get("running"), probability, top.length]);
+    if (this.sideKey === key) return;
+    this.sideKey = key;
+    const chosen = top.findIndex(([t]) => t === text);
+    const rest = top.length ? 1 - top.reduce((sum, [, p]) => sum + p, 0) : 0;
+    const masked = this.model.get("guided") && this.model.get("shown") === 0;
+    this.side.replaceChildren(
+      el("div", { class: "ll-side-head" }, el("code", {}, visible(text)), el("span", { class: "ll-quiet" }, `token ${num(at + 1)} of ${num(this.spans.length)}`)),
+      ...(top.length
+        ? [
+          el("div", { class: "ll-quiet" }, "Click another token to go on from there:"),
+          ...top.map(([t, p], i) => this.alternative(t, p, i, at, i === chosen, masked && (chosen < 0 || i < chosen))),
+          el("div", { class: "ll-quiet" }, `all others: ${percent(Math.max(0, rest))}`),
+        ]
+        : [el("div", { class: "ll-quiet" }, probability === null ? "no probabilities were kept" : `probability ${percent(probability)}; no alternatives were kept`)]),
+    );
+  }
+
+  alternative(text, probability, index, at, chosen, masked) {
+    const node = el(
+      "button",
+      {
+        type: "button",
+        class: `ll-alt ${chosen ? "ll-chosen" : ""}`,
+        disabled: chosen || this.model.get("running") || !this.f.connected(),
+        title: chosen ? "what was said" : `Go on with ${visible(text)} here`,
+        onclick: () => this.f.send("continue", { token: at, alternative: index }),
+      },
+      el("span", { class: "ll-alt-bar", style: `width:${Math.max(probability * 100, 0.5)}%` }),
+      el("code", {}, visible(text)),
+      masked && el("span", { class: "ll-tag", title: "Likelier than what was said: the constraint ruled it out" }, "ruled out"),
+      el("span", { class: "ll-space" }),
+      el("span", {}, percent(probability)),
+    );
+    node.addEventListener("keydown", (event) => {
+      const to = { ArrowDown: node.nextElementSibling, ArrowUp: node.previousElementSibling }[event.key];
+      if (to?.matches?.("button")) {
+        event.preventDefault();
+        to.focus();
+      } else if (event.key === "Escape" || event.key === "ArrowLeft") this.spans[this.at].focus();
+    });
+    return node;
+  }
+}
+
+export default {
+  render(context) {
+    const view = new InspectorView(context);
+    view.f.onConnect(() => {
+      view.sideKey = "";
+      view.render();
+    });
+    return () => view.f.dispose();
+  },
+};

@@ -1,0 +1,282 @@
+"""Loading, unloading, interrupting a load, failing, and two engines at once."""
+
+import gc
+import logging
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from vllm_driver import NANO, ask, engine_threads
+
+from llmlab.engines.vllm.child import own_session
+from llmlab.engines.vllm.load import import_error
+from llmlab.engines.vllm.process import SHARED
+from llmlab.errors import (
+    BadInputError,
+    EngineMissingError,
+    GenerationError,
+    Interrupted,
+    LoadError,
+    UnloadedError,
+    UnsupportedError,
+)
+
+STORY = "Tell me a short story about a fox."
+
+
+def resident():
+    gc.collect()
+    return psutil.Process().memory_info().rss
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left():
+    """Every test gives all it loaded back: threads, processes, log handlers."""
+    before = len(engine_threads()), set(SHARED.live)
+    yield
+    assert (len(engine_threads()), SHARED.live) == before
+    assert not [child for child in psutil.Process().children(recursive=True) if "VLLM" in child.name()]
+    if not before[0]:
+        assert logging.getLogger("vllm").handlers == []
+
+
+def test_closing_ends_requests_frees_memory_and_may_be_repeated(load):
+    first = load(concurrency=32, ctx=1024)
+    ask(first, STORY).done()
+    first.close()
+    before = resident()
+    engine = load(concurrency=32, ctx=1024)
+    grown = resident() - before
+    running = [ask(engine, STORY, max_tokens=500, ignore_eos=True) for _ in range(40)]
+    assert running[0].buffer.wait(1, 30)
+    engine.close()
+    assert {asked.done().finish_reason for asked in running} == {"interrupted"}
+    engine.close()
+    with pytest.raises(UnloadedError):
+        ask(engine, STORY).done()
+    with pytest.raises(UnloadedError):
+        engine.memory()
+    assert grown > 100 * 2**20  # the KV cache of 32 sequences
+    assert resident() - before < 0.1 * grown
+
+
+def test_two_engines_at_once_answer_as_each_alone_and_close_apart(load):
+    alone = load()
+    wanted = ask(alone, STORY, max_tokens=80).done()
+    alone.close()
+    first = load()
+    second = load(concurrency=2)
+    asked = [ask(engine, STORY, max_tokens=80) for engine in (first, second) * 2]
+    assert [one.done().token_ids for one in asked] == [wanted.token_ids] * 4
+    running = ask(second, STORY, max_tokens=400, ignore_eos=True)
+    first.close()
+    assert running.done().finish_reason == "length"
+    assert ask(second, STORY, max_tokens=80).done().token_ids == wanted.token_ids
+    third = load()
+    second.close()
+    assert ask(third, STORY, max_tokens=80).done().token_ids == wanted.token_ids
+    third.close()
+
+
+@pytest.mark.parametrize(("phase", "delay"), [("weights", 0.0), ("weights", 0.4), ("warm-up", 0.0)])
+def test_a_load_that_is_cancelled_leaves_nothing_and_the_next_one_works(load, phase, delay):
+    cancelled = threading.Event()
+
+    def progress(now, fraction):
+        if now == phase and not cancelled.is_set():
+            time.sleep(delay)
+            cancelled.set()
+
+    with pytest.raises(Interrupted):
+        load(progress=progress, cancelled=cancelled)
+    assert cancelled.is_set()
+    assert engine_threads() == []
+    engine = load()
+    assert ask(engine, STORY).done().text
+    engine.close()
+
+
+def broken(folder, drop):
+    """A copy of nano without one tensor."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(NANO, folder)
+    tensors = load_file(folder / "model.safetensors")
+    del tensors[drop]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def test_a_missing_tensor_is_a_load_error_that_names_it_and_leaves_nothing(load, tmp_path):
+    other = load()
+    with pytest.raises(LoadError) as caught:
+        load(broken(tmp_path / "nano", "model.layers.3.mlp.down_proj.weight"))
+    assert "down_proj" in str(caught.value) + caught.value.log_tail
+    # The engine that was there goes on, and a further load works.
+    assert ask(other, STORY).done().text
+    other.close()
+    again = load()
+    assert ask(again, STORY).done().text
+    again.close()
+
+
+def test_a_truncated_file_is_a_load_error(load, tmp_path):
+    folder = tmp_path / "nano"
+    shutil.copytree(NANO, folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100_000])
+    with pytest.raises(LoadError):
+        load(folder)
+
+
+def test_a_dead_engine_says_so_and_refuses_later_requests(load, monkeypatch):
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    engine = load()
+
+    def die():
+        raise EngineDeadError
+
+    monkeypatch.setattr(engine._loop.loaded.llm, "step", die)
+    with pytest.raises(GenerationError, match="load the model again"):
+        ask(engine, STORY).done()
+    with pytest.raises(GenerationError, match=r"Load the model again"):
+        ask(engine, STORY).done()
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "says"),
+    [
+        ({"tp": 2}, UnsupportedError, "--tp 2 needs 2 GPUs"),
+        ({"dtype": "int3"}, BadInputError, "bfloat16"),
+        ({"kv_cache_gib": -1.0}, BadInputError, "kv_cache_gib"),
+        ({"gpu_memory_utilization": 1.5}, BadInputError, "at most 1"),
+        ({"threads": 0}, BadInputError, "threads"),
+    ],
+)
+def test_bad_options_are_refused_before_anything_is_loaded(load, options, error, says):
+    with pytest.raises(error, match=says):
+        load(**options)
+
+
+def test_a_kv_cache_too_small_for_one_sequence_is_a_clear_error(load):
+    with pytest.raises(LoadError, match="KV cache"):
+        load(ctx=2048, kv_cache_gib=0.001)
+
+
+def test_options_reach_vllm(load):
+    options = {"dtype": "float32", "kv_cache_gib": 0.02, "enable_prefix_caching": False}
+    engine = load(**options, max_num_batched_tokens=256, threads=2)
+    said = engine.describe()
+    assert (said["dtype"], said["prefix caching"], said["tokens a step"]) == ("float32", "off", "256")
+    assert said["threads"].startswith("2 of ")
+    assert engine.memory().kv_cache <= 0.02 * 2**30
+    assert engine.memory().weights == 4 * 5_246_208
+    assert ask(engine, STORY).done().text
+    engine.close()
+
+
+def test_the_torchvision_trap_is_named():
+    trap = import_error(RuntimeError("operator torchvision::nms does not exist"))
+    assert "pip uninstall -y torchvision torchaudio torchcodec" in trap.hint
+    assert isinstance(import_error(ModuleNotFoundError("No module named 'vllm'", name="vllm")), EngineMissingError)
+    assert "doctor" in import_error(ImportError("something else")).hint
+
+
+def _session():
+    print("heard")
+    sys.exit(0 if os.getsid(0) == os.getpid() else 3)
+
+
+def test_a_spawned_core_leads_a_session_of_its_own_and_speaks_to_the_log(tmp_path):
+    spawn = multiprocessing.get_context("spawn")
+
+    def code():
+        process = spawn.Process(target=_session)
+        process.start()
+        process.join(60)
+        return process.exitcode
+
+    with own_session(tmp_path / "log"):
+        inside = code()
+    assert (inside, code()) == (0, 3)
+    assert "heard" in (tmp_path / "log").read_text()
+
+
+FRESH = """
+import logging, os, random, signal, sys, threading, time, warnings
+from pathlib import Path
+sys.path[:0] = {path!r}
+from conftest import NANO
+from llmlab.engines.base import EngineLog, LoadPlan
+from llmlab.engines.vllm import VllmEngine
+from llmlab.errors import Interrupted
+from llmlab.hub.source import Source
+from vllm_driver import ask
+
+logging.basicConfig(level=logging.INFO, stream=sys.stdout)
+random.seed(3)
+wanted = random.Random(3).random()
+
+def state():
+    return (
+        dict(os.environ), list(logging.getLogger().handlers), logging.getLogger().level, warnings.showwarning,
+        [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)], sys.stdout, sys.stderr,
+        os.getcwd(), threading.excepthook, sys.excepthook,
+    )
+
+def load(cancelled):
+    plan = LoadPlan(Source("nano", "nano", "safetensors", NANO, "bf16"), context_length=256, max_concurrency=2)
+    log = EngineLog(Path({log!r}))
+    return VllmEngine.open(plan, log=log, progress=lambda p, f: phases.append((p, f)), cancelled=cancelled)
+
+before, phases = state(), []
+cancelled = threading.Event()
+threading.Timer(1.0, cancelled.set).start()
+try:
+    load(cancelled)
+except Interrupted:
+    print("interrupted in", phases[-1][0])
+engine = load(threading.Event())
+after = state()
+assert [a for a, b in zip(after, before) if a != b] == [], "the process was changed"
+import torch
+assert torch.get_num_threads() == len(os.sched_getaffinity(0)), "torch has other threads than before"
+assert torch.set_num_threads.__module__ != "vllm.v1.worker.cpu_worker"
+assert torch.get_default_dtype() == torch.float32
+assert random.random() == wanted, "random was seeded"
+shares = [f for p, f in phases if p == "import" and f is not None]
+assert len(set(shares)) > 3 and 0 <= min(shares) and max(shares) < 1
+print("phases", *dict.fromkeys(p for p, f in phases))
+choice = ask(engine, "Hello!", logprobs=1, temperature=0.8).done()
+print("answered", bool(choice.text))
+ask(engine, "Hello!", max_tokens=200, ignore_eos=True)
+print("leaving")
+"""
+
+
+def test_a_fresh_process_is_unchanged_by_a_load_and_ends_quietly(tmp_path):
+    here = Path(__file__).parent
+    log = tmp_path / "engine.log"
+    script = FRESH.format(path=[str(here), str(here.parents[2])], log=str(log))
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("VLLM", "OMP", "TORCH"))}
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=200, env=env, check=False
+    )
+    assert ended.stderr == ""
+    assert ended.stdout.splitlines() == [
+        "interrupted in import",
+        "phases import weights warm-up",
+        "answered True",
+        "leaving",
+    ]
+    assert ended.returncode == 0
+    assert "Loading weights took" in log.read_text()

@@ -1,0 +1,356 @@
+"""The widgets as a user has them: a real JupyterLab, a real browser, a kernel with a scripted model."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from notebook_page import Book
+
+pytestmark = pytest.mark.timeout(120)
+
+SETUP = """
+import llmlab, scripted, time
+lab = llmlab.lab()
+engine = scripted.add(lab, "echo")
+engine.pace = 0.01
+chat = llmlab.chat("echo")
+chat
+"""
+EVIL = """
+EVIL = '''<script>window.hacked = 1</script> <img src=x onerror="window.hacked=2"> <svg onload=window.hacked=3>
+[a](javascript:window.hacked=4) [b](JaVaScRiPt:alert(1)) [c](data:text/html,<script>1</script>) ![d](https://e.org/x.png)
+<a href="javascript:window.hacked=5">x</a> <iframe srcdoc="<script>parent.hacked=6</script>"></iframe>
+</div></section></textarea><style>*{display:none}</style> **<b onclick=1>** `</code><script>window.hacked=7</script>`
+
+| <img src=x onerror=window.hacked=8> | [t](vbscript:x) |
+|---|---|
+| <script>window.hacked=9</script> | \\u202e |
+
+```"><script>window.hacked=10</script>
+</code></pre><script>window.hacked=11</script>
+```
+''' + "*" * 3000 + "[" * 3000 + "`" * 3000 + "\\n\\n" + "a**b_[" * 20_000
+engine.say = lambda prompt, params: EVIL
+engine.pace, engine.piece = 0, 4000
+scripted.add(lab, "<img src=x onerror=window.hacked=12>"); lab.use("echo")
+chat.submit("<script>window.hacked=13</script>", files=[{"name": "<img src=x onerror=window.hacked=14>", "text": "x"}])
+"""
+FAST = """
+WORDS = "".join(f"w{i:03d}" + ("\\n" if i % 40 == 39 else " ") for i in range(1000))
+chat.sampling = {"max_tokens": 1000}
+engine.say = lambda prompt, params: WORDS
+engine.pace, engine.piece = 1 / 500, 5
+sent = []
+plain = chat._tell
+chat._tell = lambda **m: (sent.append(m["do"]), plain(**m))[1]
+fast = chat.submit("many", files=[])
+"""
+LONGER = """
+chat._tell = plain; chat.sampling = {}; engine.pace, engine.piece = 0.01, 4
+engine.say = lambda p, q: 'word ' * 300
+chat
+"""
+BUSY = """
+engine.pace, engine.say = 0.02, lambda p, q: 'word ' * 2000
+turn = chat.submit('long')
+turn.wait(30); print(turn.done)
+"""
+CELLS = [
+    SETUP,
+    EVIL,
+    "chat.clear()" + FAST,
+    "fast.result(); print(sent.count('delta'), len(fast.result().token_ids), fast.result().text == WORDS)",
+    LONGER,
+    "a = llmlab.arena('echo', 'echo', blind=True); engine.say = lambda p, q: f'answer with seed {q.seed}'; a",
+    "engine.pace = 0; engine.say = lambda p, q: 'sure enough'\nlab.get('echo').generate('x', logprobs=2).inspect()",
+    "llmlab.panel()",
+    BUSY,
+    "print(len(a.votes), a.votes.winner[0], chat.messages[0]['content'])",
+]
+
+
+@pytest.fixture(scope="module")
+def book(browser: Any, server: Any) -> Any:
+    made = Book(browser, server, "widgets.ipynb", CELLS)
+    yield made
+    made.close()
+
+
+def shot(book: Book, name: str, locator: Any = None) -> None:
+    """A screenshot for the docs, when asked for."""
+    folder = os.environ.get("LLMLAB_SCREENSHOTS")
+    if folder:
+        (locator or book.page).screenshot(path=str(Path(folder) / f"{name}.png"))
+
+
+def ask(chat: Any, text: str) -> None:
+    chat.locator(".ll-ask").fill(text)
+    chat.locator(".ll-ask").press("Enter")
+
+
+def done(chat: Any) -> None:
+    chat.locator('.ll-go[aria-label="Send"]').wait_for()
+
+
+def last(chat: Any) -> str:
+    return str(chat.locator(".ll-assistant .ll-md").last.inner_text()).strip()
+
+
+def test_typing_streams(book: Book) -> None:
+    chat = book.run(0).locator(".ll-chat")
+    chat.locator(".ll-ask:not([disabled])").wait_for()
+    assert "Ask echo" in chat.inner_text()
+    area = chat.locator(".ll-ask")
+    area.focus()
+    book.page.keyboard.type("first line")
+    book.page.keyboard.press("Shift+Enter")
+    book.page.keyboard.type("jjkkdd b a x")  # each of these is a notebook shortcut
+    assert area.input_value() == "first line\njjkkdd b a x"
+    area.fill("Hello " + "there " * 12)
+    area.press("Enter")
+    seen = set()
+    for _ in range(40):
+        text = last(chat) if chat.locator(".ll-assistant").count() else ""
+        seen.add(text)
+        if chat.locator('.ll-go[aria-label="Send"]').count() and "You said" in text:
+            break
+        time.sleep(0.03)
+    done(chat)
+    assert last(chat).startswith("You said: Hello there")
+    assert len({text for text in seen if text}) >= 3, f"the answer did not stream: {seen}"
+    assert area.input_value() == ""
+    facts = chat.locator(".ll-assistant .ll-facts").last.inner_text()
+    assert re.search(r"\d+ tokens · [\d,]+ tokens/s · TTFT", facts), facts
+    assert "of 32,768 tokens" in chat.locator(".ll-meter").inner_text()
+
+
+def test_keys_do_not_leak(book: Book) -> None:
+    chat = book.cell(0).locator(".ll-chat")
+    cells = book.page.locator(".jp-Notebook .jp-Cell").count()
+    chat.locator('[data-panel="sampling"]').focus()
+    for key in ("d", "d", "a", "b", "x", "ArrowDown", "Shift+Enter"):
+        book.page.keyboard.press(key)
+    time.sleep(0.2)
+    assert book.page.locator(".jp-Notebook .jp-Cell").count() == cells
+    if chat.locator(".ll-drawer").is_visible():
+        chat.locator('[data-panel="sampling"]').click()
+
+
+def test_composition_enter_does_not_send(book: Book) -> None:
+    chat = book.cell(0).locator(".ll-chat")
+    turns = chat.locator(".ll-turn").count()
+    area = chat.locator(".ll-ask")
+    area.fill("日本")
+    area.evaluate(
+        "e => e.dispatchEvent(new KeyboardEvent('keydown', {key: 'Enter', isComposing: true, bubbles: true}))"
+    )
+    time.sleep(0.2)
+    assert area.input_value() == "日本"
+    assert chat.locator(".ll-turn").count() == turns
+    area.fill("")
+
+
+def test_regenerate_edit_and_versions(book: Book) -> None:
+    chat = book.cell(0).locator(".ll-chat")
+    chat.locator(".ll-assistant [aria-label='Regenerate']").last.click()
+    chat.locator(".ll-versions", has_text="2 / 2").wait_for()
+    done(chat)
+    chat.locator(".ll-user [aria-label='Edit and ask again']").first.click()
+    chat.locator(".ll-editor textarea").fill("edited question")
+    chat.locator(".ll-editor [aria-label='Save']").click()
+    chat.locator(".ll-assistant", has_text="edited question").wait_for()
+    done(chat)
+    versions = chat.locator(".ll-user .ll-versions").first
+    assert "2 / 2" in versions.inner_text()
+    chat.locator(".ll-user [aria-label='Version before']").first.click()
+    chat.locator(".ll-user", has_text="Hello there").wait_for()
+    assert "2 / 2" in chat.locator(".ll-assistant .ll-versions").inner_text()
+    chat.locator(".ll-assistant [aria-label='Good answer']").last.click()
+    chat.locator(".ll-assistant [aria-label='Good answer'][aria-pressed='true']").wait_for()
+
+
+def test_export(book: Book) -> None:
+    chat = book.cell(0).locator(".ll-chat")
+    chat.locator('[data-panel="export"]').click()
+    chat.get_by_role("button", name="%%llm cells").click()
+    area = chat.locator(".ll-exported textarea").first
+    area.wait_for()
+    assert area.input_value().startswith("%%llm -m echo")
+    chat.get_by_role("button", name="Keep in variable").click()
+    chat.locator(".ll-exported", has_text="The variable talk holds").wait_for()
+    chat.locator('[data-panel="export"]').click()
+
+
+def test_untrusted_text_does_nothing(book: Book) -> None:
+    book.run(1)
+    chat = book.cell(0).locator(".ll-chat")
+    done(chat)
+    chat.locator(".ll-assistant", has_text="window.hacked").last.wait_for()
+    time.sleep(0.3)
+    found = book.page.evaluate(
+        """() => ({
+            hacked: window.hacked ?? null,
+            bad: document.querySelectorAll(
+                '.llmlab-w :is(script, img, iframe, object, embed, style:not(:first-child))').length,
+            handlers: [...document.querySelectorAll('.llmlab-w *')].filter(
+                e => [...e.attributes].some(a => a.name.startsWith('on'))).length,
+            links: [...document.querySelectorAll('.llmlab-w a')].map(a => a.protocol).filter(
+                p => !p.startsWith('http')),
+        })"""
+    )
+    assert found == {"hacked": None, "bad": 0, "handlers": 0, "links": []}
+    assert "<script>window.hacked = 1</script>" in last(chat)
+
+
+def test_thousand_tokens_at_500_a_second(book: Book) -> None:
+    book.page.evaluate(
+        """() => { window.longTasks = []; window.observer = new PerformanceObserver(
+            list => window.longTasks.push(...list.getEntries().map(e => e.duration)));
+            window.observer.observe({type: 'longtask'}); }"""
+    )
+    book.run(2)
+    book.cell(0).locator(".ll-assistant .ll-md", has_text="w040").wait_for()
+    book.page.evaluate("() => { window.longTasks.length = 0; }")  # from here on only streaming counts
+    chat = book.cell(0).locator(".ll-chat")
+    done(chat)
+    longest = book.page.evaluate("() => { window.observer.disconnect(); return Math.max(0, ...window.longTasks); }")
+    words = last(chat).split()
+    assert words == [f"w{i:03d}" for i in range(1000)]
+    assert longest < 100, f"a task of {longest:.0f} ms held the page up"
+    said = book.run(3).locator(".jp-OutputArea-output").first.inner_text().split()
+    messages, tokens, same = int(said[0]), int(said[1]), said[2]
+    print(f"{tokens} tokens in {messages} messages; longest task {longest:.0f} ms")
+    assert (tokens, same) == (1000, "True")
+    assert messages <= 80, f"{messages} messages for 1,000 tokens in 2 s"
+
+
+def test_two_views_agree_and_stop(book: Book) -> None:
+    second = book.run(4).locator(".ll-chat")
+    second.locator(".ll-ask:not([disabled])").wait_for()
+    first = book.cell(0).locator(".ll-chat")
+    assert second.locator(".ll-turn").count() == first.locator(".ll-turn").count()
+    ask(second, "go on")
+    second.locator(".ll-assistant .ll-md", has_text="word word word").last.wait_for()
+    second.locator('.ll-go[aria-label="Stop"]').click()
+    done(second)
+    done(first)
+    assert last(first) == last(second)
+    assert len(last(first)) < 1400
+    assert "stopped by you" in first.locator(".ll-facts").last.inner_text()
+
+
+def test_arena_blind_vote(book: Book) -> None:
+    arena = book.run(5).locator(".ll-arena")
+    arena.locator(".ll-ask:not([disabled])").fill("Which?")
+    arena.locator(".ll-ask").press("Enter")
+    arena.locator(".ll-votes").wait_for()
+    texts = arena.locator(".ll-answer").all_inner_texts()
+    assert len(texts) == 2
+    assert texts[0] == texts[1]  # the same seed
+    assert arena.get_by_text("hidden until the vote").count() == 2
+    arena.get_by_role("button", name="Vote: A", exact=True).click()
+    arena.locator(".ll-won").wait_for()
+    assert arena.get_by_text("hidden until the vote").count() == 0
+    assert "1 vote" in arena.inner_text()
+
+
+def test_inspector_click_continues(book: Book) -> None:
+    view = book.run(6).locator(".ll-inspector")
+    view.locator(".ll-token").first.click()
+    book.page.keyboard.press("ArrowRight")
+    assert "token 2 of" in view.locator(".ll-side").inner_text()
+    view.locator(".ll-alt:not(.ll-chosen):not([disabled])").first.click()
+    view.get_by_role("button", name="“|” at 2").wait_for()
+    view.locator(".ll-forced").wait_for()
+    assert view.locator(".ll-text").inner_text().startswith("sure|")
+
+
+def test_panel_is_live(book: Book) -> None:
+    panel = book.run(7).locator(".ll-panel")
+    panel.locator(".ll-model", has_text="echo").first.wait_for()
+    assert "weights 10.4 MB" in panel.inner_text()
+    assert book.page.evaluate("window.hacked ?? null") is None  # a model's name is text
+
+
+def test_stop_while_a_cell_is_busy(book: Book) -> None:
+    book.run(8, wait=False)
+    panel = book.cell(7).locator(".ll-panel")
+    panel.locator(".ll-flight", has_text="1 in flight").wait_for()  # live, though a cell runs
+    chat = book.cell(4).locator(".ll-chat")
+    chat.locator('.ll-go[aria-label="Stop"]').click()
+    done(chat)
+    book.page.wait_for_function(
+        "() => [...document.querySelectorAll('.jp-OutputArea-output')].some(e => e.textContent.trim() === 'True')"
+    )
+
+
+def test_dark_theme(book: Book) -> None:
+    def brightness(selector: str) -> float:
+        return float(
+            book.page.eval_on_selector(
+                selector,
+                "e => getComputedStyle(e).backgroundColor.match(/[\\d.]+/g).slice(0, 3).reduce((a, b) => +a + +b)",
+            )
+        )
+
+    assert brightness(".ll-chat") > 600
+    book.page.locator(".lm-MenuBar-itemLabel", has_text="Settings").click()
+    book.page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Theme$")).click()
+    book.page.locator(".lm-Menu-itemLabel", has_text=re.compile("^JupyterLab Dark$")).click()
+    book.page.wait_for_function("() => document.body.dataset.jpThemeLight === 'false'")
+    book.page.wait_for_selector('.ll-chat[data-dark="true"]')
+    assert brightness(".ll-chat") < 200
+    shot(book, "dark", book.cell(5).locator(".ll-arena"))
+
+
+def test_reload_then_reopen(book: Book, server: Any) -> None:
+    saved = book.save()
+    static = [o for o in saved["cells"][0]["outputs"] if "text/markdown" in o.get("data", {})]
+    assert "w999" in "".join(static[0]["data"]["text/markdown"])
+    # The page is loaded anew: the kernel lives, and so does the chat.
+    book.open()
+    chat = book.cell(0).locator(".ll-chat")
+    chat.locator(".ll-ask:not([disabled])").wait_for()
+    assert chat.locator(".ll-turn").count() >= 4
+    assert not book.cell(0).get_by_text("Chat with echo").is_visible()  # the static form is hidden
+    ask(chat, "after the reload")
+    chat.locator('.ll-go[aria-label="Stop"]').click()
+    done(chat)
+    # A kernel that was restarted: what was said stays, with a word on how to go on.
+    server.settings("@jupyter-widgets/jupyterlab-manager/plugin", saveState=True)
+    book.open()
+    book.cell(0).locator(".ll-ask:not([disabled])").wait_for()
+    book.save()
+    book.page.evaluate(
+        """async url => { const kernels = await (await fetch(url + '/api/sessions')).json();
+        for (const s of kernels) await fetch(url + '/api/sessions/' + s.id, {method: 'DELETE',
+            headers: {'X-XSRFToken': document.cookie.match(/_xsrf=([^;]*)/)?.[1] ?? ''}}); }""",
+        server.url,
+    )
+    book.open()
+    chat = book.cell(0).locator(".ll-chat")
+    chat.get_by_text("Read-only: no kernel answers.").wait_for()
+    assert chat.locator(".ll-turn").count() >= 4
+    assert chat.locator(".ll-ask").is_disabled()
+    assert not book.errors, book.errors
+
+
+def test_reopened_without_widget_state(book: Book) -> None:
+    """JupyterLab doesn't save widget state unless it's told to: the static form is what a reader sees then."""
+    saved = json.loads(book.file.read_text())
+    saved["metadata"].pop("widgets")
+    book.file = book.file.with_name("plain.ipynb")
+    book.file.write_text(json.dumps(saved))
+    book.open()
+    form = book.cell(0).locator("[class*=llmlab-static]")
+    form.wait_for()
+    # As it was before the page was loaded anew: JupyterLab forgets then which output an update is for.
+    assert "w999" in form.inner_text()
+    assert "stopped" in form.inner_text() or "interrupted" in form.inner_text()
+    assert book.page.evaluate("window.hacked ?? null") is None
