@@ -91,6 +91,9 @@ class Interrupted(KeyboardInterrupt):
         super().__init__("interrupted")
         self.partial = partial
 
+    def _render_traceback_(self) -> list[str]:
+        return ["Interrupted: nothing half-done was kept." if self.partial is None else "Interrupted."]
+
 
 def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> UnknownNameError:
     """Build the error for a name that isn't known.

@@ -37,3 +37,12 @@ def describe_device() -> str:
         return "macOS"
     count = nvidia_gpus()
     return "no GPU" if not count else f"{count} GPU{'s' if count > 1 else ''}"
+
+
+def on_gpu(engine: str) -> bool:
+    """Whether an engine's installed build puts a model on a GPU of this machine."""
+    if engine == "vllm":
+        return vllm_build() == "CUDA" and nvidia_gpus() > 0
+    import llama_cpp
+
+    return bool(llama_cpp.llama_supports_gpu_offload()) and nvidia_gpus() > 0

@@ -6,15 +6,15 @@ import itertools
 import secrets
 import weakref
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from llmlab.engines.base import Engine, EngineLog, LoadPlan, Memory, ModelFacts, Request
 from llmlab.engines.chat import render
 from llmlab.engines.stream import Buffer
-from llmlab.guided.request import Constraint, choices_with_values, spread
 from llmlab.errors import BadInputError, UnloadedError
+from llmlab.guided.request import Constraint, choices_with_values, spread
 from llmlab.streaming import Stream, wait_all
 from llmlab.types import Completion, Message, Prompt, SamplingParams
 
@@ -37,7 +37,7 @@ class Prepared:
     ids: tuple[int, ...]
     params: SamplingParams
     seeds: tuple[int, ...]
-    constraint: Constraint = Constraint()
+    constraint: Constraint = field(default_factory=Constraint)
 
 
 class Model:

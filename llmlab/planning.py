@@ -67,8 +67,8 @@ def make_plan(
     if not _can_load(capabilities, source, header):
         others = ", ".join(capabilities.quants)
         raise UnsupportedError(f"{chosen} does not load {source.quant} here.", f"It loads {others}.")
-    length, concurrency = _settle_size(header, chosen, ctx, max_concurrency, force=force)
-    estimate = fit.estimate(header, engine=chosen, context_length=length, max_concurrency=concurrency)
+    length, concurrency = _settle_size(header, chosen, ctx, max_concurrency, tp, force=force)
+    estimate = _estimate(header, chosen, length, concurrency, tp)
     if not force:
         fit.check(estimate)
     plan = LoadPlan(
@@ -198,7 +198,7 @@ def _check_tensor_parallel(engine: EngineName, tp: int) -> None:
 
 
 def _settle_size(
-    header: Header, engine: EngineName, ctx: int | None, max_concurrency: int | None, *, force: bool
+    header: Header, engine: EngineName, ctx: int | None, max_concurrency: int | None, tp: int, *, force: bool
 ) -> tuple[int, int]:
     """Context length and concurrency: as asked for, else as much as leaves the machine most of its memory."""
     trained = header.context_length
@@ -209,7 +209,7 @@ def _settle_size(
         )
     length = ctx or min(trained or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
     concurrency = max_concurrency or DEFAULT_CONCURRENCY
-    while not _modest(fit.estimate(header, engine=engine, context_length=length, max_concurrency=concurrency)):
+    while not _modest(_estimate(header, engine, length, concurrency, tp)):
         if max_concurrency is None and concurrency > 1:
             concurrency //= 2
         elif ctx is None and length > SHORTEST_CONTEXT:
@@ -217,6 +217,14 @@ def _settle_size(
         else:
             break
     return length, concurrency
+
+
+def _estimate(header: Header, engine: EngineName, context: int, concurrency: int, tp: int) -> fit.Estimate:
+    # A CPU build lies in RAM, whatever GPU the machine has.
+    gpu = None if hardware.on_gpu(engine) else False
+    return fit.estimate(
+        header, engine=engine, context_length=context, max_concurrency=concurrency, gpu=gpu, tensor_parallel=tp
+    )
 
 
 def _modest(estimate: fit.Estimate) -> bool:

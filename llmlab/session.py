@@ -12,7 +12,7 @@ from llmlab import config
 from llmlab.conversation import History
 from llmlab.engines.base import Engine, EngineLog, LoadPlan, Progress
 from llmlab.engines.registry import engine_class
-from llmlab.errors import BadInputError, LlmLabError, LoadError, UnknownNameError, unknown
+from llmlab.errors import BadInputError, Interrupted, LlmLabError, LoadError, UnknownNameError, unknown
 from llmlab.model import Model
 from llmlab.planning import make_plan
 
@@ -219,13 +219,16 @@ def _open(cls: type[Engine], plan: LoadPlan, log: EngineLog, report: Progress) -
         while worker.is_alive():
             worker.join(0.05)
             if latest:
+                # Said again while nothing is new, so that a display's clock goes on.
                 report(*latest[-1])
-                latest.clear()
-    except BaseException:
+                del latest[:-1]
+    except BaseException as error:
         cancelled.set()
         _join_through_interrupts(worker)
         if outcome and isinstance(outcome[0], Engine):
             outcome[0].close()
+        if isinstance(error, KeyboardInterrupt):
+            raise Interrupted from None
         raise
     result = outcome[0]
     if isinstance(result, Engine):

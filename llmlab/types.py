@@ -284,8 +284,8 @@ FIGHTS_FROM = 0.4
 class Choice:
     """One of the n texts of a completion. `token_ids` includes the end-of-turn token when it ended the text.
 
-    `parsed` is the typed object of a guided generation that ended by itself; where the text satisfies the schema and the
-    type's own validators refuse it all the same, it is None and `parse_error` says why.
+    `parsed` is the typed object of a guided generation that ended by itself; where the text satisfies the schema and
+    the type's own validators refuse it all the same, it is None and `parse_error` says why.
     """
 
     text: str

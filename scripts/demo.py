@@ -29,7 +29,8 @@ def main() -> int:
     from rich.console import Console
     from rich.markup import escape
 
-    console = Console(highlight=False)
+    # Wide enough for the tables also where there is no terminal.
+    console = Console(highlight=False, width=max(Console().width, 160))
     OUT.parent.mkdir(exist_ok=True)
     console.print(f"running {NOTEBOOK.relative_to(ROOT)} (vLLM takes about a quarter of a minute to start)")
     started = time.monotonic()

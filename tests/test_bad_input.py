@@ -58,8 +58,8 @@ CASES = [
     ),
     Case("unknown engine option", "%llm load nano -x n_thread=2", ("n_thread", "n_threads"), "nano",
          {"engine": "llamacpp", "extra": {"n_thread": "2"}}),
-    Case("engine option of the wrong type", "%llm load nano --engine llamacpp -x n_threads=two", ("n_threads", "int"), "nano",
-         {"engine": "llamacpp", "extra": {"n_threads": "two"}}),
+    Case("engine option of the wrong type", "%llm load nano --engine llamacpp -x n_threads=two", ("n_threads", "int"),
+         "nano", {"engine": "llamacpp", "extra": {"n_threads": "two"}}),
     Case("context longer than trained", "%llm load nano --ctx 999999", ("999999", "2048"), "nano", {"ctx": 999999}),
     Case("context of nothing", "%llm load nano --ctx 0", ("ctx", "0"), "nano", {"ctx": 0}),
     Case("tensor parallelism without GPUs", "%llm load nano --engine vllm --tp 4", ("4 GPUs", "--tp"), "nano",
@@ -118,11 +118,9 @@ def test_the_magic_fails_with_one_clear_line(bench, case):
 @pytest.mark.parametrize("case", [c for c in CASES if c.model or c.ask], ids=lambda case: case.name)
 def test_the_python_call_fails_with_the_same_line(bench, case):
     _, lab, standing = bench
+    call = (lambda: lab.load(case.model, **case.load)) if case.model else (lambda: standing.generate(**case.ask))
     with pytest.raises(LlmLabError) as caught:
-        if case.model:
-            lab.load(case.model, **case.load)
-        else:
-            standing.generate(**case.ask)
+        call()
     check(str(caught.value), [says.removeprefix("--") for says in case.says])
     unharmed(lab, standing)
 

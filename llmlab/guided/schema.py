@@ -10,7 +10,7 @@ from typing import Any
 from llmlab.errors import BadInputError, LlmLabError, UnsupportedError
 from llmlab.guided.formats import KNOWN, REPLACED, TIGHTER
 from llmlab.guided.guide import Guide
-from llmlab.guided.walk import change, endless, everything, quote, resolve
+from llmlab.guided.walk import change, circular, endless, everything, quote, resolve
 
 # JSON on one line, with or without a blank after a comma or colon. The library's own gaps have no end, and a model that
 # is at a loss fills its whole budget with blanks.
@@ -34,6 +34,12 @@ def schema_guide(schema: Any, *, name: str = "", convert: Callable[[str], Any] =
     schema = _plain(schema)
     validator = _validator(schema)
     _check_references(schema)
+    ring = circular(schema)
+    if ring is not None:
+        raise BadInputError(
+            f"$ref {ring!r} leads back to itself on the spot, so it says nothing.",
+            "A recursive schema must go through properties or items on its way.",
+        )
     loop = endless(schema)
     if loop is not None:
         raise BadInputError(

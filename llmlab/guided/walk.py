@@ -84,6 +84,44 @@ def resolve(root: Any, reference: str) -> Any:
     return node
 
 
+def circular(root: Any) -> str | None:
+    """A reference that leads back to itself on the spot (`a` is `a`, or anything else), which no judge can follow."""
+
+    def here(node: Any) -> Iterator[str]:
+        """The references that hold for the very value that a schema is asked about."""
+        if isinstance(node, dict):
+            if isinstance(node.get("$ref"), str):
+                yield node["$ref"]
+            for key in ("allOf", "anyOf", "oneOf"):
+                for item in node[key] if isinstance(node.get(key), list) else ():
+                    yield from here(item)
+            for key in ("not", "if", "then", "else"):
+                yield from here(node.get(key))
+
+    after: dict[str, list[str]] = {}
+    waiting = [reference for _, node in everything(root) for reference in here(node)]
+    while waiting:
+        reference = waiting.pop()
+        if reference in after:
+            continue
+        try:
+            after[reference] = list(here(resolve(root, reference)))
+        except (LookupError, ValueError, TypeError):
+            after[reference] = []
+        waiting += after[reference]
+    for start in after:
+        seen: set[str] = set()
+        front = list(after[start])
+        while front:
+            reference = front.pop()
+            if reference == start:
+                return start
+            if reference not in seen:
+                seen.add(reference)
+                front += after[reference]
+    return None
+
+
 def endless(root: Any, reference: str = "#") -> str | None:
     """The reference that makes a schema ask for an endless text (`a` requires `b`, which requires `a`), or None.
 

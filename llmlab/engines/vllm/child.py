@@ -8,6 +8,7 @@ two-line script that starts Python through `setsid`.
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import multiprocessing.spawn
 import shlex
 import shutil
@@ -15,6 +16,8 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+import psutil
 
 
 @contextlib.contextmanager
@@ -38,6 +41,31 @@ def own_session(log: Path) -> Iterator[None]:
             yield
         finally:
             multiprocessing.spawn.set_executable(before)
+
+
+def cores() -> set[int]:
+    """Process ids of the engine cores that this process has started and that still run."""
+    return {
+        child.pid
+        for child in multiprocessing.active_children()
+        if child.pid is not None and child.name.startswith("EngineCore")
+    }
+
+
+def kill(pids: set[int]) -> None:
+    """Kill processes and all that they started.
+
+    A core whose load was interrupted heeds SIGTERM only once it has loaded, and may then wait for ever.
+    """
+    for pid in pids:
+        with contextlib.suppress(psutil.Error):
+            core = psutil.Process(pid)
+            family = [*core.children(recursive=True), core]
+            for process in family:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+            psutil.wait_procs(family, timeout=5)
+    multiprocessing.active_children()  # reaps them
 
 
 def log_config(path: Path, folder: Path) -> Path:

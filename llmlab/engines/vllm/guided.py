@@ -29,7 +29,11 @@ def structured_outputs(guide: Guide) -> Any:
 
     if guide.form == "json":
         return StructuredOutputsParams(json=guide.text)
-    return StructuredOutputsParams(regex=guide.text) if guide.form == "regex" else StructuredOutputsParams(grammar=guide.text)
+    return (
+        StructuredOutputsParams(regex=guide.text)
+        if guide.form == "regex"
+        else StructuredOutputsParams(grammar=guide.text)
+    )
 
 
 def guide_tokenizer(tokenizer: Any, vocab_size: int) -> Any:

@@ -215,12 +215,18 @@ def _inspect_in_process(architecture: str) -> None:
             return  # vLLM says it better, in its own words
 
 
-def clear_away(key: int, error: BaseException | None) -> None:
-    """Drop what a load that failed or was interrupted left: objects, groups, memory. Hold `SHARED.turns`."""
+def clear_away(key: int, error: BaseException | None, cores: set[int]) -> None:
+    """Drop what a load that failed or was interrupted left: processes, objects, groups, memory. Hold `SHARED.turns`.
+
+    Args:
+        key: the engine's key in `SHARED.live`.
+        error: what ended the load; its frames hold the half-built engine.
+        cores: process ids of the engine cores that were there before.
+    """
+    child.kill(child.cores() - cores)
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        # The frames hold the half-built engine.
         traceback.clear_frames(error.__traceback__)
         error.__traceback__ = None
         error = error.__cause__ or error.__context__

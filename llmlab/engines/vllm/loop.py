@@ -17,7 +17,7 @@ from itertools import count
 from typing import Any
 
 from llmlab.engines.base import EngineLog, LoadPlan, Request
-from llmlab.engines.vllm import load, quiet
+from llmlab.engines.vllm import child, load, quiet
 from llmlab.engines.vllm.guided import Part, Watched
 from llmlab.engines.vllm.outputs import is_dead, reason_of, token_logprobs, vllm_params
 from llmlab.engines.vllm.process import SHARED, give_back_memory
@@ -146,6 +146,7 @@ class Loop:
 
     def _load(self) -> None:
         failure: BaseException | None = None
+        cores = child.cores()
         with SHARED.turns, quiet.environment(load.environment(cpu_build=load.is_cpu_build())), quiet.no_tqdm_monitor():
             try:
                 with quiet.python_noise(self._log):
@@ -158,7 +159,7 @@ class Loop:
             if failure is not None:
                 self._log.write("".join(traceback.format_exception(failure)))
                 self.error = self._explain(failure)
-                load.clear_away(self._key, failure)
+                load.clear_away(self._key, failure, cores)
             failure = None
 
     def _build(self) -> load.Loaded | None:
