@@ -86,7 +86,7 @@ def choice_guide(choices: Iterable[Any], *, name: str = "") -> Guide:
         BadInputError: there is none, one is empty or no text, or two are the same.
     """
     if isinstance(choices, str):
-        raise BadInputError(f"choice takes a list of texts, got the text {choices!r:.60}.", "For example ['yes', 'no'].")
+        raise BadInputError(f"choice takes a list of texts, got {choices!r:.60}.", "For example ['yes', 'no'].")
     items = list(choices)
     if not items:
         raise BadInputError("The choice is empty.", "Give at least one text, for example choice=['yes', 'no'].")
@@ -132,7 +132,7 @@ def grammar_guide(text: str, *, name: str = "") -> Guide:
         BadInputError: it's empty, has no root, or can't be read (with the place).
     """
     if not isinstance(text, str):
-        raise BadInputError(f"A grammar must be text, got {type(text).__name__}.", 'For example \'root ::= "a" | "b"\'.')
+        raise BadInputError(f"A grammar is text, got {type(text).__name__}.", 'For example \'root ::= "a" | "b"\'.')
     if not text.strip():
         raise BadInputError("The grammar is empty.", 'For example \'root ::= "yes" | "no"\'.')
     kind: Kind = "gbnf" if "::=" in text else "lark"
@@ -193,4 +193,4 @@ def _bytes_tokenizer() -> Any:
 
     from llmlab.guided.compiler import Vocabulary
 
-    return LLTokenizer(Vocabulary([bytes([i]) for i in range(256)], (), (256,)), slices=[])
+    return LLTokenizer(Vocabulary([bytes([i]) for i in range(256)], (), (256,)), slices=[])  # type: ignore[arg-type]

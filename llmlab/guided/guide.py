@@ -44,7 +44,7 @@ class Guide:
     @property
     def form(self) -> Literal["json", "regex", "lark"]:
         """How `text` is to be read."""
-        return self.kind if self.kind in ("json", "regex") else "lark"  # type: ignore[return-value]
+        return self.kind if self.kind in ("json", "regex") else "lark"
 
     def grammar(self) -> str:
         """The constraint in llguidance's own serialized form."""

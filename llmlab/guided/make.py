@@ -78,4 +78,4 @@ def _schema(schema: Any) -> Guide:
 
 
 def _is_term(schema: Any) -> bool:
-    return schema.__class__.__module__.startswith("outlines.")
+    return str(schema.__class__.__module__).startswith("outlines.")

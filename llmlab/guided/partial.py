@@ -88,7 +88,7 @@ def _string_so_far(text: str, *, escaped: bool) -> str:
         return text[:-1]
     tail = text[-6:]
     at = tail.rfind("\\u")
-    if at >= 0 and len(tail) - at < 6 and not (at and tail[at - 1] == "\\" and not tail[at - 2 : at] == "\\\\"):
+    if at >= 0 and len(tail) - at < 6 and not (at and tail[at - 1] == "\\" and tail[at - 2 : at] != "\\\\"):
         return text[: len(text) - len(tail) + at]
     return text
 

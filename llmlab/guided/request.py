@@ -58,7 +58,7 @@ class Constraint:
         guide = options.get("guide")
         asked = {name: options[name] for name in NAMES if options.get(name) is not None}
         if guide is not None and (asked or not isinstance(guide, Guide)):
-            raise BadInputError("guide= takes one guide that llmlab.guided.make made, and no other constraint beside it.")
+            raise BadInputError("guide= takes one guide that llmlab.guided.make made, and no other constraint.")
         guide = guide or make(**asked, bounded=limit is None and not complete)
         if complete and guide is None:
             raise BadInputError("complete closes a text that follows a constraint, and none was given.", "Add schema=.")
@@ -78,7 +78,7 @@ class Constraint:
             raise UnsupportedError(f"{name} can't follow a constraint.", "Load the model in llamacpp or vllm.")
         if params.ignore_eos:
             raise BadInputError(
-                "ignore_eos goes on past the end of a text, and a constraint says where its text ends.", "Leave one out."
+                "ignore_eos goes on past the end of a text, and a constraint says where it ends.", "Leave one out."
             )
         grammars: Compiler = engine.grammars
         return replace(self, compile_s=grammars.compile(self.guide), traces=tuple([] for _ in range(params.n)))
@@ -96,7 +96,7 @@ class Constraint:
             return None
         steps = tuple(self.traces[0])
         # Tokens that `complete` wrote have no probability of the model's.
-        own = tuple(step for step in steps if step.removed == step.removed)  # noqa: PLR0124 - NaN
+        own = tuple(step for step in steps if step.removed == step.removed)  # not NaN
         return Guidance(
             self.guide.kind, self.guide.name, own, self.compile_s, len(steps) - len(own), "" if own else UNMEASURED
         )

@@ -10,6 +10,7 @@ from typing import Any
 from llmlab.errors import BadInputError, LlmLabError, UnsupportedError
 from llmlab.guided.formats import KNOWN, REPLACED, TIGHTER
 from llmlab.guided.guide import Guide
+from llmlab.guided.numbers import negative_multiples
 from llmlab.guided.walk import change, circular, endless, everything, quote, resolve
 
 # JSON on one line, with or without a blank after a comma or colon. The library's own gaps have no end, and a model that
@@ -43,7 +44,7 @@ def schema_guide(schema: Any, *, name: str = "", convert: Callable[[str], Any] =
     loop = endless(schema)
     if loop is not None:
         raise BadInputError(
-            f"No text satisfies the schema: what {loop!r} refers to always contains another one of itself, without end.",
+            f"No text satisfies the schema: what {loop!r} refers to always contains itself, without end.",
             "Make one property on the way optional, or allow null: anyOf [..., {'type': 'null'}].",
         )
     text = _normal(schema)
@@ -84,7 +85,7 @@ def _validator(schema: Any) -> Any:
     import jsonschema
 
     declared = schema.get("$schema") if isinstance(schema, dict) else None
-    kind = jsonschema.validators.validator_for(schema, default=None)
+    kind = jsonschema.validators.validator_for(schema, default=None)  # type: ignore[arg-type]
     if kind is None and isinstance(declared, str):
         raise BadInputError(
             f"Unknown JSON schema dialect {declared!r} (at /$schema).",
@@ -96,15 +97,23 @@ def _validator(schema: Any) -> Any:
     except jsonschema.SchemaError as error:
         error = _deepest(error)
         place = "".join(f"/{step}" for step in error.absolute_path) or "the top"
-        raise BadInputError(f"The schema isn't valid at {place}: {error.message:.200}.", "See json-schema.org.") from None
+        raise BadInputError(f"The schema isn't valid at {place}: {error.message:.200}.") from None
     except RecursionError:
         raise BadInputError(f"The schema is nested more than {MAX_NESTING} deep.") from None
     if _depth(schema) > MAX_NESTING:
         raise BadInputError(f"The schema is nested more than {MAX_NESTING} deep.", "Use $defs and $ref.")
     for pointer, node in everything(schema):
-        pattern = node.get("pattern") if isinstance(node, dict) else None
-        if isinstance(pattern, str):
-            _check_pattern(pattern, f"{pointer}/pattern")
+        if not isinstance(node, dict):
+            continue
+        if isinstance(node.get("pattern"), str):
+            _check_pattern(node["pattern"], f"{pointer}/pattern")
+        try:
+            negative_multiples(node)
+        except ValueError as error:
+            raise UnsupportedError(
+                f"The keyword 'multipleOf' at {pointer}/multipleOf can't be followed token by token: {error}.",
+                "Give a nearer minimum, or leave it out and check it on completion.parsed.",
+            ) from None
     return kind(schema, format_checker=kind.FORMAT_CHECKER)
 
 
@@ -151,9 +160,7 @@ def _check_references(schema: Any) -> None:
             try:
                 resolve(schema, reference)
             except (LookupError, ValueError, TypeError):
-                raise BadInputError(
-                    f"$ref {reference!r} at {pointer}/$ref points to nothing in the schema."
-                ) from None
+                raise BadInputError(f"$ref {reference!r} at {pointer}/$ref points to nothing in the schema.") from None
 
 
 # -- the form that the masks take ---------------------------------------------------------------
@@ -175,6 +182,9 @@ def _normal(schema: Any) -> str:
                 # Nothing finite is there: the library would follow the reference, and find no way on.
                 return False
             node = {**node, "$ref": quote(reference)}
+        values = negative_multiples(node)
+        if values is not None:
+            return {"enum": values}
         form = node.get("format")
         if isinstance(form, str):
             if form in REPLACED:
@@ -288,4 +298,4 @@ def _keyword(schema: Any, place: str, said: str) -> str:
     if "Pointer" in said or "Resource" in said or "ref" in said:
         return "$ref"
     mentioned = [key for key in keys if key in said]
-    return (mentioned or [key for key in _CHOOSERS if key in keys] or keys or ["$schema"])[0]
+    return str((mentioned or [key for key in _CHOOSERS if key in keys] or keys or ["$schema"])[0])

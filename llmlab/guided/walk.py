@@ -166,8 +166,9 @@ def endless(root: Any, reference: str = "#") -> str | None:
     def _object(node: dict[str, Any], path: frozenset[str]) -> bool:
         properties = node.get("properties") or {}
         return all(
-            finite(properties[name], path) if name in properties else node.get("additionalProperties") is not False
-            or "patternProperties" in node
+            finite(properties[name], path)
+            if name in properties
+            else node.get("additionalProperties") is not False or "patternProperties" in node
             for name in node.get("required") or ()
         )
 

@@ -23,173 +23,264 @@ def obj(required: str = "", /, **properties: Any) -> Schema:
 
 def hand_written() -> Iterator[tuple[str, Schema]]:
     """Fragments of schemas that are in use, by name."""
-    person = obj("name", name=STRING, email={"type": "string", "format": "email"}, url={"type": "string", "format": "uri"})
-    yield "package.json", {
-        "$schema": "http://json-schema.org/draft-07/schema#",
-        "title": "package.json",
-        **obj(
-            "name version",
-            name={"type": "string", "maxLength": 214, "minLength": 1, "pattern": "^[a-z0-9-~][a-z0-9-._~]*$"},
-            version={"type": "string", "pattern": r"^\d+\.\d+\.\d+$"},
-            keywords={"type": "array", "items": STRING, "maxItems": 4},
-            license={"anyOf": [{"enum": ["MIT", "Apache-2.0", "BSD-3-Clause"]}, {"type": "string", "maxLength": 20}]},
-            author={"anyOf": [STRING, person]},
-            private={"type": "boolean"},
-            dependencies={"type": "object", "additionalProperties": {"type": "string"}},
-            scripts={"type": "object", "additionalProperties": STRING},
-        ),
-    }
+    person = obj(
+        "name", name=STRING, email={"type": "string", "format": "email"}, url={"type": "string", "format": "uri"}
+    )
+    yield (
+        "package.json",
+        {
+            "$schema": "http://json-schema.org/draft-07/schema#",
+            "title": "package.json",
+            **obj(
+                "name version",
+                name={"type": "string", "maxLength": 214, "minLength": 1, "pattern": "^[a-z0-9-~][a-z0-9-._~]*$"},
+                version={"type": "string", "pattern": r"^\d+\.\d+\.\d+$"},
+                keywords={"type": "array", "items": STRING, "maxItems": 4},
+                license={
+                    "anyOf": [{"enum": ["MIT", "Apache-2.0", "BSD-3-Clause"]}, {"type": "string", "maxLength": 20}]
+                },
+                author={"anyOf": [STRING, person]},
+                private={"type": "boolean"},
+                dependencies={"type": "object", "additionalProperties": {"type": "string"}},
+                scripts={"type": "object", "additionalProperties": STRING},
+            ),
+        },
+    )
     position = {"type": "array", "minItems": 2, "maxItems": 3, "items": {"type": "number"}}
     yield "geojson point", obj("type coordinates", type={"const": "Point"}, coordinates=position)
-    yield "geojson feature", {
-        "$defs": {
-            "position": position,
-            "point": obj("*", type={"const": "Point"}, coordinates={"$ref": "#/$defs/position"}),
-            "line": obj(
-                "*",
-                type={"const": "LineString"},
-                coordinates={"type": "array", "minItems": 2, "items": {"$ref": "#/$defs/position"}},
+    yield (
+        "geojson feature",
+        {
+            "$defs": {
+                "position": position,
+                "point": obj("*", type={"const": "Point"}, coordinates={"$ref": "#/$defs/position"}),
+                "line": obj(
+                    "*",
+                    type={"const": "LineString"},
+                    coordinates={"type": "array", "minItems": 2, "items": {"$ref": "#/$defs/position"}},
+                ),
+            },
+            **obj(
+                "type geometry properties",
+                type={"const": "Feature"},
+                geometry={"anyOf": [{"$ref": "#/$defs/point"}, {"$ref": "#/$defs/line"}, {"type": "null"}]},
+                properties={"anyOf": [{"type": "object"}, {"type": "null"}]},
+                bbox={"type": "array", "items": {"type": "number"}, "minItems": 4, "maxItems": 6},
             ),
         },
-        **obj(
-            "type geometry properties",
-            type={"const": "Feature"},
-            geometry={"anyOf": [{"$ref": "#/$defs/point"}, {"$ref": "#/$defs/line"}, {"type": "null"}]},
-            properties={"anyOf": [{"type": "object"}, {"type": "null"}]},
-            bbox={"type": "array", "items": {"type": "number"}, "minItems": 4, "maxItems": 6},
-        ),
-    }
-    yield "geojson oneOf", {
-        "oneOf": [
-            obj("*", type={"const": "Point"}, coordinates=position),
-            obj("*", type={"const": "MultiPoint"}, coordinates={"type": "array", "items": position}),
-        ]
-    }
-    yield "openapi parameter", obj(
-        "name in",
-        name=STRING,
-        **{"in": {"enum": ["query", "header", "path", "cookie"]}},
-        required={"type": "boolean", "default": False},
-        schema=obj(type={"enum": ["string", "integer", "array"]}, format={"type": "string"}),
-        deprecated={"type": "boolean"},
     )
-    yield "openapi petstore", {
-        "components": {"schemas": {"Tag": obj(id={"type": "integer", "format": "int64"}, name=STRING)}},
-        **obj(
-            "name photoUrls",
-            id={"type": "integer", "format": "int64", "example": 10},
-            name={"type": "string", "example": "doggie"},
-            photoUrls={"type": "array", "items": STRING, "maxItems": 3, "xml": {"wrapped": True}},
-            tags={"type": "array", "items": {"$ref": "#/components/schemas/Tag"}},
-            status={"type": "string", "description": "pet status", "enum": ["available", "pending", "sold"]},
+    yield (
+        "geojson oneOf",
+        {
+            "oneOf": [
+                obj("*", type={"const": "Point"}, coordinates=position),
+                obj("*", type={"const": "MultiPoint"}, coordinates={"type": "array", "items": position}),
+            ]
+        },
+    )
+    yield (
+        "openapi parameter",
+        obj(
+            "name in",
+            name=STRING,
+            **{"in": {"enum": ["query", "header", "path", "cookie"]}},
+            required={"type": "boolean", "default": False},
+            schema=obj(type={"enum": ["string", "integer", "array"]}, format={"type": "string"}),
+            deprecated={"type": "boolean"},
         ),
-    }
-    yield "invoice", obj(
-        "number date lines total currency",
-        number={"type": "string", "pattern": "^INV-[0-9]{6}$"},
-        date={"type": "string", "format": "date"},
-        due={"type": "string", "format": "date"},
-        currency={"enum": ["EUR", "USD", "GBP", "CHF", "JPY"]},
-        lines={
-            "type": "array",
-            "minItems": 1,
-            "maxItems": 5,
-            "items": obj(
-                "*",
-                description={"type": "string", "minLength": 1, "maxLength": 60},
-                quantity={"type": "integer", "minimum": 1, "maximum": 999},
-                unit_price={"type": "number", "minimum": 0, "multipleOf": 0.01},
+    )
+    yield (
+        "openapi petstore",
+        {
+            "components": {"schemas": {"Tag": obj(id={"type": "integer", "format": "int64"}, name=STRING)}},
+            **obj(
+                "name photoUrls",
+                id={"type": "integer", "format": "int64", "example": 10},
+                name={"type": "string", "example": "doggie"},
+                photoUrls={"type": "array", "items": STRING, "maxItems": 3, "xml": {"wrapped": True}},
+                tags={"type": "array", "items": {"$ref": "#/components/schemas/Tag"}},
+                status={"type": "string", "description": "pet status", "enum": ["available", "pending", "sold"]},
             ),
         },
-        total={"type": "number", "minimum": 0},
+    )
+    yield (
+        "invoice",
+        obj(
+            "number date lines total currency",
+            number={"type": "string", "pattern": "^INV-[0-9]{6}$"},
+            date={"type": "string", "format": "date"},
+            due={"type": "string", "format": "date"},
+            currency={"enum": ["EUR", "USD", "GBP", "CHF", "JPY"]},
+            lines={
+                "type": "array",
+                "minItems": 1,
+                "maxItems": 5,
+                "items": obj(
+                    "*",
+                    description={"type": "string", "minLength": 1, "maxLength": 60},
+                    quantity={"type": "integer", "minimum": 1, "maximum": 999},
+                    unit_price={"type": "number", "minimum": 0, "multipleOf": 0.01},
+                ),
+            },
+            total={"type": "number", "minimum": 0},
+        ),
     )
     coding = obj("*", system={"type": "string", "format": "uri"}, code=STRING)
-    yield "fhir patient", obj(
-        "resourceType",
-        resourceType={"const": "Patient"},
-        id={"type": "string", "pattern": r"^[A-Za-z0-9\-\.]{1,64}$"},
-        active={"type": "boolean"},
-        name={
-            "type": "array",
-            "items": obj(use={"enum": ["usual", "official", "nickname"]}, family=STRING, given={"type": "array", "items": STRING}),
-        },
-        gender={"enum": ["male", "female", "other", "unknown"]},
-        birthDate={"type": "string", "format": "date"},
+    yield (
+        "fhir patient",
+        obj(
+            "resourceType",
+            resourceType={"const": "Patient"},
+            id={"type": "string", "pattern": r"^[A-Za-z0-9\-\.]{1,64}$"},
+            active={"type": "boolean"},
+            name={
+                "type": "array",
+                "items": obj(
+                    use={"enum": ["usual", "official", "nickname"]},
+                    family=STRING,
+                    given={"type": "array", "items": STRING},
+                ),
+            },
+            gender={"enum": ["male", "female", "other", "unknown"]},
+            birthDate={"type": "string", "format": "date"},
+        ),
     )
-    yield "fhir observation", obj(
-        "resourceType status code",
-        resourceType={"const": "Observation"},
-        status={"enum": ["registered", "preliminary", "final", "amended"]},
-        code=obj("coding", coding={"type": "array", "items": coding, "minItems": 1, "maxItems": 2}),
-        effectiveDateTime={"type": "string", "format": "date-time"},
-        valueQuantity=obj("value", value={"type": "number"}, unit=STRING),
+    yield (
+        "fhir observation",
+        obj(
+            "resourceType status code",
+            resourceType={"const": "Observation"},
+            status={"enum": ["registered", "preliminary", "final", "amended"]},
+            code=obj("coding", coding={"type": "array", "items": coding, "minItems": 1, "maxItems": 2}),
+            effectiveDateTime={"type": "string", "format": "date-time"},
+            valueQuantity=obj("value", value={"type": "number"}, unit=STRING),
+        ),
     )
-    yield "linked list", {
-        "$ref": "#/$defs/node",
-        "$defs": {"node": obj("value", value=INTEGER, next={"anyOf": [{"$ref": "#/$defs/node"}, {"type": "null"}]})},
-    }
-    yield "file tree", {
-        "$defs": {
-            "entry": {"anyOf": [{"$ref": "#/$defs/file"}, {"$ref": "#/$defs/folder"}]},
-            "file": obj("*", kind={"const": "file"}, bytes={"type": "integer", "minimum": 0}),
-            "folder": obj("*", kind={"const": "folder"}, entries={"type": "array", "items": {"$ref": "#/$defs/entry"}, "maxItems": 3}),
+    yield (
+        "linked list",
+        {
+            "$ref": "#/$defs/node",
+            "$defs": {
+                "node": obj("value", value=INTEGER, next={"anyOf": [{"$ref": "#/$defs/node"}, {"type": "null"}]})
+            },
         },
-        "$ref": "#/$defs/entry",
-    }
-    yield "json ast", {
-        "$defs": {
-            "expression": {
-                "anyOf": [
-                    {"type": "number"},
-                    obj("*", op={"enum": ["+", "-", "*", "/"]}, left={"$ref": "#/$defs/expression"}, right={"$ref": "#/$defs/expression"}),
-                ]
-            }
+    )
+    yield (
+        "file tree",
+        {
+            "$defs": {
+                "entry": {"anyOf": [{"$ref": "#/$defs/file"}, {"$ref": "#/$defs/folder"}]},
+                "file": obj("*", kind={"const": "file"}, bytes={"type": "integer", "minimum": 0}),
+                "folder": obj(
+                    "*",
+                    kind={"const": "folder"},
+                    entries={"type": "array", "items": {"$ref": "#/$defs/entry"}, "maxItems": 3},
+                ),
+            },
+            "$ref": "#/$defs/entry",
         },
-        "$ref": "#/$defs/expression",
-    }
-    yield "unicode keys", obj("名前 größe", 名前=STRING, größe={"type": "number"}, **{"ключ": {"type": "boolean"}, "🙂": INTEGER})
+    )
+    yield (
+        "json ast",
+        {
+            "$defs": {
+                "expression": {
+                    "anyOf": [
+                        {"type": "number"},
+                        obj(
+                            "*",
+                            op={"enum": ["+", "-", "*", "/"]},
+                            left={"$ref": "#/$defs/expression"},
+                            right={"$ref": "#/$defs/expression"},
+                        ),
+                    ]
+                }
+            },
+            "$ref": "#/$defs/expression",
+        },
+    )
+    yield (
+        "unicode keys",
+        obj("名前 größe", 名前=STRING, größe={"type": "number"}, **{"ключ": {"type": "boolean"}, "🙂": INTEGER}),
+    )
     yield "unicode values", {"enum": ["naïve", "北京", "😀", 'quo"te', "back\\slash", "new\nline", "<b>&amp;"]}
-    yield "quoted key", obj('a"b', **{'a"b': INTEGER, "c\\d": STRING, "e/f": STRING, "g~h": STRING, "": {"type": "null"}})
+    yield (
+        "quoted key",
+        obj('a"b', **{'a"b': INTEGER, "c\\d": STRING, "e/f": STRING, "g~h": STRING, "": {"type": "null"}}),
+    )
     yield "large enum", {"type": "string", "enum": [f"item-{i:04}" for i in range(3000)]}
-    yield "country codes", obj("*", country={"enum": [a + b for a in "ABCDEFGHIJKLMNOP" for b in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"]})
+    yield (
+        "country codes",
+        obj("*", country={"enum": [a + b for a in "ABCDEFGHIJKLMNOP" for b in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"]}),
+    )
     yield "all of", {"allOf": [obj("a", a=INTEGER), obj("b", b=STRING)]}
     yield "all of ranges", {"allOf": [{"type": "integer", "minimum": 3}, {"maximum": 12}]}
-    yield "nullable openapi", obj("x", x={"type": ["string", "null"], "maxLength": 10}, y={"type": "string", "nullable": True})
-    yield "const object", {"const": {"a": [1, 2.5, None, True], "b": {"c": "d"}}}
-    yield "tuple 2020", {"type": "array", "prefixItems": [STRING, INTEGER, {"type": "boolean"}], "items": False, "minItems": 3}
-    yield "tuple draft 7", {
-        "$schema": "http://json-schema.org/draft-07/schema#",
-        "type": "array",
-        "items": [STRING, INTEGER],
-        "additionalItems": False,
-        "minItems": 2,
-    }
-    yield "draft 4", {
-        "$schema": "http://json-schema.org/draft-04/schema#",
-        "type": "object",
-        "properties": {"age": {"type": "integer", "minimum": 0, "exclusiveMinimum": True, "maximum": 150}},
-        "required": ["age"],
-    }
-    yield "map of lists", {"type": "object", "additionalProperties": {"type": "array", "items": INTEGER, "maxItems": 2}}
-    yield "pattern properties", {"type": "object", "patternProperties": {"^x-[a-z]{1,4}$": STRING}, "additionalProperties": False}
-    yield "closed", {**obj("a", a=INTEGER, b=STRING), "additionalProperties": False}
-    yield "github workflow step", {
-        **obj(name=STRING, uses={"type": "string", "pattern": "^[a-z]+/[a-z-]+@v[0-9]$"}, **{"continue-on-error": {"type": "boolean"}}),
-        "additionalProperties": False,
-        "minProperties": 1,
-    }
-    yield "dockerfile healthcheck", obj(
-        test={"anyOf": [STRING, {"type": "array", "items": STRING}]}, interval={"type": "string", "format": "duration"}, retries={"type": "number"}
+    yield (
+        "nullable openapi",
+        obj("x", x={"type": ["string", "null"], "maxLength": 10}, y={"type": "string", "nullable": True}),
     )
-    yield "user", obj(
-        "id email created",
-        id={"type": "string", "format": "uuid"},
-        email={"type": "string", "format": "email"},
-        created={"type": "string", "format": "date-time"},
-        ip={"anyOf": [{"type": "string", "format": "ipv4"}, {"type": "string", "format": "ipv6"}]},
-        host={"type": "string", "format": "hostname"},
-        wake={"type": "string", "format": "time"},
-        pointer={"type": "string", "format": "json-pointer"},
+    yield "const object", {"const": {"a": [1, 2.5, None, True], "b": {"c": "d"}}}
+    yield (
+        "tuple 2020",
+        {"type": "array", "prefixItems": [STRING, INTEGER, {"type": "boolean"}], "items": False, "minItems": 3},
+    )
+    yield (
+        "tuple draft 7",
+        {
+            "$schema": "http://json-schema.org/draft-07/schema#",
+            "type": "array",
+            "items": [STRING, INTEGER],
+            "additionalItems": False,
+            "minItems": 2,
+        },
+    )
+    yield (
+        "draft 4",
+        {
+            "$schema": "http://json-schema.org/draft-04/schema#",
+            "type": "object",
+            "properties": {"age": {"type": "integer", "minimum": 0, "exclusiveMinimum": True, "maximum": 150}},
+            "required": ["age"],
+        },
+    )
+    yield "map of lists", {"type": "object", "additionalProperties": {"type": "array", "items": INTEGER, "maxItems": 2}}
+    yield (
+        "pattern properties",
+        {"type": "object", "patternProperties": {"^x-[a-z]{1,4}$": STRING}, "additionalProperties": False},
+    )
+    yield "closed", {**obj("a", a=INTEGER, b=STRING), "additionalProperties": False}
+    yield (
+        "github workflow step",
+        {
+            **obj(
+                name=STRING,
+                uses={"type": "string", "pattern": "^[a-z]+/[a-z-]+@v[0-9]$"},
+                **{"continue-on-error": {"type": "boolean"}},
+            ),
+            "additionalProperties": False,
+            "minProperties": 1,
+        },
+    )
+    yield (
+        "dockerfile healthcheck",
+        obj(
+            test={"anyOf": [STRING, {"type": "array", "items": STRING}]},
+            interval={"type": "string", "format": "duration"},
+            retries={"type": "number"},
+        ),
+    )
+    yield (
+        "user",
+        obj(
+            "id email created",
+            id={"type": "string", "format": "uuid"},
+            email={"type": "string", "format": "email"},
+            created={"type": "string", "format": "date-time"},
+            ip={"anyOf": [{"type": "string", "format": "ipv4"}, {"type": "string", "format": "ipv6"}]},
+            host={"type": "string", "format": "hostname"},
+            wake={"type": "string", "format": "time"},
+            pointer={"type": "string", "format": "json-pointer"},
+        ),
     )
     yield "anything", {}
     yield "any object", {"type": "object"}
@@ -201,7 +292,10 @@ def hand_written() -> Iterator[tuple[str, Schema]]:
     # What no mask can follow.
     yield "set", {"type": "array", "items": INTEGER, "uniqueItems": True}
     yield "not", obj("a", a={"not": {"const": 3}})
-    yield "if then", {**obj("a", a=INTEGER, b=INTEGER), "if": {"properties": {"a": {"const": 1}}}, "then": {"required": ["b"]}}
+    yield (
+        "if then",
+        {**obj("a", a=INTEGER, b=INTEGER), "if": {"properties": {"a": {"const": 1}}}, "then": {"required": ["b"]}},
+    )
     yield "contains", {"type": "array", "contains": {"const": 1}}
     yield "property names", {"type": "object", "propertyNames": {"pattern": "^[a-z]+$"}}
     yield "dependent", {**obj(a=INTEGER, b=INTEGER), "dependentRequired": {"a": ["b"]}}
@@ -216,7 +310,9 @@ def _nested(depth: int) -> Schema:
     return obj("x", x=_nested(depth - 1), y=STRING) if depth else {"type": "boolean"}
 
 
-WORDS = "id name title price city country email status tags items owner note größe 名前 created_at isActive x-rate".split()
+WORDS = (
+    "id name title price city country email status tags items owner note größe 名前 created_at isActive x-rate".split()
+)
 PATTERNS = (
     "^[A-Z]{2}[0-9]{4}$", "^[a-z]+(-[a-z]+)*$", r"\d{3}", "^(red|green|blue)$", "^#[0-9a-f]{6}$", "[aeiou]", "^.{3,5}$",
     r"^\+?[0-9 ]{6,12}$", r"^\S+$", r"^[^@]+@[a-z]+\.(com|org)$", r"^v\d+(\.\d+){0,2}(-rc\.\d)?$", "^$|^N/A$", "é", r"^\w{1,8}$",
@@ -246,7 +342,9 @@ class Generator:
         if rng.random() < 0.3:
             root["title"] = rng.choice(WORDS).title()
         if rng.random() < 0.2:
-            root["$schema"] = rng.choice(("https://json-schema.org/draft/2020-12/schema", "http://json-schema.org/draft-07/schema#"))
+            root["$schema"] = rng.choice(
+                ("https://json-schema.org/draft/2020-12/schema", "http://json-schema.org/draft-07/schema#")
+            )
         return root
 
     def any(self, depth: int) -> Schema:
@@ -301,9 +399,11 @@ class Generator:
         values: list[Any] = [f"{rng.choice(WORDS)}-{i}" for i in range(rng.choice((1, 3, 8, 60, 300)))]
         if rng.random() < 0.3:
             values += [None, 3, 2.5, True]
-        return {"enum": values} if rng.random() < 0.5 or len(values) != len([v for v in values if isinstance(v, str)]) else {
-            "type": "string", "enum": values
-        }
+        return (
+            {"enum": values}
+            if rng.random() < 0.5 or len(values) != len([v for v in values if isinstance(v, str)])
+            else {"type": "string", "enum": values}
+        )
 
     def const(self) -> Schema:
         """One value."""

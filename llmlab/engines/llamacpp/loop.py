@@ -23,6 +23,7 @@ from llmlab.engines.llamacpp.sequence import Sequence, prompt_problem, share_bud
 from llmlab.engines.llamacpp.slots import Slots, common_prefix
 from llmlab.engines.steering import Steer
 from llmlab.errors import GenerationError
+from llmlab.types import FinishReason
 from llmlab.guided.compiler import Compiler
 
 Mail = tuple[Literal["submit", "cancel", "close"], Request | None]
@@ -350,6 +351,7 @@ class Loop:
                     logits = context.logits(row) if steer is None else steer.raw
                     logprob = token_logprob(logits, token, one.logprobs, self._model.name)
                 end = token in ends and not one.request.params.ignore_eos
+                reason: FinishReason | GenerationError | None
                 if steer is None:
                     reason = one.push(token, None if end else piece(token), logprob)
                 else:

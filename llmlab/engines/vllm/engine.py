@@ -44,10 +44,11 @@ class VllmEngine(Engine):
         self._plan = plan
         self._loop = loop
         self._codec = codec
-        self.grammars = Compiler(functools.partial(guide_tokenizer, loop.loaded.llm.get_tokenizer(), facts.vocab_size))
-        loop.watch = functools.partial(
-            Watched, grammars=self.grammars, decode=codec.decode, name=loop.loaded.llm.get_tokenizer().decode
-        )
+        loaded = loop.loaded
+        assert loaded is not None, "the loop hands over a loaded model"
+        tokenizer = loaded.llm.get_tokenizer()
+        self.grammars = Compiler(functools.partial(guide_tokenizer, tokenizer, facts.vocab_size))
+        loop.watch = functools.partial(Watched, grammars=self.grammars, decode=codec.decode, name=tokenizer.decode)
         self._closing = threading.Lock()
         # Interpreter exit kills daemon threads in the middle of C++ code; this ends ours first.
         self._at_exit = weakref.ref(self)

@@ -1,7 +1,7 @@
 """Guided requests in vLLM: its structured outputs make the mask, this follows what comes of it.
 
-vLLM's own backend "guidance" is the mask library that the other engine uses too, so both take the same constraints. What
-vLLM has no word for is done here: closing a text within its budget, stop strings that respect the constraint, the judge.
+vLLM's own backend "guidance" is the mask library that the other engine uses too, so both take the same constraints.
+What vLLM has no word for is done here: closing a text within its budget, stop strings, the judge.
 """
 
 from __future__ import annotations
