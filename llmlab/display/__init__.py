@@ -18,6 +18,7 @@ from llmlab.display.completion import (
     logprobs,
 )
 from llmlab.display.files import Catalogue, FormsView, HeaderView
+from llmlab.display.guidance import GuidanceView
 from llmlab.display.table import Table, TableView, View
 from llmlab.display.views import (
     DoctorView,
@@ -36,6 +37,7 @@ __all__ = [
     "DoctorView",
     "Format",
     "FormsView",
+    "GuidanceView",
     "HeaderView",
     "HistoryView",
     "LogView",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from llmlab.display import units
 from llmlab.display.safe import code_span, escape, fenced, markdown, plain
 from llmlab.display.table import MONO, Table, View
+from llmlab.guided.partial import partial_json
 
 if TYPE_CHECKING:
     from llmlab.types import Choice, Completion, TokenLogprob
@@ -26,6 +27,7 @@ FINISHED = {
 }
 # A whole answer's tokens would bury the answer; the rest is in the object.
 LOGPROB_ROWS_IN_CELL = 24
+COMPILE_SHOWN_S = 0.05
 
 
 def completion_line(completion: Completion) -> str:
@@ -45,8 +47,28 @@ def completion_line(completion: Completion) -> str:
         units.speed(timings.tokens_per_s),
         f"TTFT {units.seconds(timings.ttft_s)}" if timings.ttft_s is not None else "",
         ", ".join(ended),
+        *_guided_parts(completion),
     ]
     return plain(" · ".join(part for part in parts if part))
+
+
+def _guided_parts(completion: Completion) -> list[str]:
+    """What is to be said of a guided answer: no parsed value, a constraint that fights the model, its compile time."""
+    found = completion.guidance
+    if found is None:
+        return []
+    parts = []
+    if any(choice.finish_reason == "length" for choice in completion.choices):
+        parts.append("tokens ran out: nothing was parsed (--complete closes it)")
+    if completion.choices[0].parse_error:
+        parts.append(f"not parsed: {completion.choices[0].parse_error}")
+    if found.closed:
+        parts.append(f"closed by {found.closed} tokens")
+    if found.warning:
+        parts.append("the constraint fights the model: %llm guided --explain")
+    if found.compile_s >= COMPILE_SHOWN_S:
+        parts.append(f"constraint compiled in {units.seconds(found.compile_s)}")
+    return parts
 
 
 def bundle(texts: Sequence[str], *, fmt: Format = "md", line: str = "", final: bool = True) -> dict[str, str]:
@@ -94,7 +116,7 @@ def _formatted(text: str, fmt: Format, *, final: bool) -> tuple[str, str]:
         code, language = _code_of(text)
         return plain(code), fenced(code, language)
     if fmt == "json":
-        pretty = _pretty_json(text)
+        pretty = _pretty_json(text) if final else _pretty_partial(text)
         if pretty is not None:
             return plain(pretty), fenced(pretty, "json")
         if final:
@@ -112,6 +134,12 @@ def _code_of(text: str) -> tuple[str, str]:
         body = lines[1:-1] if lines[-1].strip().startswith("```") else lines[1:]
         return "\n".join(body), language
     return text.strip("\n"), ""
+
+
+def _pretty_partial(text: str) -> str | None:
+    """JSON that is still being written, as far as it goes."""
+    value = partial_json(text)
+    return None if value is None else json.dumps(value, indent=2, ensure_ascii=False)
 
 
 def _pretty_json(text: str) -> str | None:
@@ -168,10 +196,10 @@ class LogprobsView(View):
             ("token", "logprob>", "probability>", "likeliest"),
             [
                 (
-                    _token(t.token),
+                    token_text(t.token),
                     f"{t.logprob:.3f}",
                     _percent(t.logprob),
-                    "  ".join(f"{_token(text)} {_percent(value)}" for _, text, value in t.top),
+                    "  ".join(f"{token_text(text)} {_percent(value)}" for _, text, value in t.top),
                 )
                 for t in shown
             ],
@@ -194,8 +222,8 @@ class LogprobsView(View):
             return f"*{table.empty}*"
         lines = ["| token | logprob | probability | likeliest |", "| --- | ---: | ---: | --- |"]
         for t in self.tokens[: self.rows]:
-            others = " ".join(f"{code_span(_token(text))} {_percent(value)}" for _, text, value in t.top)
-            lines.append(f"| {code_span(_token(t.token))} | {t.logprob:.3f} | {_percent(t.logprob)} | {others} |")
+            others = " ".join(f"{code_span(token_text(text))} {_percent(value)}" for _, text, value in t.top)
+            lines.append(f"| {code_span(token_text(t.token))} | {t.logprob:.3f} | {_percent(t.logprob)} | {others} |")
         return "\n".join(lines) + (f"\n\n<small>{escape(table.note)}</small>" if table.note else "")
 
 
@@ -223,7 +251,7 @@ def logprobs(completion: Choice | Completion) -> LogprobsView:
     return LogprobsView(completion)
 
 
-def _token(text: str) -> str:
+def token_text(text: str) -> str:
     """A token's text with its blanks and controls visible."""
     return repr(text)[1:-1] if text.isprintable() and text == text.strip() and text else repr(text)
 

@@ -19,6 +19,7 @@ COMMANDS: dict[str, str] = {
     "history": "llmlab.magics.commands.history:HistoryCommand",
     "chat": "llmlab.magics.commands.chat:Chat",
     "panel": "llmlab.magics.commands.panel:Panel",
+    "guided": "llmlab.magics.commands.guided:Guided",
     "logs": "llmlab.magics.commands.logs:Logs",
     "doctor": "llmlab.magics.commands.doctor:Doctor",
     "help": "llmlab.magics.commands.help:Help",

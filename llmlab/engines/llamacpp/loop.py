@@ -23,8 +23,8 @@ from llmlab.engines.llamacpp.sequence import Sequence, prompt_problem, share_bud
 from llmlab.engines.llamacpp.slots import Slots, common_prefix
 from llmlab.engines.steering import Steer
 from llmlab.errors import GenerationError
-from llmlab.types import FinishReason
 from llmlab.guided.compiler import Compiler
+from llmlab.types import FinishReason
 
 Mail = tuple[Literal["submit", "cancel", "close"], Request | None]
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from llmlab.display import FORMATS, completion_line
 from llmlab.display.live import UPDATE_EVERY_S, Answer
 from llmlab.errors import BadInputError
+from llmlab.magics import constraint
 from llmlab.magics.command import Bench, Command
 from llmlab.magics.expand import expand
 from llmlab.magics.parser import Parser, number, whole
@@ -36,6 +37,8 @@ class Cell(Command):
         goes to the model exactly as it stands: nothing is replaced, and no chat template is put around it.
         Each cell starts a conversation of its own; -c goes on with the last one (%llm history shows it).
         An interrupt stops the answer and keeps what came: the line below says "interrupted".
+        --schema, --type, --regex, --choice and --grammar force the answer into a form; answer.parsed is the typed object
+        (None when the tokens ran out), and %llm guided --explain shows what the constraint did.
         The value is the Completion (in _ and Out[n], or in VAR with -o VAR); it isn't shown a second time.
         In Python: model.generate("...", temperature=0).
     """
@@ -44,6 +47,8 @@ class Cell(Command):
         ("%%llm -t 0 --max-tokens 64 -o answer\nSummarize: {{text}}", "greedy, at most 64 tokens, kept in answer"),
         ('%%llm -m fast -s "Answer in French." -n 2 --seed 7\nHello!', "another model, a system prompt, two answers"),
         ("%%llm -c\nAnd of Italy?", "go on with the conversation"),
+        ("%%llm --schema Person -o answer\nExtract the person: {{text}}", "JSON that follows a model: answer.parsed"),
+        ("%%llm --choice yes,no\nIs this spam? {{text}}", "one of two words"),
         ("%%llm -f json --stop END\nGive the record as JSON: {{sentence}}", "pretty-printed; the text ends before END"),
     )
 
@@ -73,12 +78,13 @@ class Cell(Command):
         )
         parser.add("-n", dest="n", type=whole, default=1, metavar="N", help="how many answers")
         parser.add("-o", "--out", metavar="VAR", complete="variable", help="keep the Completion in this variable")
+        constraint.add_options(parser)
         parser.add("--logprobs", type=whole, metavar="K", help="log probabilities of each token and of the K likeliest")
         parser.add("-c", "--continue", dest="go_on", action="store_true", help="go on with the last conversation")
         parser.add("--new", action="store_true", help="start a new conversation (what a cell without -c does)")
         parser.add("--raw", action="store_true", help="send the body as it is: no {{name}}, no chat template")
         parser.add("--no-stream", action="store_true", help="show the answer when it's whole")
-        parser.add("-f", "--format", choices=FORMATS, default="md", help="how to show the answer (default: md)")
+        parser.add("-f", "--format", choices=FORMATS, help="how to show the answer (default: md; json with --schema)")
 
     @classmethod
     def run(cls, args: argparse.Namespace, bench: Bench) -> object:
@@ -95,15 +101,19 @@ class Cell(Command):
             n=args.n,
             logprobs=args.logprobs,
         )
+        guided = constraint.options(args, bench.shell.user_ns)
+        if args.format is None:
+            args.format = "json" if "schema" in guided else "md"
         lab = bench.lab
         model = lab.get(args.model)
         if args.raw:
             # IPython ends every body with a newline that nobody typed.
-            completion = _ask(model.stream(args.body.removesuffix("\n"), raw=True, params=params), args, bench)
+            text = args.body.removesuffix("\n")
+            completion = _ask(model.stream(text, raw=True, params=params, **guided), args, bench)
         else:
             user = Message("user", expand(args.body, bench.shell.user_ns).strip("\n").rstrip())
             conversation = _conversation(lab.history, args)
-            completion = _ask(_stream(model, conversation, args.system, user, params), args, bench)
+            completion = _ask(_stream(model, conversation, args.system, user, params, guided), args, bench)
             if conversation is None:
                 conversation = lab.history.start(args.system)
             conversation.add(user, completion)
@@ -141,11 +151,16 @@ def _conversation(history: History, args: argparse.Namespace) -> Conversation | 
 
 
 def _stream(
-    model: Model, conversation: Conversation | None, system: str | None, user: Message, params: SamplingParams
+    model: Model,
+    conversation: Conversation | None,
+    system: str | None,
+    user: Message,
+    params: SamplingParams,
+    guided: dict[str, object],
 ) -> Stream:
     if conversation is None:
-        return model.stream([user], system=system, params=params)
-    return model.stream([*conversation.messages, user], params=params)
+        return model.stream([user], system=system, params=params, **guided)
+    return model.stream([*conversation.messages, user], params=params, **guided)
 
 
 def _ask(stream: Stream, args: argparse.Namespace, bench: Bench) -> Completion:

@@ -1,0 +1,80 @@
+"""`--schema`, `--type`, `--regex`, `--choice` and `--grammar` of `%%llm`: from words on the line to a constraint."""
+
+from __future__ import annotations
+
+import argparse
+import builtins
+import datetime
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llmlab.errors import BadInputError, UnknownNameError, unknown
+from llmlab.magics.expand import look_up
+from llmlab.magics.parser import Parser
+
+_OPTIONS = ("schema", "type", "regex", "choice", "grammar")
+# What --type takes without a variable.
+_TYPES: dict[str, Any] = {name: getattr(builtins, name) for name in ("int", "float", "bool", "str", "dict", "list")} | {
+    "date": datetime.date, "time": datetime.time, "datetime": datetime.datetime,
+}  # fmt: skip
+
+
+def add_options(parser: Parser) -> None:
+    """Declare the options."""
+    parser.add("--schema", metavar="VAR|FILE", complete="variable", help="JSON that follows a schema: a pydantic model, "
+               "dataclass, TypedDict, dict, or a .json file")  # fmt: skip
+    parser.add("--type", metavar="VAR", complete="variable", help="a value of a Python type: int, date, or a variable")
+    parser.add("--regex", metavar="R", help="a text that matches a regex as a whole")
+    parser.add("--choice", metavar="A,B", help="one of these texts")
+    parser.add("--grammar", metavar="VAR|FILE", complete="variable", help="a text of a Lark or GBNF grammar")
+    parser.add("--complete", action="store_true", help="close the text within --max-tokens where the constraint allows")
+
+
+def options(args: argparse.Namespace, names: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords of a generation that the line's options stand for.
+
+    Args:
+        args: the parsed line.
+        names: the user's variables.
+
+    Raises:
+        BadInputError: a variable or file that isn't there, or can't be read.
+    """
+    found: dict[str, Any] = {}
+    if args.schema is not None:
+        found["schema"] = _value("--schema", args.schema, names)
+    if args.type is not None:
+        found["type"] = _value("--type", args.type, {**_TYPES, **names}, files=False)
+    if args.regex is not None:
+        found["regex"] = args.regex
+    if args.choice is not None:
+        found["choice"] = [text.strip() for text in args.choice.split(",")] if args.choice.strip() else []
+    if args.grammar is not None:
+        found["grammar"] = _value("--grammar", args.grammar, names)
+    if args.complete:
+        found["complete"] = True
+    return found
+
+
+def _value(option: str, text: str, names: Mapping[str, Any], *, files: bool = True) -> Any:
+    """A variable's value, or a file's text."""
+    head = text.split(".", 1)[0].split("[", 1)[0]
+    if head in names:
+        return look_up(text, names)
+    path = Path(text).expanduser()
+    if files and path.is_file():
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadInputError(f"%%llm: {option} {text} can't be read: {error}.") from None
+    own = [known for known in names if not known.startswith("_")]
+    closest = unknown("variable", head, own).closest
+    guess = f"Did you mean {closest!r}? " if closest else ""
+    what = "variable or file" if files else "variable or type"
+    raise UnknownNameError(
+        f"%%llm: {option}: there is no {what} {text!r}.",
+        f"{guess}Define it in a cell before this one.",
+        known=tuple(own),
+        closest=closest,
+    )
