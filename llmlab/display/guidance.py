@@ -12,7 +12,7 @@ _NOTED = 0.005
 
 
 class GuidanceView(View):
-    """The tokens of a guided completion: how much probability the constraint removed, and what the model would have said.
+    """The tokens of a guided completion: what the constraint removed, and what the model would have said.
 
     Args:
         completion: a guided completion; its first choice is shown.
@@ -50,10 +50,7 @@ class GuidanceView(View):
         note += "Probabilities are the model's own, before the mask and the temperature."
         return Table(
             ("#>", "token", "probability>", "removed>", "the model would have said"),
-            [
-                (str(place), token_text(s.token), _share(s.probability), _removed(s), _wanted(s))
-                for place, s in steps
-            ],
+            [(str(place), token_text(s.token), _share(s.probability), _removed(s), _wanted(s)) for place, s in steps],
             note=note,
             empty="(no tokens were measured)",
         )

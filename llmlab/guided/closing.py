@@ -65,7 +65,8 @@ class Closer:
         self._ranks = ranks
         self._json = guide.kind == "json"
         self._required = _required(guide.schema) if guide.kind == "json" else ()
-        self._way: list[int] | None = None
+        # A way to the end, and how many tokens were left where it begins.
+        self._way: tuple[int, list[int]] | None = None
         self._check_at: int | None = None
 
     def instead(self, matcher: Any, token: int, left: int, text: bytes) -> list[int] | None:
@@ -87,12 +88,14 @@ class Closer:
             return None
         way = self.way(after, left - 1, text + self._ranks.pieces[token])
         if way is not None:
-            self._way = way
+            self._way = left - 1, way
             self._check_at = left - 1 - max(left - 1 - len(way) - _SPARE, 0)
             return None
-        before = self.way(matcher.deep_copy(), left, text)
-        self._check_at = left - 1
-        return before
+        if self._way is not None and self._way[0] == left:
+            return self._way[1]
+        # No way was known before either: the budget is too small, and looking at every token would only cost time.
+        self._check_at = left - 1 - left // 8
+        return self.way(matcher.deep_copy(), left, text)
 
     def way(self, matcher: Any, budget: int, text: bytes = b"") -> list[int] | None:
         """Tokens that lead to the end, the end token last; None when no way of at most `budget` tokens was found."""

@@ -193,4 +193,4 @@ def _bytes_tokenizer() -> Any:
 
     from llmlab.guided.compiler import Vocabulary
 
-    return LLTokenizer(Vocabulary([bytes([i]) for i in range(256)], (), (256,)), slices=[])  # type: ignore[arg-type]
+    return LLTokenizer(Vocabulary([bytes([i]) for i in range(256)], (), (256,)), slices=[])

@@ -7,10 +7,13 @@ import datetime
 import enum
 import json
 import re
+import sys
 import types as python
 import typing
 from collections.abc import Callable
 from typing import Any, Literal, Union, get_args, get_origin
+
+import typing_extensions
 
 from llmlab.errors import BadInputError
 from llmlab.guided.formats import DATE
@@ -65,12 +68,34 @@ def structured_guide(kind: Any) -> Guide:
     from pydantic.errors import PydanticUserError
 
     try:
-        adapter: TypeAdapter[Any] = TypeAdapter(kind)
+        adapter: TypeAdapter[Any] = TypeAdapter(_readable(kind))
         schema = adapter.json_schema()
     except (PydanticUserError, TypeError, NameError) as error:
         said = str(error).splitlines()[0]
         raise BadInputError(f"{type_name(kind)} can't be written as JSON: {said}", _WAY_OUT) from None
     return schema_guide(change(schema, _tidy), name=type_name(kind), convert=adapter.validate_json)
+
+
+def _readable(kind: Any) -> Any:
+    """The type with every `typing.TypedDict` in it as pydantic can read it: before Python 3.12 that is typing_extensions'."""
+    if sys.version_info >= (3, 12):
+        return kind
+    if typing.is_typeddict(kind) and type(kind).__module__ == "typing":
+        hints = typing.get_type_hints(kind, include_extras=True)
+        fields = {
+            name: typing.Required[_readable(hint)] if name in kind.__required_keys__ else typing.NotRequired[_readable(hint)]
+            for name, hint in hints.items()
+        }
+        return typing_extensions.TypedDict(kind.__name__, fields)  # type: ignore[operator]
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is None or origin is Literal or not parts:
+        return kind
+    readable = tuple(part if isinstance(part, list) else _readable(part) for part in parts)
+    if readable == parts:
+        return kind
+    if origin in (Union, python.UnionType):
+        return Union[readable]  # noqa: UP007 - built from a tuple
+    return typing.Annotated[readable] if origin is typing.Annotated else origin[readable]
 
 
 def _tidy(node: dict[str, Any]) -> dict[str, Any]:

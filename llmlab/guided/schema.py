@@ -85,7 +85,7 @@ def _validator(schema: Any) -> Any:
     import jsonschema
 
     declared = schema.get("$schema") if isinstance(schema, dict) else None
-    kind = jsonschema.validators.validator_for(schema, default=None)  # type: ignore[arg-type]
+    kind = jsonschema.validators.validator_for(schema, default=None)
     if kind is None and isinstance(declared, str):
         raise BadInputError(
             f"Unknown JSON schema dialect {declared!r} (at /$schema).",
@@ -107,6 +107,8 @@ def _validator(schema: Any) -> Any:
             continue
         if isinstance(node.get("pattern"), str):
             _check_pattern(node["pattern"], f"{pointer}/pattern")
+        if node.get("enum") == []:
+            raise BadInputError(f"No text satisfies the schema at {pointer or 'the top'}: its enum is empty.")
         try:
             negative_multiples(node)
         except ValueError as error:

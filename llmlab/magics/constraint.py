@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import builtins
-import datetime
+import datetime as dt
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,16 @@ from llmlab.magics.parser import Parser
 _OPTIONS = ("schema", "type", "regex", "choice", "grammar")
 # What --type takes without a variable.
 _TYPES: dict[str, Any] = {name: getattr(builtins, name) for name in ("int", "float", "bool", "str", "dict", "list")} | {
-    "date": datetime.date, "time": datetime.time, "datetime": datetime.datetime,
+    "date": dt.date, "time": dt.time, "datetime": dt.datetime,
 }  # fmt: skip
 
 
 def add_options(parser: Parser) -> None:
     """Declare the options."""
-    parser.add("--schema", metavar="VAR|FILE", complete="variable", help="JSON that follows a schema: a pydantic model, "
-               "dataclass, TypedDict, dict, or a .json file")  # fmt: skip
+    says = "JSON that follows a schema: a pydantic model, a dataclass, a TypedDict, a dict, or a .json file"
+    parser.add("--schema", metavar="VAR|FILE", complete="variable", help=says)
     parser.add("--type", metavar="VAR", complete="variable", help="a value of a Python type: int, date, or a variable")
-    parser.add("--regex", metavar="R", help="a text that matches a regex as a whole")
+    parser.add("--regex", metavar="R", help="a text that matches a regex (or a variable's) as a whole")
     parser.add("--choice", metavar="A,B", help="one of these texts")
     parser.add("--grammar", metavar="VAR|FILE", complete="variable", help="a text of a Lark or GBNF grammar")
     parser.add("--complete", action="store_true", help="close the text within --max-tokens where the constraint allows")
@@ -47,7 +47,8 @@ def options(args: argparse.Namespace, names: Mapping[str, Any]) -> dict[str, Any
     if args.type is not None:
         found["type"] = _value("--type", args.type, {**_TYPES, **names}, files=False)
     if args.regex is not None:
-        found["regex"] = args.regex
+        held = names.get(args.regex) if args.regex.isidentifier() else None
+        found["regex"] = held if isinstance(held, str) else args.regex
     if args.choice is not None:
         found["choice"] = [text.strip() for text in args.choice.split(",")] if args.choice.strip() else []
     if args.grammar is not None:

@@ -1,13 +1,13 @@
 """GGUF files made from folders: right values, whole or not there, made once."""
 
 import json
-import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -188,24 +188,31 @@ def test_full_disk_is_told_before_and_while_writing(cache, tmp_path, monkeypatch
     assert not [p for p in cache.rglob("*") if p.is_file()]
 
 
-def _make(folder, cache, start, out):
-    os.environ["LLMLAB_CACHE"] = cache
-    start.wait()
-    out.put(str(to_gguf(folder, quant="Q8_0")))
-
-
 def test_two_processes_at_once(tmp_path):
     folder = llama_folder(tmp_path / "m", vocab=2048, layers=2)
-    context = multiprocessing.get_context("spawn")
-    start, out = context.Event(), context.Queue()
-    workers = [context.Process(target=_make, args=(folder, str(tmp_path / "cache"), start, out)) for _ in range(2)]
+    # Both are through their imports before either starts to write.
+    code = (
+        "import sys; from llmlab.quant.gguf import to_gguf; import gguf, numpy; print('ready', flush=True); "
+        "sys.stdin.readline(); print(to_gguf(sys.argv[1], quant='Q8_0'))"
+    )
+    environment = os.environ | {"LLMLAB_CACHE": str(tmp_path / "cache")}
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for _ in range(2)
+    ]
     for worker in workers:
-        worker.start()
-    start.set()
-    paths = {out.get(timeout=60) for _ in workers}
+        assert worker.stdout.readline() == "ready\n"
     for worker in workers:
-        worker.join(30)
-        assert worker.exitcode == 0
+        worker.stdin.write("go\n")
+        worker.stdin.flush()
+    paths = {Path(worker.communicate(timeout=60)[0].strip()) for worker in workers}
+    assert all(worker.returncode == 0 for worker in workers)
     assert len(paths) == 1
     path = paths.pop()
     assert read_header(path).quant == "Q8_0"

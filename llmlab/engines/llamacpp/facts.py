@@ -136,4 +136,4 @@ def guide_tokenizer(model: NativeModel, end_ids: tuple[int, ...]) -> Any:
     main = llama_cpp.llama_vocab_eos(vocab)
     ends = [main, *(i for i in end_ids if i != main)] if main in end_ids else list(end_ids)
     vocabulary = Vocabulary(tokens, special, ends, lambda text: model.tokenize(text, special=False))
-    return LLTokenizer(vocabulary, eos_token=ends)  # type: ignore[arg-type]
+    return LLTokenizer(vocabulary, eos_token=ends)

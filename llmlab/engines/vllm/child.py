@@ -14,8 +14,10 @@ import shlex
 import shutil
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -50,6 +52,24 @@ def cores() -> set[int]:
         for child in multiprocessing.active_children()
         if child.pid is not None and child.name.startswith("EngineCore")
     }
+
+
+def watch(client: Any, ended: threading.Event) -> None:
+    """Tell who waits for a core's output that the core has died: vLLM's synchronous client would wait for ever.
+
+    Args:
+        client: vLLM's SyncMPClient.
+        ended: set when the engine is closed.
+    """
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    def look() -> None:
+        while not ended.wait(0.5):
+            if client.resources.engine_dead:
+                client.outputs_queue.put_nowait(EngineDeadError())
+                return
+
+    threading.Thread(target=look, name="llmlab-vllm-watch", daemon=True).start()
 
 
 def kill(pids: set[int]) -> None:

@@ -48,6 +48,7 @@ class Loop:
         self.phase = "import"
         self.end_ids: tuple[int, ...] = ()
         self.loading_done = threading.Event()
+        self._ended = threading.Event()
         self._plan, self._header, self._log = plan, header, log
         self._key = next(_KEYS)
         self._commands: queue.SimpleQueue[tuple[str, Request | None]] = queue.SimpleQueue()
@@ -200,6 +201,8 @@ class Loop:
     def _serve(self) -> None:
         assert self.loaded is not None
         llm = self.loaded.llm
+        if not self.loaded.in_process:
+            child.watch(llm.engine_core, self._ended)
         while True:
             try:
                 # Wait only when there is nothing to decode.
@@ -336,6 +339,7 @@ class Loop:
     # -- the thread: the end -----------------------------------------------------------------
 
     def _shut_down(self) -> None:
+        self._ended.set()
         with self._lock:
             self._closed = True
             rest = list(self._open.values())

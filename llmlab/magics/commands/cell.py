@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import keyword
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from llmlab.display import FORMATS, completion_line
 from llmlab.display.live import UPDATE_EVERY_S, Answer
@@ -37,8 +37,9 @@ class Cell(Command):
         goes to the model exactly as it stands: nothing is replaced, and no chat template is put around it.
         Each cell starts a conversation of its own; -c goes on with the last one (%llm history shows it).
         An interrupt stops the answer and keeps what came: the line below says "interrupted".
-        --schema, --type, --regex, --choice and --grammar force the answer into a form; answer.parsed is the typed object
-        (None when the tokens ran out), and %llm guided --explain shows what the constraint did.
+        --schema, --type, --regex, --choice and --grammar force the answer into a form; .parsed is the typed object
+        (None when the tokens ran out); %llm guided --explain shows what the constraint did. IPython replaces {2} on the
+        line with 2: keep a regex with braces in a variable (--regex pattern), or double them.
         The value is the Completion (in _ and Out[n], or in VAR with -o VAR); it isn't shown a second time.
         In Python: model.generate("...", temperature=0).
     """
@@ -156,7 +157,7 @@ def _stream(
     system: str | None,
     user: Message,
     params: SamplingParams,
-    guided: dict[str, object],
+    guided: dict[str, Any],
 ) -> Stream:
     if conversation is None:
         return model.stream([user], system=system, params=params, **guided)

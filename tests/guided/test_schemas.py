@@ -1,0 +1,65 @@
+"""The corpus of schemas: each compiles and gives only valid texts, or is refused by name. No model is needed."""
+
+import json
+import time
+
+import jsonschema
+import pytest
+from schemas import corpus, hand_written
+from walker import walk
+
+from llmlab.errors import BadInputError
+from llmlab.guided import make
+from llmlab.guided.compiler import COMPILE_LIMIT_S
+from llmlab.guided.formats import KNOWN
+
+REFUSED = {
+    "set", "not", "if then", "contains", "property names", "dependent", "overlapping oneOf", "look-ahead", "unevaluated",
+    "remote", "regex format",
+}  # fmt: skip
+
+
+def judge(schema, text):
+    """The jsonschema library, asked by itself."""
+    kind = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
+    kind(schema, format_checker=kind.FORMAT_CHECKER).validate(json.loads(text))
+
+
+def test_the_hand_written_ones_compile_but_for_those_known():
+    refused = set()
+    for name, schema in hand_written():
+        try:
+            make(schema=schema)
+        except BadInputError as error:
+            refused.add(name)
+            assert "'" in str(error), name
+    assert refused == REFUSED
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_random_texts_satisfy_the_judge(compiler, part):
+    ended = 0
+    for name, schema in corpus()[part::16]:
+        started = time.perf_counter()
+        try:
+            guide = make(schema=schema)
+        except BadInputError:
+            continue
+        compiler.compile(guide)
+        assert time.perf_counter() - started < COMPILE_LIMIT_S, name
+        for seed in range(2):
+            text = walk(compiler, guide, seed)
+            if text is not None:
+                judge(schema, text)
+                ended += 1
+    assert ended > 20
+
+
+@pytest.mark.parametrize("form", sorted(KNOWN))
+def test_formats_are_as_strict_as_the_judge(compiler, form):
+    schema = {"type": "string", "format": form}
+    guide = make(schema=schema)
+    texts = [text for seed in range(60) if (text := walk(compiler, guide, seed, 300)) is not None]
+    assert len(texts) > 30
+    for text in texts:
+        judge(schema, text)
