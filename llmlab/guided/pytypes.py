@@ -83,7 +83,9 @@ def _readable(kind: Any) -> Any:
     if typing.is_typeddict(kind) and type(kind).__module__ == "typing":
         hints = typing.get_type_hints(kind, include_extras=True)
         fields = {
-            name: typing.Required[_readable(hint)] if name in kind.__required_keys__ else typing.NotRequired[_readable(hint)]
+            name: typing.Required[_readable(hint)]
+            if name in kind.__required_keys__
+            else typing.NotRequired[_readable(hint)]
             for name, hint in hints.items()
         }
         return typing_extensions.TypedDict(kind.__name__, fields)  # type: ignore[operator]

@@ -14,7 +14,10 @@ SCHEMA = {
         "maybe": {"type": "string"},
         "name": {"type": "string"},
         "born": {"type": "string", "format": "date"},
-        "tags": {"type": "array", "items": {"type": "object", "properties": {"id": {"type": "integer"}}, "required": ["id"]}},
+        "tags": {
+            "type": "array",
+            "items": {"type": "object", "properties": {"id": {"type": "integer"}}, "required": ["id"]},
+        },
     },
     "required": ["name", "born", "tags"],
     "additionalProperties": False,

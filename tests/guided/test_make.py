@@ -58,7 +58,11 @@ class Dog(BaseModel):
         ({"schema": {"type": "integer"}}, "12", 12),
         ({"schema": '{"type": "boolean"}'}, "true", True),
         ({"schema": list[Person]}, '[{"name": "A", "age": 1}]', [Person(name="A", age=1)]),
-        ({"schema": Annotated[Cat | Dog, Field(discriminator="kind")]}, '{"kind": "cat", "lives": 9}', Cat(kind="cat", lives=9)),
+        (
+            {"schema": Annotated[Cat | Dog, Field(discriminator="kind")]},
+            '{"kind": "cat", "lives": 9}',
+            Cat(kind="cat", lives=9),
+        ),
         ({"type": int}, "-12", -12),
         ({"type": float}, "2.5e3", 2500.0),
         ({"type": bool}, "False", False),
