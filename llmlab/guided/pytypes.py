@@ -77,7 +77,7 @@ def structured_guide(kind: Any) -> Guide:
 
 
 def _readable(kind: Any) -> Any:
-    """The type with every `typing.TypedDict` in it as pydantic can read it: before Python 3.12 that is typing_extensions'."""
+    """The type with every `typing.TypedDict` in it as pydantic reads it: before 3.12 that is typing_extensions'."""
     if sys.version_info >= (3, 12):
         return kind
     if typing.is_typeddict(kind) and type(kind).__module__ == "typing":

@@ -293,6 +293,6 @@ def test_the_magic(cell, tmp_path):
     assert "tokens ran out: nothing was parsed" in repr(short) or short.finish_reason == "length"
     assert cell("%%llm --schema Person --max-tokens 30 --complete\nhi").parsed is not None
     assert "no variable or file 'Persn'. Did you mean 'Person'?" in cell("%%llm --schema Persn\nhi", fails=True)
-    assert "two words" not in cell("%%llm --schema Person --type int\nhi", fails=True)
+    assert "schema and type were given" in cell("%%llm --schema Person --type int\nhi", fails=True)
     cell("%%llm -t 0 --max-tokens 3\nhi")
     assert "followed no constraint" in cell("%llm guided --explain", fails=True)
