@@ -111,9 +111,17 @@ def main() -> None:
             make_model(folder, Path(scratch, "tokenizer"), *SIZES[size])
             for engine in args.engines.split(","):
                 model = lab.load(str(folder), engine=engine, name=engine, ctx=1024, max_concurrency=1)
-                row = {"model": size, "engine": engine, "quant": model.quant, **measure(model, args.tokens, args.rounds)}
+                row = {
+                    "model": size,
+                    "engine": engine,
+                    "quant": model.quant,
+                    **measure(model, args.tokens, args.rounds),
+                }
                 found.append(row)
-                print("  ".join(f"{k}: {v:.3f}" if isinstance(v, float) else f"{k}: {v}" for k, v in row.items()), flush=True)
+                print(
+                    "  ".join(f"{k}: {v:.3f}" if isinstance(v, float) else f"{k}: {v}" for k, v in row.items()),
+                    flush=True,
+                )
                 model.unload()
         lab.close()
     if args.json:

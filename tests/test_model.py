@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -109,6 +110,12 @@ def test_logprobs_are_those_of_a_distribution(model):
         assert step.logprob == pytest.approx(values[0], abs=1e-4)
 
 
+def run(coroutine):
+    """On a thread of its own: browser tests leave a running loop on the main one."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()
+
+
 def test_async_forms_share_a_batch(model):
     prompts = ["What sound does a dog make?", "Who are you?", "What is the capital of Italy?"]
 
@@ -118,11 +125,11 @@ def test_async_forms_share_a_batch(model):
     async def streamed():
         return "".join([c.text async for c in model.astream(prompts[0], temperature=0, max_tokens=24)])
 
-    together = asyncio.run(all_of_them())
+    together = run(all_of_them())
     assert [r.token_ids for r in together] == [
         r.token_ids for r in model.generate(prompts, temperature=0, max_tokens=24)
     ]
-    assert asyncio.run(streamed()) == together[0].text
+    assert run(streamed()) == together[0].text
 
 
 def test_raw_sends_the_text_as_it_is(model):

@@ -14,7 +14,7 @@ from llmlab.types import Completion
 
 BAD_CELLS = [
     ("%%llm --max-token 3\nhi", "Unknown option '--max-token'", "Did you mean '--max-tokens'?"),
-    ("%%llm --schema x\nhi", "no variable or file 'x'", "%llm help cell"),
+    ("%%llm --schema x\nhi", "no variable or file 'x'", "Define it in a cell"),
     ("%%llm -t warm\nhi", "--temperature must be a number, got 'warm'", "-t, --temperature TEMP: 0 is greedy"),
     ("%%llm -t -1\nhi", "temperature", "-1"),
     ("%%llm --max-tokens 0\nhi", "max_tokens", "1 or more"),
