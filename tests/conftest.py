@@ -1,15 +1,22 @@
 """Shared fixtures: both real engines on nano, loaded once a session; nothing written outside a temporary folder."""
 
 import os
+import signal
 import tempfile
 
 import pytest
 
 _scratch = tempfile.TemporaryDirectory(prefix="llmlab-tests-")
 os.environ["LLMLAB_CACHE"] = f"{_scratch.name}/cache"
+os.environ["LLMLAB_DATA"] = f"{_scratch.name}/data"
 os.environ["LLMLAB_LOGS"] = f"{_scratch.name}/logs"
 os.environ["LLMLAB_MODELS"] = f"{_scratch.name}/models.toml"
 os.environ.pop("HF_HUB_OFFLINE", None)
+
+# A shell without job control starts background jobs with SIGINT ignored, and all their children inherit that: the
+# tests of interrupts would wait for ever. A handler that is set is reset to the default in children.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ENGINES = ("llamacpp", "vllm")
 
