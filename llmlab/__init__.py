@@ -17,8 +17,15 @@ from typing import TYPE_CHECKING, Any
 from llmlab._version import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from llmlab.errors import LlmLabError
+    from llmlab.getting import Pulled
+    from llmlab.lora.merge import Merged
+    from llmlab.lora.tuned import Tuned
+    from llmlab.measure.comparison import Comparison
     from llmlab.model import Model
+    from llmlab.quant.make import Made
     from llmlab.session import Lab
     from llmlab.types import Chunk, Completion, Message, SamplingParams
     from llmlab.widgets import Arena, Chat, Panel
@@ -34,10 +41,16 @@ __all__ = [
     "__version__",
     "arena",
     "chat",
+    "compare_quants",
     "lab",
     "load",
     "load_ipython_extension",
+    "merge",
     "panel",
+    "pull",
+    "quantize",
+    "remove",
+    "tune",
     "unload_ipython_extension",
 ]
 
@@ -82,12 +95,110 @@ def load(model: str, **options: Any) -> Model:
 
     Args:
         model: a catalogue name ("nano"), a path, or `hf:org/repo`.
-        **options: engine, quant, name, ctx, gpu_layers, tp, max_concurrency, force, extra, progress.
+        **options: engine, quant, name, ctx, gpu_layers, tp, max_concurrency, force, extra, progress, draft.
 
     Returns:
         The model, ready to be asked.
     """
     return lab().load(model, **options)
+
+
+def quantize(model: str, to: str, **options: Any) -> Made:
+    """Make a quant of a model; it stays in the cache. Options and errors as `llmlab.measure.making.quantize`.
+
+    Args:
+        model: a catalogue name, a Hugging Face folder, hf:org/name, or a 16-bit GGUF file.
+        to: the tag, such as Q4_K_M or awq.
+        **options: imatrix, data, progress.
+    """
+    from llmlab.measure import making
+
+    return making.quantize(model, to, **options)
+
+
+def compare_quants(model: str, variants: Sequence[str], **options: Any) -> Comparison:
+    """Measure quants of a model against the first; options and errors as `llmlab.measure.compare.compare_quants`.
+
+    Args:
+        model: as in `load`.
+        variants: quant tags; the first is the reference.
+        **options: data, window, windows, questions, speed, fresh, progress, and options of `load` for all.
+    """
+    from llmlab.measure import compare
+
+    return compare.compare_quants(model, variants, **options)
+
+
+def pull(model: str, **options: Any) -> Pulled:
+    """Download a model without loading it; options and errors as `llmlab.getting.pull`.
+
+    Args:
+        model: a catalogue name or `hf:org/repo[@revision][:QUANT]`.
+        **options: quant, engine, from_ (an author or a repository), progress.
+
+    Returns:
+        Where it lies now (`.path`), its size and how long it took.
+    """
+    from llmlab import getting
+
+    return getting.pull(model, **options)
+
+
+def remove(model: str, *, quant: str | None = None) -> int:
+    """Delete a model's files from the caches, never a path of your own; see `llmlab.getting.remove`.
+
+    Returns:
+        The bytes freed.
+    """
+    from llmlab import getting
+
+    return getting.remove(model, quant=quant)
+
+
+def tune(data: Any, *, name: str, **options: Any) -> Tuned:
+    """Train a LoRA adapter on conversations and attach it; options and errors as `llmlab.tuning.tune`.
+
+    In a notebook the loss is drawn as it goes. Ctrl-C ends the training and keeps the best so far.
+
+    Args:
+        data: a `datasets.Dataset`, a DataFrame, a list of dicts, a file or a hub id; rows have `messages`, or `prompt`
+            and `completion`.
+        name: what to call the adapter.
+        **options: model, out, force, progress; rank, alpha, dropout, epochs, lr, batch_size, heldout, patience, evals,
+            max_length, seed, threads.
+
+    Returns:
+        The adapter, its losses and its folder.
+    """
+    from llmlab import tuning
+
+    if "progress" in options:
+        return tuning.tune(lab(), data, name=name, **options)
+    from IPython.core.getipython import get_ipython
+
+    from llmlab.display.tuning import TuneDisplay
+
+    live = TuneDisplay(get_ipython())
+    try:
+        tuned = tuning.tune(lab(), data, name=name, progress=live, **options)
+    except BaseException:
+        live.stop(f"tuning {name}: stopped, nothing was kept")
+        raise
+    live.stop(repr(tuned))
+    return tuned
+
+
+def merge(adapter: str, *, name: str, **options: Any) -> Merged:
+    """Merge an adapter into a loaded model's weights, as a model of its own; see `llmlab.tuning.merge`.
+
+    Args:
+        adapter: an attached adapter or one that llmlab knows, or a mix of them (`pirate:0.7+terse:0.3`).
+        name: what to call the new model; `llmlab.load(name)` loads it in either engine.
+        **options: model, out, force, progress.
+    """
+    from llmlab import tuning
+
+    return tuning.merge(lab(), adapter, name=name, **options)
 
 
 def chat(model: str | None = None, **options: Any) -> Chat:

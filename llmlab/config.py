@@ -27,3 +27,14 @@ def log_dir() -> Path:
     path = Path(root) if root else Path(platformdirs.user_log_dir(APP))
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def data_dir() -> Path:
+    """The folder for what the user made and would miss (tuned adapters, merged models).
+
+    `LLMLAB_DATA` overrides the platform's own place. The folder is made if it isn't there.
+    """
+    root = os.environ.get("LLMLAB_DATA")
+    path = Path(root) if root else Path(platformdirs.user_data_dir(APP))
+    path.mkdir(parents=True, exist_ok=True)
+    return path

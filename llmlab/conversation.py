@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import weakref
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
+from llmlab.errors import BadInputError, LlmLabError
 from llmlab.types import Completion, Message
 
 
@@ -24,8 +28,27 @@ class Conversation:
 
     def add(self, user: Message, completion: Completion) -> None:
         """Append a question and its answer (a partial answer too: what was seen is kept)."""
-        self.messages += [user, Message("assistant", completion.text)]
+        self.messages += [user, *completion.turns, completion.message]
         self.completions.append(completion)
+
+    def row(self) -> dict[str, Any]:
+        """The conversation as a row of a data set; see `History.rows`.
+
+        An answer that was changed in `messages` counts as edited. Nobody rates here, so that all ratings are 0.
+        """
+        said = {message.content for one in self.completions for message in (*one.turns, one.message)}
+        answers = [message for message in self.messages if message.role == "assistant"]
+        last = self.completions[-1] if self.completions else None
+        return {
+            "messages": [as_row(message) for message in self.messages],
+            "model": last.model if last else None,
+            "engine": last.engine if last else None,
+            "quant": last.quant if last else None,
+            "adapter": last.adapter if last else None,
+            "ratings": [0] * len(answers),
+            "edited": [message.content not in said for message in answers],
+            "started": self.started.isoformat(timespec="seconds"),
+        }
 
     def __len__(self) -> int:
         return len(self.completions)
@@ -42,6 +65,36 @@ class History:
     """All conversations of a bench, newest last."""
 
     conversations: list[Conversation] = field(default_factory=list)
+    # Weak: a history keeps no widget alive.
+    chats: weakref.WeakSet[Any] = field(default_factory=weakref.WeakSet, repr=False, compare=False)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All conversations with an answer, those of open chats too, oldest first, as rows of a data set.
+
+        Returns:
+            Dicts with `messages` (of a chat with versions: those shown, edits included), `model`, `engine`, `quant` and
+            `adapter` of the last answer, `ratings` (one for each assistant turn: 1, 0 or -1), `edited` (one for each
+            assistant turn) and `started` (ISO time, UTC).
+        """
+        rows = [one.row() for one in self.conversations] + [chat.row() for chat in self.chats]
+        answered = [row for row in rows if any(message["role"] == "assistant" for message in row["messages"])]
+        return sorted(answered, key=lambda row: str(row["started"]))
+
+    def to_dataset(self) -> Any:
+        """`rows` as a `datasets.Dataset`, ready for `llmlab.tune`.
+
+        Raises:
+            BadInputError: nothing was answered yet.
+            LlmLabError: the `tune` extra isn't installed.
+        """
+        rows = self.rows()
+        if not rows:
+            raise BadInputError("No conversation has an answer yet.", "Ask with %%llm, or in llmlab.chat().")
+        try:
+            import datasets
+        except ImportError as error:
+            raise LlmLabError("A data set needs the package datasets.", "pip install 'llmlab[tune]'") from error
+        return datasets.Dataset.from_list(rows)
 
     @property
     def current(self) -> Conversation | None:
@@ -55,3 +108,18 @@ class History:
             self.conversations.pop()
         self.conversations.append(Conversation(messages))
         return self.conversations[-1]
+
+
+def as_row(message: Message) -> dict[str, Any]:
+    """A message for a table: the arguments of tool calls as JSON, since a column can't hold dicts of all shapes."""
+    out = message.as_dict()
+    if message.tool_calls:
+        out["tool_calls"] = [_with_json(call) for call in message.tool_calls]
+    return out
+
+
+def _with_json(call: Any) -> dict[str, Any]:
+    function = dict(call.get("function", call))
+    if not isinstance(function.get("arguments"), str):
+        function["arguments"] = json.dumps(function.get("arguments", {}), ensure_ascii=False)
+    return {"type": "function", "function": function}

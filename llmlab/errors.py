@@ -51,6 +51,14 @@ class UnsupportedError(BadInputError):
     """The engine can't do this (declared in its capabilities); the hint names what can."""
 
 
+class ChoiceError(BadInputError):
+    """Several strangers offer what was asked for, and the user must say whose. `offers`: what there is."""
+
+    def __init__(self, message: str, hint: str = "", *, offers: tuple[Any, ...] = ()) -> None:
+        super().__init__(message, hint)
+        self.offers = offers
+
+
 class LoadError(LlmLabError, RuntimeError):
     """A model could not be loaded; the session is as it was. `log_tail` holds the engine's last lines."""
 
@@ -81,6 +89,10 @@ class GenerationError(LlmLabError, RuntimeError):
     """The engine failed while it generated; other requests and the model are unharmed where it says so."""
 
 
+class TuneError(LlmLabError, RuntimeError):
+    """A training that can't go on (the loss is no number any more); nothing was kept or attached."""
+
+
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C during a generation. `partial` holds what was generated until then.
 
@@ -93,6 +105,17 @@ class Interrupted(KeyboardInterrupt):
 
     def _render_traceback_(self) -> list[str]:
         return ["Interrupted: nothing half-done was kept." if self.partial is None else "Interrupted."]
+
+
+class PullInterrupted(Interrupted):
+    """Ctrl-C during a download. What came is kept, and the next pull goes on there. `received`: its bytes."""
+
+    def __init__(self, received: int = 0) -> None:
+        super().__init__(None)
+        self.received = received
+
+    def _render_traceback_(self) -> list[str]:
+        return ["Interrupted: what was downloaded is kept; pull or load again, and it goes on there."]
 
 
 def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> UnknownNameError:

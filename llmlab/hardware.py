@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata as metadata
 import sys
+from typing import Literal
 
 
 def nvidia_gpus() -> int:
@@ -46,3 +47,12 @@ def on_gpu(engine: str) -> bool:
     import llama_cpp
 
     return bool(llama_cpp.llama_supports_gpu_offload()) and nvidia_gpus() > 0
+
+
+def computes_on(engine: str) -> Literal["CPU", "CUDA", "Metal"]:
+    """Where an engine's installed build computes on this machine. Importing no engine for vllm."""
+    if engine == "llamacpp" and sys.platform == "darwin":
+        import llama_cpp
+
+        return "Metal" if llama_cpp.llama_supports_gpu_offload() else "CPU"
+    return "CUDA" if on_gpu(engine) else "CPU"

@@ -10,12 +10,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from llmlab.engines.base import Engine, EngineLog, LoadPlan, Memory, ModelFacts, Request
+from llmlab.engines.base import Engine, EngineLog, LoadPlan, LoraLimits, Memory, Mix, ModelFacts, Progress, Request
 from llmlab.engines.chat import render
 from llmlab.engines.stream import Buffer
 from llmlab.errors import BadInputError, UnloadedError
 from llmlab.guided.request import Constraint, choices_with_values, spread
+from llmlab.lora.attached import Adapters, Entry, Specs
+from llmlab.lora.comparing import Comparison, Metric, compare
 from llmlab.streaming import Stream, wait_all
+from llmlab.tools.loop import Asking, Loop
+from llmlab.tools.options import ToolUse
+from llmlab.tools.stream import ToolStream, run_all
 from llmlab.types import Completion, Message, Prompt, SamplingParams
 
 if TYPE_CHECKING:
@@ -37,6 +42,8 @@ class Prepared:
     ids: tuple[int, ...]
     params: SamplingParams
     seeds: tuple[int, ...]
+    mix: Mix | None = None
+    adapter: str | None = None
     constraint: Constraint = field(default_factory=Constraint)
 
 
@@ -68,7 +75,7 @@ class Model:
         self.reason = reason
         self.load_s = load_s
         self.log = log
-        self.adapters: tuple[str, ...] = ()
+        self._adapters = Adapters(engine, plan.source, name)
         self._engine: Engine | None = engine
         self._engine_name = engine.name
         self._facts = engine.facts
@@ -144,6 +151,101 @@ class Model:
         """Tokens of a text as it stands, or of a conversation rendered by the chat template."""
         return len(self.tokenize(prompt if isinstance(prompt, str) else self.render(prompt)))
 
+    # -- adapters ------------------------------------------------------------------------------
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The names of the attached adapters."""
+        return tuple(entry.name for entry in self._adapters.entries)
+
+    @property
+    def adapter(self) -> str | None:
+        """What requests without an `adapter=` use (`use_adapter`); None: the model alone."""
+        return self._adapters.current
+
+    def adapter_entries(self) -> tuple[Entry, ...]:
+        """The attached adapters with what their files say."""
+        return self._adapters.entries
+
+    @property
+    def lora_limits(self) -> LoraLimits:
+        """What adapters it takes: the form, the largest rank, how many at once."""
+        return self._live().lora
+
+    def add_adapter(
+        self, name: str, source: str | Path, *, replace: bool = False, progress: Progress | None = None
+    ) -> Entry:
+        """Attach a LoRA adapter to the loaded model, without a reload.
+
+        Args:
+            name: what to call it.
+            source: a PEFT folder, a GGUF adapter file (llamacpp), `hf:org/name`, or the name of an adapter that comes
+                with llmlab or was tuned here.
+            replace: take the place of one that has this name; requests under way finish with the old one.
+            progress: told how far a download is.
+
+        Returns:
+            What was attached.
+
+        Raises:
+            BadInputError: the name is taken, there is no such adapter, or it was made for another base.
+            UnsupportedError: the engine can't take it (rank, modules, format), or it's a pickle.
+            LoadError: its files are broken, or the hub can't be reached.
+        """
+        self._live()
+        return self._adapters.add(name, source, replace=replace, progress=progress)
+
+    def remove_adapter(self, name: str) -> None:
+        """Take an adapter away; requests that use it finish with it, then its memory is freed."""
+        self._live()
+        self._adapters.remove(name)
+
+    def use_adapter(self, adapter: str | None) -> None:
+        """Set the adapter of requests that name none: `pirate`, `pirate:0.5`, `pirate:0.7+terse:0.3`, or None."""
+        self._live()
+        self._adapters.use(adapter)
+
+    def adapter_specs(self) -> Specs:
+        """What `restore_adapters` repeats on another model, or on this one in another quant or engine."""
+        return self._adapters.specs
+
+    def restore_adapters(self, specs: Specs) -> list[str]:
+        """Attach what `adapter_specs` gave; returns `name (reason)` of each that can't be."""
+        return self._adapters.take(specs)
+
+    def score(self, ids: Sequence[int], *, first: int = 0) -> Any:
+        """What the model expects after each token of a given text: the raw material of perplexity.
+
+        Args:
+            ids: the text's tokens, two or more, at most a context length.
+            first: position of the first token whose successor is scored.
+
+        Returns:
+            A float32 numpy array, shape (len(ids) - 1 - first, vocabulary): row r holds the natural log of each
+            token's probability after ids[: first + r + 1].
+        """
+        if not 0 <= first < len(ids) - 1 or len(ids) > self.facts.context_length:
+            raise BadInputError(
+                f"Scoring takes 2 to {self.facts.context_length} tokens, and `first` before the last; got {len(ids)} "
+                f"tokens and first={first}."
+            )
+        return self._live().score(list(ids), first)
+
+    @property
+    def score_note(self) -> str:
+        """What `score` leaves out on this engine; "" when it gives whole distributions."""
+        return self._live().score_note
+
+    def compare(
+        self,
+        adapters: Sequence[str | None],
+        prompts: Sequence[Any],
+        metric: Metric | None = None,
+        **options: Any,
+    ) -> Comparison:
+        """Ask every prompt under every adapter, in one batch, greedily. See `llmlab.lora.comparing.compare`."""
+        return compare(self.generate, adapters, prompts, metric, **options)
+
     # -- asking --------------------------------------------------------------------------------
 
     @overload
@@ -182,10 +284,16 @@ class Model:
             system: a system prompt.
             raw: send the text as it is, without the chat template.
             params: sampling params; or give their fields as keywords (`temperature=0, max_tokens=64`).
-            **options: the fields of `SamplingParams`; and one constraint on the text, which `parsed` is then read by:
+            **options: `adapter` (an attached one: "pirate", "pirate:0.5", "pirate:0.7+terse:0.3", None for the model
+                alone; a list gives each prompt of a list its own); the fields of `SamplingParams`; and one constraint
+                on the text, which `parsed` is then read by:
                 `schema` (a JSON schema, a pydantic model, a dataclass, a TypedDict), `type` (a Python type), `regex`,
                 `choice` (texts) or `grammar` (Lark, or GBNF); a list of them gives each prompt of a list its own.
-                `complete=True` closes the text within `max_tokens` where the constraint allows.
+                `complete=True` closes the text within `max_tokens` where the constraint allows. With `tools=[f, g]`
+                (functions with type hints) the model may call them until it has an answer: `tool_choice` (auto, none,
+                required, or a name), `max_steps` (rounds of calls, 8), `strict` (calls are generated under their
+                schema), `approve` (True asks before each call; or a function of the call), `run_tools=False` (leaves
+                the calls in `completion.tool_calls`), `tool_timeout` (seconds a call, 60).
 
         Returns:
             A completion; for a list, a list in the same order.
@@ -206,6 +314,9 @@ class Model:
             self.stream(one, system=system, raw=raw, params=params, **own)
             for one, own in zip(prompt, each, strict=True)
         ]
+        looped = [stream for stream in streams if isinstance(stream, ToolStream)]
+        if looped:
+            return run_all(looped, progress_after_s=BATCH_PROGRESS_AFTER_S)
         return wait_all(streams, progress_after_s=BATCH_PROGRESS_AFTER_S)
 
     def chat(self, messages: Prompt, **options: Any) -> Completion:
@@ -226,7 +337,28 @@ class Model:
         Returns:
             A stream of chunks: it starts at the first use, buffers, replays, and frees its request when dropped.
         """
-        prepared = self._prepare(prompt, system, raw, params, options)
+        use, options = ToolUse.of(options, params)
+        if use is None:
+            return self._stream(prompt, system, raw, params, options)
+        if raw:
+            raise BadInputError("raw=True sends a text, and tools need the chat template.", "Leave one of them out.")
+        asking = Asking(
+            self,
+            lambda turns, schemas, own, rest: self._stream(turns, None, False, own, dict(rest), schemas),  # noqa: FBT003
+            self._special,
+        )
+        return ToolStream(Loop(asking, _conversation(prompt, system), use, params, options))
+
+    def _stream(
+        self,
+        prompt: Prompt,
+        system: str | None,
+        raw: bool,
+        params: SamplingParams | None,
+        options: dict[str, Any],
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> Stream:
+        prepared = self._prepare(prompt, system, raw, params, options, tools)
         return Stream(lambda: self._submit(prepared), lambda buffer: self._completion(prepared, buffer))
 
     async def agenerate(self, prompt: Prompt, **options: Any) -> Completion:
@@ -247,6 +379,26 @@ class Model:
             engine.close()
             self.log.close()
 
+    def become(self, other: Model) -> None:
+        """Take another model's place on the engine's side, and release the one that stood here.
+
+        Args:
+            other: the same model in another form, just loaded; it must not be used any more. Its name gives way to
+                this one's, and this one's sampling defaults go before its own.
+        """
+        defaults, old, log = self.facts.defaults, self._engine, self.log
+        taken = vars(other) | {
+            "name": self.name,
+            "_facts": replace(other.facts, defaults=defaults.with_defaults(other.facts.defaults)),
+            "_buffers": self._buffers,
+            "_ids": self._ids,
+        }
+        vars(self).update(taken)
+        other._engine = None
+        if old is not None:
+            old.close()
+            log.close()
+
     # -- inside --------------------------------------------------------------------------------
 
     def _live(self) -> Engine:
@@ -263,8 +415,11 @@ class Model:
         raw: bool,
         params: SamplingParams | None,
         options: dict[str, Any],
+        tools: Sequence[Mapping[str, Any]] = (),
     ) -> Prepared:
         engine = self._live()
+        options = dict(options)
+        mix, adapter = self._adapters.resolve(options.pop("adapter", self._adapters.current))
         constraint, options = Constraint.of(options, params)
         if params is not None and options:
             params = replace(params, **_known(options))
@@ -282,7 +437,9 @@ class Model:
             empty = not text
         else:
             messages = _conversation(prompt, system)
-            text = render(self.facts.chat_template, messages, special_tokens=self.facts.special_tokens)
+            text = render(
+                self.facts.chat_template, messages, special_tokens=self.facts.special_tokens, tools=tools or None
+            )
             ids = engine.tokenize(text)
             empty = not any(m.content.strip() or m.tool_calls for m in messages if m.role != "system")
         if empty or not ids:
@@ -299,7 +456,15 @@ class Model:
         settled = replace(settled, max_tokens=min(limit, room), seed=seed)
         seeds = tuple((seed + i) % 2**32 for i in range(settled.n))
         constraint = constraint.ready(engine, self.engine, settled)
-        return Prepared(messages, text, tuple(ids), settled, seeds, constraint)
+        return Prepared(messages, text, tuple(ids), settled, seeds, mix, adapter, constraint)
+
+    def _special(self, text: str) -> int | None:
+        """The id of a text that is one special token for the engine's masks."""
+        engine = self._live()
+        ids = engine.tokenize(text)
+        grammars: Any = getattr(engine, "grammars", None)
+        known = len(ids) == 1 and grammars is not None and grammars.tokenizer.is_special_token(ids[0])
+        return ids[0] if known else None
 
     def _longer_context_hint(self) -> str:
         trained = self.facts.trained_context
@@ -317,6 +482,7 @@ class Model:
         for index, seed in enumerate(prepared.seeds):
             params = replace(prepared.params, seed=seed, n=1)
             request = Request(f"{self.name}-{next(self._ids)}", prepared.ids, params, buffer, index)
+            request = replace(request, adapter=prepared.mix) if prepared.mix else request
             requests.append(prepared.constraint.put_on(request))
         for request in requests:
             buffer.start(request.index)
@@ -335,6 +501,7 @@ class Model:
                 prepared.constraint.guide,
             ),
             guidance=prepared.constraint.guidance(),
+            speculation=buffer.speculation,
             usage=buffer.usage(len(prepared.ids)),
             timings=buffer.timings(),
             model=self.name,
@@ -344,6 +511,7 @@ class Model:
             messages=prepared.messages,
             prompt=prepared.prompt,
             prompt_token_ids=prepared.ids,
+            adapter=prepared.adapter,
         )
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmlab import hardware
-from llmlab.engines.base import Capabilities, LoadPlan, Progress
+from llmlab.engines.base import Capabilities, Draft, LoadPlan, Progress
 from llmlab.engines.registry import ENGINES, INSTALL, check_name, engine_class, installed
 from llmlab.errors import BadInputError, EngineMissingError, UnsupportedError, unknown
 from llmlab.hub import fit, tags
 from llmlab.hub.headers import Header, read_header
-from llmlab.quant import sources
+from llmlab.hub.spec import parse
+from llmlab.quant import sources, support
 from llmlab.types import EngineName
 
 if TYPE_CHECKING:
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 DEFAULT_CONTEXT = 8192
 SHORTEST_CONTEXT = 2048
 DEFAULT_CONCURRENCY = 8
+# Speculative decoding: the word for looking up n-grams, and tokens guessed ahead in a step.
+NGRAM = "ngram"
+NGRAM_TOKENS = 8
+DRAFT_TOKENS = 4
+MOST_DRAFTED = 32
 # The KV cache that nobody asked for takes at most this share of what is free.
 KV_SHARE = 0.25
 
@@ -50,10 +56,12 @@ def make_plan(
     force: bool,
     extra: Mapping[str, Any],
     progress: Progress,
+    draft: str | None = None,
+    from_: str | None = None,
 ) -> Planned:
     """Choose the engine, get the files, check them and the memory. Arguments and errors as `Lab.load`."""
     _check_numbers(ctx, gpu_layers, tp, max_concurrency)
-    chosen, reason = choose_engine(spec, engine, quant)
+    chosen, reason = choose_engine(spec, engine, quant, from_)
     capabilities = engine_class(chosen).capabilities
     options = _check_extra(chosen, capabilities, extra)
     if gpu_layers is not None and chosen != "llamacpp":
@@ -62,11 +70,19 @@ def make_plan(
         )
     if tp > 1:
         _check_tensor_parallel(chosen, tp)
-    source = sources.resolve(spec, engine=chosen, quant=quant, progress=progress)
+    if quant is not None:
+        _check_hardware(chosen, quant)
+    source = sources.resolve(spec, engine=chosen, quant=quant, progress=progress, from_=from_)
+    support.check(source.quant, chosen, hardware.computes_on(chosen))
     header = read_header(source.path)
+    if source.way:
+        reason = f"{reason}; {source.way}"
     if not _can_load(capabilities, source, header):
         others = ", ".join(capabilities.quants)
         raise UnsupportedError(f"{chosen} does not load {source.quant} here.", f"It loads {others}.")
+    if draft is None and "draft_tokens" in options:
+        raise BadInputError("-x draft_tokens says how far --draft guesses, and there is no --draft.", "--draft ngram")
+    drafting = _settle_draft(draft, chosen, header, options, progress) if draft is not None else None
     length, concurrency = _settle_size(header, chosen, ctx, max_concurrency, tp, force=force)
     estimate = _estimate(header, chosen, length, concurrency, tp)
     if not force:
@@ -78,11 +94,34 @@ def make_plan(
         tensor_parallel=tp,
         max_concurrency=concurrency,
         extra=options,
+        draft=drafting,
     )
     return Planned(chosen, reason, plan, estimate)
 
 
-def choose_engine(spec: str | Path, engine: str, quant: str | None) -> tuple[EngineName, str]:
+def _settle_draft(draft: str, engine: EngineName, header: Header, options: dict[str, Any], progress: Progress) -> Draft:
+    """Find what guesses ahead; `draft_tokens` among the options says how many tokens.
+
+    Raises:
+        BadInputError: the draft model has another vocabulary, or a number of tokens that can't be.
+    """
+    tokens = options.pop("draft_tokens", None)
+    if tokens is not None and not 1 <= tokens <= MOST_DRAFTED:
+        raise BadInputError(f"-x draft_tokens must be a whole number from 1 to {MOST_DRAFTED}, got {tokens}.")
+    if draft == NGRAM:
+        return Draft(NGRAM, None, tokens or NGRAM_TOKENS)
+    source = sources.resolve(draft, engine=engine, quant=None, progress=progress)
+    found = read_header(source.path)
+    if header.vocab_size and found.vocab_size and header.vocab_size != found.vocab_size:
+        raise BadInputError(
+            f"{source.name} can't draft for {header.name}: it has {found.vocab_size:,} tokens in its vocabulary, and "
+            f"{header.name} has {header.vocab_size:,}.",
+            "A draft model has the same tokenizer, as a smaller one of the same family has; or take --draft ngram.",
+        )
+    return Draft(source.name, source, tokens or DRAFT_TOKENS)
+
+
+def choose_engine(spec: str | Path, engine: str, quant: str | None, from_: str | None = None) -> tuple[EngineName, str]:
     """The engine for a model, and why, in one line ("llamacpp: no GPU, GGUF file").
 
     With auto, in this order: what the quant asks for; the only format there is; vLLM on a GPU, where its CUDA
@@ -97,11 +136,16 @@ def choose_engine(spec: str | Path, engine: str, quant: str | None) -> tuple[Eng
         name = check_name(engine)
         engine_class(name)  # raises when it isn't installed
         return name, f"{name}: asked for"
-    found = sources.peek(spec)
+    found = sources.peek(f"hf:{from_}" if from_ is not None and "/" in from_ and parse(spec).path is None else spec)
     if quant is not None:
         tag = tags.canonical(quant)
         same = {tags.canonical(quant, other).name for other in ENGINES if _has_tag(quant, other)} | {tag.name}
-        found = tuple(candidate for candidate in found if candidate.quant in same) or found
+        having = tuple(candidate for candidate in found if candidate.quant in same)
+        if not having and parse(spec).path is None:
+            # Not among what the catalogue or the repository has: looked for on the hub, for the tag's own engine.
+            engine_class(tag.engine)
+            return tag.engine, f"{tag.engine}: quant {tag.name}"
+        found = having or found
     able = tuple(candidate for candidate in found if installed(candidate.engine))
     if not able:
         needed = " or ".join(dict.fromkeys(candidate.engine for candidate in found))
@@ -135,6 +179,12 @@ def _has_tag(quant: str, engine: EngineName) -> bool:
     except BadInputError:
         return False
     return True
+
+
+def _check_hardware(engine: EngineName, quant: str) -> None:
+    """Refuse a tag that the engine doesn't run here, before anything is fetched or made."""
+    tag = tags.canonical(quant, engine) if _has_tag(quant, engine) else tags.canonical(quant)
+    support.check(tag.name, engine, hardware.computes_on(engine))
 
 
 def _can_load(capabilities: Capabilities, source: Source, header: Header) -> bool:

@@ -11,10 +11,11 @@ from typing import Any
 from llmlab import config
 from llmlab.conversation import History
 from llmlab.engines.base import Engine, EngineLog, LoadPlan, Progress
-from llmlab.engines.registry import engine_class
+from llmlab.engines.registry import check_name, engine_class
 from llmlab.errors import BadInputError, Interrupted, LlmLabError, LoadError, UnknownNameError, unknown
 from llmlab.model import Model
-from llmlab.planning import make_plan
+from llmlab.planning import Planned, make_plan
+from llmlab.switching import carry_over, plan_switch
 
 LOGS_KEPT = 20
 
@@ -50,6 +51,8 @@ class Lab:
         force: bool = False,
         extra: Mapping[str, Any] | None = None,
         progress: Progress | None = None,
+        draft: str | None = None,
+        from_: str | None = None,
     ) -> Model:
         """Load a model and make it the current one.
 
@@ -65,6 +68,10 @@ class Lab:
             force: load even when the estimate says that it doesn't fit.
             extra: engine options by name, as `-x KEY=VALUE` gives them.
             progress: called with (phase, fraction or None) on this thread while it loads.
+            draft: guess tokens ahead, which the model then checks (speculative decoding): a smaller model with the
+                same tokenizer, or "ngram", which looks the last tokens up in the text so far.
+            from_: whose quantization of a hub's model to take when the catalogue doesn't list it: an author, or a
+                repository `org/name[@revision]`.
 
         Returns:
             The model, ready to be asked.
@@ -91,33 +98,83 @@ class Lab:
                 force=force,
                 extra=extra or {},
                 progress=report,
+                draft=draft,
+                from_=from_,
             )
             final_name = name or planned.plan.source.name
-            cls = engine_class(planned.engine)
-            log = self._new_log(final_name, planned.engine)
-            started = time.perf_counter()
-            try:
-                opened = _open(cls, planned.plan, log, report)
-            except BaseException:
-                log.close()
-                raise
-            # What the engine settled (a context it had to shorten, say) is what stands.
-            plan = replace(planned.plan, context_length=opened.facts.context_length)
-            loaded = Model(
-                final_name,
-                opened,
-                plan,
-                estimate=planned.estimate,
-                reason=planned.reason,
-                load_s=time.perf_counter() - started,
-                log=log,
-            )
+            loaded = self._start(final_name, planned, report)
             replaced = self._models.pop(final_name, None)
             self._models[final_name] = loaded
             self._current = final_name
             if replaced is not None:
+                if replaced.source.name == loaded.source.name:
+                    lost = carry_over(replaced.adapter_specs(), loaded)
+                    loaded.reason = "; ".join(note for note in (loaded.reason, lost) if note)
                 replaced.unload()
             return loaded
+
+    def switch_quant(self, quant: str, *, name: str | None = None, progress: Progress | None = None) -> Model:
+        """Put another quant of a loaded model in its place; the `Model` object stays the same.
+
+        The conversation, the sampling defaults, the adapters, the context length and the engine options that the new
+        engine knows carry on. Where the tag is the other engine's, the engine changes too. Requests under way end as
+        interrupted. `Model.reason` says what was done.
+
+        Args:
+            quant: the tag. A canonical name spelled exactly is that tag (`bf16` is vllm's, `BF16` llamacpp's); any
+                other spelling is read as the running engine's first.
+            name: the model; None takes the current one.
+            progress: as in `load`.
+
+        Returns:
+            The same model, with the new quant; at once when it has that quant already.
+
+        Raises:
+            UnknownNameError: no such model or tag.
+            UnsupportedError: the model, the engine or this machine hasn't that quant; nothing was touched.
+            DoesNotFitError: it would not fit even alone; nothing was touched.
+            LoadError, Interrupted: as in `load`; the old quant stands, loaded again where it had been released first.
+        """
+        report = progress or (lambda _phase, _fraction: None)
+        with self._loading:
+            model = self.get(name)
+            started = time.perf_counter()
+            switch = plan_switch(model, quant, report)
+            if switch is None:
+                return model
+            before, engine = model.plan, check_name(model.engine)
+            adapters = model.adapter_specs()
+            if switch.first_release:
+                model.unload()
+            try:
+                new = self._start(model.name, switch.planned, report)
+            except BaseException:
+                if switch.first_release:
+                    back = self._start(model.name, replace(switch.planned, engine=engine, plan=before), report)
+                    model.become(back)
+                    carry_over(adapters, model)
+                raise
+            was = model.quant
+            model.become(new)
+            notes = [f"{was} → {model.quant}", *switch.notes, carry_over(adapters, model)]
+            model.load_s = time.perf_counter() - started
+            model.reason = "; ".join(note for note in notes if note)
+            return model
+
+    def _start(self, name: str, planned: Planned, report: Progress) -> Model:
+        """Open an engine for a plan and wrap it; the caller holds `_loading` and gives it its place."""
+        cls = engine_class(planned.engine)
+        log = self._new_log(name, planned.engine)
+        started = time.perf_counter()
+        try:
+            opened = _open(cls, planned.plan, log, report)
+        except BaseException:
+            log.close()
+            raise
+        # What the engine settled (a context it had to shorten, say) is what stands.
+        plan = replace(planned.plan, context_length=opened.facts.context_length)
+        took = time.perf_counter() - started
+        return Model(name, opened, plan, estimate=planned.estimate, reason=planned.reason, load_s=took, log=log)
 
     # -- what is there -------------------------------------------------------------------------
 

@@ -29,12 +29,14 @@ class Message:
         tool_calls: what the assistant called, in the form chat templates expect
             (`{"type": "function", "function": {"name": ..., "arguments": {...}}}`).
         name: the tool's name, on a tool turn.
+        tool_call_id: which call a tool turn answers; some templates ask for it.
     """
 
     role: Role
     content: str
     tool_calls: tuple[Mapping[str, Any], ...] = ()
     name: str | None = None
+    tool_call_id: str | None = None
 
     @classmethod
     def of(cls, value: Message | Mapping[str, Any] | str) -> Message:
@@ -61,7 +63,7 @@ class Message:
             content = ""
         if not isinstance(content, str):
             raise BadInputError(f"The content of a {role} message must be text, got {type(content).__name__}.")
-        return cls(cast("Role", role), content, calls, value.get("name"))
+        return cls(cast("Role", role), content, calls, value.get("name"), value.get("tool_call_id"))
 
     def as_dict(self) -> dict[str, Any]:
         """The message as chat templates take it; empty fields are left out."""
@@ -70,6 +72,8 @@ class Message:
             out["tool_calls"] = [dict(call) for call in self.tool_calls]
         if self.name is not None:
             out["name"] = self.name
+        if self.tool_call_id is not None:
+            out["tool_call_id"] = self.tool_call_id
         return out
 
 
@@ -200,6 +204,51 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True)
+class Speculation:
+    """What a draft brought: tokens that were guessed ahead and checked by the model in one step.
+
+    Attributes:
+        draft: the draft model's name, or "ngram".
+        drafted: tokens that were guessed.
+        accepted: those of them that the model would have chosen too.
+        steps: the model's decode steps, those without a guess included.
+        speedup: decode speed with the draft by the speed without it, on this machine and as measured so far;
+            None until enough steps of both kinds were seen.
+    """
+
+    draft: str
+    drafted: int
+    accepted: int
+    steps: int
+    speedup: float | None = None
+
+    @property
+    def acceptance(self) -> float | None:
+        """The share of the drafted tokens that was accepted, 0 to 1; None when nothing was drafted."""
+        return self.accepted / self.drafted if self.drafted else None
+
+    @property
+    def tokens_per_step(self) -> float | None:
+        """Tokens that one step of the model gave; None before the first."""
+        return (self.steps + self.accepted) / self.steps if self.steps else None
+
+    def __add__(self, other: Speculation) -> Speculation:
+        speedup = other.speedup if other.speedup is not None else self.speedup
+        drafted, accepted = self.drafted + other.drafted, self.accepted + other.accepted
+        return Speculation(self.draft, drafted, accepted, self.steps + other.steps, speedup)
+
+    def __str__(self) -> str:
+        parts = [f"draft {self.draft}"]
+        if self.acceptance is not None:
+            parts.append(f"{100 * self.acceptance:.0f} % accepted")
+        if self.tokens_per_step is not None:
+            parts.append(f"{self.tokens_per_step:.2f} tokens a step")
+        if self.speedup is not None:
+            parts.append(f"{self.speedup:.2f}x the speed without" + (": slower here" if self.speedup < 1 else ""))
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """What a stream yields: the text that is new, and its tokens.
 
@@ -281,6 +330,68 @@ FIGHTS_FROM = 0.4
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A tool call as the model wrote it.
+
+    Attributes:
+        name: the tool that was asked for.
+        arguments: by parameter, as JSON has them.
+        id: nine letters and digits, unlike any other in the conversation.
+        problem: why the call can't be read; "" when it can.
+    """
+
+    name: str
+    arguments: Mapping[str, Any]
+    id: str = ""
+    problem: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The call as a message of the assistant holds it (OpenAI's form)."""
+        return {
+            "type": "function",
+            "id": self.id,
+            "function": {"name": self.name, "arguments": dict(self.arguments)},
+        }
+
+    def __str__(self) -> str:
+        return f"{self.name or '?'}({', '.join(f'{key}={value!r}' for key, value in self.arguments.items())})"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolStep:
+    """One call that was dealt with: what the tool was given, and what the model was told.
+
+    Attributes:
+        call: what the model asked for.
+        result: the text that the model got for it; None while the tool runs, and after an error.
+        error: what went wrong, as the model was told; "" when nothing did.
+        seconds: how long the tool ran (wall clock); 0 when it didn't.
+        value: what the tool returned, as it is.
+    """
+
+    call: ToolCall
+    result: str | None = None
+    error: str = ""
+    seconds: float = 0.0
+    value: Any = field(default=None, repr=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        """The tool's name."""
+        return self.call.name
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """The arguments that the model wrote."""
+        return self.call.arguments
+
+    @property
+    def running(self) -> bool:
+        """There is neither a result nor an error yet."""
+        return self.result is None and not self.error
+
+
+@dataclass(frozen=True, slots=True)
 class Choice:
     """One of the n texts of a completion. `token_ids` includes the end-of-turn token when it ended the text.
 
@@ -302,6 +413,11 @@ class Completion:
     """What a generation returned, with everything needed to repeat it.
 
     `text`, `token_ids`, `finish_reason`, `logprobs` and `parsed` are those of the first choice; `choices` holds all n.
+
+    With `tools`: `steps` is the transcript of the calls that were run, `turns` holds the messages that they became,
+    `tool_calls` the calls that were not run (`finish_reason` is "tool_calls" then), and `text` is what the model said
+    besides its calls. `usage` counts the tokens of every step; `timings` is the first TTFT and the decoding of every
+    step, without the time of the tools.
     """
 
     choices: tuple[Choice, ...]
@@ -316,6 +432,10 @@ class Completion:
     prompt_token_ids: tuple[int, ...] = field(default=(), repr=False)
     adapter: str | None = None
     guidance: Guidance | None = field(default=None, repr=False)
+    speculation: Speculation | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    steps: tuple[ToolStep, ...] = ()
+    turns: tuple[Message, ...] = field(default=(), repr=False)
 
     @property
     def text(self) -> str:
@@ -341,6 +461,11 @@ class Completion:
     def parsed(self) -> Any:
         """The first choice as the typed object that was asked for, or None."""
         return self.choices[0].parsed
+
+    @property
+    def message(self) -> Message:
+        """The answer as the assistant's turn of a conversation, with the calls that were not run."""
+        return Message("assistant", self.text, tuple(call.as_dict() for call in self.tool_calls))
 
     def inspect(self, choice: int = 0) -> Any:
         """The tokens shaded by probability, in a widget; a click on another likely token goes on from there.

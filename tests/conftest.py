@@ -61,3 +61,21 @@ def lab():
     own = Lab()
     yield own
     own.close()
+
+
+@pytest.fixture(scope="module")
+def ipython():
+    """The process's one IPython shell for as long as a module runs; what was there before comes back afterwards."""
+    from IPython.core.interactiveshell import InteractiveShell
+    from IPython.terminal.interactiveshell import TerminalInteractiveShell
+    from traitlets.config import Config
+
+    kinds = (TerminalInteractiveShell, InteractiveShell)
+    before = [kind._instance for kind in kinds]
+    for kind in kinds:
+        kind._instance = None
+    config = Config()
+    config.HistoryManager.enabled = False
+    yield InteractiveShell.instance(config=config, colors="nocolor")
+    for kind, instance in zip(kinds, before, strict=True):
+        kind._instance = instance

@@ -8,7 +8,6 @@ import shutil
 from dataclasses import dataclass, field
 
 import pytest
-from IPython.testing.globalipapp import start_ipython
 
 from llmlab import Lab, zoo
 from llmlab.errors import LlmLabError
@@ -51,10 +50,17 @@ CASES = [
     ),
     Case(
         "a quant that the model lacks",
-        "%llm load nano --engine vllm --quant gptq",
-        ("gptq", "bf16"),
+        "%llm load nano-draft --engine vllm --quant awq",
+        ("awq", "bf16"),
+        "nano-draft",
+        {"engine": "vllm", "quant": "awq"},
+    ),
+    Case(
+        "a quant that this hardware can't run",
+        "%llm load nano --engine vllm --quant mxfp4",
+        ("mxfp4", "CPU", "Nearest that works"),
         "nano",
-        {"engine": "vllm", "quant": "gptq"},
+        {"engine": "vllm", "quant": "mxfp4"},
     ),
     Case("unknown engine option", "%llm load nano -x n_thread=2", ("n_thread", "n_threads"), "nano",
          {"engine": "llamacpp", "extra": {"n_thread": "2"}}),
@@ -85,11 +91,11 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def bench():
+def bench(ipython):
     """A shell with a bench of its own, with one model that must come through unharmed."""
     lab = Lab()
     standing = lab.load("nano", engine="llamacpp", name="standing")
-    ip = start_ipython()
+    ip = ipython
     from llmlab.magics import register, unregister
 
     register(ip, lambda: lab)

@@ -49,7 +49,7 @@ def test_stream_joins_to_what_generate_gives(model):
     assert "".join(c.text for c in chunks) == r.text
     assert tuple(t for c in chunks for t in c.token_ids) == r.token_ids
     assert chunks[-1].finish_reason == r.finish_reason
-    assert len(chunks) > 10
+    assert len(chunks) > 3  # a fast engine may give several tokens a chunk
 
 
 def test_cancel_keeps_the_partial(model):

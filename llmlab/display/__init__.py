@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from llmlab.display.adapters import AdapterList, ComparisonView
 from llmlab.display.completion import (
     FORMATS,
     ChoiceView,
@@ -19,6 +20,7 @@ from llmlab.display.completion import (
 )
 from llmlab.display.files import Catalogue, FormsView, HeaderView
 from llmlab.display.guidance import GuidanceView
+from llmlab.display.stored import OffersView, PulledView, StoredView
 from llmlab.display.table import Table, TableView, View
 from llmlab.display.views import (
     DoctorView,
@@ -32,8 +34,10 @@ from llmlab.display.views import (
 
 __all__ = [
     "FORMATS",
+    "AdapterList",
     "Catalogue",
     "ChoiceView",
+    "ComparisonView",
     "DoctorView",
     "Format",
     "FormsView",
@@ -45,6 +49,9 @@ __all__ = [
     "ModelList",
     "ModelView",
     "Note",
+    "OffersView",
+    "PulledView",
+    "StoredView",
     "Table",
     "TableView",
     "View",

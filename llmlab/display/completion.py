@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from llmlab.display import units
 from llmlab.display.safe import code_span, escape, fenced, markdown, plain
 from llmlab.display.table import MONO, Table, View
+from llmlab.display.toolcalls import calls_bundle
 from llmlab.guided.partial import partial_json
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ def completion_line(completion: Completion) -> str:
         units.speed(timings.tokens_per_s),
         f"TTFT {units.seconds(timings.ttft_s)}" if timings.ttft_s is not None else "",
         ", ".join(ended),
+        str(completion.speculation) if completion.speculation is not None else "",
         *_guided_parts(completion),
     ]
     return plain(" · ".join(part for part in parts if part))
@@ -153,6 +156,10 @@ def completion_bundle(completion: Completion, fmt: Format = "md", *, with_line: 
     """The whole of a completion for a front end: its texts, the log probabilities if asked for, the quiet line."""
     texts = [choice.text for choice in completion.choices]
     line = completion_line(completion) if with_line else ""
+    if completion.steps or completion.tool_calls:
+        calls = calls_bundle(completion.steps, completion.tool_calls)
+        plainly = completion_bundle(replace(completion, steps=(), tool_calls=()), fmt, with_line=with_line)
+        return {mime: f"{calls[mime]}\n\n{text}" for mime, text in plainly.items()}
     if completion.logprobs is None:
         return bundle(texts, fmt=fmt, line=line)
     out = bundle(texts, fmt=fmt)

@@ -10,6 +10,7 @@ from llmlab.display.safe import escape, plain
 from llmlab.display.table import SI, Table, View, pairs_html, pairs_text, pre
 
 if TYPE_CHECKING:
+    from llmlab.display.stored import StoredView
     from llmlab.hub.catalogue import Entry
     from llmlab.hub.headers import Header
     from llmlab.hub.resolve import Candidate
@@ -19,10 +20,11 @@ TENSORS_SHOWN = 8
 
 
 class Catalogue(View, Sequence["Entry"]):
-    """The models that can be loaded by name. A sequence of the catalogue's entries, too."""
+    """The models that can be loaded by name. A sequence of the catalogue's entries, too; `on_disk`: what lies here."""
 
-    def __init__(self, entries: Sequence[Entry]) -> None:
+    def __init__(self, entries: Sequence[Entry], on_disk: StoredView | None = None) -> None:
         self.entries = tuple(entries)
+        self.on_disk = on_disk
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -51,20 +53,21 @@ class Catalogue(View, Sequence["Entry"]):
         return Table(headings, rows, note=note, empty="The catalogue is empty.")
 
     def text(self) -> str:
-        """The catalogue as an aligned table."""
-        return self._table().text()
+        """The catalogue as an aligned table, then what lies on disk."""
+        return self._table().text() + (f"\n\n{self.on_disk.text()}" if self.on_disk is not None else "")
 
     def html(self) -> str:
-        """The catalogue as an HTML table."""
-        return self._table().html()
+        """The catalogue as an HTML table, then what lies on disk."""
+        return self._table().html() + (f"<br>{self.on_disk.html()}" if self.on_disk is not None else "")
 
 
 class FormsView(View, Sequence["Candidate"]):
-    """The forms in which a model that isn't on this machine can be had. A sequence of the candidates, too."""
+    """The forms in which a model of the hub can be had. A sequence of the candidates, too."""
 
-    def __init__(self, spec: str, forms: Sequence[Candidate]) -> None:
+    def __init__(self, spec: str, forms: Sequence[Candidate], note: str = "") -> None:
         self.spec = spec
         self.forms = tuple(forms)
+        self.note = note
 
     def __len__(self) -> int:
         return len(self.forms)
@@ -77,7 +80,7 @@ class FormsView(View, Sequence["Candidate"]):
         return Table(
             ("engine", "quant", "format", "size>", "", "where"),
             rows,
-            note=f"{self.spec} isn't on this machine; after %llm load {self.spec}, its headers can be shown. {SI}",
+            note=f"{self.note or f'Another form: %llm show {self.spec} --quant TAG.'} {SI}",
             empty=f"{self.spec} has no form that an engine here loads.",
         )
 
@@ -91,10 +94,11 @@ class FormsView(View, Sequence["Candidate"]):
 
 
 class HeaderView(View):
-    """What a model's files say of it, read from headers only. `header` holds all of it."""
+    """What a model's files say of it, read from headers only. `header` holds all of it, `forms` what else there is."""
 
-    def __init__(self, header: Header) -> None:
+    def __init__(self, header: Header, forms: FormsView | None = None) -> None:
         self.header = header
+        self.forms = forms
 
     def _pairs(self) -> list[tuple[str, str]]:
         h = self.header
@@ -128,13 +132,16 @@ class HeaderView(View):
 
     def text(self) -> str:
         """The facts, then the tensors by type."""
-        return f"{plain(self.header.name)}\n{pairs_text(self._pairs(), indent='  ')}\n\n{self._tensors().text()}"
+        forms = f"\n\n{self.forms.text()}" if self.forms is not None else ""
+        facts = pairs_text(self._pairs(), indent="  ")
+        return f"{plain(self.header.name)}\n{facts}\n\n{self._tensors().text()}{forms}"
 
     def html(self) -> str:
         """The facts, the tensors by type, and the chat template folded away."""
         template = self.header.chat_template
         folded = f"<details><summary>chat template</summary>{pre(template)}</details>" if template else ""
-        return f"<b>{escape(self.header.name)}</b>{pairs_html(self._pairs())}{self._tensors().html()}{folded}"
+        forms = f"<br>{self.forms.html()}" if self.forms is not None else ""
+        return f"<b>{escape(self.header.name)}</b>{pairs_html(self._pairs())}{self._tensors().html()}{folded}{forms}"
 
 
 def _template_words(template: str | None) -> str:

@@ -9,6 +9,7 @@ from llmlab.conversation import Conversation, History
 from llmlab.display import units
 from llmlab.display.safe import escape, plain
 from llmlab.display.table import LINE, MONO, QUIET, SI, Table, View, pairs_html, pairs_text
+from llmlab.types import Message, ToolCall
 
 if TYPE_CHECKING:
     from llmlab.doctor import Report
@@ -205,10 +206,17 @@ class HistoryView(View):
         return " · ".join(part for part in (f"Conversation {number}", started, asked, models) if part)
 
 
+def _said(message: Message) -> str:
+    """A turn's text, and the calls in it."""
+    calls = [call.get("function", call) for call in message.tool_calls]
+    lines = [f"→ {ToolCall(str(call.get('name')), call.get('arguments') or {})}" for call in calls]
+    return "\n".join([*([message.content] if message.content or not lines else []), *lines])
+
+
 def _turns_text(conversation: Conversation) -> str:
     lines = []
     for message in conversation.messages:
-        body = plain(message.content).split("\n")
+        body = plain(_said(message)).split("\n")
         lines.append("\n".join([f"{message.role + ':':<10} {body[0]}", *(" " * 11 + line for line in body[1:])]))
     return "\n".join(lines)
 
@@ -217,7 +225,7 @@ def _turns_html(conversation: Conversation) -> str:
     return "".join(
         f'<div style="border-left:{LINE};padding:2px 0 2px 8px;margin:4px 0">'
         f'<span style="{QUIET}">{escape(message.role)}</span>'
-        f'<div style="white-space:pre-wrap">{escape(message.content)}</div></div>'
+        f'<div style="white-space:pre-wrap">{escape(_said(message))}</div></div>'
         for message in conversation.messages
     )
 

@@ -17,12 +17,15 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from llmlab.engines.stream import Buffer
+from llmlab.errors import UnsupportedError
 from llmlab.guided import Guide
 from llmlab.guided.compiler import Compiler
 from llmlab.hub.source import Format, Source
 from llmlab.types import EngineName, GuidanceStep, SamplingParams
 
-Feature = Literal["stream", "cancel", "batch", "seed", "logprobs", "top_k", "top_p", "min_p", "stop", "n", "guided"]
+Feature = Literal[
+    "stream", "cancel", "batch", "seed", "logprobs", "top_k", "top_p", "min_p", "stop", "n", "guided", "lora"
+]
 
 Progress = Callable[[str, float | None], None]
 """Called with a phase ("import", "weights", "warm-up") and how much of it is done (0 to 1, or None: unknown)."""
@@ -46,6 +49,21 @@ class Capabilities:
 
 
 @dataclass(frozen=True, slots=True)
+class Draft:
+    """What guesses tokens ahead for the model to check.
+
+    Attributes:
+        name: the draft model's name, or "ngram": the text so far is searched for what followed the last tokens before.
+        source: the draft model's files; None for "ngram".
+        tokens: how many are guessed at most.
+    """
+
+    name: str
+    source: Source | None = None
+    tokens: int = 4
+
+
+@dataclass(frozen=True, slots=True)
 class LoadPlan:
     """Everything decided before an engine starts to load.
 
@@ -55,6 +73,7 @@ class LoadPlan:
         tensor_parallel: GPUs to split the model over (vllm).
         max_concurrency: most sequences decoded at once.
         extra: engine options from `-x`, already checked against the capabilities.
+        draft: what guesses tokens ahead (speculative decoding); None: nothing does.
     """
 
     source: Source
@@ -63,6 +82,7 @@ class LoadPlan:
     tensor_parallel: int = 1
     max_concurrency: int = 8
     extra: Mapping[str, Any] = field(default_factory=dict)
+    draft: Draft | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +121,55 @@ class Memory:
     device: str = "CPU"
 
 
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A LoRA adapter in the forms that engines take. What it is is told by its digest, not by its name.
+
+    Attributes:
+        name: what it's called on the bench.
+        digest: a hash of its content; equal digests are the same adapter.
+        rank: the largest rank of its matrices.
+        folder: the PEFT folder, or None: it only exists as a GGUF file.
+        gguf: the GGUF file, or None: it wasn't converted.
+    """
+
+    name: str
+    digest: str
+    rank: int
+    folder: Path | None = None
+    gguf: Path | None = None
+
+
+Mix = tuple[tuple[Adapter, float], ...]
+"""Adapters with their scales, which add up; never empty where a mix is meant."""
+
+
+def mix_key(mix: Mix | None) -> str:
+    """What a KV cache computed under a mix depends on, whatever the order of its adapters; "" for the base model."""
+    return "+".join(sorted(f"{adapter.digest}:{scale:.9g}" for adapter, scale in mix)) if mix else ""
+
+
+@dataclass(frozen=True, slots=True)
+class LoraLimits:
+    """What adapters a loaded model takes.
+
+    Attributes:
+        form: the form it takes them in, "gguf" or "peft".
+        mixes: scales and sums are applied as it decodes; else each is an adapter of its own.
+        max_rank: the largest rank, or None for any.
+        slots: different adapters in one step, or None for any number.
+        refused: why it takes none at all; "" when it does.
+        hint: the way out of that.
+    """
+
+    form: Literal["gguf", "peft"]
+    mixes: bool
+    max_rank: int | None = None
+    slots: int | None = None
+    refused: str = ""
+    hint: str = ""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Request:
     """One sequence to generate. `buffer` takes what comes, as choice `index`.
@@ -111,6 +180,7 @@ class Request:
         guide: the constraint that the text follows; the engine's `grammars` has compiled it already.
         complete: end a guided text within `max_tokens` while there is a way to its end.
         trace: takes what the guide did to each token, where the engine can tell.
+        adapter: the attached adapters it's computed with; None is the base model.
     """
 
     id: str
@@ -121,6 +191,7 @@ class Request:
     guide: Guide | None = None
     complete: bool = False
     trace: list[GuidanceStep] | None = None
+    adapter: Mix | None = None
 
 
 class EngineLog:
@@ -186,6 +257,27 @@ class Engine(ABC):
     def detokenize(self, ids: list[int]) -> str:
         """The text of token ids, special tokens left out."""
 
+    def score(self, ids: list[int], first: int) -> Any:
+        """What the model expects after each token of a given text (teacher forcing), between two steps.
+
+        Args:
+            ids: the text's tokens, at most a context length of them.
+            first: position of the first token whose successor is scored.
+
+        Returns:
+            A float32 array, shape (len(ids) - 1 - first, vocabulary): row r is ln p(. | ids[: first + r + 1]).
+
+        Raises:
+            UnsupportedError: the engine can't tell.
+            GenerationError: it failed.
+        """
+        raise UnsupportedError(f"{self.name} can't score {len(ids)} given tokens from {first} on.")
+
+    @property
+    def score_note(self) -> str:
+        """What `score` leaves out ("the 100 likeliest tokens are exact"); "" when it gives whole distributions."""
+        return ""
+
     @abstractmethod
     def submit(self, request: Request) -> None:
         """Queue a request; thread-safe, returns at once. Every submitted request's buffer is finished or failed."""
@@ -193,6 +285,23 @@ class Engine(ABC):
     @abstractmethod
     def cancel(self, request: Request) -> None:
         """End a request as "interrupted" at the next step; thread-safe, and harmless when it's done."""
+
+    @property
+    def lora(self) -> LoraLimits:
+        """What adapters it takes."""
+        return LoraLimits("peft", mixes=False, refused=f"{self.name} takes no adapters")
+
+    def attach(self, adapter: Adapter) -> None:
+        """Make an adapter ready for requests, without a reload; attaching one twice is harmless.
+
+        Raises:
+            UnsupportedError: the engine refuses it.
+        """
+        raise UnsupportedError(f"{self.name} takes no adapters, {adapter.name} neither.")
+
+    def detach(self, adapter: Adapter) -> None:
+        """Let an adapter go; requests that use it finish first. Returns at once."""
+        raise UnsupportedError(f"{self.name} takes no adapters, {adapter.name} neither.")
 
     @abstractmethod
     def memory(self) -> Memory:

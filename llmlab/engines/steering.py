@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -27,7 +28,8 @@ class Steer:
         assert request.guide is not None
         self._guide = request.guide
         self._grammars = grammars
-        self._name = name
+        # Asking the engine for a token's text costs more than the mask of a simple step.
+        self._name = functools.lru_cache(maxsize=4096)(name)
         self._trace = request.trace
         self._text = b""
         note = self._note if request.trace is not None and vocab_size else None

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from llmlab.types import Choice, Chunk, FinishReason, Timings, TokenLogprob, Usage
+from llmlab.types import Choice, Chunk, FinishReason, Speculation, Timings, TokenLogprob, Usage
 
 
 @dataclass(slots=True)
@@ -42,6 +42,7 @@ class Buffer:
         self._listeners: list[Callable[[], None]] = []
         self._open = n
         self._error: BaseException | None = None
+        self._speculation: Speculation | None = None
 
     # -- the engine's side -------------------------------------------------------------------
 
@@ -93,6 +94,11 @@ class Buffer:
             self._open -= 1
             self._notify()
 
+    def speculated(self, one: Speculation) -> None:
+        """Say what the draft brought to one of the choices; called before the choice ends."""
+        with self._changed:
+            self._speculation = self._speculation + one if self._speculation is not None else one
+
     def fail(self, error: BaseException) -> None:
         """End all choices with an error, which readers get raised."""
         with self._changed:
@@ -116,6 +122,11 @@ class Buffer:
     def done(self) -> bool:
         """All choices have ended."""
         return self._open == 0
+
+    @property
+    def speculation(self) -> Speculation | None:
+        """What the draft brought to the choices that have ended; None without one."""
+        return self._speculation
 
     @property
     def error(self) -> BaseException | None:

@@ -44,3 +44,29 @@ def _bound(node: dict[str, Any], name: str, exclusive: str, tighter: Any) -> tup
     if opened is None or (closed is not None and tighter(closed, opened) == closed and closed != opened):
         return closed, False
     return opened, True
+
+
+def shrunk(node: dict[str, Any]) -> dict[str, Any]:
+    """A schema of numbers with its open bounds drawn in by a hair.
+
+    A number may have any number of digits, and one a hair beyond the bound in writing (-51.610000000000000001) is the
+    bound itself once it is read as a float, which the judge then refuses.
+    """
+    kinds = node.get("type", "number")
+    if "number" not in (kinds if isinstance(kinds, list) else [kinds]):
+        return node
+    out = dict(node)
+    for name, exclusive, sign in (("maximum", "exclusiveMaximum", -1), ("minimum", "exclusiveMinimum", 1)):
+        opened = node.get(exclusive)
+        bound = node.get(name) if opened is True else opened
+        if opened in (None, False) or not isinstance(bound, int | float) or isinstance(bound, bool):
+            continue
+        exact = Decimal(str(bound))
+        digits = max(-int(exact.as_tuple().exponent), 0)
+        hair = max(Decimal(10) ** -(digits + 6), abs(exact) * Decimal("1e-12"))
+        near = float(exact + sign * hair)
+        out.pop(exclusive)
+        closed = node.get(name)
+        other = closed if opened is not True and isinstance(closed, int | float) else near
+        out[name] = min(near, other) if sign < 0 else max(near, other)
+    return out

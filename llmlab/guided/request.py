@@ -117,13 +117,13 @@ def _with_value(choice: Choice, guide: Guide) -> Choice:
 
 
 def spread(options: Mapping[str, Any], count: int) -> list[dict[str, Any]]:
-    """The options of each prompt of a list: a list of constraints gives each its own.
+    """The options of each prompt of a list: a list of constraints, or of adapters, gives each its own.
 
     Raises:
-        BadInputError: there are more or fewer constraints than prompts.
+        BadInputError: there are more or fewer of them than prompts.
     """
     each = [dict(options) for _ in range(count)]
-    for name in (*NAMES, "guide"):
+    for name in (*NAMES, "guide", "adapter"):
         value = options.get(name)
         several = isinstance(value, list | tuple) and not isinstance(value, str)
         if name == "choice":

@@ -10,7 +10,7 @@ from typing import Any
 from llmlab.errors import BadInputError, LlmLabError, UnsupportedError
 from llmlab.guided.formats import KNOWN, REPLACED, TIGHTER
 from llmlab.guided.guide import Guide
-from llmlab.guided.numbers import negative_multiples
+from llmlab.guided.numbers import negative_multiples, shrunk
 from llmlab.guided.walk import change, circular, endless, everything, quote, resolve
 
 # JSON on one line, with or without a blank after a comma or colon. The library's own gaps have no end, and a model that
@@ -187,6 +187,7 @@ def _normal(schema: Any) -> str:
         values = negative_multiples(node)
         if values is not None:
             return {"enum": values}
+        node = shrunk(node)
         form = node.get("format")
         if isinstance(form, str):
             if form in REPLACED:
@@ -241,6 +242,16 @@ def _explain(schema: Any, said: str) -> LlmLabError:
             f"No text satisfies the schema at {at}: {reason}.", "Loosen one of the bounds that exclude each other."
         )
     keyword = _keyword(schema, place, said)
+    if "min/maxProperties" in said:
+        # Branches are merged before it is noticed: the keyword may stand in one of them.
+        counted = [
+            (pointer, key)
+            for pointer, node in everything(schema)
+            for key in ("minProperties", "maxProperties")
+            if isinstance(node, dict) and key in node
+        ]
+        below = [one for one in counted if (one[0] + "/").startswith(place + "/")]
+        place, keyword = (below or counted or [(place, keyword)])[0]
     return UnsupportedError(
         f"The keyword {keyword!r} at {place}/{keyword} can't be followed token by token: {said}.",
         "Leave it out of the schema, and check it on completion.parsed.",
@@ -289,8 +300,6 @@ def _keyword(schema: Any, place: str, said: str) -> str:
     named = re.search(r"Unimplemented keys: (\[.*?\])", said)
     if named:
         return str(json.loads(named[1])[0])
-    if "min/maxProperties" in said:
-        return next((key for key in ("minProperties", "maxProperties") if key in keys), "properties")
     if "format" in said and "format" in keys:
         return "format"
     if "oneOf" in said:

@@ -7,15 +7,24 @@ for llmlab. Its names go before llmlab's own.
 from __future__ import annotations
 
 import functools
+import json
 import os
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from llmlab import config
 from llmlab.errors import BadInputError, unknown
 from llmlab.hub import tags
 from llmlab.types import EngineName
+
+if TYPE_CHECKING:
+    from llmlab.hub.catalogue_schema import Catalogue
+
+MADE = "models"
+"""The folder of merged models, in the user's data folder."""
+MADE_ORIGIN = "merged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +59,8 @@ class Entry:
         parameters: number of weights, about.
         context_length: tokens it was trained for; None when it isn't said.
         path: a local folder or GGUF file (nano's, or the user's own); None for models on the hub.
-        origin: "llmlab", or the user's file it stands in.
+        origin: "llmlab", the user's file it stands in, or "merged" for what `%llm lora merge` wrote.
+        base: the unquantized model's repository, where the list says it.
     """
 
     name: str
@@ -61,6 +71,14 @@ class Entry:
     files: tuple[FileSet, ...]
     path: Path | None = None
     origin: str = "llmlab"
+    base: str | None = None
+
+    @property
+    def base_repo(self) -> str | None:
+        """The repository that its quants were made from: `base`, or else where vllm's unquantized form lies."""
+        whole = ("bf16", "fp16", "fp32")
+        named = (files.repo for files in self.files if files.engine == "vllm" and set(files.quants) & set(whole))
+        return self.base or next(named, None)
 
     def quants(self, engine: EngineName) -> tuple[str, ...]:
         """The tags that lie ready on the hub for an engine (nano's GGUF forms are made at first use instead)."""
@@ -77,9 +95,10 @@ def entries() -> list[Entry]:
     Raises:
         BadInputError: the user's file is wrong; the message names the file, the key and what is wrong.
     """
-    own = _user_entries()
-    names = {entry.name for entry in own}
-    return [*own, *(entry for entry in _builtin() if entry.name not in names)]
+    out: dict[str, Entry] = {}
+    for entry in (*_user_entries(), *_made(), *_builtin()):
+        out.setdefault(entry.name, entry)
+    return list(out.values())
 
 
 def find(name: str) -> Entry | None:
@@ -98,6 +117,15 @@ def get(name: str) -> Entry:
         hint = "A path, a .gguf file or hf:org/name works too."
         raise unknown("model", name, [entry.name for entry in entries()], hint)
     return found
+
+
+def trusted() -> tuple[str, ...]:
+    """The authors whose quantizations are taken without asking: the user's, then llmlab's own list."""
+    file = user_file()
+    own = _read_user(file)
+    builtin = Path(__file__).with_name("catalogue.toml").read_text(encoding="utf-8")
+    lists = [_check(own, file).trusted if own is not None else [], tomllib.loads(builtin)["trusted"]]
+    return tuple(dict.fromkeys(author for authors in lists for author in authors))
 
 
 def user_file() -> Path:
@@ -119,17 +147,35 @@ def _builtin() -> tuple[Entry, ...]:
 
 def _user_entries() -> tuple[Entry, ...]:
     file = user_file()
+    text = _read_user(file)
+    return () if text is None else tuple(_parse(text, file, str(file), file.parent))
+
+
+def _made() -> tuple[Entry, ...]:
+    """The models that `%llm lora merge` wrote."""
+    out = []
+    for file in sorted((config.data_dir() / MADE).glob("*/merge.json")):
+        try:
+            facts = json.loads(file.read_text(encoding="utf-8"))
+            says = f"{facts['base']} with {facts['adapters']} merged into it"
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        folder = file.parent
+        out.append(Entry(folder.name, says, None, None, None, (), folder, MADE_ORIGIN))
+    return tuple(out)
+
+
+def _read_user(file: Path) -> str | None:
     try:
-        text = file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8")
     except FileNotFoundError:
-        return ()
+        return None
     except (OSError, UnicodeDecodeError) as error:
         raise BadInputError(f"{file} can't be read: {error}.", "It must be a TOML file in UTF-8.") from None
-    return tuple(_parse(text, file, str(file), file.parent))
 
 
-def _parse(text: str, file: Path, origin: str, base: Path) -> list[Entry]:
-    """Read a list, checked by pydantic; the first thing wrong is told with its place."""
+def _check(text: str, file: Path) -> Catalogue:
+    """A list checked by pydantic; the first thing wrong is told with its place."""
     from pydantic import ValidationError
 
     from llmlab.hub.catalogue_schema import Catalogue
@@ -139,13 +185,17 @@ def _parse(text: str, file: Path, origin: str, base: Path) -> list[Entry]:
     except tomllib.TOMLDecodeError as error:
         raise BadInputError(f"{file} is not valid TOML: {error}.") from None
     try:
-        parsed = Catalogue.model_validate(data)
+        return Catalogue.model_validate(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise BadInputError(
             f"{file}: {_place(first['loc'], data)}: {first['msg'].removeprefix('Value error, ')}.",
             "The form is that of llmlab/hub/catalogue.toml: [[model]] with name and path, or [[model.files]].",
         ) from None
+
+
+def _parse(text: str, file: Path, origin: str, base: Path) -> list[Entry]:
+    parsed = _check(text, file)
     out = []
     for model in parsed.model:
         files = tuple(
@@ -165,6 +215,7 @@ def _parse(text: str, file: Path, origin: str, base: Path) -> list[Entry]:
                 files,
                 path,
                 origin,
+                model.base,
             )
         )
     return out

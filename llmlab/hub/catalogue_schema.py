@@ -50,6 +50,7 @@ class EntryModel(BaseModel):
     context_length: int | None = Field(default=None, gt=0)
     licence: str | None = None
     path: str | None = None
+    base: str | None = Field(default=None, pattern=r"^[\w.-]+/[\w.-]+$")
     files: list[FilesModel] = []
 
     @field_validator("name")
@@ -71,4 +72,5 @@ class Catalogue(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    trusted: list[str] = []
     model: list[EntryModel] = []

@@ -12,7 +12,7 @@ import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from llmlab.errors import LoadError
 
@@ -76,14 +76,24 @@ class GgufFile:
     tensors: tuple[TensorInfo, ...]
 
 
+class Bytes(Protocol):
+    """What a header is read from: a mapped file, or a remote one that fetches what is asked for."""
+
+    def __len__(self) -> int:
+        """Bytes of the whole file."""
+
+    def __getitem__(self, place: slice, /) -> bytes:
+        """Some of them."""
+
+
 class _EndedError(Exception):
     """The file ended inside its header."""
 
 
 class _Cursor:
-    """Reads values one after the other from a mapped file, never past its end."""
+    """Reads values one after the other from a mapped file (or a remote one), never past its end."""
 
-    def __init__(self, data: mmap.mmap) -> None:
+    def __init__(self, data: Bytes) -> None:
         self.data = data
         self.at = 0
 
@@ -96,7 +106,8 @@ class _Cursor:
 
     def scalar(self, kind: int) -> Any:
         code = _SCALARS[kind]
-        return struct.unpack_from(code, self.data, self.skip(struct.calcsize(code)))[0]
+        start = self.skip(struct.calcsize(code))
+        return struct.unpack(code, self.data[start : self.at])[0]
 
     def u32(self) -> int:
         return int(self.scalar(4))
@@ -144,32 +155,47 @@ def read(path: Path) -> GgufFile:
     Raises:
         LoadError: not GGUF, a version or byte order that isn't supported, or truncated.
     """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(8)
-        if head[:4] != MAGIC:
-            what = "is empty" if not head else f"starts with {head[:4]!r}, not with {MAGIC!r}"
-            raise LoadError(
-                f"{path} is not a GGUF file: it {what}.",
-                "Check the download (a web page saved as a file is a common cause), and fetch it again.",
-            )
-        if len(head) < 8:
-            raise _truncated(path, size, None)
-        version = struct.unpack("<I", head[4:])[0]
-        if version not in (2, 3):
-            reason = "a big-endian file" if version & 0xFFFF == 0 else f"format version {version}"
-            raise LoadError(f"{path} can't be read: {reason}; this reads versions 2 and 3, little-endian.")
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            try:
-                keys, raw, start = _walk(_Cursor(data))
-            except _EndedError:
-                raise _truncated(path, size, None) from None
-            except ValueError as error:
-                raise LoadError(f"{path} has a damaged header: {error}.", "Fetch or convert it again.") from None
+    if not path.stat().st_size:
+        raise _not_gguf(path, b"")
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return parse(data, path)
+
+
+def parse(data: Bytes, path: Path) -> GgufFile:
+    """As `read`, from the bytes of a file; only those of its header are asked for.
+
+    Args:
+        data: the whole file's bytes.
+        path: what the file is called in messages.
+    """
+    size = len(data)
+    head = data[:8]
+    if head[:4] != MAGIC:
+        raise _not_gguf(path, head)
+    if len(head) < 8:
+        raise _truncated(path, size, None)
+    version = struct.unpack("<I", head[4:])[0]
+    if version not in (2, 3):
+        reason = "a big-endian file" if version & 0xFFFF == 0 else f"format version {version}"
+        raise LoadError(f"{path} can't be read: {reason}; this reads versions 2 and 3, little-endian.")
+    try:
+        keys, raw, start = _walk(_Cursor(data))
+    except _EndedError:
+        raise _truncated(path, size, None) from None
+    except ValueError as error:
+        raise LoadError(f"{path} has a damaged header: {error}.", "Fetch or convert it again.") from None
     tensors, end = _tensors(raw, start, size)
     if end > size:
         raise _truncated(path, size, end)
     return GgufFile(path, keys, tensors)
+
+
+def _not_gguf(path: Path, head: bytes) -> LoadError:
+    what = "is empty" if not head else f"starts with {head[:4]!r}, not with {MAGIC!r}"
+    return LoadError(
+        f"{path} is not a GGUF file: it {what}.",
+        "Check the download (a web page saved as a file is a common cause), and fetch it again.",
+    )
 
 
 def _truncated(path: Path, size: int, needed: int | None) -> LoadError:

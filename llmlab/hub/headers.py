@@ -6,8 +6,9 @@ engine fail later: not the format, truncated, a part or tensor missing, no confi
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from llmlab.errors import BadInputError, LoadError
 from llmlab.hub import gguf_file, safetensors_file, tags
 from llmlab.hub.expected import missing_in_folder, missing_in_gguf
-from llmlab.hub.gguf_file import Skipped, TensorInfo
+from llmlab.hub.gguf_file import GgufFile, Skipped, TensorInfo
 from llmlab.hub.source import Format
 
 _DTYPE_TAGS = {"BF16": "bf16", "F16": "fp16", "F32": "fp32"}
@@ -80,10 +81,21 @@ def read_header(path: str | Path) -> Header:
     """
     path = Path(path)
     if path.is_dir():
-        return _folder(path)
+        return _kept(path, _state(sorted(path.iterdir())))
     if path.is_file():
-        return _gguf(path)
+        return _kept(path, _state(gguf_file.parts(path)))
     raise BadInputError(f"There is no file or folder {path}.", "Check the path; relative ones start at the notebook.")
+
+
+def _state(files: Iterable[Path]) -> tuple[tuple[str, int, int], ...]:
+    """Names, sizes and times of files: as long as they stay, what was read of them does."""
+    stats = [(file.name, file.stat()) for file in files if file.is_file()]
+    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+
+
+@functools.lru_cache(maxsize=32)
+def _kept(path: Path, _state: tuple[tuple[str, int, int], ...]) -> Header:
+    return _folder(path) if path.is_dir() else _gguf(path)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -126,9 +138,12 @@ def _json(file: Path) -> dict[str, Any]:
 
 
 def _gguf(path: Path) -> Header:
-    files = gguf_file.parts(path)
-    heads = [gguf_file.read(file) for file in files]
-    keys = heads[0].keys
+    return of_gguf([gguf_file.read(file) for file in gguf_file.parts(path)])
+
+
+def of_gguf(heads: Sequence[GgufFile]) -> Header:
+    """A model's facts from the headers of its parts, in order; errors as `read_header`."""
+    path, keys = heads[0].path, heads[0].keys
     tensors = tuple(tensor for head in heads for tensor in head.tensors)
     architecture = keys.get("general.architecture")
     if not isinstance(architecture, str):
@@ -166,9 +181,9 @@ def _gguf(path: Path) -> Header:
     latent = number("attention.kv_lora_rank") + number("rope.dimension_count")
     mla = bool(number("attention.kv_lora_rank")) and bool(number("attention.key_length_mla"))
     return Header(
-        path=files[0],
+        path=path,
         format="gguf",
-        files=tuple(files),
+        files=tuple(head.path for head in heads),
         name=str(keys.get("general.name") or path.stem),
         architecture=architecture,
         parameters=sum(tensor.elements for tensor in tensors if not tensor.name.startswith("rope_freqs")),
@@ -213,6 +228,11 @@ def _gguf_tag(path: Path, keys: Mapping[str, Any], tensors: tuple[TensorInfo, ..
 def _folder(folder: Path) -> Header:
     config = read_config(folder)
     files, tensors = safetensors_file.read_folder(folder)
+    return of_folder(folder, config, files, tensors)
+
+
+def of_folder(folder: Path, config: dict[str, Any], files: Sequence[Path], tensors: tuple[TensorInfo, ...]) -> Header:
+    """A model's facts from a folder's small files and the tensors of its weight files; errors as `read_header`."""
     architecture = str(config["architectures"][0])
     # Models with more than text keep the language model's sizes in a part of their own.
     inner = config.get("text_config")

@@ -9,24 +9,22 @@ use `llmlab.quant.sources` for the whole.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from llmlab.errors import BadInputError, LoadError, UnsupportedError
-from llmlab.hub import architectures, catalogue, gguf_file, remote, tags
+from llmlab.errors import BadInputError, ChoiceError, LoadError, UnsupportedError
+from llmlab.hub import architectures, discover, gguf_file, remote, tags
 from llmlab.hub.catalogue import Entry
 from llmlab.hub.headers import Header, folder_tag, read_config, read_header
 from llmlab.hub.source import Format, Source
+from llmlab.hub.spec import Spec, parse
 from llmlab.types import EngineName
 
 Progress = Callable[[str, float | None], None]
 Action = Literal["ready", "convert", "download"]
 
-# When a GGUF repository is asked for without a tag: the first of these that it has.
-_GGUF_ORDER = ("Q4_K_M", "Q4_K_S", "Q5_K_M", "Q8_0", "MXFP4", "F16", "BF16")
-_HUB = re.compile(r"^hf:(?P<repo>[^@:\s]+)(@(?P<revision>[^:\s]+))?(:(?P<quant>[^\s]+))?$")
 _NO_GGUF_IN_VLLM = "GGUF is not built into vLLM 0.32"
 
 
@@ -49,6 +47,30 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class Form:
+    """One way for vllm to have a quant of a folder.
+
+    Attributes:
+        way: how it comes to be, in a few words.
+        folder: what is loaded; None when `make` is what gives it.
+        online: vllm's name for the quantization that it does while it loads, or None.
+        make: makes the folder and returns it.
+    """
+
+    way: str
+    folder: Path | None = None
+    online: str | None = None
+    make: Callable[[Progress | None], Path] | None = None
+
+    def get(self, progress: Progress | None) -> Path:
+        """The folder to load, made now if it isn't there."""
+        if self.folder is not None:
+            return self.folder
+        assert self.make is not None
+        return self.make(progress)
+
+
+@dataclass(frozen=True, slots=True)
 class Converter:
     """How a folder becomes a GGUF: handed in by the quant package, which lies above this one.
 
@@ -57,56 +79,14 @@ class Converter:
         tags: the GGUF tags it can make.
         cached: for a folder, where the file of a tag lies or will lie.
         make: make it (if it isn't there) and return it.
+        forms: the quants that vllm can have of a folder besides its own, by tag; a form's `get` brings it there.
     """
 
     why_not: Callable[[Header], str | None]
     tags: tuple[str, ...]
     cached: Callable[[Path], Callable[[str], Path]]
     make: Callable[[Path, str, Progress | None], Path]
-
-
-@dataclass(frozen=True, slots=True)
-class _Spec:
-    """A spec, taken apart: exactly one of entry, path and repo is set."""
-
-    text: str
-    name: str
-    entry: Entry | None = None
-    path: Path | None = None
-    repo: str | None = None
-    revision: str | None = None
-    quant: str | None = None
-
-
-def parse(spec: str | Path) -> _Spec:
-    """Take a spec apart; nothing is read but the catalogue and whether a path is there.
-
-    Raises:
-        UnknownNameError: no such alias.
-        BadInputError: an empty spec, an hf: one of the wrong form, or a path where nothing is.
-    """
-    text = str(spec).strip()
-    if not text:
-        raise BadInputError("No model was named.", "Give an alias (nano), a path, or hf:org/name.")
-    if text.startswith("hf:"):
-        match = _HUB.match(text)
-        if match is None or match["repo"].count("/") != 1 or not all(match["repo"].split("/")):
-            raise BadInputError(f"{text!r} is not of the form hf:org/name[@revision][:QUANT].")
-        repo = match["repo"]
-        return _Spec(text, repo.split("/")[1], None, None, repo, match["revision"], match["quant"])
-    entry = None if isinstance(spec, Path) else catalogue.find(text)
-    if entry is not None:
-        return _Spec(text, entry.name, entry=None if entry.path else entry, path=entry.path)
-    path = Path(text).expanduser()
-    if path.exists():
-        name = path.resolve().name
-        return _Spec(text, name.removesuffix(".gguf"), path=path)
-    if isinstance(spec, Path) or text.endswith(".gguf") or text.startswith((".", "~", "/")) or "\\" in text:
-        raise BadInputError(f"There is no file or folder {path}.", f"Relative paths start at {Path.cwd()}.")
-    if text.count("/") == 1:
-        raise BadInputError(f"There is no file or folder {path}.", f"For the Hugging Face hub write hf:{text}.")
-    catalogue.get(text)  # raises, with the closest name
-    raise AssertionError(text)
+    forms: Callable[[Header], Mapping[str, Form]] = lambda _header: {}
 
 
 # -- the look before ---------------------------------------------------------------------------
@@ -127,7 +107,7 @@ def peek(spec: str | Path, *, converter: Converter | None = None) -> tuple[Candi
     return _candidates(parse(spec), converter)
 
 
-def _candidates(parsed: _Spec, converter: Converter | None) -> tuple[Candidate, ...]:
+def _candidates(parsed: Spec, converter: Converter | None) -> tuple[Candidate, ...]:
     if parsed.entry is not None:
         return _of_entry(parsed.entry)
     if parsed.path is not None:
@@ -158,6 +138,10 @@ def _of_entry(entry: Entry) -> tuple[Candidate, ...]:
 def _of_folder(folder: Path, converter: Converter | None) -> tuple[Candidate, ...]:
     header = read_header(folder)
     out = [Candidate("vllm", header.quant, "safetensors", "ready", str(folder))]
+    for quant, form in (converter.forms(header) if converter is not None else {}).items():
+        ready: Action = "ready" if form.folder is not None else "convert"
+        size = 0 if form.folder is not None else int(header.parameters * tags.TAGS[quant].bits / 8)
+        out.append(Candidate("vllm", quant, "safetensors", ready, str(form.folder or folder), size))
     if converter is not None and converter.why_not(header) is None:
         place = converter.cached(folder)
         for quant in converter.tags:
@@ -170,30 +154,15 @@ def _of_folder(folder: Path, converter: Converter | None) -> tuple[Candidate, ..
 def _of_listing(found: remote.Listing, quant: str | None) -> tuple[Candidate, ...]:
     out = []
     action: Action = "download" if found.online else "ready"
-    sizes: dict[str, int] = {}
-    for name, size in found.files.items():
-        # Projectors of vision models, importance matrices and adapters are GGUF files too, but no models.
-        if name.endswith(".gguf") and not re.match(r"(mmproj|imatrix|.*lora)", name.lower()):
-            tag = tags.in_filename(re.sub(r"-\d{5}-of-\d{5}", "", name)) or "mixed"
-            sizes[tag] = sizes.get(tag, 0) + size
-    order = [tag for tag in _GGUF_ORDER if tag in sizes] + sorted(set(sizes) - set(_GGUF_ORDER))
-    out += [Candidate("llamacpp", tag, "gguf", action, found.repo, sizes[tag]) for tag in order]
+    sizes = discover.gguf_sizes(found.files)
+    out += [Candidate("llamacpp", tag, "gguf", action, found.repo, sizes[tag]) for tag in sizes]
     if any(name.endswith(".safetensors") for name in found.files):
         total = sum(size for name, size in found.files.items() if name.endswith(".safetensors"))
-        guess = tags.canonical(quant, "vllm").name if quant and not out else _guess(found.repo)
+        guess = tags.canonical(quant, "vllm").name if quant and not out else (tags.in_repository(found.repo) or "bf16")
         out.append(Candidate("vllm", guess, "safetensors", action, found.repo, total))
     if not out:
         remote.check_weights(found)
     return tuple(out)
-
-
-def _guess(repo: str) -> str:
-    """The tag that a repository's name suggests; its config.json settles it once it is here."""
-    lowered = repo.lower()
-    for mark, tag in (("awq", "awq"), ("gptq", "gptq"), ("fp8", "fp8"), ("w8a8", "int8"), ("int8", "int8")):
-        if mark in lowered:
-            return tag
-    return "bf16"
 
 
 # -- doing it ------------------------------------------------------------------------------------
@@ -206,6 +175,7 @@ def resolve(
     quant: str | None = None,
     progress: Progress | None = None,
     converter: Converter | None = None,
+    from_: str | None = None,
 ) -> Source:
     """Bring a model's files onto this machine, in the form that an engine loads.
 
@@ -215,8 +185,11 @@ def resolve(
         quant: the tag wanted, in any case; None takes the default for the engine.
         progress: told the phase ("download", "convert", "quantize") and how much of it is done.
         converter: what makes GGUF files of folders.
+        from_: whose quantization of a hub's model to take: an author, or a repository `org/name[@revision]`. None
+            takes what the catalogue or the repository has, else a trusted author's (see llmlab.hub.discover).
 
     Raises:
+        ChoiceError: only strangers offer this quant; the error names them.
         UnknownNameError: no such model or quant; the closest is named.
         UnsupportedError: the model or the engine hasn't this quant or format; the hint names what there is.
         BadInputError: a spec of the wrong form, or nothing at the path.
@@ -228,19 +201,80 @@ def resolve(
             f"Two quants are asked for: {parsed.quant} in {parsed.text!r}, and {quant}.", "Give one of them."
         )
     wanted = quant or parsed.quant
+    if parsed.path is not None and from_ is not None:
+        discover.base_of(parsed)  # raises: it lies here
     if parsed.path is not None and parsed.path.is_dir():
         return _from_folder(parsed, parsed.path, engine, wanted, converter, progress)
     if parsed.path is not None:
         return _from_file(parsed, parsed.path, engine, wanted)
-    found = _candidates(parsed, converter)
-    chosen = choose(found, engine, wanted, parsed.text)
-    if parsed.entry is not None:
-        source = _from_entry(parsed, parsed.entry, chosen, progress)
+    return bring(locate(parsed, engine=engine, quant=wanted, from_=from_, converter=converter), progress=progress)
+
+
+def bring(form: Located, *, progress: Progress | None = None) -> Source:
+    """Download what was located, unless it lies in the cache, and look at it; errors as `resolve`."""
+    parsed = form.parsed
+    if form.offer is None and parsed.entry is not None:
+        source = _from_entry(parsed, parsed.entry, form.chosen, progress)
     else:
-        source = _from_repo(parsed, chosen, progress)
+        source = _from_repo(form.spec, form.chosen, progress)
+    if form.offer is not None:
+        source = replace(source, spec=parsed.text, name=parsed.name, way=form.offer.why())
+        discover.remember(parsed, form.offer, form.chosen.quant)
     # What came from elsewhere is looked at before an engine is: whole, of a known kind.
-    architectures.check(read_header(source.path), chosen.engine)
+    architectures.check(read_header(source.path), form.chosen.engine)
     return source
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """Where a form of the hub's model lies.
+
+    Attributes:
+        parsed: what was asked for.
+        spec: the same, or the repository that was discovered for it.
+        offer: what was discovered, if it was.
+    """
+
+    parsed: Spec
+    spec: Spec
+    chosen: Candidate
+    offer: discover.Offer | None = None
+
+
+def locate(
+    parsed: Spec, *, engine: EngineName | None, quant: str | None, from_: str | None, converter: Converter | None = None
+) -> Located:
+    """Where the form that is asked for lies; arguments and errors as `resolve`. Nothing is downloaded."""
+    if from_ is not None:
+        return _offered(parsed, *discover.choose(parsed, engine=engine, quant=quant, from_=from_))
+    found = _candidates(parsed, converter)
+    try:
+        return Located(parsed, parsed, choose(found, engine, quant, parsed.text))
+    except UnsupportedError as error:
+        tag = tags.canonical(quant, engine).name if quant is not None else None
+        if tag is None and engine != "llamacpp":
+            raise
+        before = discover.recalled(parsed, engine, tag)
+        if before is not None:
+            return _offered(parsed, *before)
+        try:
+            offer, tag = discover.choose(parsed, engine=engine, quant=quant, from_=None)
+        except ChoiceError:
+            raise
+        except UnsupportedError:
+            more = "The hub's model tree has none either. Make one: %llm quantize."
+            raise UnsupportedError(error.message, f"{error.hint} {more}") from None
+        except (BadInputError, LoadError) as refused:
+            more = f"(Others on the hub could not be looked for: {refused.message})"
+            raise UnsupportedError(error.message, f"{error.hint} {more}") from None
+        return _offered(parsed, offer, tag)
+
+
+def _offered(parsed: Spec, offer: discover.Offer, tag: str) -> Located:
+    spec = replace(parsed, entry=None, repo=offer.repo, revision=offer.revision, quant=tag)
+    form: Format = "gguf" if offer.engine == "llamacpp" else "safetensors"
+    chosen = Candidate(offer.engine, tag, form, "download", offer.repo, offer.sizes.get(tag))
+    return Located(parsed, spec, chosen, offer)
 
 
 def choose(found: tuple[Candidate, ...], engine: EngineName | None, quant: str | None, spec: str) -> Candidate:
@@ -264,7 +298,7 @@ def choose(found: tuple[Candidate, ...], engine: EngineName | None, quant: str |
 
 
 def _from_folder(
-    parsed: _Spec,
+    parsed: Spec,
     folder: Path,
     engine: EngineName | None,
     quant: str | None,
@@ -277,22 +311,32 @@ def _from_folder(
     tag = tags.canonical(quant, engine).name if quant is not None else None
     if engine == "vllm":
         architectures.check(header, engine)
-        if tag not in (None, header.quant):
+        if tag is not None and tag != header.quant:
+            forms = converter.forms(header) if converter is not None else {}
+            if tag in forms:
+                form = forms[tag]
+                place = form.get(progress)
+                return Source(parsed.text, parsed.name, "safetensors", place, tag, folder, form.online, form.way)
+            others = "".join(f", {name}" for name in forms)
             raise UnsupportedError(
-                f"{parsed.text} has no {tag} form: it is {header.quant}.",
-                f"Load it as it is (--quant {header.quant}), or a GGUF tag with --engine llamacpp.",
+                f"{parsed.text} has no {tag} form: it is {header.quant}{others}.",
+                f"Load one of these, make it (%llm quantize {parsed.text} --to {tag}), or take a GGUF tag with "
+                "--engine llamacpp.",
             )
         return Source(parsed.text, parsed.name, "safetensors", folder, header.quant)
     if converter is None:
         raise UnsupportedError(f"llamacpp loads GGUF files, and {parsed.text} is a Hugging Face folder.")
     reason = converter.why_not(header)
     if reason is not None:
-        raise UnsupportedError(f"llamacpp loads GGUF files, and {parsed.text} can't be made one: {reason}")
+        raise UnsupportedError(
+            f"llamacpp loads GGUF files, and {parsed.text} can't be made one on the way: {reason}",
+            f"llama.cpp's own converter may do it: %llm quantize {parsed.text} --to Q4_K_M",
+        )
     tag = tag or "F16"
     return Source(parsed.text, parsed.name, "gguf", converter.make(folder, tag, progress), tag, base=folder)
 
 
-def _from_file(parsed: _Spec, path: Path, engine: EngineName | None, quant: str | None) -> Source:
+def _from_file(parsed: Spec, path: Path, engine: EngineName | None, quant: str | None) -> Source:
     if path.suffix.lower() in (".bin", ".pt", ".pth", ".ckpt"):
         raise UnsupportedError(
             f"{path} is a pickle, which can run any code when it is read.", "Use safetensors or GGUF."
@@ -314,7 +358,7 @@ def _from_file(parsed: _Spec, path: Path, engine: EngineName | None, quant: str 
     return Source(parsed.text, parsed.name, "gguf", header.path, header.quant)
 
 
-def _from_entry(parsed: _Spec, entry: Entry, chosen: Candidate, progress: Progress | None) -> Source:
+def _from_entry(parsed: Spec, entry: Entry, chosen: Candidate, progress: Progress | None) -> Source:
     files = entry.find(chosen.engine, chosen.quant)
     assert files is not None
     if files.file:
@@ -326,30 +370,36 @@ def _from_entry(parsed: _Spec, entry: Entry, chosen: Candidate, progress: Progre
     return Source(parsed.text, parsed.name, "safetensors", folder, chosen.quant)
 
 
-def _from_repo(parsed: _Spec, chosen: Candidate, progress: Progress | None) -> Source:
+def _from_repo(parsed: Spec, chosen: Candidate, progress: Progress | None) -> Source:
     assert parsed.repo is not None
     if chosen.format == "safetensors":
         folder = remote.fetch_folder(parsed.repo, parsed.revision, progress=progress)
         quant = folder_tag(read_config(folder))
         return Source(parsed.text, parsed.name, "safetensors", folder, chosen.quant if quant == "mixed" else quant)
     found = remote.listing(parsed.repo, parsed.revision)
-    names = sorted(
-        name
-        for name in found.files
-        if name.endswith(".gguf")
-        and (tags.in_filename(re.sub(r"-\d{5}-of-\d{5}", "", name)) or "mixed") == chosen.quant
-    )
+    wanted = gguf_names(found, chosen.quant)
+    if not wanted:
+        raise LoadError(f"{parsed.repo} has no {chosen.quant} file any more.", "List it again.")
+    size = sum(found.files[name] for name in wanted)
+    paths = remote.fetch_files(parsed.repo, wanted, parsed.revision, size=size, progress=progress)
+    return Source(parsed.text, parsed.name, "gguf", paths[0], chosen.quant)
+
+
+def gguf_names(found: remote.Listing, quant: str) -> list[str]:
+    """The GGUF file of a tag in a repository, or all its parts in order; none when it has none.
+
+    Raises:
+        BadInputError: several files have the tag, or parts are missing.
+    """
+    names = sorted(name for name in found.files if name.endswith(".gguf") and discover.tag_of(name) == quant)
     split = [name for name in names if re.search(r"-\d{5}-of-\d{5}\.gguf$", name)]
     wanted = split or names
     if len(wanted) > 1 and not split:
         raise BadInputError(
-            f"{parsed.repo} has several {chosen.quant} files: {', '.join(wanted[:5])}.",
+            f"{found.repo} has several {quant} files: {', '.join(wanted[:5])}.",
             "Download the one you mean and load it by its path.",
         )
-    paths = [
-        remote.fetch_file(parsed.repo, name, parsed.revision, size=found.files[name], progress=progress)
-        for name in wanted
-    ]
-    if not paths:
-        raise LoadError(f"{parsed.repo} has no {chosen.quant} file any more.", "List it again.")
-    return Source(parsed.text, parsed.name, "gguf", paths[0], chosen.quant)
+    count = int(split[0][-10:-5]) if split else len(wanted)
+    if len(wanted) != count:
+        raise BadInputError(f"{found.repo} holds {len(wanted)} of the {count} parts of {split[0]}.", "Use another one.")
+    return wanted

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,22 @@ def read(path: Path) -> tuple[TensorInfo, ...]:
     """
     size = path.stat().st_size
     with path.open("rb") as file:
-        head = file.read(8)
-        length = struct.unpack("<Q", head)[0] if len(head) == 8 else None
-        if length is None or length > _LONGEST_HEADER:
-            raise LoadError(f"{path} is not a safetensors file: no header length at its start.", "Fetch it again.")
-        text = file.read(length)
+        return parse(file.read, size, path)
+
+
+def parse(take: Callable[[int], bytes], size: int, path: Path) -> tuple[TensorInfo, ...]:
+    """As `read`: from the first bytes of a file.
+
+    Args:
+        take: gives the next bytes of the file, fewer only at its end.
+        size: bytes of the whole file.
+        path: what the file is called in messages.
+    """
+    head = take(8)
+    length = struct.unpack("<Q", head)[0] if len(head) == 8 else None
+    if length is None or length > _LONGEST_HEADER:
+        raise LoadError(f"{path} is not a safetensors file: no header length at its start.", "Fetch it again.")
+    text = take(length)
     if len(text) < length:
         raise LoadError(
             f"{path} is truncated: the file has {size:,} bytes, its header alone needs {8 + length:,}.",

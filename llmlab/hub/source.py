@@ -20,6 +20,8 @@ class Source:
         path: the file or the folder.
         quant: its quant tag (`F16`, `Q4_K_M`, `bf16`, `awq`, ...), read from the files.
         base: the Hugging Face folder that a GGUF file was converted from, when llmlab did it.
+        online: the engine's name for the quantization that it does itself while it loads (vllm), or None.
+        way: how this form came to be, in a few words, where there is more than one way; else "".
     """
 
     spec: str
@@ -28,3 +30,5 @@ class Source:
     path: Path
     quant: str
     base: Path | None = None
+    online: str | None = None
+    way: str = ""

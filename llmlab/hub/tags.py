@@ -6,6 +6,7 @@ Face folders, lower case, run in vllm (`awq`). `BF16` and `bf16` are the same nu
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -90,10 +91,13 @@ _TAGS: tuple[Tag, ...] = (
     _folder("fp16", 16.0, "16-bit floats"),
     _folder("bf16", 16.0, "16-bit floats with the range of 32"),
     _folder("fp8", 8.1, "8-bit floats"),
+    _folder("fp8_per_tensor", 8.1, "8-bit floats, one scale a tensor"),
+    _folder("fp8_per_block", 8.1, "8-bit floats, one scale a block of 128 x 128"),
     _folder("int8", 8.1, "8-bit integers, weights and activations"),
     # 4-bit groups of 128 with a 16-bit scale (and a 4-bit zero point for awq); embeddings stay at 16 bits.
     _folder("awq", 4.25, "4-bit integers, scaled by activations"),
     _folder("gptq", 4.2, "4-bit integers, error-compensated"),
+    _folder("mxfp8", 8.25, "8-bit floats with shared exponents"),
     _folder("mxfp4", 4.25, "4-bit floats with shared exponents"),
 )
 
@@ -108,7 +112,8 @@ _ALIASES: dict[str, dict[str, str]] = {
     },
     "vllm": {
         "f16": "fp16", "float16": "fp16", "half": "fp16", "f32": "fp32", "float32": "fp32", "bfloat16": "bf16",
-        "w8a8": "int8",
+        "w8a8": "int8", "int8_per_channel_weight_only": "int8", "fp8_per_channel": "fp8", "fp8_dynamic": "fp8",
+        "w4a16": "gptq", "w4a16_asym": "awq", "awq_marlin": "awq", "gptq_marlin": "gptq",
     },
 }  # fmt: skip
 
@@ -165,3 +170,21 @@ def in_filename(filename: str) -> str | None:
         if f".{name.lower().replace('_', '.')}." in padded:
             return name
     return "F16" if ".fp16." in padded else None
+
+
+def in_repository(repo: str, labels: Iterable[str] = ()) -> str | None:
+    """The checkpoint tag that a repository's name, or else one of the hub's labels, suggests; None when none does.
+
+    Args:
+        repo: `org/name`.
+        labels: the hub's tags of it (`awq`, `fp8`, `4-bit`).
+    """
+    marks = (
+        ("awq", "awq"), ("gptq", "gptq"), ("fp8", "fp8"), ("w8a8", "int8"), ("int8", "int8"), ("w4a16", "gptq"),
+        ("mxfp4", "mxfp4"),
+    )  # fmt: skip
+    for text in (repo.lower(), " ".join(labels).lower()):
+        for mark, tag in marks:
+            if mark in text:
+                return tag
+    return None

@@ -159,6 +159,36 @@ def _extras(words: list[str], _bench: Bench) -> Iterable[str]:
     return keys
 
 
+def _cached(_words: list[str], _bench: Bench) -> Iterable[str]:
+    from llmlab.hub.disk import on_disk
+
+    made = {one.name for one in on_disk() if one.kind == "made"}
+    known = set(_catalogue([], _bench))
+    # What was made of a user's own folder is removed by the folder's path, not by the file's name.
+    return dict.fromkeys(one.name for one in on_disk() if one.kind != "made" or one.name in made & known)
+
+
+def _authors(_words: list[str], _bench: Bench) -> Iterable[str]:
+    from llmlab.hub.catalogue import trusted
+
+    return trusted()
+
+
+def _adapters(words: list[str], bench: Bench) -> Iterable[str]:
+    named = next((words[i + 1] for i, word in enumerate(words[:-1]) if word in ("-m", "--model")), None)
+    model = bench.lab.models.get(named) if named else bench.lab.current
+    attached = [*(model.adapters if model is not None else ()), "none"]
+    if words[:1] == ["add"]:
+        return _shipped(words, bench)
+    return attached[:-1] if words[:1] in (["rm"], ["merge"]) else attached
+
+
+def _shipped(_words: list[str], _bench: Bench) -> Iterable[str]:
+    from llmlab.lora.library import names
+
+    return names()
+
+
 def _variables(_words: list[str], bench: Bench) -> Iterable[str]:
     shell = bench.shell
     return [n for n in shell.user_ns if not n.startswith("_") and n not in shell.user_ns_hidden]
@@ -171,9 +201,13 @@ def _commands(_words: list[str], _bench: Bench) -> Iterable[str]:
 SOURCES: dict[str, Callable[[list[str], Bench], Iterable[str]]] = {
     "model": _models,
     "catalogue": _catalogue,
+    "cached": _cached,
+    "author": _authors,
     "quant": _quants,
     "extra": _extras,
     "variable": _variables,
+    "adapter": _adapters,
+    "shipped": _shipped,
     "command": _commands,
 }
 

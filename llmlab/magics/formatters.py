@@ -44,6 +44,12 @@ def _lab(value: Any) -> View:
     return ModelList(value.models, value.current)
 
 
+def _tuned(value: Any) -> View:
+    from llmlab.display.tuning import TunedView
+
+    return TunedView(value)
+
+
 VIEWS: dict[tuple[str, str], Callable[[Any], View]] = {
     ("llmlab.model", "Model"): _model,
     ("llmlab.types", "Choice"): _choice,
@@ -52,6 +58,7 @@ VIEWS: dict[tuple[str, str], Callable[[Any], View]] = {
     ("llmlab.hub.headers", "Header"): _header,
     ("llmlab.doctor", "Report"): _report,
     ("llmlab.session", "Lab"): _lab,
+    ("llmlab.lora.tuned", "Tuned"): _tuned,
 }
 
 

@@ -7,6 +7,7 @@ they are whole: no half file ever has the final name, and two kernels that make 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import shutil
@@ -64,11 +65,11 @@ def to_gguf(folder: str | Path, *, quant: str = "F16", progress: Progress | None
     writing.check(header)
     if tag.making == "convert":
         with_room(target, header.parameters * tag.bits / 8)
-        return _make(target, lambda part: writing.write(header, part, tag.name, progress))
+        return write_whole(target, lambda part: writing.write(header, part, tag.name, progress))
     quantize.check(tag)
     source = to_gguf(folder, quant="F16", progress=progress)
     with_room(target, header.parameters * tag.bits / 8)
-    return _make(target, lambda part: quantize.quantize_file(source, part, tag, progress=progress))
+    return write_whole(target, lambda part: quantize.quantize_file(source, part, tag, progress=progress))
 
 
 def cached_path(folder: Path, tag: str) -> Path:
@@ -92,7 +93,17 @@ def cached_paths(folder: Path) -> Callable[[str], Path]:
 
 
 def digest(folder: Path) -> str:
-    """A hash (SHA-256, hex) of everything in a folder that shapes its GGUF, and of the writer's version."""
+    """A hash (SHA-256, hex) of everything in a folder that shapes its GGUF, and of the writer's version.
+
+    Kept as long as the files' sizes and times stay the same: a switch of the quant asks for it each time.
+    """
+    shaping = [folder / name for name in _SHAPING if (folder / name).is_file()]
+    stats = [(str(file), file.stat()) for file in (*shaping, *sorted(folder.glob("*.safetensors")))]
+    return _digest(folder, tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats))
+
+
+@functools.lru_cache(maxsize=32)
+def _digest(folder: Path, _state: tuple[tuple[str, int, int], ...]) -> str:
     from llmlab.quant import writing
 
     out = hashlib.sha256(f"llmlab gguf {writing.VERSION}\n".encode())
@@ -143,7 +154,7 @@ def with_room(target: Path, needed: float) -> None:
         )
 
 
-def _make(target: Path, write: Callable[[Path], None]) -> Path:
+def write_whole(target: Path, write: Callable[[Path], None]) -> Path:
     """Write a file under a temporary name beside its place and rename it; on any failure nothing is left."""
     _sweep(target.parent)
     handle, name = mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)

@@ -49,7 +49,13 @@ def check(tag: Tag) -> None:
 
 
 def quantize_file(
-    source: Path, target: Path, tag: Tag, *, threads: int | None = None, progress: Progress | None = None
+    source: Path,
+    target: Path,
+    tag: Tag,
+    *,
+    threads: int | None = None,
+    progress: Progress | None = None,
+    imatrix: Path | None = None,
 ) -> None:
     """Write a quantized copy of a GGUF file.
 
@@ -59,6 +65,7 @@ def quantize_file(
         tag: what to make.
         threads: threads to use; None takes as many as there are cores for this process.
         progress: told "quantize" and how many of the tensors are done.
+        imatrix: an importance matrix (GGUF, as `llama-imatrix` writes it), or None.
 
     Raises:
         EngineMissingError: llama-cpp-python isn't installed.
@@ -68,6 +75,7 @@ def quantize_file(
     # -P keeps this folder off the path (its gguf.py would hide the package); a session of its own keeps the
     # kernel's interrupt from hitting the worker before it is ended here.
     command = [sys.executable, "-P", str(_WORKER), str(source), str(target), str(tag.ftype), str(count)]
+    command += [str(imatrix)] if imatrix is not None else []
     tail: deque[str] = deque(maxlen=20)
     process = subprocess.Popen(  # noqa: S603 - this interpreter, a file of this package, paths of our own
         command,

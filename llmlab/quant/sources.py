@@ -19,12 +19,13 @@ def _make(folder: Path, quant: str, progress: Progress | None) -> Path:
 
 def converter() -> Converter:
     """What makes GGUF files of Hugging Face folders, F16 first; see llmlab.quant.gguf."""
+    from llmlab.quant import forms
     from llmlab.quant.gguf import cached_paths, can_convert
     from llmlab.quant.quantize import can_make
 
     makable = [name for name in tags.names("llamacpp") if can_make(tags.TAGS[name])]
     makable.sort(key=lambda name: name != "F16")
-    return Converter(can_convert, tuple(makable), cached_paths, _make)
+    return Converter(can_convert, tuple(makable), cached_paths, _make, forms.of)
 
 
 def resolve(
@@ -33,12 +34,13 @@ def resolve(
     engine: EngineName | None = None,
     quant: str | None = None,
     progress: Progress | None = None,
+    from_: str | None = None,
 ) -> Source:
     """Bring a model's files onto this machine, in the form that an engine loads, converting where needed.
 
     See `llmlab.hub.resolve.resolve`: same arguments, same errors.
     """
-    return hub.resolve(spec, engine=engine, quant=quant, progress=progress, converter=converter())
+    return hub.resolve(spec, engine=engine, quant=quant, progress=progress, converter=converter(), from_=from_)
 
 
 def peek(spec: str | Path) -> tuple[Candidate, ...]:

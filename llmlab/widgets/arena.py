@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import traitlets as t
 
 from llmlab.display.safe import escape
-from llmlab.errors import BadInputError, LlmLabError, UnknownNameError
+from llmlab.errors import BadInputError, Interrupted, LlmLabError, UnknownNameError
 from llmlab.types import Completion, SamplingParams
 from llmlab.widgets import assets, static
 from llmlab.widgets.base import BenchWidget, described, problem_html
@@ -116,7 +116,15 @@ class Arena(BenchWidget):
         Raises:
             LlmLabError: a column can't be asked (nothing was started), or failed.
         """
-        return [answering.result() for answering in self.submit(prompt)]
+        answerings = self.submit(prompt)
+        try:
+            for answering in answerings:
+                answering.wait()  # a column that fails doesn't cut the others short
+        except KeyboardInterrupt:
+            for answering in answerings:
+                answering.cancel()
+            raise Interrupted from None
+        return [answering.result() for answering in answerings]
 
     def submit(self, prompt: str) -> list[Answering]:
         """Ask all columns, and return at once with what gives the results."""
@@ -130,8 +138,8 @@ class Arena(BenchWidget):
             for one in self.columns:  # all are checked before the first one starts
                 model = self._find(one["model"])
                 options = {**one["sampling"], "seed": seed}
-                if one["adapter"]:
-                    options["adapter"] = one["adapter"]
+                if one["adapter"] or model.adapter:
+                    options["adapter"] = one["adapter"] or "none"
                 streams.append(model.stream(prompt, system=self.system.strip() or None, **options))
             self._used_seed = seed
             self._completions.clear()

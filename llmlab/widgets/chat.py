@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from llmlab.session import Lab
     from llmlab.streaming import Stream
 
+EDITED = "edited by hand"
+
 
 class Chat(BenchWidget):
     """A chat with a loaded model. Made by `llmlab.chat()` or `%llm chat`.
@@ -78,6 +80,7 @@ class Chat(BenchWidget):
             self.model = self.lab.get(model).name
         self._take(earlier)
         self._count()
+        self.lab.history.chats.add(self)
 
     # -- what was said ---------------------------------------------------------------------------
 
@@ -97,8 +100,17 @@ class Chat(BenchWidget):
         return self._answering
 
     def row(self) -> dict[str, Any]:
-        """The conversation as a row for `datasets`: {"messages": [{"role", "content"}, ...]}."""
-        return {"messages": self.messages}
+        """The conversation shown as a row for `datasets`: messages, model, ratings, edits; see `History.rows`."""
+        path = self._path()
+        answers = [turn for turn in path if turn["role"] == "assistant" and turn["text"] and turn["error"] is None]
+        facts: dict[str, Any] = next((turn["facts"] for turn in reversed(answers) if turn["facts"].get("model")), {})
+        return {
+            "messages": self.messages,
+            **{key: facts.get(key) or None for key in ("model", "engine", "quant", "adapter")},
+            "ratings": [turn["rating"] for turn in answers],
+            "edited": [turn["facts"].get("line") == EDITED for turn in answers],
+            "started": path[0]["at"] if path else "",
+        }
 
     def to_cells(self) -> list[str]:
         """The conversation as `%%llm` cells that ask it again (one Python cell where no magic can say it)."""
@@ -154,7 +166,7 @@ class Chat(BenchWidget):
             self._not_running()
             if not text.strip():
                 raise BadInputError("The answer is empty.", "Write its text, or delete the turn.")
-            tree.add("assistant", text, turn["parent"], facts={"line": "edited by hand"})
+            tree.add("assistant", text, turn["parent"], facts={"line": EDITED})
             self._commit(tree)
             return None
 
@@ -284,6 +296,8 @@ class Chat(BenchWidget):
             options["seed"] += versions
         if self.adapter:
             options["adapter"] = self.adapter
+        elif self._find(self.model).adapter:
+            options["adapter"] = "none"  # the picker shows "no adapter", whatever %llm lora use says
         if self.schema.strip():
             options["schema"] = settings.parsed_schema(self.schema)
         return options

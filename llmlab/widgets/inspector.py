@@ -11,7 +11,7 @@ import traitlets as t
 
 from llmlab.display.safe import escape, markdown, plain
 from llmlab.errors import BadInputError, UnloadedError
-from llmlab.types import Completion, SamplingParams
+from llmlab.types import Completion
 from llmlab.widgets import assets, static
 from llmlab.widgets.base import BenchWidget, problem_html
 from llmlab.widgets.pump import Answering
@@ -63,7 +63,7 @@ class Inspector(BenchWidget):
         self._answering: Answering | None = None
         super().__init__(lab)
         # Only a greedy choice proves that what was likelier was ruled out, and not just missed by the draw.
-        self.guided = _is_guided(completion.params) and completion.params.temperature == 0
+        self.guided = completion.guidance is not None and completion.params.temperature == 0
         one = completion.choices[choice]
         rows = (
             static.token_rows(one.logprobs) if one.logprobs is not None else self._plain_rows(one.token_ids, one.text)
@@ -233,11 +233,6 @@ class Inspector(BenchWidget):
 def _version(label: str, rows: list[Row], completion: Completion | None, at: int = 0) -> dict[str, Any]:
     line = static.quiet_line(completion) if completion is not None else ""
     return {"label": label, "rows": rows, "at": at, "line": line}
-
-
-def _is_guided(params: SamplingParams) -> bool:
-    """Whether a constraint masked tokens: the fields of guided generation, where the params have them."""
-    return any(getattr(params, name, None) for name in ("guide", "schema", "regex", "choice", "grammar", "constraint"))
 
 
 def _span(row: Row) -> str:

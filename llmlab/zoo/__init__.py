@@ -6,14 +6,34 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .calculate import calculator
     from .corpus import heldout, training
     from .evaluate import score
     from .example import Dialog, Example
 
-__all__ = ["Dialog", "Example", "heldout", "names", "path", "score", "training"]
+__all__ = [
+    "Dialog",
+    "Example",
+    "adapter_names",
+    "adapter_path",
+    "calculator",
+    "heldout",
+    "names",
+    "path",
+    "score",
+    "training",
+]
 
 _MODELS = Path(__file__).resolve().parent / "models"
-_LAZY = {"heldout": "corpus", "training": "corpus", "Dialog": "example", "Example": "example", "score": "evaluate"}
+_ADAPTERS = Path(__file__).resolve().parent / "adapters"
+_LAZY = {
+    "calculator": "calculate",
+    "heldout": "corpus",
+    "training": "corpus",
+    "Dialog": "example",
+    "Example": "example",
+    "score": "evaluate",
+}
 
 
 def path(name: str = "nano") -> Path:
@@ -35,6 +55,27 @@ def names() -> list[str]:
         Their names, sorted.
     """
     return sorted(p.parent.name for p in _MODELS.glob("*/config.json") if not p.parent.name.startswith("."))
+
+
+def adapter_path(name: str) -> Path:
+    """Say where an adapter of the zoo lies.
+
+    Args:
+        name: The adapter.
+
+    Returns:
+        Its PEFT folder, for any engine to attach.
+    """
+    return _ADAPTERS / name
+
+
+def adapter_names() -> list[str]:
+    """List the adapters that are there; all of them are for nano.
+
+    Returns:
+        Their names, sorted.
+    """
+    return sorted(p.parent.name for p in _ADAPTERS.glob("*/adapter_config.json") if not p.parent.name.startswith("."))
 
 
 def __getattr__(name: str) -> Any:

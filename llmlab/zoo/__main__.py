@@ -1,5 +1,5 @@
 # ruff: noqa: T201 - a command line prints.
-"""Command line of the zoo: ``python -m llmlab.zoo train | tokenizer | evaluate | sample``."""
+"""Command line of the zoo: ``python -m llmlab.zoo train | tokenizer | evaluate | sample | adapters``."""
 
 from __future__ import annotations
 
@@ -82,6 +82,13 @@ def _evaluate(options: argparse.Namespace) -> None:
         (folder / "README.md").write_text(card.card(options.name, scores, figures), "utf-8")
 
 
+def _adapters(options: argparse.Namespace) -> None:
+    from . import adapters, adapters_data
+
+    for name in options.only.split(",") if options.only else adapters_data.NAMES:
+        adapters.make(name, Path(options.out) / name if options.out else None, n=options.n)
+
+
 def _sample(options: argparse.Namespace) -> None:
     from . import corpus, evaluate
     from .example import user
@@ -128,6 +135,10 @@ def main() -> None:
     made.add_argument("-n", type=int, default=10)
     made.add_argument("--prompt", default="")
     made.add_argument("--system", default="")
+    made = command("adapters", _adapters, "train and score the adapters that come with nano")
+    made.add_argument("--only", default="", help="some of them, as pirate,sql")
+    made.add_argument("--out", default="", help="folder for them; by default their place in the package")
+    made.add_argument("-n", type=int, default=200, help="held-out examples to score")
     options = parser.parse_args()
     options.run(options)
 

@@ -19,9 +19,7 @@ tags: [llama, tiny, synthetic]
 
 # {name}
 
-A chat model of the Llama architecture with {parameters:,} parameters, made to try out an experiment bench:
-small enough to be shipped with a Python package, trained for real on a synthetic corpus, and good at exactly the
-few things listed below. It is no general assistant: outside of its small world it makes things up.
+{intro}
 
 | | |
 | --- | --- |
@@ -66,6 +64,16 @@ Loss on the assistant's turns alone; Muon for the hidden matrices, Adam for the 
 average. The budget is in minutes, so another machine sees another number of tokens.
 """
 
+INTRO = """\
+A chat model of the Llama architecture with {parameters:,} parameters, made to try out an experiment bench:
+small enough to be shipped with a Python package, trained for real on a synthetic corpus, and good at exactly the
+few things listed below. It is no general assistant: outside of its small world it makes things up."""
+
+DRAFT_INTRO = """\
+A draft model with {parameters:,} parameters for speculative decoding with nano: the same tokenizer and the same corpus, a
+sixth of the size. It guesses tokens ahead, and nano checks them, so the text is nano's own (`%llm load nano --draft
+{name}`). Its own answers, scored below against nano's bars, are worse; what counts for a draft is how often nano agrees."""
+
 
 def parameters(name: str) -> int:
     """Count a model's parameters from its sizes.
@@ -106,8 +114,10 @@ def card(name: str, scores: Mapping[str, Score], figures: Mapping[str, Any]) -> 
         )
     if figures.get("note"):
         training += " " + str(figures["note"])
+    intro = DRAFT_INTRO if name.endswith("-draft") else INTRO
     return _CARD.format(
         name=name,
+        intro=intro.format(name=name, parameters=parameters(name)),
         parameters=parameters(name),
         layers=c.layers,
         hidden=c.hidden,

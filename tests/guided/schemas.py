@@ -336,7 +336,8 @@ class Generator:
         self.prefix = f"#/{key}/"
         root = self.object(3) if rng.random() < 0.8 else self.any(3)
         for name in self.defined:
-            self.defs[name] = self.any(2)
+            # A type may contain itself further down; one that is itself on the spot says nothing.
+            self.defs[name] = self.object(2) if rng.random() < 0.8 else self.any(0)
         if self.defs:
             root[key] = self.defs
         if rng.random() < 0.3:

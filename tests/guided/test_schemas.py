@@ -63,3 +63,32 @@ def test_formats_are_as_strict_as_the_judge(compiler, form):
     assert len(texts) > 30
     for text in texts:
         judge(schema, text)
+
+
+@pytest.mark.parametrize(
+    "bound", [{"exclusiveMaximum": -51.61}, {"exclusiveMaximum": 7}, {"maximum": 7, "exclusiveMaximum": 9}]
+)
+def test_a_number_with_many_digits_is_not_its_open_bound(compiler, bound):
+    guide = make(schema={"type": "number", "minimum": -90, **bound})
+    for text in ("-51.610000000000000000001", "6.9999999999999999999999"):
+        ids = compiler.tokenizer.tokenize_str(text)
+        matcher = compiler.matcher(guide)
+        if matcher.try_consume_tokens(ids) == len(ids) and matcher.is_accepting():
+            assert guide.problem(text) == ""
+
+
+def test_negative_multiples_are_written_out(compiler):
+    for schema, good, bad in (
+        (
+            {"type": "integer", "multipleOf": 25, "exclusiveMinimum": -725, "maximum": -650},
+            ["-700", "-675", "-650"],
+            ["-725", "-660"],
+        ),
+        ({"type": "number", "multipleOf": 0.5, "minimum": -2, "exclusiveMaximum": -1}, ["-2", "-1.5"], ["-1", "-1.7"]),
+    ):
+        guide = make(schema=schema)
+        for text in good + bad:
+            ids = compiler.tokenizer.tokenize_str(text)
+            matcher = compiler.matcher(guide)
+            assert (matcher.try_consume_tokens(ids) == len(ids) and matcher.is_accepting()) is (text in good)
+            assert (guide.problem(text) == "") is (text in good)

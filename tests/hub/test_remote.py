@@ -40,6 +40,7 @@ def hub(server, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", server.url)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("HF_TOKEN", "hf_secretsecretsecret")
+    monkeypatch.setattr("llmlab.hub.refusals.WAIT_S", 0.01)
     server.requests.clear()
     return server
 

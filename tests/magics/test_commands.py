@@ -27,7 +27,7 @@ def test_the_table_has_not_drifted():
 
 BAD_LINES = [
     ("%llm laod nano", "Unknown command 'laod'", "Did you mean 'load'?"),
-    ("%llm bench nano", "Unknown command 'bench'", "load, ls, use, unload"),
+    ("%llm brew nano", "Unknown command 'brew'", "load, ls, use, unload"),
     ("%llm load", "MODEL is missing", "Usage: %llm load MODEL"),
     ("%llm load nano --enigne vllm", "Unknown option '--enigne'", "Did you mean '--engine'?"),
     ("%llm load nano --engine ollama", "'ollama'", "auto, vllm, llamacpp"),
@@ -163,7 +163,7 @@ def test_llm_alone_is_the_short_list(bench):
     assert isinstance(ran.result, HelpView)
     for name in table.COMMANDS:
         assert f"%llm {name}" in ran.out
-    assert len(ran.out.strip().split("\n")) < 25
+    assert len(ran.out.strip().split("\n")) < len(table.COMMANDS) + 10
 
 
 @pytest.mark.parametrize("line", ["%llm help", "%llm --help", "%llm -h"])

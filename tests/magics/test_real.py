@@ -227,3 +227,10 @@ def test_a_failing_cell_fails_papermill(tmp_path):
     nbformat.write(book, tmp_path / "in.ipynb")
     with pytest.raises(papermill.PapermillExecutionError, match="Did you mean 'nano'"):
         papermill.execute_notebook(tmp_path / "in.ipynb", tmp_path / "out.ipynb", progress_bar=False)
+
+
+def test_the_bench_shows_a_table_and_a_plot(asked):
+    result, data = asked("%llm bench --concurrency 1,2 --prompt-tokens 16 --max-tokens 4 --rounds 1")
+    assert list(result.frame["concurrency"]) == [1, 2]
+    assert "HConcatChart" in data["text/plain"]
+    assert "tokens/s" in repr(result)

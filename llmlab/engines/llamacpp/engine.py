@@ -9,19 +9,32 @@ import threading
 import weakref
 from typing import Any, ClassVar
 
-from llmlab.engines.base import Capabilities, Engine, EngineLog, LoadPlan, Memory, Progress, Request
+from llmlab.engines.base import (
+    Adapter,
+    Capabilities,
+    Engine,
+    EngineLog,
+    LoadPlan,
+    LoraLimits,
+    Memory,
+    Progress,
+    Request,
+)
+from llmlab.engines.llamacpp.draft import Drafter, DraftModel, Lookup, vocabulary_differs
 from llmlab.engines.llamacpp.facts import guide_tokenizer, read_facts
 from llmlab.engines.llamacpp.logs import router
 from llmlab.engines.llamacpp.loop import Loop
 from llmlab.engines.llamacpp.native import NativeModel
-from llmlab.engines.llamacpp.options import EXTRA, Settings
-from llmlab.errors import EngineMissingError, Interrupted, LlmLabError, LoadError
+from llmlab.engines.llamacpp.options import EXTRA, Settings, default_threads
+from llmlab.engines.llamacpp.scoring import score
+from llmlab.errors import BadInputError, EngineMissingError, Interrupted, LlmLabError, LoadError, UnsupportedError
 from llmlab.guided.compiler import Compiler
 from llmlab.types import EngineName
 
 _QUANTS = (
     "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0",
-    "Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K", "IQ4_NL", "IQ4_XS", "IQ3_M", "IQ3_S", "IQ3_XS", "IQ3_XXS", "IQ2_M", "IQ2_S",
+    "Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K", "Q2_K_S", "TQ1_0", "TQ2_0",
+    "IQ4_NL", "IQ4_XS", "IQ3_M", "IQ3_S", "IQ3_XS", "IQ3_XXS", "IQ2_M", "IQ2_S",
     "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S", "MXFP4",
 )  # fmt: skip
 _LOG_TAIL = 12
@@ -35,12 +48,21 @@ class LlamaCppEngine(Engine):
         formats=frozenset({"gguf"}),
         quants=_QUANTS,
         features=frozenset(
-            {"stream", "cancel", "batch", "seed", "logprobs", "top_k", "top_p", "min_p", "stop", "n", "guided"}
+            {"stream", "cancel", "batch", "seed", "logprobs", "top_k", "top_p", "min_p", "stop", "n", "guided", "lora"}
         ),
         extra=EXTRA,
     )
 
-    def __init__(self, plan: LoadPlan, settings: Settings, model: NativeModel, log: EngineLog, *, before: int) -> None:
+    def __init__(
+        self,
+        plan: LoadPlan,
+        settings: Settings,
+        model: NativeModel,
+        log: EngineLog,
+        *,
+        before: int,
+        draft: NativeModel | None = None,
+    ) -> None:
         """Take over a loaded model; it is freed if this fails.
 
         Args:
@@ -49,23 +71,31 @@ class LlamaCppEngine(Engine):
             model: the weights.
             log: takes llama.cpp's messages.
             before: the process's resident bytes before the load.
+            draft: the draft model's weights, where the plan names one.
         """
         self._settings = settings
         self._model = model
         try:
             self.facts = read_facts(model, context_length=plan.context_length, base=plan.source.base)
             self._describe = _description(model, settings)
-            self._weights = model.size
+            self._weights = model.size + (draft.size if draft is not None else 0)
+            drafter = _drafter(plan, settings, model, draft, self.facts.end_ids)
         except BaseException:
             model.free()
+            if draft is not None:
+                draft.free()
             raise
         self.grammars = Compiler(functools.partial(guide_tokenizer, model, self.facts.end_ids))
-        self._loop = Loop(model, settings, self.facts.end_ids, log, self.grammars)
+        self._loop = Loop(model, settings, self.facts.end_ids, log, self.grammars, drafter)
         self._loop.start()
         # Closes the loop when the engine is dropped, and at exit; the loop holds no reference to the engine.
         self._close = weakref.finalize(self, self._loop.close)
         self._resident = max(_resident() - before, 0)
         self._kv_cache = self._loop.kv_bytes
+        self._describe["KV cache"] += f", {self._kv_cache / 2**20:.1f} MiB"
+        self._describe["warm-up"] = f"one step at load, {self._loop.warm_up_s * 1000:.0f} ms"
+        if drafter is not None:
+            self._describe["draft"] = f"{drafter.name}, at most {drafter.tokens} tokens ahead"
 
     @classmethod
     def open(cls, plan: LoadPlan, *, log: EngineLog, progress: Progress, cancelled: threading.Event) -> LlamaCppEngine:
@@ -98,8 +128,9 @@ class LlamaCppEngine(Engine):
                 model = NativeModel(path, settings.model_params(), _weights_progress(progress, cancelled))
                 if cancelled.is_set():
                     raise Interrupted
+                draft = _draft_weights(plan, settings, model, progress, cancelled)
                 progress("warm-up", None)
-                engine = cls(plan, settings, model, log, before=before)
+                engine = cls(plan, settings, model, log, before=before, draft=draft)
             except OSError as error:
                 if cancelled.is_set():
                     raise Interrupted from None
@@ -128,6 +159,12 @@ class LlamaCppEngine(Engine):
         """The text of token ids, special tokens left out."""
         return self._model.detokenize(ids)
 
+    def score(self, ids: list[int], first: int) -> Any:
+        """Log probabilities of a given text. See `Engine.score`."""
+        found: list[Any] = []
+        self._loop.call(lambda _: found.append(score(self._model, self._settings, ids, first)))
+        return found[0]
+
     def submit(self, request: Request) -> None:
         """Queue a request; thread-safe, returns at once."""
         self._loop.submit(request)
@@ -136,6 +173,21 @@ class LlamaCppEngine(Engine):
         """End a request as "interrupted" at the next step, or in the middle of a long prompt's."""
         self._loop.cancel(request)
 
+    @property
+    def lora(self) -> LoraLimits:
+        """Any number of adapters of any rank, as GGUF files; scales and sums are its own."""
+        if self._model.recurrent:
+            return LoraLimits("gguf", mixes=True, refused="llama.cpp takes no adapters for recurrent models")
+        return LoraLimits("gguf", mixes=True)
+
+    def attach(self, adapter: Adapter) -> None:
+        """Load an adapter beside the weights, between two steps. See `Engine.attach`."""
+        self._loop.call(lambda adapters: adapters.attach(adapter))
+
+    def detach(self, adapter: Adapter) -> None:
+        """Free an adapter once no request uses it."""
+        self._loop.call(lambda adapters: adapters.detach(adapter))
+
     def memory(self) -> Memory:
         """Weights and KV cache as llama.cpp counts them; what the process grew by during the load."""
         if not self._close.alive:
@@ -143,13 +195,64 @@ class LlamaCppEngine(Engine):
         return Memory(self._weights, self._kv_cache, self._resident, self._describe["device"])
 
     def describe(self) -> dict[str, str]:
-        """Build, device, threads, batch sizes and the KV cache."""
-        return dict(self._describe)
+        """Build, device, threads, batch sizes, the KV cache, and how the draft does."""
+        meter = self._loop.meter
+        return {**self._describe, "speculation": meter.describe()} if meter is not None else dict(self._describe)
 
     def close(self) -> None:
         """End running requests as interrupted, join the thread, free everything. Safe to call twice."""
         self._close()
         self._loop.close()
+
+
+def _draft_weights(
+    plan: LoadPlan, settings: Settings, model: NativeModel, progress: Progress, cancelled: threading.Event
+) -> NativeModel | None:
+    """Load the draft model, where the plan names one; the model itself is freed if that fails."""
+    if plan.draft is None or plan.draft.source is None:
+        return None
+    try:
+        show = _weights_progress(lambda _phase, share: progress("draft", share), cancelled)
+        return NativeModel(plan.draft.source.path, settings.model_params(), show)
+    except OSError as error:
+        model.free()
+        if cancelled.is_set():
+            raise Interrupted from None
+        raise LoadError(
+            f"The draft model {plan.draft.name} could not be loaded: {error}.", "Check the file with %llm show."
+        ) from error
+    except BaseException:
+        model.free()
+        raise
+
+
+def _drafter(
+    plan: LoadPlan, settings: Settings, model: NativeModel, draft: NativeModel | None, ends: tuple[int, ...]
+) -> Drafter | None:
+    """What guesses ahead for the model.
+
+    Raises:
+        UnsupportedError: a model whose state can't be cut back to an earlier token.
+        BadInputError: the draft model's tokens are others.
+    """
+    if plan.draft is None:
+        return None
+    if model.recurrent or (draft is not None and draft.recurrent):
+        which = plan.source.name if model.recurrent else plan.draft.name
+        raise UnsupportedError(
+            f"{which} is a recurrent model: its state can't be taken back when a guess was wrong.",
+            "Load it without --draft.",
+        )
+    if draft is None or plan.draft.source is None:
+        return Lookup(plan.draft.tokens)
+    why = vocabulary_differs(model, draft)
+    if why:
+        raise BadInputError(
+            f"{plan.draft.name} can't draft for {plan.source.name}: its vocabulary is another ({why}).",
+            "A draft model has the same tokenizer, as a smaller one of the same family has; or take --draft ngram.",
+        )
+    threads = min(settings.threads, default_threads(plan.draft.source.path.stat().st_size))
+    return DraftModel(draft, plan.draft.name, plan.draft.tokens, threads=threads, ends=ends)
 
 
 def _weights_progress(progress: Progress, cancelled: threading.Event) -> Any:

@@ -9,24 +9,30 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 import traceback
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Literal
 
 from llmlab.engines.base import EngineLog, Request
+from llmlab.engines.calls import Call
+from llmlab.engines.llamacpp.adapters import Adapters
+from llmlab.engines.llamacpp.draft import Drafter
 from llmlab.engines.llamacpp.logs import MemoryEar, router
 from llmlab.engines.llamacpp.native import ABORTED, NO_KV_SLOT, NativeContext, NativeModel, trim_heap
 from llmlab.engines.llamacpp.options import Settings
 from llmlab.engines.llamacpp.sampler import Drawer, token_logprob
 from llmlab.engines.llamacpp.sequence import Sequence, prompt_problem, share_budget
 from llmlab.engines.llamacpp.slots import Slots, common_prefix
+from llmlab.engines.speculation import Meter
 from llmlab.engines.steering import Steer
-from llmlab.errors import GenerationError
+from llmlab.errors import GenerationError, UnloadedError
 from llmlab.guided.compiler import Compiler
 from llmlab.types import FinishReason
 
-Mail = tuple[Literal["submit", "cancel", "close"], Request | None]
+Mail = tuple[Literal["submit", "cancel", "call", "close"], Request | Call | None]
 
 # A decode of fewer prompt tokens than this is left to end by itself when one of its requests is cancelled.
 _ABORT_FROM = 16
@@ -43,11 +49,20 @@ class Loop:
         end_ids: tokens that end a turn.
         log: where llama.cpp's messages go.
         grammars: compiled guides, for guided requests.
+        drafter: guesses tokens ahead; the loop frees it at the end.
     """
 
     def __init__(
-        self, model: NativeModel, settings: Settings, end_ids: tuple[int, ...], log: EngineLog, grammars: Compiler
+        self,
+        model: NativeModel,
+        settings: Settings,
+        end_ids: tuple[int, ...],
+        log: EngineLog,
+        grammars: Compiler,
+        drafter: Drafter | None = None,
     ) -> None:
+        self._drafter = drafter
+        self.meter = Meter(drafter.name) if drafter is not None else None
         self._model = model
         self._grammars = grammars
         self._settings = settings
@@ -58,10 +73,14 @@ class Loop:
         self._mail: queue.SimpleQueue[Mail] = queue.SimpleQueue()
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
+        # Of these, what the step at hand computes: sequences of one adapter mix.
+        self._batch: list[Sequence] = []
+        self._adapters = Adapters(model)
         self._by_request: dict[Request, Sequence] = {}
         self._context: NativeContext | None = None
         self._slots: Slots | None = None
         self._drawer = Drawer(model.vocab_size)
+        self.warm_up_s = 0.0
         self._closing = False
         self._abortable = False
         self._ended = threading.Event()
@@ -84,6 +103,14 @@ class Loop:
         self._mail.put(("submit", request))
         if self._ended.is_set():
             self._refuse_mail()
+
+    def call(self, work: Callable[[Adapters], None]) -> None:
+        """Run something with the adapters on the loop's thread, between two steps, and wait for it."""
+        call = Call(lambda: work(self._adapters))
+        self._mail.put(("call", call))
+        if self._ended.is_set():
+            self._refuse_mail()
+        call.result()
 
     def cancel(self, request: Request) -> None:
         """End a request at the next step, or in the middle of a long one."""
@@ -121,6 +148,8 @@ class Loop:
                     reuse=self._settings.prefix_cache and not self._model.recurrent,
                 )
                 self._warm_up(self._context)
+                if self._drafter is not None:
+                    self._drafter.start(self._settings.context_params())
             except BaseException as error:  # noqa: BLE001 - handed to the thread that waits for the start
                 self._free()
                 self._ended.set()
@@ -139,8 +168,10 @@ class Loop:
 
     def _warm_up(self, context: NativeContext) -> None:
         """Touch all weights once, and set up the graphs, so that the first request doesn't pay for it."""
+        started = time.perf_counter()
         context.tokens[0], context.positions[0], context.sequences[0], context.outputs[0] = 0, 0, 0, 1
         code = context.decode(1)
+        self.warm_up_s = time.perf_counter() - started
         context.cut(0, 0)
         if code != 0:
             raise MemoryError(f"the warm-up failed (llama_decode gave {code})")
@@ -158,14 +189,39 @@ class Loop:
                 self._fail(sequence, failure)
 
     def _step(self, context: NativeContext, slots: Slots) -> None:
+        if self._adapters.leaving:
+            self._adapters.sweep(list(self._by_request.values()), context)
         self._take_mail()
         if self._waiting:
             self._admit(slots)
         if not self._running or self._closing:
             return
+        self._batch = self._adapters.group(self._running)
+        self._adapters.use(context, self._batch[0].request.adapter)
+        if self._drafter is not None and self.meter is not None:
+            self._speculate(context, slots, self._drafter, self.meter)
+            return
         count, prompt_tokens = self._build(context)
         if self._decode(context, slots, count, prompt_tokens):
             self._emit(context)
+
+    def _speculate(self, context: NativeContext, slots: Slots, drafter: Drafter, meter: Meter) -> None:
+        """A step with guesses ahead; now and then one without, to know what they bring."""
+        started = time.perf_counter()
+        plain = meter.plain_due()
+        for one in self._batch:
+            one.draft = []
+        if not plain:
+            drafter.propose(self._batch)
+        count, prompt_tokens = self._build(context)
+        if not self._decode(context, slots, count, prompt_tokens):
+            return
+        going = list(self._batch)
+        before = sum(len(one.tokens) for one in going)
+        self._emit(context)
+        if not prompt_tokens:
+            gained = (sum(len(one.tokens) for one in going) - before) / len(going)
+            meter.step(time.perf_counter() - started, gained, drafted=not plain)
 
     # -- mail and admission --------------------------------------------------------------------
 
@@ -175,7 +231,9 @@ class Loop:
         while idle or not self._mail.empty():
             kind, request = self._mail.get()
             idle = False
-            if kind == "submit" and request is not None:
+            if isinstance(request, Call):
+                request.run()
+            elif kind == "submit" and request is not None:
                 self._enqueue(request)
             elif kind == "cancel" and request is not None:
                 found = self._by_request.get(request)
@@ -184,6 +242,9 @@ class Loop:
 
     def _enqueue(self, request: Request) -> None:
         problem = prompt_problem(request.prompt_ids, self._settings.context, self._model.vocab_size)
+        gone = self._adapters.missing(request.adapter)
+        if gone:
+            problem = f"The adapter {gone} was removed before the request started."
         if problem:
             # One bad token would fail the step of all.
             request.buffer.fail(GenerationError(problem))
@@ -241,13 +302,17 @@ class Loop:
         Returns:
             How many tokens the batch has, and how many of them are prompt.
         """
-        running = self._running
+        running = self._batch
         prompts = [one for one in running if len(one.tokens) - one.computed > 1]
         decoding = len(running) - len(prompts)
+        if self._drafter is not None:
+            decoding += sum(len(one.draft) for one in running)
         budget = 0
         if prompts:
             room = context.batch_size - decoding
-            budget = min(self._settings.prompt_chunk, room) if decoding else room
+            # Sequences of another mix wait for this step too.
+            alone = not decoding and len(running) == len(self._running)
+            budget = room if alone else min(self._settings.prompt_chunk, room)
             share_budget(prompts, budget)
         tokens: Any = context.tokens
         positions: Any = context.positions
@@ -261,6 +326,13 @@ class Loop:
                 tokens[at], positions[at], ids[at], outputs[at] = one.tokens[start], start, slot, 1
                 one.row, one.share = at, 1
                 at += 1
+                if one.draft:
+                    end = at + len(one.draft)
+                    tokens[at:end] = one.draft
+                    positions[at:end] = list(range(start + 1, start + 1 + len(one.draft)))
+                    ids[at:end] = [slot] * len(one.draft)
+                    outputs[at:end] = [1] * len(one.draft)
+                    at = end
                 continue
             share = one.share
             if share:
@@ -288,7 +360,7 @@ class Loop:
         code = context.decode(count)
         self._abortable = False
         if code == 0:
-            for one in self._running:
+            for one in self._batch:
                 if one.share:
                     start = one.computed
                     one.computed = end = start + one.share
@@ -303,15 +375,17 @@ class Loop:
                 f"llama.cpp could not compute a step (llama_decode gave {code}).",
                 "The model is still loaded; see %llm logs for the reason.",
             )
-            for one in [one for one in self._running if one.share]:
+            for one in [one for one in self._batch if one.share]:
                 self._fail(one, failure)
         return False
 
     def _resync(self, context: NativeContext) -> None:
         """After an aborted step, go on from what the KV cache holds."""
-        for one in self._running:
+        for one in self._batch:
             if one.share and one.slot is not None:
-                held = context.length(one.slot.id)
+                # The last token is always computed anew, for its logits; guesses are gone.
+                held = min(context.length(one.slot.id), len(one.tokens) - 1)
+                context.drop(one.slot.id, held)
                 one.slot.tokens[:] = one.tokens[:held]
                 one.computed = held
 
@@ -331,39 +405,23 @@ class Loop:
     # -- sample, emit, retire ------------------------------------------------------------------
 
     def _emit(self, context: NativeContext) -> None:
-        """Sample a token for every sequence whose logits came, tell its reader, and retire what ends."""
-        sample, handle, ends, piece = context.sample, context.handle, self._ends, self._model.piece
+        """Sample a token for every sequence whose logits came, tell its reader, and retire what ends.
+
+        Behind a sequence's row come those of its guesses: each is worth looking at while the one before came true.
+        """
         ended: list[tuple[Sequence, Any]] = []
-        for one in self._running:
+        for one in self._batch:
             row = one.row
             if row < 0:
                 continue
-            try:
-                steer = one.steer
-                if steer is not None:
-                    steer.mask(context.logits(row))
-                if one.greedy:
-                    token = sample(one.chain, handle, row)
-                else:
-                    token = self._drawer.draw(one.chain, context.logits(row), one.seed, one.generated)
-                logprob = None
-                if one.logprobs is not None:
-                    logits = context.logits(row) if steer is None else steer.raw
-                    logprob = token_logprob(logits, token, one.logprobs, self._model.name)
-                end = token in ends and not one.request.params.ignore_eos
-                reason: FinishReason | GenerationError | None
-                if steer is None:
-                    reason = one.push(token, None if end else piece(token), logprob)
-                else:
-                    reason = one.push_steered(steer, token, piece, ends, logprob)
-            except GenerationError as error:
-                ended.append((one, error))
-                continue
-            except Exception as error:  # noqa: BLE001 - this sequence's alone
-                self._log.write(traceback.format_exc())
-                failure = GenerationError(f"The request failed: {type(error).__name__}: {error}.", "See %llm logs.")
-                ended.append((one, failure))
-                continue
+            reason = self._next_token(context, one, row)
+            if one.draft:
+                true = 0
+                while reason is None and true < len(one.draft) and one.tokens[-1] == one.draft[true]:
+                    true += 1
+                    reason = self._next_token(context, one, row + true)
+                self._settle(context, one, true)
+            one.steps += 1
             if reason is not None:
                 ended.append((one, reason))
         for one, how in ended:
@@ -372,7 +430,44 @@ class Loop:
             else:
                 self._end(one, how)
 
+    def _next_token(self, context: NativeContext, one: Sequence, row: int) -> FinishReason | GenerationError | None:
+        """Sample a sequence's next token from a row of logits and tell its reader; why it ends here, or None."""
+        try:
+            steer = one.steer
+            if steer is not None:
+                steer.mask(context.logits(row))
+            if one.greedy:
+                token = context.sample(one.chain, context.handle, row)
+            else:
+                token = self._drawer.draw(one.chain, context.logits(row), one.seed, one.generated)
+            logprob = None
+            if one.logprobs is not None:
+                logits = context.logits(row) if steer is None else steer.raw
+                logprob = token_logprob(logits, token, one.logprobs, self._model.name)
+            if steer is not None:
+                return one.push_steered(steer, token, self._model.piece, self._ends, logprob)
+            end = token in self._ends and not one.request.params.ignore_eos
+            return one.push(token, None if end else self._model.piece(token), logprob)
+        except GenerationError as error:
+            return error
+        except Exception as error:  # noqa: BLE001 - this sequence's alone
+            self._log.write(traceback.format_exc())
+            return GenerationError(f"The request failed: {type(error).__name__}: {error}.", "See %llm logs.")
+
+    def _settle(self, context: NativeContext, one: Sequence, true: int) -> None:
+        """Keep the KV of the guesses that came true, and drop the rest."""
+        start = one.computed
+        one.computed = end = start + true
+        one.slot.tokens.extend(one.tokens[start:end])  # type: ignore[union-attr]
+        if true < len(one.draft):
+            context.drop(one.slot.id, end)  # type: ignore[union-attr]
+        one.drafted += len(one.draft)
+        one.accepted += true
+
     def _end(self, sequence: Sequence, reason: Any) -> None:
+        if self.meter is not None and sequence.steps:
+            figures = self.meter.count(sequence.drafted, sequence.accepted, sequence.steps - 1)
+            sequence.request.buffer.speculated(figures)
         self._retire(sequence, good=True)
         sequence.finish(reason)
 
@@ -393,6 +488,8 @@ class Loop:
 
     def _leave(self, sequence: Sequence, *, good: bool) -> None:
         """Leave the batch and give the slot back."""
+        if self._drafter is not None:
+            self._drafter.leave(sequence)
         slot, sequence.slot = sequence.slot, None
         if sequence in self._running:
             self._running.remove(sequence)
@@ -408,12 +505,16 @@ class Loop:
                 kind, request = self._mail.get_nowait()
             except queue.Empty:
                 return
-            if kind == "submit" and request is not None:
+            if isinstance(request, Call):
+                request.refuse(UnloadedError("The model was unloaded.", "Load it again with %llm load."))
+            elif kind == "submit" and request is not None:
                 request.buffer.finish("interrupted", index=request.index)
 
     def _free(self) -> None:
         """Free what the loop owns, in order, and hand the memory back to the system."""
         if self._context is not None:
             self._context.free()
+        if self._drafter is not None:
+            self._drafter.free()
         self._model.free()
         trim_heap()

@@ -163,6 +163,7 @@ class NativeContext:
         self._make_batch(self.batch_size)
         # Bound once: a step looks none of them up.
         self._decode = llama_cpp.llama_decode
+        self._remove = llama_cpp.llama_memory_seq_rm
         self.sample: Callable[[Any, Any, int], int] = llama_cpp.llama_sampler_sample
 
     def _make_batch(self, size: int) -> None:
@@ -224,6 +225,10 @@ class NativeContext:
         return bool(
             done and self.length(sequence) == length and llama_cpp.llama_memory_seq_pos_min(self._memory, sequence) == 0
         )
+
+    def drop(self, sequence: int, length: int) -> None:
+        """Take back the last tokens of a sequence, all from position `length` on."""
+        self._remove(self._memory, sequence, length, -1)
 
     def copy(self, source: int, target: int) -> None:
         """Give `target` all that the KV cache holds of `source`."""

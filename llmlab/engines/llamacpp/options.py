@@ -24,6 +24,7 @@ EXTRA: dict[str, tuple[type, str]] = {
         "tokens of one KV pool for all sequences (default: a full context for each); requests wait when it is full",
     ),
     "prefix_cache": (bool, "reuse the KV cache of earlier requests with the same beginning (default on)"),
+    "draft_tokens": (int, "tokens that --draft guesses ahead in a step, 1 to 32 (default: 4; 8 for ngram)"),
     "use_mmap": (bool, "map the file instead of reading it (default on)"),
     "use_mlock": (bool, "keep the weights from being swapped out (default off)"),
     "main_gpu": (int, "the GPU to use when not splitting over several (default 0)"),
@@ -67,6 +68,7 @@ class Settings:
     prefix_cache: bool
     gpu_layers: int
     extra: Mapping[str, Any]
+    draft_tokens: int = 0
 
     @classmethod
     def of(cls, plan: LoadPlan) -> Settings:
@@ -91,7 +93,8 @@ class Settings:
             )
         pool = _padded(kv_tokens) if kv_tokens is not None else stream * sequences
         threads = extra.get("n_threads") or default_threads(plan.source.path.stat().st_size)
-        batch = max(min(extra.get("n_batch") or _BATCH, pool), sequences)
+        drafted = plan.draft.tokens if plan.draft is not None else 0
+        batch = max(min(extra.get("n_batch") or _BATCH, pool), sequences * (1 + drafted))
         return cls(
             sequences=sequences,
             context=context,
@@ -108,6 +111,7 @@ class Settings:
             prefix_cache=extra.get("prefix_cache", True),
             gpu_layers=_gpu_layers(plan),
             extra=extra,
+            draft_tokens=drafted,
         )
 
     def model_params(self) -> Any:
@@ -137,8 +141,8 @@ class Settings:
         params.kv_unified = self.unified
         params.n_batch = self.batch
         params.n_ubatch = self.ubatch
-        # One row of logits a sequence; the default reserves one for every token of a batch.
-        params.n_outputs_max = min(self.sequences, self.batch)
+        # One row of logits a sequence (and a guess); the default reserves one for every token of a batch.
+        params.n_outputs_max = min(self.sequences * (1 + self.draft_tokens), self.batch)
         params.n_threads = self.threads
         params.n_threads_batch = self.threads_batch
         params.flash_attn_type = self.flash
@@ -185,7 +189,7 @@ def check_extra(extra: Mapping[str, Any]) -> dict[str, Any]:
         if not fits or (isinstance(value, bool) and kind is not bool):
             raise BadInputError(f"-x {key} takes {kind.__name__}, got {value!r}: {says}.")
         out[key] = value
-    for key in ("n_threads", "n_threads_batch", "n_batch", "n_ubatch", "prompt_chunk", "kv_tokens"):
+    for key in ("n_threads", "n_threads_batch", "n_batch", "n_ubatch", "prompt_chunk", "kv_tokens", "draft_tokens"):
         if key in out and out[key] < 1:
             raise BadInputError(f"-x {key} must be 1 or more, got {out[key]}.")
     for key, choices in (("flash_attn", tuple(_FLASH)), ("cache_type_k", _KV_TYPES), ("cache_type_v", _KV_TYPES)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from llmlab.engines.base import Request
+from llmlab.engines.base import Request, mix_key
 from llmlab.engines.llamacpp.sampler import build_chain
 from llmlab.engines.llamacpp.slots import Slot
 from llmlab.engines.llamacpp.text import TextStream
@@ -23,13 +23,15 @@ class Sequence:
         reserved: tokens it may come to, prompt and answer.
         row: where in the batch its logits are asked for, or -1.
         share: how many tokens it has in the batch that is computed now.
-        key: what its KV depends on besides the tokens (for adapters).
+        key: what its KV depends on besides the tokens: the adapters and their scales.
         greedy: the chain picks the likeliest token itself; else it is drawn by `seed`.
+        draft: tokens guessed to follow, which the next batch checks.
+        drafted, accepted, steps: guesses so far, those that came true, and decode steps.
     """
 
     __slots__ = (
-        "_prompt", "cached", "chain", "computed", "greedy", "key", "limit", "logprobs", "request", "reserved", "row",
-        "seed", "share", "slot", "steer", "text", "tokens",
+        "_prompt", "accepted", "cached", "chain", "computed", "draft", "drafted", "greedy", "key", "limit", "logprobs",
+        "request", "reserved", "row", "seed", "share", "slot", "steer", "steps", "text", "tokens",
     )  # fmt: skip
 
     def __init__(self, request: Request, context_length: int) -> None:
@@ -45,7 +47,7 @@ class Sequence:
         self.cached: int | None = None
         self.row = -1
         self.share = 0
-        self.key = ""
+        self.key = mix_key(request.adapter)
         self.slot: Slot | None = None
         self.chain: Any = None
         self.text = TextStream(params.stop)
@@ -53,6 +55,8 @@ class Sequence:
         self.greedy = not params.temperature
         self.seed = params.seed or 0
         self.steer: Steer | None = None
+        self.draft: list[int] = []
+        self.drafted = self.accepted = self.steps = 0
 
     @property
     def generated(self) -> int:

@@ -11,7 +11,17 @@ import threading
 import weakref
 from typing import Any, ClassVar
 
-from llmlab.engines.base import Capabilities, Engine, EngineLog, LoadPlan, Memory, Progress, Request
+from llmlab.engines.base import (
+    Adapter,
+    Capabilities,
+    Engine,
+    EngineLog,
+    LoadPlan,
+    LoraLimits,
+    Memory,
+    Progress,
+    Request,
+)
 from llmlab.engines.vllm import settings
 from llmlab.engines.vllm.facts import Codec, read_facts
 from llmlab.engines.vllm.guided import Watched, guide_tokenizer
@@ -19,6 +29,7 @@ from llmlab.engines.vllm.load import is_cpu_build
 from llmlab.engines.vllm.loop import Loop
 from llmlab.errors import Interrupted, UnloadedError
 from llmlab.guided.compiler import Compiler
+from llmlab.hub import tags
 from llmlab.hub.headers import read_header
 from llmlab.types import EngineName
 
@@ -32,9 +43,9 @@ class VllmEngine(Engine):
     name: ClassVar[EngineName] = "vllm"
     capabilities: ClassVar[Capabilities] = Capabilities(
         formats=frozenset({"safetensors"}),
-        quants=("fp32", "fp16", "bf16", "fp8", "int8", "awq", "gptq", "mxfp4"),
+        quants=tags.names("vllm"),
         features=frozenset(
-            {"stream", "cancel", "batch", "seed", "logprobs", "top_k", "top_p", "min_p", "stop", "n", "guided"}
+            {"stream", "cancel", "batch", "seed", "logprobs", "top_k", "top_p", "min_p", "stop", "n", "guided", "lora"}
         ),
         extra=settings.EXTRA,
     )
@@ -106,6 +117,17 @@ class VllmEngine(Engine):
         """The text of token ids, special tokens left out."""
         return self._codec.decode(ids)
 
+    def score(self, ids: list[int], first: int) -> Any:
+        """Log probabilities of a given text. See `Engine.score`, and `score_note`."""
+        return self._loop.score(ids, first, self.facts.vocab_size)
+
+    @property
+    def score_note(self) -> str:
+        """From a child process only the likeliest tokens come."""
+        if self._live().in_process:
+            return ""
+        return f"of each distribution the {settings.MAX_LOGPROBS} likeliest tokens are exact, the rest is spread evenly"
+
     def submit(self, request: Request) -> None:
         """Queue a request; thread-safe, returns at once. More than `max_concurrency` wait their turn in vLLM."""
         self._loop.submit(request)
@@ -113,6 +135,28 @@ class VllmEngine(Engine):
     def cancel(self, request: Request) -> None:
         """End a request as "interrupted"; thread-safe, and harmless when it's done."""
         self._loop.cancel(request)
+
+    @property
+    def lora(self) -> LoraLimits:
+        """As many adapters in a step as it has slots; a scale or a mix is an adapter of its own."""
+        extra = self._plan.extra
+        slots = settings.lora_slots(extra, cpu=is_cpu_build())
+        if not slots:
+            return LoraLimits(
+                "peft",
+                mixes=False,
+                refused="this vLLM model was loaded without room for adapters (max_loras=0, or compiled on the CPU)",
+                hint=f"Load it again with adapters: %llm load {self._plan.source.spec} --engine vllm -x max_loras=4",
+            )
+        return LoraLimits("peft", mixes=False, max_rank=settings.lora_rank(extra), slots=slots)
+
+    def attach(self, adapter: Adapter) -> None:
+        """Load an adapter, between two steps. See `Engine.attach`."""
+        self._loop.call(lambda adapters: adapters.attach(adapter))
+
+    def detach(self, adapter: Adapter) -> None:
+        """Forget an adapter once no request uses it."""
+        self._loop.call(lambda adapters: adapters.detach(adapter))
 
     def memory(self) -> Memory:
         """What the model holds. `weights` is told by the files' headers and the dtype, `kv_cache` counted.
@@ -145,6 +189,11 @@ class VllmEngine(Engine):
         held = self.memory()
         kv = f"{config.cache_config.kv_cache_size_tokens or 0:,} tokens"
         where = platform.machine() if loaded.in_process else current_platform.get_device_name()
+        spec = self._loop.observer
+        drafts = {}
+        if self._plan.draft is not None:
+            drafts["draft"] = f"{self._plan.draft.name}, at most {self._plan.draft.tokens} tokens ahead"
+            drafts["speculation"] = spec.meter.describe() if spec is not None else "not measured in a child process"
         return {
             "vllm": vllm.__version__,
             "build": "CPU" if loaded.in_process else "CUDA",
@@ -159,6 +208,8 @@ class VllmEngine(Engine):
             "prefix caching": "on" if config.cache_config.enable_prefix_caching else "off",
             "max concurrency": str(config.scheduler_config.max_num_seqs),
             "tokens a step": str(config.scheduler_config.max_num_batched_tokens),
+            "warm-up": f"{self._loop.warm_up_s:.1f} s at load, KV cache included",
+            **drafts,
         }
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ import importlib.metadata
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,8 +116,26 @@ def import_vllm() -> None:
 
         if current_platform.is_cpu():
             import vllm.v1.worker.cpu_worker  # noqa: F401
+
+            _scan_safely()
     except Exception as error:
         raise import_error(error) from error
+
+
+def _scan_safely() -> None:
+    """Let vLLM's search for kernels pass over objects whose `__dict__` is no dict.
+
+    At each load it reads `vars(value).get("kernel")` of every value in every module, and numba, which n-gram
+    speculation imports, brings one (llvmlite's library) that makes up any attribute it is asked for: the next load
+    would fail.
+    """
+    from vllm.triton_utils import dispatcher
+
+    def instance_dict(value: Any) -> Any:
+        found = vars(value)
+        return found if isinstance(found, Mapping) else {}
+
+    dispatcher.vars = instance_dict
 
 
 def _import_rank_op(platform: Any) -> None:

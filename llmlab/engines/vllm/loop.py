@@ -17,11 +17,16 @@ from itertools import count
 from typing import Any
 
 from llmlab.engines.base import EngineLog, LoadPlan, Request
-from llmlab.engines.vllm import child, load, quiet
+from llmlab.engines.calls import Call
+from llmlab.engines.speculation import Meter
+from llmlab.engines.vllm import child, load, quiet, scoring
 from llmlab.engines.vllm.guided import Part, Watched
+from llmlab.engines.vllm.lora import Attached
 from llmlab.engines.vllm.outputs import is_dead, reason_of, token_logprobs, vllm_params
 from llmlab.engines.vllm.process import SHARED, give_back_memory
-from llmlab.errors import GenerationError, Interrupted, LlmLabError, LoadError, UnloadedError
+from llmlab.engines.vllm.settings import MAX_LOGPROBS
+from llmlab.engines.vllm.speculation import Observer, mend_sampling
+from llmlab.errors import GenerationError, Interrupted, LlmLabError, LoadError, UnloadedError, UnsupportedError
 from llmlab.hub.headers import Header
 
 PUSH_EVERY_S = 0.02
@@ -51,13 +56,18 @@ class Loop:
         self._ended = threading.Event()
         self._plan, self._header, self._log = plan, header, log
         self._key = next(_KEYS)
-        self._commands: queue.SimpleQueue[tuple[str, Request | None]] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[tuple[str, Request | Call | None]] = queue.SimpleQueue()
         self._open: dict[int, Request] = {}  # submitted and unfinished, by id(request)
         self._active: dict[str, Request] = {}  # handed to vLLM, by its request id; the thread's own
         self._first: set[str] = set()  # of these, the ones whose first token is still to come
         self._ids: dict[int, str] = {}
         self.watch: Callable[[Request], Watched] | None = None  # set by the engine: what follows a guided request
         self._watched: dict[str, Watched] = {}
+        self._loras: Attached | None = None
+        self.warm_up_s = 0.0  # from the weights read to the engine ready
+        self._weights_read = 0.0
+        self.observer: Observer | None = None  # of the draft, where there is one in this process
+        self._late: list[Any] = []  # what came for requests while a text was scored, to be delivered
         self._lock = threading.Lock()
         self._guard = threading.Lock()  # held by whoever throws _Cancelled, and to end the time in which one may
         self._interruptible = False
@@ -114,6 +124,29 @@ class Loop:
             if id(request) in self._open and not self._closed:
                 self._commands.put(("abort", request))
 
+    def call(self, work: Callable[[Attached], None]) -> None:
+        """Run something with the adapters on the loop's thread, between two steps, and wait for it."""
+        call = Call(lambda: work(self._attached()))
+        with self._lock:
+            if self._closed or self.dead:
+                raise UnloadedError("The model was unloaded.", "Load it again with %llm load.")
+            self._commands.put(("call", call))
+        call.result()
+
+    def score(self, ids: list[int], first: int, vocab_size: int) -> Any:
+        """Log probabilities of a given text; see `llmlab.engines.vllm.scoring.score`."""
+        found: list[Any] = []
+
+        def work(_: Attached) -> None:
+            assert self.loaded is not None
+            llm, near = self.loaded.llm, self.loaded.in_process
+            rows, others = scoring.score(llm, ids, first, vocab_size, in_process=near, top=MAX_LOGPROBS)
+            found.append(rows)
+            self._late += others
+
+        self.call(work)
+        return found[0]
+
     def running(self) -> int:
         """Requests that were submitted and haven't ended."""
         with self._lock:
@@ -153,8 +186,15 @@ class Loop:
                 with quiet.python_noise(self._log):
                     load.import_vllm()
                 # Again: the import has made handlers of its own.
+                if self._plan.draft is not None and load.runs_in_process():
+                    mend_sampling()
                 with quiet.python_noise(self._log):
                     self.loaded = self._build()
+                if self._weights_read:
+                    self.warm_up_s = time.perf_counter() - self._weights_read
+                if self.loaded is not None and self.loaded.in_process and self._plan.draft is not None:
+                    runner = self.loaded.llm.model_executor.driver_worker.worker.model_runner
+                    self.observer = Observer(runner, Meter(self._plan.draft.name), self.loaded.settings.threads)
             except BaseException as error:  # noqa: BLE001 - whatever it is, the opener gets it
                 failure = error
             if failure is not None:
@@ -181,6 +221,7 @@ class Loop:
     def _note_phase(self, logger: str) -> None:
         """The weights have been read when their loader says how long it took: what follows warms up or compiles."""
         if self.phase == "weights" and logger.endswith(".default_loader"):
+            self._weights_read = time.perf_counter()
             self.phase = "warm-up" if self._plan.extra.get("enforce_eager", load.is_cpu_build()) else "compile"
 
     def _explain(self, error: BaseException) -> BaseException:
@@ -211,14 +252,37 @@ class Loop:
                     if request is None:
                         return
                     with SHARED.turns:
-                        self._add(llm, request) if verb == "add" else self._abort(llm, request)
+                        if isinstance(request, Call):
+                            request.run()
+                            self._sweep()
+                        else:
+                            self._add(llm, request) if verb == "add" else self._abort(llm, request)
                 with SHARED.turns:
                     started = time.perf_counter()
-                    outputs = llm.step()
-                    self._step_s += 0.1 * (time.perf_counter() - started - self._step_s)
+                    late, self._late = self._late, []
+                    outputs = [*late, *llm.step()]
+                    took = time.perf_counter() - started
+                    self._step_s += 0.1 * (took - self._step_s)
+                    if self.observer is not None:
+                        self.observer.step(took)
                 self._deliver(outputs)
+                if self._loras is not None and self._loras.leaving:
+                    with SHARED.turns:
+                        self._sweep()
             except Exception as error:  # noqa: BLE001 - any failure of a step ends its requests, not the thread
                 self._step_failed(llm, error)
+
+    def _attached(self) -> Attached:
+        assert self.loaded is not None
+        if self._loras is None:
+            self._loras = Attached(self.loaded.llm)
+        return self._loras
+
+    def _sweep(self) -> None:
+        """Forget adapters that were detached, once no request uses them. Hold `SHARED.turns`."""
+        if self._loras is not None:
+            mixes = [request.adapter for request in self._active.values() if request.adapter]
+            self._loras.sweep({adapter.digest for mix in mixes for adapter, _ in mix})
 
     def _interval(self) -> int:
         """Tokens between two pushes to a buffer: on a small model, one each step costs more than it shows."""
@@ -228,12 +292,23 @@ class Loop:
         if request.buffer.done:
             self._forget(request)
             return
+        if self._plan.draft is not None and request.params.min_p:
+            self._forget(request)
+            why = UnsupportedError("vLLM doesn't do min_p together with a draft.", "Load it without --draft.")
+            request.buffer.fail(why)
+            return
         key = str(next(self._number))
         try:
             prompt = {"type": "token", "prompt_token_ids": list(request.prompt_ids)}
             if request.guide is not None and self.watch is not None:
                 self._watched[key] = self.watch(request)
-            llm.add_request(key, prompt, vllm_params(request, self.end_ids, self._interval()))
+            lora = self._attached().request(request.adapter)
+            params = vllm_params(request, self.end_ids, self._interval())
+            llm.add_request(key, prompt, params, lora_request=lora)
+        except GenerationError as error:
+            self._forget(request)
+            request.buffer.fail(error)
+            return
         except Exception as error:  # noqa: BLE001 - what vLLM refuses is this request's failure alone
             self._forget(request)
             self._watched.pop(key, None)
@@ -301,6 +376,10 @@ class Loop:
 
     def _end(self, key: str) -> None:
         request = self._active.pop(key)
+        if self.observer is not None:
+            figures = self.observer.take(key)
+            if figures is not None:
+                request.buffer.speculated(figures)
         if self._watched.pop(key, None) is not None and self.loaded is not None:
             self.loaded.seen(key, None)
         self._first.discard(key)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmlab.engines.base import LoadPlan
+from llmlab.engines.vllm.speculation import speculative_config
 from llmlab.errors import BadInputError, UnsupportedError
 
 EXTRA: Mapping[str, tuple[type, str]] = {
@@ -19,11 +20,18 @@ EXTRA: Mapping[str, tuple[type, str]] = {
     "max_num_batched_tokens": (int, "most tokens computed in one step; long prompts are cut into such chunks"),
     "enable_prefix_caching": (bool, "reuse the KV of a prompt's beginning that was seen before (default: true)"),
     "seed": (int, "seed of what no request seeds (default: 0)"),
+    "max_loras": (int, "different adapters in one step; further ones wait their turn; 0: none (default: 4)"),
+    "max_lora_rank": (int, "largest rank of an adapter, up to 512 (default: 64)"),
+    "draft_tokens": (int, "tokens that --draft guesses ahead in a step, 1 to 32 (default: 4; 8 for ngram)"),
     "trust_remote_code": (bool, "run Python code that lies in the model folder (default: false)"),
 }
 
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 MAX_LOGPROBS = 100
+# Ranks that vLLM has slots for (vllm/config/lora.py); others are rounded up.
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+# Adapters whose matrices stay in memory; further ones are read from disk again when a request asks for them.
+LORAS_KEPT = 64
 # Below this, a step's parallel regions are shorter than the barriers between them, and one busy neighbour makes
 # every barrier wait for a time slice (measured on nano, 2 cores: 398 tokens/s with two threads on a quiet machine,
 # 44 beside one other process; 363 with one thread either way).
@@ -76,6 +84,8 @@ def check(plan: LoadPlan, *, cpu: bool) -> None:
     number("kv_cache_gib", 2**-10, 2**20, "more than 0 (GiB)")
     number("gpu_memory_utilization", 0.01, 1, "more than 0 and at most 1")
     number("max_num_batched_tokens", 16, 2**24, "16 or more")
+    number("max_loras", 0, 1024, "0 (no adapters) to 1024")
+    number("max_lora_rank", 1, LORA_RANKS[-1], f"1 to {LORA_RANKS[-1]}")
     number("seed", 0, 2**32 - 1, "a whole number from 0 to 4294967295")
 
 
@@ -117,6 +127,35 @@ def settle(plan: LoadPlan, *, cpu: bool, weight_bytes: int) -> Settings:
         # The mask library of the other engine too, so that both take the same constraints.
         "structured_outputs_config": {"backend": "guidance"},
     }
+    if plan.source.online is not None:
+        args["quantization"] = plan.source.online
+    slots = lora_slots(extra, cpu=cpu)
+    if slots:
+        args |= {
+            "enable_lora": True,
+            "max_loras": slots,
+            "max_lora_rank": lora_rank(extra),
+            "max_cpu_loras": max(slots, LORAS_KEPT),
+        }
+    if plan.draft is not None:
+        args["speculative_config"] = speculative_config(plan.draft)
     if cpu:
         args["worker_cls"] = "llmlab.engines.vllm.worker.NotebookWorker"
     return Settings(threads, args)
+
+
+def lora_slots(extra: Mapping[str, Any], *, cpu: bool) -> int:
+    """Different adapters that a step may hold; 0: none can be attached.
+
+    On the CPU vLLM compiles no model that takes adapters, so a compiled one takes none unless they are asked for.
+    """
+    asked = extra.get("max_loras")
+    if asked is not None:
+        return int(asked)
+    return 0 if cpu and not extra.get("enforce_eager", True) else 4
+
+
+def lora_rank(extra: Mapping[str, Any]) -> int:
+    """The largest rank that an adapter may have."""
+    asked = extra.get("max_lora_rank", 64)
+    return next(rank for rank in LORA_RANKS if rank >= asked)

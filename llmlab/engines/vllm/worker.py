@@ -17,6 +17,7 @@ def _notebook_worker() -> type:
     import torch
     from vllm.v1.worker.cpu_worker import CPUWorker
 
+    from llmlab.engines.vllm.lora import wrap
     from llmlab.guided.compiler import measure
 
     class NotebookWorker(CPUWorker):  # type: ignore[misc]
@@ -29,6 +30,19 @@ def _notebook_worker() -> type:
             self.parallel_config.disable_custom_all_reduce = True
             self.requested_cpu_memory = 0
             self.guided_steps: dict[str, list[Any]] = {}
+            self._lora: Any = None
+
+        def load_model(self, **options: Any) -> None:
+            # Layers that could take adapters cost time in every step, so they are made at the first adapter.
+            runner = self.model_runner
+            self._lora, runner.lora_config = runner.lora_config, None
+            super().load_model(**options)
+
+        def add_lora(self, lora_request: Any) -> bool:
+            if self._lora is not None:
+                wrap(self, self._lora)
+                self._lora = None
+            return bool(super().add_lora(lora_request))
 
         def init_device(self) -> None:
             # CPUWorker replaces torch.set_num_threads for the whole process, the user's code included.
@@ -41,7 +55,9 @@ def _notebook_worker() -> type:
         def sample_tokens(self, grammar_output: Any) -> Any:
             # The mask is laid on the logits in place, so this is the only moment that shows both.
             state = self.model_runner.execute_model_state
-            if grammar_output is not None and grammar_output.grammar_bitmask is not None and state is not None:
+            masks = grammar_output is not None and grammar_output.grammar_bitmask is not None
+            # With a draft a request has several rows, and which is whose isn't known here.
+            if masks and state is not None and self.vllm_config.speculative_config is None:
                 self._note_guided(grammar_output, state[1])
             return super().sample_tokens(grammar_output)
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from llmlab.display import FORMATS, completion_line
 from llmlab.display.live import UPDATE_EVERY_S, Answer
 from llmlab.errors import BadInputError
-from llmlab.magics import constraint
+from llmlab.magics import constraint, tooling
 from llmlab.magics.command import Bench, Command
 from llmlab.magics.expand import expand
 from llmlab.magics.parser import Parser, number, whole
+from llmlab.tools.stream import ToolStream
 from llmlab.types import Completion, Message, SamplingParams
 
 if TYPE_CHECKING:
@@ -40,6 +41,9 @@ class Cell(Command):
         --schema, --type, --regex, --choice and --grammar force the answer into a form; .parsed is the typed object
         (None when the tokens ran out); %llm guided --explain shows what the constraint did. IPython replaces {2} on the
         line with 2: keep a regex with braces in a variable (--regex pattern), or double them.
+        --tools f,g lets the model call plain Python functions (type hints, docstring) until it has an answer; each call
+        is shown with its arguments, result and time, and is in .steps. --strict generates calls under their schema,
+        --approve asks before each. Nothing but what is named there is ever run; %llm tools shows their schemas.
         The value is the Completion (in _ and Out[n], or in VAR with -o VAR); it isn't shown a second time.
         In Python: model.generate("...", temperature=0).
     """
@@ -47,9 +51,11 @@ class Cell(Command):
         ("%%llm\nWhat is the capital of France?", "ask, and see the answer as it comes"),
         ("%%llm -t 0 --max-tokens 64 -o answer\nSummarize: {{text}}", "greedy, at most 64 tokens, kept in answer"),
         ('%%llm -m fast -s "Answer in French." -n 2 --seed 7\nHello!', "another model, a system prompt, two answers"),
+        ("%%llm -a pirate:0.5\nHello!", "with an attached adapter at half its strength (%llm lora add)"),
         ("%%llm -c\nAnd of Italy?", "go on with the conversation"),
         ("%%llm --schema Person -o answer\nExtract the person: {{text}}", "JSON that follows a model: answer.parsed"),
         ("%%llm --choice yes,no\nIs this spam? {{text}}", "one of two words"),
+        ("%%llm --tools add,search --strict\nHow much is 12 + 30?", "the model may call two functions of yours"),
         ("%%llm -f json --stop END\nGive the record as JSON: {{sentence}}", "pretty-printed; the text ends before END"),
     )
 
@@ -62,6 +68,13 @@ class Cell(Command):
     def arguments(cls, parser: Parser) -> None:
         """Which model, how to pick tokens, where the answer goes."""
         parser.add("-m", "--model", metavar="NAME", complete="model", help="a loaded model; default: the current one")
+        parser.add(
+            "-a",
+            "--adapter",
+            metavar="NAME[:SCALE]",
+            complete="adapter",
+            help="an attached adapter, or a mix a:0.7+b:0.3; none: the model alone; default: %%llm lora use",
+        )
         parser.add("-s", "--system", metavar="SYSTEM", help="a system prompt")
         parser.add("-t", "--temperature", type=number, metavar="TEMP", help="0 is greedy; default: the model's own")
         parser.add("--max-tokens", type=whole, metavar="N", help="most tokens to generate; default: 512, or what fits")
@@ -80,6 +93,7 @@ class Cell(Command):
         parser.add("-n", dest="n", type=whole, default=1, metavar="N", help="how many answers")
         parser.add("-o", "--out", metavar="VAR", complete="variable", help="keep the Completion in this variable")
         constraint.add_options(parser)
+        tooling.add_options(parser)
         parser.add("--logprobs", type=whole, metavar="K", help="log probabilities of each token and of the K likeliest")
         parser.add("-c", "--continue", dest="go_on", action="store_true", help="go on with the last conversation")
         parser.add("--new", action="store_true", help="start a new conversation (what a cell without -c does)")
@@ -102,9 +116,11 @@ class Cell(Command):
             n=args.n,
             logprobs=args.logprobs,
         )
-        guided = constraint.options(args, bench.shell.user_ns)
+        guided = constraint.options(args, bench.shell.user_ns) | tooling.options(args, bench.shell.user_ns)
         if args.format is None:
             args.format = "json" if "schema" in guided else "md"
+        if args.adapter is not None:
+            guided["adapter"] = args.adapter
         lab = bench.lab
         model = lab.get(args.model)
         if args.raw:
@@ -166,6 +182,8 @@ def _stream(
 
 def _ask(stream: Stream, args: argparse.Namespace, bench: Bench) -> Completion:
     """Show a stream while it runs; an interrupt ends it and keeps what came."""
+    if isinstance(stream, ToolStream):
+        return tooling.ask(stream, args, bench)
     show = Answer(bench.shell, fmt=args.format, n=args.n, stream=not args.no_stream)
     texts: list[str] = [""] * args.n
     try:

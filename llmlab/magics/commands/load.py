@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 
 from llmlab.display import model_line
 from llmlab.display.live import ProgressBar
-from llmlab.errors import BadInputError
+from llmlab.errors import BadInputError, ChoiceError, PullInterrupted
 from llmlab.magics.command import Bench, Command
+from llmlab.magics.offers import show_offers
 from llmlab.magics.parser import Parser, whole
 
 
@@ -29,6 +30,7 @@ class Load(Command):
         ("%llm load nano --engine vllm --as fast", "in vLLM, called fast"),
         ("%llm load ./models/model-Q4_K_M.gguf --ctx 4096", "a GGUF file, with a context of 4096 tokens"),
         ("%llm load nano --engine llamacpp --quant F16 -x n_threads=2", "with an engine option"),
+        ("%llm load nano --draft nano-draft", "with a smaller model that guesses tokens ahead; or --draft ngram"),
     )
 
     @classmethod
@@ -39,6 +41,13 @@ class Load(Command):
         parser.add("model", metavar="MODEL", complete="catalogue", help="catalogue name, path, or hf:org/repo")
         parser.add("--engine", choices=("auto", *ENGINES), default="auto", help="the engine; auto chooses and says why")
         parser.add("--quant", metavar="TAG", complete="quant", help="quant tag, such as F16, Q4_K_M, bf16 or awq")
+        parser.add(
+            "--from",
+            dest="from_",
+            metavar="AUTHOR|REPO",
+            complete="author",
+            help="whose quantization to take when the catalogue doesn't list it",
+        )
         parser.add("--as", dest="name", metavar="NAME", help="what to call it")
         parser.add(
             "--ctx", type=whole, metavar="N", help="context length in tokens; default: what was trained, or fits"
@@ -46,6 +55,12 @@ class Load(Command):
         parser.add("--gpu-layers", type=whole, metavar="N", help="layers on the GPU (llamacpp); default: all of them")
         parser.add("--tp", type=whole, default=1, metavar="N", help="GPUs to split the model over (vllm)")
         parser.add("--max-concurrency", type=whole, metavar="N", help="most sequences decoded at once; others wait")
+        parser.add(
+            "--draft",
+            metavar="MODEL|ngram",
+            complete="catalogue",
+            help="guess tokens ahead with a smaller model, or from the text so far; the text stays the same",
+        )
         parser.add("--force", action="store_true", help="load even when the estimate says that it doesn't fit")
         parser.add(
             "-x",
@@ -76,9 +91,18 @@ class Load(Command):
                 force=args.force,
                 extra=extra,
                 progress=bar,
+                from_=args.from_,
+                draft=args.draft,
             )
+        except PullInterrupted:
+            bar.stop(f"loading {args.name or args.model}: interrupted, what was downloaded is kept")
+            raise
         except KeyboardInterrupt:
             bar.stop(f"loading {args.name or args.model}: interrupted, nothing was kept")
+            raise
+        except ChoiceError as error:
+            bar.stop(f"loading {args.name or args.model}: whose?")
+            show_offers(error)
             raise
         except Exception:
             bar.stop(f"loading {args.name or args.model}: failed")

@@ -5,25 +5,35 @@ from __future__ import annotations
 import argparse
 from typing import ClassVar
 
-from llmlab.display import Catalogue
+from llmlab.display import Catalogue, StoredView
 from llmlab.magics.command import Bench, Command
 from llmlab.magics.parser import Parser
 
 
 class Models(Command):
-    """List the models that can be loaded by name."""
+    """List the models that can be loaded by name, and what lies on this machine's disk."""
 
     name: ClassVar[str] = "models"
-    summary: ClassVar[str] = "list the models that can be loaded by name"
-    examples: ClassVar[tuple[tuple[str, str], ...]] = (("%llm models", ""),)
+    summary: ClassVar[str] = "list the models that can be loaded by name, and what lies on disk"
+    details: ClassVar[str] = """
+        On disk: the Hugging Face cache, what llmlab converted or quantized, and parts of broken downloads, with size
+        and when it was used last. In Python: llmlab.hub.catalogue.entries() and llmlab.hub.disk.on_disk().
+    """
+    examples: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("%llm models", ""),
+        ("%llm models --disk", "only what lies on disk"),
+    )
 
     @classmethod
     def arguments(cls, parser: Parser) -> None:
-        """None."""
+        """Which list."""
+        parser.add("--disk", action="store_true", help="only what lies on disk")
 
     @classmethod
     def run(cls, args: argparse.Namespace, bench: Bench) -> object:  # noqa: ARG003
-        """The catalogue."""
+        """The catalogue, and what lies on disk."""
         from llmlab.hub.catalogue import entries
+        from llmlab.hub.disk import on_disk
 
-        return Catalogue(entries())
+        stored = StoredView(on_disk())
+        return stored if args.disk else Catalogue(entries(), stored)

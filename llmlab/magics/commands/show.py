@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import ClassVar
 
-from llmlab.display import FormsView, HeaderView
+from llmlab.display import FormsView, HeaderView, OffersView
+from llmlab.errors import LoadError
 from llmlab.magics.command import Bench, Command
 from llmlab.magics.parser import Parser
 
@@ -16,36 +17,59 @@ class Show(Command):
     name: ClassVar[str] = "show"
     summary: ClassVar[str] = "show what a model's files say of it, without loading it"
     details: ClassVar[str] = """
-        Architecture, parameters, quant, context, chat template, licence and tensor types, read from headers only.
-        For a model that isn't on this machine yet: the forms in which it can be had.
-        The value's .header holds all of it (.header.metadata, .header.tensors, .header.chat_template).
+        Architecture, parameters, quant, context, chat template, licence and tensor types, read from headers only. A
+        model on the hub isn't downloaded for that: only the bytes of its headers are fetched.
+
+        The value's .header holds all of it (.header.metadata, .header.tensors, .header.chat_template), .forms the forms
+        in which it can be had. --discover lists the hub's quantizations of the model instead.
     """
     examples: ClassVar[tuple[tuple[str, str], ...]] = (
         ("%llm show nano", ""),
         ("%llm show ./models/model-Q4_K_M.gguf", "a file that isn't in the catalogue"),
+        ("%llm show qwen3-4b --quant Q8_0", "a model on the hub, by its header"),
+        ("%llm show qwen3-4b --discover --quant Q3_K_M", "who offers this quant of it"),
     )
 
     @classmethod
     def arguments(cls, parser: Parser) -> None:
         """Which model."""
+        from llmlab.engines.registry import ENGINES
+
         parser.add(
             "model", metavar="MODEL", complete="catalogue", help="catalogue name, loaded model, path or hf:org/repo"
         )
+        parser.add("--quant", metavar="TAG", complete="quant", help="which quant of it")
+        parser.add("--engine", choices=("auto", *ENGINES), default="auto", help="for which engine")
+        parser.add(
+            "--from", dest="from_", metavar="AUTHOR|REPO", complete="author", help="whose quantization (of a hub model)"
+        )
+        parser.add("--discover", action="store_true", help="list the hub's quantizations of it, by author")
 
     @classmethod
     def run(cls, args: argparse.Namespace, bench: Bench) -> object:
         """Read the headers."""
         from llmlab.hub.headers import read_header
 
-        loaded = bench.lab.models.get(args.model)
-        if loaded is not None:
-            return HeaderView(read_header(loaded.path))
-        from llmlab.hub.resolve import parse, peek, resolve
+        engine = None if args.engine == "auto" else args.engine
+        if args.discover:
+            from llmlab.hub.discover import find
 
-        path = parse(args.model).path
-        if path is not None:
-            return HeaderView(read_header(path))
+            return OffersView(find(args.model, quant=args.quant, engine=engine), args.quant)
+        loaded = bench.lab.models.get(args.model)
+        plain = (args.quant, engine, args.from_) == (None, None, None)
+        if loaded is not None and plain:
+            return HeaderView(read_header(loaded.path))
+        from llmlab.getting import show
+        from llmlab.hub.resolve import peek
+        from llmlab.hub.spec import parse
+
+        if parse(args.model).path is not None or not plain:
+            return HeaderView(show(args.model, quant=args.quant, engine=engine, from_=args.from_))
         forms = peek(args.model)
-        if any(form.action == "ready" for form in forms):
-            return HeaderView(read_header(resolve(args.model).path))
-        return FormsView(args.model, forms)
+        ready = next((form for form in forms if form.action == "ready"), None)
+        try:
+            header = show(args.model, quant=ready.quant, engine=ready.engine) if ready is not None else show(args.model)
+        except LoadError as error:
+            # The catalogue says what there is without the hub, too.
+            return FormsView(args.model, forms, note=str(error))
+        return HeaderView(header, FormsView(args.model, forms))

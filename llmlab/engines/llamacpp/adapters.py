@@ -1,0 +1,119 @@
+"""LoRA adapters of one loaded model, and whose turn it is: a step computes sequences of one adapter mix only.
+
+llama.cpp applies adapters to a whole context. Several contexts could share the weights, but each would bring a KV
+cache of its own; setting others on the one context costs a rebuild of its graphs (about 1 ms on nano), so groups
+take turns that are long against that.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from llmlab.engines.base import Adapter, Mix, mix_key
+from llmlab.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from llmlab.engines.llamacpp.native import NativeContext, NativeModel
+    from llmlab.engines.llamacpp.sequence import Sequence
+
+# How long a group decodes before the next one's turn; one step at least. On a large model each step is longer.
+TURN_S = 0.01
+
+
+class Adapters:
+    """For the loop's thread alone.
+
+    Args:
+        model: the weights that they change; they are freed with it.
+    """
+
+    def __init__(self, model: NativeModel) -> None:
+        self._model = model
+        self._handles: dict[str, Any] = {}
+        self._leaving: set[str] = set()
+        self._set = ""
+        self._turn = ""
+        self._turn_ends = 0.0
+        self._jumped = False
+
+    def attach(self, adapter: Adapter) -> None:
+        """Load an adapter beside the weights.
+
+        Raises:
+            UnsupportedError: llama.cpp refuses it; the reason is in the log.
+        """
+        import llama_cpp
+
+        self._leaving.discard(adapter.digest)
+        if adapter.digest in self._handles:
+            return
+        handle = llama_cpp.llama_adapter_lora_init(self._model.handle, str(adapter.gguf).encode())
+        if not handle:
+            raise UnsupportedError(f"llama.cpp refuses the adapter {adapter.name} ({adapter.gguf}).", "See %llm logs.")
+        self._handles[adapter.digest] = handle
+
+    def detach(self, adapter: Adapter) -> None:
+        """Let an adapter go as soon as no sequence uses it (`sweep`)."""
+        if adapter.digest in self._handles:
+            self._leaving.add(adapter.digest)
+
+    def sweep(self, sequences: list[Sequence], context: NativeContext) -> None:
+        """Free what was detached and is used by none of the sequences that are here."""
+        import llama_cpp
+
+        used = {adapter.digest for one in sequences for adapter, _ in one.request.adapter or ()}
+        for digest in self._leaving - used:
+            if digest in self._set:
+                self.use(context, None)
+            llama_cpp.llama_adapter_lora_free(self._handles.pop(digest))
+            self._leaving.discard(digest)
+
+    @property
+    def leaving(self) -> bool:
+        """Whether some wait to be freed."""
+        return bool(self._leaving)
+
+    def missing(self, mix: Mix | None) -> str:
+        """The name of an adapter of a mix that isn't attached (any more); "" when all are."""
+        here = self._handles.keys() - self._leaving
+        return next((adapter.name for adapter, _ in mix or () if adapter.digest not in here), "")
+
+    def use(self, context: NativeContext, mix: Mix | None) -> None:
+        """Let the next steps be computed with a mix."""
+        import ctypes
+
+        import llama_cpp
+
+        key = mix_key(mix)
+        if key == self._set:
+            return
+        # A digest may stand twice in a mix, under two names: llama.cpp takes each adapter once.
+        scales: dict[str, float] = {}
+        for adapter, scale in mix or ():
+            scales[adapter.digest] = scales.get(adapter.digest, 0.0) + scale
+        count = len(scales)
+        handles = (llama_cpp.llama_adapter_lora_p_ctypes * count)(*[self._handles[digest] for digest in scales])
+        factors = (ctypes.c_float * count)(*scales.values())
+        llama_cpp.llama_set_adapters_lora(context.handle, handles, count, factors)
+        self._set = key
+
+    def group(self, running: list[Sequence]) -> list[Sequence]:
+        """The sequences whose turn it is: all of one mix.
+
+        Turns go round. One ends early for a group in which someone still waits for a first token, but not twice
+        in a row, so that a stream of new requests can't keep the others from decoding.
+        """
+        keys = sorted({one.key for one in running})
+        if len(keys) == 1:
+            self._turn = keys[0]
+            return running
+        now = time.perf_counter()
+        new = {one.key for one in running if not one.generated}
+        jump = bool(new) and self._turn not in new and not self._jumped
+        if self._turn not in keys or now >= self._turn_ends or jump:
+            after = [key for key in keys if key > self._turn] + [key for key in keys if key <= self._turn]
+            self._turn = next((key for key in after if key in new), after[0]) if jump else after[0]
+            self._turn_ends = now + TURN_S
+            self._jumped = jump
+        return [one for one in running if one.key == self._turn]

@@ -1,0 +1,69 @@
+"""Log probabilities of a given text, token by token: what perplexity and KL divergence are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from llmlab.engines.llamacpp.native import NativeContext, NativeModel
+from llmlab.engines.llamacpp.options import Settings
+from llmlab.errors import GenerationError
+
+# Rows of logits held at once: 256 of a vocabulary of 128,000 are 131 MB.
+_STEP = 256
+
+
+def score(model: NativeModel, settings: Settings, ids: Sequence[int], first: int) -> Any:
+    """Compute what the model expects after each token; call it on the engine's thread.
+
+    A context of its own is made for it and freed, so that the KV cache of running requests stays as it is.
+
+    Args:
+        model: the weights.
+        settings: threads and the KV cache's type.
+        ids: the text's tokens.
+        first: position of the first token whose successor is scored.
+
+    Returns:
+        float32, shape (len(ids) - 1 - first, vocabulary): row r is ln p(. | ids[: first + r + 1]).
+
+    Raises:
+        GenerationError: llama.cpp could not compute it.
+    """
+    import numpy as np
+
+    params = settings.context_params()
+    params.n_ctx = -(-len(ids) // 256) * 256
+    params.n_seq_max = 1
+    params.n_batch = params.n_ubatch = params.n_outputs_max = min(_STEP, params.n_ctx)
+    try:
+        context = NativeContext(model, params)
+    except MemoryError as error:
+        raise GenerationError(
+            f"There is no memory to score {len(ids)} tokens: {error}.", "Use a shorter window."
+        ) from None
+    try:
+        rows = np.empty((len(ids) - 1 - first, model.vocab_size), dtype=np.float32)
+        for start in range(0, len(ids) - 1, context.batch_size):
+            part = ids[start : min(start + context.batch_size, len(ids) - 1)]
+            for at, token in enumerate(part):
+                context.tokens[at], context.positions[at], context.sequences[at] = token, start + at, 0
+                context.outputs[at] = int(start + at >= first)
+            code = context.decode(len(part))
+            if code != 0:
+                raise GenerationError(f"llama.cpp could not score the text (llama_decode gave {code}).")
+            for at in range(len(part)):
+                if start + at >= first:
+                    rows[start + at - first] = context.logits(at)
+    finally:
+        context.free()
+    return log_softmax(rows)
+
+
+def log_softmax(rows: Any) -> Any:
+    """Turn logits into natural log probabilities, in place. Shape (rows, vocabulary), float32."""
+    import numpy as np
+
+    rows -= rows.max(axis=1, keepdims=True)
+    rows -= np.log(np.exp(rows).sum(axis=1, keepdims=True, dtype=np.float64)).astype(np.float32)
+    return rows

@@ -1,0 +1,192 @@
+"""LoRA in vLLM on the CPU: wrapped around the layers at the first adapter, and computed per adapter.
+
+vLLM 0.32 has a fault here. A token without an adapter has the index -1, which its CPU kernels
+(`lora/ops/torch_ops/lora_ops.py`) use as it is: the last slot's matrices. With all slots filled, a request of the base
+model that shares a step with an adapter's gets that adapter. They also gather a copy of both matrices for each
+token. `Grouped` computes each adapter's tokens together instead, and leaves those of the base model alone.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+
+@functools.cache
+def grouped() -> type:
+    """The class that applies adapters to a layer's output (made here: its base can't be named without vLLM)."""
+    import torch
+    from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
+
+    class Grouped(PunicaWrapperCPU):  # type: ignore[misc]
+        """Applies each adapter to its own tokens."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self._groups: list[tuple[int, Any]] = []
+            self.ranks: dict[int, int] = {}
+
+        def update_metadata(self, mapping: Any, lora_index_to_id: Any, *args: Any, **kwargs: Any) -> None:
+            super().update_metadata(mapping, lora_index_to_id, *args, **kwargs)
+            indices = self.token_lora_indices
+            slots = indices.unique().tolist()
+            if len(slots) == 1:
+                self._groups = [(slots[0], slice(None))] if slots[0] >= 0 else []
+            else:
+                self._groups = [(slot, torch.nonzero(indices == slot).flatten()) for slot in slots if slot >= 0]
+
+        def add_lora_linear(
+            self,
+            y: torch.Tensor,
+            x: torch.Tensor,
+            lora_a_stacked: tuple[torch.Tensor, ...],
+            lora_b_stacked: tuple[torch.Tensor, ...],
+            scale: float,
+            output_slices: tuple[int, ...],
+            **_: Any,
+        ) -> None:
+            if not self._groups:
+                return
+            y, x = y.view(-1, y.shape[-1]), x.view(-1, x.shape[-1])
+            for slot, rows in self._groups:
+                rank = self.ranks.get(slot)
+                mine, start = x[rows].to(lora_a_stacked[0].dtype), 0
+                for a, b, size in zip(lora_a_stacked, lora_b_stacked, output_slices, strict=True):
+                    small = mine @ a[slot, 0, :rank].t()
+                    part = (small @ b[slot, 0, :size, :rank].t()) * scale
+                    y[rows, start : start + size] = (y[rows, start : start + size] + part).to(y.dtype)
+                    start += size
+
+    return Grouped
+
+
+@functools.cache
+def manager() -> type:
+    """The worker's LoRA manager, with `Grouped` in place of vLLM's own."""
+    from vllm.lora.model_manager import DEFAULT_LANGUAGE_WRAPPER_KEY, LRUCacheLoRAModelManager
+    from vllm.lora.worker_manager import LRUCacheWorkerLoRAManager
+
+    class Manager(LRUCacheLoRAModelManager):  # type: ignore[misc]
+        """Fills the slots and keeps the ranks of what is in them."""
+
+        def _init_punica_wrapper(self, max_num_batched_tokens: int, vllm_config: Any) -> None:
+            super()._init_punica_wrapper(max_num_batched_tokens, vllm_config)
+            self.wrapper = grouped()(
+                max_num_batched_tokens,
+                max_batches=self.max_num_seqs,
+                device=self.device,
+                max_loras=self.lora_config.max_loras,
+            )
+            for key in list(self.punica_wrapper_mapping) or [DEFAULT_LANGUAGE_WRAPPER_KEY]:
+                self.punica_wrapper_mapping[key] = self.wrapper
+
+        def activate_adapter(self, lora_id: int) -> bool:
+            done = super().activate_adapter(lora_id)
+            if done:
+                loras = self._registered_adapters[lora_id].loras.values()
+                self.wrapper.ranks[self.lora_index_to_id.index(lora_id)] = max(_rank(one) for one in loras)
+            return bool(done)
+
+    class WorkerManager(LRUCacheWorkerLoRAManager):  # type: ignore[misc]
+        """vLLM's manager over `Manager`."""
+
+        _manager_cls = Manager
+
+    return WorkerManager
+
+
+def _rank(weights: Any) -> int:
+    parts = weights.lora_a if isinstance(weights.lora_a, list) else [weights.lora_a]
+    return max((int(part.shape[0]) for part in parts if part is not None), default=0)
+
+
+def wrap(worker: Any, config: Any) -> None:
+    """Make a loaded model ready for adapters: from now on its linear layers ask for them.
+
+    Args:
+        worker: the worker, which has loaded its model without.
+        config: vLLM's LoRAConfig.
+
+    Raises:
+        ValueError: vLLM doesn't support LoRA for the model's class.
+    """
+    import torch
+    from vllm.config import set_current_vllm_config
+    from vllm.lora.utils import get_supported_lora_modules
+    from vllm.model_executor.models import supports_lora
+
+    runner = worker.model_runner
+    model = runner.get_model()
+    if not supports_lora(model):
+        raise ValueError(f"vLLM doesn't support LoRA for {type(model).__name__}")
+    # What an adapter adds is small beside the layer's own output, and is rounded once, together with it.
+    config.lora_dtype = torch.float32
+    # Embeddings and the output layer stay as they are: adapters that change them are refused before.
+    config.target_modules = sorted(set(get_supported_lora_modules(model)) - set(model.embedding_modules or ()))
+    with set_current_vllm_config(worker.vllm_config):
+        loras = manager()(worker.vllm_config, worker.device, model.embedding_modules)
+        runner.model = loras.create_lora_manager(model, worker.vllm_config)
+    runner.lora_manager = loras
+    runner.lora_config = config
+
+
+class Attached:
+    """The adapters that one engine knows; for its loop's thread alone.
+
+    Args:
+        llm: vLLM's LLMEngine.
+    """
+
+    def __init__(self, llm: Any) -> None:
+        self._llm = llm
+        self._requests: dict[str, Any] = {}
+        self._number = 0
+        self.leaving: set[str] = set()
+
+    def attach(self, adapter: Any) -> None:
+        """Load an adapter. See `Engine.attach`."""
+        from vllm.lora.request import LoRARequest
+
+        from llmlab.errors import UnsupportedError
+
+        self.leaving.discard(adapter.digest)
+        if adapter.digest in self._requests:
+            return
+        self._number += 1
+        # vLLM's prefix cache goes by name and path, so the name says what the adapter is.
+        request = LoRARequest(adapter.digest, self._number, str(adapter.folder))
+        try:
+            self._llm.add_lora(request)
+        except Exception as error:
+            why = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UnsupportedError(f"vLLM refuses the adapter {adapter.name}: {why}.", "See %llm logs.") from error
+        self._requests[adapter.digest] = request
+
+    def detach(self, adapter: Any) -> None:
+        """Let an adapter go as soon as no request uses it (`sweep`)."""
+        if adapter.digest in self._requests:
+            self.leaving.add(adapter.digest)
+
+    def sweep(self, used: set[str]) -> None:
+        """Forget what was detached and isn't used."""
+        for digest in self.leaving - used:
+            self._llm.remove_lora(self._requests.pop(digest).lora_int_id)
+            self.leaving.discard(digest)
+
+    def request(self, mix: Any) -> Any:
+        """VLLM's word for a mix, which holds one adapter at scale 1; None for the base model.
+
+        Raises:
+            GenerationError: it isn't attached any more.
+        """
+        from llmlab.errors import GenerationError
+
+        if not mix:
+            return None
+        ((adapter, scale),) = mix
+        if scale != 1 or adapter.digest not in self._requests.keys() - self.leaving:
+            raise GenerationError(f"The adapter {adapter.name} was removed before the request started.")
+        return self._requests[adapter.digest]
+
+    def __len__(self) -> int:
+        return len(self._requests)

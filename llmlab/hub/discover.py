@@ -1,0 +1,343 @@
+"""Quantizations that the catalogue doesn't list: found in the hub's model tree, chosen by who made them.
+
+The tree: a repository whose card names its base model gets the tag `base_model:quantized:ORG/NAME`
+(https://huggingface.co/docs/hub/model-cards#specifying-a-base-model). Between strangers nothing is chosen silently:
+the model's own organization and the catalogue's trusted authors are taken by themselves, others only when the user
+names them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from llmlab import config
+from llmlab.errors import BadInputError, ChoiceError, LlmLabError, UnsupportedError, unknown
+from llmlab.hub import catalogue, remote, tags
+from llmlab.hub.refusals import endpoint, offline, retried, translated
+from llmlab.hub.spec import Spec, parse
+from llmlab.types import EngineName
+
+# Of a base model's quantizations, the most downloaded ones; popular models have thousands.
+LISTED = 300
+SIZED = 12
+# When no tag is asked for: the first of these that a GGUF repository has.
+GGUF_ORDER = ("Q4_K_M", "Q4_K_S", "Q5_K_M", "Q8_0", "MXFP4", "F16", "BF16")
+# Formats that neither engine loads.
+_FOREIGN = frozenset({"mlx", "exl2", "exl3", "onnx", "openvino", "coreml", "bitsandbytes", "executorch", "ctranslate2"})
+# Projectors of vision models, importance matrices and adapters are GGUF files too, but no models.
+_NO_MODEL = re.compile(r"(mmproj|imatrix|.*lora)")
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A repository of the hub that holds quantizations of a model.
+
+    Attributes:
+        repo: `org/name`.
+        author: its organization or user.
+        engine: the engine that loads it.
+        quants: the tags that it holds.
+        downloads: in the last 30 days, as the hub counts them.
+        gated: its owner asks for an agreement and a login.
+        trusted: its author is taken without asking.
+        sizes: bytes by tag, where they were looked up.
+        revision: branch, tag or commit that the user asked for.
+    """
+
+    repo: str
+    author: str
+    engine: EngineName
+    quants: tuple[str, ...]
+    downloads: int | None = None
+    gated: bool = False
+    trusted: bool = False
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    revision: str | None = None
+
+    def why(self) -> str:
+        """Who made it, in a few words, for the line that says what was taken."""
+        kind = "a trusted author" if self.trusted else "asked for"
+        return f"files of {self.repo} ({kind}; not in the catalogue)"
+
+
+def find(model: str, *, quant: str | None = None, engine: EngineName | None = None) -> tuple[Offer, ...]:
+    """What the hub's model tree offers for a model: trusted authors first, then by downloads.
+
+    Args:
+        model: a catalogue name or `hf:org/repo` (a quantization's own base is looked up).
+        quant: only offers with this tag.
+        engine: only offers for this engine.
+
+    Returns:
+        The offers; the sizes of the first ones are looked up.
+
+    Raises:
+        UnknownNameError: no such model or tag.
+        BadInputError: a model that isn't the hub's, or whose base isn't known.
+        LoadError: the hub can't be reached, or refuses.
+    """
+    found = _matching(_tree(base_of(parse(model))), quant, engine)
+    return (*_sized(found[:SIZED]), *found[SIZED:])
+
+
+def base_of(spec: Spec) -> str:
+    """The repository that a model's quantizations were made from.
+
+    Raises:
+        BadInputError: a local model, or one whose entry doesn't say.
+        LoadError: the hub can't be reached, or refuses.
+    """
+    if spec.entry is not None:
+        if spec.entry.base_repo is None:
+            raise BadInputError(
+                f"The catalogue doesn't say which repository {spec.name} was made from.",
+                f"Give it base = 'org/name' in {catalogue.user_file()}, or name a repository: hf:org/name.",
+            )
+        return spec.entry.base_repo
+    if spec.repo is None:
+        raise BadInputError(
+            f"{spec.text} lies on this machine; --from and discovery are for models of the hub.",
+            "Make another quant of it: %llm quantize.",
+        )
+    listing = remote.listing(spec.repo, spec.revision)
+    return listing.bases[0] if listing.bases else spec.repo
+
+
+def choose(spec: Spec, *, engine: EngineName | None, quant: str | None, from_: str | None) -> tuple[Offer, str]:
+    """The one offer to take, and its tag.
+
+    Args:
+        spec: the model.
+        engine: who will load it; None takes the tag's.
+        quant: the tag; None takes the repository's default.
+        from_: an author, or a repository `org/name[@revision]`; None takes a trusted author's, or nobody's.
+
+    Raises:
+        ChoiceError: only strangers offer it, or one author offers several; the offers are named.
+        UnsupportedError: nobody offers it.
+        UnknownNameError: this author or repository has it not; those that have are named.
+        BadInputError, LoadError: as `find`.
+    """
+    if from_ is not None and "/" in from_:
+        return _named(from_, engine, quant)
+    base = base_of(spec)
+    tag = tags.canonical(quant, engine).name if quant is not None else None
+    what = f"{tag} form" if tag else f"form for {engine}" if engine else "quantization"
+    if offline():
+        raise BadInputError(
+            f"The catalogue lists no {what} of {spec.text}, and the hub can't be asked: it is switched off.",
+            "Unset HF_HUB_OFFLINE, or name a repository that lies in the cache: --from ORG/REPO.",
+        )
+    offers = _matching(_tree(base), tag, engine)
+    if from_ is not None:
+        offers_of = [offer for offer in offers if offer.author.lower() == from_.lower()]
+        if not offers_of:
+            raise unknown("author", from_, dict.fromkeys(o.author for o in offers), f"(of a {what} of {base})")
+        if len(offers_of) > 1:
+            raise _undecided(f"{from_} has several repositories with a {what} of {base}", offers_of, tag, spec)
+        chosen = offers_of[0]
+    else:
+        trusted = [offer for offer in offers if offer.trusted]
+        if not offers:
+            raise UnsupportedError(f"Neither the catalogue nor the hub's model tree has a {what} of {spec.text}.")
+        if not trusted:
+            raise _undecided(f"No author trusted by default offers a {what} of {base}", offers, tag, spec)
+        # Several of one author differ in what is beside the tag; the one that most people take.
+        chosen = trusted[0]
+    return chosen, tag or _default(chosen)
+
+
+def _named(from_: str, engine: EngineName | None, quant: str | None) -> tuple[Offer, str]:
+    """The offer of a repository that the user names; it need not be in the tree."""
+    repo, _, revision = from_.removeprefix("hf:").partition("@")
+    listing = remote.listing(repo, revision or None)
+    offers = [
+        offer
+        for offer in _offers_of(repo, listing.files, (), None, gated=False, ranks={})
+        if engine in (None, offer.engine)
+    ]
+    tag = tags.canonical(quant, engine).name if quant is not None else None
+    for offer in offers:
+        if tag is None or tag in offer.quants or (offer.engine == "vllm" and not _tagged(repo)):
+            return replace(offer, revision=revision or None), tag or _default(offer)
+    have = ", ".join(quant for offer in offers for quant in offer.quants)
+    raise UnsupportedError(f"{repo} has no {tag or 'form'} for {engine or 'any engine'}.", f"It has {have or 'none'}.")
+
+
+def _tagged(repo: str) -> bool:
+    return tags.in_repository(repo) is not None
+
+
+def _default(offer: Offer) -> str:
+    return next((tag for tag in GGUF_ORDER if tag in offer.quants), offer.quants[0])
+
+
+def _undecided(message: str, offers: Iterable[Offer], tag: str | None, spec: Spec) -> ChoiceError:
+    first = _sized(list(offers)[:SIZED])
+    named = ", ".join(_words(offer, tag) for offer in first[:4])
+    more = f" and {len(first) - 4} more" if len(first) > 4 else ""
+    asked = f" --quant {tag}" if tag else ""
+    return ChoiceError(
+        f"{message}; there are {named}{more}.",
+        f"Choose one: --from AUTHOR or --from ORG/REPO. All of them: %llm show {spec.text} --discover{asked}.",
+        offers=tuple(first),
+    )
+
+
+def _words(offer: Offer, tag: str | None) -> str:
+    size = offer.sizes.get(tag or _default(offer))
+    facts = [f"{size / 1e9:.2f} GB" if size and size > 1e8 else f"{size / 1e6:.1f} MB"] if size else []
+    facts += [f"{offer.downloads:,} downloads"] if offer.downloads is not None else []
+    return f"{offer.repo} ({', '.join(facts)})" if facts else offer.repo
+
+
+def _tree(base: str) -> list[Offer]:
+    from huggingface_hub import constants
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]
+        build_hf_headers,
+        get_session,
+        hf_raise_for_status,
+    )
+
+    asked: dict[str, Any] = {
+        "filter": f"base_model:quantized:{base}",
+        "sort": "downloads",
+        "limit": LISTED,
+        "expand": ["author", "downloads", "gated", "siblings", "tags"],
+    }
+
+    def ask() -> list[dict[str, Any]]:
+        # What HfApi.list_models sends; that one tries for 20 seconds when there is no network.
+        url = f"{endpoint() or constants.ENDPOINT}/api/models"
+        response = get_session().get(url, params=asked, headers=build_hf_headers(), timeout=20, follow_redirects=True)
+        hf_raise_for_status(response)
+        return list(response.json())
+
+    with translated(base):
+        found = retried(ask)
+    own = base.partition("/")[0]
+    ranks = {author.lower(): place for place, author in enumerate(dict.fromkeys((own, *catalogue.trusted())))}
+    offers = []
+    for model in found:
+        labels = [str(label) for label in model.get("tags") or ()]
+        if _FOREIGN.isdisjoint(label.lower() for label in labels):
+            files = {str(sibling["rfilename"]): 0 for sibling in model.get("siblings") or ()}
+            downloads, gated = model.get("downloads"), bool(model.get("gated"))
+            offers += _offers_of(model["id"], files, labels, downloads, gated=gated, ranks=ranks)
+    offers.sort(key=lambda o: (ranks.get(o.author.lower(), len(ranks)), -(o.downloads or 0)))
+    return offers
+
+
+def _offers_of(
+    repo: str, files: Mapping[str, int], labels: Iterable[str], downloads: int | None, *, gated: bool,
+    ranks: Mapping[str, int],
+) -> list[Offer]:  # fmt: skip
+    author = repo.partition("/")[0]
+    sizes = gguf_sizes(files)
+    out = []
+    trusted = author.lower() in ranks
+    if sizes:
+        out.append(Offer(repo, author, "llamacpp", tuple(sizes), downloads, gated, trusted, _known(sizes)))
+    if any(name.endswith(".safetensors") and "/" not in name for name in files):
+        total = sum(size for name, size in files.items() if name.endswith(".safetensors"))
+        tag = tags.in_repository(repo, labels)
+        # In the tree everything is a quantization; a name that tells no kind tells no tag either.
+        quants = (tag,) if tag else ("mixed",)
+        out.append(Offer(repo, author, "vllm", quants, downloads, gated, trusted, _known({quants[0]: total})))
+    return out
+
+
+def _known(sizes: Mapping[str, int]) -> dict[str, int]:
+    return {tag: size for tag, size in sizes.items() if size}
+
+
+def gguf_sizes(files: Mapping[str, int]) -> dict[str, int]:
+    """The GGUF models among a repository's files: bytes by tag (`mixed` where a name tells none), best default first.
+
+    Args:
+        files: bytes by file name.
+    """
+    sizes: dict[str, int] = {}
+    for name, size in files.items():
+        if name.endswith(".gguf") and "/" not in name and not _NO_MODEL.match(name.lower()):
+            tag = tag_of(name)
+            sizes[tag] = sizes.get(tag, 0) + size
+    order = [tag for tag in GGUF_ORDER if tag in sizes] + sorted(set(sizes) - set(GGUF_ORDER))
+    return {tag: sizes[tag] for tag in order}
+
+
+def tag_of(filename: str) -> str:
+    """The tag that a GGUF file's name (a part's, too) tells; `mixed` when it tells none."""
+    return tags.in_filename(re.sub(r"-\d{5}-of-\d{5}", "", filename)) or "mixed"
+
+
+def _matching(offers: Iterable[Offer], quant: str | None, engine: EngineName | None) -> list[Offer]:
+    tag = tags.canonical(quant, engine).name if quant is not None else None
+    return [o for o in offers if engine in (None, o.engine) and (tag is None or tag in o.quants)]
+
+
+def _sized(offers: list[Offer]) -> list[Offer]:
+    """The offers with their files' sizes, asked for four at a time; one that can't be had stays without."""
+
+    def look(offer: Offer) -> Offer:
+        try:
+            files = remote.listing(offer.repo).files
+        except LlmLabError:
+            return offer
+        found = _offers_of(offer.repo, files, offer.quants, None, gated=False, ranks={})
+        sizes = next((one.sizes for one in found if one.engine == offer.engine), {})
+        return replace(offer, sizes=sizes)
+
+    with ThreadPoolExecutor(4) as pool:
+        return list(pool.map(look, offers))
+
+
+# -- what was chosen before ---------------------------------------------------------------------
+
+
+def _record() -> Path:
+    return config.cache_dir() / "discovered.json"
+
+
+def remember(spec: Spec, offer: Offer, tag: str) -> None:
+    """Note what was taken for a model, so that the same load finds it again, without the hub too."""
+    known = _recorded()
+    known[f"{spec.text} {offer.engine} {tag}"] = [offer.repo, offer.revision]
+    file = _record()
+    part = file.with_name(f".{file.name}.part")
+    part.write_text(json.dumps(known, indent=1), encoding="utf-8")
+    part.replace(file)
+
+
+def recalled(spec: Spec, engine: EngineName | None, tag: str | None) -> tuple[Offer, str] | None:
+    """What was taken for a model before, or None."""
+    for text, offer in taken():
+        if text == spec.text and engine in (None, offer.engine) and tag in (None, offer.quants[0]):
+            return offer, offer.quants[0]
+    return None
+
+
+def taken() -> list[tuple[str, Offer]]:
+    """All that was taken before: (the model as it was typed, whose)."""
+    out = []
+    trusted = set(catalogue.trusted())
+    for key, (repo, revision) in _recorded().items():
+        text, found, tag = key.rsplit(" ", 2)
+        engine: EngineName = "vllm" if found == "vllm" else "llamacpp"
+        author = repo.partition("/")[0]
+        out.append((text, Offer(repo, author, engine, (tag,), trusted=author in trusted, revision=revision)))
+    return out
+
+
+def _recorded() -> dict[str, list[Any]]:
+    try:
+        known = json.loads(_record().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}

@@ -1,0 +1,216 @@
+"""What the hub and its client can answer with, turned into one line with the way out; no secret is ever in it.
+
+The token is never read here. Whatever a message takes over from outside goes through `scrub` first.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from llmlab.errors import BadInputError, LoadError
+
+T = TypeVar("T")
+
+# Statuses that pass by themselves; how often and after how long to ask again.
+PASSING = frozenset({408, 429, 500, 502, 503, 504})
+TRIES = 3
+WAIT_S = 1.0
+LONGEST_WAIT_S = 20.0
+
+# A hub token, whatever follows "Bearer", a user and password in an address, a signed address's query.
+_SECRETS = (
+    (re.compile(r"hf_[A-Za-z0-9_]{6,}"), "hf_..."),
+    (re.compile(r"(?i)(bearer)\s+\S+"), r"\1 ..."),
+    (re.compile(r"(https?://)[^/\s@]+@"), r"\1"),
+    (re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]+"), r"\1?..."),
+)
+
+
+def scrub(text: str) -> str:
+    """A text from outside without tokens, passwords and signed addresses."""
+    for pattern, put in _SECRETS:
+        text = pattern.sub(put, text)
+    return text
+
+
+def offline() -> bool:
+    """Whether the user switched the hub off (`HF_HUB_OFFLINE`, `TRANSFORMERS_OFFLINE`)."""
+    from huggingface_hub import constants
+
+    asked = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
+    return bool(constants.HF_HUB_OFFLINE) or asked.upper() in ("1", "ON", "YES", "TRUE")
+
+
+def endpoint() -> str | None:
+    """The hub that `HF_ENDPOINT` names, or None for the usual one."""
+    value = os.environ.get("HF_ENDPOINT")
+    return value.rstrip("/") if value else None
+
+
+def is_connection(error: BaseException) -> bool:
+    """Whether an error (or what caused it) means that the hub could not be reached."""
+    seen: BaseException | None = error
+    while seen is not None:
+        kinds = {kind.__name__ for kind in type(seen).__mro__}
+        # huggingface_hub moved between HTTP libraries; the names of these classes stayed.
+        if kinds & {"ConnectError", "ConnectionError", "TimeoutException", "ProxyError", "NetworkError"}:
+            return True
+        if kinds & {"RemoteProtocolError", "Timeout"}:
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status behind an error, or None."""
+    return getattr(getattr(_caused_by_http(error), "response", None), "status_code", None)
+
+
+def retry_after(error: BaseException | None) -> float | None:
+    """The seconds that the hub asks to wait, or None when it doesn't say."""
+    headers = getattr(getattr(error, "response", None), "headers", None) or {}
+    try:
+        return max(0.0, float(headers.get("Retry-After", "")))
+    except ValueError:
+        return None
+
+
+def wait_before(error: BaseException, tries: int) -> float | None:
+    """How long to wait before trying again, or None when that is no use.
+
+    Statuses that pass (408, 429, 5xx) are tried again after 1, 2, 4 seconds; a longer wait that the hub asks for
+    is left to the user.
+
+    Args:
+        error: what the last try ended with.
+        tries: how many there were.
+    """
+    if status_of(error) not in PASSING:
+        return None
+    asked = retry_after(_caused_by_http(error))
+    if asked is not None:
+        return asked if asked <= LONGEST_WAIT_S else None
+    return WAIT_S * 2.0 ** (tries - 1)
+
+
+def retried(call: Callable[[], T]) -> T:
+    """Call the hub, again when it answers with a status that passes."""
+    for tries in range(1, TRIES):
+        try:
+            return call()
+        except Exception as error:
+            wait = wait_before(error, tries)
+            if wait is None:
+                raise
+            time.sleep(wait)
+    return call()
+
+
+def address() -> str:
+    """The hub's address without a user or password that may stand in it."""
+    from huggingface_hub import constants
+
+    parts = urlsplit(endpoint() or constants.ENDPOINT)
+    host = parts.hostname or "huggingface.co"
+    return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port else "")
+
+
+@contextmanager
+def translated(repo: str, revision: str | None = None, filename: str | None = None) -> Iterator[None]:
+    """Turn whatever huggingface_hub raises inside into one of llmlab's errors."""
+    # Its retries are told as warnings on stderr, which a notebook would show beside the one clear line.
+    noise = logging.getLogger("huggingface_hub")
+    level = noise.level
+    noise.setLevel(logging.ERROR)
+    try:
+        yield
+    except (LoadError, BadInputError):
+        raise
+    except Exception as error:
+        raise _translate(error, repo, revision, filename) from error
+    finally:
+        noise.setLevel(level)
+
+
+def _translate(error: Exception, repo: str, revision: str | None, filename: str | None) -> Exception:
+    from huggingface_hub import errors as hub
+
+    at = f"{repo}@{revision}" if revision else repo
+    login = (
+        "log in with: hf auth login (in a notebook: import huggingface_hub; huggingface_hub.login()), or set HF_TOKEN"
+    )
+    if isinstance(error, hub.GatedRepoError):
+        known = getattr(getattr(error, "response", None), "status_code", None) == 403
+        how = "with the account that you are logged in as" if known else f"then {login}"
+        return LoadError(
+            f"{repo} is gated: its owner asks for an agreement first.",
+            f"Accept it at {address()}/{repo}, {how}. An ungated copy may exist under another name: "
+            "see %llm show MODEL --discover.",
+        )
+    if isinstance(error, hub.RevisionNotFoundError):
+        return BadInputError(f"{repo} has no revision {revision!r}.", f"See {address()}/{repo}/commits/main.")
+    if isinstance(error, hub.RepositoryNotFoundError):
+        return BadInputError(
+            f"There is no model {repo!r} on {address()}, or it is private.",
+            f"Check the name; if it is private, {login}.",
+        )
+    if isinstance(error, hub.HFValidationError):
+        return BadInputError(f"{repo!r} is not a repository's name.", "It must look like hf:org/name.")
+    if isinstance(error, hub.LocalEntryNotFoundError) and (offline() or not _caused_by_http(error)):
+        if offline() or not is_connection(error):
+            what = f"{filename} of {at}" if filename else at
+            return LoadError(
+                f"{what} is not (wholly) in the hub's cache, and the hub is switched off (HF_HUB_OFFLINE).",
+                "Unset HF_HUB_OFFLINE to download it, or load nano or a local path.",
+            )
+    elif isinstance(error, hub.EntryNotFoundError) and not isinstance(error, hub.LocalEntryNotFoundError):
+        return BadInputError(f"{at} has no file {filename!r}.", f"See {address()}/{repo}/tree/{revision or 'main'}.")
+    return _translate_other(error, at, repo, login)
+
+
+def _caused_by_http(error: BaseException) -> Any:
+    """The HTTP error behind an error, or None."""
+    from huggingface_hub import errors as hub
+
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, hub.HfHubHTTPError):
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def _translate_other(error: Exception, at: str, repo: str, login: str) -> Exception:
+    http = _caused_by_http(error)
+    status = getattr(getattr(http, "response", None), "status_code", None)
+    if status in (401, 403):
+        return LoadError(f"The hub refuses {at} (HTTP {status}).", f"Check your access at {address()}/{repo}; {login}.")
+    if status == 429:
+        wait = retry_after(http)
+        when = f"Wait {wait:.0f} seconds" if wait else "Wait some minutes"
+        return LoadError(f"The hub limits requests now (HTTP 429 for {at}).", f"{when}, or {login}.")
+    if status is not None and status >= 500:
+        return LoadError(f"The hub has trouble (HTTP {status} for {at}).", "Try again later; what came stays cached.")
+    if is_connection(error):
+        return LoadError(
+            f"{address()} can't be reached, and {at} is not (wholly) in the cache.",
+            "Check the network or proxy, then repeat the command (a broken download goes on where it stopped), "
+            "or load nano or a local path.",
+        )
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return LoadError(
+            f"The disk is full while {at} was downloaded.",
+            "Free some space (%llm models says what lies here, %llm rm deletes it) and pull again: it goes on where it "
+            "stopped. Or set HF_HUB_CACHE to another disk.",
+        )
+    kind = type(error).__name__
+    words = scrub(str(error)).splitlines()
+    return LoadError(f"{at} could not be fetched: {kind}: {words[0] if words else kind}.")

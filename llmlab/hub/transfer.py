@@ -1,0 +1,301 @@
+"""Bring one file of the hub into the hub's own cache: resumable, locked, checked.
+
+huggingface_hub deletes what came when a download fails (its part files are named anew each time), so the transfer is
+done here and the cache's layout is left to huggingface_hub: a part lies at `blobs/<etag>.incomplete`, where the
+hub's own tools look for parts; the whole file becomes `blobs/<etag>` under the lock that huggingface_hub takes, too;
+`hf_hub_download` then finds the blob and links it. The etag is the SHA-256 of a large file and git's SHA-1 of a small
+one (https://huggingface.co/docs/hub/storage-backends, git-scm.com/book/en/v2/Git-Internals-Git-Objects).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+from llmlab.errors import LoadError, PullInterrupted
+from llmlab.hub import refusals
+from llmlab.hub.refusals import endpoint, retried, translated
+
+Progress = Callable[[str, float | None], None]
+
+# The hub's content network answers no single request for more than 50 GB.
+PIECE = 16 * 10**9
+CHUNK = 2**20
+# Tries without a single new byte, then it is given up; a part stays.
+TRIES = 5
+TIMEOUT_S = 30.0
+
+
+class Meter:
+    """How much of a download is done, over all its files.
+
+    Args:
+        progress: told ("download", fraction); None shows a bar on stderr (a line each 10 s where that is no terminal).
+        total: bytes of all files; 0 when it isn't known.
+        title: what the bar is called.
+    """
+
+    def __init__(self, progress: Progress | None, total: int, title: str) -> None:
+        self.total = total
+        self.done = 0
+        self._tell = progress
+        self._bar: Any = None
+        if progress is None:
+            from tqdm import tqdm
+
+            every = 0.1 if sys.stderr.isatty() else 10.0
+            self._bar = tqdm(total=total or None, unit="B", unit_scale=True, desc=title, mininterval=every)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def add(self, count: int) -> None:
+        """Count bytes that are here now (or, below 0, that turned out not to be)."""
+        self.done += count
+        self.show()
+        if self._bar is not None:
+            self._bar.update(count)
+
+    def show(self, more: int = 0) -> None:
+        """Say how much is done, with `more` bytes that another process has got so far."""
+        if self._tell is not None:
+            self._tell("download", min((self.done + more) / self.total, 1.0) if self.total else None)
+
+
+def cache_root() -> Path:
+    """The hub's cache folder."""
+    from huggingface_hub import constants
+
+    from llmlab.hub.remote import cache_dir
+
+    return Path(cache_dir() or constants.HF_HUB_CACHE)
+
+
+def store(repo: str) -> Path:
+    """Where the cache keeps a model repository, whether it is there or not."""
+    return cache_root() / f"models--{repo.replace('/', '--')}"
+
+
+def check_room(what: str, sizes: Mapping[str, int]) -> None:
+    """Check that the cache's disk has room for what is to come.
+
+    Args:
+        what: what is downloaded, for the message.
+        sizes: bytes by file; parts that lie there already are not counted again.
+
+    Raises:
+        LoadError: it hasn't.
+    """
+    # huggingface_hub's own parts (etag.random.incomplete) are no use to anyone.
+    parts = [part for part in store(what).glob("blobs/*.incomplete") if part.name.count(".") == 1]
+    needed = sum(sizes.values()) - sum(_size(part) for part in parts)
+    place = cache_root()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        raise LoadError(
+            f"{what} needs {needed / 1e6:,.0f} MB more, and the disk of {cache_root()} has {free / 1e6:,.0f} MB free.",
+            "Free some space (%llm models says what lies here, %llm rm deletes it), take a smaller quant, or set "
+            "HF_HUB_CACHE to another disk.",
+        )
+
+
+def fetch(repo: str, filename: str, revision: str | None, meter: Meter) -> Path:
+    """One file, downloaded into the cache (from where it stopped, when a part lies there) and checked.
+
+    Returns:
+        Its path in the cache's snapshot.
+
+    Raises:
+        LoadError: the hub refuses or can't be reached, the disk is full, or the checksum is wrong.
+        BadInputError: there is no such file.
+        PullInterrupted: Ctrl-C; the part stays.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+
+    url = hf_hub_url(repo, filename, revision=revision, endpoint=endpoint())
+    before = meter.done
+    with translated(repo, revision, filename):
+        facts = retried(lambda: get_hf_file_metadata(url, timeout=TIMEOUT_S, endpoint=endpoint()))
+        known = re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", facts.etag or "")
+        shared = facts.xet_file_data is not None and _in_shared_store(repo, filename, revision)
+        # A mirror whose etags are no checksums, or a file that another repository's copy gives: the client's own way.
+        if known and facts.etag and facts.size is not None and not shared:
+            pinned = hf_hub_url(repo, filename, revision=facts.commit_hash or revision, endpoint=endpoint())
+            _bring(pinned, _Blob(repo, filename, facts.etag, facts.size), meter)
+        path = hf_hub_download(
+            repo,
+            filename,
+            revision=revision,
+            cache_dir=str(cache_root()),
+            endpoint=endpoint(),
+            tqdm_class=_silent(),
+        )
+    meter.add(before + (facts.size or 0) - meter.done)
+    return Path(path)
+
+
+def _in_shared_store(repo: str, filename: str, revision: str | None) -> bool:
+    """Whether the cache holds the same content from another repository, which the client links instead."""
+    from huggingface_hub import hf_hub_download
+
+    found: Any = hf_hub_download(
+        repo, filename, revision=revision, cache_dir=str(cache_root()), endpoint=endpoint(), dry_run=True
+    )
+    return bool(found.is_cached)
+
+
+class _Blob:
+    """A file's content in the cache: where it goes, what it must be."""
+
+    def __init__(self, repo: str, filename: str, etag: str, size: int) -> None:
+        self.repo, self.filename, self.etag, self.size = repo, filename, etag, size
+        self.path = store(repo) / "blobs" / etag
+        self.part = self.path.with_name(f"{etag}.incomplete")
+        self.lock = cache_root() / ".locks" / store(repo).name / f"{etag}.lock"
+
+    def hasher(self) -> Any:
+        if len(self.etag) == 64:
+            return hashlib.sha256()
+        return hashlib.sha1(f"blob {self.size}\0".encode(), usedforsecurity=False)
+
+
+def _bring(url: str, blob: _Blob, meter: Meter) -> None:
+    """Download a blob unless it is there; one process at a time, the others wait and then find it."""
+    from filelock import Timeout
+    from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
+
+    blob.part.parent.mkdir(parents=True, exist_ok=True)
+    blob.lock.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        while not blob.path.exists():
+            try:
+                with WeakFileLock(blob.lock, timeout=0.3):
+                    if not blob.path.exists():
+                        _download(url, blob, meter)
+            except Timeout:
+                with suppress(OSError):
+                    meter.show(blob.part.stat().st_size)
+    except KeyboardInterrupt:
+        raise PullInterrupted(_size(blob.part)) from None
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _download(url: str, blob: _Blob, meter: Meter) -> None:
+    resumed = _size(blob.part) > 0
+    if not _fill(url, blob, meter) and not (resumed and _fill(url, blob, meter)):
+        raise LoadError(
+            f"{blob.filename} of {blob.repo} is not what the hub says it is: its checksum is wrong. "
+            "The bad file was removed.",
+            "Pull again; if it stays so, something between here and the hub changes the files.",
+        )
+    blob.part.replace(blob.path)
+
+
+def _fill(url: str, blob: _Blob, meter: Meter) -> bool:
+    """Fill the part up and say whether its checksum is right; a wrong one is removed."""
+    digest = blob.hasher()
+    with blob.part.open("a+b", buffering=0) as out:
+        have = out.seek(0, os.SEEK_END)
+        if have > blob.size:
+            have = out.truncate(0)
+        out.seek(0)
+        while chunk := out.read(CHUNK):
+            digest.update(chunk)
+        meter.add(have)
+        digest = _stream(url, blob, out, digest, meter)
+        right = out.seek(0, os.SEEK_END) == blob.size and digest.hexdigest() == blob.etag
+        if not right:
+            meter.add(-out.seek(0, os.SEEK_END))
+    if not right:
+        blob.part.unlink(missing_ok=True)
+    return right
+
+
+def _stream(url: str, blob: _Blob, out: BinaryIO, digest: Any, meter: Meter) -> Any:
+    """Append what is missing, going on after every drop; returns the digest of the whole."""
+    tries, have = 0, out.seek(0, os.SEEK_END)
+    while have < blob.size:
+        began, wait = have, None
+        try:
+            for chunk, whole in _chunks(url, have, min(have + PIECE, blob.size) - 1):
+                if whole and have:  # the server sent all of it, from the start
+                    meter.add(-have)
+                    have, digest = out.truncate(0), blob.hasher()
+                _write(out, chunk[: blob.size - have])
+                digest.update(chunk[: blob.size - have])
+                meter.add(min(len(chunk), blob.size - have))
+                have = out.seek(0, os.SEEK_END)
+        except Exception as error:
+            tries = tries + 1 if have <= began else 1
+            wait = refusals.wait_before(error, tries)
+            if wait is None and refusals.is_connection(error) and refusals.status_of(error) is None:
+                wait = refusals.WAIT_S * 2.0 ** (tries - 1)
+            if wait is None or tries >= TRIES:
+                raise
+        else:
+            tries = tries + 1 if have <= began else 0
+            if tries >= TRIES:
+                break
+        if wait:
+            time.sleep(wait)
+    return digest
+
+
+def _write(out: BinaryIO, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[out.write(view) :]
+
+
+def _chunks(url: str, start: int, end: int) -> Any:
+    """The bytes of a range, in pieces: (piece, True for the first one of a whole file that was sent instead)."""
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]
+        build_hf_headers,
+        get_session,
+        hf_raise_for_status,
+    )
+
+    # The address is asked anew each time: a signed one behind it would expire in a long download.
+    headers = {**build_hf_headers(), "Range": f"bytes={start}-{end}", "Accept-Encoding": "identity"}
+    with get_session().stream("GET", url, headers=headers, timeout=TIMEOUT_S, follow_redirects=True) as response:
+        if response.status_code >= 400:
+            response.read()
+        hf_raise_for_status(response)
+        whole = response.status_code == 200
+        # As they come: pieces of a set size would lose up to that many bytes when the connection breaks.
+        for chunk in response.iter_bytes():
+            yield chunk, whole
+            whole = False
+
+
+def _silent() -> Any:
+    from tqdm import tqdm
+
+    class Silent(tqdm):  # type: ignore[type-arg]
+        """A bar that shows nothing."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            kwargs.pop("name", None)
+            super().__init__(*args, **{**kwargs, "disable": True})
+
+    return Silent

@@ -1,0 +1,70 @@
+"""`%llm bench`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from typing import ClassVar
+
+from llmlab.display.live import ProgressBar, has_front_end
+from llmlab.errors import BadInputError
+from llmlab.magics.command import Bench, Command
+from llmlab.magics.parser import Parser, whole
+
+
+class BenchCommand(Command):
+    """Measure loaded models."""
+
+    name: ClassVar[str] = "bench"
+    summary: ClassVar[str] = "measure throughput and latency by how many ask at once"
+    details: ClassVar[str] = """
+        Measures tokens/s, TTFT and time per output token (p50, p95) and memory; several models in turn, so that all see
+        the same machine. The value shows as a table, with a plot where altair is installed; .frame is a DataFrame.
+        The same in Python: llmlab.measure.bench(model, concurrency=(1, 8)).
+    """
+    examples: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("%llm bench", "the current model at 1, 2, 4, 8 and 16 requests at once"),
+        ("%llm bench nano fast --concurrency 1,8 --max-tokens 128", "two loaded models, side by side"),
+    )
+
+    @classmethod
+    def arguments(cls, parser: Parser) -> None:
+        """Which models, and how."""
+        parser.add("models", nargs="*", metavar="NAME", complete="model", help="loaded models; default: the current")
+        parser.add("--concurrency", default="1,2,4,8,16", metavar="N,N,...", help="how many requests at once")
+        parser.add("--prompt-tokens", type=whole, default=128, metavar="N", help="length of each prompt, about")
+        parser.add("--max-tokens", type=whole, default=64, metavar="N", help="length of each answer")
+        parser.add("--rounds", type=whole, default=3, metavar="N", help="repetitions; the median counts")
+        parser.add("--no-plot", action="store_true", help="the table only")
+
+    @classmethod
+    def run(cls, args: argparse.Namespace, bench: Bench) -> object:
+        """Measure, with a bar while it lasts; returns the result."""
+        from llmlab.measure.speed import bench as measure
+
+        numbers = [item.strip() for item in args.concurrency.split(",") if item.strip()]
+        if not numbers or not all(item.isdigit() for item in numbers):
+            raise BadInputError(
+                f"%llm bench: --concurrency takes whole numbers with commas, got {args.concurrency!r}.",
+                "For example --concurrency 1,8,16",
+            )
+        models = [bench.lab.get(name) for name in dict.fromkeys(args.models)] or [bench.lab.get()]
+        bar = ProgressBar(bench.shell, "measuring")
+        try:
+            result = measure(
+                *models,
+                concurrency=[int(item) for item in numbers],
+                prompt_tokens=args.prompt_tokens,
+                max_tokens=args.max_tokens,
+                rounds=args.rounds,
+                progress=bar,
+            )
+        except BaseException:
+            bar.stop("measuring: ended early")
+            raise
+        bar.finish(f"measured {', '.join(model.name for model in models)}")
+        if not args.no_plot and has_front_end(bench.shell) and importlib.util.find_spec("altair"):
+            from IPython.display import display
+
+            display(result.plot())
+        return result

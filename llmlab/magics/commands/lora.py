@@ -1,0 +1,125 @@
+"""`%llm lora`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from llmlab.display import AdapterList, Note
+from llmlab.errors import BadInputError
+from llmlab.magics.command import Bench, Command
+from llmlab.magics.expand import look_up
+from llmlab.magics.parser import Parser, whole
+
+if TYPE_CHECKING:
+    from llmlab.model import Model
+
+ACTIONS = ("add", "use", "off", "ls", "rm", "merge")
+_TAKES = {"add": (2, "NAME SOURCE"), "use": (1, "NAME[:SCALE]"), "off": (0, ""), "ls": (0, ""), "rm": (1, "NAME")}
+
+
+class Lora(Command):
+    """Attach, use, list, remove, merge and compare adapters."""
+
+    name: ClassVar[str] = "lora"
+    summary: ClassVar[str] = "LoRA adapters: attach many, swap them without a reload, mix and compare them"
+    details: ClassVar[str] = """
+        add NAME SOURCE attaches a PEFT folder, a GGUF adapter file (llamacpp), hf:org/name, or an adapter that comes
+        with llmlab or was tuned here, by its name alone. use NAME:SCALE makes it the one of all requests that name
+        none; a mix is written a:0.7+b:0.3; off goes back to the model alone. One request: %%llm -a NAME. rm takes one
+        away: requests under way finish with it. merge NAME --as MODEL writes weights that hold the adapter.
+        --compare asks the prompts of a variable under each adapter (none: the model alone), in one batch, and shows
+        the answers side by side; --metric is a function of the text (or of text and prompt) that gives a number.
+        Adapters stay through %llm quant and a load of the same model in the other engine.
+        In Python: model.add_adapter, .use_adapter, .remove_adapter, .adapters, .compare, generate(adapter="NAME").
+    """
+    examples: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("%llm lora add pirate pirate", "attach the adapter that comes with llmlab"),
+        ("%llm lora add mine ./my-adapter", "attach a PEFT folder"),
+        ("%llm lora use pirate:0.5", "at half its strength, from now on"),
+        ("%llm lora use pirate:0.7+terse:0.3", "a mix"),
+        ("%llm lora off", "the model alone again"),
+        ("%llm lora --compare none pirate terse --prompts questions --metric length", "side by side"),
+    )
+
+    @classmethod
+    def arguments(cls, parser: Parser) -> None:
+        """What to do, and with which adapter."""
+        parser.add("action", nargs="?", choices=ACTIONS, metavar="ACTION", help="add, use, off, ls, rm or merge")
+        parser.add("name", nargs="?", metavar="NAME", complete="adapter", help="an adapter's name")
+        parser.add(
+            "source", nargs="?", metavar="SOURCE", complete="shipped", help="where it is: a path, hf:, or a name"
+        )
+        parser.add("-m", "--model", metavar="MODEL", complete="model", help="a loaded model; default: the current one")
+        parser.add("--as", dest="as_name", metavar="MODEL", help="merge: the new model's name")
+        parser.add(
+            "--compare", nargs="+", metavar="NAME", complete="adapter", help="adapters to compare; none: without"
+        )
+        parser.add("--prompts", metavar="VAR", complete="variable", help="compare: a list of texts or conversations")
+        parser.add("--metric", metavar="VAR", complete="variable", help="compare: a function of the answer's text")
+        parser.add("--max-tokens", type=whole, metavar="N", help="compare: most tokens of an answer")
+        parser.add("-o", "--out", metavar="VAR", complete="variable", help="compare: keep the result in this variable")
+
+    @classmethod
+    def run(cls, args: argparse.Namespace, bench: Bench) -> object:
+        """Do it, and say so."""
+        if args.compare is not None:
+            return _compare(args, bench)
+        if args.action == "merge":
+            return _merge(args, bench)
+        action = args.action or "ls"
+        count, form = _TAKES[action]
+        given = [one for one in (args.name, args.source) if one is not None]
+        if action == "add" and len(given) == 1:
+            given = [given[0], given[0]]
+        if len(given) != count:
+            raise BadInputError(
+                f"%llm lora {action} takes {form or 'nothing more'}.", f"Usage: %llm lora {action} {form}".rstrip()
+            )
+        return _do(action, given, bench.lab.get(args.model))
+
+
+def _do(action: str, given: list[str], model: Model) -> object:
+    if action == "ls":
+        return AdapterList(model)
+    if action == "add":
+        entry = model.add_adapter(given[0], given[1])
+        files = entry.files
+        said = f"rank {files.rank}, {len(files.modules)} matrices ({' '.join(files.targets)})"
+        return Note(f"{entry.name} is attached to {model.name} ({model.engine}): {said}.", entry)
+    if action == "rm":
+        running = model.in_flight
+        model.remove_adapter(given[0])
+        wait = " Requests under way finish with what they began with." if running else ""
+        return Note(f"{given[0]} is no longer attached to {model.name}.{wait}", model.adapters)
+    model.use_adapter(given[0] if given else None)
+    used = f"uses {model.adapter}" if model.adapter else "is used without adapters"
+    return Note(f"{model.name} ({model.engine}) {used} from now on.", model.adapter)
+
+
+def _compare(args: argparse.Namespace, bench: Bench) -> object:
+    if args.prompts is None:
+        raise BadInputError(
+            "%llm lora --compare needs --prompts VAR, a list of texts.", "For example --prompts questions"
+        )
+    if args.action is not None:
+        raise BadInputError(f"%llm lora: --compare stands alone, without {args.action}.", "Leave one of them out.")
+    names = bench.shell.user_ns
+    prompts: Any = look_up(args.prompts, names)
+    metric: Any = look_up(args.metric, names) if args.metric else None
+    options = {"max_tokens": args.max_tokens} if args.max_tokens is not None else {}
+    prompts = prompts if isinstance(prompts, str) else list(prompts)
+    found = bench.lab.get(args.model).compare(args.compare, prompts, metric, **options)
+    if args.out:
+        names[args.out] = found
+    return found
+
+
+def _merge(args: argparse.Namespace, bench: Bench) -> object:
+    from llmlab import tuning
+
+    if args.name is None or args.as_name is None or args.source is not None:
+        raise BadInputError(
+            "%llm lora merge takes an adapter and the new model's name.", "Usage: %llm lora merge NAME --as MODEL"
+        )
+    return tuning.merge(bench.lab, args.name, name=args.as_name, model=args.model)

@@ -1,0 +1,71 @@
+"""`%llm pull`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import ClassVar
+
+from llmlab.display import PulledView, units
+from llmlab.display.live import ProgressBar
+from llmlab.errors import ChoiceError, PullInterrupted
+from llmlab.magics.command import Bench, Command
+from llmlab.magics.offers import show_offers
+from llmlab.magics.parser import Parser
+
+
+class Pull(Command):
+    """Download a model without loading it."""
+
+    name: ClassVar[str] = "pull"
+    summary: ClassVar[str] = "download a model without loading it"
+    details: ClassVar[str] = """
+        The files go into the Hugging Face cache, where other tools find them, too. An interrupted download goes on
+        where it stopped, each file's checksum is checked, and what is there already is not fetched again.
+
+        A quant that the catalogue doesn't list is looked for among the hub's quantizations of the model: a trusted
+        author's is taken, and said; between strangers --from chooses. In Python: llmlab.pull("qwen3-4b", quant="Q8_0").
+    """
+    examples: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("%llm pull qwen3-4b", "the default quant, for the engine that suits this machine"),
+        ("%llm pull qwen3-4b --quant Q8_0", ""),
+        ("%llm pull qwen3-4b --quant Q3_K_M --from bartowski", "a quant of an author that you name"),
+        ("%llm pull hf:Qwen/Qwen3-4B-GGUF:Q4_K_M", "from a repository of the hub"),
+    )
+
+    @classmethod
+    def arguments(cls, parser: Parser) -> None:
+        """MODEL and which form of it."""
+        from llmlab.engines.registry import ENGINES
+
+        parser.add("model", metavar="MODEL", complete="catalogue", help="catalogue name or hf:org/repo[@rev][:QUANT]")
+        parser.add("--quant", metavar="TAG", complete="quant", help="quant tag, such as Q4_K_M, bf16 or awq")
+        parser.add("--engine", choices=("auto", *ENGINES), default="auto", help="for which engine; auto chooses")
+        parser.add(
+            "--from",
+            dest="from_",
+            metavar="AUTHOR|REPO",
+            complete="author",
+            help="whose quantization to take when the catalogue doesn't list it",
+        )
+
+    @classmethod
+    def run(cls, args: argparse.Namespace, bench: Bench) -> object:
+        """Download, with a bar while it lasts and one line at the end."""
+        from llmlab.getting import pull
+
+        bar = ProgressBar(bench.shell, f"pulling {args.model}")
+        try:
+            pulled = pull(args.model, quant=args.quant, engine=args.engine, from_=args.from_, progress=bar)
+        except PullInterrupted as stopped:
+            bar.stop(f"pulling {args.model}: interrupted; {units.size(stopped.received)} are kept to go on with")
+            raise
+        except ChoiceError as error:
+            bar.stop(f"pulling {args.model}: whose?")
+            show_offers(error)
+            raise
+        except BaseException:
+            bar.stop(f"pulling {args.model}: failed")
+            raise
+        view = PulledView(pulled)
+        bar.finish(view.text())
+        return bench.silence.mark(view, cls.typed(), view.text())

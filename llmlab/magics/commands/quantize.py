@@ -1,0 +1,69 @@
+"""`%llm quantize`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, ClassVar
+
+from llmlab.display import Note
+from llmlab.display.live import ProgressBar
+from llmlab.magics.command import Bench, Command
+from llmlab.magics.parser import Parser
+
+
+class Quantize(Command):
+    """Make a quant of a model."""
+
+    name: ClassVar[str] = "quantize"
+    summary: ClassVar[str] = "make a quant of a model: GGUF, awq, gptq, fp8 or int8"
+    details: ClassVar[str] = """
+        GGUF tags: the Hugging Face folder is written as F16 (by llmlab where it can, else by llama.cpp's own converter,
+        which is fetched once with the source distribution of llama-cpp-python), then quantized by llama.cpp's own
+        quantizer. --imatrix TEXT adds an importance matrix: llama.cpp's tool for it is compiled once (10 minutes).
+        awq, gptq, fp8, int8: llmcompressor, in an environment of its own that is made at first use (1.5 GB); --data
+        calibrates awq, gptq and int8. fp8 and int8 need no checkpoint in vllm: %llm load MODEL --quant fp8 has vLLM
+        quantize while it loads, and the line says which way was used.
+        What is made stays in the cache and is found by %llm load MODEL --quant TAG.
+        In Python: llmlab.quantize("nano", "Q4_K_M").
+    """
+    examples: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("%llm quantize nano --to Q4_K_M", "with llama.cpp's quantizer"),
+        ("%llm quantize ./my-model --to IQ3_S --imatrix calibration.txt", "weights that the text uses count more"),
+        ("%llm quantize ./my-model --to awq --data texts", "with llmcompressor, calibrated on a variable"),
+    )
+
+    @classmethod
+    def arguments(cls, parser: Parser) -> None:
+        """MODEL and the tag."""
+        parser.add(
+            "model", metavar="MODEL", complete="catalogue", help="catalogue name, folder, GGUF file or hf:org/repo"
+        )
+        parser.add("--to", metavar="TAG", required=True, complete="quant", help="the quant to make")
+        parser.add(
+            "--imatrix", metavar="TEXT", complete="variable", help="text of an importance matrix: a variable or a file"
+        )
+        parser.add("--data", metavar="DATA", complete="variable", help="calibration: a variable, a file or a data set")
+
+    @classmethod
+    def run(cls, args: argparse.Namespace, bench: Bench) -> object:
+        """Make it, with a bar while it lasts; returns what was made (in `.value`)."""
+        from llmlab.measure.making import quantize
+
+        bar = ProgressBar(bench.shell, f"quantizing {args.model} to {args.to}")
+        names = bench.shell.user_ns
+        try:
+            made = quantize(
+                args.model, args.to, imatrix=_value(args.imatrix, names), data=_value(args.data, names), progress=bar
+            )
+        except KeyboardInterrupt:
+            bar.stop(f"quantizing {args.model}: interrupted, nothing was kept")
+            raise
+        except Exception:
+            bar.stop(f"quantizing {args.model}: failed")
+            raise
+        bar.finish(made.line)
+        return bench.silence.mark(Note(made.line, made), cls.typed(), made.line)
+
+
+def _value(given: str | None, names: dict[str, Any]) -> Any:
+    return names[given] if given is not None and given in names else given

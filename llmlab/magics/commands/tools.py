@@ -1,0 +1,69 @@
+"""`%llm tools`: functions as a model sees them."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+from typing import Any, ClassVar
+
+from llmlab.display.tools import ToolsView
+from llmlab.errors import BadInputError, UnsupportedError
+from llmlab.magics.command import Bench, Command
+from llmlab.magics.parser import Parser
+from llmlab.magics.tooling import functions
+from llmlab.tools.families import detect
+from llmlab.tools.tool import Tool, Toolbox
+
+
+class Tools(Command):
+    """Show functions as a model sees them."""
+
+    name: ClassVar[str] = "tools"
+    summary: ClassVar[str] = "functions as a model sees them, and how it writes calls"
+    details: ClassVar[str] = """
+        A tool is a plain function with a type hint for each parameter; its docstring (plain, Google, NumPy or reST
+        style) says what it and its parameters are for. Without names, the functions that this notebook defines are
+        shown, and why others can't be tools. Nothing is run here; %%llm --tools f,g lets a model call them.
+        The same in Python: llmlab.tools.Toolbox([f, g]).schemas.
+    """
+    examples: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("%llm tools", "what this notebook's functions would look like to the model"),
+        ("%llm tools add,search", "the JSON schemas of two functions"),
+    )
+
+    @classmethod
+    def arguments(cls, parser: Parser) -> None:
+        """Which functions."""
+        parser.add("functions", nargs="*", metavar="F,G", complete="variable", help="functions; default: all here")
+
+    @classmethod
+    def run(cls, args: argparse.Namespace, bench: Bench) -> object:
+        """The view."""
+        names = bench.shell.user_ns
+        refused: list[tuple[str, str]] = []
+        if args.functions:
+            box = Toolbox(functions(",".join(args.functions), names, "%llm tools"))
+            schemas = box.schemas
+        else:
+            schemas, refused = _own(names)
+        current = bench.lab.current
+        if current is None:
+            return ToolsView(schemas, refused, note="No model is loaded: %llm load nano.")
+        try:
+            family = detect(current.facts.chat_template, current.name)
+        except UnsupportedError as error:
+            return ToolsView(schemas, refused, note=str(error))
+        return ToolsView(schemas, refused, (current.name, family.name, family.example))
+
+
+def _own(names: dict[str, Any]) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
+    """The functions that the user defined: the schemas of those that can be tools, and why the others can't."""
+    schemas, refused = [], []
+    for name, value in list(names.items()):
+        if name.startswith("_") or not inspect.isfunction(value) or value.__module__ != names.get("__name__"):
+            continue
+        try:
+            schemas.append(Tool.of(value).schema)
+        except BadInputError as error:
+            refused.append((name, error.message))
+    return schemas, refused

@@ -1,0 +1,98 @@
+"""`--tools` and its kin of `%%llm`: from words on the line to a generation with tools, shown while it runs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+from llmlab.display.live import UPDATE_EVERY_S
+from llmlab.display.tools import ToolAnswer
+from llmlab.errors import BadInputError, UnknownNameError, unknown
+from llmlab.magics.command import Bench
+from llmlab.magics.expand import look_up
+from llmlab.magics.parser import Parser, number, whole
+from llmlab.tools.stream import ToolStream
+from llmlab.types import Completion
+
+
+def add_options(parser: Parser) -> None:
+    """Declare the options."""
+    parser.add("--tools", metavar="F,G", complete="variable", help="functions that the model may call")
+    parser.add("--tool-choice", metavar="X", help="auto, none, required, or the one tool to call (default: auto)")
+    parser.add("--strict", action="store_true", help="generate calls under their schema, so that each can be run")
+    parser.add("--approve", action="store_true", help="ask before each call (needs somebody to answer)")
+    parser.add("--max-steps", type=whole, metavar="N", help="rounds of calls that are run (default: 8)")
+    parser.add("--tool-timeout", type=number, metavar="S", help="seconds that one call may take (default: 60)")
+
+
+def options(args: argparse.Namespace, names: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords of a generation that the line's options stand for.
+
+    Args:
+        args: the parsed line.
+        names: the user's variables.
+
+    Raises:
+        BadInputError: a function that isn't there; options about tools without tools.
+    """
+    found: dict[str, Any] = {}
+    if args.tools is not None:
+        found["tools"] = functions(args.tools, names, "%%llm: --tools")
+    for name in ("tool_choice", "max_steps", "tool_timeout"):
+        if getattr(args, name) is not None:
+            found[name] = getattr(args, name)
+    for name in ("strict", "approve"):
+        if getattr(args, name):
+            found[name] = True
+    if found and "tools" not in found:
+        option = "--" + next(iter(found)).replace("_", "-")
+        raise BadInputError(f"%%llm: {option} is about tools, and there are none.", "Name functions: --tools f,g")
+    return found
+
+
+def functions(text: str, names: Mapping[str, Any], typed: str) -> list[Any]:
+    """The user's functions of "f,g"; a variable that holds a list of functions stands for all of them.
+
+    Raises:
+        UnknownNameError: there is no such variable.
+    """
+    found: list[Any] = []
+    for name in (part.strip() for part in text.split(",")):
+        if not name:
+            continue
+        head = name.split(".", 1)[0].split("[", 1)[0]
+        if head not in names:
+            own = [known for known, value in names.items() if callable(value) and not known.startswith("_")]
+            error = unknown("function", name, own)
+            guess = f"Did you mean {error.closest!r}? " if error.closest else ""
+            raise UnknownNameError(
+                f"{typed}: there is no function {name!r}.",
+                f"{guess}Define it in a cell before this one.",
+                known=error.known,
+                closest=error.closest,
+            )
+        value = look_up(name, names)
+        found += value if isinstance(value, list | tuple) else [value]
+    if not found:
+        raise BadInputError(f"{typed} names no function.", "For example --tools add,search")
+    return found
+
+
+def ask(stream: ToolStream, args: argparse.Namespace, bench: Bench) -> Completion:
+    """Show a generation with tools while it runs; an interrupt ends it, in the engine or in a tool, and keeps the rest.
+
+    The tools run here, in the cell's own thread.
+    """
+    show = ToolAnswer(bench.shell, fmt=args.format, stream=not args.no_stream)
+    stream.listen(lambda: show.update("", stream.steps))
+    try:
+        stream.start()
+        while not stream.wait(UPDATE_EVERY_S):
+            show.update(stream.text, stream.steps)
+        completion = stream.result()
+    except KeyboardInterrupt:
+        stream.cancel()
+        completion = stream.partial()
+    show.finish(completion)
+    return completion

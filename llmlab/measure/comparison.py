@@ -1,0 +1,285 @@
+"""What a comparison gives: a table, a plot, and two variants' words side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmlab.errors import BadInputError, EngineMissingError, unknown
+
+COLUMNS = (
+    "variant", "engine", "way", "disk_bytes", "resident_bytes", "load_s", "prompt_tokens_per_s", "decode_tokens_per_s",
+    "ttft_s", "perplexity", "kl_mean", "kl_p99", "top1", "accuracy", "note", "error",
+)  # fmt: skip
+# The KL divergence that shades a token fully, in nats.
+_FULL_SHADE = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One prompt and what each variant said to it, greedily.
+
+    Attributes:
+        texts: by variant.
+        tokens: by variant: ids, and the text of each.
+        kl: by variant (not the reference): KL divergence at each of the reference's tokens, in nats.
+    """
+
+    prompt: str
+    texts: Mapping[str, str]
+    tokens: Mapping[str, tuple[tuple[int, ...], tuple[str, ...]]]
+    kl: Mapping[str, tuple[float, ...]]
+
+    @classmethod
+    def of(cls, found: Mapping[str, Any]) -> Sample:
+        """From a run's file."""
+        tokens = {name: (tuple(ids), tuple(pieces)) for name, (ids, pieces) in found["tokens"].items()}
+        return cls(found["prompt"], found["texts"], tokens, {name: tuple(v) for name, v in found["kl"].items()})
+
+
+class Comparison:
+    """Quants of a model, measured against the first of them.
+
+    Attributes:
+        model: the model.
+        data: what they were measured on.
+        rows: one dict a variant; `error` says why one could not be measured.
+        samples: prompts with every variant's words.
+        about: window (tokens), windows, scored (tokens).
+        folder: where the run's file lies.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        data: str,
+        rows: Sequence[Mapping[str, Any]],
+        samples: Sequence[Sample],
+        about: Mapping[str, Any],
+        folder: Path,
+    ) -> None:
+        self.model = model
+        self.data = data
+        self.rows = tuple(rows)
+        self.samples = tuple(samples)
+        self.about = about
+        self.folder = folder
+
+    @property
+    def reference(self) -> str:
+        """The variant that the others are held against."""
+        return str(self.rows[0]["variant"])
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """All variants, the reference first."""
+        return tuple(str(row["variant"]) for row in self.rows)
+
+    @property
+    def frame(self) -> Any:
+        """A pandas DataFrame, one row a variant; sizes in bytes, times in seconds, divergences in nats."""
+        import pandas as pd
+
+        return pd.DataFrame([{name: row[name] for name in COLUMNS} for row in self.rows]).set_index("variant")
+
+    @property
+    def line(self) -> str:
+        """The comparison in one line."""
+        failed = sum(bool(row["error"]) for row in self.rows)
+        scored = f"{self.about['scored']:,} tokens scored" if "scored" in self.about else "nothing scored"
+        return f"{self.model}: {len(self.rows)} quants against {self.reference}, {scored}, {failed} failed"
+
+    def plot(self, *, width: int = 420, height: int = 280) -> Any:
+        """Size on disk against mean KL divergence (left), and decode speed (right): an altair chart.
+
+        Args:
+            width: of each panel, in pixels.
+            height: of both, in pixels.
+
+        Raises:
+            EngineMissingError: altair isn't installed.
+        """
+        try:
+            import altair as alt
+        except ImportError as error:
+            raise EngineMissingError("The plot needs altair.", "pip install 'llmlab[notebooks]'") from error
+        frame = self.frame.reset_index()
+        frame["MB"] = frame["disk_bytes"] / 1e6
+        # The reference diverges from itself by nothing, which a logarithmic axis can't show.
+        scored = frame[(frame["kl_mean"] > 0) & frame["error"].eq("")]
+        shown = alt.Color("engine:N", title="engine")
+        base = alt.Chart(scored).encode(
+            x=alt.X("MB:Q", title="size on disk (MB)", scale=alt.Scale(zero=False)),
+            y=alt.Y("kl_mean:Q", title=f"mean KL divergence from {self.reference} (nats)", scale=alt.Scale(type="log")),
+        )
+        points = base.mark_point(filled=True, size=90).encode(color=shown, tooltip=["variant:N", "kl_mean:Q"])
+        left = (points + base.mark_text(align="left", dx=8).encode(text="variant:N")).properties(
+            width=width, height=height, title="Size and divergence"
+        )
+        timed = frame[frame["decode_tokens_per_s"].notna()]
+        right = (
+            alt.Chart(timed)
+            .mark_bar()
+            .encode(
+                x=alt.X("decode_tokens_per_s:Q", title="decode tokens/s"),
+                y=alt.Y("variant:N", sort=None, title=None),
+                color=shown,
+            )
+            .properties(width=width // 2, height=height, title="Speed at one sequence")
+        )
+        return left | right
+
+    def diff(self, index: int = 0, a: str | None = None, b: str | None = None) -> Diff:
+        """Two variants' words to one prompt, with the first token that differs, and KL divergence as shading.
+
+        Args:
+            index: which prompt.
+            a: a variant; None is the reference.
+            b: another; None is the one that diverges most from the reference.
+
+        Raises:
+            BadInputError: there is no such prompt.
+            UnknownNameError: no such variant, or it wasn't measured.
+        """
+        if not self.samples or not -len(self.samples) <= index < len(self.samples):
+            raise BadInputError(f"There is no prompt {index}: the comparison has {len(self.samples)}.")
+        sample = self.samples[index]
+        measured = [name for name in self.variants if name in sample.tokens]
+        others = [name for name in measured if name != self.reference]
+        divergence = {str(row["variant"]): row["kl_mean"] or 0.0 for row in self.rows}
+        first = a if a is not None else self.reference
+        second = b if b is not None else max(others, key=lambda name: divergence[name], default=self.reference)
+        for name in (first, second):
+            if name not in measured:
+                raise unknown("variant", name, measured)
+        return Diff(sample, first, second, self.reference)
+
+    def __repr__(self) -> str:
+        return str(self._table().text())
+
+    def _repr_html_(self) -> str:
+        return f'<div class="llmlab">{self._table().html()}</div>'
+
+    def _table(self) -> Any:
+        from llmlab.display import units
+        from llmlab.display.table import Table
+
+        def number(value: float | None, form: str = "{:.3g}") -> str:
+            return "–" if value is None else form.format(value)
+
+        head = ("quant", "engine", "disk>", "memory>", "load>", "prompt t/s>", "decode t/s>", "TTFT>", "perplexity>",
+                "KL mean>", "KL p99>", "top-1>", "accuracy>", "remark")  # fmt: skip
+        body = []
+        for row in self.rows:
+            size, held, load, ttft = row["disk_bytes"], row["resident_bytes"], row["load_s"], row["ttft_s"]
+            remark = row["error"] or "; ".join(text for text in (row["way"], row["note"]) if text)
+            if row["variant"] == self.reference and not row["error"]:
+                remark = "; ".join(text for text in ("reference", remark) if text)
+            body.append(
+                [
+                    row["variant"],
+                    row["engine"],
+                    units.size(size) if size is not None else "–",
+                    units.size(held) if held is not None else "–",
+                    units.seconds(load) if load is not None else "–",
+                    number(row["prompt_tokens_per_s"], "{:,.0f}"),
+                    number(row["decode_tokens_per_s"], "{:,.0f}"),
+                    f"{1000 * ttft:,.0f} ms" if ttft is not None else "–",
+                    number(row["perplexity"], "{:.4f}"),
+                    number(row["kl_mean"], "{:.5f}"),
+                    number(row["kl_p99"], "{:.4f}"),
+                    number(row["top1"], "{:.1%}"),
+                    number(row["accuracy"], "{:.0%}"),
+                    remark,
+                ]
+            )
+        about = self.about
+        note = (
+            f"{self.data}: {about['scored']:,} tokens scored in {about['windows']} windows of {about['window']}; "
+            f"KL divergence from {self.reference} in nats. What the columns mean: docs/measures.md."
+            if "scored" in about
+            else ""
+        )
+        return Table(head, body, note=note)
+
+
+@dataclass(frozen=True)
+class Diff:
+    """Two variants' words to one prompt.
+
+    Attributes:
+        a: the one variant, b: the other; `reference` is whose words the divergences were measured along.
+    """
+
+    sample: Sample
+    a: str
+    b: str
+    reference: str
+
+    @property
+    def first(self) -> int | None:
+        """Position of the first token that differs; None when both say the same."""
+        one, other = self.sample.tokens[self.a][0], self.sample.tokens[self.b][0]
+        pairs = zip(one, other, strict=False)
+        shared = next((i for i, (x, y) in enumerate(pairs) if x != y), min(len(one), len(other)))
+        return None if shared == len(one) == len(other) else shared
+
+    @property
+    def kl(self) -> tuple[float, ...]:
+        """KL divergence of the variant that isn't the reference, at each of the reference's tokens; else ()."""
+        other = self.b if self.a == self.reference else self.a
+        return self.sample.kl.get(other, ()) if self.reference in (self.a, self.b) else ()
+
+    @property
+    def text_lines(self) -> tuple[str, ...]:
+        """The view's lines of plain text."""
+        lines = [f"prompt: {self.sample.prompt!r}"]
+        at = self.first
+        for name in (self.a, self.b):
+            pieces = self.sample.tokens[name][1]
+            marked = [f"»{piece}«" if i == at else piece for i, piece in enumerate(pieces)]
+            lines.append(f"{name:>8}: {''.join(marked)}")
+        lines.append(self._sentence())
+        if self.kl:
+            pieces = self.sample.tokens[self.reference][1]
+            pairs = sorted(zip(self.kl, pieces, strict=False), key=lambda pair: -pair[0])[:5]
+            lines.append("most divergent: " + ", ".join(f"{piece!r} {value:.4f}" for value, piece in pairs))
+        return tuple(lines)
+
+    def _sentence(self) -> str:
+        if self.first is None:
+            return "Both say the same."
+        return f"They part at token {self.first + 1}."
+
+    def __repr__(self) -> str:
+        from llmlab.display.safe import plain
+
+        return plain("\n".join(self.text_lines))
+
+    def _repr_html_(self) -> str:
+        from llmlab.display.safe import escape
+        from llmlab.display.table import LINE, MONO, QUIET
+
+        def side(name: str) -> str:
+            spans = []
+            for i, piece in enumerate(self.sample.tokens[name][1]):
+                value = self.kl[i] if name == self.reference and i < len(self.kl) else 0.0
+                shade = f"background:rgba(220,80,40,{min(value / _FULL_SHADE, 1.0) ** 0.5:.3f});" if value else ""
+                mark = "outline:2px solid currentColor;" if i == self.first else ""
+                title = f"KL {value:.4f} nats" if value else ""
+                spans.append(f'<span style="{shade}{mark}" title="{escape(title)}">{escape(piece)}</span>')
+            style = f"padding:2px 12px 8px 0;vertical-align:top;text-align:left;white-space:pre-wrap;{MONO}"
+            return (
+                f'<tr style="background:none"><td style="{style};{QUIET}">{escape(name)}</td>'
+                f'<td style="{style}">{"".join(spans)}</td></tr>'
+            )
+
+        rows = side(self.a) + side(self.b)
+        scale = f"Shaded by KL divergence along {self.reference}'s tokens: full at 1 nat." if self.kl else ""
+        return (
+            f'<div class="llmlab"><div style="{QUIET};white-space:pre-wrap">{escape(self.sample.prompt)}</div>'
+            f'<table style="border-collapse:collapse;border-top:{LINE};color:inherit">{rows}</table>'
+            f'<div style="{QUIET}">{escape(self._sentence())} {escape(scale)}</div></div>'
+        )

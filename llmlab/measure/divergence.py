@@ -1,0 +1,137 @@
+"""Perplexity, KL divergence and top-1 agreement of two models on the same token ids.
+
+As llama.cpp's `llama-perplexity` does it (tools/perplexity/perplexity.cpp): the text is cut into windows of n tokens
+that don't overlap, the rest at the end is dropped; in each window the tokens after the first half are scored, so that
+each has at least n/2 tokens before it. Where the tokenizer puts BOS in front of a text, the first token of each window
+is replaced by it. Logarithms are natural.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llmlab.errors import BadInputError
+
+SHORTEST = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """A text cut for scoring.
+
+    Attributes:
+        ids: the windows' tokens, each of length `size`.
+        size: tokens a window.
+    """
+
+    ids: tuple[tuple[int, ...], ...]
+    size: int
+
+    @property
+    def first(self) -> int:
+        """Position in a window of the first token whose successor is scored."""
+        return self.size // 2
+
+    @property
+    def scored(self) -> int:
+        """Tokens that are scored, over all windows."""
+        return len(self.ids) * (self.size - 1 - self.first)
+
+
+def cut(ids: Sequence[int], *, size: int, most: int, bos: int | None = None) -> Windows:
+    """Cut tokens into windows.
+
+    Args:
+        ids: the text's tokens.
+        size: tokens a window; a shorter text makes it half the text, so that there are two.
+        most: most windows to keep, from the beginning.
+        bos: what replaces each window's first token, or None.
+
+    Raises:
+        BadInputError: the text is too short to score.
+    """
+    size = min(size, len(ids) // 2)
+    if size < SHORTEST:
+        raise BadInputError(
+            f"The text has {len(ids)} tokens; two windows of at least {SHORTEST} are needed to measure anything.",
+            "Give more text.",
+        )
+    count = min(len(ids) // size, most)
+    windows = [list(ids[i * size : (i + 1) * size]) for i in range(count)]
+    if bos is not None:
+        for window in windows:
+            window[0] = bos
+    return Windows(tuple(tuple(window) for window in windows), size)
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What was measured over all scored tokens; the divergences are None for the reference itself.
+
+    Attributes:
+        perplexity: exp of the mean negative log probability of the text's own tokens.
+        kl_mean: mean over tokens of sum p ln(p / q), p the reference's distribution, q this one's; in nats.
+        kl_p99: its 99th percentile.
+        top1: share of tokens at which both hold the same token likeliest.
+    """
+
+    perplexity: float
+    kl_mean: float | None = None
+    kl_p99: float | None = None
+    top1: float | None = None
+
+
+class Tally:
+    """Takes window after window and sums up."""
+
+    def __init__(self) -> None:
+        self._nll: list[Any] = []
+        self._kl: list[Any] = []
+        self._same: list[Any] = []
+
+    def add(self, ids: Sequence[int], first: int, rows: Any, reference: Any = None) -> None:
+        """Add a window.
+
+        Args:
+            ids: its tokens.
+            first: as in `Windows`.
+            rows: this model's log probabilities, shape (len(ids) - 1 - first, vocabulary).
+            reference: the reference's, of the same shape; None when this is the reference.
+        """
+        import numpy as np
+
+        own = np.asarray(ids[first + 1 :])
+        self._nll.append(-rows[np.arange(len(own)), own].astype(np.float64))
+        if reference is not None:
+            self._kl.append(kl(reference, rows))
+            self._same.append(reference.argmax(axis=1) == rows.argmax(axis=1))
+
+    def result(self) -> Scores:
+        """The figures over all windows."""
+        import numpy as np
+
+        perplexity = float(np.exp(np.concatenate(self._nll).mean()))
+        if not self._kl:
+            return Scores(perplexity)
+        each = np.concatenate(self._kl)
+        same = float(np.concatenate(self._same).mean())
+        return Scores(perplexity, float(each.mean()), float(np.percentile(each, 99)), same)
+
+
+def kl(reference: Any, rows: Any) -> Any:
+    """KL divergence of each row from the reference's, in nats: sum p (ln p - ln q).
+
+    Args:
+        reference: log probabilities ln p, shape (tokens, vocabulary).
+        rows: log probabilities ln q, same shape.
+
+    Returns:
+        float64, shape (tokens,); rounding that would make one negative is cut off at 0.
+    """
+    import numpy as np
+
+    width = min(reference.shape[1], rows.shape[1])
+    p, q = reference[:, :width], rows[:, :width]
+    return np.maximum((np.exp(p) * (p - q)).sum(axis=1, dtype=np.float64), 0.0)

@@ -1,0 +1,273 @@
+"""How fast a loaded model answers: throughput and latency by how many ask at once."""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from llmlab.errors import BadInputError
+from llmlab.types import Completion
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from llmlab.model import Model
+
+CONCURRENCY = (1, 2, 4, 8, 16)
+PROMPT_TOKENS = 128
+MAX_TOKENS = 64
+ROUNDS = 3
+COLUMNS = {
+    "model": "model",
+    "engine": "engine",
+    "quant": "quant",
+    "concurrency": "requests at once",
+    "tokens_per_s": "tokens/s",
+    "ttft_p50_ms": "TTFT p50 (ms)",
+    "ttft_p95_ms": "TTFT p95 (ms)",
+    "tpot_p50_ms": "per token p50 (ms)",
+    "tpot_p95_ms": "per token p95 (ms)",
+    "memory_mb": "memory (MB)",
+}
+"""The columns of a bench's table, and what they are called in print."""
+_WORDS = ("river", "stone", "amber", "cloud", "seven", "garden", "engine", "silver", "winter", "letter", "number")
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One model at one concurrency.
+
+    Attributes:
+        tokens_per_s: generated tokens of all requests by the wall-clock seconds from the first submission to the last
+            token, prompts included; the median of the rounds. `spread`: the largest by the smallest round.
+        ttft_ms, tpot_ms: of every request of every round, milliseconds: time to the first token; time for each further
+            token (a request's mean).
+        memory: bytes that the engine's process grew by with the model, its KV cache included.
+    """
+
+    model: str
+    engine: str
+    quant: str
+    concurrency: int
+    tokens_per_s: float
+    spread: float
+    ttft_ms: tuple[float, ...]
+    tpot_ms: tuple[float, ...]
+    memory: int
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What `bench` measured. In a notebook it shows as a table; `plot()` draws it, `frame` is the data.
+
+    Attributes:
+        prompt_tokens, max_tokens, rounds: what was asked: prompt and answer lengths in tokens, repetitions.
+        waiting: models that decode fewer sequences at once than were asked: the others waited for a place.
+    """
+
+    points: tuple[Point, ...]
+    prompt_tokens: int
+    max_tokens: int
+    rounds: int
+    waiting: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """One row a model and concurrency: tokens/s, TTFT and time per output token (p50, p95, ms), memory (MB)."""
+        import pandas as pd
+
+        rows = [
+            {
+                "model": p.model,
+                "engine": p.engine,
+                "quant": p.quant,
+                "concurrency": p.concurrency,
+                "tokens_per_s": round(p.tokens_per_s, 1),
+                "spread": round(p.spread, 2),
+                "ttft_p50_ms": round(percentile(p.ttft_ms, 50), 2),
+                "ttft_p95_ms": round(percentile(p.ttft_ms, 95), 2),
+                "tpot_p50_ms": round(percentile(p.tpot_ms, 50), 3),
+                "tpot_p95_ms": round(percentile(p.tpot_ms, 95), 3),
+                "memory_mb": round(p.memory / 1e6),
+            }
+            for p in self.points
+        ]
+        return pd.DataFrame(rows)
+
+    @property
+    def note(self) -> str:
+        """What the figures mean, in a line or two."""
+        says = (
+            f"{self.prompt_tokens} prompt tokens, {self.max_tokens} answer tokens (greedy, end ignored), "
+            f"median of {self.rounds} rounds. tokens/s counts generated tokens of all requests, prompts' time included."
+        )
+        noisiest = max((p.spread for p in self.points), default=1.0)
+        if noisiest > 1.5:
+            says += f" The machine was busy: the fastest round was up to {noisiest:.1f} times the slowest."
+        for name, most in self.waiting.items():
+            says += f" {name} decodes {most} sequences at once (--max-concurrency); the others waited."
+        return says
+
+    def plot(self) -> Any:
+        """Throughput and latency against concurrency, side by side.
+
+        Returns:
+            An altair chart.
+        """
+        import altair as alt
+
+        data = self.frame
+        names = data["model"].nunique()
+        data["what"] = data["model"] + " (" + data["engine"] + ", " + data["quant"] + ")"
+        base = alt.Chart(data).encode(
+            x=alt.X("concurrency:Q", title="requests at once", axis=alt.Axis(values=sorted(set(data["concurrency"])))),
+            color=alt.Color("what:N", title="model", legend=alt.Legend(orient="bottom") if names > 1 else None),
+            tooltip=list(data.columns.drop("what")),
+        )
+
+        def line(column: str, title: str) -> Any:
+            drawn = base.encode(y=alt.Y(f"{column}:Q", title=title, scale=alt.Scale(zero=True)))
+            return drawn.mark_line(point=True).properties(width=260, height=220)
+
+        return (
+            line("tokens_per_s", "tokens/s, all requests")
+            | line("ttft_p50_ms", "TTFT p50, ms")
+            | line("tpot_p50_ms", "time per output token p50, ms")
+        )
+
+    def __repr__(self) -> str:
+        return f"{self._shown().to_string(index=False)}\n{self.note}"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        table = self._shown().to_html(index=False, border=0, justify="left")
+        return f'<div class="llmlab">{table}<div style="opacity:.7">{escape(self.note)}</div></div>'
+
+    def _shown(self) -> pd.DataFrame:
+        return self.frame[list(COLUMNS)].rename(columns=COLUMNS)
+
+
+def bench(
+    *models: Model,
+    concurrency: Sequence[int] = CONCURRENCY,
+    prompt_tokens: int = PROMPT_TOKENS,
+    max_tokens: int = MAX_TOKENS,
+    rounds: int = ROUNDS,
+    progress: Callable[[str, float | None], None] | None = None,
+) -> Bench:
+    """Measure loaded models: throughput, TTFT, time per output token and memory, by how many ask at once.
+
+    Several models are measured in turn (A B A B), so that a change of the machine's speed hits all of them. Every
+    prompt is another one from its first token on, so no prefix is reused.
+
+    Args:
+        *models: loaded models.
+        concurrency: how many requests at once, each number in turn.
+        prompt_tokens: length of a prompt, about (a text is cut where its tokens reach that).
+        max_tokens: length of each answer; the end of turn is ignored.
+        rounds: repetitions; the median counts.
+        progress: called with (what is measured, fraction done).
+
+    Raises:
+        BadInputError: no model, numbers that can't be, or more tokens than a model's context.
+        Interrupted: Ctrl-C.
+    """
+    if not models:
+        raise BadInputError("There is no model to measure.", "Load one: %llm load nano")
+    for name, value in (("prompt_tokens", prompt_tokens), ("max_tokens", max_tokens), ("rounds", rounds)):
+        if value < 1:
+            raise BadInputError(f"{name} must be 1 or more, got {value}.")
+    if not concurrency or min(concurrency) < 1:
+        raise BadInputError(f"concurrency takes numbers from 1 on, got {list(concurrency)}.", "For example 1,2,4,8")
+    for model in models:
+        if prompt_tokens + max_tokens > model.facts.context_length:
+            raise BadInputError(
+                f"{prompt_tokens} prompt tokens and {max_tokens} answer tokens don't fit into {model.name}'s context "
+                f"of {model.facts.context_length}.",
+                "Ask for fewer, or load it with a larger --ctx.",
+            )
+    say = progress or (lambda _what, _share: None)
+    numbers = sorted(set(concurrency))
+    prompts = {id(m): _Prompts(m, prompt_tokens) for m in models}
+    found: dict[tuple[int, int], list[_Round]] = {}
+    for model in models:
+        say(f"{model.name}: warm-up", 0.0)
+        _run(model, prompts[id(model)].take(min(max(numbers), 2)), min(max_tokens, 16))
+    total, done = rounds * len(models) * sum(numbers), 0
+    for _ in range(rounds):
+        for number in numbers:
+            for place, model in enumerate(models):
+                say(f"{model.name}: {number} at once", done / total)
+                taken = _run(model, prompts[id(model)].take(number), max_tokens)
+                found.setdefault((place, number), []).append(taken)
+                done += number
+    say("done", 1.0)
+    points = [_point(model, number, found[place, number]) for place, model in enumerate(models) for number in numbers]
+    waiting = {m.name: m.plan.max_concurrency for m in models if m.plan.max_concurrency < numbers[-1]}
+    return Bench(tuple(points), prompt_tokens, max_tokens, rounds, waiting)
+
+
+def percentile(values: Iterable[float], percent: float) -> float:
+    """A percentile by linear interpolation between the two nearest ranks (numpy's default); NaN of nothing."""
+    import numpy as np
+
+    found = list(values)
+    return float(np.percentile(found, percent)) if found else float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    seconds: float
+    answers: tuple[Completion, ...]
+
+    @property
+    def speed(self) -> float:
+        return sum(one.usage.completion_tokens for one in self.answers) / self.seconds
+
+
+class _Prompts:
+    """Texts of about so many tokens, each another one."""
+
+    def __init__(self, model: Model, tokens: int) -> None:
+        self._model, self._tokens = model, tokens
+        self._random = random.Random(20)  # noqa: S311 - for variety
+        self._per_word = max(model.count_tokens(" ".join(_WORDS)) / len(_WORDS), 0.5)
+
+    def take(self, count: int) -> list[str]:
+        return [self._one() for _ in range(count)]
+
+    def _one(self) -> str:
+        words = [str(self._random.randrange(10**6)), *self._random.choices(_WORDS, k=self._tokens)]
+        size = max(int(self._tokens / self._per_word), 1)
+        text = " ".join(words[:size])
+        while size > 1 and self._model.count_tokens(text) > self._tokens:
+            size -= 1
+            text = " ".join(words[:size])
+        return text
+
+
+def _run(model: Model, prompts: list[str], max_tokens: int) -> _Round:
+    started = time.perf_counter()
+    answers = model.generate(prompts, raw=True, temperature=0.0, max_tokens=max_tokens, ignore_eos=True)
+    return _Round(time.perf_counter() - started, tuple(answers))
+
+
+def _point(model: Model, number: int, rounds: list[_Round]) -> Point:
+    speeds = [one.speed for one in rounds]
+    timings = [answer.timings for one in rounds for answer in one.answers]
+    return Point(
+        model=model.name,
+        engine=model.engine,
+        quant=model.quant,
+        concurrency=number,
+        tokens_per_s=statistics.median(speeds),
+        spread=max(speeds) / min(speeds),
+        ttft_ms=tuple(1000 * t.ttft_s for t in timings if t.ttft_s is not None),
+        tpot_ms=tuple(1000 * t.decode_s / t.decoded for t in timings if t.decoded),
+        memory=model.memory().resident,
+    )

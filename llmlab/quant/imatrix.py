@@ -1,0 +1,49 @@
+"""Importance matrices: which weights a calibration text uses most, told by llama.cpp's own `llama-imatrix`."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from llmlab import config
+from llmlab.errors import BadInputError
+from llmlab.quant import llamacpp_source
+
+Progress = Callable[[str, float | None], None]
+
+
+def imatrix(model: Path, text: str, *, context: int = 512, progress: Progress | None = None) -> Path:
+    """The importance matrix of a GGUF file and a text, made now if it isn't in the cache.
+
+    Args:
+        model: an F16, BF16 or F32 GGUF file.
+        text: what the model is to be good at.
+        context: tokens a window.
+        progress: told the phase.
+
+    Raises:
+        BadInputError: the text is empty.
+        LoadError: the tool can't be built or failed (a text shorter than a window, say).
+    """
+    if not text.strip():
+        raise BadInputError(
+            "The calibration text of the importance matrix is empty.", "Give a text, a file or a variable."
+        )
+    stat = model.stat()
+    said = f"{model.resolve()} {stat.st_size} {stat.st_mtime_ns} {context}\n{text}"
+    target = config.cache_dir() / "imatrix" / f"{hashlib.sha256(said.encode()).hexdigest()[:16]}.gguf"
+    if target.is_file():
+        return target
+    tool = llamacpp_source.tool("llama-imatrix", progress)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".imatrix.") as scratch:
+        source, made = Path(scratch) / "text.txt", Path(scratch) / "made.gguf"
+        source.write_text(text, encoding="utf-8")
+        command = [str(tool), "-m", str(model), "-f", str(source), "-o", str(made), "-c", str(context), "-ngl", "0"]
+        if progress is not None:
+            progress("importance matrix", None)
+        llamacpp_source.run([*command, "--parse-special"], "compute the importance matrix")
+        made.replace(target)
+    return target

@@ -1,0 +1,140 @@
+"""An int8 checkpoint of a 16-bit folder, without calibration: weights rounded to nearest, activations at run time.
+
+The form is compressed-tensors' `int-quantized` (vLLM's W8A8): a linear layer's weight W (rows: outputs) becomes
+q = round(W / s) with one scale a row, s = max |row| / 127; activations get one scale a token while the model runs
+(LLM.int8() without its outliers: Dettmers et al., arXiv:2208.07339, section 2). vLLM's own online int8
+(`int8_per_channel_weight_only`) quantizes the experts of mixtures alone and leaves a dense model as it is, so a
+dense model gets this file instead.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from llmlab.errors import LoadError
+from llmlab.hub.headers import Header
+from llmlab.quant import reading
+
+Progress = Callable[[str, float | None], None]
+
+_KEPT = ("embed_tokens.weight", "lm_head.weight")
+
+QUANTIZATION: dict[str, Any] = {
+    "quant_method": "compressed-tensors",
+    "format": "int-quantized",
+    "quantization_status": "compressed",
+    "ignore": ["lm_head"],
+    "config_groups": {
+        "group_0": {
+            "targets": ["Linear"],
+            "weights": {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel", "dynamic": False},
+            "input_activations": {
+                "num_bits": 8,
+                "type": "int",
+                "symmetric": True,
+                "strategy": "token",
+                "dynamic": True,
+            },
+        }
+    },
+}
+
+
+def why_not(header: Header) -> str | None:
+    """Why a folder can't be made int8 here, in one line, or None when it can: dense models of `*_proj` layers can."""
+    if header.quant not in ("bf16", "fp16", "fp32"):
+        return f"it is already quantized ({header.quant})"
+    for tensor in header.tensors:
+        if len(tensor.shape) > 2 or (len(tensor.shape) == 2 and not _linear(tensor.name) and not _kept(tensor.name)):
+            return f"it has layers that aren't plain projections ({tensor.name})"
+    return None
+
+
+def write(header: Header, target: Path, progress: Progress | None = None) -> None:
+    """Write the checkpoint into a folder that is there and empty.
+
+    Args:
+        header: the 16-bit folder's header, which `why_not` passed.
+        target: the folder; the caller renames it when it is whole.
+        progress: told "quantize" and how many of the tensors are done.
+
+    Raises:
+        LoadError: the disk is full or a file can't be read.
+    """
+    try:
+        _write_weights(header, target / "model.safetensors", progress)
+        config = {**header.metadata, "quantization_config": QUANTIZATION}
+        (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        copy_around(header.path, target)
+    except OSError as error:
+        raise LoadError(
+            f"int8 of {header.name} could not be written: {error}.", "Check the disk, or set LLMLAB_CACHE."
+        ) from error
+
+
+def copy_around(source: Path, target: Path) -> None:
+    """Copy what a folder holds besides weights and config.json: tokenizer, chat template, generation defaults."""
+    for file in sorted(source.iterdir()):
+        small = file.suffix in (".json", ".jinja", ".model", ".txt") and not file.name.endswith(".index.json")
+        if file.is_file() and small and file.name not in ("config.json", "training.json", "llmlab.json"):
+            shutil.copyfile(file, target / file.name)
+
+
+def _linear(name: str) -> bool:
+    return name.endswith("_proj.weight")
+
+
+def _kept(name: str) -> bool:
+    return name.endswith(_KEPT)
+
+
+def _write_weights(header: Header, file: Path, progress: Progress | None) -> None:
+    import numpy as np
+
+    # Two passes: the header needs every size before the first byte of data.
+    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    at = 0
+
+    def place(name: str, kind: str, shape: tuple[int, ...], size: int) -> None:
+        nonlocal at
+        entries[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [at, at + size]}
+        at += size
+
+    order = [name for part in header.files for name in reading.names(part)]
+    shapes = {tensor.name: tensor.shape for tensor in header.tensors}
+    for name in order:
+        shape = shapes[name]
+        count = int(np.prod(shape, dtype=np.int64))
+        if _linear(name):
+            place(name, "I8", shape, count)
+            place(f"{name}_scale", "F32", (shape[0], 1), 4 * shape[0])
+        else:
+            place(name, "BF16", shape, 2 * count)
+    head = json.dumps(entries).encode()
+    head += b" " * (-len(head) % 8)
+    with file.open("wb") as out:
+        out.write(struct.pack("<Q", len(head)) + head)
+        done = 0
+        for part in header.files:
+            for name, data in reading.tensors(part):
+                values = np.asarray(data, dtype=np.float32)
+                if _linear(name):
+                    scale = np.maximum(np.abs(values).max(axis=1, keepdims=True), 1e-12) / np.float32(127)
+                    out.write(np.rint(values / scale).clip(-127, 127).astype(np.int8).tobytes())
+                    out.write(scale.astype(np.float32).tobytes())
+                else:
+                    out.write(_bf16(np, values).tobytes())
+                done += 1
+                if progress is not None:
+                    progress("quantize", done / len(order))
+
+
+def _bf16(np: Any, values: Any) -> Any:
+    """Round to bfloat16, to nearest and ties to even; exact for what came from bfloat16."""
+    bits = values.view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)

@@ -1,0 +1,135 @@
+"""llama.cpp's own tools, out of the source distribution of the installed llama-cpp-python.
+
+They are no part of the installed package: the source distribution (77 MB) is fetched with pip once and kept in the
+cache. The converter is Python; the importance matrix's tool is compiled (about 10 minutes on two cores).
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from llmlab import config
+from llmlab.errors import EngineMissingError, LoadError
+
+Progress = Callable[[str, float | None], None]
+
+_STEP = re.compile(r"^\[(\d+)/(\d+)\]")
+
+
+def folder(progress: Progress | None = None) -> Path:
+    """llama.cpp's sources, of the release that the installed llama-cpp-python was built from; fetched if need be.
+
+    Raises:
+        EngineMissingError: llama-cpp-python isn't installed.
+        LoadError: pip could not fetch them.
+    """
+    try:
+        version = importlib.metadata.version("llama-cpp-python")
+    except importlib.metadata.PackageNotFoundError:
+        raise EngineMissingError(
+            "llama.cpp's tools belong to llama-cpp-python, which isn't installed.", "pip install 'llmlab[llamacpp]'"
+        ) from None
+    home = config.cache_dir() / f"llama.cpp-{version}"
+    sources = home / "llama.cpp"
+    if (sources / "convert_hf_to_gguf.py").is_file():
+        return sources
+    _say(progress, f"fetching llama.cpp's sources (llama-cpp-python {version}, 77 MB)", None)
+    home.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=home, prefix=".fetch.") as scratch:
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "llama-cpp-python"]
+        run([*pip, "--dest", scratch, f"llama-cpp-python=={version}"], "fetch llama.cpp's sources")
+        archive = next(Path(scratch).glob("*.tar.gz"))
+        unpacked = Path(scratch) / "unpacked"
+        with tarfile.open(archive) as tar:
+            tar.extractall(unpacked, filter="data")
+        found = next(unpacked.glob("*/vendor/llama.cpp"))
+        if not sources.exists():
+            found.rename(sources)
+    return sources
+
+
+def tool(name: str, progress: Progress | None = None) -> Path:
+    """A compiled tool (`llama-imatrix`, `llama-perplexity`), built now if it isn't there.
+
+    Raises:
+        LoadError: no compiler or no cmake, or the build failed.
+    """
+    sources = folder(progress)
+    build = sources.parent / "build"
+    made = build / "bin" / name
+    if made.is_file():
+        return made
+    missing = [program for program in ("cmake", "c++") if shutil.which(program) is None]
+    if missing:
+        raise LoadError(
+            f"{name} has to be compiled, and {' and '.join(missing)} can't be found.",
+            "Install them (Debian, Ubuntu: sudo apt-get install cmake g++), or leave the importance matrix out.",
+        )
+    ninja = ["-G", "Ninja"] if shutil.which("ninja") else []
+    off = [f"-D{option}=OFF" for option in ("LLAMA_BUILD_TESTS", "LLAMA_BUILD_EXAMPLES", "LLAMA_BUILD_SERVER",
+           "LLAMA_CURL", "LLAMA_OPENSSL", "LLAMA_BUILD_UI", "BUILD_SHARED_LIBS")]  # fmt: skip
+    _say(progress, f"compiling {name} (once; about 10 minutes on two cores)", None)
+    run(["cmake", "-S", str(sources), "-B", str(build), *ninja, "-DCMAKE_BUILD_TYPE=Release", *off], f"prepare {name}")
+    run(["cmake", "--build", str(build), "--target", name, "-j"], f"compile {name}", progress, _STEP)
+    return made
+
+
+def run(
+    command: Sequence[str], what: str, progress: Progress | None = None, step: re.Pattern[str] | None = None
+) -> None:
+    """Run a program of ours to its end; an interrupt ends it too.
+
+    Args:
+        command: the program and its arguments.
+        what: what it does, for the error ("compile llama-imatrix").
+        progress: told `what` and how far it is.
+        step: finds done and all in a line of its output.
+
+    Raises:
+        LoadError: it failed; its last lines are in `log_tail`.
+    """
+    tail: deque[str] = deque(maxlen=20)
+    process = subprocess.Popen(  # noqa: S603 - programs and paths of our own
+        list(command),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            tail.append(line.rstrip())
+            found = step.search(line) if step is not None else None
+            if found:
+                _say(progress, what, int(found[1]) / max(int(found[2]), 1))
+        code = process.wait()
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+    if code != 0:
+        lines = [line for line in tail if line.strip()]
+        raise LoadError(
+            f"Could not {what} (status {code}): {lines[-1] if lines else 'it said nothing'}",
+            "Check the network and the disk; the last lines are below.",
+            log_tail="\n".join(tail),
+        )
+
+
+def _say(progress: Progress | None, phase: str, fraction: float | None) -> None:
+    if progress is not None:
+        progress(phase, fraction)

@@ -1,0 +1,144 @@
+"""Which quant runs in which engine on which hardware, and why not: one table, which code, errors and docs share.
+
+Sources: vLLM 0.32's kernels (vllm/model_executor/kernels/linear, vllm/config/quantization.py) and what loads on a
+CPU without AMX, where it was tried; llama.cpp's ggml-cpu, ggml-cuda and ggml-metal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from llmlab.errors import UnsupportedError
+from llmlab.hub import tags
+from llmlab.types import EngineName
+
+Hardware = Literal["CPU", "CUDA", "Metal"]
+HARDWARE: tuple[Hardware, ...] = ("CPU", "CUDA", "Metal")
+ENGINES: tuple[EngineName, ...] = ("llamacpp", "vllm")
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """One cell of the table.
+
+    Attributes:
+        ok: it runs.
+        why: for a no the reason; for a yes what there is to know, or "".
+    """
+
+    tag: str
+    engine: EngineName
+    hardware: Hardware
+    ok: bool
+    why: str = ""
+
+
+_NO_GGUF = "GGUF is not built into vLLM 0.32"
+_NO_FOLDER = "llama.cpp reads GGUF files only"
+_NO_VLLM_METAL = "vLLM has no build for Apple GPUs"
+_TERNARY = {"TQ1_0", "TQ2_0"}
+_CPU_NO = {
+    "fp8_per_tensor": "vLLM's CPU build lacks the operation that scales by tensor (static_scaled_fp8_quant)",
+    "fp8_per_block": "vLLM's CPU kernel for it needs AMX (Sapphire Rapids or newer)",
+    "mxfp8": "vLLM's CPU build has no kernel for it",
+    "mxfp4": "vLLM's CPU build has no kernel for dense layers in it",
+}
+_CPU_YES = {
+    "fp8": "a checkpoint, or online (fp8_per_channel)",
+    "int8": "a checkpoint, or made at first use; online (int8_per_channel_weight_only) for the experts of mixtures",
+    "awq": "a checkpoint",
+    "gptq": "a checkpoint",
+    "fp16": "computed as bf16, unless -x dtype=float16",
+    "fp32": "computed as bf16, unless -x dtype=float32",
+}
+_CUDA_YES = {
+    "fp8": "from compute capability 8.9; older GPUs, from 7.5, through Marlin with 16-bit activations",
+    "fp8_per_tensor": "from compute capability 8.9; older GPUs, from 7.5, through Marlin with 16-bit activations",
+    "fp8_per_block": "from compute capability 8.9",
+    "int8": "from compute capability 7.5",
+    "awq": "from compute capability 7.5",
+    "gptq": "from compute capability 7.5",
+    "mxfp8": "from compute capability 10.0; older ones through Marlin",
+    "mxfp4": "from compute capability 8.0",
+    "bf16": "from compute capability 8.0",
+}
+
+
+def support(tag: str, engine: EngineName, hardware: Hardware) -> Support:
+    """Look up one cell.
+
+    Args:
+        tag: a canonical tag.
+        engine: the engine.
+        hardware: where the engine computes.
+    """
+    own = tags.TAGS[tag].engine
+    if own != engine:
+        return Support(tag, engine, hardware, ok=False, why=_NO_GGUF if engine == "vllm" else _NO_FOLDER)
+    if engine == "llamacpp":
+        if tag in _TERNARY and hardware == "CUDA":
+            return Support(tag, engine, hardware, ok=False, why="ggml has no CUDA kernel for it")
+        return Support(tag, engine, hardware, ok=True)
+    if hardware == "Metal":
+        return Support(tag, engine, hardware, ok=False, why=_NO_VLLM_METAL)
+    if hardware == "CPU" and tag in _CPU_NO:
+        return Support(tag, engine, hardware, ok=False, why=_CPU_NO[tag])
+    return Support(tag, engine, hardware, ok=True, why=(_CPU_YES if hardware == "CPU" else _CUDA_YES).get(tag, ""))
+
+
+def table() -> Iterator[Support]:
+    """All cells: tag by tag, for each engine on each hardware."""
+    for tag in tags.TAGS:
+        for engine in ENGINES:
+            for hardware in HARDWARE:
+                yield support(tag, engine, hardware)
+
+
+def nearest(tag: str, engine: EngineName, hardware: Hardware) -> str | None:
+    """The tag that runs on an engine and hardware and whose weights take the most similar room; usual ones first."""
+    usual = ("F16", "Q8_0", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K", "bf16", "fp8", "int8", "awq", "gptq")
+    bits = tags.TAGS[tag].bits
+    able = [name for name in usual if name != tag and support(name, engine, hardware).ok]
+    return min(able, key=lambda name: abs(tags.TAGS[name].bits - bits), default=None)
+
+
+def check(tag: str, engine: EngineName, hardware: Hardware) -> None:
+    """Refuse a tag that an engine doesn't run on this hardware.
+
+    Raises:
+        UnsupportedError: it doesn't; the reason, and the nearest thing that works, are named.
+    """
+    if tag not in tags.TAGS or (found := support(tag, engine, hardware)).ok:
+        return
+    same, own = nearest(tag, engine, hardware), tags.TAGS[tag].engine
+    ways = [f"{same} in {engine}"] if same else []
+    if own != engine and support(tag, own, hardware).ok:
+        ways.insert(0, f"--engine {own}, which runs {tag}")
+    raise UnsupportedError(
+        f"{engine} does not run {tag} on {'the CPU' if hardware == 'CPU' else hardware}: {found.why}.",
+        f"Nearest that works: {'; or '.join(ways)}." if ways else "Nothing near it works here.",
+    )
+
+
+def markdown() -> str:
+    """The table for docs/quants.md: one row a tag, one column for each engine and hardware."""
+    columns = [(engine, hardware) for engine in ENGINES for hardware in HARDWARE]
+    head = ["tag", "what it is", "bits", *(f"{engine} {hardware}" for engine, hardware in columns)]
+    notes: list[str] = []
+
+    def cell(found: Support) -> str:
+        if not found.why:
+            return "yes"
+        if found.why not in notes:
+            notes.append(found.why)
+        return f"{'yes' if found.ok else 'no'} [{notes.index(found.why) + 1}]"
+
+    rows = [
+        [f"`{tag.name}`", tag.about, f"{tag.bits:g}", *(cell(support(tag.name, *column)) for column in columns)]
+        for tag in tags.TAGS.values()
+    ]
+    lines = [" | ".join(row) for row in (head, ["---"] * len(head), *rows)]
+    listed = [f"{number}. {text[0].upper()}{text[1:]}." for number, text in enumerate(notes, 1)]
+    return "\n".join([*(f"| {line} |" for line in lines), "", *listed])

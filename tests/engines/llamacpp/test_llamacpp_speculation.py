@@ -1,0 +1,140 @@
+"""Guessing ahead changes the speed, never the text."""
+
+import threading
+import time
+
+import pytest
+
+from llmlab import Lab
+from llmlab.errors import BadInputError, LlmLabError
+from llmlab.types import Speculation
+
+PROMPTS = [
+    *(f"Tell me a short story about a fox and {n} friends." for n in range(14)),
+    *(f"What is {n} plus {n + 3}?" for n in range(13)),
+    *(f"What is the capital of {place}?" for place in ("France", "Japan", "Peru", "Kenya", "Norway", "Egypt")),
+    *(f"Say the words one, two, three {n} times." for n in range(7)),
+]
+DRAFTS = ("ngram", "nano-draft")
+SAMPLED = ({"temperature": 0.9, "seed": 7}, {"temperature": 0.7, "top_k": 20, "top_p": 0.9, "min_p": 0.02, "seed": 3})
+
+
+@pytest.fixture(scope="module")
+def bench():
+    lab = Lab()
+    lab.load("nano", engine="llamacpp", name="plain", extra={"n_threads": 1})
+    for draft in DRAFTS:
+        lab.load("nano", engine="llamacpp", name=draft, draft=draft, extra={"n_threads": 1})
+    yield lab
+    lab.close()
+
+
+def texts(model, prompts=PROMPTS, **options):
+    return [one.text for one in model.generate(prompts, max_tokens=48, **options)]
+
+
+@pytest.mark.parametrize("draft", DRAFTS)
+def test_greedy_text_is_the_same_with_and_without(bench, draft):
+    assert len(PROMPTS) == 40
+    assert texts(bench.get(draft), temperature=0) == texts(bench.get("plain"), temperature=0)
+
+
+@pytest.mark.parametrize("options", SAMPLED)
+@pytest.mark.parametrize("draft", DRAFTS)
+def test_seeded_text_is_the_same_with_and_without(bench, draft, options):
+    assert texts(bench.get(draft), PROMPTS[::3], **options) == texts(bench.get("plain"), PROMPTS[::3], **options)
+
+
+def test_a_draft_model_is_accepted_and_the_figures_add_up(bench):
+    answer = bench.get("nano-draft").generate(PROMPTS[0], max_tokens=64, temperature=0)
+    found = answer.speculation
+    assert found.draft == "nano-draft"
+    assert 0 < found.accepted <= found.drafted
+    # The first token is the prompt's own step.
+    assert found.steps + found.accepted == answer.usage.completion_tokens - 1
+    assert found.acceptance > 0.3
+    assert found.tokens_per_step > 1.3
+    assert f"{100 * found.acceptance:.0f} % accepted" in str(found)
+    assert bench.get("plain").generate("Hi", max_tokens=4).speculation is None
+
+
+def test_looking_up_finds_what_was_said_before(bench):
+    words = "red blue green amber violet copper silver " * 6
+    prompt = f"<|user|>Repeat: {words}<|end|><|assistant|>{words}"
+    answer = bench.get("ngram").generate(prompt, raw=True, temperature=0, max_tokens=40, ignore_eos=True)
+    assert answer.speculation.drafted > 0
+    assert (
+        answer.text == bench.get("plain").generate(prompt, raw=True, temperature=0, max_tokens=40, ignore_eos=True).text
+    )
+
+
+def test_the_speed_up_is_measured_and_slower_is_said(bench):
+    model = bench.get("nano-draft")
+    model.generate(PROMPTS[:4], max_tokens=64, temperature=0, ignore_eos=True)
+    says = model.describe()
+    assert says["draft"] == "nano-draft, at most 4 tokens ahead"
+    assert "accepted" in says["speculation"]
+    assert "x the speed without" in says["speculation"]
+    slow, fast = Speculation("ngram", 8, 1, 8, 0.8), Speculation("ngram", 8, 4, 4, 1.5)
+    assert "slower here" in str(slow)
+    assert "slower" not in str(fast)
+
+
+@pytest.mark.parametrize("draft", DRAFTS)
+def test_guided_text_and_stop_strings_and_logprobs_are_the_same(bench, draft):
+    schema = {
+        "type": "object",
+        "properties": {"name": {"type": "string", "maxLength": 20}, "age": {"type": "integer"}},
+        "required": ["name", "age"],
+    }
+    prompt = "Extract the record: Anna is 31 years old."
+    pair = [bench.get(name) for name in ("plain", draft)]
+    one, two = (m.generate(prompt, schema=schema, temperature=0, max_tokens=60) for m in pair)
+    assert one.text == two.text
+    assert one.parsed == two.parsed is not None
+    assert len(one.guidance.steps) == len(two.guidance.steps)
+    one, two = (m.generate(PROMPTS[0], stop=("the",), temperature=0, max_tokens=60) for m in pair)
+    assert (one.text, one.finish_reason) == (two.text, two.finish_reason)
+    one, two = (m.generate(PROMPTS[0], logprobs=2, temperature=0, max_tokens=30) for m in pair)
+    assert [t.token_id for t in one.logprobs] == [t.token_id for t in two.logprobs]
+    assert [t.logprob for t in two.logprobs] == pytest.approx([t.logprob for t in one.logprobs], abs=0.05)
+
+
+def test_a_cancel_frees_the_place_and_leaves_the_others_right(bench):
+    model, plain = bench.get("nano-draft"), bench.get("plain")
+    streams = [model.stream(PROMPTS[n], temperature=0, max_tokens=200, ignore_eos=True) for n in range(12)]
+    threads = [threading.Thread(target=stream.wait) for stream in streams]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.05)
+    for stream in streams[::2]:
+        stream.cancel()
+    for thread in threads:
+        thread.join(60)
+    assert all(stream.done for stream in streams)
+    got = [stream.result() for stream in streams[1::2]]
+    alone = plain.generate([PROMPTS[n] for n in range(1, 12, 2)], temperature=0, max_tokens=200, ignore_eos=True)
+    assert [one.text for one in got] == [one.text for one in alone]
+    again = model.generate(PROMPTS[0], temperature=0, max_tokens=40)
+    assert again.text == plain.generate(PROMPTS[0], temperature=0, max_tokens=40).text
+
+
+def test_one_pool_shared_by_all_stays_right():
+    lab = Lab()
+    try:
+        extra = {"n_threads": 1, "kv_tokens": 512}
+        one = lab.load("nano", engine="llamacpp", ctx=256, draft="ngram", name="pool", extra=extra)
+        two = lab.load("nano", engine="llamacpp", ctx=256, name="plain", extra={"n_threads": 1})
+        assert texts(one, PROMPTS[:16], temperature=0) == texts(two, PROMPTS[:16], temperature=0)
+    finally:
+        lab.close()
+
+
+def test_what_can_not_draft_is_refused_before_it_loads(lab, tmp_path):
+    with pytest.raises(BadInputError, match="no --draft"):
+        lab.load("nano", engine="llamacpp", extra={"draft_tokens": 3})
+    with pytest.raises(BadInputError, match="1 to 32"):
+        lab.load("nano", engine="llamacpp", draft="ngram", extra={"draft_tokens": 99})
+    with pytest.raises(LlmLabError, match="nanoo"):
+        lab.load("nano", engine="llamacpp", draft="nanoo")
+    assert not lab.models

@@ -1,0 +1,94 @@
+"""Perplexity and KL divergence against independent ways to compute them."""
+
+import math
+
+import numpy as np
+import pytest
+
+from llmlab.errors import BadInputError
+from llmlab.measure import divergence
+
+TEXT = "The old bear lived in a small house by the lake. Every morning he walked to the water to fish. " * 12
+
+
+def test_windows_are_those_of_llama_perplexity():
+    cut = divergence.cut(range(1000, 2500), size=512, most=8, bos=7)
+    assert [len(window) for window in cut.ids] == [512, 512]
+    assert [window[0] for window in cut.ids] == [7, 7]
+    assert cut.ids[1][1] == 1513
+    assert (cut.first, cut.scored) == (256, 2 * 255)
+
+
+def test_a_short_text_makes_two_windows_and_a_shorter_one_is_refused():
+    assert divergence.cut(range(100), size=512, most=8).size == 50
+    with pytest.raises(BadInputError, match="two windows"):
+        divergence.cut(range(15), size=512, most=8)
+
+
+def test_kl_by_hand():
+    p = np.log(np.array([[0.5, 0.25, 0.25]], dtype=np.float32))
+    q = np.log(np.array([[0.25, 0.25, 0.5]], dtype=np.float32))
+    expected = 0.5 * math.log(2) + 0.25 * math.log(0.5)
+    assert divergence.kl(p, q)[0] == pytest.approx(expected, rel=1e-5)
+    assert divergence.kl(p, p)[0] == 0
+
+
+def reference_perplexity(model, ids, size):
+    """llama-perplexity's loop in a few lines, through llama-cpp-python's own high-level class."""
+    import llama_cpp
+
+    llm = llama_cpp.Llama(str(model.path), n_ctx=size, n_batch=size, logits_all=True, verbose=False, n_threads=1)
+    total, count = 0.0, 0
+    for start in range(0, len(ids) - size + 1, size):
+        window = ids[start : start + size]
+        llm.reset()
+        llm.eval(window)
+        for at in range(size // 2, size - 1):
+            logits = np.asarray(llm.scores[at], dtype=np.float64)
+            top = logits.max()
+            total += top + math.log(np.exp(logits - top).sum()) - logits[window[at + 1]]
+            count += 1
+    llm.close()
+    return math.exp(total / count)
+
+
+def test_perplexity_agrees_with_a_reference_within_one_per_cent(llamacpp):
+    ids = llamacpp.tokenize(TEXT)
+    cut = divergence.cut(ids, size=128, most=99)
+    tally = divergence.Tally()
+    for window in cut.ids:
+        tally.add(window, cut.first, llamacpp.score(window, first=cut.first))
+    assert tally.result().perplexity == pytest.approx(reference_perplexity(llamacpp, ids, 128), rel=0.01)
+
+
+def test_scores_are_distributions_and_the_engines_agree(model, llamacpp):
+    ids = llamacpp.tokenize(TEXT)[:200]
+    rows = model.score(ids, first=50)
+    assert rows.shape == (149, 2048)
+    assert np.allclose(np.exp(rows).sum(axis=1), 1, atol=1e-4)
+    assert float(divergence.kl(llamacpp.score(ids, first=50), rows).mean()) < 0.02
+    # The model answers as ever afterwards, beside requests under way too.
+    stream = model.stream("Tell me a story about a bear.", temperature=0, max_tokens=64)
+    stream.start()
+    again = model.score(ids, first=50)
+    assert np.allclose(again, rows, atol=0.15)
+    assert stream.result().text
+
+
+def test_scoring_takes_no_nonsense(llamacpp):
+    for ids, first in (([1], 0), ([1, 2, 3], 2), ([1, 2, 3], -1), ([1] * 4000, 0)):
+        with pytest.raises(BadInputError, match="Scoring takes"):
+            llamacpp.score(ids, first=first)
+
+
+def test_only_the_likeliest_tokens_come_from_a_child_process(vllm):
+    """What a core in a child process would give: exact where it matters, the rest spread evenly."""
+    from llmlab.engines.vllm import scoring
+
+    ids = vllm.tokenize(TEXT)[:64]
+    loop, found = vllm._engine._loop, []
+    loop.call(lambda _: found.extend(scoring.score(loop.loaded.llm, ids, 0, 2048, in_process=False, top=100)))
+    whole = vllm.score(ids)
+    assert np.allclose(np.exp(found[0]).sum(axis=1), 1, atol=1e-3)
+    likely = whole.argmax(axis=1)
+    assert np.allclose(found[0][np.arange(63), likely], whole[np.arange(63), likely], atol=0.15)
