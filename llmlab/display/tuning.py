@@ -57,11 +57,6 @@ class TuneDisplay:
         self._last = 0.0
         self._drawn = 0
 
-    @property
-    def in_place(self) -> bool:
-        """It shows in a notebook's cell."""
-        return self._in_place
-
     def __call__(self, progress: Progress) -> None:
         """Show how far it is; called as often as one likes."""
         now = time.monotonic()

@@ -19,6 +19,7 @@ from typing import Any
 from llmlab import config
 from llmlab.errors import BadInputError, ChoiceError, LlmLabError, UnsupportedError, unknown
 from llmlab.hub import catalogue, remote, tags
+from llmlab.hub.jsonfile import read_optional
 from llmlab.hub.refusals import endpoint, offline, retried, translated
 from llmlab.hub.spec import Spec, parse
 from llmlab.types import EngineName
@@ -336,8 +337,4 @@ def taken() -> list[tuple[str, Offer]]:
 
 
 def _recorded() -> dict[str, list[Any]]:
-    try:
-        known = json.loads(_record().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return known if isinstance(known, dict) else {}
+    return read_optional(_record())

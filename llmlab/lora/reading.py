@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from llmlab.errors import BadInputError, LoadError, UnsupportedError
 from llmlab.hub import gguf_file, safetensors_file
+from llmlab.hub.jsonfile import read_optional
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -203,7 +204,7 @@ def _refuse_added(folder: Path, config: Mapping[str, Any], tensors: Mapping[str,
     grown = [n for n in saved if "embed_tokens" in n or "lm_head" in n or "token_adapter" in n] or embedded
     if grown or config.get("trainable_token_indices"):
         rows = max((max(tensors[name]) for name in grown), default=0)
-        added = len(_json(folder / "added_tokens.json"))
+        added = len(read_optional(folder / "added_tokens.json"))
         says = f"{added} added tokens" if added else f"an embedding of {rows} rows" if rows else "trained tokens"
         raise UnsupportedError(
             f"{folder.name} changes the vocabulary's embeddings ({says}); the engines attach matrices of the layers "
@@ -246,14 +247,6 @@ def _scaling(config: Mapping[str, Any], module: str, rank: int) -> float:
             alpha = float(value)
             break
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _card(config: Mapping[str, Any]) -> dict[str, str]:

@@ -13,7 +13,6 @@ from llmlab.errors import BadInputError, UnknownNameError, unknown
 from llmlab.magics.expand import look_up
 from llmlab.magics.parser import Parser
 
-_OPTIONS = ("schema", "type", "regex", "choice", "grammar")
 # What --type takes without a variable.
 _TYPES: dict[str, Any] = {name: getattr(builtins, name) for name in ("int", "float", "bool", "str", "dict", "list")} | {
     "date": dt.date, "time": dt.time, "datetime": dt.datetime,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections import deque
@@ -20,6 +19,7 @@ from llmlab import config
 from llmlab.errors import BadInputError, LoadError, UnsupportedError
 from llmlab.hub.headers import Header
 from llmlab.quant import forms, int8
+from llmlab.quant.child import follow
 from llmlab.quant.gguf import with_room
 from llmlab.quant.llamacpp_source import run
 
@@ -145,32 +145,18 @@ def environment(progress: Progress | None = None) -> Path:
 def _work(command: list[str], tag: str, progress: Progress | None) -> None:
     """Run the worker; its phases and llmcompressor's layers are the progress."""
     phase, tail = "start", deque[str](maxlen=20)
-    process = subprocess.Popen(  # noqa: S603 - our environment's interpreter, a file of this package
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    )
-    try:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.strip():
-                tail.append(line.rstrip())
-            if line.startswith("@phase "):
-                phase = line.split(maxsplit=1)[1].strip()
-            step = _STEP.search(line)
-            if progress is not None:
-                progress(f"{tag}: {phase}", int(step[1]) / max(int(step[2]), 1) if step else None)
-        code = process.wait()
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
+
+    def each(line: str) -> None:
+        nonlocal phase
+        if line.strip():
+            tail.append(line)
+        if line.startswith("@phase "):
+            phase = line.split(maxsplit=1)[1].strip()
+        step = _STEP.search(line)
+        if progress is not None:
+            progress(f"{tag}: {phase}", int(step[1]) / max(int(step[2]), 1) if step else None)
+
+    code = follow(command, each)
     if code != 0:
         raise LoadError(
             f"llmcompressor could not make {tag} (status {code}, while it did: {phase}).",

@@ -8,7 +8,6 @@ is made here in seconds and kept.
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from pathlib import Path
 from llmlab import config
 from llmlab.errors import LlmLabError
 from llmlab.hub.headers import Header, read_header
+from llmlab.hub.jsonfile import read_optional
 from llmlab.hub.resolve import Form, Progress
 from llmlab.quant import int8
 
@@ -110,11 +110,7 @@ def install(made: Path, target: Path) -> Path:
 
 def note(folder: Path) -> Mapping[str, str]:
     """What llmlab wrote down when it made a checkpoint: base (digest of its weights), by, scheme; {} for others."""
-    try:
-        found = json.loads((folder / NOTE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
+    return {str(k): str(v) for k, v in read_optional(folder / NOTE).items()}
 
 
 def _origin(folder: Path) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.metadata
 import re
 import shutil
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from llmlab import config
 from llmlab.errors import EngineMissingError, LoadError
+from llmlab.quant.child import follow
 
 Progress = Callable[[str, float | None], None]
 
@@ -98,29 +98,14 @@ def run(
         LoadError: it failed; its last lines are in `log_tail`.
     """
     tail: deque[str] = deque(maxlen=20)
-    process = subprocess.Popen(  # noqa: S603 - programs and paths of our own
-        list(command),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    )
-    try:
-        assert process.stdout is not None
-        for line in process.stdout:
-            tail.append(line.rstrip())
-            found = step.search(line) if step is not None else None
-            if found:
-                _say(progress, what, int(found[1]) / max(int(found[2]), 1))
-        code = process.wait()
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
+
+    def each(line: str) -> None:
+        tail.append(line)
+        found = step.search(line) if step is not None else None
+        if found:
+            _say(progress, what, int(found[1]) / max(int(found[2]), 1))
+
+    code = follow(command, each)
     if code != 0:
         lines = [line for line in tail if line.strip()]
         raise LoadError(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from llmlab.errors import EngineMissingError, LoadError, UnsupportedError
 from llmlab.hub.tags import Tag
+from llmlab.quant.child import follow
 
 Progress = Callable[[str, float | None], None]
 
@@ -72,34 +72,18 @@ def quantize_file(
         LoadError: the quantizer failed; its last lines are in `log_tail`.
     """
     count = threads or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    # -P keeps this folder off the path (its gguf.py would hide the package); a session of its own keeps the
-    # kernel's interrupt from hitting the worker before it is ended here.
+    # -P keeps this folder off the path (its gguf.py would hide the package).
     command = [sys.executable, "-P", str(_WORKER), str(source), str(target), str(tag.ftype), str(count)]
     command += [str(imatrix)] if imatrix is not None else []
     tail: deque[str] = deque(maxlen=20)
-    process = subprocess.Popen(  # noqa: S603 - this interpreter, a file of this package, paths of our own
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    )
-    try:
-        assert process.stdout is not None
-        for line in process.stdout:
-            tail.append(line.rstrip())
-            step = _STEP.match(line)
-            if step and progress is not None:
-                progress("quantize", int(step[1]) / int(step[2]))
-        code = process.wait()
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
+
+    def each(line: str) -> None:
+        tail.append(line)
+        step = _STEP.match(line)
+        if step and progress is not None:
+            progress("quantize", int(step[1]) / int(step[2]))
+
+    code = follow(command, each)
     if code == 3:
         raise EngineMissingError(
             "Quantizing needs llama-cpp-python, which isn't installed.", "Install it: pip install 'llmlab[llamacpp]'."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from llmlab.engines.base import ModelFacts
 from llmlab.engines.llamacpp.native import NativeModel
+from llmlab.hub.jsonfile import read_optional
 from llmlab.types import SamplingParams
 
 _SPECIAL = {
@@ -77,14 +77,7 @@ def _end_ids(model: NativeModel, generation: dict[str, Any]) -> tuple[int, ...]:
 
 
 def _generation_config(base: Path | None) -> dict[str, Any]:
-    path = base / "generation_config.json" if base is not None else None
-    if path is None or not path.is_file():
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
+    return read_optional(base / "generation_config.json") if base is not None else {}
 
 
 def _defaults(model: NativeModel, generation: dict[str, Any]) -> SamplingParams:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from llmlab.engines.base import ModelFacts
 from llmlab.errors import BadInputError
 from llmlab.hub.headers import Header
+from llmlab.hub.jsonfile import read_optional
 from llmlab.types import SamplingParams
 
 SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -24,7 +23,7 @@ def read_facts(header: Header, tokenizer: Any, context_length: int) -> ModelFact
         tokenizer: the engine's tokenizer (a transformers one, or vLLM's own for Mistral's format).
         context_length: tokens a sequence may have as loaded.
     """
-    generation = _json(header.path / "generation_config.json")
+    generation = read_optional(header.path / "generation_config.json")
     special = {name: getattr(tokenizer, name, None) for name in SPECIAL_NAMES}
     template = getattr(tokenizer, "chat_template", None)
     if isinstance(template, Mapping):
@@ -41,15 +40,6 @@ def read_facts(header: Header, tokenizer: Any, context_length: int) -> ModelFact
         add_bos=_adds_bos(tokenizer),
         defaults=_defaults(generation),
     )
-
-
-def _json(file: Path) -> dict[str, Any]:
-    """A JSON object of the folder; {} where the file isn't there or isn't one (such files are optional)."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _end_ids(generation: Mapping[str, Any], config: Mapping[str, Any], tokenizer: Any) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from llmlab.display import model_line
 from llmlab.display.live import ProgressBar
 from llmlab.errors import BadInputError, ChoiceError, PullInterrupted
 from llmlab.magics.command import Bench, Command
-from llmlab.magics.offers import show_offers
+from llmlab.magics.offers import add_from, show_offers
 from llmlab.magics.parser import Parser, whole
 
 
@@ -41,13 +41,7 @@ class Load(Command):
         parser.add("model", metavar="MODEL", complete="catalogue", help="catalogue name, path, or hf:org/repo")
         parser.add("--engine", choices=("auto", *ENGINES), default="auto", help="the engine; auto chooses and says why")
         parser.add("--quant", metavar="TAG", complete="quant", help="quant tag, such as F16, Q4_K_M, bf16 or awq")
-        parser.add(
-            "--from",
-            dest="from_",
-            metavar="AUTHOR|REPO",
-            complete="author",
-            help="whose quantization to take when the catalogue doesn't list it",
-        )
+        add_from(parser)
         parser.add("--as", dest="name", metavar="NAME", help="what to call it")
         parser.add(
             "--ctx", type=whole, metavar="N", help="context length in tokens; default: what was trained, or fits"

@@ -9,7 +9,7 @@ from llmlab.display import PulledView, units
 from llmlab.display.live import ProgressBar
 from llmlab.errors import ChoiceError, PullInterrupted
 from llmlab.magics.command import Bench, Command
-from llmlab.magics.offers import show_offers
+from llmlab.magics.offers import add_from, show_offers
 from llmlab.magics.parser import Parser
 
 
@@ -40,13 +40,7 @@ class Pull(Command):
         parser.add("model", metavar="MODEL", complete="catalogue", help="catalogue name or hf:org/repo[@rev][:QUANT]")
         parser.add("--quant", metavar="TAG", complete="quant", help="quant tag, such as Q4_K_M, bf16 or awq")
         parser.add("--engine", choices=("auto", *ENGINES), default="auto", help="for which engine; auto chooses")
-        parser.add(
-            "--from",
-            dest="from_",
-            metavar="AUTHOR|REPO",
-            complete="author",
-            help="whose quantization to take when the catalogue doesn't list it",
-        )
+        add_from(parser)
 
     @classmethod
     def run(cls, args: argparse.Namespace, bench: Bench) -> object:
