@@ -3,8 +3,8 @@
     python bench/table.py [--turns 3] [--only llamacpp,vllm,chat,magic]
 
 Contenders of a row run in turn (A B A B ...), each in a process of its own, and the medians are compared, so that a change
-of the machine's speed hits both sides. The models are nano (F16) and a Llama of 200 M random weights (Q4_K_M), made on the
-spot: speed does not depend on the values.
+of the machine's speed hits both sides. The models are nano (F16) and a Llama of about 200 M random weights (Q4_K_M, a
+vocabulary of 32,000), made on the spot: speed does not depend on the values.
 """
 
 from __future__ import annotations
@@ -20,38 +20,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from models import cached
+
 TOKENS, PROMPT = 128, 16
 HERE = Path(__file__).parent
 
 
-def big_model() -> Path:
-    """A Hugging Face folder with a Llama of about 200 M random weights and nano's tokenizer, in the cache."""
-    import shutil
-
-    from llmlab import zoo
-    from llmlab.config import cache_dir
-
-    folder = cache_dir() / "bench" / "random-200m"
-    if not (folder / "model.safetensors").exists():
-        import torch
-        from transformers import LlamaConfig, LlamaForCausalLM
-
-        folder.mkdir(parents=True, exist_ok=True)
-        torch.manual_seed(0)
-        config = LlamaConfig(
-            hidden_size=1024, intermediate_size=4096, num_hidden_layers=13, num_attention_heads=16, num_key_value_heads=8,
-            vocab_size=2048, max_position_embeddings=2048, tie_word_embeddings=True, bos_token_id=None, eos_token_id=1, pad_token_id=0,
-        )  # fmt: skip
-        LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
-        for file in zoo.path("nano").glob("*"):
-            if file.name.startswith(("tokenizer", "chat_template")):
-                shutil.copy2(file, folder)
-    return folder
-
-
 def spec(model: str) -> tuple[str, str]:
     """What to load, and its quant in llama.cpp."""
-    return ("nano", "F16") if model == "nano" else (str(big_model()), "Q4_K_M")
+    return ("nano", "F16") if model == "nano" else (str(cached()), "Q4_K_M")
 
 
 # -- contenders: each gives {what: tokens/s} ---------------------------------------------------
@@ -161,7 +138,7 @@ def vllm_raw(model: str) -> dict[str, float]:
 
     from llmlab import zoo
 
-    folder = zoo.path("nano") if model == "nano" else big_model()
+    folder = zoo.path("nano") if model == "nano" else cached()
     llm = LLM(str(folder), dtype="bfloat16", max_num_seqs=16, max_model_len=512, enforce_eager=True)
     params = SamplingParams(temperature=0, max_tokens=TOKENS, ignore_eos=True)
     llm.generate(prompts(2), SamplingParams(temperature=0, max_tokens=16, ignore_eos=True), use_tqdm=False)
