@@ -9,6 +9,10 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+# The pages of a KV cache up to this size are taken at the load, as llama.cpp takes them: else the process seems to
+# grow with each request until all blocks have been used once. A larger one would hold up the load.
+TOUCHED_KV_BYTES = 2**30
+
 
 @functools.cache
 def _notebook_worker() -> type:
@@ -76,6 +80,13 @@ def _notebook_worker() -> type:
             if cache.kv_cache_memory_bytes is None:
                 cache.kv_cache_memory_bytes = self._kv_cache_bytes()
             return int(super().determine_available_memory())
+
+        def initialize_from_config(self, kv_cache_config: Any) -> None:
+            super().initialize_from_config(kv_cache_config)
+            caches = [one for one in self.model_runner.kv_caches if isinstance(one, torch.Tensor)]
+            if sum(one.nbytes for one in caches) <= TOUCHED_KV_BYTES:
+                for one in caches:
+                    one.zero_()
 
         def _kv_cache_bytes(self) -> int:
             """All sequences at full length and one block to spare, at most half the free RAM, at least one sequence."""
