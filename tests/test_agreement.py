@@ -1,4 +1,4 @@
-"""The same prompt gives the same text: greedy in both engines, and alone or in a batch, but for near ties of two tokens."""
+"""The same prompt gives the same text: in both engines, and alone or in a batch, but for near ties of two tokens."""
 
 import pytest
 

@@ -14,8 +14,15 @@ from typing import Any
 TOUCHED_KV_BYTES = 2**30
 
 
+def _touch(found: list[Any]) -> None:
+    caches = [one for one in found if hasattr(one, "nbytes")]
+    if sum(one.nbytes for one in caches) <= TOUCHED_KV_BYTES:
+        for one in caches:
+            one.zero_()
+
+
 @functools.cache
-def _notebook_worker() -> type:
+def _notebook_worker() -> type:  # noqa: C901 - the methods of the class it makes are counted in
     import numpy as np
     import psutil
     import torch
@@ -83,10 +90,7 @@ def _notebook_worker() -> type:
 
         def initialize_from_config(self, kv_cache_config: Any) -> None:
             super().initialize_from_config(kv_cache_config)
-            caches = [one for one in self.model_runner.kv_caches if isinstance(one, torch.Tensor)]
-            if sum(one.nbytes for one in caches) <= TOUCHED_KV_BYTES:
-                for one in caches:
-                    one.zero_()
+            _touch(self.model_runner.kv_caches)
 
         def _kv_cache_bytes(self) -> int:
             """All sequences at full length and one block to spare, at most half the free RAM, at least one sequence."""
