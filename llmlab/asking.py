@@ -83,7 +83,8 @@ def prepare(
         )
     limit = settled.max_tokens if settled.max_tokens is not None else DEFAULT_MAX_TOKENS
     seed = settled.seed if settled.seed is not None else secrets.randbelow(2**31)
-    settled = replace(settled, max_tokens=min(limit, room), seed=seed)
+    limit = limit if subject.facts.shifts else min(limit, room)
+    settled = replace(settled, max_tokens=limit, seed=seed)
     seeds = tuple((seed + i) % 2**32 for i in range(settled.n))
     constraint = constraint.ready(subject.engine, subject.engine_name, settled)
     return Prepared(messages, text, tuple(ids), settled, seeds, mix, adapter, constraint)

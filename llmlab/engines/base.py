@@ -97,6 +97,7 @@ class ModelFacts:
         end_ids: token ids that end a turn.
         add_bos: a raw prompt gets the BOS token in front.
         defaults: the model's own sampling defaults (generation_config.json), gaps as None.
+        shifts: an answer may go on past the context length, whose older part is then forgotten (asked for at the load).
     """
 
     architecture: str
@@ -109,6 +110,7 @@ class ModelFacts:
     end_ids: tuple[int, ...]
     add_bos: bool
     defaults: SamplingParams
+    shifts: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ class Batch:
             tokens: Any = context.tokens
             positions: Any = context.positions
             tokens[:count] = [one.tokens[-1] for one in sequences]
-            positions[:count] = [one.computed for one in sequences]
+            positions[:count] = [one.position for one in sequences]
             return
         self._lay_out(sequences, alone=alone)
 
@@ -66,7 +66,7 @@ class Batch:
         wanted: Any = context.outputs
         at = row = 0
         for one in sequences:
-            start = one.computed
+            start, place = one.computed, one.position
             slot = one.slot.id  # type: ignore[union-attr]
             decodes = len(one.tokens) - start == 1
             if decodes:
@@ -75,7 +75,7 @@ class Batch:
             todo = one.tokens[start : start + share] + (one.draft if decodes else [])
             end = at + len(todo)
             tokens[at:end] = todo
-            positions[at:end] = list(range(start, start + len(todo)))
+            positions[at:end] = list(range(place, place + len(todo)))
             ids[at:end] = [slot] * len(todo)
             wanted[at:end] = [int(decodes)] * len(todo)
             one.row = -1
@@ -106,7 +106,7 @@ class Batch:
         for one in self.sequences:
             if one.share and one.slot is not None:
                 # The last token is always computed anew, for its logits; guesses are gone.
-                held = min(self._context.length(one.slot.id), len(one.tokens) - 1)
+                held = min(self._context.length(one.slot.id), len(one.tokens) - one.shifted - 1)
                 self._context.drop(one.slot.id, held)
-                one.slot.tokens[:] = one.tokens[:held]
-                one.computed = held
+                one.slot.tokens[:] = one.held(held)
+                one.computed = held + one.shifted

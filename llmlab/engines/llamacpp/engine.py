@@ -7,6 +7,7 @@ import os
 import re
 import threading
 import weakref
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from llmlab.engines.base import (
@@ -76,7 +77,8 @@ class LlamaCppEngine(Engine):
         self._settings = settings
         self._model = model
         try:
-            self.facts = read_facts(model, context_length=plan.context_length, base=plan.source.base)
+            facts = read_facts(model, context_length=plan.context_length, base=plan.source.base)
+            self.facts = replace(facts, shifts=settings.context_shift)
             self._describe = _description(model, settings)
             self._weights = model.size + (draft.size if draft is not None else 0)
             drafter = _drafter(plan, settings, model, draft, self.facts.end_ids)
@@ -311,6 +313,7 @@ def _description(model: NativeModel, settings: Settings) -> dict[str, str]:
         "context": f"{settings.context} tokens",
         "batch": f"{settings.batch} tokens a step, {settings.prompt_chunk} of prompt beside decoding",
         "KV cache": f"{settings.kv_tokens} tokens ({kind}), {settings.type_k}/{settings.type_v}",
+        "context shift": "on" if settings.context_shift else "off",
         "prefix cache": "on" if settings.prefix_cache and not model.recurrent else "off",
         "weights": f"{model.size / 2**20:.1f} MiB, {model.parameters / 1e6:.1f} M parameters",
     }

@@ -25,11 +25,11 @@ from llmlab.engines.llamacpp.logs import MemoryEar, router
 from llmlab.engines.llamacpp.native import ABORTED, NO_KV_SLOT, NativeContext, NativeModel, trim_heap
 from llmlab.engines.llamacpp.options import Settings
 from llmlab.engines.llamacpp.picker import How, Picker
-from llmlab.engines.llamacpp.sequence import Sequence, prompt_problem
+from llmlab.engines.llamacpp.sequence import KEPT, Sequence, prompt_problem
 from llmlab.engines.llamacpp.slots import Slots, common_prefix
 from llmlab.engines.speculation import Meter
 from llmlab.engines.steering import Steer
-from llmlab.errors import GenerationError, UnloadedError
+from llmlab.errors import GenerationError, UnloadedError, UnsupportedError
 from llmlab.guided.compiler import Compiler
 from llmlab.types import FinishReason
 
@@ -37,6 +37,8 @@ Mail = tuple[Literal["submit", "cancel", "call", "close"], Request | Call | None
 
 # A decode of fewer prompt tokens than this is left to end by itself when one of its requests is cancelled.
 _ABORT_FROM = 16
+# The key of a slot whose sequence has forgotten: no request's.
+SHIFTED = "\0shifted"
 # A request waits for another's prompt when that saves it at least so many tokens.
 _WORTH_WAITING = 64
 
@@ -146,6 +148,11 @@ class Loop:
                     reuse=self._settings.prefix_cache and not self._model.recurrent,
                 )
                 self._warm_up(self._context)
+                if self._settings.context_shift and not self._context.can_shift:
+                    raise UnsupportedError(
+                        f"{self._model.meta('general.architecture')} can't shift its context in llama.cpp.",
+                        "Leave context_shift out.",
+                    )
                 if self._drafter is not None:
                     self._drafter.start(self._settings.context_params())
             except BaseException as error:  # noqa: BLE001 - handed to the thread that waits for the start
@@ -196,6 +203,8 @@ class Loop:
         if not self._running or self._closing:
             return
         turn = self._adapters.group(self._running)
+        if self._settings.context_shift:
+            self._shift(context, turn)
         self._adapters.use(context, turn[0].key, turn[0].request.adapter)
         if self._drafter is not None and self.meter is not None:
             self._speculate(context, slots, batch, turn, self._drafter, self.meter)
@@ -252,7 +261,7 @@ class Loop:
             # One bad token would fail the step of all.
             request.buffer.fail(GenerationError(problem))
             return
-        sequence = Sequence(request, self._settings.context)
+        sequence = Sequence(request, self._settings.context, shifts=self._settings.context_shift)
         if request.guide is not None:
             sequence.steer_by(Steer(request, self._grammars, self._model.vocab_size, self._model.name))
         self._by_request[request] = sequence
@@ -297,6 +306,17 @@ class Loop:
         )
         return ahead >= slots.best_prefix(sequence.tokens, sequence.key) + _WORTH_WAITING
 
+    def _shift(self, context: NativeContext, turn: list[Sequence]) -> None:
+        """Let those whose context is full forget its older half."""
+        for one in turn:
+            if one.slot is not None and one.position >= self._settings.context:
+                count = (self._settings.context - KEPT) // 2
+                context.shift(one.slot.id, KEPT, count)
+                one.shifted += count
+                one.slot.tokens[:] = one.held(one.position)
+                # What is left was computed with what is gone in view: nobody else may take it for his own.
+                one.slot.key = SHIFTED
+
     # -- decode --------------------------------------------------------------------------------
 
     def _decode(self, context: NativeContext, slots: Slots, batch: Batch) -> bool:
@@ -333,6 +353,9 @@ class Loop:
         if len(self._running) == 1:
             why = GenerationError("The KV cache is too small for this request.", "Load with a larger kv_tokens.")
             self._fail(newest, why)
+            return
+        if newest.shifted:  # what it has forgotten can't be computed again
+            self._end(newest, "length")
             return
         self._leave(newest, good=False)
         newest.computed = 0
@@ -377,7 +400,7 @@ class Loop:
         if sequence in self._running:
             self._running.remove(sequence)
         if slot is not None and self._slots is not None:
-            self._slots.give_back(slot, tokens=sequence.reserved, good=good)
+            self._slots.give_back(slot, tokens=sequence.reserved, good=good and not sequence.shifted)
 
     # -- the end -------------------------------------------------------------------------------
 

@@ -245,6 +245,20 @@ class NativeContext:
             done and self.length(sequence) == length and llama_cpp.llama_memory_seq_pos_min(self._memory, sequence) == 0
         )
 
+    def shift(self, sequence: int, keep: int, count: int) -> None:
+        """Forget `count` tokens behind the first `keep` of a sequence; those behind them move up."""
+        import llama_cpp
+
+        self._remove(self._memory, sequence, keep, keep + count)
+        llama_cpp.llama_memory_seq_add(self._memory, sequence, keep + count, -1, -count)
+
+    @property
+    def can_shift(self) -> bool:
+        """Whether the positions of tokens in the KV cache can be changed."""
+        import llama_cpp
+
+        return bool(llama_cpp.llama_memory_can_shift(self._memory))
+
     def drop(self, sequence: int, length: int) -> None:
         """Take back the last tokens of a sequence, all from position `length` on."""
         self._remove(self._memory, sequence, length, -1)

@@ -24,6 +24,10 @@ EXTRA: dict[str, tuple[type, str]] = {
         "tokens of one KV pool for all sequences (default: a full context for each); requests wait when it is full",
     ),
     "prefix_cache": (bool, "reuse the KV cache of earlier requests with the same beginning (default on)"),
+    "context_shift": (
+        bool,
+        "where a sequence fills its context, forget the older half of it and go on (default off: it ends as length)",
+    ),
     "draft_tokens": (int, "tokens that --draft guesses ahead in a step, 1 to 32 (default: 4; 8 for ngram)"),
     "use_mmap": (bool, "map the file instead of reading it (default on)"),
     "use_mlock": (bool, "keep the weights from being swapped out (default off)"),
@@ -69,6 +73,7 @@ class Settings:
     gpu_layers: int
     extra: Mapping[str, Any]
     draft_tokens: int = 0
+    context_shift: bool = False
 
     @classmethod
     def of(cls, plan: LoadPlan) -> Settings:
@@ -94,6 +99,8 @@ class Settings:
         pool = _padded(kv_tokens) if kv_tokens is not None else stream * sequences
         threads = extra.get("n_threads") or default_threads(plan.source.path.stat().st_size)
         drafted = plan.draft.tokens if plan.draft is not None else 0
+        if drafted and extra.get("context_shift"):
+            raise UnsupportedError("context_shift doesn't go together with a draft.", "Leave one of them out.")
         batch = max(min(extra.get("n_batch") or _BATCH, pool), sequences * (1 + drafted))
         return cls(
             sequences=sequences,
@@ -112,6 +119,7 @@ class Settings:
             gpu_layers=_gpu_layers(plan),
             extra=extra,
             draft_tokens=drafted,
+            context_shift=extra.get("context_shift", False),
         )
 
     def model_params(self) -> Any:

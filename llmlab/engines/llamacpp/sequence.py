@@ -13,6 +13,10 @@ from llmlab.engines.steering import Steer
 from llmlab.errors import GenerationError
 from llmlab.types import FinishReason, TokenLogprob
 
+# The first tokens of a sequence stay when it forgets: attention leans on them, whatever they say (Xiao et al.,
+# "Efficient Streaming Language Models with Attention Sinks", 2023).
+KEPT = 4
+
 
 class Sequence:
     """A request on its way. The loop's thread alone touches it.
@@ -25,24 +29,27 @@ class Sequence:
         share: how many tokens it has in the batch that is computed now.
         key: what its KV depends on besides the tokens: the adapters and their scales.
         greedy: the likeliest token is taken, without a chain; else one is drawn by `seed`.
+        shifted: tokens that were forgotten behind the first `KEPT`, since the context was full.
         draft: tokens guessed to follow, which the next batch checks.
         drafted, accepted, steps: guesses so far, those that came true, and decode steps.
     """
 
     __slots__ = (
         "_prompt", "accepted", "cached", "chain", "computed", "draft", "drafted", "greedy", "key", "limit", "logprobs",
-        "request", "reserved", "row", "seed", "share", "slot", "steer", "steps", "text", "tokens",
+        "request", "reserved", "row", "seed", "share", "shifted", "slot", "steer", "steps", "text", "tokens",
     )  # fmt: skip
 
-    def __init__(self, request: Request, context_length: int) -> None:
+    def __init__(self, request: Request, context_length: int, *, shifts: bool = False) -> None:
         params = request.params
         self.request = request
         self.tokens = list(request.prompt_ids)
         self._prompt = len(self.tokens)
         room = max(context_length - self._prompt, 0)
         # The tokens after which it has reached its "length".
-        self.limit = self._prompt + (min(params.max_tokens, room) if params.max_tokens is not None else room)
-        self.reserved = self.limit
+        asked = params.max_tokens if params.max_tokens is not None else room
+        self.limit = self._prompt + (asked if shifts else min(asked, room))
+        self.reserved = min(self.limit, context_length)
+        self.shifted = 0
         self.computed = 0
         self.cached: int | None = None
         self.row = -1
@@ -67,6 +74,17 @@ class Sequence:
     def in_prompt(self) -> bool:
         """Whether some of the prompt is still to be computed."""
         return self.computed < self._prompt - 1 or len(self.tokens) == self._prompt
+
+    @property
+    def position(self) -> int:
+        """Where in the KV cache the next token to be computed goes."""
+        return self.computed - self.shifted
+
+    def held(self, length: int) -> list[int]:
+        """The tokens that a KV cache of this length holds of it."""
+        if not self.shifted:
+            return self.tokens[:length]
+        return self.tokens[:KEPT] + self.tokens[KEPT + self.shifted : length + self.shifted]
 
     def enter(self, slot: Slot, cached: int) -> None:
         """Take a place in the KV cache, which holds the first `cached` tokens already."""
