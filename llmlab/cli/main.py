@@ -64,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
     """The parser of the command line."""
     top = argparse.ArgumentParser(
         prog="llmlab",
-        description="An experiment bench for large language models in Jupyter. In a notebook: %%load_ext llmlab",
+        description="An experiment bench for large language models in Jupyter. In a notebook: %load_ext llmlab",
         allow_abbrev=False,
     )
     top.add_argument("--version", action="version", version=f"llmlab {__version__}")

@@ -81,6 +81,8 @@ def execute(
     if left:
         behind = f"processes were left behind, and killed: {', '.join(left)}"
         failure = Failure(behind) if failure is None else replace(failure, reason=f"{failure.reason} ({behind})")
+    if failure is not None and stopped is None:
+        failure = _with_log(failure, logs, kernel_died=watch.status is not None)
     run = NotebookRun(
         name=target.stem,
         path=path,
@@ -89,7 +91,7 @@ def execute(
         ran=watch.begun - (failure is not None and failure.cell is not None),
         cells=cells,
         records=records(target) if target.exists() else RecordList(()),
-        failure=None if failure is None else _with_log(failure, logs, kernel_died=watch.status is not None),
+        failure=failure,
     )
     if stopped is not None:
         stopped.run = run  # type: ignore[attr-defined]

@@ -12,6 +12,7 @@ from llmlab.display.safe import plain
 LOG_LINES = 20
 _SOURCE_LINES = 40
 _MESSAGE_LINES = 30
+_LINE = 300  # characters
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -92,7 +93,8 @@ def log_tail(logs: Iterable[Path], lines: int = LOG_LINES) -> tuple[Path | None,
         return None, ""
     path = max(written)[1]
     text = _ANSI.sub("", path.read_text(encoding="utf-8", errors="replace"))
-    return path, "\n".join(text.splitlines()[-lines:])
+    # vLLM writes its whole configuration as one line.
+    return path, "\n".join(f"{line[:_LINE]}..." if len(line) > _LINE else line for line in text.splitlines()[-lines:])
 
 
 def _indented(lines: Iterable[str]) -> list[str]:

@@ -41,16 +41,16 @@ class Marked:
                     found.append(process)
         return found
 
-    def end(self, grace_s: float = GRACE_S) -> list[str]:
+    def end(self, grace_s: float | None = None) -> list[str]:
         """Wait for all to end, and kill those that don't.
 
         Args:
-            grace_s: how long to wait before.
+            grace_s: how long to wait before; None for `GRACE_S`.
 
         Returns:
             What had to be killed: "pid 17 (python worker.py)".
         """
-        deadline = time.monotonic() + grace_s
+        deadline = time.monotonic() + (GRACE_S if grace_s is None else grace_s)
         while (left := self.alive()) and time.monotonic() < deadline:
             time.sleep(0.1)
         named = [_named(process) for process in left]
