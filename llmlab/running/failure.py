@@ -92,9 +92,12 @@ def log_tail(logs: Iterable[Path], lines: int = LOG_LINES) -> tuple[Path | None,
     if not written:
         return None, ""
     path = max(written)[1]
-    text = _ANSI.sub("", path.read_text(encoding="utf-8", errors="replace"))
+    found = _ANSI.sub("", path.read_text(encoding="utf-8", errors="replace")).splitlines()
+    # What crashed stands at the head of Python's report of a crash, however long the stacks below it are.
+    crash = next((i for i, line in enumerate(found) if line.startswith("Fatal Python error")), None)
+    shown = found[-lines:] if crash is None else found[crash : crash + lines]
     # vLLM writes its whole configuration as one line.
-    return path, "\n".join(f"{line[:_LINE]}..." if len(line) > _LINE else line for line in text.splitlines()[-lines:])
+    return path, "\n".join(f"{line[:_LINE]}..." if len(line) > _LINE else line for line in shown)
 
 
 def _indented(lines: Iterable[str]) -> list[str]:

@@ -14,9 +14,9 @@ from llmlab.running import parameters, processes
 ORPHAN = """
 import subprocess, sys
 child = "import setproctitle, time; setproctitle.setproctitle('engine core'); time.sleep(600)"
-start = f"subprocess.Popen([sys.executable, '-c', {child!r}], start_new_session=True)"
+start = f"subprocess.Popen([sys.executable, '-c', {child!r}], start_new_session=True, stdout=subprocess.DEVNULL)"
 parent = f"import subprocess, sys; print({start}.pid, flush=True)"
-pid = int(subprocess.run([sys.executable, "-c", parent], check=True, capture_output=True).stdout)
+pid = int(subprocess.run([sys.executable, "-c", parent], check=True, stdout=subprocess.PIPE).stdout)
 open("pid", "w").write(str(pid))
 import time; time.sleep(1)
 """
