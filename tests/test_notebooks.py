@@ -46,10 +46,9 @@ def took(request):
     """The seconds of each run; their sum is printed at the end."""
     seconds = {}
     yield seconds
-    reporter = request.config.pluginmanager.getplugin("terminalreporter")
-    if reporter is not None and seconds:
-        each = ", ".join(f"{name} {s:.0f}" for name, s in seconds.items())
-        reporter.write_line(f"\nall notebooks: {sum(seconds.values()):.0f} s ({each})")
+    each = ", ".join(f"{name} {s:.0f}" for name, s in seconds.items())
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        print(f"\nall notebooks: {sum(seconds.values()):.0f} s ({each})")
 
 
 @pytest.mark.timeout(600)
