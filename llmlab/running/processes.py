@@ -28,7 +28,7 @@ class Marked:
         self._since = time.time() - 60  # a process's start is rounded, and clocks are set
 
     def environment(self) -> dict[str, str]:
-        """What a kernel's environment needs beside its own."""
+        """The environment for the kernel: that of this process, and the mark."""
         # vLLM's processes name themselves with setproctitle, which overwrites the environment unless told not to.
         return {**os.environ, _MARK: self._id, "SPT_NOENV": "1"}
 

@@ -153,6 +153,7 @@ def _targets(paths: list[Path], out: Path, suffix: str) -> dict[Path, Path]:
 def _kernel(path: Path, content: Mapping[str, Any], given: str | None) -> str:
     """The kernel's name, which is installed."""
     try:
+        import papermill  # noqa: F401 - looked for here, where nothing has run yet
         from jupyter_client.kernelspec import KernelSpecManager
     except ImportError as error:
         raise BadInputError("Notebooks need Jupyter and papermill.", "pip install 'llmlab[notebooks]'") from error
