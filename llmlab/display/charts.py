@@ -9,7 +9,7 @@ from typing import Any
 
 # The class that every chart derives from, by altair's major version.
 CLASSES = (("altair.vegalite.v5.api", "TopLevelMixin"), ("altair.vegalite.v6.api", "TopLevelMixin"))
-_SCALE = 2  # pixels for each point: sharp on dense screens
+_PPI = 144  # twice the 72 that a chart is laid out for: sharp on dense screens
 
 
 def picture(chart: Any) -> Any:
@@ -26,7 +26,7 @@ def picture(chart: Any) -> Any:
         return chart._repr_mimebundle_()
     if alt.renderers.active != "default":
         return chart._repr_mimebundle_()
-    with alt.renderers.enable("png", scale_factor=_SCALE):
+    with alt.renderers.enable("png", ppi=_PPI):
         drawn = chart._repr_mimebundle_()
     bundle, metadata = drawn if isinstance(drawn, tuple) else (drawn, {})
     return {"text/plain": repr(chart), **bundle}, metadata
