@@ -40,7 +40,8 @@ def test_what_a_model_says_can_not_end_the_process(shown):
 def test_a_chosen_renderer_stands(shown):
     with alt.renderers.enable("svg"):
         data, _ = shown(chart())
-    assert "image/svg+xml" in data and "image/png" not in data
+    assert "image/svg+xml" in data
+    assert "image/png" not in data
 
 
 def test_without_the_extension_charts_are_altairs_own(shown, ipython):
