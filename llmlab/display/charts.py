@@ -30,7 +30,9 @@ def picture(chart: Any) -> Any:
     if alt.renderers.active != "default":
         return chart._repr_mimebundle_()
     with alt.renderers.enable("png", ppi=_PPI):
-        drawn = alt.renderers.get()(_clean(chart.to_dict(context={"pre_transform": False})))
+        draw = alt.renderers.get()
+        assert draw is not None
+        drawn = draw(_clean(chart.to_dict(context={"pre_transform": False})))
     bundle, metadata = drawn if isinstance(drawn, tuple) else (drawn, {})
     return {"text/plain": repr(chart), **bundle}, metadata
 
