@@ -69,7 +69,7 @@ class Table:
         align = ["right" if h.endswith(">") else "left" for h in self.headings]
 
         def cells(row: Sequence[str], tag: str) -> str:
-            style = "padding:2px 12px 2px 0;vertical-align:top;background:none"
+            style = "padding:2px 10px 2px 0;vertical-align:top;background:none"
             # A number stays beside its unit.
             wrap = {"left": "pre-wrap", "right": "pre-wrap" if tag == "th" else "nowrap"}
             return "".join(
