@@ -155,13 +155,13 @@ def wait_all(streams: Sequence[Stream], *, progress_after_s: float) -> list[Comp
         GenerationError: one failed; the others were cancelled.
         Interrupted: Ctrl-C; all were cancelled and `.partial` is the list of completions until then.
     """
-    from tqdm.auto import tqdm
+    from llmlab.display.live import counted
 
     try:
         for stream in streams:
             stream.start()
         results = []
-        for stream in tqdm(streams, desc="generating", unit="prompt", delay=progress_after_s, leave=False):
+        for stream in counted(streams, "generating", "prompt", after_s=progress_after_s):
             results.append(stream.result())  # noqa: PERF401 - a comprehension would lose what came before a failure
         return results
     except KeyboardInterrupt:

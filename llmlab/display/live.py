@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmlab.display import units
 from llmlab.display.completion import Format, bundle, completion_bundle
@@ -14,6 +15,8 @@ from llmlab.display.table import QUIET
 
 if TYPE_CHECKING:
     from llmlab.types import Completion
+
+Item = TypeVar("Item")
 
 UPDATE_EVERY_S = 0.1
 # A load that is over sooner shows no bar at all.
@@ -105,11 +108,17 @@ class ProgressBar:
     """Phases of a load in one display: shown when it takes long, replaced by one line at the end.
 
     Call it with (phase, fraction or None), as `Lab.load(progress=...)` does.
+
+    Args:
+        shell: the IPython shell; decides between updating in place and printing.
+        title: what goes on.
+        after_s: what is over sooner shows no bar.
     """
 
-    def __init__(self, shell: Any, title: str) -> None:
+    def __init__(self, shell: Any, title: str, *, after_s: float = BAR_AFTER_S) -> None:
         self._in_place = has_front_end(shell)
         self._title = title
+        self._after_s = after_s
         self._handle = Handle()
         self._started = time.monotonic()
         self._last = 0.0
@@ -119,7 +128,7 @@ class ProgressBar:
         """Show how far it is; called as often as one likes."""
         now = time.monotonic()
         elapsed = now - self._started
-        if elapsed < BAR_AFTER_S or now - self._last < UPDATE_EVERY_S:
+        if elapsed < self._after_s or now - self._last < UPDATE_EVERY_S:
             return
         self._last = now
         done = None if fraction is None else min(max(fraction, 0.0), 1.0)
@@ -158,3 +167,33 @@ class ProgressBar:
             sys.stderr.write("\r" + " " * self._drawn + "\r")
             sys.stderr.flush()
             self._drawn = 0
+
+
+def counted(items: Sequence[Item], title: str, unit: str, *, after_s: float) -> Iterator[Item]:
+    """The items one by one, with a bar when they take long: in a notebook one display, which ends as a quiet line.
+
+    Args:
+        items: what is gone through.
+        title: what goes on ("generating").
+        unit: what one is ("prompt").
+        after_s: what is over sooner shows no bar.
+    """
+    from IPython.core.getipython import get_ipython
+
+    shell = get_ipython()
+    # What another thread displays lands in whichever cell runs.
+    if shell is None or not has_front_end(shell) or threading.current_thread() is not threading.main_thread():
+        from tqdm import tqdm
+
+        yield from tqdm(items, desc=title, unit=unit, delay=after_s, leave=False, disable=None)
+        return
+    started = time.monotonic()
+    bar = ProgressBar(shell, title, after_s=after_s)
+    done = 0
+    try:
+        for item in items:
+            yield item
+            done += 1
+            bar(units.count(done, unit), done / len(items))
+    finally:
+        bar.stop(f"{title}: {units.count(done, unit)} in {units.seconds(time.monotonic() - started)}")

@@ -39,7 +39,7 @@ class Table:
     Attributes:
         headings: one a column; "memory>" is shown as "memory", right-aligned.
         rows: the cells' text.
-        note: a line below, shown quietly.
+        note: a line or more below, shown quietly.
         empty: what to say when there are no rows.
     """
 
@@ -69,17 +69,20 @@ class Table:
         align = ["right" if h.endswith(">") else "left" for h in self.headings]
 
         def cells(row: Sequence[str], tag: str) -> str:
-            style = "padding:2px 12px 2px 0;vertical-align:top;white-space:pre-wrap;background:none"
+            style = "padding:2px 10px 2px 0;vertical-align:top;background:none"
+            # A number stays beside its unit.
+            wrap = {"left": "pre-wrap", "right": "pre-wrap" if tag == "th" else "nowrap"}
             return "".join(
-                f'<{tag} style="text-align:{a};{style}">{escape(c)}</{tag}>' for c, a in zip(row, align, strict=True)
+                f'<{tag} style="text-align:{a};white-space:{wrap[a]};{style}">{escape(c)}</{tag}>'
+                for c, a in zip(row, align, strict=True)
             )
 
         body = "".join(f'<tr style="background:none">{cells(row, "td")}</tr>' for row in self.rows)
         head = f'<tr style="border-bottom:{LINE};background:none">{cells(names, "th")}</tr>'
-        note = f'<div style="{QUIET}">{escape(self.note)}</div>' if self.note else ""
+        note = f'<div style="{QUIET};white-space:pre-line">{escape(self.note)}</div>' if self.note else ""
         return (
-            f'<table style="border-collapse:collapse;margin:0;color:inherit"><thead>{head}</thead>'
-            f"<tbody>{body}</tbody></table>{note}"
+            f'<div style="overflow-x:auto"><table style="border-collapse:collapse;margin:0;color:inherit">'
+            f"<thead>{head}</thead><tbody>{body}</tbody></table></div>{note}"
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from llmlab.display.charts import CLASSES as CHARTS
 from llmlab.display.table import View
 
 
@@ -62,6 +63,12 @@ VIEWS: dict[tuple[str, str], Callable[[Any], View]] = {
 }
 
 
+def _chart(value: Any) -> Any:
+    from llmlab.display.charts import picture
+
+    return picture(value)
+
+
 def install(ip: Any) -> None:
     """Register the reprs by the types' names, so that nothing is imported for it."""
     formats = ip.display_formatter.formatters
@@ -72,6 +79,8 @@ def install(ip: Any) -> None:
             module, name, lambda value, printer, _cycle, view=view: printer.text(view(value).text())
         )
     formats["text/plain"].for_type_by_name("llmlab.types", "Completion", _completion_text)
+    for module, name in CHARTS:
+        ip.display_formatter.mimebundle_formatter.for_type_by_name(module, name, _chart)
 
 
 def remove(ip: Any) -> None:
@@ -80,6 +89,8 @@ def remove(ip: Any) -> None:
     for module, name in [*VIEWS, ("llmlab.types", "Completion")]:
         for mime in ("text/html", "text/plain"):
             formats[mime].pop(f"{module}.{name}", None)
+    for module, name in CHARTS:
+        ip.display_formatter.mimebundle_formatter.pop(f"{module}.{name}", None)
 
 
 def _completion_text(value: Any, printer: Any, _cycle: bool) -> None:

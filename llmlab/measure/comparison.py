@@ -170,13 +170,13 @@ class Comparison:
             return "–" if value is None else form.format(value)
 
         head = ("quant", "engine", "disk>", "memory>", "load>", "prompt t/s>", "decode t/s>", "TTFT>", "perplexity>",
-                "KL mean>", "KL p99>", "top-1>", "accuracy>", "remark")  # fmt: skip
-        body = []
+                "KL mean>", "KL p99>", "top-1>", "accuracy>")  # fmt: skip
+        body, remarks = [], []
         for row in self.rows:
             size, held, load, ttft = row["disk_bytes"], row["resident_bytes"], row["load_s"], row["ttft_s"]
             remark = row["error"] or "; ".join(text for text in (row["way"], row["note"]) if text)
-            if row["variant"] == self.reference and not row["error"]:
-                remark = "; ".join(text for text in ("reference", remark) if text)
+            if remark:
+                remarks.append(f"{row['variant']}: {remark}")
             body.append(
                 [
                     row["variant"],
@@ -192,7 +192,6 @@ class Comparison:
                     number(row["kl_p99"], "{:.4f}"),
                     number(row["top1"], "{:.1%}"),
                     number(row["accuracy"], "{:.0%}"),
-                    remark,
                 ]
             )
         about = self.about
@@ -202,7 +201,7 @@ class Comparison:
             if "scored" in about
             else ""
         )
-        return Table(head, body, note=note)
+        return Table(head, body, note="\n".join(filter(None, (note, *remarks))))
 
 
 @dataclass(frozen=True)
