@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from llmlab.measure.comparison import Comparison
     from llmlab.model import Model
     from llmlab.quant.make import Made
+    from llmlab.recording import record, records
     from llmlab.session import Lab
     from llmlab.types import Chunk, Completion, Message, SamplingParams
     from llmlab.widgets import Arena, Chat, Panel
@@ -51,6 +52,8 @@ __all__ = [
     "panel",
     "pull",
     "quantize",
+    "record",
+    "records",
     "remove",
     "tune",
     "unload_ipython_extension",
@@ -65,6 +68,8 @@ _LAZY = {
     "Message": "llmlab.types",
     "Model": "llmlab.model",
     "SamplingParams": "llmlab.types",
+    "record": "llmlab.recording",
+    "records": "llmlab.recording",
 }
 
 # The bench that the magics and `llmlab.load` share: a user of both would be surprised by two.

@@ -21,7 +21,6 @@ from llmlab.session import Lab
 from llmlab.types import EngineName
 
 ENGINES: tuple[EngineName, ...] = ("llamacpp", "vllm")
-RULE = "vllm on a GPU where its CUDA build and a safetensors form are there, else llamacpp, else vllm"
 
 
 def advise(
@@ -134,7 +133,8 @@ def _auto(use: Use, machine: Machine, found: tuple[Candidate, ...]) -> tuple[Eng
     """What `--engine auto` would take there, and its own words for why."""
     have = tuple(name for name in ENGINES if name in machine.engines)
     try:
-        return pick_engine(use.model, found, use.quant, have=have, gpu=machine.vllm_on_gpu, device=machine.words)
+        engine, why = pick_engine(use.model, found, use.quant, have=have, gpu=machine.vllm_on_gpu, device=machine.words)
+        return engine, why.removeprefix(f"{engine}: ")
     except EngineMissingError as error:
         return None, error.message
 
@@ -154,7 +154,7 @@ def _choose(
         return next(iter(alive.values()), None), why
     assert auto is not None  # both engines can do it, so auto takes one
     if quicker is None:
-        why.append(Reason("--engine auto takes it", f"{rule} (its rule: {RULE})", auto, "decides"))
+        why.append(Reason("--engine auto takes it", rule, auto, "decides"))
         return alive[auto], why
     says = "as measured" if quicker == auto else "what was measured counts for more than its rule"
     why.append(Reason("--engine auto", f"{rule}; {says}", auto))

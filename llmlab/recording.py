@@ -1,0 +1,188 @@
+"""A notebook's key figures: recorded where they are computed, and read back from the executed notebook."""
+
+from __future__ import annotations
+
+import json
+import math
+import numbers
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmlab.display import units
+from llmlab.display.publish import publish
+from llmlab.display.safe import plain
+from llmlab.display.table import Table, View
+from llmlab.errors import BadInputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MIME = "application/vnd.llmlab.record+json"
+TEXT_LIMIT = 200  # characters of a recorded text; more is an output, not a figure
+
+Value = int | float | bool | str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One figure of a notebook.
+
+    Attributes:
+        name: what it is.
+        value: a finite number, a truth value or a short text.
+        unit: what it is counted in; "" for none.
+    """
+
+    name: str
+    value: Value
+    unit: str = ""
+
+    @property
+    def shown(self) -> str:
+        """The value as text, numbers with three significant digits, with its unit."""
+        return f"{_written(self.value)} {self.unit}".strip()
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.shown}"
+
+
+class RecordList(View, Sequence[Record]):
+    """Records in the order of the notebook: a sequence, shown as a table; `.frame` is a DataFrame."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self._records = tuple(records)
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """One row a record, with the columns name, value and unit."""
+        import pandas as pd
+
+        return pd.DataFrame([asdict(r) for r in self._records], columns=["name", "value", "unit"])
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._records[index]
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self._records)
+
+    def __eq__(self, other: object) -> bool:
+        return list(self) == list(other) if isinstance(other, Sequence) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._records)
+
+    def _table(self) -> Table:
+        rows = [(r.name, _written(r.value), r.unit) for r in self._records]
+        return Table(("record", "value>", "unit"), rows, empty="Nothing is recorded. A notebook records with record().")
+
+    def text(self) -> str:
+        """The table as aligned text."""
+        return self._table().text()
+
+    def html(self) -> str:
+        """The table as HTML."""
+        return self._table().html()
+
+
+def record(name: str, value: Any, unit: str = "") -> None:
+    """Record a figure of this notebook: `llmlab.record("decode speed", 5147.2, "tokens/s")`.
+
+    It is shown as one line, and kept in the executed notebook where `llmlab.records`, `llmlab run` and its JUnit file
+    find it. Outside a notebook the line is printed.
+
+    Args:
+        name: what it is, on one line.
+        value: a finite number (numpy's too), a bool, or a text of at most 200 characters on one line.
+        unit: what it is counted in ("tokens/s"); "" for none.
+
+    Raises:
+        BadInputError: a name, value or unit that can't be kept as it is.
+    """
+    made = Record(_line("name", name), _value(name, value), _line("unit", unit, empty=True))
+    publish(str(made), {MIME: asdict(made)})
+
+
+def records(notebook: str | os.PathLike[str] | Mapping[str, Any]) -> RecordList:
+    """Read back what an executed notebook recorded.
+
+    Args:
+        notebook: a path to an `.ipynb` file, or a notebook as nbformat and papermill give it.
+
+    Returns:
+        The records in order: a sequence; `.frame` is a DataFrame.
+
+    Raises:
+        BadInputError: no such file, or no notebook.
+    """
+    content = notebook if isinstance(notebook, Mapping) else _read(Path(notebook))
+    found = []
+    for cell in content.get("cells", ()):
+        for output in cell.get("outputs", ()):
+            data = output.get("data", {}).get(MIME)
+            if data is not None:
+                found.append(Record(str(data["name"]), data["value"], str(data.get("unit", ""))))
+    return RecordList(found)
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInputError(f"{path} can't be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise BadInputError(f"{path} is no notebook: it isn't JSON.") from error
+    if not isinstance(content, dict) or not isinstance(content.get("cells"), list):
+        raise BadInputError(f"{path} is no notebook: it has no cells.")
+    return content
+
+
+def _value(name: object, value: Any) -> Value:
+    # Scalars of numpy, and of torch and pandas, which all spell it so.
+    if not isinstance(value, str | numbers.Real) and callable(getattr(value, "item", None)):
+        try:
+            value = value.item()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise BadInputError(f"The record {name!r} needs one value, got {type(value).__name__}.") from error
+    if isinstance(value, str):
+        return _line(f"value of {name!r}", value, empty=True)
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        number = float(value)
+        if not math.isfinite(number):
+            raise BadInputError(
+                f"The record {name!r} is {number}, which is no figure.", "Record the text 'none' where there is none."
+            )
+        return number
+    raise BadInputError(
+        f"The record {name!r} can't be a {type(value).__name__}.", "A number, a bool or a short text can be recorded."
+    )
+
+
+def _line(what: str, text: object, *, empty: bool = False) -> str:
+    if not isinstance(text, str):
+        raise BadInputError(f"A record's {what} is a text, got {type(text).__name__}: {text!r:.80}.")
+    if not text.strip() and not empty:
+        raise BadInputError(f"A record's {what} can't be empty.")
+    if len(text) > TEXT_LIMIT or len(text.splitlines()) > 1 or plain(text) != text:
+        raise BadInputError(
+            f"A record's {what} is one line of at most {TEXT_LIMIT} plain characters, got {text!r:.80}.",
+            "Print what is longer: the cell's output keeps it.",
+        )
+    return text.strip()
+
+
+def _written(value: Value) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return units.three(value) if isinstance(value, float) else plain(str(value))
