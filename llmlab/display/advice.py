@@ -24,8 +24,8 @@ class AdviceView(View):
     def _table(self) -> Table:
         rows = [(r.strength, r.engine or "–", r.what, r.evidence) for r in self.advice.reasons]
         note = (
-            "decides: settles the choice · helps: speaks for an engine, settles nothing · note: to know\n"
-            "--engine auto: vllm on a GPU with its CUDA build and a safetensors form, else llamacpp, else vllm"
+            "Decides: settles the choice; helps: speaks for an engine and settles nothing; note: to know. The rule of "
+            "--engine auto: vllm on a GPU with its CUDA build and a safetensors form, else llamacpp, else vllm."
         )
         return Table(("strength", "for", "looked at", "found"), rows, note=note)
 
