@@ -215,7 +215,7 @@ def test_it_measures_what_is_loaded_and_goes_by_it(shared_lab, llamacpp, vllm):
     assert f"{best.tokens_per_s:,.0f} tokens/s" in speed.evidence
     assert advice.engine == (speed.engine or advice.auto)
     assert (speed.strength == "decides") == (speed.engine is not None)
-    assert any(reason.what.startswith("--engine auto") and advice.auto in reason.evidence for reason in advice.reasons)
+    assert any(reason.what.startswith("--engine auto") and reason.engine == advice.auto for reason in advice.reasons)
 
 
 def test_another_machine_cant_be_measured():
@@ -288,3 +288,14 @@ def test_it_shows_as_text_and_as_escaped_html(tmp_path):
     assert ranks == sorted(ranks)
     assert set(frame["engine"]) <= {"", *get_args(EngineName)}
     assert (frame["evidence"].str.len() > 0).all()
+
+
+def test_a_form_without_a_tag_is_asked_for_without_one():
+    from llmlab.advising.advise import _command
+    from llmlab.advising.options import Option
+    from llmlab.hub.resolve import Candidate
+
+    mixed = Candidate("llamacpp", "mixed", "gguf", "ready", "m.gguf")
+    assert (
+        _command(Use("./my model.gguf"), Option("llamacpp", mixed)) == "%llm load './my model.gguf' --engine llamacpp"
+    )

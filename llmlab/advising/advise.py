@@ -164,7 +164,9 @@ def _choose(
 def _command(use: Use, chosen: Option) -> str:
     """The line that loads it; a load by it passes the same checks."""
     assert chosen.form is not None
-    words = ["%llm load", shlex.quote(use.model), f"--engine {chosen.engine} --quant {chosen.form.quant}"]
+    words = ["%llm load", shlex.quote(use.model), f"--engine {chosen.engine}"]
+    if chosen.form.quant in tags.TAGS:  # a file of mixed types has no tag to ask for
+        words.append(f"--quant {chosen.form.quant}")
     if chosen.explicit:
         words.append(f"--max-concurrency {use.concurrency}")
     if chosen.tensor_parallel > 1:

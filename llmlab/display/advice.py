@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llmlab.display.safe import escape, plain
-from llmlab.display.table import MONO, QUIET, Table, View
+from llmlab.display.table import QUIET, Table, View
 
 if TYPE_CHECKING:
     from llmlab.advising.advice import Advice
@@ -39,7 +39,7 @@ class AdviceView(View):
     def html(self) -> str:
         """The choice, the line, then the reasons as a table."""
         advice = self.advice
-        command = f'<div style="{MONO};padding:4px 0">{escape(advice.command)}</div>' if advice.command else ""
+        command = f'<div style="padding:4px 0"><code>{escape(advice.command)}</code></div>' if advice.command else ""
         return (
             f'<b>{escape(advice.line)}</b><div style="{QUIET}">{escape(self._where())}</div>{command}'
             f"{self._table().html()}"
