@@ -108,11 +108,11 @@ def _reasons(found: Bench, use: Use) -> list[Reason]:
         return [Reason(what, f"{speeds} ({how})")]
     second = others[0]
     ratio = first.tokens_per_s / second.tokens_per_s
-    if ratio > max(NOISE, first.spread, second.spread):
+    clear = max(NOISE, first.spread, second.spread)
+    if ratio > clear:
         speed = Reason(what, f"{speeds}: {ratio:.1f} times ({how})", _name(first.engine), "decides")
     else:
-        spread = max(first.spread, second.spread)
-        speed = Reason(what, f"{speeds}: within the noise (rounds differ by up to {spread:.2f} times; {how})")
+        speed = Reason(what, f"{speeds}: {ratio:.2f} times, within the noise ({clear:.2f} times here; {how})")
     return [speed, _less(found.points, "TTFT p50", _ttft, "ms"), _less(found.points, "memory", _memory, "MB")]
 
 
