@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from llmlab.model import Model
     from llmlab.quant.make import Made
     from llmlab.recording import record, records
+    from llmlab.running import run_notebooks
     from llmlab.session import Lab
     from llmlab.types import Chunk, Completion, Message, SamplingParams
     from llmlab.widgets import Arena, Chat, Panel
@@ -55,6 +56,7 @@ __all__ = [
     "record",
     "records",
     "remove",
+    "run_notebooks",
     "tune",
     "unload_ipython_extension",
 ]
@@ -70,6 +72,7 @@ _LAZY = {
     "SamplingParams": "llmlab.types",
     "record": "llmlab.recording",
     "records": "llmlab.recording",
+    "run_notebooks": "llmlab.running",
 }
 
 # The bench that the magics and `llmlab.load` share: a user of both would be surprised by two.

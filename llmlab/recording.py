@@ -42,11 +42,15 @@ class Record:
 
     @property
     def shown(self) -> str:
-        """The value as text, numbers with three significant digits, with its unit."""
-        return f"{_written(self.value)} {self.unit}".strip()
+        """The value as text, without the unit: numbers with three significant digits, a bool as yes or no."""
+        if isinstance(self.value, bool):
+            return "yes" if self.value else "no"
+        if isinstance(self.value, int):
+            return f"{self.value:,}"
+        return units.three(self.value) if isinstance(self.value, float) else self.value
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.shown}"
+        return f"{self.name}: {self.shown} {self.unit}".strip()
 
 
 class RecordList(View, Sequence[Record]):
@@ -78,7 +82,7 @@ class RecordList(View, Sequence[Record]):
         return hash(self._records)
 
     def _table(self) -> Table:
-        rows = [(r.name, _written(r.value), r.unit) for r in self._records]
+        rows = [(r.name, r.shown, r.unit) for r in self._records]
         return Table(("record", "value>", "unit"), rows, empty="Nothing is recorded. A notebook records with record().")
 
     def text(self) -> str:
@@ -178,11 +182,3 @@ def _line(what: str, text: object, *, empty: bool = False) -> str:
             "Print what is longer: the cell's output keeps it.",
         )
     return text.strip()
-
-
-def _written(value: Value) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return units.three(value) if isinstance(value, float) else plain(str(value))

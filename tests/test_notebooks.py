@@ -1,16 +1,93 @@
-"""Every notebook runs headless to its end, on nano, with its assertions."""
+"""Every notebook runs headless to its end on nano, on both engines, with its assertions, and leaves no process behind.
 
+The executed copies lie in out/notebooks/, and the documentation is built from them.
+"""
+
+import json
+import re
 from pathlib import Path
 
-import papermill
+import psutil
 import pytest
 
-NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+import llmlab
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+OUT = ROOT / "out" / "notebooks"
+PARAMETERS = ("MODEL", "ENGINE", "QUANT", "QUICK")
+
+
+def cells(path):
+    return json.loads(path.read_text())["cells"]
+
+
+def source(cell):
+    return "".join(cell["source"])
+
+
+def default_engine(path):
+    tagged = [source(cell) for cell in cells(path) if "parameters" in cell["metadata"].get("tags", [])]
+    found = re.search(r"^ENGINE = \"(\w+)\"", "\n".join(tagged), re.MULTILINE)
+    return found.group(1) if found else "both"
+
+
+def every_run():
+    """Each notebook as it is; one that takes a single engine again on the other."""
+    for path in NOTEBOOKS:
+        yield pytest.param(path, None, id=path.stem)
+        if default_engine(path) in ("llamacpp", "vllm"):
+            other = {"llamacpp": "vllm", "vllm": "llamacpp"}[default_engine(path)]
+            yield pytest.param(path, other, id=f"{path.stem}-{other}")
+
+
+@pytest.fixture(scope="module")
+def took(request):
+    """The seconds of each run; their sum is printed at the end."""
+    seconds = {}
+    yield seconds
+    reporter = request.config.pluginmanager.getplugin("terminalreporter")
+    if reporter is not None and seconds:
+        each = ", ".join(f"{name} {s:.0f}" for name, s in seconds.items())
+        reporter.write_line(f"\nall notebooks: {sum(seconds.values()):.0f} s ({each})")
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_runs_to_its_end(path, tmp_path):
-    papermill.execute_notebook(
-        str(path), str(tmp_path / path.name), kernel_name="python3", cwd=str(path.parent), progress_bar=False
+@pytest.mark.parametrize(("path", "engine"), list(every_run()))
+def test_runs_to_its_end(path, engine, took):
+    before = set(psutil.Process().children(recursive=True))
+    ran = llmlab.run_notebooks(
+        path,
+        parameters={"ENGINE": engine} if engine else None,
+        out=OUT,
+        suffix=f"-{engine}" if engine else "",
+        progress=False,
     )
+    took[ran[0].name] = ran.seconds
+    if not ran.ok:
+        pytest.fail(f"{path.name} failed: {ran[0].failure}", pytrace=False)
+    assert ran[0].executed == OUT / f"{ran[0].name}.ipynb"
+    assert ran[0].executed.exists()
+    assert set(psutil.Process().children(recursive=True)) <= before
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_has_the_form_of_a_notebook(path):
+    missing = []
+    code = [cell for cell in cells(path) if cell["cell_type"] == "code"]
+    if "parameters" not in code[0]["metadata"].get("tags", []):
+        missing.append("its first code cell must have the tag `parameters`")
+    unset = [name for name in PARAMETERS if not re.search(rf"^{name} = ", source(code[0]), re.MULTILINE)]
+    missing += [f"its first code cell must set {name}" for name in unset]
+    last = cells(path)[-1]
+    if last["cell_type"] != "markdown" or not re.search(r"(?im)^#+ .*\bnext\b", source(last)):
+        missing.append("its last cell must be Markdown under a heading with the word `next`: what to try next")
+    if not any(re.search(r"^\s*assert ", source(cell), re.MULTILINE) for cell in code):
+        missing.append("at least one cell must hold an assert, so that a claim that isn't true fails")
+    stored = [
+        number for number, cell in enumerate(cells(path), 1) if cell.get("outputs") or cell.get("execution_count")
+    ]
+    if stored:
+        missing.append(f"cells {stored} are stored with outputs or numbers: nbstripout notebooks/{path.name}")
+    if missing:
+        pytest.fail(f"{path.name}:\n- " + "\n- ".join(missing), pytrace=False)

@@ -1,0 +1,178 @@
+# ruff: noqa: T201 - a command line prints.
+"""`llmlab run | doctor`."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from llmlab._version import __version__
+from llmlab.errors import BadInputError, LlmLabError
+
+if TYPE_CHECKING:
+    from llmlab.running import NotebookRun
+
+PASSED, FAILED, WRONG, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+
+RUN_HELP = """\
+Execute notebooks headless, one after the other, each in a fresh kernel.
+
+The executed copies go to --out, with every output and, under logs/, what the engines logged. A failure shows the cell,
+its traceback and the end of the engine's log. When a notebook ends, no process that it started is left."""
+
+RUN_EXAMPLES = """\
+examples:
+  llmlab run notebooks/                                       all notebooks in a folder
+  llmlab run 00_quickstart.ipynb -p MODEL mistral-7b -p ENGINE vllm
+  llmlab run 'notebooks/0*.ipynb' --junit out/junit.xml -x     for a CI: a report, stop at the first failure
+  llmlab run 02_quantization.ipynb -p LLAMACPP '[F16, Q4_K_M]' -p VLLM '[]'
+
+exit status: 0 all passed; 1 a notebook failed; 2 nothing was run, the call was wrong; 130 interrupted."""
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a run as Ctrl-C does."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the arguments, do what they say, and return the exit status."""
+    options = parser().parse_args(arguments)
+
+    def terminate(*_: object) -> NoReturn:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        status: int = options.call(options)
+    except LlmLabError as error:
+        print(f"llmlab {options.command}: {error}", file=sys.stderr)
+        return WRONG
+    except _Terminated:
+        return TERMINATED
+    except KeyboardInterrupt:
+        print("\ninterrupted: everything that was started has ended", file=sys.stderr)
+        return INTERRUPTED
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return status
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the command line."""
+    top = argparse.ArgumentParser(
+        prog="llmlab",
+        description="An experiment bench for large language models in Jupyter. In a notebook: %load_ext llmlab",
+        allow_abbrev=False,
+    )
+    top.add_argument("--version", action="version", version=f"llmlab {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    run = commands.add_parser(
+        "run",
+        help="execute notebooks headless; a report, and a non-zero exit status when one fails",
+        description=RUN_HELP,
+        epilog=RUN_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    _run_arguments(run)
+    run.set_defaults(call=_run)
+    doctor = commands.add_parser(
+        "doctor", help="check engines, builds, GPU, memory and folders; each problem with what mends it"
+    )
+    doctor.set_defaults(call=_doctor)
+    return top
+
+
+def _run_arguments(run: argparse.ArgumentParser) -> None:
+    from llmlab.running.run import OUT
+
+    run.add_argument("notebooks", nargs="+", metavar="NOTEBOOK", help="a file, a folder, or a pattern in quotes")
+    run.add_argument(
+        "-p",
+        dest="parameters",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="a value for a parameter: a number, True, None, a [list], else text; can be given again",
+    )
+    for name in ("model", "engine", "quant"):
+        run.add_argument(f"--{name}", metavar=name.upper(), help=f"short for -p {name.upper()} ...")
+    run.add_argument(
+        "--out", default=OUT, metavar="DIR", help="where executed copies and logs go (default: %(default)s)"
+    )
+    run.add_argument("--suffix", default="", metavar="TEXT", help='added to the copies\' names ("=-vllm")')
+    run.add_argument(
+        "--junit", metavar="FILE", help="write JUnit XML: a test case a notebook, its records as properties"
+    )
+    run.add_argument("--timeout", type=_seconds, metavar="S", help="seconds that one cell may take (default: any time)")
+    run.add_argument("--kernel", metavar="NAME", help="the kernel to use (default: the one that the notebook names)")
+    run.add_argument("-x", "--exitfirst", action="store_true", help="run no more notebooks after one has failed")
+
+
+def _run(options: argparse.Namespace) -> int:
+    from llmlab.running import run_notebooks
+
+    print_line = _printer()
+    runs = run_notebooks(
+        *options.notebooks,
+        parameters=_parameters(options),
+        out=options.out,
+        suffix=options.suffix,
+        junit=options.junit,
+        timeout=options.timeout,
+        kernel=options.kernel,
+        exit_first=options.exitfirst,
+        done=print_line,
+    )
+    for table in runs.tables():
+        print(f"\n{table.text()}")
+    print(f"\nexecuted copies: {options.out}")
+    return PASSED if runs.ok else FAILED
+
+
+def _doctor(_: argparse.Namespace) -> int:
+    from llmlab.display import DoctorView
+    from llmlab.doctor import examine
+
+    report = examine()
+    print(DoctorView(report).text())
+    return PASSED if report.healthy else FAILED
+
+
+def _parameters(options: argparse.Namespace) -> dict[str, Any]:
+    from llmlab.running import parameters
+
+    found: dict[str, Any] = {}
+    short = [(name.upper(), getattr(options, name)) for name in ("model", "engine", "quant")]
+    for name, text in [*options.parameters, *((name, text) for name, text in short if text is not None)]:
+        if name in found:
+            raise BadInputError(f"The parameter {name} is given twice.")
+        found[name] = parameters.value(text)
+    return found
+
+
+def _printer() -> Callable[[NotebookRun], None]:
+    """What prints a notebook's result as soon as it has ended: green, or red and with all of its failure."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False, soft_wrap=True)
+
+    def show(run: NotebookRun) -> None:
+        first, *_ = str(run).splitlines()
+        console.print(Text(first, style="green" if run.failure is None else "bold red"))
+        if run.failure is not None:
+            console.print(Text(f"{run.failure}\n"))
+
+    return show
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"must be more than 0, got {text}")
+    return value

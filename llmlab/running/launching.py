@@ -1,0 +1,138 @@
+"""papermill's execution, with a kernel that has an environment, a folder and an output of its own.
+
+papermill's own way would be to change the environment and the folder of this process, for everything in it. Imports
+papermill: import it where notebooks are run.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from papermill import execute_notebook
+from papermill.clientwrap import PapermillNotebookClient
+from papermill.engines import Engine, papermill_engines
+
+ENGINE = "llmlab"  # its name among papermill's ways of execution
+
+# What nbclient logs as an error is raised as well, and told there.
+_logger = logging.getLogger(__name__)
+_logger.addHandler(logging.NullHandler())
+
+
+class Watch:
+    """What happens in a notebook: which code cell runs, and how the kernel ended."""
+
+    def __init__(self) -> None:
+        self.injected: int | None = None  # the cell that papermill puts in, with the parameters given
+        self.index: int | None = None
+        self.source = ""
+        self.begun = 0
+        self.status: int | None = None  # of a kernel that ended by itself
+
+    def begin(self, cell: Any, cell_index: int) -> None:
+        """A code cell begins."""
+        self.index, self.source = cell_index, str(cell.source)
+        self.begun += cell_index != self.injected
+
+    def number(self, index: int | None) -> int | None:
+        """The number of a cell in the notebook, from 1; None for papermill's own."""
+        if index is None or index == self.injected:
+            return None
+        return index + 1 - (self.injected is not None and index > self.injected)
+
+    @property
+    def death(self) -> str:
+        """How the kernel died, in words."""
+        if self.status is None or self.status >= 0:
+            return "the kernel died" + (f" with exit status {self.status}" if self.status else "")
+        name = signal.Signals(-self.status).name
+        return f"the kernel died of {name}" + (" (was memory short?)" if name == "SIGKILL" else "")
+
+
+class _Client(PapermillNotebookClient):  # type: ignore[misc]
+    def papermill_execute_cells(self) -> None:
+        try:
+            super().papermill_execute_cells()
+        except BaseException:
+            # A kernel that is busy, or dead, doesn't answer a polite request to end.
+            self.shutdown_kernel = "immediate"
+            self.nb_man.watch.status = self.km.provisioner.process.poll()
+            raise
+
+
+class _Engine(Engine):  # type: ignore[misc]
+    @classmethod
+    def execute_managed_notebook(
+        cls,
+        nb_man: Any,
+        kernel_name: str,
+        *,
+        watch: Watch,
+        launch: dict[str, Any],
+        cell_timeout: int | None,
+        start_timeout: int,
+        **_: Any,
+    ) -> None:
+        nb_man.watch = watch
+        tags = [cell.metadata.get("tags", ()) for cell in nb_man.nb.cells]
+        watch.injected = next((i for i, t in enumerate(tags) if "injected-parameters" in t), None)
+        client = _Client(
+            nb_man,
+            kernel_name=kernel_name,
+            timeout=cell_timeout,
+            startup_timeout=start_timeout,
+            on_cell_execute=watch.begin,
+            iopub_timeout=60,  # 4 s by default, which a busy machine can take to show an output
+            log=_logger,
+        )
+        client.execute(**launch)
+
+
+papermill_engines.register(ENGINE, _Engine)
+
+
+def launch(
+    path: Path,
+    target: Path,
+    parameters: Mapping[str, Any],
+    *,
+    watch: Watch,
+    kernel: str,
+    environment: dict[str, str],
+    output: IO[bytes],
+    timeout: float | None,
+    progress: bool,
+) -> None:
+    """Execute a notebook in its own folder.
+
+    Args:
+        path: the notebook.
+        target: where the executed copy goes, cell by cell.
+        parameters: values for its parameters.
+        watch: told what happens.
+        kernel: the kernel's name.
+        environment: the kernel's environment.
+        output: takes what the kernel's process itself writes.
+        timeout: seconds that a cell may take.
+        progress: show a bar on stderr.
+    """
+    execute_notebook(
+        _verbatim(path),
+        _verbatim(target),
+        dict(parameters),
+        engine_name=ENGINE,
+        kernel_name=kernel,
+        progress_bar={"desc": target.stem, "leave": False} if progress else False,
+        watch=watch,
+        launch={"env": environment, "cwd": str(path.parent), "stdout": output, "stderr": output},
+        cell_timeout=None if timeout is None else max(1, round(timeout)),
+    )
+
+
+def _verbatim(path: Path) -> str:
+    """A path for papermill, which takes braces in it for the names of parameters."""
+    return str(path).replace("{", "{{").replace("}", "}}")
