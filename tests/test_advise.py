@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import get_args
 
+import huggingface_hub.constants  # noqa: F401 - reads HF_HUB_OFFLINE when imported: not while a test has set it
 import pytest
 
 from llmlab import advise, planning
