@@ -19,6 +19,7 @@ from llmlab._version import __version__
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from llmlab.advising import Advice
     from llmlab.errors import LlmLabError
     from llmlab.getting import Pulled
     from llmlab.lora.merge import Merged
@@ -41,6 +42,7 @@ __all__ = [
     "Model",
     "SamplingParams",
     "__version__",
+    "advise",
     "arena",
     "chat",
     "compare_quants",
@@ -109,6 +111,22 @@ def load(model: str, **options: Any) -> Model:
         The model, ready to be asked.
     """
     return lab().load(model, **options)
+
+
+def advise(model: str | None = None, **options: Any) -> Advice:
+    """Which engine and quant suit a model, a machine and a use, and why; see `llmlab.advising.advise`.
+
+    Args:
+        model: as in `load`, or a loaded model's name; None is the current one.
+        **options: concurrency, adapters, quant, needs, hardware ("gpu:24": another machine than this), measure,
+            progress.
+
+    Returns:
+        The advice: .engine, .quant, .command (the line that loads it) and .frame (the reasons).
+    """
+    from llmlab import advising
+
+    return advising.advise(lab(), model, **options)
 
 
 def quantize(model: str, to: str, **options: Any) -> Made:

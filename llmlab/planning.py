@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from llmlab.engines.registry import ENGINES, INSTALL, check_name, engine_class, 
 from llmlab.errors import BadInputError, EngineMissingError, UnsupportedError, unknown
 from llmlab.hub import fit, tags
 from llmlab.hub.headers import Header, read_header
+from llmlab.hub.memory import Device
 from llmlab.hub.spec import parse
 from llmlab.quant import sources, support
 from llmlab.types import EngineName
@@ -83,8 +84,8 @@ def make_plan(
     if draft is None and "draft_tokens" in options:
         raise BadInputError("-x draft_tokens says how far --draft guesses, and there is no --draft.", "--draft ngram")
     drafting = _settle_draft(draft, chosen, header, options, progress) if draft is not None else None
-    length, concurrency = _settle_size(header, chosen, ctx, max_concurrency, tp, force=force)
-    estimate = _estimate(header, chosen, length, concurrency, tp)
+    length, concurrency = settle_size(header, chosen, ctx, max_concurrency, tp, force=force)
+    estimate = estimate_load(header, chosen, length, concurrency, tp)
     if not force:
         fit.check(estimate)
     plan = LoadPlan(
@@ -136,26 +137,66 @@ def choose_engine(spec: str | Path, engine: str, quant: str | None, from_: str |
         name = check_name(engine)
         engine_class(name)  # raises when it isn't installed
         return name, f"{name}: asked for"
-    found = sources.peek(f"hf:{from_}" if from_ is not None and "/" in from_ and parse(spec).path is None else spec)
-    if quant is not None:
+    found = forms(spec, quant, from_)
+    if not found and quant is not None:
+        # Not among what the catalogue or the repository has: looked for on the hub, for the tag's own engine.
         tag = tags.canonical(quant)
-        same = {tags.canonical(quant, other).name for other in ENGINES if _has_tag(quant, other)} | {tag.name}
-        having = tuple(candidate for candidate in found if candidate.quant in same)
-        if not having and parse(spec).path is None:
-            # Not among what the catalogue or the repository has: looked for on the hub, for the tag's own engine.
-            engine_class(tag.engine)
-            return tag.engine, f"{tag.engine}: quant {tag.name}"
-        found = having or found
-    able = tuple(candidate for candidate in found if installed(candidate.engine))
+        engine_class(tag.engine)
+        return tag.engine, f"{tag.engine}: quant {tag.name}"
+    have = tuple(name for name in ENGINES if installed(name))
+    gpu = hardware.nvidia_gpus() > 0 and hardware.vllm_build() == "CUDA"
+    return pick_engine(spec, found, quant, have=have, gpu=gpu, device=hardware.describe_device())
+
+
+def forms(spec: str | Path, quant: str | None, from_: str | None = None) -> tuple[Candidate, ...]:
+    """The forms in which a model could be loaded, those of a quant where one is asked for.
+
+    A local model that has no such form is given with all that it has (a load then says what there is); of a model on
+    the hub there is none, and its quant is looked for elsewhere.
+
+    Raises:
+        UnknownNameError: no such model or quant.
+    """
+    found = sources.peek(f"hf:{from_}" if from_ is not None and "/" in from_ and parse(spec).path is None else spec)
+    if quant is None:
+        return found
+    tag = tags.canonical(quant)
+    same = {tags.canonical(quant, other).name for other in ENGINES if _has_tag(quant, other)} | {tag.name}
+    having = tuple(candidate for candidate in found if candidate.quant in same)
+    return having or (found if parse(spec).path is not None else ())
+
+
+def pick_engine(
+    spec: str | Path,
+    found: tuple[Candidate, ...],
+    quant: str | None,
+    *,
+    have: Collection[EngineName],
+    gpu: bool,
+    device: str,
+) -> tuple[EngineName, str]:
+    """What `auto` takes of some forms, and why, in one line; see `choose_engine`.
+
+    Args:
+        spec: the model, for the error.
+        found: its forms.
+        quant: the quant that was asked for, or None.
+        have: the installed engines.
+        gpu: vLLM is a CUDA build, and there is a GPU.
+        device: what there is, in words.
+
+    Raises:
+        EngineMissingError: no engine that could load it is installed.
+    """
+    able = tuple(candidate for candidate in found if candidate.engine in have)
     if not able:
         needed = " or ".join(dict.fromkeys(candidate.engine for candidate in found))
         commands = "; ".join(INSTALL[name] for name in dict.fromkeys(candidate.engine for candidate in found))
         raise EngineMissingError(f"{spec} needs {needed}, which isn't installed.", f"Install it: {commands}.")
-    device = hardware.describe_device()
-    choice = _prefer(able, gpu=hardware.nvidia_gpus() > 0 and hardware.vllm_build() == "CUDA")
+    choice = _prefer(able, gpu=gpu)
     why = [device, _says(choice)]
     if len({candidate.engine for candidate in able}) == 1:
-        missing = [name for name in ENGINES if not installed(name)]
+        missing = [name for name in ENGINES if name not in have]
         why.append(f"{missing[0]} isn't installed" if missing else "the only engine for it")
     if quant is not None:
         why.append(f"quant {choice.quant}")
@@ -247,10 +288,21 @@ def _check_tensor_parallel(engine: EngineName, tp: int) -> None:
         raise UnsupportedError(f"tp={tp} needs {tp} GPUs, and this machine has {gpus}.", "Leave --tp out.")
 
 
-def _settle_size(
-    header: Header, engine: EngineName, ctx: int | None, max_concurrency: int | None, tp: int, *, force: bool
+def settle_size(
+    header: Header,
+    engine: EngineName,
+    ctx: int | None,
+    max_concurrency: int | None,
+    tp: int,
+    *,
+    force: bool = False,
+    device: Device | None = None,
 ) -> tuple[int, int]:
-    """Context length and concurrency: as asked for, else as much as leaves the machine most of its memory."""
+    """Context length and concurrency: as asked for, else as much as leaves the machine most of its memory.
+
+    Raises:
+        BadInputError: a context longer than what the model was trained for, without `force`.
+    """
     trained = header.context_length
     if ctx is not None and trained and ctx > trained and not force:
         raise BadInputError(
@@ -259,7 +311,7 @@ def _settle_size(
         )
     length = ctx or min(trained or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
     concurrency = max_concurrency or DEFAULT_CONCURRENCY
-    while not _modest(_estimate(header, engine, length, concurrency, tp)):
+    while not _modest(estimate_load(header, engine, length, concurrency, tp, device)):
         if max_concurrency is None and concurrency > 1:
             concurrency //= 2
         elif ctx is None and length > SHORTEST_CONTEXT:
@@ -269,11 +321,20 @@ def _settle_size(
     return length, concurrency
 
 
-def _estimate(header: Header, engine: EngineName, context: int, concurrency: int, tp: int) -> fit.Estimate:
+def estimate_load(
+    header: Header, engine: EngineName, context: int, concurrency: int, tp: int, device: Device | None = None
+) -> fit.Estimate:
+    """What a load would take, on a device, or where the installed build puts it on this machine."""
     # A CPU build lies in RAM, whatever GPU the machine has.
-    gpu = None if hardware.on_gpu(engine) else False
+    gpu = None if device is not None or hardware.on_gpu(engine) else False
     return fit.estimate(
-        header, engine=engine, context_length=context, max_concurrency=concurrency, gpu=gpu, tensor_parallel=tp
+        header,
+        engine=engine,
+        context_length=context,
+        max_concurrency=concurrency,
+        gpu=gpu,
+        tensor_parallel=tp,
+        device=device,
     )
 
 

@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 from typing import cast
 
-from llmlab.engines.base import Engine
+from llmlab.engines.base import Capabilities, Engine
 from llmlab.errors import EngineMissingError, unknown
 from llmlab.types import EngineName
 
@@ -47,5 +47,14 @@ def engine_class(name: EngineName) -> type[Engine]:
         others = [other for other in ENGINES if other != name and installed(other)]
         hint = f"Install it: {INSTALL[name]}." + (f" Installed: {', '.join(others)}." if others else "")
         raise EngineMissingError(f"The engine {name} isn't installed.", hint)
+    return _class(name)
+
+
+def capabilities(name: EngineName) -> Capabilities:
+    """What an engine declares, installed or not."""
+    return _class(name).capabilities
+
+
+def _class(name: EngineName) -> type[Engine]:
     module, _, attribute = ENGINES[name].partition(":")
     return cast("type[Engine]", getattr(importlib.import_module(module), attribute))

@@ -27,6 +27,7 @@ COMMANDS: dict[str, str] = {
     "panel": "llmlab.magics.commands.panel:Panel",
     "guided": "llmlab.magics.commands.guided:Guided",
     "tools": "llmlab.magics.commands.tools:Tools",
+    "advise": "llmlab.magics.commands.advise:Advise",
     "bench": "llmlab.magics.commands.bench:BenchCommand",
     "logs": "llmlab.magics.commands.logs:Logs",
     "doctor": "llmlab.magics.commands.doctor:Doctor",
