@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import weakref
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -10,6 +11,11 @@ from typing import Any
 
 from llmlab.errors import BadInputError, LlmLabError
 from llmlab.types import Completion, Message
+
+
+def new_id() -> str:
+    """A name for a conversation: eight letters and digits."""
+    return secrets.token_hex(4)
 
 
 @dataclass
@@ -20,11 +26,13 @@ class Conversation:
         messages: system, user and assistant turns, oldest first.
         completions: the completion behind each assistant turn.
         started: when it was started (UTC).
+        id: what the run log calls it.
     """
 
     messages: list[Message] = field(default_factory=list)
     completions: list[Completion] = field(default_factory=list)
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    id: str = field(default_factory=new_id, compare=False)
 
     def add(self, user: Message, completion: Completion) -> None:
         """Append a question and its answer (a partial answer too: what was seen is kept)."""
