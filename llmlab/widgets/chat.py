@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -80,7 +79,7 @@ class Chat(ChatState):
         self._count()
         self.lab.history.chats.add(self)
         if not self.turns:
-            threading.Thread(target=self._look_back, name="llmlab-widget-earlier", daemon=True).start()
+            self._offer_earlier()
 
     @property
     def last(self) -> Answering | None:
@@ -172,6 +171,7 @@ class Chat(ChatState):
             self._completions.clear()
             self._begin()
             self._commit(Transcript())
+        self._offer_earlier()
 
     # -- messages from the page ----------------------------------------------------------------------
 

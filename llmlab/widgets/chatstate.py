@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import traitlets as t
 
 from llmlab.conversation import new_id
-from llmlab.errors import LlmLabError, unknown
+from llmlab.errors import LlmLabError, UnknownNameError, unknown
 from llmlab.types import Completion, Message
 from llmlab.widgets import export, settings, static
 from llmlab.widgets.base import BenchWidget, problem_html
@@ -103,11 +104,20 @@ class ChatState(BenchWidget):
 
     def _options_of_last(self) -> dict[str, Any]:
         """The settings, with the seed of the last answer: so that what is exported gives the same text."""
-        options = self._options()
+        try:
+            options = self._options()
+        except UnknownNameError:  # its model is gone: what was said can be exported all the same
+            options = settings.checked(self.sampling) | ({"adapter": self.adapter} if self.adapter else {})
         seeds = [turn["facts"].get("seed") for turn in self._path() if turn["facts"].get("seed") is not None]
         if seeds and options.get("temperature") != 0:
             options["seed"] = seeds[-1]
         return options
+
+    def _look(self) -> None:
+        before = self.bench.get("models")
+        super()._look()
+        if before is not None and self.bench["models"] != before:
+            self._count()  # another context length, another tokenizer
 
     def _count(self, draft: str = "", files: Sequence[Mapping[str, str]] = ()) -> None:
         """Tokens of the conversation, of it with a draft, and the context they have to fit in."""
@@ -179,8 +189,11 @@ class ChatState(BenchWidget):
             else:
                 self._take(kept.turns)
 
-    def _look_back(self) -> None:
+    def _offer_earlier(self) -> None:
         """Offer the last chats of the run log, while nothing is said here. On a thread of its own: it reads a file."""
+        threading.Thread(target=self._look_back, name="llmlab-widget-earlier", daemon=True).start()
+
+    def _look_back(self) -> None:
         try:
             kept = self.lab.runlog.conversations(EARLIER_SHOWN, kind="chat")
         except LlmLabError:

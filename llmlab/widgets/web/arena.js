@@ -18,7 +18,7 @@ class ArenaView {
     this.asked = el("div", { class: "ll-asked" });
     this.said = el("div", { class: "ll-sr", "aria-live": "polite" });
     this.none = el("div", { class: "ll-empty", hidden: true }, el("b", {}, "No model is loaded yet"), el("span", { class: "ll-quiet" }, "Load one or two to compare their answers."), loader(this.f, this.model));
-    this.f.root.append(this.bar(), this.none, this.asked, this.grid, this.votes, this.composer(), this.said);
+    this.f.root.append(this.bar(), this.more, this.none, this.asked, this.grid, this.votes, this.composer(), this.said);
     this.draw = onceAFrame(() => this.flow());
     this.f.on("delta", (m) => this.delta(m));
     this.f.on("accepted", ({ ticket }) => {
@@ -66,9 +66,15 @@ class ArenaView {
       const columns = this.model.get("columns");
       this.setColumns([...columns, columns[columns.length - 1]]);
     } });
+    this.more = el("div", { class: "ll-bar", hidden: true }, loader(this.f, this.model, true));
+    const load = button("Load another model, or the same one in another quant", { iconName: "plus", text: "Model", cls: "ll-tab ll-change", "aria-expanded": "false", onclick: () => {
+      this.more.hidden = !this.more.hidden;
+      load.setAttribute("aria-expanded", String(!this.more.hidden));
+      if (!this.more.hidden) this.more.querySelector("input").focus();
+    } });
     return el("div", { class: "ll-bar" }, el("b", {}, "Arena"), el("span", { class: "ll-space" }),
       el("label", { class: "ll-check", title: "Hide who is who until you have voted" }, this.blindBox, " Blind"),
-      el("label", { class: "ll-check" }, " Seed ", this.seedBox), more);
+      el("label", { class: "ll-check" }, " Seed ", this.seedBox), more, load);
   }
 
   showBar() {

@@ -1,4 +1,4 @@
-import { button, el, icon, num, onceAFrame, options } from "./dom.js";
+import { button, el, icon, num, onceAFrame, options, when } from "./dom.js";
 import { frame, loader } from "./frame.js";
 import { Drawer } from "./drawer.js";
 import { TurnView, isEnter } from "./turn.js";
@@ -43,7 +43,8 @@ class ChatView {
     this.drawer = new Drawer(this.model, f);
     const fresh = button("New conversation", { iconName: "plus", text: "New", cls: "ll-tab ll-change" });
     fresh.addEventListener("click", () => {
-      if (!this.model.get("turns").length || fresh.dataset.armed) {
+      // Where the run log keeps it, nothing is lost by a new start.
+      if (!this.model.get("turns").length || this.model.get("conversation") || fresh.dataset.armed) {
         delete fresh.dataset.armed;
         fresh.lastChild.textContent = "New";
         f.send("clear");
@@ -57,7 +58,7 @@ class ChatView {
         fresh.lastChild.textContent = "New";
       }, 2500);
     });
-    return el("div", { class: "ll-bar" }, this.modelPick, this.quantPick, this.adapterPick, el("span", { class: "ll-space" }), this.drawer.tabs, fresh);
+    return el("div", { class: "ll-bar" }, this.modelPick, this.quantPick, this.adapterPick, el("span", { class: "ll-tabs" }, this.drawer.tabs, fresh));
   }
 
   picked() {
@@ -79,8 +80,13 @@ class ChatView {
     this.quantPick.hidden = !picked;
     this.quantPick.disabled = quants.length < 2 || Boolean(work) || this.busy;
     const adapters = picked?.adapters ?? [];
-    this.adapterPick.hidden = !adapters.length;
-    options(this.adapterPick, [["", "no adapter"], ...adapters.map((a) => [a, a])], this.model.get("adapter"));
+    this.adapterPick.hidden = !picked;
+    this.adapterPick.disabled = !adapters.length;
+    this.adapterPick.title = adapters.length ? "Adapter: the next answer uses it" : "No adapter is attached: %llm lora add NAME SOURCE";
+    const adapter = this.model.get("adapter");
+    const gone = adapter && !adapters.includes(adapter);
+    options(this.adapterPick, [["", "no adapter"], ...adapters.map((a) => [a, a]), ...(gone ? [[adapter, `${adapter} (not attached)`]] : [])], adapter);
+    if (gone) this.adapterPick.disabled = false;
   }
 
   // -- the composer ----------------------------------------------------------------------------------------------------
@@ -193,8 +199,10 @@ class ChatView {
     f.on("delta", (m) => this.delta(m));
     f.on("accepted", (m) => this.accepted(m));
     f.on("export", (m) => this.drawer.showExport(m));
-    const hello = f.onConnect.bind(f);
-    hello(() => this.state());
+    f.onConnect(() => {
+      this.state();
+      this.render();
+    });
     model.on("msg:custom", (m) => {
       if (m?.do !== "hello") return;
       for (const [id, live] of Object.entries(m.live ?? {})) this.live.set(id, live);
@@ -207,9 +215,11 @@ class ChatView {
       this.render();
       this.state();
     });
+    f.watch(["earlier"], () => this.render());
     f.watch(["bench", "model", "adapter"], () => {
       this.pickers();
       this.render();
+      this.state();
     });
     f.watch(["system", "sampling", "schema"], () => this.drawer.marks());
     f.watch(["meter"], () => this.showMeter());
@@ -281,7 +291,8 @@ class ChatView {
 
   emptyState() {
     const picked = this.picked();
-    const key = picked ? `${picked.name} ${picked.quant} ${picked.chat}` : "none";
+    const earlier = (this.model.get("earlier") ?? []).filter((one) => one.id !== this.model.get("conversation"));
+    const key = JSON.stringify([picked?.name, picked?.quant, picked?.chat, earlier, this.f.connected()]);
     if (this.empty.dataset.key !== key) {
       this.empty.dataset.key = key;
       this.empty.replaceChildren(...(picked
@@ -293,6 +304,10 @@ class ChatView {
             : "This is a base model without a chat template: it goes on with a text, but can't chat."),
         ]
         : [el("b", {}, "No model is loaded yet"), el("span", { class: "ll-quiet" }, "Load one to chat with it. nano is small, comes with llmlab and answers at once."), loader(this.f, this.model)]));
+      if (earlier.length && this.f.connected()) {
+        this.empty.append(el("div", { class: "ll-earlier", role: "group", "aria-label": "Earlier talks" }, el("span", { class: "ll-quiet" }, "Or go on with an earlier talk:"),
+          ...earlier.map(({ id, title, at }) => button(`Go on with: ${title}`, { text: `${title || "(no text)"} · ${when(at)}`, title: `%llm chat --resume ${id}`, onclick: () => this.f.send("resume", { conversation: id }) }))));
+      }
     }
     return this.empty;
   }
