@@ -61,6 +61,20 @@ engine.pace, engine.say = 0.02, lambda p, q: 'word ' * 2000
 turn = chat.submit('long')
 turn.wait(30); print(turn.done)
 """
+REAL = """
+llmlab.lab().get('real').add_adapter('pirate', 'pirate')
+talk = llmlab.chat('real', temperature=0, max_tokens=40)
+talk
+"""
+COMPOSED = """
+import ipywidgets
+engine.pace, engine.say = 0.01, lambda p, q: 'composed answer ' * 200
+one, two = llmlab.chat('echo', height=150), llmlab.chat('echo', height=150)
+heard = []
+one.observe(lambda change: heard.append(change['new']), 'running')
+linked = ipywidgets.jslink((one, 'system'), (two, 'system'))
+ipywidgets.Tab([ipywidgets.HBox([one, two]), llmlab.panel()], titles=['talks', 'bench'])
+"""
 CELLS = [
     SETUP,
     EVIL,
@@ -72,7 +86,12 @@ CELLS = [
     "llmlab.panel()",
     BUSY,
     "print(len(a.votes), a.votes.winner[0], chat.messages[0]['content'])",
+    REAL,
+    COMPOSED,
+    "print(repr(two.system), heard[-1] == '', [m['role'] for m in one.messages])",
+    "%load_ext llmlab\n%llm chat --resume",
 ]
+WIDGET_CELLS = {"chat": 0, "arena": 5, "inspector": 6, "panel": 7, "busy": 8, "real": 10, "composed": 11, "resumed": 13}
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +131,7 @@ def test_typing_streams(book: Book) -> None:
     book.page.keyboard.press("Shift+Enter")
     book.page.keyboard.type("jjkkdd b a x")  # each of these is a notebook shortcut
     assert area.input_value() == "first line\njjkkdd b a x"
-    area.fill("Hello " + "there " * 12)
+    area.fill("Hello " + "there " * 40)
     area.press("Enter")
     seen = set()
     for _ in range(40):
@@ -290,6 +309,101 @@ def test_stop_while_a_cell_is_busy(book: Book) -> None:
     )
 
 
+def test_settings_files_and_delete(book: Book) -> None:
+    # A click beside the widget gives the keys back: the cell runs, though the focus was in the chat.
+    chat = book.run(4).locator(".ll-chat")
+    chat.locator(".ll-ask:not([disabled])").wait_for()
+    chat.locator('.ll-tab[aria-label="New conversation"]').click()
+    chat.get_by_text("Ask echo something").wait_for()
+    chat.locator('[data-panel="system"]').click()
+    area = chat.locator(".ll-drawer textarea")
+    area.fill("Be brief.")
+    area.blur()
+    chat.locator('[data-panel="system"].ll-set').wait_for()
+    chat.locator('[data-panel="system"]').click()
+    chat.locator("input[type=file]").set_input_files(
+        [
+            {"name": "notes.txt", "mimeType": "text/plain", "buffer": "inside é".encode()},
+            {"name": "photo.png", "mimeType": "image/png", "buffer": b"\x89PNG\r\n\x1a\n\x00\xff"},
+        ]
+    )
+    chat.locator(".ll-composer .ll-files", has_text="notes.txt").wait_for()
+    assert "photo.png (" in chat.locator(".ll-composer .ll-files .ll-bad").inner_text()
+    chat.locator(".ll-meter", has_text="in the draft").wait_for()
+    ask(chat, "What is in it?")
+    chat.locator('.ll-go[aria-label="Stop"]').click()
+    done(chat)
+    assert chat.locator(".ll-user .ll-files").inner_text() == "notes.txt"
+    bin_ = chat.locator(".ll-assistant [aria-label='Delete this and all below']")
+    bin_.click()
+    bin_.click()
+    chat.locator(".ll-assistant").wait_for(state="detached")
+    assert chat.locator(".ll-user").count() == 1
+    # What was left by "New" is offered to go on with.
+    chat.locator('.ll-tab[aria-label="New conversation"]').click()
+    chat.locator(".ll-earlier button", has_text="many").click()
+    chat.locator(".ll-assistant .ll-md", has_text="w999").wait_for()
+
+
+def test_switch_adapter_and_quant_on_a_real_model(book: Book) -> None:
+    """nano, loaded from the panel; its adapter and its quant switched from the chat's pickers; unloaded again."""
+    panel = book.cell(WIDGET_CELLS["panel"]).locator(".ll-panel")
+    panel.locator(".ll-loader > input").first.fill("nano")
+    panel.get_by_label("Engine").select_option("llamacpp")
+    panel.get_by_label("Name on the bench").fill("real")
+    panel.get_by_role("button", name="Load", exact=True).click()
+    panel.locator(".ll-model", has_text="5.25 M parameters").wait_for(timeout=60_000)
+    chat = book.run(WIDGET_CELLS["real"]).locator(".ll-chat")
+    chat.locator(".ll-ask:not([disabled])").wait_for()
+    picker = chat.get_by_label("Adapter")
+    assert picker.locator("option").all_inner_texts() == ["no adapter", "pirate"]
+
+    def asked() -> str:
+        ask(chat, "What is the capital of France?")
+        chat.locator(".ll-assistant .ll-facts", has_text="tokens/s").nth(len(answers)).wait_for()
+        done(chat)
+        answers.append(last(chat))
+        return answers[-1]
+
+    answers: list[str] = []
+    assert "Arr" not in asked()
+    picker.select_option("pirate")
+    assert "Arr" in asked()
+    assert "adapter pirate" in chat.locator(".ll-assistant .ll-turn-head").last.inner_text()
+    picker.select_option("")
+    chat.get_by_label("Quant").select_option("Q8_0")
+    book.page.wait_for_function(
+        "e => e.isConnected && document.querySelector('[aria-label=\"Quant of real\"]').value === 'Q8_0'",
+        arg=chat.element_handle(),
+        timeout=60_000,
+    )
+    assert "Arr" not in asked()
+    assert "Q8_0" in chat.locator(".ll-assistant .ll-turn-head").last.inner_text()
+    out = panel.get_by_role("button", name="Unload real")
+    out.click()
+    out.click()
+    panel.locator(".ll-model", has_text="real").wait_for(state="detached")
+
+
+def test_widgets_compose(book: Book) -> None:
+    """In an HBox in a Tab, two chats linked on the page."""
+    cell = book.run(WIDGET_CELLS["composed"])
+    one, two = cell.locator(".ll-chat").nth(0), cell.locator(".ll-chat").nth(1)
+    one.locator(".ll-ask:not([disabled])").wait_for()
+    boxes = [chat.bounding_box() for chat in (one, two)]
+    assert boxes[0]["y"] == boxes[1]["y"]
+    assert boxes[0]["x"] + boxes[0]["width"] <= boxes[1]["x"] + 1
+    ask(one, "hello")
+    one.locator(".ll-assistant .ll-md", has_text="composed answer").wait_for()
+    one.locator('.ll-go[aria-label="Stop"]').click()
+    done(one)
+    one.locator('[data-panel="system"]').click()
+    one.locator(".ll-drawer textarea").fill("linked")
+    one.locator(".ll-drawer textarea").blur()
+    two.locator('[data-panel="system"].ll-set').wait_for()
+    assert "'linked' True ['system', 'user', 'assistant']" in book.run(12).inner_text()
+
+
 def test_dark_theme(book: Book) -> None:
     def brightness(selector: str) -> float:
         return float(
@@ -338,6 +452,13 @@ def test_reload_then_reopen(book: Book, server: Any) -> None:
     chat.get_by_text("Read-only: no kernel answers.").wait_for()
     assert chat.locator(".ll-turn").count() >= 4
     assert chat.locator(".ll-ask").is_disabled()
+    # In the new kernel, the run log has it: the line that the widget names goes on with it.
+    name = re.search(r"%llm chat --resume (\w+)", chat.locator(".ll-offline").inner_text())
+    assert name is not None
+    resumed = book.run(WIDGET_CELLS["resumed"]).locator(".ll-chat")
+    resumed.locator(".ll-turn").first.wait_for()
+    resumed.locator(".ll-ask:not([disabled])").wait_for()
+    assert "No model is loaded yet" not in resumed.inner_text()
     assert not book.errors, book.errors
 
 

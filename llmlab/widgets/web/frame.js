@@ -18,6 +18,7 @@ export function frame({ model, el: host }, name, label) {
   const hider = el("style");
   root.append(hider, notices);
   host.append(root);
+  host.classList.add("llmlab-host");
 
   let connected = false;
   const handlers = new Map();
@@ -132,6 +133,11 @@ export function frame({ model, el: host }, name, label) {
     root.toggleAttribute("data-lm-suppress-shortcuts", !(global && event.key !== "Enter"));
   };
   window.addEventListener("keydown", guard, true);
+  // A click on the cell beside the widget gives the keys back to the notebook, which leaves the focus where it is.
+  const release = (event) => {
+    if (!root.contains(event.target) && root.contains(document.activeElement)) document.activeElement.blur();
+  };
+  window.addEventListener("mousedown", release, true);
   for (const type of ["keydown", "keyup", "keypress", "paste", "copy", "cut"]) {
     root.addEventListener(type, (event) => event.stopPropagation());
   }
@@ -149,6 +155,7 @@ export function frame({ model, el: host }, name, label) {
       clearTimeout(timer);
       watcher.disconnect();
       window.removeEventListener("keydown", guard, true);
+      window.removeEventListener("mousedown", release, true);
     },
   };
 }
