@@ -90,8 +90,19 @@ CELLS = [
     COMPOSED,
     "print(repr(two.system), heard[-1] == '', [m['role'] for m in one.messages])",
     "%load_ext llmlab\n%llm chat --resume",
+    "llmlab.lab().get('real').generate('A story.', regex='(Paris|Rome)', temperature=0, logprobs=3).inspect()",
 ]
-WIDGET_CELLS = {"chat": 0, "arena": 5, "inspector": 6, "panel": 7, "busy": 8, "real": 10, "composed": 11, "resumed": 13}
+WIDGET_CELLS = {
+    "chat": 0,
+    "arena": 5,
+    "inspector": 6,
+    "panel": 7,
+    "busy": 8,
+    "real": 10,
+    "composed": 11,
+    "resumed": 13,
+    "masked": 14,
+}
 
 
 @pytest.fixture(scope="module")
@@ -379,6 +390,9 @@ def test_switch_adapter_and_quant_on_a_real_model(book: Book) -> None:
     )
     assert "Arr" not in asked()
     assert "Q8_0" in chat.locator(".ll-assistant .ll-turn-head").last.inner_text()
+    masked = book.run(WIDGET_CELLS["masked"]).locator(".ll-inspector")
+    masked.locator(".ll-token.ll-changed").first.click()
+    assert re.search(r"removed \d+\.\d %\s+The model wanted", masked.locator(".ll-mask").inner_text())
     out = panel.get_by_role("button", name="Unload real")
     out.click()
     out.click()
