@@ -1,4 +1,4 @@
-import { button, copyButton, el, icon, num, onceAFrame, options, seconds } from "./dom.js";
+import { FINISHED, button, copyButton, el, icon, num, onceAFrame, options, seconds } from "./dom.js";
 import { MarkdownView } from "./markdown.js";
 import { frame, loader } from "./frame.js";
 
@@ -175,7 +175,7 @@ class ArenaView {
     const x = answer.facts ?? {};
     if (!answer.running) {
       body.facts.textContent = hidden ? "" : [x.tokens !== undefined && `${num(x.tokens)} tokens`, x.tokens_per_s && `${num(x.tokens_per_s)} tokens/s`,
-        x.ttft_s !== undefined && x.ttft_s !== null && `TTFT ${seconds(x.ttft_s)}`, x.finish && x.finish !== "stop" && x.finish].filter(Boolean).join(" · ");
+        x.ttft_s !== undefined && x.ttft_s !== null && `TTFT ${seconds(x.ttft_s)}`, FINISHED[x.finish]].filter(Boolean).join(" · ");
     }
     const settings = hidden
       ? el("span", { class: "ll-quiet" }, "hidden until the vote")
@@ -214,7 +214,7 @@ class ArenaView {
       return el("label", { class: "ll-mini" }, el("span", {}, label), input);
     };
     return [model, adapter, field("temperature", "temp.", { min: 0, step: 0.1 }), field("top_p", "top p", { min: 0, max: 1, step: 0.05 }), field("max_tokens", "max", { min: 1 }),
-      columns.length > 2 ? button("Remove this column", { iconName: "close", cls: "ll-change", disabled: locked, onclick: () => this.setColumns(columns.filter((_, i) => i !== column)) }) : ""];
+      columns.length > 2 ? button("Remove this column", { iconName: "close", cls: "ll-change ll-remove", disabled: locked, onclick: () => this.setColumns(columns.filter((_, i) => i !== column)) }) : ""];
   }
 
   showVotes(order, answers, verdict, prompt) {

@@ -136,6 +136,9 @@ export function onceAFrame(f) {
   };
 }
 
+/** Why an answer ended, in words. */
+export const FINISHED = { stop: "", length: "stopped at max tokens", interrupted: "stopped by you", tool_calls: "tool calls", error: "failed" };
+
 /** A moment as people say it: "14:05" today, "24 Nov" before. */
 export function when(iso) {
   const then = new Date(iso);

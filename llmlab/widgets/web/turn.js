@@ -1,10 +1,8 @@
-import { button, copyButton, el, icon, num, seconds } from "./dom.js";
+import { FINISHED, button, copyButton, el, icon, num, seconds } from "./dom.js";
 import { MarkdownView } from "./markdown.js";
 import { percent, tokenSpan, visible } from "./tokens.js";
 
 // One turn of a chat: what was said, by whom, how fast, and what can be done with it.
-
-const FINISHED = { stop: "", length: "stopped at max tokens", interrupted: "stopped by you", tool_calls: "tool calls", error: "failed" };
 
 /** One turn on the page: built once, updated when its data changed. */
 export class TurnView {
