@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, cast, get_args
 
-from llmlab.errors import BadInputError, unknown
+from llmlab.errors import BadInputError, UnsupportedError, unknown
 
 Role = Literal["system", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "interrupted", "tool_calls", "error"]
@@ -61,6 +61,11 @@ class Message:
         calls = tuple(value.get("tool_calls") or ())
         if content is None and calls:
             content = ""
+        if isinstance(content, list) and any("image" in str(_part_type(part)) for part in content):
+            raise UnsupportedError(
+                f"The content of a {role} message holds an image, and llmlab asks its engines with text only.",
+                "Say in words what is to be seen in it.",
+            )
         if not isinstance(content, str):
             raise BadInputError(f"The content of a {role} message must be text, got {type(content).__name__}.")
         return cls(cast("Role", role), content, calls, value.get("name"), value.get("tool_call_id"))
@@ -75,6 +80,10 @@ class Message:
         if self.tool_call_id is not None:
             out["tool_call_id"] = self.tool_call_id
         return out
+
+
+def _part_type(part: Any) -> Any:
+    return part.get("type") if isinstance(part, Mapping) else None
 
 
 Prompt = str | Sequence[Message | Mapping[str, Any]]

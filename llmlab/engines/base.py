@@ -24,7 +24,7 @@ from llmlab.hub.source import Format, Source
 from llmlab.types import EngineName, GuidanceStep, SamplingParams
 
 Feature = Literal[
-    "stream", "cancel", "batch", "seed", "logprobs", "top_k", "top_p", "min_p", "stop", "n", "guided", "lora"
+    "stream", "cancel", "batch", "seed", "logprobs", "top_k", "top_p", "min_p", "stop", "n", "guided", "lora", "images"
 ]
 
 Progress = Callable[[str, float | None], None]
@@ -97,6 +97,7 @@ class ModelFacts:
         end_ids: token ids that end a turn.
         add_bos: a raw prompt gets the BOS token in front.
         defaults: the model's own sampling defaults (generation_config.json), gaps as None.
+        sees: its files have a part that reads images (`llmlab.hub.vision`).
     """
 
     architecture: str
@@ -109,6 +110,7 @@ class ModelFacts:
     end_ids: tuple[int, ...]
     add_bos: bool
     defaults: SamplingParams
+    sees: bool = False
 
 
 @dataclass(frozen=True, slots=True)

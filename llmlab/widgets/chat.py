@@ -110,7 +110,7 @@ class Chat(ChatState):
             parent = tree.leaf
             if path and path[-1]["role"] == "user":  # nobody answered it: this one takes its place
                 parent = path[-1]["parent"]
-            return self._ask(tree, parent, text, settings.files(files))
+            return self._ask(tree, parent, text, settings.files(files, self._no_images()))
 
     def regenerate(self, turn_id: str | None = None) -> Answering:
         """Answer again, beside the answers that are there. A set seed moves on by one for each version.

@@ -10,6 +10,7 @@ from typing import Any
 import traitlets as t
 
 from llmlab.conversation import new_id
+from llmlab.engines import vision
 from llmlab.errors import LlmLabError, UnknownNameError, unknown
 from llmlab.types import Completion, Message
 from llmlab.widgets import export, settings, static
@@ -112,6 +113,13 @@ class ChatState(BenchWidget):
         if seeds and options.get("temperature") != 0:
             options["seed"] = seeds[-1]
         return options
+
+    def _no_images(self) -> LlmLabError | None:
+        try:
+            model = self._find(self.model)
+        except UnknownNameError:
+            return None
+        return vision.refusal(model.name, model.engine, model.facts)
 
     def _look(self) -> None:
         before = self.bench.get("models")

@@ -339,7 +339,8 @@ def test_settings_files_and_delete(book: Book) -> None:
         ]
     )
     chat.locator(".ll-composer .ll-files", has_text="notes.txt").wait_for()
-    assert "photo.png (" in chat.locator(".ll-composer .ll-files .ll-bad").inner_text()
+    assert "photo.png (an image)" in chat.locator(".ll-composer .ll-files .ll-bad").inner_text()
+    assert "echo reads text only" in chat.locator(".ll-composer .ll-files").inner_text()
     chat.locator(".ll-meter", has_text="in the draft").wait_for()
     ask(chat, "What is in it?")
     chat.locator('.ll-go[aria-label="Stop"]').click()

@@ -10,6 +10,7 @@ import ipywidgets
 import pytest
 from scripted import page
 
+from llmlab.errors import UnsupportedError
 from llmlab.types import Message
 from llmlab.widgets import Chat, Inspector, Panel
 
@@ -131,3 +132,30 @@ def test_an_answer_that_a_kernel_took_along_says_so(bench: Any, wire: None, tmp_
     chat.close()
     again.close()
     bench.lab.runlog.close()
+
+
+def test_an_image_is_refused_by_what_the_files_say(bench: Any, wire: None, llamacpp: Any, tmp_path: Any) -> None:
+    from dataclasses import replace
+
+    from llmlab.engines.vision import refusal
+    from llmlab.hub.vision import sees
+
+    chat = Chat(lab=bench.lab)
+    assert "echo reads text only" in chat.bench["models"][0]["no_images"]
+    page(chat, "send", text="What is it?", files=[{"name": "cat.png", "text": None}])
+    assert "reads text only" in chat.problem["message"]
+    assert "Say in words" in chat.problem["hint"]
+    assert chat.turns == []
+    chat.close()
+    with pytest.raises(UnsupportedError, match="holds an image"):
+        llamacpp.chat([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}])
+    assert not llamacpp.facts.sees
+    seeing = refusal("llava", "llamacpp", replace(llamacpp.facts, sees=True))
+    assert seeing is not None
+    assert "can see" in seeing.message
+    (tmp_path / "config.json").write_text('{"vision_config": {"hidden_size": 64}}')
+    assert sees(tmp_path)
+    (tmp_path / "model-F16.gguf").touch()
+    assert not sees(tmp_path / "model-F16.gguf")
+    (tmp_path / "mmproj-F16.gguf").touch()
+    assert sees(tmp_path / "model-F16.gguf")

@@ -76,7 +76,9 @@ class LlamaCppEngine(Engine):
         self._settings = settings
         self._model = model
         try:
-            self.facts = read_facts(model, context_length=plan.context_length, base=plan.source.base)
+            self.facts = read_facts(
+                model, context_length=plan.context_length, base=plan.source.base, file=plan.source.path
+            )
             self._describe = _description(model, settings)
             self._weights = model.size + (draft.size if draft is not None else 0)
             drafter = _drafter(plan, settings, model, draft, self.facts.end_ids)

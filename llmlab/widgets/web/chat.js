@@ -96,7 +96,7 @@ class ChatView {
     this.go = button("Send", { iconName: "send", cls: "ll-primary ll-go", onclick: () => (this.busy ? this.f.send("stop") : this.submit()) });
     this.picker = el("input", { type: "file", multiple: true, hidden: true, accept: "text/*,.md,.py,.json,.jsonl,.csv,.tsv,.yaml,.yml,.toml,.ipynb,.js,.ts,.c,.cpp,.h,.rs,.go,.java,.sh,.sql,.xml,.html,.css,.log" });
     this.picker.addEventListener("change", () => this.attach([...this.picker.files]));
-    const clip = button("Attach text files", { iconName: "clip", onclick: () => this.picker.click() });
+    const clip = button("Attach text files", { iconName: "clip", title: "Attach text files: the model reads them below the message", onclick: () => this.picker.click() });
     this.chips = el("div", { class: "ll-files" });
     this.meterText = el("span", {});
     this.meterBar = el("span", { class: "ll-meter-fill" });
@@ -142,12 +142,15 @@ class ChatView {
       } catch {
         text = null;
       }
+      const image = text === null && file.type.startsWith("image/");
+      if (image) this.noImages = this.picked()?.no_images || "Load a model first.";
       this.attached.push(text === null
-        ? { name: file.name, text: null, why: bytes ? "not text" : "larger than 2 MB" }
+        ? { name: file.name, text: null, why: image ? "an image" : bytes ? "not text" : "larger than 2 MB" }
         : { name: file.name, text });
     }
     this.picker.value = "";
     this.showChips();
+    this.noImages = "";
     this.attached = this.attached.filter((file) => file.text !== null);
     this.countSoon();
   }
@@ -159,7 +162,7 @@ class ChatView {
           this.attached = this.attached.filter((one) => one !== file);
           this.showChips();
           this.countSoon();
-        } }))));
+        } }))), ...(this.noImages ? [el("span", { class: "ll-quiet", role: "status" }, this.noImages)] : []));
   }
 
   submit() {
