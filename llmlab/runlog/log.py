@@ -128,11 +128,15 @@ class RunLog:
         if not self.enabled:
             return
         with self._lock:
+            try:
+                path = self.path
+            except OSError:  # there is no data folder, and none can be made
+                return
+            if self._writer is not None and self._writer.path != path:  # LLMLAB_DATA was changed
+                self._writer.stop()
+                self._writer = None
             if self._writer is None:
-                try:
-                    self._writer = Writer(self.path)
-                except OSError:  # there is no data folder, and none can be made
-                    return
+                self._writer = Writer(path)
                 # Also at the interpreter's end, so that the last answer of a script is kept.
                 weakref.finalize(self, self._writer.stop)
             self._writer.put(job)
