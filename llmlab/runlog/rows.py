@@ -52,8 +52,8 @@ class Cleaner:
         self._secrets = environment_secrets()
 
     def text(self, text: str) -> str:
-        """A text without secrets."""
-        return redacted(text, self._secrets)
+        """A text without secrets, and without halves of characters, which no file takes."""
+        return redacted(text.encode("utf-8", "replace").decode(), self._secrets)
 
     def json(self, value: Any) -> str:
         """JSON of a value, without secrets in any text of it."""

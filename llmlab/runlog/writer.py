@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures.thread  # noqa: F401 - can't be imported any more when the interpreter ends
+import contextlib
 import queue
 import sqlite3
 import threading
@@ -46,6 +47,8 @@ class Writer:
     def flush(self, timeout: float) -> bool:
         """Wait until all that was handed in is written; whether it was."""
         reached = threading.Event()
+        if not self._thread.is_alive():  # stopped, or left behind by a fork
+            return False
         try:
             self._jobs.put(reached, timeout=timeout)
         except queue.Full:
@@ -83,9 +86,10 @@ class Writer:
         if self._warned:
             return
         self._warned = True
-        warnings.warn(
-            f"llmlab: the run log {self.path} can't be written ({why}). Answers go on without it; this is said once. "
-            "LLMLAB_RUN_LOG=off turns it off.",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+        with contextlib.suppress(Warning):  # where warnings are errors, too, a log fails nothing else
+            warnings.warn(
+                f"llmlab: the run log {self.path} can't be written ({why}). Answers go on without it; this is said "
+                "once. LLMLAB_RUN_LOG=off turns it off.",
+                RuntimeWarning,
+                stacklevel=2,
+            )

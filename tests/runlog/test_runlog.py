@@ -44,8 +44,9 @@ def log(tmp_path: Path) -> Any:
 def test_what_is_added_is_read_back(log: RunLog) -> None:
     log.add(completion("one?", "1", Message("system", "Be brief.")), source="cell", conversation="aa11")
     log.add(completion("50% of two?", "1 é\n日本"), source="chat", conversation="bb22")
+    log.add(completion("half a character", "\ud83d"), source="cell")
     table = log.frame()
-    assert list(table["text"]) == ["1", "1 é\n日本"]
+    assert list(table["text"]) == ["1", "1 é\n日本", "?"]
     first = table.iloc[0]
     assert first["messages"] == [
         {"role": "system", "content": "Be brief."},
@@ -56,7 +57,7 @@ def test_what_is_added_is_read_back(log: RunLog) -> None:
     assert list(log.frame(search="50%")["conversation"]) == ["bb22"]
     assert list(log.frame(search="日本")["conversation"]) == ["bb22"]
     assert len(log.frame(search="_")) == 0
-    assert list(log.frame(1)["conversation"]) == ["bb22"]
+    assert list(log.frame(2)["conversation"]) == ["bb22", ""]
     assert [one.id for one in log.conversations()] == ["bb22", "aa11"]
     assert log.conversation("aa").system == "Be brief."
     assert [turn["content"] for turn in log.conversation("aa11").turns] == ["Be brief.", "one?", "1"]
@@ -133,6 +134,12 @@ def test_a_disk_that_fails_is_said_once_and_fails_nothing(tmp_path: Path) -> Non
         assert log.flush()
     assert len([one for one in said if "run log" in str(one.message)]) == 1
     log.close()
+    strict = RunLog(tmp_path / "file" / "runs.db")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        strict.add(completion("x", "y"), source="cell")
+        assert strict.flush(), "the writer died of its own warning"
+    strict.close()
 
 
 def test_a_broken_file(tmp_path: Path) -> None:
