@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import weakref
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -119,8 +119,8 @@ class History:
 
 
 def as_row(message: Message) -> dict[str, Any]:
-    """A message for a table: the arguments of tool calls as JSON, since a column can't hold dicts of all shapes."""
-    out = message.as_dict()
+    """A message for a table, whose columns hold values of one shape: text alone, tool calls' arguments as JSON."""
+    out = replace(message, images=()).as_dict()
     if message.tool_calls:
         out["tool_calls"] = [_with_json(call) for call in message.tool_calls]
     return out

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from llmlab.engines import vision
 from llmlab.engines.base import Engine, EngineLog, LoadPlan, LoraLimits, Memory, Mix, ModelFacts, Progress, Request
 from llmlab.engines.chat import render
 from llmlab.engines.stream import Buffer
@@ -45,6 +46,7 @@ class Prepared:
     mix: Mix | None = None
     adapter: str | None = None
     constraint: Constraint = field(default_factory=Constraint)
+    images: tuple[bytes, ...] = field(default=(), repr=False)
 
 
 class Model:
@@ -437,11 +439,14 @@ class Model:
             empty = not text
         else:
             messages = _conversation(prompt, system)
+            refused = vision.refusal(self.name, self.engine, self.facts) if any(m.images for m in messages) else None
+            if refused is not None:
+                raise refused
             text = render(
                 self.facts.chat_template, messages, special_tokens=self.facts.special_tokens, tools=tools or None
             )
             ids = engine.tokenize(text)
-            empty = not any(m.content.strip() or m.tool_calls for m in messages if m.role != "system")
+            empty = not any(m.content.strip() or m.tool_calls or m.images for m in messages if m.role != "system")
         if empty or not ids:
             raise BadInputError("The prompt is empty.", "Write what to ask.")
         room = self.facts.context_length - len(ids)
@@ -456,7 +461,8 @@ class Model:
         settled = replace(settled, max_tokens=min(limit, room), seed=seed)
         seeds = tuple((seed + i) % 2**32 for i in range(settled.n))
         constraint = constraint.ready(engine, self.engine, settled)
-        return Prepared(messages, text, tuple(ids), settled, seeds, mix, adapter, constraint)
+        images = tuple(image for message in messages for image in message.images)
+        return Prepared(messages, text, tuple(ids), settled, seeds, mix, adapter, constraint, images)
 
     def _special(self, text: str) -> int | None:
         """The id of a text that is one special token for the engine's masks."""
@@ -482,7 +488,7 @@ class Model:
         for index, seed in enumerate(prepared.seeds):
             params = replace(prepared.params, seed=seed, n=1)
             request = Request(f"{self.name}-{next(self._ids)}", prepared.ids, params, buffer, index)
-            request = replace(request, adapter=prepared.mix) if prepared.mix else request
+            request = replace(request, adapter=prepared.mix, images=prepared.images)
             requests.append(prepared.constraint.put_on(request))
         for request in requests:
             buffer.start(request.index)

@@ -183,6 +183,7 @@ class Request:
         complete: end a guided text within `max_tokens` while there is a way to its end.
         trace: takes what the guide did to each token, where the engine can tell.
         adapter: the attached adapters it's computed with; None is the base model.
+        images: encoded images, in the order in which the prompt has their marks.
     """
 
     id: str
@@ -194,6 +195,7 @@ class Request:
     complete: bool = False
     trace: list[GuidanceStep] | None = None
     adapter: Mix | None = None
+    images: tuple[bytes, ...] = ()
 
 
 class EngineLog:

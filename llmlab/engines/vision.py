@@ -22,6 +22,6 @@ def refusal(name: str, engine: str, facts: ModelFacts) -> UnsupportedError | Non
     if "images" not in engine_class(check_name(engine)).capabilities.features:
         return UnsupportedError(
             f"{name} can see, but llmlab gives {engine} no images yet: it is asked with text only.",
-            "Say in words what is to be seen in it, or ask the model outside llmlab.",
+            "Load its safetensors in vllm (--engine vllm), or say in words what is to be seen in it.",
         )
     return None

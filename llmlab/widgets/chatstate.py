@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import traitlets as t
@@ -59,7 +60,7 @@ class ChatState(BenchWidget):
         answers = [turn for turn in path if turn["role"] == "assistant" and turn["text"] and turn["error"] is None]
         facts: dict[str, Any] = next((turn["facts"] for turn in reversed(answers) if turn["facts"].get("model")), {})
         return {
-            "messages": self.messages,
+            "messages": [replace(message, images=()).as_dict() for message in self._messages()],
             **{key: facts.get(key) or None for key in ("model", "engine", "quant", "adapter")},
             "ratings": [turn["rating"] for turn in answers],
             "edited": [turn["facts"].get("line") == EDITED for turn in answers],

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmlab.errors import BadInputError
-from llmlab.widgets.transcript import content, messages
+from llmlab.widgets.transcript import content, images, messages
 
 _FLAGS = {
     "temperature": "-t",
@@ -28,13 +28,14 @@ def cells(turns: Sequence[Mapping[str, Any]], system: str, options: Mapping[str,
     `-c` goes on from the one before.
 
     Returns:
-        One text a cell. What a magic's line can't hold (a system prompt with line breaks, a schema) makes it one
-        Python cell instead.
+        One text a cell. What a magic's line can't hold (a system prompt with line breaks, a schema, an image) makes it
+        one Python cell instead.
     """
     asked = [turn for turn in turns if turn["role"] == "user"]
     if not asked:
         return []
-    if "schema" in options or any(c in system for c in "\n\r${}"):
+    pictured = any(images(turn) for turn in asked)
+    if pictured or "schema" in options or any(c in system for c in "\n\r${}"):
         return [_python(turns, system, options, model)]
     answers = {turn["parent"]: turn["facts"] for turn in turns if turn["role"] == "assistant"}
     out = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -61,6 +62,7 @@ engine.pace, engine.say = 0.02, lambda p, q: 'word ' * 2000
 turn = chat.submit('long')
 turn.wait(30); print(turn.done)
 """
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 REAL = """
 llmlab.lab().get('real').add_adapter('pirate', 'pirate')
 talk = llmlab.chat('real', temperature=0, max_tokens=40)
@@ -91,6 +93,9 @@ CELLS = [
     "print(repr(two.system), heard[-1] == '', [m['role'] for m in one.messages])",
     "%load_ext llmlab\n%llm chat --resume",
     "llmlab.lab().get('real').generate('A story.', regex='(Paris|Rome)', temperature=0, logprobs=3).inspect()",
+    # No engine is asked here: what is tried is that an image goes where it should once a model can see.
+    "from llmlab.engines import vision; vision.refusal = lambda *_: None\npics = llmlab.chat('echo', height=260); pics",
+    "print(len(pics._messages()[0].images), engine.prompts[-1][:60])",
 ]
 WIDGET_CELLS = {
     "chat": 0,
@@ -102,6 +107,7 @@ WIDGET_CELLS = {
     "composed": 11,
     "resumed": 13,
     "masked": 14,
+    "pictures": 15,
 }
 
 
@@ -417,6 +423,20 @@ def test_widgets_compose(book: Book) -> None:
     one.locator(".ll-drawer textarea").blur()
     two.locator('[data-panel="system"].ll-set').wait_for()
     assert "'linked' True ['system', 'user', 'assistant']" in book.run(12).inner_text()
+
+
+def test_images_where_the_model_sees(book: Book) -> None:
+    chat = book.run(WIDGET_CELLS["pictures"]).locator(".ll-chat")
+    chat.locator(".ll-ask:not([disabled])").wait_for()
+    chat.get_by_label("Attach text files or images").wait_for()
+    pixel = base64.b64decode(PIXEL)
+    chat.locator("input[type=file]").set_input_files({"name": "dot.png", "mimeType": "image/png", "buffer": pixel})
+    chat.locator(".ll-composer img.ll-picture").wait_for()
+    ask(chat, "What is it?")
+    chat.locator(".ll-user img.ll-picture").wait_for()
+    chat.locator('.ll-go[aria-label="Stop"]').click()
+    done(chat)
+    assert "1 <user>[{'type': 'image'}, {'type': 'text'" in book.run(16).inner_text()
 
 
 def test_dark_theme(book: Book) -> None:

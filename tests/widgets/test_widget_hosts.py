@@ -147,8 +147,8 @@ def test_an_image_is_refused_by_what_the_files_say(bench: Any, wire: None, llama
     assert "Say in words" in chat.problem["hint"]
     assert chat.turns == []
     chat.close()
-    with pytest.raises(UnsupportedError, match="holds an image"):
-        llamacpp.chat([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}])
+    with pytest.raises(UnsupportedError, match="reads text only"):
+        llamacpp.chat([Message("user", "What is it?", images=(b"\x89PNG",))])
     assert not llamacpp.facts.sees
     seeing = refusal("llava", "llamacpp", replace(llamacpp.facts, sees=True))
     assert seeing is not None

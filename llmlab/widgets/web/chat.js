@@ -1,11 +1,13 @@
 import { button, el, icon, num, onceAFrame, options, when } from "./dom.js";
 import { frame, loader } from "./frame.js";
 import { Drawer } from "./drawer.js";
-import { TurnView, isEnter } from "./turn.js";
+import { TurnView, isEnter, picture } from "./turn.js";
 
 // The chat. The kernel holds the conversation; this draws it, and sends what the user does.
 
 const MAX_FILE = 2_000_000;
+const TEXT_FILES = "text/*,.md,.py,.json,.jsonl,.csv,.tsv,.yaml,.yml,.toml,.ipynb,.js,.ts,.c,.cpp,.h,.rs,.go,.java,.sh,.sql,.xml,.html,.css,.log";
+const IMAGE_FILES = "image/png,image/jpeg,image/webp,image/gif";
 
 class ChatView {
   constructor(context) {
@@ -94,9 +96,9 @@ class ChatView {
   composer() {
     this.area = el("textarea", { class: "ll-input ll-ask", rows: 1, "aria-label": "Message" });
     this.go = button("Send", { iconName: "send", cls: "ll-primary ll-go", onclick: () => (this.busy ? this.f.send("stop") : this.submit()) });
-    this.picker = el("input", { type: "file", multiple: true, hidden: true, accept: "text/*,.md,.py,.json,.jsonl,.csv,.tsv,.yaml,.yml,.toml,.ipynb,.js,.ts,.c,.cpp,.h,.rs,.go,.java,.sh,.sql,.xml,.html,.css,.log" });
+    this.picker = el("input", { type: "file", multiple: true, hidden: true, accept: TEXT_FILES });
     this.picker.addEventListener("change", () => this.attach([...this.picker.files]));
-    const clip = button("Attach text files", { iconName: "clip", title: "Attach text files: the model reads them below the message", onclick: () => this.picker.click() });
+    this.clip = button("Attach text files", { iconName: "clip", onclick: () => this.picker.click() });
     this.chips = el("div", { class: "ll-files" });
     this.meterText = el("span", {});
     this.meterBar = el("span", { class: "ll-meter-fill" });
@@ -111,7 +113,13 @@ class ChatView {
         if (!this.busy) this.submit();
       } else if (event.key === "Escape" && this.busy) this.f.send("stop");
     });
-    const box = el("div", { class: "ll-composer" }, this.chips, el("div", { class: "ll-ask-row" }, clip, this.picker, this.area, this.go), el("div", { class: "ll-row ll-below" }, this.meter, el("span", { class: "ll-space" }), el("span", { class: "ll-quiet" }, "Enter sends · Shift+Enter: new line")));
+    const box = el("div", { class: "ll-composer" }, this.chips, el("div", { class: "ll-ask-row" }, this.clip, this.picker, this.area, this.go), el("div", { class: "ll-row ll-below" }, this.meter, el("span", { class: "ll-space" }), el("span", { class: "ll-quiet" }, "Enter sends · Shift+Enter: new line")));
+    this.area.addEventListener("paste", (event) => {
+      const files = [...event.clipboardData.files];
+      if (!files.length) return;
+      event.preventDefault();
+      this.attach(files);
+    });
     box.addEventListener("dragover", (event) => event.preventDefault());
     box.addEventListener("drop", (event) => {
       event.preventDefault();
@@ -135,6 +143,10 @@ class ChatView {
 
   async attach(files) {
     for (const file of files) {
+      if (file.type.startsWith("image/") && this.picked()?.no_images === "" && file.size <= MAX_FILE) {
+        this.attached.push({ name: file.name, image: await dataUrl(file) });
+        continue;
+      }
       const bytes = file.size <= MAX_FILE ? await file.arrayBuffer() : null;
       let text = null;
       try {
@@ -157,7 +169,7 @@ class ChatView {
 
   showChips() {
     this.chips.replaceChildren(...this.attached.map((file) =>
-      el("span", { class: `ll-tag ${file.text === null ? "ll-bad" : ""}` }, icon("clip"), file.name, file.why ? ` (${file.why})` : "",
+      el("span", { class: `ll-tag ${file.text === null ? "ll-bad" : ""}` }, picture(file) ?? icon("clip"), file.name, file.why ? ` (${file.why})` : "",
         button(`Remove ${file.name}`, { iconName: "close", onclick: () => {
           this.attached = this.attached.filter((one) => one !== file);
           this.showChips();
@@ -254,6 +266,11 @@ class ChatView {
     this.go.title = label;
     this.go.classList.toggle("ll-stop", busy);
     const name = this.picked()?.name;
+    const sees = this.picked()?.no_images === "";
+    const attach = sees ? "Attach text files or images" : "Attach text files";
+    this.clip.setAttribute("aria-label", attach);
+    this.clip.title = `${attach}: the model reads them with the message`;
+    this.picker.accept = sees ? `${TEXT_FILES},${IMAGE_FILES}` : TEXT_FILES;
     this.area.placeholder = !on ? "Run this cell to go on with the conversation" : name ? `Ask ${name} …` : "Load a model first";
     this.quantPick.disabled = this.quantPick.options.length < 2 || busy;
   }
@@ -324,6 +341,16 @@ class ChatView {
     this.meter.classList.toggle("ll-full", all > context * 0.9);
     this.meterText.textContent = `${num(all)} of ${num(context)} tokens${draft ? ` (${num(draft)} in the draft)` : ""}`;
   }
+}
+
+/** A file as a data: URL. */
+function dataUrl(file) {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result);
+    reader.onerror = () => reject(reader.error);
+    reader.readAsDataURL(file);
+  });
 }
 
 export default {

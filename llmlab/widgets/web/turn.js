@@ -66,7 +66,7 @@ export class TurnView {
 
   files(turn) {
     if (!turn.files?.length) return null;
-    return el("div", { class: "ll-files" }, turn.files.map((f) => el("span", { class: "ll-tag", title: f.text.slice(0, 500) }, icon("clip"), f.name)));
+    return el("div", { class: "ll-files" }, turn.files.map((f) => el("span", { class: "ll-tag", title: f.text?.slice(0, 500) }, picture(f) ?? icon("clip"), f.name)));
   }
 
   error({ message, hint }) {
@@ -172,6 +172,12 @@ export class TurnView {
       ),
     );
   }
+}
+
+/** An attached image, small; null for a text. Only pictures: an SVG, or an address elsewhere, is not shown. */
+export function picture({ image, name }) {
+  if (!/^data:image\/(png|jpeg|webp|gif);base64,/.test(image ?? "")) return null;
+  return el("img", { class: "ll-picture", src: image, alt: name });
 }
 
 /** Enter that sends: not with Shift, and not the Enter that ends a composition (Japanese, Chinese, Korean input). */
