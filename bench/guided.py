@@ -1,8 +1,8 @@
 """What guided generation costs: decode tokens/s with and without a schema, at a vocabulary of 32,000, one sequence.
 
-Makes random-weight Llamas with a byte-level BPE of 32,000 tokens (trained on Python's own library), loads them in both
-engines, and alternates guided and unguided runs of the same length. The first use of a schema (compiling it, and the
-mask library's view of the vocabulary) is timed apart.
+Random-weight Llamas with a byte-level BPE of 32,000 tokens (`models.py`) are loaded in both engines, and guided and
+unguided runs of the same length alternate. The first use of a schema (compiling it, and the mask library's view of the
+vocabulary) is timed apart.
 
     python bench/guided.py [--engines llamacpp,vllm] [--tokens 200] [--rounds 5]
 """
@@ -11,20 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import statistics
-import sysconfig
-import tempfile
 import time
 from pathlib import Path
 
-import llmlab
-import llmlab.zoo
+from models import SIZES, cached
 
-NANO = Path(llmlab.zoo.__file__).parent / "models" / "nano"
-VOCABULARY = 32_000
-# hidden size, layers, feed-forward size
-SIZES = {"16 M": (256, 6, 704), "64 M": (512, 10, 1408), "220 M": (1024, 12, 2816)}
+import llmlab
 
 
 def schema(**bounds: int) -> dict[str, object]:
@@ -42,34 +35,6 @@ def schema(**bounds: int) -> dict[str, object]:
 
 # Inside a string of bounded length the mask must count characters, which is the dearest case.
 SCHEMAS = {"plain": schema(), "maxLength 20": schema(maxLength=20)}
-
-
-def make_tokenizer(folder: Path) -> None:
-    """Train the vocabulary and save it with nano's chat template."""
-    from transformers import AutoTokenizer
-
-    files = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")) + sorted(
-        Path(sysconfig.get_path("purelib")).glob("torch/*.py")
-    )
-    texts = (file.read_text(encoding="utf-8", errors="replace") for file in files)
-    AutoTokenizer.from_pretrained(NANO).train_new_from_iterator(texts, VOCABULARY).save_pretrained(folder)
-
-
-def make_model(folder: Path, tokenizer: Path, hidden: int, layers: int, feed: int) -> None:
-    """Write a random-weight Llama."""
-    import torch
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=hidden, num_hidden_layers=layers, intermediate_size=feed,
-        num_attention_heads=hidden // 64, num_key_value_heads=hidden // 64, max_position_embeddings=2048,
-        tie_word_embeddings=True, eos_token_id=AutoTokenizer.from_pretrained(tokenizer).eos_token_id,
-    )  # fmt: skip
-    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
-    for file in tokenizer.iterdir():
-        shutil.copy(file, folder)
-    assert len(AutoTokenizer.from_pretrained(folder)) == VOCABULARY
 
 
 def measure(model: llmlab.Model, schema: object, tokens: int, rounds: int, temperature: float) -> dict[str, float]:
@@ -105,23 +70,19 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     found = []
-    with tempfile.TemporaryDirectory() as scratch:
-        make_tokenizer(Path(scratch, "tokenizer"))
-        lab = llmlab.Lab()
-        for size in args.sizes.split(","):
-            folder = Path(scratch, size.replace(" ", ""))
-            folder.mkdir()
-            make_model(folder, Path(scratch, "tokenizer"), *SIZES[size])
-            for engine in args.engines.split(","):
-                model = lab.load(str(folder), engine=engine, name=engine, ctx=1024, max_concurrency=1)
-                for name, asked in SCHEMAS.items():
-                    figures = measure(model, asked, args.tokens, args.rounds, args.temperature)
-                    row = {"model": size, "engine": engine, "quant": model.quant, "schema": name, **figures}
-                    found.append(row)
-                    shown = (f"{k}: {v:.3f}" if isinstance(v, float) else f"{k}: {v}" for k, v in row.items())
-                    print("  ".join(shown), flush=True)
-                model.unload()
-        lab.close()
+    lab = llmlab.Lab()
+    for size in args.sizes.split(","):
+        folder = cached(size)
+        for engine in args.engines.split(","):
+            model = lab.load(str(folder), engine=engine, name=engine, ctx=1024, max_concurrency=1)
+            for name, asked in SCHEMAS.items():
+                figures = measure(model, asked, args.tokens, args.rounds, args.temperature)
+                row = {"model": size, "engine": engine, "quant": model.quant, "schema": name, **figures}
+                found.append(row)
+                shown = (f"{k}: {v:.3f}" if isinstance(v, float) else f"{k}: {v}" for k, v in row.items())
+                print("  ".join(shown), flush=True)
+            model.unload()
+    lab.close()
     if args.json:
         args.json.write_text(json.dumps(found, indent=2))
 

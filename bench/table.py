@@ -3,8 +3,8 @@
     python bench/table.py [--turns 3] [--only llamacpp,vllm,chat,magic]
 
 Contenders of a row run in turn (A B A B ...), each in a process of its own, and the medians are compared, so that a change
-of the machine's speed hits both sides. The models are nano (F16) and a Llama of 200 M random weights (Q4_K_M), made on the
-spot: speed does not depend on the values.
+of the machine's speed hits both sides. The models are nano (F16) and a Llama of about 200 M random weights (Q4_K_M, a
+vocabulary of 32,000), made on the spot: speed does not depend on the values.
 """
 
 from __future__ import annotations
@@ -20,38 +20,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-TOKENS, PROMPT = 128, 16
+from models import cached
+
+TOKENS, PROMPT, REPEATS = 128, 16, 3
 HERE = Path(__file__).parent
-
-
-def big_model() -> Path:
-    """A Hugging Face folder with a Llama of about 200 M random weights and nano's tokenizer, in the cache."""
-    import shutil
-
-    from llmlab import zoo
-    from llmlab.config import cache_dir
-
-    folder = cache_dir() / "bench" / "random-200m"
-    if not (folder / "model.safetensors").exists():
-        import torch
-        from transformers import LlamaConfig, LlamaForCausalLM
-
-        folder.mkdir(parents=True, exist_ok=True)
-        torch.manual_seed(0)
-        config = LlamaConfig(
-            hidden_size=1024, intermediate_size=4096, num_hidden_layers=13, num_attention_heads=16, num_key_value_heads=8,
-            vocab_size=2048, max_position_embeddings=2048, tie_word_embeddings=True, bos_token_id=None, eos_token_id=1, pad_token_id=0,
-        )  # fmt: skip
-        LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
-        for file in zoo.path("nano").glob("*"):
-            if file.name.startswith(("tokenizer", "chat_template")):
-                shutil.copy2(file, folder)
-    return folder
 
 
 def spec(model: str) -> tuple[str, str]:
     """What to load, and its quant in llama.cpp."""
-    return ("nano", "F16") if model == "nano" else (str(big_model()), "Q4_K_M")
+    return ("nano", "F16") if model == "nano" else (str(cached()), "Q4_K_M")
 
 
 # -- contenders: each gives {what: tokens/s} ---------------------------------------------------
@@ -65,18 +42,19 @@ def ours(model: str, engine: str = "llamacpp") -> dict[str, float]:
     name, quant = spec(model)
     loaded = lab.load(name, engine=engine, quant=quant if engine == "llamacpp" else None, ctx=512, max_concurrency=16)
     options: dict[str, Any] = {"raw": True, "temperature": 0.0, "max_tokens": TOKENS, "ignore_eos": True}
-    found: dict[str, float] = {"threads": float(loaded.describe()["threads"].split()[0])}
     loaded.generate(prompts(2), **{**options, "max_tokens": 16})
-    for count in (1, 8, 16):
-        started = time.perf_counter()
-        answers = loaded.generate(prompts(count), **options)
-        whole = time.perf_counter() - started
-        first = min(a.timings.ttft_s or 0 for a in answers)
-        last = max(a.timings.total_s for a in answers)
-        found[f"decode {count}"] = sum(a.timings.decoded for a in answers) / (last - first)
-        found[f"whole {count}"] = sum(a.usage.completion_tokens for a in answers) / whole
+    seen: dict[str, list[float]] = {}
+    for count in (1, 8, 16) if engine == "llamacpp" else (1, 16):
+        for _ in range(REPEATS):
+            started = time.perf_counter()
+            answers = loaded.generate(prompts(count), **options)
+            whole = time.perf_counter() - started
+            first = min(a.timings.ttft_s or 0 for a in answers)
+            last = max(a.timings.total_s for a in answers)
+            seen.setdefault(f"decode {count}", []).append(sum(a.timings.decoded for a in answers) / (last - first))
+            seen.setdefault(f"whole {count}", []).append(sum(a.usage.completion_tokens for a in answers) / whole)
     lab.close()
-    return found
+    return {what: statistics.median(values) for what, values in seen.items()}
 
 
 def prompts(count: int) -> list[str]:
@@ -90,62 +68,44 @@ def llama(model: str) -> dict[str, float]:
 
     threads = threads_of(model)
     loaded = Llama(str(gguf(model)), n_ctx=512, n_threads=threads, n_threads_batch=threads, verbose=False)
-    ids = list(range(10, 10 + PROMPT))
-    first = 0.0
-    for count, _ in enumerate(loaded.generate(ids, temp=0.0)):
-        if count == 0:
-            first = time.perf_counter()
-        if count == TOKENS:
-            break
-    return {"decode 1": TOKENS / (time.perf_counter() - first)}
+    speeds = []
+    for _ in range(REPEATS + 1):
+        loaded.reset()
+        first = 0.0
+        for count, _token in enumerate(loaded.generate(list(range(10, 10 + PROMPT)), temp=0.0)):
+            if count == 0:
+                first = time.perf_counter()
+            if count == TOKENS:
+                break
+        speeds.append(TOKENS / (time.perf_counter() - first))
+    return {"decode 1": statistics.median(speeds[1:])}
 
 
 def llama_bench(model: str) -> dict[str, float]:
     """llama-bench: decode speed of one sequence."""
     from llama_tools import tools
 
-    command = [
-        tools()["llama-bench"],
-        "-m",
-        gguf(model),
-        "-p",
-        "0",
-        "-n",
-        str(TOKENS),
-        "-r",
-        "2",
-        "-t",
-        str(threads_of(model)),
-        "-o",
-        "json",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return {"decode 1": json.loads(done.stdout)[0]["avg_ts"]}
+    asked = f"-p 0 -n {TOKENS} -r {REPEATS} -t {threads_of(model)} -o json".split()
+    done = subprocess.run(
+        [tools()["llama-bench"], "-m", gguf(model), *asked], capture_output=True, text=True, check=True
+    )
+    return {"decode 1": statistics.median(json.loads(done.stdout)[0]["samples_ts"])}
 
 
 def batched_bench(model: str) -> dict[str, float]:
     """llama-batched-bench: decode speed of 1, 8 and 16 sequences, and the whole speed with the prompts."""
     from llama_tools import tools
 
-    command = [
-        tools()["llama-batched-bench"],
-        "-m",
-        gguf(model),
-        "-c",
-        "4096",
-        "-npp",
-        str(PROMPT),
-        "-ntg",
-        str(TOKENS),
-        "-npl",
-        "1,8,16",
-    ]
+    counts = ",".join(str(count) for count in (1, 8, 16) for _ in range(REPEATS))
+    asked = f"-c 4096 -npp {PROMPT} -ntg {TOKENS} -npl {counts} -t {threads_of(model)} --output-format jsonl".split()
     done = subprocess.run(
-        [*command, "-t", str(threads_of(model)), "--output-format", "jsonl"], capture_output=True, text=True, check=True
+        [tools()["llama-batched-bench"], "-m", gguf(model), *asked], capture_output=True, text=True, check=True
     )
-    rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    found = {f"decode {row['pl']}": row["speed_tg"] for row in rows}
-    return found | {f"whole {row['pl']}": row["pl"] * row["tg"] / (row["t_pp"] + row["t_tg"]) for row in rows}
+    seen: dict[str, list[float]] = {}
+    for row in (json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")):
+        seen.setdefault(f"decode {row['pl']}", []).append(row["speed_tg"])
+        seen.setdefault(f"whole {row['pl']}", []).append(row["pl"] * row["tg"] / (row["t_pp"] + row["t_tg"]))
+    return {what: statistics.median(values) for what, values in seen.items()}
 
 
 def vllm_raw(model: str) -> dict[str, float]:
@@ -161,24 +121,27 @@ def vllm_raw(model: str) -> dict[str, float]:
 
     from llmlab import zoo
 
-    folder = zoo.path("nano") if model == "nano" else big_model()
+    folder = zoo.path("nano") if model == "nano" else cached()
     llm = LLM(str(folder), dtype="bfloat16", max_num_seqs=16, max_model_len=512, enforce_eager=True)
     params = SamplingParams(temperature=0, max_tokens=TOKENS, ignore_eos=True)
     llm.generate(prompts(2), SamplingParams(temperature=0, max_tokens=16, ignore_eos=True), use_tqdm=False)
-    found = {}
+    seen: dict[str, list[float]] = {}
     for count in (1, 16):
-        started = time.perf_counter()
-        made = sum(len(r.outputs[0].token_ids) for r in llm.generate(prompts(count), params, use_tqdm=False))
-        found[f"whole {count}"] = made / (time.perf_counter() - started)
-    return found
+        for _ in range(REPEATS):
+            started = time.perf_counter()
+            made = sum(len(r.outputs[0].token_ids) for r in llm.generate(prompts(count), params, use_tqdm=False))
+            seen.setdefault(f"whole {count}", []).append(made / (time.perf_counter() - started))
+    return {what: statistics.median(values) for what, values in seen.items()}
 
 
-def chat(engine: str) -> dict[str, float]:
+def chat(subject: str) -> dict[str, float]:
     """TTFT of two turns of a chat whose first has a history of 500 tokens, in milliseconds."""
     from llmlab import Lab
 
     lab = Lab()
-    model = lab.load("nano", engine=engine, ctx=1024)
+    engine, _, which = subject.partition(" ")
+    name, quant = spec(which)
+    model = lab.load(name, engine=engine, quant=quant if engine == "llamacpp" else None, ctx=1024)
     model.generate("Hi", max_tokens=4)
     firsts, seconds = [], []
     for turn in range(5):
@@ -254,15 +217,44 @@ def run(contender: str, subject: str) -> dict[str, float]:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def measure(names: list[str], subject: str, turns: int) -> dict[str, dict[str, tuple[float, float]]]:
-    """Medians, and the largest by the smallest, of each contender's figures over the turns."""
-    seen: dict[str, dict[str, list[float]]] = {name: {} for name in names}
+Figures = dict[str, list[float]]
+
+
+def measure(names: list[str], subject: str, turns: int) -> dict[str, Figures]:
+    """Each contender's figures, by turn."""
+    seen: dict[str, Figures] = {name: {} for name in names}
     for turn in range(turns):
         for name in names:
             print(f"{subject}: {name}, turn {turn + 1} of {turns}, load {os.getloadavg()[0]:.1f}", file=sys.stderr)
             for what, value in run(name, subject).items():
                 seen[name].setdefault(what, []).append(value)
-    return {n: {w: (statistics.median(v), max(v) / min(v)) for w, v in f.items()} for n, f in seen.items()}
+    return seen
+
+
+class Table:
+    """Rows of ours against theirs: the ratio is the median of the turns' ratios, whose two sides ran one after the other."""
+
+    def __init__(self) -> None:
+        print(
+            "| what | llmlab | against | ratio | by turn | bar | met |\n| --- | ---: | ---: | ---: | --- | ---: | --- |"
+        )
+
+    def add(self, what: str, ours: list[float], theirs: list[float], bar: float, unit: str = "tokens/s") -> None:
+        """Print a row; where the unit is ms the bar is the most, else the least."""
+        ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+        ratio = statistics.median(ratios)
+        met = ratio <= bar if unit == "ms" else ratio >= bar
+        turns = ", ".join(f"{one:.2f}" for one in ratios)
+        a, b = statistics.median(ours), statistics.median(theirs)
+        print(
+            f"| {what} | {a:,.1f} {unit} | {b:,.1f} | {ratio:.2f} | {turns} | {bar} | {'yes' if met else 'no'} |",
+            flush=True,
+        )
+
+
+def gain(figures: Figures) -> list[float]:
+    """How many times the tokens/s of one request 16 at once give."""
+    return [a / b for a, b in zip(figures["whole 16"], figures["whole 1"], strict=True)]
 
 
 def main() -> None:
@@ -275,59 +267,31 @@ def main() -> None:
     if args.one:
         print(json.dumps(CONTENDERS[args.one[0]](args.one[1])))
         return
-    only = args.only.split(",")
-    rows: list[tuple[str, float, float, float, float, str]] = []  # what, ours, theirs, spread, bar, unit
-
-    def add(what: str, a: tuple[float, float], b: tuple[float, float], bar: float, unit: str = "tokens/s") -> None:
-        rows.append((what, a[0], b[0], max(a[1], b[1]), bar, unit))
-
+    only, table = args.only.split(","), Table()
     for model in ("200m", "nano") if "llamacpp" in only else ():
         found = measure(["llamacpp", "llama-bench", "Llama", "batched-bench"], model, args.turns)
         mine, batched = found["llamacpp"], found["batched-bench"]
-        add(
-            f"llamacpp, {model}, one sequence, decode / llama-bench",
-            mine["decode 1"],
-            found["llama-bench"]["decode 1"],
-            0.95 if model == "200m" else 0.75,
-        )
-        add(f"llamacpp, {model}, one sequence, decode / Llama", mine["decode 1"], found["Llama"]["decode 1"], 1.05)
+        for name, bar in (("llama-bench", 0.95 if model == "200m" else 0.75), ("Llama", 1.05)):
+            what = f"llamacpp, {model}, one sequence, decode / {name}"
+            table.add(what, mine["decode 1"], found[name]["decode 1"], bar)
         for count in (8, 16):
-            add(
-                f"llamacpp, {model}, {count} sequences, decode / llama-batched-bench",
-                mine[f"decode {count}"],
-                batched[f"decode {count}"],
-                0.95,
-            )
-        gains = [(f["whole 16"][0] / f["whole 1"][0], max(f["whole 16"][1], f["whole 1"][1])) for f in (mine, batched)]
-        add(f"llamacpp, {model}, gain of 16 at once / llama-batched-bench's gain", gains[0], gains[1], 0.95, "times")
+            what = f"llamacpp, {model}, {count} sequences, decode / llama-batched-bench"
+            table.add(what, mine[f"decode {count}"], batched[f"decode {count}"], 0.95)
+        what = f"llamacpp, {model}, gain of 16 at once / llama-batched-bench's gain"
+        table.add(what, gain(mine), gain(batched), 0.95, "times")
     for model in ("nano", "200m") if "vllm" in only else ():
         found = measure(["vllm", "LLM.generate"], model, args.turns)
         for count in (1, 16):
-            add(
-                f"vllm, {model}, {count} sequences / LLM.generate",
-                found["vllm"][f"whole {count}"],
-                found["LLM.generate"][f"whole {count}"],
-                0.97,
-            )
-    for engine in ("llamacpp", "vllm") if "chat" in only else ():
-        found = measure(["chat"], engine, args.turns)["chat"]
-        add(
-            f"{engine}, TTFT of the second turn / the first, 500 tokens (at most)",
-            found["second"],
-            found["first"],
-            0.2,
-            "ms",
-        )
+            key, what = f"whole {count}", f"vllm, {model}, {count} at once / LLM.generate"
+            table.add(what, found["vllm"][key], found["LLM.generate"][key], 0.97)
+    for subject in ("llamacpp nano", "llamacpp 200m", "vllm nano", "vllm 200m") if "chat" in only else ():
+        found = measure(["chat"], subject, args.turns)
+        what = f"{subject.replace(' ', ', ')}, TTFT of the second turn / the first, 500 tokens (at most)"
+        table.add(what, found["chat"]["second"], found["chat"]["first"], 0.2, "ms")
     for engine in ("llamacpp", "vllm") if "magic" in only else ():
-        found = measure(["magic"], engine, args.turns)["magic"]
-        add(f"{engine}, streamed through the magic / generate", found["magic"], found["generate"], 0.95)
-    print("| what | llmlab | against | ratio | bar | met | spread |\n| --- | ---: | ---: | ---: | ---: | --- | ---: |")
-    for what, a, b, spread, bar, unit in rows:
-        ratio = a / b
-        met = ratio <= bar if unit == "ms" else ratio >= bar
-        print(
-            f"| {what} | {a:,.1f} {unit} | {b:,.1f} | {ratio:.2f} | {bar} | {'yes' if met else 'no'} | {spread:.2f} |"
-        )
+        found = measure(["magic"], engine, args.turns)
+        what = f"{engine}, nano, streamed through the magic / generate"
+        table.add(what, found["magic"]["magic"], found["magic"]["generate"], 0.95)
 
 
 if __name__ == "__main__":

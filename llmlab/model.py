@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import itertools
-import secrets
 import weakref
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from llmlab.engines import vision
-from llmlab.engines.base import Engine, EngineLog, LoadPlan, LoraLimits, Memory, Mix, ModelFacts, Progress, Request
+from llmlab.asking import Prepared, Subject, conversation, prepare
+from llmlab.engines.base import Engine, EngineLog, LoadPlan, LoraLimits, Memory, ModelFacts, Progress, Request
 from llmlab.engines.chat import render
 from llmlab.engines.stream import Buffer
 from llmlab.errors import BadInputError, UnloadedError
-from llmlab.guided.request import Constraint, choices_with_values, spread
+from llmlab.guided.request import choices_with_values, spread
 from llmlab.lora.attached import Adapters, Entry, Specs
 from llmlab.lora.comparing import Comparison, Metric, compare
 from llmlab.streaming import Stream, wait_all
@@ -28,25 +27,7 @@ if TYPE_CHECKING:
     from llmlab.hub.fit import Estimate
     from llmlab.hub.source import Source
 
-# What a model without a generation_config.json gets.
-FALLBACK = SamplingParams(temperature=0.7, top_p=1.0, top_k=0, min_p=0.0)
-DEFAULT_MAX_TOKENS = 512
 BATCH_PROGRESS_AFTER_S = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A prompt that passed every check, ready to be handed to the engine."""
-
-    messages: tuple[Message, ...]
-    prompt: str
-    ids: tuple[int, ...]
-    params: SamplingParams
-    seeds: tuple[int, ...]
-    mix: Mix | None = None
-    adapter: str | None = None
-    constraint: Constraint = field(default_factory=Constraint)
-    images: tuple[bytes, ...] = field(default=(), repr=False)
 
 
 class Model:
@@ -146,7 +127,7 @@ class Model:
 
     def render(self, messages: Prompt, *, tools: Sequence[Mapping[str, Any]] | None = None) -> str:
         """The text that the model reads for a conversation: its own chat template, filled in."""
-        turns = _conversation(messages)
+        turns = conversation(messages)
         return render(self.facts.chat_template, turns, special_tokens=self.facts.special_tokens, tools=tools)
 
     def count_tokens(self, prompt: Prompt) -> int:
@@ -349,7 +330,7 @@ class Model:
             lambda turns, schemas, own, rest: self._stream(turns, None, False, own, dict(rest), schemas),  # noqa: FBT003
             self._special,
         )
-        return ToolStream(Loop(asking, _conversation(prompt, system), use, params, options))
+        return ToolStream(Loop(asking, conversation(prompt, system), use, params, options))
 
     def _stream(
         self,
@@ -360,7 +341,8 @@ class Model:
         options: dict[str, Any],
         tools: Sequence[Mapping[str, Any]] = (),
     ) -> Stream:
-        prepared = self._prepare(prompt, system, raw, params, options, tools)
+        subject = Subject(self._live(), self._engine_name, self.facts, self._adapters, self.name, self.source.spec)
+        prepared = prepare(subject, prompt, options, system=system, raw=raw, params=params, tools=tools)
         return Stream(lambda: self._submit(prepared), lambda buffer: self._completion(prepared, buffer))
 
     async def agenerate(self, prompt: Prompt, **options: Any) -> Completion:
@@ -410,60 +392,6 @@ class Model:
             )
         return self._engine
 
-    def _prepare(
-        self,
-        prompt: Prompt,
-        system: str | None,
-        raw: bool,
-        params: SamplingParams | None,
-        options: dict[str, Any],
-        tools: Sequence[Mapping[str, Any]] = (),
-    ) -> Prepared:
-        engine = self._live()
-        options = dict(options)
-        mix, adapter = self._adapters.resolve(options.pop("adapter", self._adapters.current))
-        constraint, options = Constraint.of(options, params)
-        if params is not None and options:
-            params = replace(params, **_known(options))
-        asked = params if params is not None else SamplingParams.of(options)
-        settled = asked.with_defaults(self.facts.defaults).with_defaults(FALLBACK)
-        messages: tuple[Message, ...] = ()
-        if raw:
-            if not isinstance(prompt, str):
-                raise BadInputError("raw=True takes a text, not a conversation.")
-            if system is not None:
-                raise BadInputError("raw=True sends the text as it is, so a system prompt has no place in it.")
-            text = prompt
-            bos = self.facts.special_tokens.get("bos_token", "") if self.facts.add_bos else ""
-            ids = engine.tokenize(bos + text)
-            empty = not text
-        else:
-            messages = _conversation(prompt, system)
-            refused = vision.refusal(self.name, self.engine, self.facts) if any(m.images for m in messages) else None
-            if refused is not None:
-                raise refused
-            text = render(
-                self.facts.chat_template, messages, special_tokens=self.facts.special_tokens, tools=tools or None
-            )
-            ids = engine.tokenize(text)
-            empty = not any(m.content.strip() or m.tool_calls or m.images for m in messages if m.role != "system")
-        if empty or not ids:
-            raise BadInputError("The prompt is empty.", "Write what to ask.")
-        room = self.facts.context_length - len(ids)
-        if room < 1:
-            raise BadInputError(
-                f"The prompt has {len(ids)} tokens, and {self.name} was loaded with a context of "
-                f"{self.facts.context_length} tokens, at least one of which the answer needs.",
-                self._longer_context_hint(),
-            )
-        limit = settled.max_tokens if settled.max_tokens is not None else DEFAULT_MAX_TOKENS
-        seed = settled.seed if settled.seed is not None else secrets.randbelow(2**31)
-        settled = replace(settled, max_tokens=min(limit, room), seed=seed)
-        seeds = tuple((seed + i) % 2**32 for i in range(settled.n))
-        constraint = constraint.ready(engine, self.engine, settled)
-        images = tuple(image for message in messages for image in message.images)
-        return Prepared(messages, text, tuple(ids), settled, seeds, mix, adapter, constraint, images)
-
     def _special(self, text: str) -> int | None:
         """The id of a text that is one special token for the engine's masks."""
         engine = self._live()
@@ -471,14 +399,6 @@ class Model:
         grammars: Any = getattr(engine, "grammars", None)
         known = len(ids) == 1 and grammars is not None and grammars.tokenizer.is_special_token(ids[0])
         return ids[0] if known else None
-
-    def _longer_context_hint(self) -> str:
-        trained = self.facts.trained_context
-        if trained > self.facts.context_length:
-            return (
-                f"Shorten it, or load with a longer context: %llm load {self.source.spec} --ctx {trained} (the longest)"
-            )
-        return "Shorten it: this is the longest context that the model was trained for."
 
     def _submit(self, prepared: Prepared) -> tuple[Buffer, Any]:
         engine = self._live()
@@ -519,21 +439,3 @@ class Model:
             prompt_token_ids=prepared.ids,
             adapter=prepared.adapter,
         )
-
-
-def _known(options: dict[str, Any]) -> dict[str, Any]:
-    SamplingParams.of(options)
-    return options
-
-
-def _conversation(prompt: Prompt, system: str | None = None) -> tuple[Message, ...]:
-    """Messages of a prompt, with a system prompt in front when one is given."""
-    items: Sequence[Any] = [prompt] if isinstance(prompt, str) else prompt
-    if not items:
-        raise BadInputError("The conversation is empty.", "Give at least one message.")
-    messages = tuple(Message.of(item) for item in items)
-    if system is None:
-        return messages
-    if messages[0].role == "system":
-        raise BadInputError("The conversation has a system prompt already, and another was given.", "Leave one out.")
-    return (Message("system", system), *messages)

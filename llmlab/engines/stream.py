@@ -34,9 +34,11 @@ class Buffer:
 
     def __init__(self, n: int = 1) -> None:
         self._slots = [_Slot() for _ in range(n)]
-        self._chunks: list[Chunk] = []
-        lock = threading.RLock()
+        # The fields of a Chunk each: making the object costs more than all else of a push, and often nobody reads it.
+        self._chunks: list[tuple[str, tuple[int, ...], tuple[TokenLogprob, ...], FinishReason | None, int]] = []
+        self._lock = lock = threading.RLock()
         self._changed = threading.Condition(lock)
+        self._waiting = 0
         # Apart, so that who waits for the end isn't woken at each token: every wake-up costs the loop the GIL.
         self._ended = threading.Condition(lock)
         self._listeners: list[Callable[[], None]] = []
@@ -66,7 +68,7 @@ class Buffer:
             cached: prompt tokens whose KV was reused; said once.
         """
         now = time.perf_counter()
-        with self._changed:
+        with self._lock:
             slot = self._slots[index]
             if slot.finish_reason is not None or self._error is not None:
                 return
@@ -80,8 +82,9 @@ class Buffer:
             slot.token_ids.extend(token_ids)
             slot.logprobs.extend(logprobs)
             if text or token_ids:
-                self._chunks.append(Chunk(text, token_ids, logprobs, None, index))
-            self._notify()
+                self._chunks.append((text, token_ids, logprobs, None, index))
+            if self._waiting or self._listeners:
+                self._notify()
 
     def finish(self, reason: FinishReason, *, index: int = 0, text: str = "") -> None:
         """End a choice; `text` is what was still held back. A second call changes nothing."""
@@ -91,7 +94,7 @@ class Buffer:
                 return
             slot.text.append(text)
             slot.finish_reason = reason
-            self._chunks.append(Chunk(text, (), (), reason, index))
+            self._chunks.append((text, (), (), reason, index))
             self._open -= 1
             self._notify()
 
@@ -152,13 +155,17 @@ class Buffer:
 
     def read(self, position: int) -> list[Chunk]:
         """The chunks from a position on, without waiting."""
-        with self._changed:
-            return self._chunks[position:]
+        with self._lock:
+            return [Chunk(*fields) for fields in self._chunks[position:]]
 
     def wait(self, position: int, timeout: float | None = None) -> bool:
         """Wait until there is a chunk at `position` or all is done; False when the timeout passed first."""
         with self._changed:
-            return self._changed.wait_for(lambda: len(self._chunks) > position or self.done, timeout)
+            self._waiting += 1
+            try:
+                return self._changed.wait_for(lambda: len(self._chunks) > position or self.done, timeout)
+            finally:
+                self._waiting -= 1
 
     def wait_done(self, timeout: float | None = None) -> bool:
         """Wait until all choices have ended; False when the timeout passed first."""

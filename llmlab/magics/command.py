@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -69,10 +70,8 @@ class Command(ABC):
 
     @classmethod
     def parser(cls) -> Parser:
-        """A parser with the command's arguments."""
-        parser = Parser(cls.typed())
-        cls.arguments(parser)
-        return parser
+        """A parser with the command's arguments, made once (it takes a millisecond)."""
+        return _parser(cls)
 
     @classmethod
     @abstractmethod
@@ -91,3 +90,10 @@ class Command(ABC):
         return CommandDoc(
             cls.typed(), parser.usage_line(), cls.summary, cls.details, tuple(parser.options()), cls.examples
         )
+
+
+@functools.cache
+def _parser(command: type[Command]) -> Parser:
+    parser = Parser(command.typed())
+    command.arguments(parser)
+    return parser

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import traitlets as t
 
 from llmlab.display.safe import escape, markdown, plain
-from llmlab.errors import BadInputError, UnloadedError
+from llmlab.errors import BadInputError, UnloadedError, UnsupportedError
 from llmlab.types import Completion, Guidance
 from llmlab.widgets import assets, static
 from llmlab.widgets.base import BenchWidget, problem_html
@@ -146,6 +146,10 @@ class Inspector(BenchWidget):
         if self.running:
             raise BadInputError("A continuation is under way.", "Wait for its end, or stop it.")
         done, model = self._completion, self._loaded()
+        if any(message.images for message in done.messages):
+            raise UnsupportedError(
+                "This answers an image, and a text can't be gone on with beside one.", "Ask again with other words."
+            )
         asked = done.params.logprobs or TOP
         params = replace(done.params, n=1, logprobs=max(asked, 1))
         prompt = done.prompt

@@ -65,7 +65,7 @@ class Adapters:
         used = {adapter.digest for one in sequences for adapter, _ in one.request.adapter or ()}
         for digest in self._leaving - used:
             if digest in self._set:
-                self.use(context, None)
+                self.use(context, mix_key(None), None)
             llama_cpp.llama_adapter_lora_free(self._handles.pop(digest))
             self._leaving.discard(digest)
 
@@ -79,15 +79,14 @@ class Adapters:
         here = self._handles.keys() - self._leaving
         return next((adapter.name for adapter, _ in mix or () if adapter.digest not in here), "")
 
-    def use(self, context: NativeContext, mix: Mix | None) -> None:
-        """Let the next steps be computed with a mix."""
+    def use(self, context: NativeContext, key: str, mix: Mix | None) -> None:
+        """Let the next steps be computed with a mix, whose `mix_key` is `key`."""
+        if key == self._set:
+            return
         import ctypes
 
         import llama_cpp
 
-        key = mix_key(mix)
-        if key == self._set:
-            return
         # A digest may stand twice in a mix, under two names: llama.cpp takes each adapter once.
         scales: dict[str, float] = {}
         for adapter, scale in mix or ():
@@ -104,6 +103,8 @@ class Adapters:
         Turns go round. One ends early for a group in which someone still waits for a first token, but not twice
         in a row, so that a stream of new requests can't keep the others from decoding.
         """
+        if not self._handles:
+            return running
         keys = sorted({one.key for one in running})
         if len(keys) == 1:
             self._turn = keys[0]

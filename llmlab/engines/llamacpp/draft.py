@@ -188,7 +188,7 @@ class DraftModel(Drafter):
 
     def _choose(self, context: NativeContext, one: Sequence, row: int) -> int:
         if one.greedy:
-            return context.sample(one.chain, context.handle, row)
+            return int(context.logits(row).argmax())
         return self._drawer.draw(one.chain, context.logits(row), one.seed, one.generated + len(one.draft))
 
     def _forget(self, sequences: Any) -> None:

@@ -1,6 +1,6 @@
 """The decoding loop: continuous batching over one context, on a thread of its own.
 
-A step has six phases: take mail, admit, build the batch, decode, sample and emit, retire. Requests join
+A step has six phases: take mail, admit, fill the batch, decode, pick and emit, retire. Requests join
 and leave at any step. A sequence is nothing but tokens, of which the first `computed` are in the KV cache; the rest is
 what the next batch takes from it, be it a whole prompt, what an aborted decode left, or the token just sampled.
 """
@@ -14,17 +14,18 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, Literal
+from typing import Literal
 
 from llmlab.engines.base import EngineLog, Request
 from llmlab.engines.calls import Call
 from llmlab.engines.llamacpp.adapters import Adapters
+from llmlab.engines.llamacpp.batch import Batch
 from llmlab.engines.llamacpp.draft import Drafter
 from llmlab.engines.llamacpp.logs import MemoryEar, router
 from llmlab.engines.llamacpp.native import ABORTED, NO_KV_SLOT, NativeContext, NativeModel, trim_heap
 from llmlab.engines.llamacpp.options import Settings
-from llmlab.engines.llamacpp.sampler import Drawer, token_logprob
-from llmlab.engines.llamacpp.sequence import Sequence, prompt_problem, share_budget
+from llmlab.engines.llamacpp.picker import How, Picker
+from llmlab.engines.llamacpp.sequence import Sequence, prompt_problem
 from llmlab.engines.llamacpp.slots import Slots, common_prefix
 from llmlab.engines.speculation import Meter
 from llmlab.engines.steering import Steer
@@ -66,20 +67,17 @@ class Loop:
         self._model = model
         self._grammars = grammars
         self._settings = settings
-        self._ends = frozenset(end_ids)
         self._log = log
         self._ear = MemoryEar(log)
         # SimpleQueue's put may be called from a finalizer at any point, a lock's acquire may not.
         self._mail: queue.SimpleQueue[Mail] = queue.SimpleQueue()
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
-        # Of these, what the step at hand computes: sequences of one adapter mix.
-        self._batch: list[Sequence] = []
         self._adapters = Adapters(model)
         self._by_request: dict[Request, Sequence] = {}
         self._context: NativeContext | None = None
         self._slots: Slots | None = None
-        self._drawer = Drawer(model.vocab_size)
+        self._picker = Picker(model, frozenset(end_ids), log)
         self.warm_up_s = 0.0
         self._closing = False
         self._abortable = False
@@ -157,8 +155,9 @@ class Loop:
                 return
             self._ready.set_result(None)
             try:
+                batch = Batch(self._context, self._settings.prompt_chunk)
                 while not self._closing:
-                    self._guarded_step(self._context, self._slots)
+                    self._guarded_step(self._context, self._slots, batch)
             finally:
                 for sequence in list(self._by_request.values()):
                     self._end(sequence, "interrupted")
@@ -176,9 +175,9 @@ class Loop:
         if code != 0:
             raise MemoryError(f"the warm-up failed (llama_decode gave {code})")
 
-    def _guarded_step(self, context: NativeContext, slots: Slots) -> None:
+    def _guarded_step(self, context: NativeContext, slots: Slots, batch: Batch) -> None:
         try:
-            self._step(context, slots)
+            self._step(context, slots, batch)
         except Exception as error:  # noqa: BLE001 - the requests get it; the thread must go on
             self._log.write(traceback.format_exc())
             failure = GenerationError(
@@ -188,7 +187,7 @@ class Loop:
             for sequence in list(self._running):
                 self._fail(sequence, failure)
 
-    def _step(self, context: NativeContext, slots: Slots) -> None:
+    def _step(self, context: NativeContext, slots: Slots, batch: Batch) -> None:
         if self._adapters.leaving:
             self._adapters.sweep(list(self._by_request.values()), context)
         self._take_mail()
@@ -196,32 +195,36 @@ class Loop:
             self._admit(slots)
         if not self._running or self._closing:
             return
-        self._batch = self._adapters.group(self._running)
-        self._adapters.use(context, self._batch[0].request.adapter)
+        turn = self._adapters.group(self._running)
+        self._adapters.use(context, turn[0].key, turn[0].request.adapter)
         if self._drafter is not None and self.meter is not None:
-            self._speculate(context, slots, self._drafter, self.meter)
+            self._speculate(context, slots, batch, turn, self._drafter, self.meter)
             return
-        count, prompt_tokens = self._build(context)
-        if self._decode(context, slots, count, prompt_tokens):
-            self._emit(context)
+        # Sequences of another mix wait for this step too.
+        batch.fill(turn, alone=len(turn) == len(self._running))
+        if self._decode(context, slots, batch):
+            self._retire_all(self._picker.emit(context, batch))
 
-    def _speculate(self, context: NativeContext, slots: Slots, drafter: Drafter, meter: Meter) -> None:
+    def _speculate(
+        self, context: NativeContext, slots: Slots, batch: Batch, turn: list[Sequence], drafter: Drafter, meter: Meter
+    ) -> None:
         """A step with guesses ahead; now and then one without, to know what they bring."""
         started = time.perf_counter()
         plain = meter.plain_due()
-        for one in self._batch:
+        for one in turn:
             one.draft = []
         if not plain:
-            drafter.propose(self._batch)
-        count, prompt_tokens = self._build(context)
-        if not self._decode(context, slots, count, prompt_tokens):
+            drafter.propose(turn)
+        batch.fill(turn, alone=len(turn) == len(self._running))
+        if not self._decode(context, slots, batch):
             return
-        going = list(self._batch)
-        before = sum(len(one.tokens) for one in going)
-        self._emit(context)
-        if not prompt_tokens:
-            gained = (sum(len(one.tokens) for one in going) - before) / len(going)
+        count = len(turn)
+        before = sum(len(one.tokens) for one in turn)
+        ended = self._picker.emit(context, batch)
+        if not batch.prompt_tokens:
+            gained = (sum(len(one.tokens) for one in turn) - before) / count
             meter.step(time.perf_counter() - started, gained, drafted=not plain)
+        self._retire_all(ended)
 
     # -- mail and admission --------------------------------------------------------------------
 
@@ -294,80 +297,23 @@ class Loop:
         )
         return ahead >= slots.best_prefix(sequence.tokens, sequence.key) + _WORTH_WAITING
 
-    # -- batch and decode ----------------------------------------------------------------------
+    # -- decode --------------------------------------------------------------------------------
 
-    def _build(self, context: NativeContext) -> tuple[int, int]:
-        """Fill the batch: a token of every sequence that decodes, and an even share of prompt for the others.
-
-        Returns:
-            How many tokens the batch has, and how many of them are prompt.
-        """
-        running = self._batch
-        prompts = [one for one in running if len(one.tokens) - one.computed > 1]
-        decoding = len(running) - len(prompts)
-        if self._drafter is not None:
-            decoding += sum(len(one.draft) for one in running)
-        budget = 0
-        if prompts:
-            room = context.batch_size - decoding
-            # Sequences of another mix wait for this step too.
-            alone = not decoding and len(running) == len(self._running)
-            budget = room if alone else min(self._settings.prompt_chunk, room)
-            share_budget(prompts, budget)
-        tokens: Any = context.tokens
-        positions: Any = context.positions
-        ids: Any = context.sequences
-        outputs: Any = context.outputs
-        at = 0
-        for one in running:
-            start = one.computed
-            slot = one.slot.id  # type: ignore[union-attr]
-            if len(one.tokens) - start == 1:
-                tokens[at], positions[at], ids[at], outputs[at] = one.tokens[start], start, slot, 1
-                one.row, one.share = at, 1
-                at += 1
-                if one.draft:
-                    end = at + len(one.draft)
-                    tokens[at:end] = one.draft
-                    positions[at:end] = list(range(start + 1, start + 1 + len(one.draft)))
-                    ids[at:end] = [slot] * len(one.draft)
-                    outputs[at:end] = [1] * len(one.draft)
-                    at = end
-                continue
-            share = one.share
-            if share:
-                end = at + share
-                tokens[at:end] = one.tokens[start : start + share]
-                positions[at:end] = list(range(start, start + share))
-                ids[at:end] = [slot] * share
-                outputs[at:end] = [0] * share
-                at = end
-            if share and start + share == len(one.tokens):
-                outputs[at - 1] = 1
-                one.row = at - 1
-            else:
-                one.row = -1
-        return at, at - decoding
-
-    def _decode(self, context: NativeContext, slots: Slots, count: int, prompt_tokens: int) -> bool:
+    def _decode(self, context: NativeContext, slots: Slots, batch: Batch) -> bool:
         """Compute the batch. Returns False when there is nothing to sample from."""
         context.abort(on=False)
-        self._abortable = prompt_tokens >= _ABORT_FROM and not self._model.recurrent
+        self._abortable = batch.prompt_tokens >= _ABORT_FROM and not self._model.recurrent
         # What came in just before the flag was set must not wait for the whole step.
         if self._closing or (self._abortable and not self._mail.empty()):
             self._abortable = False
             return False
-        code = context.decode(count)
+        code = context.decode(batch.count)
         self._abortable = False
         if code == 0:
-            for one in self._batch:
-                if one.share:
-                    start = one.computed
-                    one.computed = end = start + one.share
-                    one.slot.tokens.extend(one.tokens[start:end])  # type: ignore[union-attr]
+            batch.computed()
             return True
         if code == ABORTED:
-            self._resync(context)
+            batch.resync()
         elif code == NO_KV_SLOT:
             self._make_room(slots)
         else:
@@ -375,19 +321,9 @@ class Loop:
                 f"llama.cpp could not compute a step (llama_decode gave {code}).",
                 "The model is still loaded; see %llm logs for the reason.",
             )
-            for one in [one for one in self._batch if one.share]:
+            for one in [one for one in batch.sequences if one.share]:
                 self._fail(one, failure)
         return False
-
-    def _resync(self, context: NativeContext) -> None:
-        """After an aborted step, go on from what the KV cache holds."""
-        for one in self._batch:
-            if one.share and one.slot is not None:
-                # The last token is always computed anew, for its logits; guesses are gone.
-                held = min(context.length(one.slot.id), len(one.tokens) - 1)
-                context.drop(one.slot.id, held)
-                one.slot.tokens[:] = one.tokens[:held]
-                one.computed = held
 
     def _make_room(self, slots: Slots) -> None:
         """The KV cache is full: what is idle goes; else the newest request waits and is computed again later."""
@@ -402,69 +338,16 @@ class Loop:
         newest.computed = 0
         self._waiting.appendleft(newest)
 
-    # -- sample, emit, retire ------------------------------------------------------------------
+    # -- retire --------------------------------------------------------------------------------
 
-    def _emit(self, context: NativeContext) -> None:
-        """Sample a token for every sequence whose logits came, tell its reader, and retire what ends.
-
-        Behind a sequence's row come those of its guesses: each is worth looking at while the one before came true.
-        """
-        ended: list[tuple[Sequence, Any]] = []
-        for one in self._batch:
-            row = one.row
-            if row < 0:
-                continue
-            reason = self._next_token(context, one, row)
-            if one.draft:
-                true = 0
-                while reason is None and true < len(one.draft) and one.tokens[-1] == one.draft[true]:
-                    true += 1
-                    reason = self._next_token(context, one, row + true)
-                self._settle(context, one, true)
-            one.steps += 1
-            if reason is not None:
-                ended.append((one, reason))
+    def _retire_all(self, ended: list[tuple[Sequence, How]]) -> None:
         for one, how in ended:
             if isinstance(how, GenerationError):
                 self._fail(one, how)
             else:
                 self._end(one, how)
 
-    def _next_token(self, context: NativeContext, one: Sequence, row: int) -> FinishReason | GenerationError | None:
-        """Sample a sequence's next token from a row of logits and tell its reader; why it ends here, or None."""
-        try:
-            steer = one.steer
-            if steer is not None:
-                steer.mask(context.logits(row))
-            if one.greedy:
-                token = context.sample(one.chain, context.handle, row)
-            else:
-                token = self._drawer.draw(one.chain, context.logits(row), one.seed, one.generated)
-            logprob = None
-            if one.logprobs is not None:
-                logits = context.logits(row) if steer is None else steer.raw
-                logprob = token_logprob(logits, token, one.logprobs, self._model.name)
-            if steer is not None:
-                return one.push_steered(steer, token, self._model.piece, self._ends, logprob)
-            end = token in self._ends and not one.request.params.ignore_eos
-            return one.push(token, None if end else self._model.piece(token), logprob)
-        except GenerationError as error:
-            return error
-        except Exception as error:  # noqa: BLE001 - this sequence's alone
-            self._log.write(traceback.format_exc())
-            return GenerationError(f"The request failed: {type(error).__name__}: {error}.", "See %llm logs.")
-
-    def _settle(self, context: NativeContext, one: Sequence, true: int) -> None:
-        """Keep the KV of the guesses that came true, and drop the rest."""
-        start = one.computed
-        one.computed = end = start + true
-        one.slot.tokens.extend(one.tokens[start:end])  # type: ignore[union-attr]
-        if true < len(one.draft):
-            context.drop(one.slot.id, end)  # type: ignore[union-attr]
-        one.drafted += len(one.draft)
-        one.accepted += true
-
-    def _end(self, sequence: Sequence, reason: Any) -> None:
+    def _end(self, sequence: Sequence, reason: FinishReason) -> None:
         if self.meter is not None and sequence.steps:
             figures = self.meter.count(sequence.drafted, sequence.accepted, sequence.steps - 1)
             sequence.request.buffer.speculated(figures)

@@ -164,7 +164,10 @@ class NativeContext:
         # Bound once: a step looks none of them up.
         self._decode = llama_cpp.llama_decode
         self._remove = llama_cpp.llama_memory_seq_rm
-        self.sample: Callable[[Any, Any, int], int] = llama_cpp.llama_sampler_sample
+        # As addresses: a ctypes pointer for each look costs more than the look.
+        address = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)
+        self._all_logits = address(ctypes.cast(llama_cpp.llama_get_logits, ctypes.c_void_p).value or 0)
+        self._views: dict[int, tuple[int, Any]] = {}
 
     def _make_batch(self, size: int) -> None:
         import llama_cpp
@@ -195,6 +198,22 @@ class NativeContext:
     def abort(self, *, on: bool) -> None:
         """Make a running (or the next) decode end at once with ABORTED; thread-safe. CPU only."""
         self._flag[0] = b"\x01" if on else b"\x00"
+
+    def rows(self, count: int) -> Any:
+        """Raw logits of the last step's `count` outputs, in the order of the batch.
+
+        Returns:
+            A float32 array, shape (count, vocabulary), valid until the next decode.
+        """
+        import numpy as np
+
+        address = self._all_logits(self.handle)
+        at, view = self._views.get(count, (None, None))
+        if at != address:
+            flat: Any = (ctypes.c_float * (count * self.vocab_size)).from_address(address)
+            view = np.frombuffer(flat, dtype=np.float32).reshape(count, self.vocab_size)
+            self._views[count] = address, view
+        return view
 
     def logits(self, row: int) -> Any:
         """Raw logits of batch entry `row`, which asked for output.

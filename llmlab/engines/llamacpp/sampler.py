@@ -20,10 +20,9 @@ def build_chain(params: SamplingParams) -> Any:
     """Make a `llama_sampler` chain. The caller frees it with `llama_sampler_free`.
 
     The order is vLLM's (`v1/sample/sampler.py`): temperature, min_p, top_k, top_p; the draw comes after it (`Drawer`).
-    Temperature 0 is greedy, whatever the rest says, and then the chain picks the token.
 
     Args:
-        params: no gaps left in them.
+        params: no gaps left in them, and a temperature over 0 (greedy needs no chain).
     """
     import llama_cpp
 
@@ -35,12 +34,8 @@ def build_chain(params: SamplingParams) -> Any:
         # The chain owns what is added, and frees it.
         llama_cpp.llama_sampler_chain_add(chain, sampler)
 
-    temperature = params.temperature or 0.0
-    if temperature == 0.0:
-        add(llama_cpp.llama_sampler_init_greedy())
-        return chain
-    if temperature != 1.0:
-        add(llama_cpp.llama_sampler_init_temp(temperature))
+    if params.temperature != 1.0:
+        add(llama_cpp.llama_sampler_init_temp(params.temperature))
     if params.min_p:
         add(llama_cpp.llama_sampler_init_min_p(params.min_p, 1))
     if params.top_k:

@@ -21,10 +21,10 @@ class Sequence:
         tokens: the prompt's tokens, then the generated ones.
         computed: how many of them are in the KV cache; the rest is still to be computed.
         reserved: tokens it may come to, prompt and answer.
-        row: where in the batch its logits are asked for, or -1.
+        row: which of the batch's rows of logits is its (the first of them, with guesses), or -1.
         share: how many tokens it has in the batch that is computed now.
         key: what its KV depends on besides the tokens: the adapters and their scales.
-        greedy: the chain picks the likeliest token itself; else it is drawn by `seed`.
+        greedy: the likeliest token is taken, without a chain; else one is drawn by `seed`.
         draft: tokens guessed to follow, which the next batch checks.
         drafted, accepted, steps: guesses so far, those that came true, and decode steps.
     """
@@ -74,7 +74,7 @@ class Sequence:
         self.computed = cached
         if self.cached is None:
             self.cached = min(cached, self._prompt)
-        if self.chain is None:
+        if self.chain is None and not self.greedy:
             self.chain = build_chain(self.request.params)
 
     def steer_by(self, steer: Steer) -> None:

@@ -17,12 +17,13 @@ class TextStream:
         accepts: whether the text before a stop string may end there; where it says no, the string is passed over.
     """
 
-    __slots__ = ("_accepts", "_decoder", "_given", "_held", "_stop", "stopped")
+    __slots__ = ("_accepts", "_decoder", "_given", "_held", "_partial", "_stop", "stopped")
 
     def __init__(self, stop: Sequence[str] = (), accepts: Callable[[str], bool] | None = None) -> None:
         self._accepts = accepts
         self._given = ""
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._partial = False
         self._stop = tuple(stop)
         self._held = ""
         self.stopped = False
@@ -33,8 +34,19 @@ class TextStream:
         Returns:
             The text that can be shown now. After a stop string `stopped` is True and the text ended before it.
         """
-        text = self._decoder.decode(piece)
+        text = self._whole(piece)
         return self._match(text) if self._stop else text
+
+    def _whole(self, piece: bytes) -> str:
+        """The whole characters that there are now."""
+        if not self._partial:
+            try:
+                return piece.decode()  # nearly always, and much quicker than the decoder
+            except UnicodeDecodeError:
+                pass
+        text = self._decoder.decode(piece)
+        self._partial = bool(self._decoder.getstate()[0])
+        return text
 
     def flush(self) -> str:
         """End the text: what was held back, an incomplete character as U+FFFD."""

@@ -18,6 +18,7 @@ EXTRA: Mapping[str, tuple[type, str]] = {
     "kv_cache_gib": (float, "KV cache in GiB (CPU: max_concurrency full contexts, at most half the free RAM)"),
     "gpu_memory_utilization": (float, "share of GPU memory for weights and KV cache, 0 to 1 (default: 0.9)"),
     "max_num_batched_tokens": (int, "most tokens computed in one step; long prompts are cut into such chunks"),
+    "block_size": (int, "tokens of a KV block, the unit of prefix reuse, in multiples of 32 (CPU only; default: 32)"),
     "enable_prefix_caching": (bool, "reuse the KV of a prompt's beginning that was seen before (default: true)"),
     "seed": (int, "seed of what no request seeds (default: 0)"),
     "max_loras": (int, "different adapters in one step; further ones wait their turn; 0: none (default: 4)"),
@@ -28,6 +29,9 @@ EXTRA: Mapping[str, tuple[type, str]] = {
 
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 MAX_LOGPROBS = 100
+# Tokens of a KV block on the CPU. Only whole blocks are reused; vLLM's own 128 would compute up to 127 tokens of a
+# chat's history again. The attention kernels want multiples of 32.
+CPU_BLOCK = 32
 # Ranks that vLLM has slots for (vllm/config/lora.py); others are rounded up.
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 # Adapters whose matrices stay in memory; further ones are read from disk again when a request asks for them.
@@ -84,6 +88,11 @@ def check(plan: LoadPlan, *, cpu: bool) -> None:
     number("kv_cache_gib", 2**-10, 2**20, "more than 0 (GiB)")
     number("gpu_memory_utilization", 0.01, 1, "more than 0 and at most 1")
     number("max_num_batched_tokens", 16, 2**24, "16 or more")
+    number("block_size", 32, 1024, "a multiple of 32")
+    if extra.get("block_size", 32) % 32:
+        raise BadInputError(f"-x block_size must be a multiple of 32, got {extra['block_size']}.")
+    if "block_size" in extra and not cpu:
+        raise BadInputError("-x block_size is for the CPU only; on a GPU vLLM chooses it with the attention kernel.")
     number("max_loras", 0, 1024, "0 (no adapters) to 1024")
     number("max_lora_rank", 1, LORA_RANKS[-1], f"1 to {LORA_RANKS[-1]}")
     number("seed", 0, 2**32 - 1, "a whole number from 0 to 4294967295")
@@ -140,6 +149,7 @@ def settle(plan: LoadPlan, *, cpu: bool, weight_bytes: int) -> Settings:
     if plan.draft is not None:
         args["speculative_config"] = speculative_config(plan.draft)
     if cpu:
+        args["block_size"] = extra.get("block_size", CPU_BLOCK)
         args["worker_cls"] = "llmlab.engines.vllm.worker.NotebookWorker"
     return Settings(threads, args)
 

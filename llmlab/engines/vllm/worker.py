@@ -9,9 +9,20 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+# The pages of a KV cache up to this size are taken at the load, as llama.cpp takes them: else the process seems to
+# grow with each request until all blocks have been used once. A larger one would hold up the load.
+TOUCHED_KV_BYTES = 2**30
+
+
+def _touch(found: list[Any]) -> None:
+    caches = [one for one in found if hasattr(one, "nbytes")]
+    if sum(one.nbytes for one in caches) <= TOUCHED_KV_BYTES:
+        for one in caches:
+            one.zero_()
+
 
 @functools.cache
-def _notebook_worker() -> type:
+def _notebook_worker() -> type:  # noqa: C901 - the methods of the class it makes are counted in
     import numpy as np
     import psutil
     import torch
@@ -76,6 +87,10 @@ def _notebook_worker() -> type:
             if cache.kv_cache_memory_bytes is None:
                 cache.kv_cache_memory_bytes = self._kv_cache_bytes()
             return int(super().determine_available_memory())
+
+        def initialize_from_config(self, kv_cache_config: Any) -> None:
+            super().initialize_from_config(kv_cache_config)
+            _touch(self.model_runner.kv_caches)
 
         def _kv_cache_bytes(self) -> int:
             """All sequences at full length and one block to spare, at most half the free RAM, at least one sequence."""

@@ -5,6 +5,7 @@ import time
 import pytest
 from llamacpp_driver import WAIT_S, ask
 
+from llmlab.engines.llamacpp.batch import Batch
 from llmlab.errors import GenerationError
 
 LONG = {"ignore_eos": True, "max_tokens": 600}
@@ -72,13 +73,13 @@ def test_cancel_in_a_prompt(load):
         engine.close()
 
 
-def test_an_aborted_step_changes_nothing_for_the_others(load):
+def test_an_aborted_step_changes_nothing_for_the_others(load, monkeypatch):
     engine = load(ctx=2048, n_batch=2048, n_ubatch=64, prompt_chunk=2048)
     try:
         alone = ask(engine, "Tell me about the moon.", ignore_eos=True, max_tokens=80).done()
         loop, aborted = engine._loop, []
-        resync = loop._resync
-        loop._resync = lambda context: (aborted.append(1), resync(context))
+        resync = Batch.resync
+        monkeypatch.setattr(Batch, "resync", lambda batch: (aborted.append(1), resync(batch)))
         for salt in range(1, 8):
             beside = ask(engine, "Tell me about the moon.", ignore_eos=True, max_tokens=80)
             beside.wait_tokens(3)

@@ -165,7 +165,8 @@ def test_a_prompts_beginning_is_reused(engine):
     again = ask(engine, ids, max_tokens=2)
     assert again.done().token_ids == first.token_ids
     assert asked.cached == 0
-    assert again.cached >= 256
+    # Whole blocks of 32 tokens are reused; the last token is always computed.
+    assert again.cached == (len(again.request.prompt_ids) - 1) // 32 * 32 >= 256
     assert again.buffer.usage(len(ids)).prompt_tokens == 400
 
 
@@ -253,8 +254,8 @@ def test_facts_memory_and_description(engine):
     assert "<|assistant|>" in facts.chat_template
     held = engine.memory()
     assert held.weights == 5_246_208 * 2
-    # Four sequences of 512 tokens and one block of 128, at 3 KiB a token: a few MiB, not GiB.
-    assert held.kv_cache == (4 * 512 + 128) * 3072
+    # Four sequences of 512 tokens and one block of 32, at 3 KiB a token: a few MiB, not GiB.
+    assert held.kv_cache == (4 * 512 + 32) * 3072
     said = engine.describe()
     assert said["build"] == "CPU"
     assert said["dtype"] == "bfloat16"

@@ -120,7 +120,7 @@ def test_models_without_eyes_refuse(llamacpp, vllm):
 def test_in_the_chat(seeing, tmp_path, monkeypatch):
     """Attached in the widget, kept in its turns and in the run log, and seen again when the talk is resumed."""
     from llmlab import Lab
-    from llmlab.widgets import Chat
+    from llmlab.widgets import Chat, Inspector
 
     monkeypatch.setenv("LLMLAB_DATA", str(tmp_path))
     lab = Lab()
@@ -139,6 +139,8 @@ def test_in_the_chat(seeing, tmp_path, monkeypatch):
     assert again.turns == chat.turns
     assert again._messages()[0].images == (png("red"),)
     again.send("And now?")
+    with pytest.raises(UnsupportedError, match="answers an image"):
+        Inspector(first, lab=lab).again()
     with pytest.raises(BadInputError, match="data: URL"):
         chat.send("x", files=[{"name": "x.png", "image": "data:image/svg+xml;base64,PHN2Zz4="}])
     for one in (chat, again):

@@ -1,0 +1,112 @@
+"""What one step computes: which tokens of which sequences, and which rows of logits come of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llmlab.engines.llamacpp.native import NativeContext
+from llmlab.engines.llamacpp.sequence import Sequence, share_budget
+
+
+class Batch:
+    """The step at hand. For the loop's thread alone.
+
+    Args:
+        context: whose batch it fills.
+        prompt_chunk: prompt tokens a step may take while other sequences decode.
+
+    Attributes:
+        sequences: what the step computes, all of one adapter mix.
+        count: tokens in the batch.
+        prompt_tokens: how many of them are prompt.
+        outputs: rows of logits that it asks for; a sequence's `row` is its place among them.
+    """
+
+    def __init__(self, context: NativeContext, prompt_chunk: int) -> None:
+        self.sequences: list[Sequence] = []
+        self.count = self.prompt_tokens = self.outputs = 0
+        self._context = context
+        self._chunk = prompt_chunk
+        # The sequences as they were laid out, if there is just one token of each; and after a step that succeeded,
+        # the same again: while they stay, only tokens and positions change.
+        self._laid: tuple[Sequence, ...] = ()
+        self._steady: tuple[Sequence, ...] = ()
+
+    def fill(self, sequences: list[Sequence], *, alone: bool) -> None:
+        """Take a token of every sequence that decodes (with its guesses), and an even share of prompt for the others.
+
+        Args:
+            sequences: those whose turn it is.
+            alone: no others wait for this step to end.
+        """
+        self.sequences = sequences
+        steady, self._steady = self._steady, ()
+        if tuple(sequences) == steady and all(
+            len(one.tokens) - one.computed == 1 and not one.draft for one in sequences
+        ):
+            context, count = self._context, self.count
+            tokens: Any = context.tokens
+            positions: Any = context.positions
+            tokens[:count] = [one.tokens[-1] for one in sequences]
+            positions[:count] = [one.computed for one in sequences]
+            return
+        self._lay_out(sequences, alone=alone)
+
+    def _lay_out(self, sequences: list[Sequence], *, alone: bool) -> None:
+        context = self._context
+        prompts = [one for one in sequences if len(one.tokens) - one.computed > 1]
+        guesses = sum(len(one.draft) for one in sequences)
+        decoding = len(sequences) - len(prompts) + guesses
+        if prompts:
+            room = context.batch_size - decoding
+            share_budget(prompts, room if alone and not decoding else min(self._chunk, room))
+        tokens: Any = context.tokens
+        positions: Any = context.positions
+        ids: Any = context.sequences
+        wanted: Any = context.outputs
+        at = row = 0
+        for one in sequences:
+            start = one.computed
+            slot = one.slot.id  # type: ignore[union-attr]
+            decodes = len(one.tokens) - start == 1
+            if decodes:
+                one.share = 1
+            share = one.share
+            todo = one.tokens[start : start + share] + (one.draft if decodes else [])
+            end = at + len(todo)
+            tokens[at:end] = todo
+            positions[at:end] = list(range(start, start + len(todo)))
+            ids[at:end] = [slot] * len(todo)
+            wanted[at:end] = [int(decodes)] * len(todo)
+            one.row = -1
+            if decodes:
+                one.row, row = row, row + len(todo)
+            elif share and start + share == len(one.tokens):
+                wanted[end - 1] = 1
+                one.row, row = row, row + 1
+            at = end
+        self.count, self.outputs, self.prompt_tokens = at, row, at - decoding
+        self._laid = () if prompts or guesses else tuple(sequences)
+
+    def computed(self) -> None:
+        """Take note that the KV cache holds what the batch had (its guesses apart: see `Picker`)."""
+        for one in self.sequences:
+            share = one.share
+            if share == 1:
+                one.slot.tokens.append(one.tokens[one.computed])  # type: ignore[union-attr]
+                one.computed += 1
+            elif share:
+                start = one.computed
+                one.computed = end = start + share
+                one.slot.tokens.extend(one.tokens[start:end])  # type: ignore[union-attr]
+        self._steady = self._laid
+
+    def resync(self) -> None:
+        """After an aborted step, go on from what the KV cache holds."""
+        for one in self.sequences:
+            if one.share and one.slot is not None:
+                # The last token is always computed anew, for its logits; guesses are gone.
+                held = min(self._context.length(one.slot.id), len(one.tokens) - 1)
+                self._context.drop(one.slot.id, held)
+                one.slot.tokens[:] = one.tokens[:held]
+                one.computed = held
