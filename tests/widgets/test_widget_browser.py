@@ -482,6 +482,11 @@ def test_reload_then_reopen(book: Book, server: Any) -> None:
             headers: {'X-XSRFToken': document.cookie.match(/_xsrf=([^;]*)/)?.[1] ?? ''}}); }""",
         server.url,
     )
+    # On the page that is still open, a message that nobody answers is kept, and the widget says why.
+    chat = book.cell(0).locator(".ll-chat")
+    ask(chat, "is anybody there?")
+    chat.get_by_text("Read-only: no kernel answers.").wait_for()
+    assert chat.locator(".ll-ask").input_value() == "is anybody there?"
     book.open()
     chat = book.cell(0).locator(".ll-chat")
     chat.get_by_text("Read-only: no kernel answers.").wait_for()

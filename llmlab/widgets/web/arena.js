@@ -34,7 +34,10 @@ class ArenaView {
     this.model.on("change:problem", () => {
       this.ticket = "";
     });
-    this.f.onConnect(() => this.render());
+    this.f.onConnect((on) => {
+      if (!on) this.ticket = "";
+      this.render();
+    });
     this.f.watch(["columns", "answers", "order", "revealed", "verdict", "bench", "prompt", "ballots"], () => this.renderSoon());
     this.f.watch(["blind", "seed"], () => this.showBar());
     this.render();

@@ -214,7 +214,8 @@ class ChatView {
     f.on("delta", (m) => this.delta(m));
     f.on("accepted", (m) => this.accepted(m));
     f.on("export", (m) => this.drawer.showExport(m));
-    f.onConnect(() => {
+    f.onConnect((on) => {
+      if (!on) this.ticket = ""; // what was under way to a kernel that is gone can be sent again
       this.state();
       this.render();
     });

@@ -2,6 +2,8 @@ import { button, copyButton, el, icon, options } from "./dom.js";
 
 // What every widget has around it: the connection to the kernel, errors, progress, themes, and keys that stay inside.
 
+// What the user does is answered at once; after so long without a word, it's asked whether the kernel is there.
+const SILENT_MS = 2500;
 // How long a kernel that is alive may take to answer before the widget says that it doesn't.
 const HELLO_MS = 4000;
 
@@ -24,7 +26,12 @@ export function frame({ model, el: host }, name, label) {
   const handlers = new Map();
   const connectHandlers = [];
 
+  let silent = 0;
   const send = (action, fields = {}) => {
+    if (action !== "hello" && action !== "look") {
+      clearTimeout(silent);
+      silent = setTimeout(() => hello(), SILENT_MS);
+    }
     try {
       model.send({ do: action, ...fields });
     } catch (error) {
@@ -80,6 +87,7 @@ export function frame({ model, el: host }, name, label) {
     for (const f of connectHandlers) f(true);
   });
   model.on("msg:custom", (message) => {
+    clearTimeout(silent);
     if (message && typeof message === "object") handlers.get(message.do)?.(message);
   });
   // A restart closes the comms; the models stay on the page.
@@ -153,6 +161,7 @@ export function frame({ model, el: host }, name, label) {
     onConnect: (f) => connectHandlers.push(f),
     dispose() {
       clearTimeout(timer);
+      clearTimeout(silent);
       watcher.disconnect();
       window.removeEventListener("keydown", guard, true);
       window.removeEventListener("mousedown", release, true);
