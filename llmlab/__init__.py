@@ -19,6 +19,8 @@ from llmlab._version import __version__
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pandas as pd
+
     from llmlab.advising import Advice
     from llmlab.errors import LlmLabError
     from llmlab.getting import Pulled
@@ -57,6 +59,7 @@ __all__ = [
     "records",
     "remove",
     "run_notebooks",
+    "runs",
     "tune",
     "unload_ipython_extension",
 ]
@@ -227,13 +230,28 @@ def merge(adapter: str, *, name: str, **options: Any) -> Merged:
     return tuning.merge(lab(), adapter, name=name, **options)
 
 
+def runs(n: int | None = None, *, search: str | None = None, conversation: str | None = None) -> pd.DataFrame:
+    """What was asked in cells, chats and arenas, in this kernel and in earlier ones, from the run log on disk.
+
+    Args:
+        n: only the newest n.
+        search: only those whose question or answer holds this text.
+        conversation: only those of a conversation, by its id.
+
+    Returns:
+        A DataFrame, oldest first: at, conversation, source, model, engine, quant, adapter, prompt, text, finish_reason,
+        token counts, ttft_s, total_s, tokens_per_s, params, messages.
+    """
+    return lab().runlog.frame(n, search=search, conversation=conversation)
+
+
 def chat(model: str | None = None, **options: Any) -> Chat:
     """A chat in the notebook. `chat.send("...")` asks from Python and returns the completion.
 
     Args:
         model: a loaded model's name; None follows the current one.
-        **options: system, adapter, schema, messages (to go on with), height, lab, and sampling params
-            (`temperature=0`).
+        **options: system, adapter, schema, messages (to go on with), resume (True: the chat that was used last, also
+            after a restart of the kernel; or a conversation's id), height, lab, and sampling params (`temperature=0`).
     """
     from llmlab.widgets import Chat
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from llmlab.engines import vision
 from llmlab.engines.base import Engine, Mix, ModelFacts
 from llmlab.engines.chat import render
 from llmlab.errors import BadInputError
@@ -48,6 +49,7 @@ class Prepared:
     mix: Mix | None = None
     adapter: str | None = None
     constraint: Constraint = field(default_factory=Constraint)
+    images: tuple[bytes, ...] = field(default=(), repr=False)
 
 
 def prepare(
@@ -87,7 +89,8 @@ def prepare(
     settled = replace(settled, max_tokens=limit, seed=seed)
     seeds = tuple((seed + i) % 2**32 for i in range(settled.n))
     constraint = constraint.ready(subject.engine, subject.engine_name, settled)
-    return Prepared(messages, text, tuple(ids), settled, seeds, mix, adapter, constraint)
+    images = tuple(image for message in messages for image in message.images)
+    return Prepared(messages, text, tuple(ids), settled, seeds, mix, adapter, constraint, images)
 
 
 def conversation(prompt: Prompt, system: str | None = None) -> tuple[Message, ...]:
@@ -120,9 +123,12 @@ def _tokens(
         empty = not text
     else:
         messages = conversation(prompt, system)
+        refused = vision.refusal(subject.name, subject.engine_name, facts) if any(m.images for m in messages) else None
+        if refused is not None:
+            raise refused
         text = render(facts.chat_template, messages, special_tokens=facts.special_tokens, tools=tools or None)
         ids = subject.engine.tokenize(text)
-        empty = not any(m.content.strip() or m.tool_calls for m in messages if m.role != "system")
+        empty = not any(m.content.strip() or m.tool_calls or m.images for m in messages if m.role != "system")
     if empty or not ids:
         raise BadInputError("The prompt is empty.", "Write what to ask.")
     return messages, text, ids

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import secrets
 import weakref
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from llmlab.errors import BadInputError, LlmLabError
 from llmlab.types import Completion, Message
+
+
+def new_id() -> str:
+    """A name for a conversation: eight letters and digits."""
+    return secrets.token_hex(4)
 
 
 @dataclass
@@ -20,11 +26,13 @@ class Conversation:
         messages: system, user and assistant turns, oldest first.
         completions: the completion behind each assistant turn.
         started: when it was started (UTC).
+        id: what the run log calls it.
     """
 
     messages: list[Message] = field(default_factory=list)
     completions: list[Completion] = field(default_factory=list)
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    id: str = field(default_factory=new_id, compare=False)
 
     def add(self, user: Message, completion: Completion) -> None:
         """Append a question and its answer (a partial answer too: what was seen is kept)."""
@@ -111,8 +119,8 @@ class History:
 
 
 def as_row(message: Message) -> dict[str, Any]:
-    """A message for a table: the arguments of tool calls as JSON, since a column can't hold dicts of all shapes."""
-    out = message.as_dict()
+    """A message for a table, whose columns hold values of one shape: text alone, tool calls' arguments as JSON."""
+    out = replace(message, images=()).as_dict()
     if message.tool_calls:
         out["tool_calls"] = [_with_json(call) for call in message.tool_calls]
     return out

@@ -408,7 +408,7 @@ class Model:
         for index, seed in enumerate(prepared.seeds):
             params = replace(prepared.params, seed=seed, n=1)
             request = Request(f"{self.name}-{next(self._ids)}", prepared.ids, params, buffer, index)
-            request = replace(request, adapter=prepared.mix) if prepared.mix else request
+            request = replace(request, adapter=prepared.mix, images=prepared.images)
             requests.append(prepared.constraint.put_on(request))
         for request in requests:
             buffer.start(request.index)

@@ -15,6 +15,7 @@ from llmlab.engines.registry import check_name, engine_class
 from llmlab.errors import BadInputError, Interrupted, LlmLabError, LoadError, UnknownNameError, unknown
 from llmlab.model import Model
 from llmlab.planning import Planned, make_plan
+from llmlab.runlog import RunLog
 from llmlab.switching import carry_over, plan_switch
 
 LOGS_KEPT = 20
@@ -34,6 +35,7 @@ class Lab:
         # One load or unload at a time: fit estimates must see what the one before left.
         self._loading = threading.Lock()
         self.history = History()
+        self.runlog = RunLog()
 
     # -- loading -------------------------------------------------------------------------------
 
@@ -232,8 +234,9 @@ class Lab:
         return log.tail(lines)
 
     def close(self) -> None:
-        """Unload everything."""
+        """Unload everything, and write what the run log still holds."""
         self.unload(everything=True)
+        self.runlog.close()
 
     def __repr__(self) -> str:
         return f"<Lab: {', '.join(repr(m) for m in self._models.values()) or 'no model loaded'}>"

@@ -20,6 +20,7 @@ from llmlab.display.completion import (
 )
 from llmlab.display.files import Catalogue, FormsView, HeaderView
 from llmlab.display.guidance import GuidanceView
+from llmlab.display.runs import RunsView
 from llmlab.display.stored import OffersView, PulledView, StoredView
 from llmlab.display.table import Table, TableView, View
 from llmlab.display.views import (
@@ -51,6 +52,7 @@ __all__ = [
     "Note",
     "OffersView",
     "PulledView",
+    "RunsView",
     "StoredView",
     "Table",
     "TableView",

@@ -24,7 +24,7 @@ from llmlab.hub.source import Format, Source
 from llmlab.types import EngineName, GuidanceStep, SamplingParams
 
 Feature = Literal[
-    "stream", "cancel", "batch", "seed", "logprobs", "top_k", "top_p", "min_p", "stop", "n", "guided", "lora"
+    "stream", "cancel", "batch", "seed", "logprobs", "top_k", "top_p", "min_p", "stop", "n", "guided", "lora", "images"
 ]
 
 Progress = Callable[[str, float | None], None]
@@ -98,6 +98,7 @@ class ModelFacts:
         add_bos: a raw prompt gets the BOS token in front.
         defaults: the model's own sampling defaults (generation_config.json), gaps as None.
         shifts: an answer may go on past the context length, whose older part is then forgotten (asked for at the load).
+        sees: its files have a part that reads images (`llmlab.hub.vision`).
     """
 
     architecture: str
@@ -111,6 +112,7 @@ class ModelFacts:
     add_bos: bool
     defaults: SamplingParams
     shifts: bool = False
+    sees: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +185,7 @@ class Request:
         complete: end a guided text within `max_tokens` while there is a way to its end.
         trace: takes what the guide did to each token, where the engine can tell.
         adapter: the attached adapters it's computed with; None is the base model.
+        images: encoded images, in the order in which the prompt has their marks.
     """
 
     id: str
@@ -194,6 +197,7 @@ class Request:
     complete: bool = False
     trace: list[GuidanceStep] | None = None
     adapter: Mix | None = None
+    images: tuple[bytes, ...] = ()
 
 
 class EngineLog:

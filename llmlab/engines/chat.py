@@ -47,6 +47,14 @@ def _compile(template: str) -> Any:
     return env.from_string(template)
 
 
+def _form(message: Message) -> dict[str, Any]:
+    """A message as templates take it: where the images stand in a text, they put the model's own marks."""
+    out = message.as_dict()
+    if message.images:
+        out["content"] = [*({"type": "image"} for _ in message.images), {"type": "text", "text": message.content}]
+    return out
+
+
 def render(
     template: str | None,
     messages: Sequence[Message],
@@ -80,7 +88,7 @@ def render(
     try:
         return str(
             _compile(template).render(
-                messages=[m.as_dict() for m in messages],
+                messages=[_form(m) for m in messages],
                 tools=list(tools) if tools else None,
                 documents=None,
                 add_generation_prompt=add_generation_prompt,

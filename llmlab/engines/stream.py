@@ -45,6 +45,7 @@ class Buffer:
         self._open = n
         self._error: BaseException | None = None
         self._speculation: Speculation | None = None
+        self._prompt_tokens = 0
 
     # -- the engine's side -------------------------------------------------------------------
 
@@ -101,6 +102,10 @@ class Buffer:
         """Say what the draft brought to one of the choices; called before the choice ends."""
         with self._changed:
             self._speculation = self._speculation + one if self._speculation is not None else one
+
+    def prompt_is(self, tokens: int) -> None:
+        """Say how long the prompt is, where images made it longer than its text."""
+        self._prompt_tokens = tokens
 
     def fail(self, error: BaseException) -> None:
         """End all choices with an error, which readers get raised."""
@@ -190,7 +195,7 @@ class Buffer:
         """Token counts over all choices."""
         with self._changed:
             return Usage(
-                prompt_tokens,
+                max(prompt_tokens, self._prompt_tokens),
                 sum(len(slot.token_ids) for slot in self._slots),
                 max(slot.cached for slot in self._slots),
             )

@@ -257,6 +257,7 @@ class Arena(BenchWidget):
                 answer = dict(EMPTY)
                 if completion is not None:
                     self._completions[column] = completion
+                    self.lab.runlog.add(completion, source="arena")
                     answer |= {"text": completion.text, "facts": static.facts_of(completion)}
                 if error is not None:
                     answer["error"] = described(error)

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from llmlab.model import Model
     from llmlab.session import Lab
 
-VIEW = "application/vnd.jupyter.widget-view+json"
-
 
 class BenchWidget(anywidget.AnyWidget):  # type: ignore[misc]
     """A widget over a Lab.
@@ -152,8 +150,8 @@ class BenchWidget(anywidget.AnyWidget):  # type: ignore[misc]
     def _do_dismiss(self) -> None:
         self.problem = {}
 
-    def _do_load(self, spec: str = "") -> None:
-        self._load(spec)
+    def _do_load(self, spec: str = "", engine: str = "auto", quant: str = "", name: str = "") -> None:
+        self._load(spec, engine=engine, quant=quant.strip() or None, name=name.strip() or None)
 
     def _do_quant(self, name: str = "", quant: str = "") -> None:
         self._switch_quant(name, quant)
@@ -181,11 +179,14 @@ class BenchWidget(anywidget.AnyWidget):  # type: ignore[misc]
         body = f'<div class="llmlab {self.static_class}">{self.html()}</div>'
         return {"text/plain": self.text(), "text/markdown": self.markdown(), "text/html": body}
 
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        return {**self._view_bundle(), **self.static()}
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        view, metadata = self._view_bundle()
+        return {**view, **self.static()}, metadata
 
-    def _view_bundle(self) -> dict[str, Any]:
-        return {VIEW: {"version_major": 2, "version_minor": 1, "model_id": self.model_id}, "text/plain": repr(self)}
+    def _view_bundle(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The live widget's bundle, and its metadata: Colab needs to be told which widget manager to use."""
+        view, metadata = super()._repr_mimebundle_()
+        return view, metadata
 
     def _ipython_display_(self) -> None:
         """Show the widget, and below it the static form, which the live widget hides.
@@ -202,7 +203,8 @@ class BenchWidget(anywidget.AnyWidget):  # type: ignore[misc]
         if shell is None or not has_front_end(shell):
             print(self.text())  # noqa: T201 - a plain terminal
             return
-        display(self._view_bundle(), raw=True)
+        view, metadata = self._view_bundle()
+        display(view, raw=True, metadata=metadata)
         display(self.static(), raw=True, display_id=self.static_class)
         self._shown, self._dirty = True, False
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from llmlab.engines import vision
 from llmlab.errors import LlmLabError
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def model_row(model: Model, *, current: bool, forms: Forms) -> dict[str, Any]:
         "quants": forms.of(model),
         "current": current,
         "chat": model.facts.chat_template is not None,
+        "no_images": str(vision.refusal(model.name, model.engine, model.facts) or ""),
     }
 
 

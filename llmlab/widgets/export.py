@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmlab.errors import BadInputError
-from llmlab.widgets.transcript import content, messages
+from llmlab.widgets.transcript import content, images, messages
 
 _FLAGS = {
     "temperature": "-t",
@@ -23,30 +23,42 @@ _FLAGS = {
 
 
 def cells(turns: Sequence[Mapping[str, Any]], system: str, options: Mapping[str, Any], model: str) -> list[str]:
-    """The questions of a path as `%%llm` cells, in order; `-c` goes on from the one before.
+    """The questions of a path as `%%llm` cells, in order, each with the model and adapter that answered it.
+
+    `-c` goes on from the one before.
 
     Returns:
-        One text a cell. What a magic's line can't hold (a system prompt with line breaks, a schema) makes it one
-        Python cell instead.
+        One text a cell. What a magic's line can't hold (a system prompt with line breaks, a schema, an image) makes it
+        one Python cell instead.
     """
     asked = [turn for turn in turns if turn["role"] == "user"]
     if not asked:
         return []
-    if "schema" in options or any(c in system for c in "\n\r${}"):
+    pictured = any(images(turn) for turn in asked)
+    if pictured or "schema" in options or any(c in system for c in "\n\r${}"):
         return [_python(turns, system, options, model)]
+    answers = {turn["parent"]: turn["facts"] for turn in turns if turn["role"] == "assistant"}
     out = []
     for number, turn in enumerate(asked):
-        words = ["%%llm", *(["-m", shlex.quote(model)] if model else []), *(["-c"] if number else [])]
-        for name, flag in _FLAGS.items():
-            if options.get(name) is not None:
-                words += [flag, shlex.quote(f"{options[name]:g}" if isinstance(options[name], float)
-                                            else str(options[name]))]  # fmt: skip
+        facts = answers.get(turn["id"], {})  # of one edited by hand there are none
+        name = facts.get("model") or model
+        given = {**options, **({"adapter": facts["adapter"] or "none"} if _other(facts, options) else {})}
+        words = ["%%llm", *(["-m", shlex.quote(name)] if name else []), *(["-c"] if number else [])]
+        for key, flag in _FLAGS.items():
+            if given.get(key) is not None:
+                words += [flag, shlex.quote(f"{given[key]:g}" if isinstance(given[key], float)
+                                            else str(given[key]))]  # fmt: skip
         for stop in options.get("stop") or ():
             words += ["--stop", shlex.quote(stop.replace("\\", "\\\\").replace("\n", r"\n").replace("\t", r"\t"))]
         if system.strip() and not number:
             words += ["-s", shlex.quote(system.strip())]
         out.append(" ".join(words) + "\n" + content(turn).replace("{{", r"\{{"))
     return out
+
+
+def _other(facts: Mapping[str, Any], options: Mapping[str, Any]) -> bool:
+    """It was answered with another adapter than the settings have now."""
+    return "adapter" in facts and (facts["adapter"] or "none") != (options.get("adapter") or "none")
 
 
 def _python(turns: Sequence[Mapping[str, Any]], system: str, options: Mapping[str, Any], model: str) -> str:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import traitlets as t
 
 from llmlab.display.safe import escape, markdown, plain
-from llmlab.errors import BadInputError, UnloadedError
-from llmlab.types import Completion
+from llmlab.errors import BadInputError, UnloadedError, UnsupportedError
+from llmlab.types import Completion, Guidance
 from llmlab.widgets import assets, static
 from llmlab.widgets.base import BenchWidget, problem_html
 from llmlab.widgets.pump import Answering
@@ -32,7 +32,8 @@ class Inspector(BenchWidget):
     """A completion, token by token. Made by `completion.inspect()`.
 
     Traits: `versions` (the completion and what was continued from it: label, rows of [text, probability, top-k],
-    where it leaves the first), `shown` (which version), `running`.
+    where it leaves the first), `shown` (which version), `running`, `mask` (of a guided completion: for each token
+    what the constraint removed, and what the model would have said).
     """
 
     ACTIONS: ClassVar[Mapping[str, str]] = {
@@ -47,7 +48,8 @@ class Inspector(BenchWidget):
     versions = t.List(t.Dict()).tag(sync=True)
     shown = t.Int(0).tag(sync=True)
     running = t.Bool(default_value=False).tag(sync=True)
-    guided = t.Bool(default_value=False).tag(sync=True)
+    guided = t.Dict(help="what the constraint is called, and what it did in one line").tag(sync=True)
+    mask: t.List[Any] = t.List(help="a dict or None for each token of the first version").tag(sync=True)
 
     def __init__(self, completion: Completion, *, lab: Lab | None = None, choice: int = 0) -> None:
         """Inspect a completion.
@@ -62,12 +64,17 @@ class Inspector(BenchWidget):
         self._completion = completion
         self._answering: Answering | None = None
         super().__init__(lab)
-        # Only a greedy choice proves that what was likelier was ruled out, and not just missed by the draw.
-        self.guided = completion.guidance is not None and completion.params.temperature == 0
         one = completion.choices[choice]
-        rows = (
-            static.token_rows(one.logprobs) if one.logprobs is not None else self._plain_rows(one.token_ids, one.text)
-        )
+        guidance = completion.guidance if choice == 0 else None  # it tells of the first choice
+        if one.logprobs is not None:
+            rows = static.token_rows(one.logprobs)
+        else:
+            rows = self._plain_rows(one.token_ids, one.text)
+        if guidance is not None:
+            self.mask = masks(one.token_ids, guidance, greedy=completion.params.temperature == 0)
+            self.guided = {"name": guidance.name, "says": guided_line(guidance)}
+            if one.logprobs is None and len(rows) == len(self.mask):  # what was measured for the mask is at hand
+                rows = [[r[0], m["probability"] if m else None, []] for r, m in zip(rows, self.mask, strict=True)]
         self.versions = [_version("As it was said", rows, completion)]
 
     @property
@@ -139,6 +146,10 @@ class Inspector(BenchWidget):
         if self.running:
             raise BadInputError("A continuation is under way.", "Wait for its end, or stop it.")
         done, model = self._completion, self._loaded()
+        if any(message.images for message in done.messages):
+            raise UnsupportedError(
+                "This answers an image, and a text can't be gone on with beside one.", "Ask again with other words."
+            )
         asked = done.params.logprobs or TOP
         params = replace(done.params, n=1, logprobs=max(asked, 1))
         prompt = done.prompt
@@ -202,7 +213,8 @@ class Inspector(BenchWidget):
         """The completion, and its least certain tokens."""
         rows = self.versions[self.shown]["rows"]
         said = markdown("".join(row[0] for row in rows))
-        return f"{said}\n\n<small>{escape(self._doubts(rows))}</small>"
+        notes = [self._doubts(rows), *([self.guided["says"]] if self.guided and not self.shown else [])]
+        return f"{said}\n\n<small>{escape('. '.join(notes))}</small>"
 
     def text(self) -> str:
         """The completion, and its least certain tokens."""
@@ -215,6 +227,7 @@ class Inspector(BenchWidget):
         spans = "".join(_span(row) for row in rows[:STATIC_TOKENS])
         rest = f" … {len(rows) - STATIC_TOKENS:,} more tokens" if len(rows) > STATIC_TOKENS else ""
         body = f'<div style="white-space:pre-wrap;overflow-wrap:anywhere">{spans}{rest}</div>'
+        body += f"<div>{escape(self.guided['says'])}</div>" if self.guided and not self.shown else ""
         return static.frame(f"{self._completion.model}: {self._doubts(rows)}", body) + problem_html(self.problem)
 
     def _doubts(self, rows: Sequence[Row]) -> str:
@@ -233,6 +246,41 @@ class Inspector(BenchWidget):
 def _version(label: str, rows: list[Row], completion: Completion | None, at: int = 0) -> dict[str, Any]:
     line = static.quiet_line(completion) if completion is not None else ""
     return {"label": label, "rows": rows, "at": at, "line": line}
+
+
+def masks(ids: Sequence[int], guidance: Guidance, *, greedy: bool) -> list[dict[str, Any] | None]:
+    """For each token what the constraint removed there; None where it wasn't measured.
+
+    Args:
+        ids: the tokens.
+        guidance: what the constraint did.
+        greedy: the likeliest token that was left was taken: all that was likelier had been ruled out.
+    """
+    out: list[dict[str, Any] | None] = [None] * len(ids)
+    for place, (token, step) in enumerate(zip(ids, guidance.steps, strict=False)):
+        if step.token_id == token:
+            changed = step.wanted_id != token and step.removed >= step.wanted_probability
+            out[place] = {
+                "probability": round(step.probability, 6),
+                "removed": round(step.removed, 6),
+                "wanted": step.wanted,
+                "wanted_probability": round(step.wanted_probability, 6),
+                "changed": changed,
+                "forced": step.forced,
+                "greedy": greedy,
+            }
+    return out
+
+
+def guided_line(guidance: Guidance) -> str:
+    """What the constraint did, in one line."""
+    if guidance.removed is None:
+        return f"{guidance.name} ({guidance.kind}): {guidance.note or 'not measured'}"
+    share, count = static.percent(guidance.removed), len(guidance.steps)
+    return (
+        f"{guidance.name} ({guidance.kind}) removed {share} of the probability at an average token, and changed the "
+        f"model's first choice at {guidance.changed} of {count} tokens"
+    )
 
 
 def _span(row: Row) -> str:

@@ -23,7 +23,7 @@ class Panel(BenchWidget):
     Traits: `rows` (one dict a loaded model: memory in bytes, requests in flight), `device` (memory there is).
     """
 
-    ACTIONS: ClassVar[Mapping[str, str]] = {"use": "_do_use", "unload": "_do_unload", "open": "_do_open"}
+    ACTIONS: ClassVar[Mapping[str, str]] = {"use": "_do_use", "unload": "_do_unload"}
     _esm = assets.esm("panel")
     _css = assets.css("panel")
 
@@ -62,9 +62,6 @@ class Panel(BenchWidget):
     def _do_unload(self, name: str = "") -> None:
         self.lab.get(name)
         self._work.start(f"unloading {name}", lambda _progress: self.lab.unload(name))
-
-    def _do_open(self, spec: str = "", engine: str = "auto", quant: str = "", name: str = "") -> None:
-        self._load(spec, engine=engine, quant=quant.strip() or None, name=name.strip() or None)
 
     def _refresh_static(self) -> None:
         # A notebook that ends with an unload should still show what had been loaded.

@@ -1,8 +1,9 @@
 """A conversation with versions: a tree of turns, of which one path is shown. Plain data that survives in a notebook.
 
 A turn is a dict, as the widget's state holds it:
-`id`, `parent` ("" for a first turn), `role` (user or assistant), `text`, `files` (attached texts, on a user turn),
-`facts` (model, speed and the like, on an answer), `error` ({message, hint}), `rating` (-1, 0, 1), `at` (ISO time).
+`id`, `parent` ("" for a first turn), `role` (user or assistant), `text`, `files` (texts and images that a user
+attached), `facts` (model, speed and the like, on an answer), `error` ({message, hint}), `rating` (-1, 0, 1), `at` (ISO
+time).
 Turns with the same parent are versions of each other. The path shown ends at `leaf`.
 """
 
@@ -14,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from llmlab.errors import unknown
-from llmlab.types import Message
+from llmlab.types import Message, image_of
 
 Turn = dict[str, Any]
 
@@ -111,6 +112,8 @@ def content(turn: Mapping[str, Any]) -> str:
     """What the model reads of a turn: its text, and attached files below it as fenced blocks."""
     parts = [turn["text"]] if turn["text"] else []
     for file in turn.get("files") or ():
+        if "image" in file:
+            continue
         fence = "```"
         while fence in file["text"]:
             fence += "`"
@@ -122,4 +125,9 @@ def messages(turns: Sequence[Mapping[str, Any]], system: str = "") -> list[Messa
     """The messages of a path: the system prompt if there is one, then what was said. Failed answers are left out."""
     out = [Message("system", system)] if system.strip() else []
     told = [turn for turn in turns if turn["role"] == "user" or (turn["text"] and turn["error"] is None)]
-    return [*out, *(Message(turn["role"], content(turn)) for turn in told)]
+    return [*out, *(Message(turn["role"], content(turn), images=images(turn)) for turn in told)]
+
+
+def images(turn: Mapping[str, Any]) -> tuple[bytes, ...]:
+    """The images attached to a turn."""
+    return tuple(image_of(file["image"]) for file in turn.get("files") or () if "image" in file)

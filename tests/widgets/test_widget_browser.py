@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -10,69 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browser_cells import CELLS, PIXEL, WIDGET_CELLS
 from notebook_page import Book
 
 pytestmark = pytest.mark.timeout(120)
-
-SETUP = """
-import llmlab, scripted, time
-lab = llmlab.lab()
-engine = scripted.add(lab, "echo")
-engine.pace = 0.01
-chat = llmlab.chat("echo")
-chat
-"""
-EVIL = """
-EVIL = '''<script>window.hacked = 1</script> <img src=x onerror="window.hacked=2"> <svg onload=window.hacked=3>
-[a](javascript:window.hacked=4) [b](JaVaScRiPt:alert(1)) [c](data:text/html,<script>1</script>) ![d](https://e.org/x.png)
-<a href="javascript:window.hacked=5">x</a> <iframe srcdoc="<script>parent.hacked=6</script>"></iframe>
-</div></section></textarea><style>*{display:none}</style> **<b onclick=1>** `</code><script>window.hacked=7</script>`
-
-| <img src=x onerror=window.hacked=8> | [t](vbscript:x) |
-|---|---|
-| <script>window.hacked=9</script> | \\u202e |
-
-```"><script>window.hacked=10</script>
-</code></pre><script>window.hacked=11</script>
-```
-''' + "*" * 3000 + "[" * 3000 + "`" * 3000 + "\\n\\n" + "a**b_[" * 20_000
-engine.say = lambda prompt, params: EVIL
-engine.pace, engine.piece = 0, 4000
-scripted.add(lab, "<img src=x onerror=window.hacked=12>"); lab.use("echo")
-chat.submit("<script>window.hacked=13</script>", files=[{"name": "<img src=x onerror=window.hacked=14>", "text": "x"}])
-"""
-FAST = """
-WORDS = "".join(f"w{i:03d}" + ("\\n" if i % 40 == 39 else " ") for i in range(1000))
-chat.sampling = {"max_tokens": 1000}
-engine.say = lambda prompt, params: WORDS
-engine.pace, engine.piece = 1 / 500, 5
-sent = []
-plain = chat._tell
-chat._tell = lambda **m: (sent.append(m["do"]), plain(**m))[1]
-fast = chat.submit("many", files=[])
-"""
-LONGER = """
-chat._tell = plain; chat.sampling = {}; engine.pace, engine.piece = 0.01, 4
-engine.say = lambda p, q: 'word ' * 300
-chat
-"""
-BUSY = """
-engine.pace, engine.say = 0.02, lambda p, q: 'word ' * 2000
-turn = chat.submit('long')
-turn.wait(30); print(turn.done)
-"""
-CELLS = [
-    SETUP,
-    EVIL,
-    "chat.clear()" + FAST,
-    "fast.result(); print(sent.count('delta'), len(fast.result().token_ids), fast.result().text == WORDS)",
-    LONGER,
-    "a = llmlab.arena('echo', 'echo', blind=True); engine.say = lambda p, q: f'answer with seed {q.seed}'; a",
-    "engine.pace = 0; engine.say = lambda p, q: 'sure enough'\nlab.get('echo').generate('x', logprobs=2).inspect()",
-    "llmlab.panel()",
-    BUSY,
-    "print(len(a.votes), a.votes.winner[0], chat.messages[0]['content'])",
-]
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +54,7 @@ def test_typing_streams(book: Book) -> None:
     book.page.keyboard.press("Shift+Enter")
     book.page.keyboard.type("jjkkdd b a x")  # each of these is a notebook shortcut
     assert area.input_value() == "first line\njjkkdd b a x"
-    area.fill("Hello " + "there " * 12)
+    area.fill("Hello " + "there " * 40)
     area.press("Enter")
     seen = set()
     for _ in range(40):
@@ -290,6 +232,119 @@ def test_stop_while_a_cell_is_busy(book: Book) -> None:
     )
 
 
+def test_settings_files_and_delete(book: Book) -> None:
+    # A click beside the widget gives the keys back: the cell runs, though the focus was in the chat.
+    chat = book.run(4).locator(".ll-chat")
+    chat.locator(".ll-ask:not([disabled])").wait_for()
+    chat.locator('.ll-tab[aria-label="New conversation"]').click()
+    chat.get_by_text("Ask echo something").wait_for()
+    chat.locator('[data-panel="system"]').click()
+    area = chat.locator(".ll-drawer textarea")
+    area.fill("Be brief.")
+    area.blur()
+    chat.locator('[data-panel="system"].ll-set').wait_for()
+    chat.locator('[data-panel="system"]').click()
+    chat.locator("input[type=file]").set_input_files(
+        [
+            {"name": "notes.txt", "mimeType": "text/plain", "buffer": "inside é".encode()},
+            {"name": "photo.png", "mimeType": "image/png", "buffer": b"\x89PNG\r\n\x1a\n\x00\xff"},
+        ]
+    )
+    chat.locator(".ll-composer .ll-files", has_text="notes.txt").wait_for()
+    assert "photo.png (an image)" in chat.locator(".ll-composer .ll-files .ll-bad").inner_text()
+    assert "echo reads text only" in chat.locator(".ll-composer .ll-files").inner_text()
+    chat.locator(".ll-meter", has_text="in the draft").wait_for()
+    ask(chat, "What is in it?")
+    chat.locator('.ll-go[aria-label="Stop"]').click()
+    done(chat)
+    assert chat.locator(".ll-user .ll-files").inner_text() == "notes.txt"
+    bin_ = chat.locator(".ll-assistant [aria-label='Delete this and all below']")
+    bin_.click()
+    bin_.click()
+    chat.locator(".ll-assistant").wait_for(state="detached")
+    assert chat.locator(".ll-user").count() == 1
+    # What was left by "New" is offered to go on with.
+    chat.locator('.ll-tab[aria-label="New conversation"]').click()
+    chat.locator(".ll-earlier button", has_text="many").click()
+    chat.locator(".ll-assistant .ll-md", has_text="w999").wait_for()
+
+
+def test_switch_adapter_and_quant_on_a_real_model(book: Book) -> None:
+    """nano, loaded from the panel; its adapter and its quant switched from the chat's pickers; unloaded again."""
+    panel = book.cell(WIDGET_CELLS["panel"]).locator(".ll-panel")
+    panel.locator(".ll-loader > input").first.fill("nano")
+    panel.get_by_label("Engine").select_option("llamacpp")
+    panel.get_by_label("Name on the bench").fill("real")
+    panel.get_by_role("button", name="Load", exact=True).click()
+    panel.locator(".ll-model", has_text="5.25 M parameters").wait_for(timeout=60_000)
+    chat = book.run(WIDGET_CELLS["real"]).locator(".ll-chat")
+    chat.locator(".ll-ask:not([disabled])").wait_for()
+    picker = chat.get_by_label("Adapter")
+    assert picker.locator("option").all_inner_texts() == ["no adapter", "pirate"]
+
+    def asked() -> str:
+        ask(chat, "What is the capital of France?")
+        chat.locator(".ll-assistant .ll-facts", has_text="tokens/s").nth(len(answers)).wait_for()
+        done(chat)
+        answers.append(last(chat))
+        return answers[-1]
+
+    answers: list[str] = []
+    assert "Arr" not in asked()
+    picker.select_option("pirate")
+    assert "Arr" in asked()
+    assert "adapter pirate" in chat.locator(".ll-assistant .ll-turn-head").last.inner_text()
+    picker.select_option("")
+    chat.get_by_label("Quant").select_option("Q8_0")
+    book.page.wait_for_function(
+        "e => e.isConnected && document.querySelector('[aria-label=\"Quant of real\"]').value === 'Q8_0'",
+        arg=chat.element_handle(),
+        timeout=60_000,
+    )
+    assert "Arr" not in asked()
+    assert "Q8_0" in chat.locator(".ll-assistant .ll-turn-head").last.inner_text()
+    masked = book.run(WIDGET_CELLS["masked"]).locator(".ll-inspector")
+    masked.locator(".ll-token.ll-changed").first.click()
+    assert re.search(r"removed \d+\.\d %\s+The model wanted", masked.locator(".ll-mask").inner_text())
+    out = panel.get_by_role("button", name="Unload real")
+    out.click()
+    out.click()
+    panel.locator(".ll-model", has_text="real").wait_for(state="detached")
+
+
+def test_widgets_compose(book: Book) -> None:
+    """In an HBox in a Tab, two chats linked on the page."""
+    cell = book.run(WIDGET_CELLS["composed"])
+    one, two = cell.locator(".ll-chat").nth(0), cell.locator(".ll-chat").nth(1)
+    one.locator(".ll-ask:not([disabled])").wait_for()
+    boxes = [chat.bounding_box() for chat in (one, two)]
+    assert boxes[0]["y"] == boxes[1]["y"]
+    assert boxes[0]["x"] + boxes[0]["width"] <= boxes[1]["x"] + 1
+    ask(one, "hello")
+    one.locator(".ll-assistant .ll-md", has_text="composed answer").wait_for()
+    one.locator('.ll-go[aria-label="Stop"]').click()
+    done(one)
+    one.locator('[data-panel="system"]').click()
+    one.locator(".ll-drawer textarea").fill("linked")
+    one.locator(".ll-drawer textarea").blur()
+    two.locator('[data-panel="system"].ll-set').wait_for()
+    assert "'linked' True ['system', 'user', 'assistant']" in book.run(12).inner_text()
+
+
+def test_images_where_the_model_sees(book: Book) -> None:
+    chat = book.run(WIDGET_CELLS["pictures"]).locator(".ll-chat")
+    chat.locator(".ll-ask:not([disabled])").wait_for()
+    chat.get_by_label("Attach text files or images").wait_for()
+    pixel = base64.b64decode(PIXEL)
+    chat.locator("input[type=file]").set_input_files({"name": "dot.png", "mimeType": "image/png", "buffer": pixel})
+    chat.locator(".ll-composer img.ll-picture").wait_for()
+    ask(chat, "What is it?")
+    chat.locator(".ll-user img.ll-picture").wait_for()
+    chat.locator('.ll-go[aria-label="Stop"]').click()
+    done(chat)
+    assert "1 <user>[{'type': 'image'}, {'type': 'text'" in book.run(16).inner_text()
+
+
 def test_dark_theme(book: Book) -> None:
     def brightness(selector: str) -> float:
         return float(
@@ -333,11 +388,23 @@ def test_reload_then_reopen(book: Book, server: Any) -> None:
             headers: {'X-XSRFToken': document.cookie.match(/_xsrf=([^;]*)/)?.[1] ?? ''}}); }""",
         server.url,
     )
+    # On the page that is still open, a message that nobody answers is kept, and the widget says why.
+    chat = book.cell(0).locator(".ll-chat")
+    ask(chat, "is anybody there?")
+    chat.get_by_text("Read-only: no kernel answers.").wait_for()
+    assert chat.locator(".ll-ask").input_value() == "is anybody there?"
     book.open()
     chat = book.cell(0).locator(".ll-chat")
     chat.get_by_text("Read-only: no kernel answers.").wait_for()
     assert chat.locator(".ll-turn").count() >= 4
     assert chat.locator(".ll-ask").is_disabled()
+    # In the new kernel, the run log has it: the line that the widget names goes on with it.
+    name = re.search(r"%llm chat --resume (\w+)", chat.locator(".ll-offline").inner_text())
+    assert name is not None
+    resumed = book.run(WIDGET_CELLS["resumed"]).locator(".ll-chat")
+    resumed.locator(".ll-turn").first.wait_for()
+    resumed.locator(".ll-ask:not([disabled])").wait_for()
+    assert "No model is loaded yet" not in resumed.inner_text()
     assert not book.errors, book.errors
 
 

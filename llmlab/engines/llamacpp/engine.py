@@ -77,7 +77,7 @@ class LlamaCppEngine(Engine):
         self._settings = settings
         self._model = model
         try:
-            facts = read_facts(model, context_length=plan.context_length, base=plan.source.base)
+            facts = read_facts(model, context_length=plan.context_length, base=plan.source.base, file=plan.source.path)
             self.facts = replace(facts, shifts=settings.context_shift)
             self._describe = _description(model, settings)
             self._weights = model.size + (draft.size if draft is not None else 0)

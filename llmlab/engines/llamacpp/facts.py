@@ -10,6 +10,7 @@ from typing import Any
 from llmlab.engines.base import ModelFacts
 from llmlab.engines.llamacpp.native import NativeModel
 from llmlab.hub.jsonfile import read_optional
+from llmlab.hub.vision import sees
 from llmlab.types import SamplingParams
 
 _SPECIAL = {
@@ -22,13 +23,14 @@ _SPECIAL = {
 """Names that templates use -> GGUF's `tokenizer.ggml.<name>_token_id` ("seperator" is how GGUF spells it)."""
 
 
-def read_facts(model: NativeModel, *, context_length: int, base: Path | None) -> ModelFacts:
+def read_facts(model: NativeModel, *, context_length: int, base: Path | None, file: Path) -> ModelFacts:
     """Collect the facts of a loaded model.
 
     Args:
         model: the loaded model.
         context_length: tokens a sequence may have, as settled by the load.
         base: the Hugging Face folder that the file was made from, whose generation_config.json counts; or None.
+        file: the file that was loaded.
     """
     import llama_cpp
 
@@ -48,6 +50,7 @@ def read_facts(model: NativeModel, *, context_length: int, base: Path | None) ->
         end_ids=_end_ids(model, generation),
         add_bos=add_bos and bool(special["bos_token"]),
         defaults=_defaults(model, generation),
+        sees=sees(file),
     )
 
 

@@ -45,7 +45,21 @@ class VllmEngine(Engine):
         formats=frozenset({"safetensors"}),
         quants=tags.names("vllm"),
         features=frozenset(
-            {"stream", "cancel", "batch", "seed", "logprobs", "top_k", "top_p", "min_p", "stop", "n", "guided", "lora"}
+            {
+                "stream",
+                "cancel",
+                "batch",
+                "seed",
+                "logprobs",
+                "top_k",
+                "top_p",
+                "min_p",
+                "stop",
+                "n",
+                "guided",
+                "lora",
+                "images",
+            }
         ),
         extra=settings.EXTRA,
     )

@@ -10,6 +10,7 @@ from llmlab.engines.base import ModelFacts
 from llmlab.errors import BadInputError
 from llmlab.hub.headers import Header
 from llmlab.hub.jsonfile import read_optional
+from llmlab.hub.vision import sees
 from llmlab.types import SamplingParams
 
 SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -39,6 +40,7 @@ def read_facts(header: Header, tokenizer: Any, context_length: int) -> ModelFact
         end_ids=_end_ids(generation, header.metadata, tokenizer),
         add_bos=_adds_bos(tokenizer),
         defaults=_defaults(generation),
+        sees=sees(header.path),
     )
 
 

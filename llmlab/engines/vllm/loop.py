@@ -19,7 +19,7 @@ from typing import Any
 from llmlab.engines.base import EngineLog, LoadPlan, Request
 from llmlab.engines.calls import Call
 from llmlab.engines.speculation import Meter
-from llmlab.engines.vllm import child, load, quiet, scoring
+from llmlab.engines.vllm import child, images, load, quiet, scoring
 from llmlab.engines.vllm.guided import Part, Watched
 from llmlab.engines.vllm.lora import Attached
 from llmlab.engines.vllm.outputs import is_dead, reason_of, token_logprobs, vllm_params
@@ -299,7 +299,9 @@ class Loop:
             return
         key = str(next(self._number))
         try:
-            prompt = {"type": "token", "prompt_token_ids": list(request.prompt_ids)}
+            prompt: Any = {"type": "token", "prompt_token_ids": list(request.prompt_ids)}
+            if request.images:
+                prompt = images.rendered(llm, request)
             if request.guide is not None and self.watch is not None:
                 self._watched[key] = self.watch(request)
             lora = self._attached().request(request.adapter)

@@ -127,6 +127,7 @@ class Cell(Command):
             # IPython ends every body with a newline that nobody typed.
             text = args.body.removesuffix("\n")
             completion = _ask(model.stream(text, raw=True, params=params, **guided), args, bench)
+            lab.runlog.add(completion, source="cell")
         else:
             user = Message("user", expand(args.body, bench.shell.user_ns).strip("\n").rstrip())
             conversation = _conversation(lab.history, args)
@@ -134,6 +135,7 @@ class Cell(Command):
             if conversation is None:
                 conversation = lab.history.start(args.system)
             conversation.add(user, completion)
+            lab.runlog.add(completion, source="cell", conversation=conversation.id)
         if args.out:
             bench.shell.user_ns[args.out] = completion
         return bench.silence.mark(completion, cls.typed(), completion_line(completion))

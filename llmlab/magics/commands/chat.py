@@ -18,21 +18,33 @@ class Chat(Command):
         The chat stays with the notebook: its transcript is kept when the notebook is saved.
         In Python: chat = llmlab.chat(); chat.send("...") returns the completion,
         chat.messages holds what was said; talk = %llm chat gives the same object.
+        It is kept in the run log too: after a restart of the kernel, --resume opens the chat that was used last, with
+        its versions, and --resume ID any conversation that %llm history --log lists.
+        In Python: llmlab.chat(resume=True).
     """
     examples: ClassVar[tuple[tuple[str, str], ...]] = (
         ("%llm chat", ""),
         ('%llm chat nano -s "Answer in French."', "with a model and a system prompt"),
+        ("%llm chat --resume", "go on with the last chat, also of an earlier kernel"),
     )
 
     @classmethod
     def arguments(cls, parser: Parser) -> None:
         """With whom."""
         parser.add("name", metavar="NAME", nargs="?", complete="model", help="a loaded model; default: the current one")
-        parser.add("-s", "--system", metavar="SYSTEM", default="", help="a system prompt")
+        parser.add("-s", "--system", metavar="SYSTEM", help="a system prompt")
+        parser.add(
+            "--resume",
+            nargs="?",
+            const=True,
+            metavar="ID",
+            help="go on with the chat that was used last, or with a conversation of %%llm history --log",
+        )
 
     @classmethod
     def run(cls, args: argparse.Namespace, bench: Bench) -> object:
         """The widget, which shows itself as the cell's value."""
         from llmlab.widgets import Chat as ChatWidget
 
-        return ChatWidget(args.name, lab=bench.lab, system=args.system)
+        given = {"system": args.system} if args.system is not None else {}
+        return ChatWidget(args.name, lab=bench.lab, resume=args.resume, **given)

@@ -1,4 +1,4 @@
-import { button, copyButton, el, icon, num, onceAFrame, options, seconds } from "./dom.js";
+import { FINISHED, button, copyButton, el, icon, num, onceAFrame, options, seconds } from "./dom.js";
 import { MarkdownView } from "./markdown.js";
 import { frame, loader } from "./frame.js";
 
@@ -18,7 +18,7 @@ class ArenaView {
     this.asked = el("div", { class: "ll-asked" });
     this.said = el("div", { class: "ll-sr", "aria-live": "polite" });
     this.none = el("div", { class: "ll-empty", hidden: true }, el("b", {}, "No model is loaded yet"), el("span", { class: "ll-quiet" }, "Load one or two to compare their answers."), loader(this.f, this.model));
-    this.f.root.append(this.bar(), this.none, this.asked, this.grid, this.votes, this.composer(), this.said);
+    this.f.root.append(this.bar(), this.more, this.none, this.asked, this.grid, this.votes, this.composer(), this.said);
     this.draw = onceAFrame(() => this.flow());
     this.f.on("delta", (m) => this.delta(m));
     this.f.on("accepted", ({ ticket }) => {
@@ -34,7 +34,10 @@ class ArenaView {
     this.model.on("change:problem", () => {
       this.ticket = "";
     });
-    this.f.onConnect(() => this.render());
+    this.f.onConnect((on) => {
+      if (!on) this.ticket = "";
+      this.render();
+    });
     this.f.watch(["columns", "answers", "order", "revealed", "verdict", "bench", "prompt", "ballots"], () => this.renderSoon());
     this.f.watch(["blind", "seed"], () => this.showBar());
     this.render();
@@ -66,9 +69,15 @@ class ArenaView {
       const columns = this.model.get("columns");
       this.setColumns([...columns, columns[columns.length - 1]]);
     } });
+    this.more = el("div", { class: "ll-bar", hidden: true }, loader(this.f, this.model, true));
+    const load = button("Load another model, or the same one in another quant", { iconName: "plus", text: "Model", cls: "ll-tab ll-change", "aria-expanded": "false", onclick: () => {
+      this.more.hidden = !this.more.hidden;
+      load.setAttribute("aria-expanded", String(!this.more.hidden));
+      if (!this.more.hidden) this.more.querySelector("input").focus();
+    } });
     return el("div", { class: "ll-bar" }, el("b", {}, "Arena"), el("span", { class: "ll-space" }),
       el("label", { class: "ll-check", title: "Hide who is who until you have voted" }, this.blindBox, " Blind"),
-      el("label", { class: "ll-check" }, " Seed ", this.seedBox), more);
+      el("label", { class: "ll-check" }, " Seed ", this.seedBox), more, load);
   }
 
   showBar() {
@@ -169,7 +178,7 @@ class ArenaView {
     const x = answer.facts ?? {};
     if (!answer.running) {
       body.facts.textContent = hidden ? "" : [x.tokens !== undefined && `${num(x.tokens)} tokens`, x.tokens_per_s && `${num(x.tokens_per_s)} tokens/s`,
-        x.ttft_s !== undefined && x.ttft_s !== null && `TTFT ${seconds(x.ttft_s)}`, x.finish && x.finish !== "stop" && x.finish].filter(Boolean).join(" · ");
+        x.ttft_s !== undefined && x.ttft_s !== null && `TTFT ${seconds(x.ttft_s)}`, FINISHED[x.finish]].filter(Boolean).join(" · ");
     }
     const settings = hidden
       ? el("span", { class: "ll-quiet" }, "hidden until the vote")
@@ -208,7 +217,7 @@ class ArenaView {
       return el("label", { class: "ll-mini" }, el("span", {}, label), input);
     };
     return [model, adapter, field("temperature", "temp.", { min: 0, step: 0.1 }), field("top_p", "top p", { min: 0, max: 1, step: 0.05 }), field("max_tokens", "max", { min: 1 }),
-      columns.length > 2 ? button("Remove this column", { iconName: "close", cls: "ll-change", disabled: locked, onclick: () => this.setColumns(columns.filter((_, i) => i !== column)) }) : ""];
+      columns.length > 2 ? button("Remove this column", { iconName: "close", cls: "ll-change ll-remove", disabled: locked, onclick: () => this.setColumns(columns.filter((_, i) => i !== column)) }) : ""];
   }
 
   showVotes(order, answers, verdict, prompt) {

@@ -1,11 +1,13 @@
-import { button, el, icon, num, onceAFrame, options } from "./dom.js";
+import { button, el, icon, num, onceAFrame, options, when } from "./dom.js";
 import { frame, loader } from "./frame.js";
 import { Drawer } from "./drawer.js";
-import { TurnView, isEnter } from "./turn.js";
+import { TurnView, isEnter, picture } from "./turn.js";
 
 // The chat. The kernel holds the conversation; this draws it, and sends what the user does.
 
 const MAX_FILE = 2_000_000;
+const TEXT_FILES = "text/*,.md,.py,.json,.jsonl,.csv,.tsv,.yaml,.yml,.toml,.ipynb,.js,.ts,.c,.cpp,.h,.rs,.go,.java,.sh,.sql,.xml,.html,.css,.log";
+const IMAGE_FILES = "image/png,image/jpeg,image/webp,image/gif";
 
 class ChatView {
   constructor(context) {
@@ -43,7 +45,8 @@ class ChatView {
     this.drawer = new Drawer(this.model, f);
     const fresh = button("New conversation", { iconName: "plus", text: "New", cls: "ll-tab ll-change" });
     fresh.addEventListener("click", () => {
-      if (!this.model.get("turns").length || fresh.dataset.armed) {
+      // Where the run log keeps it, nothing is lost by a new start.
+      if (!this.model.get("turns").length || this.model.get("conversation") || fresh.dataset.armed) {
         delete fresh.dataset.armed;
         fresh.lastChild.textContent = "New";
         f.send("clear");
@@ -57,7 +60,7 @@ class ChatView {
         fresh.lastChild.textContent = "New";
       }, 2500);
     });
-    return el("div", { class: "ll-bar" }, this.modelPick, this.quantPick, this.adapterPick, el("span", { class: "ll-space" }), this.drawer.tabs, fresh);
+    return el("div", { class: "ll-bar" }, this.modelPick, this.quantPick, this.adapterPick, el("span", { class: "ll-tabs" }, this.drawer.tabs, fresh));
   }
 
   picked() {
@@ -79,8 +82,13 @@ class ChatView {
     this.quantPick.hidden = !picked;
     this.quantPick.disabled = quants.length < 2 || Boolean(work) || this.busy;
     const adapters = picked?.adapters ?? [];
-    this.adapterPick.hidden = !adapters.length;
-    options(this.adapterPick, [["", "no adapter"], ...adapters.map((a) => [a, a])], this.model.get("adapter"));
+    this.adapterPick.hidden = !picked;
+    this.adapterPick.disabled = !adapters.length;
+    this.adapterPick.title = adapters.length ? "Adapter: the next answer uses it" : "No adapter is attached: %llm lora add NAME SOURCE";
+    const adapter = this.model.get("adapter");
+    const gone = adapter && !adapters.includes(adapter);
+    options(this.adapterPick, [["", "no adapter"], ...adapters.map((a) => [a, a]), ...(gone ? [[adapter, `${adapter} (not attached)`]] : [])], adapter);
+    if (gone) this.adapterPick.disabled = false;
   }
 
   // -- the composer ----------------------------------------------------------------------------------------------------
@@ -88,9 +96,9 @@ class ChatView {
   composer() {
     this.area = el("textarea", { class: "ll-input ll-ask", rows: 1, "aria-label": "Message" });
     this.go = button("Send", { iconName: "send", cls: "ll-primary ll-go", onclick: () => (this.busy ? this.f.send("stop") : this.submit()) });
-    this.picker = el("input", { type: "file", multiple: true, hidden: true, accept: "text/*,.md,.py,.json,.jsonl,.csv,.tsv,.yaml,.yml,.toml,.ipynb,.js,.ts,.c,.cpp,.h,.rs,.go,.java,.sh,.sql,.xml,.html,.css,.log" });
+    this.picker = el("input", { type: "file", multiple: true, hidden: true, accept: TEXT_FILES });
     this.picker.addEventListener("change", () => this.attach([...this.picker.files]));
-    const clip = button("Attach text files", { iconName: "clip", onclick: () => this.picker.click() });
+    this.clip = button("Attach text files", { iconName: "clip", onclick: () => this.picker.click() });
     this.chips = el("div", { class: "ll-files" });
     this.meterText = el("span", {});
     this.meterBar = el("span", { class: "ll-meter-fill" });
@@ -105,7 +113,13 @@ class ChatView {
         if (!this.busy) this.submit();
       } else if (event.key === "Escape" && this.busy) this.f.send("stop");
     });
-    const box = el("div", { class: "ll-composer" }, this.chips, el("div", { class: "ll-ask-row" }, clip, this.picker, this.area, this.go), el("div", { class: "ll-row ll-below" }, this.meter, el("span", { class: "ll-space" }), el("span", { class: "ll-quiet" }, "Enter sends · Shift+Enter: new line")));
+    const box = el("div", { class: "ll-composer" }, this.chips, el("div", { class: "ll-ask-row" }, this.clip, this.picker, this.area, this.go), el("div", { class: "ll-row ll-below" }, this.meter, el("span", { class: "ll-space" }), el("span", { class: "ll-quiet" }, "Enter sends · Shift+Enter: new line")));
+    this.area.addEventListener("paste", (event) => {
+      const files = [...event.clipboardData.files];
+      if (!files.length) return;
+      event.preventDefault();
+      this.attach(files);
+    });
     box.addEventListener("dragover", (event) => event.preventDefault());
     box.addEventListener("drop", (event) => {
       event.preventDefault();
@@ -129,6 +143,10 @@ class ChatView {
 
   async attach(files) {
     for (const file of files) {
+      if (file.type.startsWith("image/") && this.picked()?.no_images === "" && file.size <= MAX_FILE) {
+        this.attached.push({ name: file.name, image: await dataUrl(file) });
+        continue;
+      }
       const bytes = file.size <= MAX_FILE ? await file.arrayBuffer() : null;
       let text = null;
       try {
@@ -136,24 +154,27 @@ class ChatView {
       } catch {
         text = null;
       }
+      const image = text === null && file.type.startsWith("image/");
+      if (image) this.noImages = this.picked()?.no_images || "Load a model first.";
       this.attached.push(text === null
-        ? { name: file.name, text: null, why: bytes ? "not text" : "larger than 2 MB" }
+        ? { name: file.name, text: null, why: image ? "an image" : bytes ? "not text" : "larger than 2 MB" }
         : { name: file.name, text });
     }
     this.picker.value = "";
     this.showChips();
+    this.noImages = "";
     this.attached = this.attached.filter((file) => file.text !== null);
     this.countSoon();
   }
 
   showChips() {
     this.chips.replaceChildren(...this.attached.map((file) =>
-      el("span", { class: `ll-tag ${file.text === null ? "ll-bad" : ""}` }, icon("clip"), file.name, file.why ? ` (${file.why})` : "",
+      el("span", { class: `ll-tag ${file.text === null ? "ll-bad" : ""}` }, picture(file) ?? icon("clip"), file.name, file.why ? ` (${file.why})` : "",
         button(`Remove ${file.name}`, { iconName: "close", onclick: () => {
           this.attached = this.attached.filter((one) => one !== file);
           this.showChips();
           this.countSoon();
-        } }))));
+        } }))), ...(this.noImages ? [el("span", { class: "ll-quiet", role: "status" }, this.noImages)] : []));
   }
 
   submit() {
@@ -193,8 +214,11 @@ class ChatView {
     f.on("delta", (m) => this.delta(m));
     f.on("accepted", (m) => this.accepted(m));
     f.on("export", (m) => this.drawer.showExport(m));
-    const hello = f.onConnect.bind(f);
-    hello(() => this.state());
+    f.onConnect((on) => {
+      if (!on) this.ticket = ""; // what was under way to a kernel that is gone can be sent again
+      this.state();
+      this.render();
+    });
     model.on("msg:custom", (m) => {
       if (m?.do !== "hello") return;
       for (const [id, live] of Object.entries(m.live ?? {})) this.live.set(id, live);
@@ -207,9 +231,11 @@ class ChatView {
       this.render();
       this.state();
     });
+    f.watch(["earlier"], () => this.render());
     f.watch(["bench", "model", "adapter"], () => {
       this.pickers();
       this.render();
+      this.state();
     });
     f.watch(["system", "sampling", "schema"], () => this.drawer.marks());
     f.watch(["meter"], () => this.showMeter());
@@ -241,6 +267,11 @@ class ChatView {
     this.go.title = label;
     this.go.classList.toggle("ll-stop", busy);
     const name = this.picked()?.name;
+    const sees = this.picked()?.no_images === "";
+    const attach = sees ? "Attach text files or images" : "Attach text files";
+    this.clip.setAttribute("aria-label", attach);
+    this.clip.title = `${attach}: the model reads them with the message`;
+    this.picker.accept = sees ? `${TEXT_FILES},${IMAGE_FILES}` : TEXT_FILES;
     this.area.placeholder = !on ? "Run this cell to go on with the conversation" : name ? `Ask ${name} …` : "Load a model first";
     this.quantPick.disabled = this.quantPick.options.length < 2 || busy;
   }
@@ -281,7 +312,8 @@ class ChatView {
 
   emptyState() {
     const picked = this.picked();
-    const key = picked ? `${picked.name} ${picked.quant} ${picked.chat}` : "none";
+    const earlier = (this.model.get("earlier") ?? []).filter((one) => one.id !== this.model.get("conversation"));
+    const key = JSON.stringify([picked?.name, picked?.quant, picked?.chat, earlier, this.f.connected()]);
     if (this.empty.dataset.key !== key) {
       this.empty.dataset.key = key;
       this.empty.replaceChildren(...(picked
@@ -293,6 +325,10 @@ class ChatView {
             : "This is a base model without a chat template: it goes on with a text, but can't chat."),
         ]
         : [el("b", {}, "No model is loaded yet"), el("span", { class: "ll-quiet" }, "Load one to chat with it. nano is small, comes with llmlab and answers at once."), loader(this.f, this.model)]));
+      if (earlier.length && this.f.connected()) {
+        this.empty.append(el("div", { class: "ll-earlier", role: "group", "aria-label": "Earlier talks" }, el("span", { class: "ll-quiet" }, "Or go on with an earlier talk:"),
+          ...earlier.map(({ id, title, at }) => button(`Go on with: ${title}`, { text: `${title || "(no text)"} · ${when(at)}`, title: `%llm chat --resume ${id}`, onclick: () => this.f.send("resume", { conversation: id }) }))));
+      }
     }
     return this.empty;
   }
@@ -306,6 +342,16 @@ class ChatView {
     this.meter.classList.toggle("ll-full", all > context * 0.9);
     this.meterText.textContent = `${num(all)} of ${num(context)} tokens${draft ? ` (${num(draft)} in the draft)` : ""}`;
   }
+}
+
+/** A file as a data: URL. */
+function dataUrl(file) {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result);
+    reader.onerror = () => reject(reader.error);
+    reader.readAsDataURL(file);
+  });
 }
 
 export default {

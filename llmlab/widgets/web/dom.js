@@ -135,3 +135,13 @@ export function onceAFrame(f) {
     timer = setTimeout(run, 250);
   };
 }
+
+/** Why an answer ended, in words. */
+export const FINISHED = { stop: "", length: "stopped at max tokens", interrupted: "stopped by you", tool_calls: "tool calls", error: "failed" };
+
+/** A moment as people say it: "14:05" today, "24 Nov" before. */
+export function when(iso) {
+  const then = new Date(iso);
+  const today = then.toDateString() === new Date().toDateString();
+  return today ? then.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }) : then.toLocaleDateString([], { day: "numeric", month: "short" });
+}

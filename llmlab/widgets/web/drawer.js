@@ -116,7 +116,7 @@ export class Drawer {
     return el(
       "div",
       {},
-      el("div", { class: "ll-row" }, go("markdown", "Markdown"), go("row", "JSON row"), go("cell", "%%llm cells"), el("span", { class: "ll-space" }), go("variable", "Keep in variable"), name),
+      el("div", { class: "ll-row" }, go("markdown", "Markdown"), go("row", "datasets row"), go("cell", "%%llm cells"), el("span", { class: "ll-space" }), go("variable", "Keep in variable"), name),
       this.exported,
     );
   }

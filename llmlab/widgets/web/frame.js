@@ -1,7 +1,9 @@
-import { button, el, icon } from "./dom.js";
+import { button, copyButton, el, icon, options } from "./dom.js";
 
 // What every widget has around it: the connection to the kernel, errors, progress, themes, and keys that stay inside.
 
+// What the user does is answered at once; after so long without a word, it's asked whether the kernel is there.
+const SILENT_MS = 2500;
 // How long a kernel that is alive may take to answer before the widget says that it doesn't.
 const HELLO_MS = 4000;
 
@@ -18,12 +20,18 @@ export function frame({ model, el: host }, name, label) {
   const hider = el("style");
   root.append(hider, notices);
   host.append(root);
+  host.classList.add("llmlab-host");
 
   let connected = false;
   const handlers = new Map();
   const connectHandlers = [];
 
+  let silent = 0;
   const send = (action, fields = {}) => {
+    if (action !== "hello" && action !== "look") {
+      clearTimeout(silent);
+      silent = setTimeout(() => hello(), SILENT_MS);
+    }
     try {
       model.send({ do: action, ...fields });
     } catch (error) {
@@ -38,22 +46,30 @@ export function frame({ model, el: host }, name, label) {
   };
 
   // -- the connection: a widget restored from a file, or left by a restarted kernel, gets no answer ------------
-  const offline = el(
-    "div",
-    { class: "ll-notice ll-offline", role: "status", hidden: true },
-    icon("warn"),
-    el(
-      "span",
-      {},
-      el("b", {}, "Read-only: no kernel answers. "),
-      "It was restarted, or is busy. Run this cell again to reconnect; what was said stays below.",
-    ),
-    button("Try again", { text: "Try again", onclick: () => hello() }),
-  );
+  const offline = el("div", { class: "ll-notice ll-offline", role: "status", hidden: true });
+  const sayOffline = () => {
+    const talk = model.get("conversation");
+    const turns = model.get("turns")?.length;
+    const line = `%llm chat --resume ${talk}`;
+    offline.replaceChildren(
+      icon("warn"),
+      el(
+        "span",
+        {},
+        el("b", {}, "Read-only: no kernel answers. "),
+        "It was restarted, or is busy. ",
+        ...(talk && turns
+          ? ["To go on with this talk, run ", el("code", {}, line), copyButton("Copy the line", () => line), " in a cell."]
+          : ["Run this cell again to reconnect; what was said stays below."]),
+      ),
+      button("Try again", { text: "Try again", onclick: () => hello() }),
+    );
+  };
   notices.append(offline);
   let timer = 0;
   function lost() {
     connected = false;
+    sayOffline();
     offline.hidden = false;
     root.classList.add("ll-readonly");
     for (const f of connectHandlers) f(false);
@@ -71,6 +87,7 @@ export function frame({ model, el: host }, name, label) {
     for (const f of connectHandlers) f(true);
   });
   model.on("msg:custom", (message) => {
+    clearTimeout(silent);
     if (message && typeof message === "object") handlers.get(message.do)?.(message);
   });
   // A restart closes the comms; the models stay on the page.
@@ -124,6 +141,11 @@ export function frame({ model, el: host }, name, label) {
     root.toggleAttribute("data-lm-suppress-shortcuts", !(global && event.key !== "Enter"));
   };
   window.addEventListener("keydown", guard, true);
+  // A click on the cell beside the widget gives the keys back to the notebook, which leaves the focus where it is.
+  const release = (event) => {
+    if (!root.contains(event.target) && root.contains(document.activeElement)) document.activeElement.blur();
+  };
+  window.addEventListener("mousedown", release, true);
   for (const type of ["keydown", "keyup", "keypress", "paste", "copy", "cut"]) {
     root.addEventListener(type, (event) => event.stopPropagation());
   }
@@ -139,15 +161,17 @@ export function frame({ model, el: host }, name, label) {
     onConnect: (f) => connectHandlers.push(f),
     dispose() {
       clearTimeout(timer);
+      clearTimeout(silent);
       watcher.disconnect();
       window.removeEventListener("keydown", guard, true);
+      window.removeEventListener("mousedown", release, true);
     },
   };
 }
 
-/** Where nothing is loaded: what to do about it, and a field to do it in. */
-export function loader(f, model) {
-  const list = el("datalist", { id: `ll-${f.view}-offers` });
+/** A field to load a model in. With `full`, also which engine, which quant, and under which name. */
+export function loader(f, model, full = false) {
+  const list = el("datalist", { id: `ll-${f.view}-${Math.random().toString(36).slice(2)}` });
   const input = el("input", {
     class: "ll-input",
     type: "text",
@@ -157,16 +181,21 @@ export function loader(f, model) {
     autocomplete: "off",
     spellcheck: "false",
   });
-  const go = button("Load", { text: "Load", cls: "ll-primary", type: "submit" });
-  const form = el("form", { class: "ll-loader" }, input, list, go);
+  const go = button("Load", { text: "Load", cls: "ll-primary ll-change", type: "submit" });
+  const engine = el("select", { class: "ll-select", "aria-label": "Engine" });
+  options(engine, [["auto", "engine: auto"], ["llamacpp", "llamacpp"], ["vllm", "vllm"]], "auto");
+  const quant = el("input", { class: "ll-input ll-short", placeholder: "quant: default", "aria-label": "Quant", title: "For example Q4_K_M (llamacpp) or awq (vllm)" });
+  const name = el("input", { class: "ll-input ll-short", placeholder: "name: its own", "aria-label": "Name on the bench", title: "Another name lets the same model be loaded twice, in two quants or engines" });
+  const form = el("form", { class: `ll-loader ${full ? "ll-full-loader" : ""}` }, input, full && [engine, quant, name], list, go);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    f.send("load", { spec: input.value.trim() || "nano" });
-    input.value = "";
+    const spec = input.value.trim() || "nano";
+    f.send("load", full ? { spec, engine: engine.value, quant: quant.value, name: name.value } : { spec });
+    input.value = quant.value = name.value = "";
   });
   f.watch(["bench"], () => {
     const { offers = [], work } = model.get("bench") ?? {};
-    list.replaceChildren(...offers.map((name) => el("option", { value: name })));
+    list.replaceChildren(...offers.map((one) => el("option", { value: one })));
     go.disabled = Boolean(work);
   });
   return form;

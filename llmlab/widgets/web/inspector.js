@@ -30,23 +30,33 @@ class InspectorView {
       this.pinned = !(this.pinned && Number(place) === this.at);
       this.select(Number(place), true);
     });
-    this.f.watch(["versions", "shown", "running"], () => this.render());
+    this.f.watch(["versions", "shown", "running", "mask", "guided"], () => this.render());
   }
 
   get version() {
     return this.model.get("versions")[this.model.get("shown")] ?? { rows: [], label: "", at: 0, line: "" };
   }
 
+  /** The version shown is the one that followed a constraint. */
+  guided() {
+    return this.model.get("shown") === 0 && Boolean(this.model.get("guided")?.name);
+  }
+
+  maskAt(place) {
+    return this.guided() ? this.model.get("mask")[place] : null;
+  }
+
   render() {
     const versions = this.model.get("versions");
     const shown = this.model.get("shown");
     const running = this.model.get("running");
-    this.tabs.replaceChildren(
+    this.tabs.replaceChildren(...[
       ...versions.map((v, i) => button(v.label, { text: v.label, cls: "ll-tab", "aria-pressed": String(i === shown), onclick: () => this.f.send("show", { version: i }) })),
       el("span", { class: "ll-space" }),
-      running ? button("Stop", { iconName: "stop", text: "Stop", onclick: () => this.f.send("stop") }) : "",
+      running && button("Stop", { iconName: "stop", text: "Stop", onclick: () => this.f.send("stop") }),
+      this.guided() && el("span", { class: "ll-legend" }, el("span", { class: "ll-token ll-changed" }, "abc"), "changed by the constraint"),
       el("span", { class: "ll-legend", "aria-hidden": "true" }, "sure", el("i", {}), "unsure"),
-    );
+    ].filter(Boolean));
     const { rows, at, line } = this.version;
     const known = rows.some((row) => row[1] !== null);
     this.hint.hidden = known || running || !rows.length;
@@ -72,10 +82,11 @@ class InspectorView {
       const span = tokenSpan([row[0], row[1] ?? 1], { role: "option", tabindex: i === this.at ? "0" : "-1", "data-at": i });
       if (row[1] === null) span.removeAttribute("title");
       if (shown > 0 && i === at && versions[shown].label !== "Asked again") span.classList.add("ll-forced");
+      if (this.maskAt(i)?.changed) span.classList.add("ll-changed");
       this.spans.push(span);
       this.text.append(span);
     }
-    this.line.textContent = line || (running ? "going on …" : "");
+    this.line.textContent = [line || (running && "going on …"), this.guided() && this.model.get("guided").says].filter(Boolean).join(" · ");
     this.line.hidden = !this.line.textContent;
     this.select(Math.min(this.at, Math.max(rows.length - 1, 0)), false);
   }
@@ -111,16 +122,29 @@ class InspectorView {
     this.sideKey = key;
     const chosen = top.findIndex(([t]) => t === text);
     const rest = top.length ? 1 - top.reduce((sum, [, p]) => sum + p, 0) : 0;
-    const masked = this.model.get("guided") && this.model.get("shown") === 0;
+    const mask = this.maskAt(at);
+    const likelier = (t, i) => mask && t !== text && ((mask.changed && t === mask.wanted) || (mask.greedy && (chosen < 0 || i < chosen)));
     this.side.replaceChildren(
       el("div", { class: "ll-side-head" }, el("code", {}, visible(text)), el("span", { class: "ll-quiet" }, `token ${num(at + 1)} of ${num(this.spans.length)}`)),
+      ...(mask ? [this.removed(mask)] : []),
       ...(top.length
         ? [
-          el("div", { class: "ll-quiet" }, "Click another token to go on from there:"),
-          ...top.map(([t, p], i) => this.alternative(t, p, i, at, i === chosen, masked && (chosen < 0 || i < chosen))),
+          el("div", { class: "ll-quiet" }, `Click another token to go on from there${this.guided() ? ", without the constraint" : ""}:`),
+          ...top.map(([t, p], i) => this.alternative(t, p, i, at, i === chosen, likelier(t, i))),
           el("div", { class: "ll-quiet" }, `all others: ${percent(Math.max(0, rest))}`),
         ]
         : [el("div", { class: "ll-quiet" }, probability === null ? "no probabilities were kept" : `probability ${percent(probability)}; no alternatives were kept`)]),
+    );
+  }
+
+  /** What the constraint did at a token. */
+  removed({ removed, wanted, wanted_probability: p, changed, forced }) {
+    return el(
+      "div",
+      { class: "ll-mask" },
+      el("div", {}, "Constraint: ", el("b", {}, removed < 0.0005 ? "nothing removed" : `removed ${percent(removed)}`), forced ? ", only one token was left" : ""),
+      el("span", { class: "ll-mask-bar", role: "img", "aria-label": `${percent(removed)} of the probability removed` }, el("span", { style: `width:${100 * Math.max(0, 1 - removed)}%` })),
+      changed && el("div", {}, "The model wanted ", el("code", {}, visible(wanted)), ` (${percent(p)})`),
     );
   }
 
@@ -136,7 +160,7 @@ class InspectorView {
       },
       el("span", { class: "ll-alt-bar", style: `width:${Math.max(probability * 100, 0.5)}%` }),
       el("code", {}, visible(text)),
-      masked && el("span", { class: "ll-tag", title: "Likelier than what was said: the constraint ruled it out" }, "ruled out"),
+      masked && el("span", { class: "ll-tag", title: "The constraint ruled it out" }, "ruled out"),
       el("span", { class: "ll-space" }),
       el("span", {}, percent(probability)),
     );

@@ -15,7 +15,7 @@ class PanelView {
     this.f.root.append(
       el("div", { class: "ll-bar" }, el("b", {}, "Bench"), el("span", { class: "ll-space" }), this.device),
       this.list,
-      this.form(),
+      el("div", { class: "ll-foot" }, loader(this.f, this.model, true)),
     );
     this.cards = new Map();
     this.f.watch(["rows", "bench"], () => this.render());
@@ -37,17 +37,6 @@ class PanelView {
       el("span", { class: "ll-quiet" }, `${name ?? ""}: ${says ?? ""}`),
       el("span", { class: "ll-mem", title: `${num(share)} % of the memory in use` }, el("span", { class: "ll-mem-used", style: `width:${share}%` })),
     );
-  }
-
-  form() {
-    const { f } = this;
-    const engine = el("select", { class: "ll-select", "aria-label": "Engine" });
-    options(engine, [["auto", "engine: auto"], ["llamacpp", "llamacpp"], ["vllm", "vllm"]], "auto");
-    const quant = el("input", { class: "ll-input ll-short", placeholder: "quant: default", "aria-label": "Quant" });
-    const name = el("input", { class: "ll-input ll-short", placeholder: "name: its own", "aria-label": "Name on the bench" });
-    const form = loader({ ...f, send: (_, { spec }) => f.send("open", { spec, engine: engine.value, quant: quant.value, name: name.value }) }, this.model);
-    form.lastChild.before(engine, quant, name);
-    return el("div", { class: "ll-foot" }, form);
   }
 
   render() {

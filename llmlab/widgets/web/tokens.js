@@ -24,6 +24,6 @@ export function tokenSpan([text, probability], props = {}) {
 
 export function percent(probability) {
   const value = probability * 100;
-  if (value > 0 && value < 0.001) return "< 0.001 %";
-  return `${num(value, value >= 0.1 || value === 0 ? 1 : 3)} %`;
+  if (value < 0.001) return "< 0.001 %"; // no token's probability is 0
+  return `${num(value, value >= 0.1 ? 1 : 3)} %`;
 }

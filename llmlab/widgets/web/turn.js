@@ -1,10 +1,8 @@
-import { button, copyButton, el, icon, num, seconds } from "./dom.js";
+import { FINISHED, button, copyButton, el, icon, num, seconds } from "./dom.js";
 import { MarkdownView } from "./markdown.js";
 import { percent, tokenSpan, visible } from "./tokens.js";
 
 // One turn of a chat: what was said, by whom, how fast, and what can be done with it.
-
-const FINISHED = { stop: "", length: "stopped at max tokens", interrupted: "stopped by you", tool_calls: "tool calls", error: "failed" };
 
 /** One turn on the page: built once, updated when its data changed. */
 export class TurnView {
@@ -68,7 +66,7 @@ export class TurnView {
 
   files(turn) {
     if (!turn.files?.length) return null;
-    return el("div", { class: "ll-files" }, turn.files.map((f) => el("span", { class: "ll-tag", title: f.text.slice(0, 500) }, icon("clip"), f.name)));
+    return el("div", { class: "ll-files" }, turn.files.map((f) => el("span", { class: "ll-tag", title: f.text?.slice(0, 500) }, picture(f) ?? icon("clip"), f.name)));
   }
 
   error({ message, hint }) {
@@ -174,6 +172,12 @@ export class TurnView {
       ),
     );
   }
+}
+
+/** An attached image, small; null for a text. Only pictures: an SVG, or an address elsewhere, is not shown. */
+export function picture({ image, name }) {
+  if (!/^data:image\/(png|jpeg|webp|gif);base64,/.test(image ?? "")) return null;
+  return el("img", { class: "ll-picture", src: image, alt: name });
 }
 
 /** Enter that sends: not with Shift, and not the Enter that ends a composition (Japanese, Chinese, Korean input). */

@@ -1,0 +1,27 @@
+"""Images of a request, as vLLM takes them: it puts an image's tokens where the prompt has its mark."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from llmlab.engines.base import Request
+from llmlab.errors import GenerationError
+
+
+def rendered(llm: Any, request: Request) -> Any:
+    """A request's prompt with its images, through vLLM's own renderer (the model's image processor).
+
+    Raises:
+        GenerationError: an image can't be read.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        shown = [Image.open(io.BytesIO(image)).convert("RGB") for image in request.images]
+    except (UnidentifiedImageError, OSError) as error:
+        raise GenerationError(f"An image can't be read: {error}.", "Save it as PNG or JPEG.") from None
+    raw = {"prompt_token_ids": list(request.prompt_ids), "multi_modal_data": {"image": shown}}
+    (prompt,) = llm.renderer.render_cmpl([raw])
+    request.buffer.prompt_is(len(prompt["prompt_token_ids"]))
+    return prompt

@@ -1,0 +1,271 @@
+"""The log as the bench holds it: add a completion, keep a transcript, read both back, prune."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmlab import config
+from llmlab.errors import BadInputError, LlmLabError, unknown
+from llmlab.runlog.rows import Cleaner, Kept, bodies_of, kept, like, now, read_row, run_row, system_of, touch
+from llmlab.runlog.schema import connect, writing
+from llmlab.runlog.writer import Writer
+from llmlab.types import Completion
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from sqlite_utils import Database
+
+FLUSH_S = 10.0
+COLUMNS = (
+    *("at", "conversation", "source", "model", "engine", "quant", "adapter", "prompt", "text", "finish_reason"),
+    *("prompt_tokens", "completion_tokens", "cached_tokens", "ttft_s", "total_s", "tokens_per_s"),
+    *("params", "messages", "turns", "texts"),
+)
+
+
+class RunLog:
+    """Completions and chats on disk. Made by a `Lab`; nothing is opened before something is written or read.
+
+    Args:
+        path: the file; None takes `runs.db` in the data folder.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
+        self._writer: Writer | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._path or config.data_dir() / "runs.db"
+
+    @property
+    def enabled(self) -> bool:
+        """False where the environment says LLMLAB_RUN_LOG=off."""
+        return os.environ.get("LLMLAB_RUN_LOG", "").strip().lower() not in ("off", "0", "no", "false")
+
+    # -- writing: returns at once, raises nothing ----------------------------------------------------
+
+    def add(self, completion: Completion, *, source: str, conversation: str = "") -> None:
+        """Add a completion.
+
+        Args:
+            completion: what a model returned, whole or interrupted.
+            source: what asked: cell, chat or arena.
+            conversation: the id of the conversation that it belongs to.
+        """
+        at = now()
+
+        def job(db: Database) -> None:
+            clean = Cleaner(db)
+            row = run_row(completion, source, conversation, at, clean)
+            db.table("runs").insert(row)
+            if conversation:
+                touch(db, conversation, source, at, row["prompt"], clean.text(system_of(completion)))
+
+        self._put(job)
+
+    def keep(
+        self,
+        conversation: str,
+        *,
+        system: str,
+        settings: Mapping[str, Any],
+        leaf: str,
+        changed: Sequence[tuple[int, Mapping[str, Any]]],
+        gone: Iterable[str] = (),
+    ) -> None:
+        """Bring a chat's transcript up to date.
+
+        Args:
+            conversation: its id.
+            system: the system prompt.
+            settings: model, adapter, sampling, schema.
+            leaf: the last turn shown.
+            changed: (place, turn) of the turns that are new or were changed.
+            gone: ids of the turns that were deleted.
+        """
+        at, lost = now(), tuple(gone)
+
+        def job(db: Database) -> None:
+            clean = Cleaner(db)
+            first = next((str(turn["text"]) for place, turn in changed if place == 0), "")
+            touch(db, conversation, "chat", at, clean.text(first), clean.text(system))
+            more = {"system": clean.text(system), "settings": clean.json(settings), "leaf": leaf}
+            db.table("conversations").update(conversation, more)
+            rows = [
+                {"conversation": conversation, "id": turn["id"], "place": place, "body": clean.json(turn)}
+                for place, turn in changed
+            ]
+            db.table("turns").upsert_all(rows, pk=("conversation", "id"))
+            for one in lost:
+                db.table("turns").delete_where("conversation = ? and id = ?", [conversation, one])
+
+        self._put(job)
+
+    def flush(self, timeout: float = FLUSH_S) -> bool:
+        """Wait until all that was added is on disk; whether it is."""
+        writer = self._writer
+        return writer is None or writer.flush(timeout)
+
+    def close(self) -> None:
+        """Write what waits and end the writer's thread; what is added later starts it again."""
+        with self._lock:
+            writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.stop()
+
+    def _put(self, job: Any) -> None:
+        if not self.enabled:
+            return
+        with self._lock:
+            try:
+                path = self.path
+            except OSError:  # there is no data folder, and none can be made
+                return
+            if self._writer is not None and self._writer.path != path:  # LLMLAB_DATA was changed
+                self._writer.stop()
+                self._writer = None
+            if self._writer is None:
+                self._writer = Writer(path)
+                # Also at the interpreter's end, so that the last answer of a script is kept.
+                weakref.finalize(self, self._writer.stop)
+            self._writer.put(job)
+
+    # -- reading -------------------------------------------------------------------------------------
+
+    def frame(
+        self, n: int | None = None, *, search: str | None = None, conversation: str | None = None
+    ) -> pd.DataFrame:
+        """Completions as a DataFrame, oldest first.
+
+        Args:
+            n: only the newest n.
+            search: only those whose question or answer holds this text (upper and lower case are the same).
+            conversation: only those of a conversation.
+        """
+        import pandas as pd
+
+        if n is not None and n < 1:
+            raise BadInputError(f"n must be 1 or more, got {n}.")
+        wheres, values = ["1"], []
+        if search:
+            wheres.append("(prompt like ? escape '\\' or text like ? escape '\\')")
+            values += [f"%{like(search)}%"] * 2
+        if conversation:
+            wheres.append("conversation = ?")
+            values.append(conversation)
+        order = f"id desc limit {int(n)}" if n is not None else "id desc"
+        with _Reading(self) as db:
+            found = (
+                [] if db is None else list(db.table("runs").rows_where(" and ".join(wheres), values, order_by=order))
+            )
+            said = bodies_of(db, found) if db is not None else {}
+        rows = [read_row(row, said) for row in reversed(found)]
+        table = pd.DataFrame(rows, columns=list(COLUMNS))
+        table["at"] = pd.to_datetime(table["at"], utc=True, format="ISO8601")
+        return table
+
+    def conversations(self, n: int = 20, *, kind: str | None = None) -> list[Kept]:
+        """The newest conversations, newest first, without their turns."""
+        where, values = ("kind = ?", [kind]) if kind else ("1", [])
+        with _Reading(self) as db:
+            if db is None:
+                return []
+            rows = db.table("conversations").rows_where(where, values, order_by="updated desc, rowid desc", limit=n)
+            return [kept(row) for row in rows]
+
+    def conversation(self, wanted: str | None = None) -> Kept:
+        """A conversation with its turns.
+
+        Args:
+            wanted: its id, or the start of it; None takes the chat that was used last.
+
+        Raises:
+            UnknownNameError: there is none.
+        """
+        recent = self.conversations(1, kind="chat") if wanted is None else []
+        if wanted is None and not recent:
+            hint = "LLMLAB_RUN_LOG is off." if not self.enabled else "Open a new one: llmlab.chat()"
+            raise BadInputError("The run log holds no chat to go on with.", hint)
+        key = wanted if wanted is not None else recent[0].id
+        with _Reading(self) as db:
+            rows = [] if db is None else list(
+                db.table("conversations").rows_where("id like ? escape '\\'", [f"{like(key)}%"], limit=2)
+            )  # fmt: skip
+            exact = [row for row in rows if row["id"] == key]
+            rows = exact or rows
+            if len(rows) != 1 or db is None or not key:
+                raise unknown("conversation", key, [one.id for one in self.conversations(8)], "See %llm history --log.")
+            found = kept(rows[0])
+            bodies = db.table("turns").rows_where("conversation = ?", [found.id], order_by="place")
+            turns = tuple(json.loads(row["body"]) for row in bodies)
+        return Kept(**{**vars(found), "turns": turns or self._said(found.id)})
+
+    def _said(self, conversation: str) -> tuple[dict[str, Any], ...]:
+        """The messages of a conversation that was asked in cells: those of its last completion, and its answer."""
+        last = self.frame(1, conversation=conversation)
+        if not len(last):
+            return ()
+        row = last.iloc[0]
+        return (*row["messages"], *row["turns"], {"role": "assistant", "content": row["text"]})
+
+    # -- shortening ------------------------------------------------------------------------------------
+
+    def prune(self, older_than: timedelta) -> int:
+        """Delete completions older than this, and the conversations that ended before.
+
+        Returns:
+            How many completions were deleted.
+        """
+        self.flush()
+        before = (datetime.now(UTC) - older_than).isoformat()
+        with _Reading(self) as db:
+            if db is None:
+                return 0
+            with writing(db):
+                runs = db.execute("delete from runs where at < ?", [before]).rowcount
+                db.execute("delete from conversations where updated < ?", [before])
+                db.execute("delete from turns where conversation not in (select id from conversations)")
+                db.execute(
+                    "delete from messages where hash not in (select value from runs, json_each(runs.messages) "
+                    "union select value from runs, json_each(runs.turns))"
+                )
+            db.vacuum()
+        return int(runs)
+
+
+class _Reading:
+    """The file, open to be read; None where there is none. What SQLite says of it becomes an error of ours."""
+
+    def __init__(self, log: RunLog) -> None:
+        self._log = log
+        self._db: Database | None = None
+
+    def __enter__(self) -> Database | None:
+        self._log.flush()
+        try:
+            self._db = connect(self._log.path) if self._log.path.is_file() else None
+        except (sqlite3.Error, OSError) as error:
+            raise self._unreadable(error) from error
+        return self._db
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if self._db is not None:
+            self._db.close()
+        if isinstance(error, sqlite3.Error):
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: BaseException) -> LlmLabError:
+        return LlmLabError(
+            f"The run log can't be read: {error}.", f"Move it away, and a new one is begun: {self._log.path}"
+        )

@@ -1,0 +1,32 @@
+"""What must not be kept: access tokens that a prompt or an answer happens to hold."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+
+HIDDEN = "[secret removed]"
+
+# Tokens that are known by their form: Hugging Face, OpenAI, GitHub, AWS, Slack, Google, a JWT, an HTTP header's.
+_FORMS = re.compile(
+    r"\b(?:hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{30,}|A[KS]IA[A-Z0-9]{16}"
+    r"|xox[abprs]-[A-Za-z0-9-]{10,}|AIza[A-Za-z0-9_-]{35}|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,})"
+    r"|(?<=Bearer )[A-Za-z0-9._~+/-]{20,}=*"
+)
+_NAMES = re.compile(r"(?:^|_)(?:TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_KEY|SECRET_KEY)$", re.IGNORECASE)
+_SHORTEST = 10
+
+
+def environment_secrets(environment: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """Values of environment variables whose names say that they are secret (HF_TOKEN, ..._API_KEY)."""
+    found = os.environ if environment is None else environment
+    values = {value for name, value in found.items() if _NAMES.search(name) and len(value) >= _SHORTEST}
+    return tuple(sorted(values, key=len, reverse=True))
+
+
+def redacted(text: str, secrets: tuple[str, ...] = ()) -> str:
+    """A text without tokens of known forms and without the given secrets."""
+    for secret in secrets:
+        text = text.replace(secret, HIDDEN)
+    return _FORMS.sub(HIDDEN, text)

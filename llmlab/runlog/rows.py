@@ -1,0 +1,163 @@
+"""Rows of the run log: from a completion to what is stored, and back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from llmlab._version import __version__
+from llmlab.runlog.redact import environment_secrets, redacted
+from llmlab.types import Completion, Message
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
+
+TITLE_LENGTH = 80
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A conversation as it was kept.
+
+    Attributes:
+        id: what it's called in the log.
+        kind: cell, chat or arena.
+        updated: when something was added last (ISO time, UTC).
+        title: how it began.
+        system: the system prompt.
+        settings: model, adapter, sampling and schema of a chat.
+        leaf: the last turn shown.
+        turns: all turns of a chat, versions included.
+    """
+
+    id: str
+    kind: str
+    updated: str
+    title: str
+    system: str = ""
+    settings: Mapping[str, Any] | None = None
+    leaf: str = ""
+    turns: tuple[dict[str, Any], ...] = ()
+
+
+class Cleaner:
+    """Takes secrets out of what is written, and writes each message once."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._secrets = environment_secrets()
+
+    def text(self, text: str) -> str:
+        """A text without secrets, and without halves of characters, which no file takes."""
+        if text.startswith("data:image/"):
+            return text
+        return redacted(text.encode("utf-8", "replace").decode(), self._secrets)
+
+    def json(self, value: Any) -> str:
+        """JSON of a value, without secrets in any text of it."""
+        return as_json(self._walk(value))
+
+    def _walk(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, Mapping):
+            return {key: self._walk(one) for key, one in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._walk(one) for one in value]
+        return value
+
+    def messages(self, messages: Iterable[Message]) -> list[str]:
+        """Write the messages that aren't there yet; the hashes of all."""
+        bodies = [self.json(message.as_dict()) for message in messages]
+        rows = [{"hash": hashlib.sha256(body.encode()).hexdigest()[:32], "body": body} for body in bodies]
+        self._db.table("messages").insert_all(rows, pk="hash", ignore=True)
+        return [row["hash"] for row in rows]
+
+
+def run_row(completion: Completion, source: str, conversation: str, at: str, clean: Cleaner) -> dict[str, Any]:
+    """A completion as a row of `runs`."""
+    asked = next((m.content for m in reversed(completion.messages) if m.role == "user"), completion.prompt)
+    texts = [clean.text(choice.text) for choice in completion.choices]
+    usage, timings = completion.usage, completion.timings
+    return {
+        "conversation": conversation,
+        "source": source,
+        "at": at,
+        "model": completion.model,
+        "engine": completion.engine,
+        "quant": completion.quant,
+        "adapter": completion.adapter or "",
+        "prompt": clean.text(asked),
+        "text": texts[0],
+        "texts": as_json(texts) if len(texts) > 1 else "",
+        "finish_reason": completion.finish_reason,
+        "params": clean.json({k: v for k, v in asdict(completion.params).items() if v is not None}),
+        "messages": as_json(clean.messages(completion.messages)),
+        "turns": as_json(clean.messages(completion.turns)),
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "cached_tokens": usage.cached_tokens,
+        "ttft_s": timings.ttft_s,
+        "total_s": timings.total_s,
+        "tokens_per_s": timings.tokens_per_s,
+        "llmlab": __version__,
+    }
+
+
+def touch(db: Database, conversation: str, kind: str, at: str, asked: str, system: str) -> None:
+    """Make a conversation's row, or set its time anew."""
+    title = " ".join(asked.split())[:TITLE_LENGTH]
+    db.execute(
+        "insert into conversations (id, kind, started, updated, title, system, settings, leaf) "
+        "values (?, ?, ?, ?, ?, ?, '{}', '') on conflict (id) do update set updated = excluded.updated, "
+        "title = case when title = '' then excluded.title else title end",
+        [conversation, kind, at, at, title, system],
+    )
+
+
+def system_of(completion: Completion) -> str:
+    """The system prompt that was asked with."""
+    return next((m.content for m in completion.messages if m.role == "system"), "")
+
+
+def kept(row: Mapping[str, Any]) -> Kept:
+    """A row of `conversations`."""
+    settings = json.loads(row["settings"] or "{}")
+    return Kept(row["id"], row["kind"], row["updated"], row["title"], row["system"] or "", settings, row["leaf"] or "")
+
+
+def bodies_of(db: Database, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The messages that rows name, by their hashes."""
+    wanted = list({key for row in rows for part in ("messages", "turns") for key in json.loads(row[part] or "[]")})
+    out: dict[str, Any] = {}
+    for start in range(0, len(wanted), 500):
+        part = wanted[start : start + 500]
+        for row in db.table("messages").rows_where(f"hash in ({','.join('?' * len(part))})", part):
+            out[row["hash"]] = json.loads(row["body"])
+    return out
+
+
+def read_row(row: Mapping[str, Any], bodies: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of `runs` with what its JSON and hashes stand for."""
+    said = {part: [bodies[k] for k in json.loads(row[part] or "[]") if k in bodies] for part in ("messages", "turns")}
+    texts = json.loads(row["texts"]) if row["texts"] else [row["text"]]
+    return {**row, **said, "params": json.loads(row["params"] or "{}"), "texts": texts}
+
+
+def like(text: str) -> str:
+    """A text for a LIKE pattern in which a backslash escapes."""
+    return "".join(f"\\{c}" if c in "\\%_" else c for c in text)
+
+
+def as_json(value: Any) -> str:
+    """JSON that keeps letters of all scripts readable."""
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def now() -> str:
+    """The time, as it's stored."""
+    return datetime.now(UTC).isoformat()

@@ -1,0 +1,95 @@
+"""One thread that writes, so that nobody who generates waits for a disk."""
+
+from __future__ import annotations
+
+import concurrent.futures.thread  # noqa: F401 - can't be imported any more when the interpreter ends
+import contextlib
+import queue
+import sqlite3
+import threading
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llmlab.runlog.schema import connect, writing
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
+
+Job = Callable[["Database"], None]
+
+# What may wait for the disk; more than that is dropped, for memory is worth more than a log.
+MOST_WAITING = 2000
+
+
+class Writer:
+    """A queue of jobs and the thread that does them, each in a transaction of its own. A failure is said once.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._jobs: queue.Queue[Job | threading.Event | None] = queue.Queue(MOST_WAITING)
+        self._warned = False
+        self._thread = threading.Thread(target=self._run, name="llmlab-run-log", daemon=True)
+        self._thread.start()
+
+    def put(self, job: Job) -> None:
+        """Hand in a job; returns at once, raises nothing."""
+        try:
+            self._jobs.put_nowait(job)
+        except queue.Full:
+            self._warn("the disk doesn't keep up")
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until all that was handed in is written; whether it was."""
+        reached = threading.Event()
+        if not self._thread.is_alive():  # stopped, or left behind by a fork
+            return False
+        try:
+            self._jobs.put(reached, timeout=timeout)
+        except queue.Full:
+            return False
+        return reached.wait(timeout)
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """Write what waits, and end the thread."""
+        try:
+            self._jobs.put(None, timeout=timeout)
+        except queue.Full:
+            return
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout)
+
+    def _run(self) -> None:
+        db: Database | None = None
+        while (job := self._jobs.get()) is not None:
+            if isinstance(job, threading.Event):
+                job.set()
+                continue
+            try:
+                db = db if db is not None else connect(self.path)
+                with writing(db):
+                    job(db)
+            except Exception as error:  # noqa: BLE001 - a log that fails must fail nothing else
+                self._warn(str(error) or type(error).__name__)
+                if isinstance(error, OSError | sqlite3.Error) and db is not None:
+                    db.close()  # a file that was moved or replaced is opened anew
+                    db = None
+        if db is not None:
+            db.close()
+
+    def _warn(self, why: str) -> None:
+        if self._warned:
+            return
+        self._warned = True
+        with contextlib.suppress(Warning):  # where warnings are errors, too, a log fails nothing else
+            warnings.warn(
+                f"llmlab: the run log {self.path} can't be written ({why}). Answers go on without it; this is said "
+                "once. LLMLAB_RUN_LOG=off turns it off.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
