@@ -1,0 +1,154 @@
+"""The reference holds every command and public name; what the pages show as magics parses."""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import llmlab
+from llmlab.magics import table
+from llmlab.magics.parser import HelpAsked, split
+
+# The modules that build the site (conftest.py puts docs/site on the path).
+import drawing  # isort: skip
+import notebooks  # isort: skip
+import reference  # isort: skip
+
+ROOT = Path(__file__).parents[2]
+PAGE = reference.commands_page()
+
+
+def test_every_command_has_its_place():
+    headings = re.findall(r"^## `(.*)`$", PAGE, re.MULTILINE)
+    assert headings == [f"%llm {name}" for name in table.COMMANDS] + [table.cell().typed()]
+
+
+@pytest.mark.parametrize("command", table.everything(), ids=lambda command: command.name)
+def test_every_argument_and_example_of_a_command_is_there(command):
+    doc = command.doc()
+    part = PAGE.split(f"\n## `{doc.name}`\n")[1].split("\n## `")[0]
+    for option in doc.options:
+        assert all(f"`{name}`" in part for name in option.names)
+        assert all(f"`{choice}`" in part for choice in option.choices)
+    for typed, _ in doc.examples:
+        assert typed in part
+
+
+def _typed_lines():
+    """(where, line) of each magic in the pages, the README, the notebooks and the commands' own examples."""
+    for command in table.everything():
+        for typed, _ in command.examples:
+            yield command.name, typed.split("\n")[0]
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    for page in pages:
+        for block in re.findall(
+            r"^```(?:text)?\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+        ):
+            for line in block.split("\n"):
+                if re.match(r"%%?llm( |$)", line):
+                    yield page.name, line
+    for source in notebooks.sources():
+        for cell in json.loads(source.read_text(encoding="utf-8"))["cells"]:
+            lines = "".join(cell["source"]).split("\n")
+            if cell["cell_type"] == "code" and not lines[0].startswith("%%capture"):
+                for line in lines if not lines[0].startswith("%%") else lines[:1]:
+                    if re.match(r"%%?llm( |$)", line):
+                        yield source.name, line
+
+
+@pytest.mark.parametrize(("where", "line"), sorted(set(_typed_lines())))
+def test_every_example_parses(where, line):
+    words = split(re.split(r"\s{2,}#", line)[0])
+    assert words[0] in ("%%llm", "%llm")
+    command, given = (table.cell(), words[1:]) if words[0] == "%%llm" else (table.find(words[1]), words[2:])
+    takes = {name: option for option in command.doc().options for name in option.names if option.value}
+    filled = []
+    for place, word in enumerate(given):
+        option = takes.get(given[place - 1]) if place else None
+        if re.fullmatch(r"\$\w+|\{.*\}", word):
+            # IPython puts a value here. After an option it is the option's; $quant alone is a piece of line, or nothing.
+            word = (option.choices or ("7",))[0] if option else "" if word[1:].islower() else "7"
+        if word:
+            filled.append(word)
+    try:
+        command.parser().parse_words(filled)
+    except HelpAsked:
+        assert {"-h", "--help"} & set(words)
+
+
+def test_every_public_name_is_on_the_python_page():
+    assert set(llmlab.__all__) - reference.NOT_SHOWN - reference.documented() == set()
+    page = reference.api_page()
+    for _, _, names in reference.GROUPS:
+        assert all(f" {name}" in page or f".{name.rpartition('.')[2]}" in page for name in names)
+    assert all(name in page for name in reference.error_names())
+
+
+def test_the_drawing_is_of_the_contract():
+    assert drawing.SVG.read_text(encoding="utf-8") == drawing.svg()
+
+
+def test_the_drawing_has_every_layer_and_each_exists():
+    levels, _ = drawing.contract()
+    modules = [module for level in levels for module in level]
+    assert len(modules) > 10
+    for module in modules:
+        place = ROOT.joinpath(*module.split("."))
+        assert place.is_dir() or place.with_suffix(".py").is_file()
+        assert f">{module.removeprefix('llmlab.')}</text>" in drawing.svg()
+    assert {path.stem for path in (ROOT / "llmlab").iterdir() if path.is_dir() and (path / "__init__.py").exists()} >= {
+        module.split(".")[1] for module in modules if (ROOT.joinpath(*module.split("."))).is_dir()
+    }
+
+
+def test_names_of_the_code_on_the_pages_exist():
+    """`llmlab/...py` and `llmlab/...py:Name` in the pages are files and names of the code."""
+    found = 0
+    for page in (ROOT / "docs").glob("*.md"):
+        for file, name in re.findall(r"`(llmlab/[\w/.]+\.\w+)(?::([\w.]+))?`", page.read_text(encoding="utf-8")):
+            assert (ROOT / file).is_file(), f"{page.name}: {file}"
+            found += 1
+            if name:
+                assert _has(ROOT / file, name.split(".")), f"{page.name}: {file}:{name}"
+    assert found > 10
+
+
+def _has(file: Path, names: list[str]) -> bool:
+    body = ast.parse(file.read_text(encoding="utf-8")).body
+    for name in names:
+        for node in body:
+            targets = getattr(node, "targets", None) or [getattr(node, "target", None)]
+            if getattr(node, "name", None) == name or any(getattr(one, "id", None) == name for one in targets):
+                body = getattr(node, "body", [])
+                break
+        else:
+            return False
+    return True
+
+
+@pytest.mark.parametrize(
+    "page", [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"], ids=lambda page: page.name
+)
+def test_links_lead_somewhere(page):
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if not re.match(r"[a-z]+:|#", target):
+            assert (page.parent / target.split("#")[0]).exists(), f"{page.name}: {target}"
+
+
+def test_an_executed_copy_is_current_only_for_the_same_cells(tmp_path):
+    def write(name, source, *, ran=1, outputs=(), tags=()):
+        cells = [{"cell_type": "code", "source": source, "metadata": {"tags": list(tags)}, "outputs": list(outputs)}]
+        cells[0]["execution_count"] = ran
+        path = tmp_path / name
+        path.write_text(json.dumps({"cells": cells}))
+        return path
+
+    source = write("source", "1 + 1", ran=None)
+    assert notebooks.current(source, write("same", "1 + 1"))
+    assert not notebooks.current(source, write("other", "1 + 2"))
+    assert not notebooks.current(source, write("not-run", "1 + 1", ran=None))
+    assert not notebooks.current(source, write("failed", "1 + 1", outputs=[{"output_type": "error"}]))
+    assert not notebooks.current(source, tmp_path / "missing")
