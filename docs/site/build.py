@@ -51,7 +51,7 @@ def stage(*, execute: bool = True, sources: Path = SOURCES) -> Path:
     for source in notebooks.sources():
         copy = notebooks.EXECUTED / source.name
         shown = notebooks.executed(source) if execute else copy if notebooks.current(source, copy) else source
-        shutil.copy(shown, sources / "notebooks" / source.name)
+        (sources / "notebooks" / source.name).write_text(plots.drawn(shown), encoding="utf-8")
     (sources / "reference" / "magics.md").write_text(reference.commands_page(), encoding="utf-8")
     (sources / "reference" / "python.md").write_text(reference.api_page(), encoding="utf-8")
     with (sources / "index.md").open("a", encoding="utf-8") as index:
@@ -64,6 +64,7 @@ def stage(*, execute: bool = True, sources: Path = SOURCES) -> Path:
 def _page(page: Path, place: Path) -> str:
     """A page of docs/ for the site: its links to files that the site doesn't have lead to the repository."""
     text = page.read_text(encoding="utf-8")
+    text = re.sub(r"\b(yes|no) \[(\d+)\]", r"\1&nbsp;[\2]", text)  # a note stays on its word's line
     text = re.sub(r"!\[[^\]]*\]\(architecture\.svg\)", lambda _: f"```{{raw}} html\n{drawing.svg()}```", text)
 
     def link(found: re.Match[str]) -> str:

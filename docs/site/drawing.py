@@ -28,7 +28,7 @@ def says(module: str) -> str:
     file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
     text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
     first = " ".join(text.split("\n\n")[0].split())
-    return re.split(r"(?<=[a-z)])[.:;] ", first)[0].rstrip(".")
+    return re.split(r"(?<=[a-z)])\. ", first)[0].rstrip(".").replace("`", "")
 
 
 def svg() -> str:
@@ -36,10 +36,12 @@ def svg() -> str:
     levels, plain = contract()
     height = len(levels) * (ROW + GAP) + 34
     out = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="layers" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
-        'role="img" aria-label="The layers of llmlab, from the magics at the top to the errors at the bottom" '
-        'font-family="system-ui, sans-serif" font-size="13">',
-        "<style>svg.layers text{fill:currentColor} svg.layers{color:#888}</style>",
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" class="layers" viewBox="0 0 {WIDTH} {height}" '
+            f'width="{WIDTH}" height="{height}" role="img" font-family="system-ui, sans-serif" font-size="13" '
+            'aria-label="The layers of llmlab, from the magics at the top to the errors at the bottom">'
+        ),
+        "<style>svg.layers text{fill:currentColor} svg.layers{color:var(--color-foreground-primary,#777)}</style>",
     ]
     y = 0
     for level in levels:
@@ -62,8 +64,10 @@ def _box(module: str, x: float, y: int, width: float, *, ipython: bool) -> list[
     text = says(module)
     text = text if len(text) <= room else text[: text.rfind(" ", 0, room - 1)].rstrip(",") + " \u2026"
     return [
-        f'<rect x="{x + 0.5:g}" y="{y + 0.5}" width="{width - 1:g}" height="{ROW - 1}" rx="6" fill="{colour}" fill-opacity="0.14" '
-        f'stroke="{colour}"/>',
+        (
+            f'<rect x="{x + 0.5:g}" y="{y + 0.5}" width="{width - 1:g}" height="{ROW - 1}" rx="6" '
+            f'fill="{colour}" fill-opacity="0.14" stroke="{colour}"/>'
+        ),
         f'<text x="{x + 14:g}" y="{y + 25}" font-weight="600" font-family="ui-monospace, monospace">{escape(name)}</text>',
         f'<text x="{x + split:g}" y="{y + 25}">{escape(text)}</text>',
     ]

@@ -98,8 +98,8 @@ def _command(doc: CommandDoc) -> str:
     if doc.details.strip():
         parts += [_prose(paragraph) for paragraph in textwrap.dedent(doc.details).strip().split("\n\n")]
     if doc.options:
-        rows = [f"| {_names(option)} | {_cell(_help(option))} |" for option in doc.options]
-        parts.append("\n".join(["{.options}", "| argument | |", "| --- | --- |", *rows]))
+        rows = [f"| {_cell(_names(option))} | {_cell(_help(option))} |" for option in doc.options]
+        parts.append("\n".join(["{.options}", "| argument | what it does |", "| --- | --- |", *rows]))
     for typed, does in doc.examples:
         parts.append((f"{_prose(does[0].upper() + does[1:])}:\n\n" if does else "") + f"```text\n{typed}\n```")
     return "\n\n".join(parts)
@@ -111,10 +111,12 @@ def _names(option: OptionDoc) -> str:
 
 
 def _help(option: OptionDoc) -> str:
-    text = _prose(option.help)
+    sentences = [_prose(option.help)]
     if option.choices:
-        text += " One of " + ", ".join(f"`{choice}`" for choice in option.choices) + "."
-    return text + (" May be given several times, or several values." if option.many else "")
+        sentences.append("One of " + ", ".join(f"`{choice}`" for choice in option.choices))
+    if option.many:
+        sentences.append("May be given several times, or several values")
+    return ". ".join(sentences)
 
 
 def _cell(text: str) -> str:
@@ -123,8 +125,7 @@ def _cell(text: str) -> str:
 
 def _prose(text: str) -> str:
     """A help text as Markdown: what has a meaning there stands as it was written."""
-    text = re.sub(r"([\\`*_{}\[\]<>#$~])", r"\\\1", " ".join(text.split()))
-    return text.replace("--", "\\-\\-")
+    return re.sub(r"([\\`*_{}\[\]<>#$~])", r"\\\1", " ".join(text.split()))
 
 
 def api_page() -> str:

@@ -1,4 +1,4 @@
-"""The code of docs/extending.md runs as it stands: its command in a shell, its quant in the table, its engine under a Model."""
+"""The code of docs/extending.md runs as it stands: the command in a shell, the quant in the table, the engine in a Model."""
 
 import re
 from pathlib import Path

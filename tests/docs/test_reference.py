@@ -13,7 +13,9 @@ from llmlab.magics.parser import HelpAsked, split
 
 # The modules that build the site (conftest.py puts docs/site on the path).
 import drawing  # isort: skip
+import build  # isort: skip
 import notebooks  # isort: skip
+import plots  # isort: skip
 import reference  # isort: skip
 
 ROOT = Path(__file__).parents[2]
@@ -68,7 +70,7 @@ def test_every_example_parses(where, line):
     for place, word in enumerate(given):
         option = takes.get(given[place - 1]) if place else None
         if re.fullmatch(r"\$\w+|\{.*\}", word):
-            # IPython puts a value here. After an option it is the option's; $quant alone is a piece of line, or nothing.
+            # IPython puts a value here: an option's, or a piece of line that may be empty ($quant).
             word = (option.choices or ("7",))[0] if option else "" if word[1:].islower() else "7"
         if word:
             filled.append(word)
@@ -152,3 +154,33 @@ def test_an_executed_copy_is_current_only_for_the_same_cells(tmp_path):
     assert not notebooks.current(source, write("not-run", "1 + 1", ran=None))
     assert not notebooks.current(source, write("failed", "1 + 1", outputs=[{"output_type": "error"}]))
     assert not notebooks.current(source, tmp_path / "missing")
+
+
+def test_every_page_is_in_the_site_and_its_links_lead_somewhere_there(tmp_path):
+    sources = build.stage(execute=False, sources=tmp_path / "sources")
+    index = (sources / "index.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^(?:docs|notebooks|reference)/[\w.]+$", index, re.MULTILINE))
+    there = {
+        path.relative_to(sources).with_suffix("").as_posix()
+        for path in sources.glob("*/*.*")
+        if path.suffix in (".md", ".ipynb")
+    }
+    assert listed == there
+    for page in sources.rglob("*.md"):
+        text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            if not re.match(r"[a-z]+:|#", target):
+                assert (page.parent / target.split("#")[0]).exists(), f"{page.name}: {target}"
+
+
+def test_plots_are_drawn_without_the_net(tmp_path):
+    alt = pytest.importorskip("altair")
+    chart = alt.Chart(alt.Data(values=[{"a": 1, "b": "x</script>"}])).mark_bar().encode(x="a:Q", y="b:N")
+    html = chart._repr_mimebundle_()["text/html"] if hasattr(chart, "_repr_mimebundle_") else chart.to_html()
+    cell = {"cell_type": "code", "outputs": [{"data": {"text/html": ["<p>before</p>", html]}}]}
+    (tmp_path / "n.ipynb").write_text(json.dumps({"cells": [cell]}))
+    shown = json.loads(plots.drawn(tmp_path / "n.ipynb"))["cells"][0]["outputs"][0]["data"]["text/html"]
+    assert shown.startswith("<p>before</p>")
+    assert "<svg" in shown
+    assert "<script" not in shown
+    assert "cdn." not in shown
