@@ -15,6 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 import drawing
+import outputs
 import reference
 
 import notebooks
@@ -51,7 +52,7 @@ def stage(*, execute: bool = True, sources: Path = SOURCES) -> Path:
     for source in notebooks.sources():
         copy = notebooks.EXECUTED / source.name
         shown = notebooks.executed(source) if execute else copy if notebooks.current(source, copy) else source
-        (sources / "notebooks" / source.name).write_text(plots.drawn(shown), encoding="utf-8")
+        (sources / "notebooks" / source.name).write_text(outputs.offline(shown), encoding="utf-8")
     (sources / "reference" / "magics.md").write_text(reference.commands_page(), encoding="utf-8")
     (sources / "reference" / "python.md").write_text(reference.api_page(), encoding="utf-8")
     with (sources / "index.md").open("a", encoding="utf-8") as index:

@@ -19,9 +19,8 @@ html_theme_options = {
 }
 pygments_style, pygments_dark_style = "tango", "github-dark"
 
-# The notebooks come executed (build.py); Sphinx runs none. A widget's front end needs a kernel, so its static form is shown.
+# The notebooks come executed (build.py); Sphinx runs none.
 nb_execution_mode = "off"
-nb_mime_priority_overrides = [("html", "application/vnd.jupyter.widget-view+json", None)]
 nb_ipywidgets_js = {}  # no script from elsewhere: the site reads offline
 nb_merge_streams = True
 myst_heading_anchors = 4

@@ -1,4 +1,4 @@
-"""The code of docs/extending.md runs as it stands: the command in a shell, the quant in the table, the engine in a Model."""
+"""The code of docs/extending.md runs as it stands: a command in a shell, a quant in the table, an engine in a Model."""
 
 import re
 from pathlib import Path

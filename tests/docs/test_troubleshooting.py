@@ -8,6 +8,8 @@ import pytest
 
 import llmlab
 from llmlab import errors
+from llmlab.hub import tags
+from llmlab.quant import support
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
@@ -94,9 +96,7 @@ RAISED = {
         "hf:a/b:Q4_K_M", quant="Q8_0", engine="llamacpp"
     ),
     "… is not a GGUF file: it ….": lambda tmp, model: _gguf(tmp),
-    "… has no quant …: it is one of …'s (…).": lambda tmp, model: llmlab.Lab().load(
-        "nano", engine="vllm", quant="Q8_0"
-    ),
+    "… has no quant …: it is one of …'s (…).": lambda tmp, model: tags.canonical("Q8_0", "vllm"),
     "A context of … tokens was asked for, and … was trained for ….": lambda tmp, model: llmlab.Lab().load(
         "nano", engine="llamacpp", ctx=100_000
     ),
@@ -123,9 +123,7 @@ RAISED = {
         lambda tmp, model: _approve(model)
     ),
     "There is no adapter ….": lambda tmp, model: model.add_adapter("mine", "./no/such"),
-    "… does not run … on …: ….": lambda tmp, model: __import__("llmlab.quant.support").quant.support.check(
-        "fp8_per_tensor", "vllm", "CPU"
-    ),
+    "… does not run … on …: ….": lambda tmp, model: support.check("fp8_per_tensor", "vllm", "CPU"),
 }
 
 

@@ -1,4 +1,8 @@
-"""The plots of executed notebooks as SVG: Altair's own HTML fetches its drawing code from the net, and the site reads offline."""
+"""The outputs of executed notebooks in a form that reads offline.
+
+Altair's HTML fetches its drawing code from the net: its plots become SVG. A widget needs a kernel: its static form, which
+the notebooks hold beside it, stands alone.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import json
 import re
 from pathlib import Path
 
+_WIDGET = "application/vnd.jupyter.widget-view+json"
 # What Altair writes: a style, an empty place, and a script that ends in the call `(spec, options)`.
 _PLOT = re.compile(
     r"(?:<style>\s*#altair-viz-.*?</style>\s*)?<div id=\"altair-viz-[^\"]*\"></div>\s*<script[^>]*>(.*?)</script>",
@@ -13,10 +18,12 @@ _PLOT = re.compile(
 )
 
 
-def drawn(notebook: Path) -> str:
-    """The notebook's JSON with each Altair plot drawn."""
+def offline(notebook: Path) -> str:
+    """The notebook's JSON with its plots drawn and its widgets as their static forms."""
     content = json.loads(notebook.read_text(encoding="utf-8"))
     for cell in content["cells"]:
+        if "outputs" in cell:
+            cell["outputs"] = [one for one in cell["outputs"] if _WIDGET not in one.get("data", {})]
         for output in cell.get("outputs", ()):
             html = output.get("data", {}).get("text/html")
             if html:
