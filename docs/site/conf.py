@@ -27,7 +27,6 @@ myst_heading_anchors = 4
 myst_enable_extensions = ["attrs_inline", "attrs_block"]
 suppress_warnings = ["mystnb.unknown_mime_type"]  # records carry a type of their own beside the text that is shown
 highlight_language = "text"
-smartquotes = False  # -- is the beginning of an option
 
 # Docstrings: Google style, with `names` in single backticks.
 default_role = "code"

@@ -62,6 +62,8 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         (),
     ),
 )
+_CODE = re.compile(r"(?<![\w`-])(--?[A-Za-z][\w-]*|%%?llm(?: [a-z]+)?(?: --[a-z-]+)?)")
+_MARKS = re.compile(r"([\\`*_{}\[\]<>#$~])")
 NOT_SHOWN = {"__version__", "load_ipython_extension", "unload_ipython_extension"}
 
 
@@ -124,8 +126,9 @@ def _cell(text: str) -> str:
 
 
 def _prose(text: str) -> str:
-    """A help text as Markdown: what has a meaning there stands as it was written."""
-    return re.sub(r"([\\`*_{}\[\]<>#$~])", r"\\\1", " ".join(text.split()))
+    """A help text as Markdown: options and commands as code, and the rest stands as it was written."""
+    parts = _CODE.split(" ".join(text.split()))
+    return "".join(f"`{part}`" if place % 2 else _MARKS.sub(r"\\\1", part) for place, part in enumerate(parts))
 
 
 def api_page() -> str:

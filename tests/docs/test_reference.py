@@ -1,6 +1,7 @@
 """The reference holds every command and public name; what the pages show as magics parses."""
 
 import ast
+import itertools
 import json
 import re
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import llmlab
+from llmlab.errors import LlmLabError
 from llmlab.magics import table
 from llmlab.magics.parser import HelpAsked, split
 
@@ -60,24 +62,41 @@ def _typed_lines():
                         yield source.name, line
 
 
-@pytest.mark.parametrize(("where", "line"), sorted(set(_typed_lines())))
-def test_every_example_parses(where, line):
-    words = split(re.split(r"\s{2,}#", line)[0])
-    assert words[0] in ("%%llm", "%llm")
-    command, given = (table.cell(), words[1:]) if words[0] == "%%llm" else (table.find(words[1]), words[2:])
+def _filled(command, given):
+    """The words with values where IPython puts them: an option's, a word, or a piece of line that may be empty."""
     takes = {name: option for option in command.doc().options for name in option.names if option.value}
-    filled = []
+    ways = []
     for place, word in enumerate(given):
         option = takes.get(given[place - 1]) if place else None
-        if re.fullmatch(r"\$\w+|\{.*\}", word):
-            # IPython puts a value here: an option's, or a piece of line that may be empty ($quant).
-            word = (option.choices or ("7",))[0] if option else "" if word[1:].islower() else "7"
-        if word:
-            filled.append(word)
+        if not re.fullmatch(r"\$\w+|\{.*\}", word):
+            ways.append([word])
+        else:
+            ways.append([(option.choices or ("7",))[0]] if option else ["7", ""])
+    return [[word for word in words if word] for words in itertools.product(*ways)]
+
+
+def _parses(command, words):
     try:
-        command.parser().parse_words(filled)
+        command.parser().parse_words(words)
     except HelpAsked:
-        assert {"-h", "--help"} & set(words)
+        return bool({"-h", "--help"} & set(words))
+    except LlmLabError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(("where", "line"), sorted(set(_typed_lines())))
+def test_every_example_parses(where, line):
+    words = split(re.split(r"\s+# ", line)[0])
+    assert words[0] in ("%%llm", "%llm")
+    command, given = (table.cell(), words[1:]) if words[0] == "%%llm" else (table.find(words[1]), words[2:])
+    assert any(_parses(command, one) for one in _filled(command, given))
+
+
+def test_a_line_that_does_not_parse_would_be_found():
+    load = table.find("load")
+    assert _parses(load, ["nano", "--engine", "vllm"])
+    assert not any(_parses(load, one) for one in _filled(load, ["$MODEL", "--enigne", "$engine"]))
 
 
 def test_every_public_name_is_on_the_python_page():
@@ -181,7 +200,7 @@ def test_plots_are_drawn_without_the_net(tmp_path):
         "cell_type": "code",
         "outputs": [{"data": {"text/html": ["<p>before</p>", html]}}, {"data": {outputs._WIDGET: {}}}],
     }
-    (tmp_path / "n.ipynb").write_text(json.dumps({"cells": [cell]}))
+    (tmp_path / "n.ipynb").write_text(json.dumps({"cells": [cell], "metadata": {}}))
     shown = json.loads(outputs.offline(tmp_path / "n.ipynb"))["cells"][0]["outputs"]
     assert len(shown) == 1
     shown = shown[0]["data"]["text/html"]
