@@ -21,7 +21,7 @@ _PLOT = re.compile(
 def offline(notebook: Path) -> str:
     """The notebook's JSON with its plots drawn and its widgets as their static forms."""
     content = json.loads(notebook.read_text(encoding="utf-8"))
-    content["metadata"].setdefault("language_info", {"name": "python", "pygments_lexer": "ipython3"})
+    content["metadata"].setdefault("language_info", {"name": "python"}).setdefault("pygments_lexer", "ipython3")
     for cell in content["cells"]:
         if "outputs" in cell:
             cell["outputs"] = [one for one in cell["outputs"] if _WIDGET not in one.get("data", {})]
