@@ -53,7 +53,8 @@ def stage(*, execute: bool = True, sources: Path = SOURCES) -> Path:
         copy = notebooks.EXECUTED / source.name
         shown = notebooks.executed(source) if execute else copy if notebooks.current(source, copy) else source
         (sources / "notebooks" / source.name).write_text(outputs.offline(shown), encoding="utf-8")
-    (sources / "reference" / "magics.md").write_text(reference.commands_page(), encoding="utf-8")
+    magics = Path("reference", "magics.md")
+    (sources / magics).write_text(_named(reference.commands_page(), magics), encoding="utf-8")
     (sources / "reference" / "python.md").write_text(reference.api_page(), encoding="utf-8")
     with (sources / "index.md").open("a", encoding="utf-8") as index:
         index.write(_trees([page.stem for page in pages]))
@@ -81,7 +82,17 @@ def _page(page: Path, place: Path) -> str:
             target = ONLINE + file.as_posix()
         return f"{found[1]}({target}{'#' + anchor if anchor else ''})"
 
-    return re.sub(r"(\[[^\]]*\])\(([^)\s]+)\)", link, text)
+    return _named(re.sub(r"(\[[^\]]*\])\(([^)\s]+)\)", link, text), place)
+
+
+def _named(text: str, place: Path) -> str:
+    """Pages and notebooks that a text names by their path in the repository, as links to them."""
+
+    def link(found: re.Match[str]) -> str:
+        file = Path(found[1])
+        return f"[`{file}`]({os.path.relpath(file, place.parent)})" if (ROOT / file).is_file() else found[0]
+
+    return re.sub(r"(?<!\[)`((?:docs|notebooks)/\w+\.(?:md|ipynb))`", link, text)
 
 
 def _trees(names: list[str]) -> str:

@@ -7,7 +7,7 @@ import inspect
 import re
 import textwrap
 
-from llmlab.magics import helptext
+from llmlab.magics import helptext, table
 from llmlab.magics.command import CommandDoc
 from llmlab.magics.parser import OptionDoc
 
@@ -62,7 +62,8 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         (),
     ),
 )
-_CODE = re.compile(r"(?<![\w`-])(--?[A-Za-z][\w-]*|%%?llm(?: [a-z]+)?(?: --[a-z-]+)?)")
+_COMMAND = rf"%llm(?: (?:{'|'.join(table.COMMANDS)})\b)?(?: --[a-z-]+)?"
+_CODE = re.compile(rf"(?<![\w`-])(--?[A-Za-z][\w-]*|%%llm(?: --?[a-z-]+)?|{_COMMAND}|docs/\w+\.md)")
 _MARKS = re.compile(r"([\\`*_{}\[\]<>#$~])")
 NOT_SHOWN = {"__version__", "load_ipython_extension", "unload_ipython_extension"}
 
@@ -91,7 +92,7 @@ def _anchor(doc: CommandDoc) -> str:
 def _command(doc: CommandDoc) -> str:
     usage = textwrap.fill(
         re.sub(r"\[[^\]]*\]", lambda found: found.group().replace(" ", "\u00a0"), doc.usage),
-        92,
+        84,
         subsequent_indent="    ",
         break_long_words=False,
         break_on_hyphens=False,
