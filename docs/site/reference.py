@@ -7,6 +7,7 @@ import inspect
 import re
 import textwrap
 
+import llmlab
 from llmlab.magics import helptext, table
 from llmlab.magics.command import CommandDoc
 from llmlab.magics.parser import OptionDoc
@@ -141,7 +142,7 @@ def api_page() -> str:
     ]
     for title, text, names in GROUPS:
         lines += ["", f"## {title}", "", text]
-        for name in names or error_names():
+        for name in (*names, *_others(title)) or error_names():
             lines += ["", _directive(name if "." in name else f"llmlab.{name}")]
     return "\n".join(lines) + "\n"
 
@@ -156,11 +157,12 @@ def error_names() -> tuple[str, ...]:
     )
 
 
-def documented() -> set[str]:
-    """The names of `llmlab.__all__` that the page has."""
-    return {name for _, _, names in GROUPS for name in names if "." not in name} | {
-        name.rpartition(".")[2] for name in error_names()
-    }
+def _others(title: str) -> list[str]:
+    """Public names that no group lists: functions go to the functions, classes to what these return."""
+    listed = {name for _, _, names in GROUPS for name in names} | {name.rpartition(".")[2] for name in error_names()}
+    kinds = {"Functions": False, "Measuring, getting, making": True}
+    left = [name for name in llmlab.__all__ if name not in listed | NOT_SHOWN]
+    return [name for name in left if kinds.get(title) is inspect.isclass(getattr(llmlab, name))]
 
 
 def _directive(name: str) -> str:
