@@ -22,6 +22,14 @@ def contract() -> tuple[list[list[str]], set[str]]:
     return [[name.strip() for name in re.split(r"[|:]", level)] for level in layers], set(plain)
 
 
+def uses_ipython(module: str) -> bool:
+    """Whether any file of a module imports IPython or the widgets' packages."""
+    place = ROOT.joinpath(*module.split("."))
+    files = place.rglob("*.py") if place.is_dir() else [place.with_suffix(".py")]
+    found = re.compile(r"^\s*(?:from|import) (?:IPython|ipywidgets|anywidget)\b", re.MULTILINE)
+    return any(found.search(file.read_text(encoding="utf-8")) for file in files)
+
+
 def says(module: str) -> str:
     """The first sentence of a module's docstring."""
     place = ROOT.joinpath(*module.split("."))
@@ -33,7 +41,7 @@ def says(module: str) -> str:
 
 def svg() -> str:
     """The drawing, with colours that follow the page's text (light and dark)."""
-    levels, plain = contract()
+    levels, _ = contract()
     height = len(levels) * (ROW + GAP) + 34
     out = [
         (
@@ -47,10 +55,10 @@ def svg() -> str:
     for level in levels:
         share = (WIDTH - (len(level) - 1) * GAP) / len(level)
         for place, module in enumerate(level):
-            out += _box(module, place * (share + GAP), y, share, ipython=module not in plain)
+            out += _box(module, place * (share + GAP), y, share, ipython=uses_ipython(module))
         y += ROW + GAP
     out += [
-        f'<text x="4" y="{y + 20}">A layer imports only from those below it. Blue: may know IPython; grey: must not.</text>',
+        f'<text x="4" y="{y + 20}">A layer imports only from those below it. Blue: imports IPython; grey: does not.</text>',
         "</svg>",
     ]
     return "\n".join(out) + "\n"

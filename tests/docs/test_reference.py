@@ -116,7 +116,9 @@ def test_the_drawing_is_of_the_contract():
 
 
 def test_the_drawing_has_every_layer_and_each_exists():
-    levels, _ = drawing.contract()
+    levels, plain = drawing.contract()
+    assert not [module for level in levels for module in level if module in plain and drawing.uses_ipython(module)]
+    assert drawing.uses_ipython("llmlab.magics")
     modules = [module for level in levels for module in level]
     assert len(modules) > 10
     for module in modules:
