@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv/bin
 
-.PHONY: help demo test lab lint bench lock setup clean
+.PHONY: help demo test lab lint docs bench lock setup clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
@@ -26,6 +26,9 @@ lint: setup ## ruff, mypy --strict, import layers, notebooks without outputs
 	$(VENV)/mypy
 	$(VENV)/lint-imports
 	$(VENV)/nbstripout --verify notebooks/*.ipynb
+
+docs: setup ## build the documentation site into out/docs
+	@bash scripts/docs.sh
 
 bench: setup ## measure speed, on this machine
 	$(VENV)/python bench/run.py

@@ -163,7 +163,7 @@ def pull(model: str, **options: Any) -> Pulled:
 
     Args:
         model: a catalogue name or `hf:org/repo[@revision][:QUANT]`.
-        **options: quant, engine, from_ (an author or a repository), progress.
+        **options: quant, engine, `from_` (an author or a repository), progress.
 
     Returns:
         Where it lies now (`.path`), its size and how long it took.

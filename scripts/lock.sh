@@ -6,5 +6,6 @@ lock=requirements/cpu.lock
 new=$(mktemp)
 grep '^#' "$lock" > "$new"
 .venv/bin/python -m pip freeze --exclude-editable \
-  | grep -v -E '^(torch|torchvision|torchaudio|torchcodec|llmlab|pip|wheel)(=| @)' >> "$new"
+  | grep -v -E '^(torch|torchvision|torchaudio|torchcodec|llmlab|pip|wheel)(=| @)' \
+  | grep -v -i -x -F -f <(grep -v '^#' requirements/docs.lock) >> "$new"   # what only `make docs` installs
 mv "$new" "$lock"

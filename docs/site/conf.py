@@ -1,0 +1,47 @@
+"""Sphinx configuration of the site. The sources are put together by build.py; see there."""
+
+import llmlab
+
+project = "llmlab"
+author = "the llmlab authors"
+copyright = "the llmlab authors, Apache-2.0"  # noqa: A001 - Sphinx's own name
+version = release = llmlab.__version__
+
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+html_theme = "furo"
+html_title = f"llmlab {release}"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_theme_options = {
+    "light_css_variables": {"color-brand-primary": "#0b5cad", "color-brand-content": "#0b5cad"},
+    "dark_css_variables": {"color-brand-primary": "#79b8ff", "color-brand-content": "#79b8ff"},
+}
+pygments_style, pygments_dark_style = "tango", "github-dark"
+
+# The notebooks come executed (build.py); Sphinx runs none.
+nb_execution_mode = "off"
+nb_ipywidgets_js = {}  # no script from elsewhere: the site reads offline
+nb_merge_streams = True
+myst_heading_anchors = 4
+myst_enable_extensions = ["attrs_inline", "attrs_block"]
+suppress_warnings = ["mystnb.unknown_mime_type"]  # records carry a type of their own beside the text that is shown
+highlight_language = "text"
+
+# Docstrings: Google style, with `names` in single backticks.
+default_role = "code"
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 90
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+napoleon_use_rtype = False
+napoleon_preprocess_types = False
+
+# Every reference in the pages must lead somewhere. Types in signatures are names of the code and link where they can.
+nitpicky = True
+nitpick_ignore_regex = [(r"py:.*", r".*")]

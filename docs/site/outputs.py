@@ -1,0 +1,40 @@
+"""The outputs of executed notebooks in a form that reads offline.
+
+Altair's HTML fetches its drawing code from the net: its plots become SVG. A widget needs a kernel: its static form, which
+the notebooks hold beside it, stands alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+_WIDGET = "application/vnd.jupyter.widget-view+json"
+# What Altair writes: a style, an empty place, and a script that ends in the call `(spec, options)`.
+_PLOT = re.compile(
+    r"(?:<style>\s*#altair-viz-.*?</style>\s*)?<div id=\"altair-viz-[^\"]*\"></div>\s*<script[^>]*>(.*?)</script>",
+    re.DOTALL,
+)
+
+
+def offline(notebook: Path) -> str:
+    """The notebook's JSON with its plots drawn and its widgets as their static forms."""
+    content = json.loads(notebook.read_text(encoding="utf-8"))
+    content["metadata"].setdefault("language_info", {"name": "python"}).setdefault("pygments_lexer", "ipython3")
+    for cell in content["cells"]:
+        if "outputs" in cell:
+            cell["outputs"] = [one for one in cell["outputs"] if _WIDGET not in one.get("data", {})]
+        for output in cell.get("outputs", ()):
+            html = output.get("data", {}).get("text/html")
+            if html:
+                output["data"]["text/html"] = _PLOT.sub(_svg, "".join(html))
+    return json.dumps(content)
+
+
+def _svg(found: re.Match[str]) -> str:
+    import vl_convert
+
+    script = found[1]
+    spec, _ = json.JSONDecoder().raw_decode(script, script.rindex("})(") + 3)
+    return f'<div class="plot">{vl_convert.vegalite_to_svg(spec)}</div>'

@@ -1,0 +1,176 @@
+"""The reference pages, written from the code: every magic from its parser, the Python names from their docstrings."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import textwrap
+
+import llmlab
+from llmlab.magics import helptext, table
+from llmlab.magics.command import CommandDoc
+from llmlab.magics.parser import OptionDoc
+
+GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    (
+        "Functions",
+        "On the bench that the magics share. `import llmlab` loads no engine; the first `load` does.",
+        ("load", "lab", "pull", "remove", "quantize", "compare_quants", "tune", "merge", "chat", "arena", "panel"),
+    ),
+    ("The bench", "What `llmlab.lab()` gives; `llmlab.Lab()` makes one of your own.", ("Lab",)),
+    ("A loaded model", "What `llmlab.load` gives.", ("Model",)),
+    (
+        "What a model gives back",
+        "All of them are frozen: plain data with a text form and an HTML form.",
+        (
+            "Completion",
+            "llmlab.types.Choice",
+            "Chunk",
+            "llmlab.streaming.Stream",
+            "Message",
+            "SamplingParams",
+            "llmlab.types.Usage",
+            "llmlab.types.Timings",
+            "llmlab.types.TokenLogprob",
+            "llmlab.types.Speculation",
+            "llmlab.types.Guidance",
+            "llmlab.types.GuidanceStep",
+            "llmlab.types.ToolCall",
+            "llmlab.types.ToolStep",
+        ),
+    ),
+    (
+        "Measuring, getting, making",
+        "What the functions above return.",
+        (
+            "llmlab.measure.comparison.Comparison",
+            "llmlab.measure.comparison.Diff",
+            "llmlab.getting.Pulled",
+            "llmlab.quant.make.Made",
+            "llmlab.lora.tuned.Tuned",
+            "llmlab.lora.merge.Merged",
+        ),
+    ),
+    (
+        "Widgets",
+        "Each works from Python as well as with the mouse.",
+        ("llmlab.widgets.Chat", "llmlab.widgets.Arena", "llmlab.widgets.Panel"),
+    ),
+    (
+        "Errors",
+        "Every error derives from `LlmLabError`: `message` says what and why, `hint` the way out. By their text: [troubleshooting](../docs/troubleshooting.md).",
+        (),
+    ),
+)
+_COMMAND = rf"%llm(?: (?:{'|'.join(table.COMMANDS)})\b)?(?: --[a-z-]+)?"
+_CODE = re.compile(rf"(?<![\w`-])(--?[A-Za-z][\w-]*|%%llm(?: --?[a-z-]+)?|{_COMMAND}|docs/\w+\.md)")
+_MARKS = re.compile(r"([\\`*_{}\[\]<>#$~])")
+NOT_SHOWN = {"__version__", "load_ipython_extension", "unload_ipython_extension"}
+
+
+def commands_page() -> str:
+    """The page of all magics, in Markdown."""
+    docs = helptext.reference()
+    lines = [
+        "# The magics",
+        "",
+        "`%load_ext llmlab` brings `%llm` and `%%llm`. This page is written from their parsers, as `%llm help COMMAND` is.",
+        "",
+        "| command | what it does |",
+        "| --- | --- |",
+        *(f"| [`{doc.name}`](#{_anchor(doc)}) | {_cell(doc.summary)} |" for doc in docs),
+    ]
+    for doc in docs:
+        lines += ["", f"({_anchor(doc)})=", f"## `{doc.name}`", "", _command(doc)]
+    return "\n".join(lines) + "\n"
+
+
+def _anchor(doc: CommandDoc) -> str:
+    return "magic-" + (re.sub(r"\W", "", doc.name.removeprefix("%llm")) if doc.name != "%%llm" else "cell")
+
+
+def _command(doc: CommandDoc) -> str:
+    usage = textwrap.fill(
+        re.sub(r"\[[^\]]*\]", lambda found: found.group().replace(" ", "\u00a0"), doc.usage),
+        84,
+        subsequent_indent="    ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    ).replace("\u00a0", " ")
+    parts = [doc.summary[0].upper() + doc.summary[1:] + ".", f"```text\n{usage}\n```"]
+    if doc.details.strip():
+        parts += [_prose(paragraph) for paragraph in textwrap.dedent(doc.details).strip().split("\n\n")]
+    if doc.options:
+        rows = [f"| {_cell(_names(option))} | {_cell(_help(option))} |" for option in doc.options]
+        parts.append("\n".join(["{.options}", "| argument | what it does |", "| --- | --- |", *rows]))
+    for typed, does in doc.examples:
+        parts.append((f"{_prose(does[0].upper() + does[1:])}:\n\n" if does else "") + f"```text\n{typed}\n```")
+    return "\n\n".join(parts)
+
+
+def _names(option: OptionDoc) -> str:
+    value = f" {option.value}" if option.value and not option.positional else ""
+    return ", ".join(f"`{name}`" for name in option.names) + (f" `{value.strip()}`" if value else "")
+
+
+def _help(option: OptionDoc) -> str:
+    sentences = [_prose(option.help)]
+    if option.choices:
+        sentences.append("One of " + ", ".join(f"`{choice}`" for choice in option.choices))
+    if option.many:
+        sentences.append("May be given several times, or several values")
+    return ". ".join(sentences)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _prose(text: str) -> str:
+    """A help text as Markdown: options and commands as code, and the rest stands as it was written."""
+    parts = _CODE.split(" ".join(text.split()))
+    return "".join(f"`{part}`" if place % 2 else _MARKS.sub(r"\\\1", part) for place, part in enumerate(parts))
+
+
+def api_page() -> str:
+    """The page of the Python names, as Markdown with autodoc's directives."""
+    lines = [
+        "# Python",
+        "",
+        "Everything that a magic does, one Python call does. This page is written from the docstrings.",
+    ]
+    for title, text, names in GROUPS:
+        lines += ["", f"## {title}", "", text]
+        for name in (*names, *_others(title)) or error_names():
+            lines += ["", _directive(name if "." in name else f"llmlab.{name}")]
+    return "\n".join(lines) + "\n"
+
+
+def error_names() -> tuple[str, ...]:
+    """The error classes, in the order of their module."""
+    module = importlib.import_module("llmlab.errors")
+    return tuple(
+        f"llmlab.errors.{name}"
+        for name, value in vars(module).items()
+        if inspect.isclass(value) and value.__module__ == module.__name__
+    )
+
+
+def _others(title: str) -> list[str]:
+    """Public names that no group lists: functions go to the functions, classes to what these return."""
+    listed = {name for _, _, names in GROUPS for name in names} | {name.rpartition(".")[2] for name in error_names()}
+    kinds = {"Functions": False, "Measuring, getting, making": True}
+    left = [name for name in llmlab.__all__ if name not in listed | NOT_SHOWN]
+    return [name for name in left if kinds.get(title) is inspect.isclass(getattr(llmlab, name))]
+
+
+def _directive(name: str) -> str:
+    module, _, attribute = name.rpartition(".")
+    value = getattr(importlib.import_module(module), attribute)
+    if not inspect.isclass(value):
+        return f"```{{eval-rst}}\n.. autofunction:: {name}\n```"
+    error = issubclass(value, BaseException)
+    kind, members = ("autoexception", "") if error else ("autoclass", "\n   :members:")
+    bases = "\n   :show-inheritance:" if error else ""
+    return f"```{{eval-rst}}\n.. {kind}:: {value.__module__}.{value.__qualname__}{members}{bases}\n```"

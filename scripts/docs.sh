@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Build the documentation site into out/docs. Sphinx and what it needs come into .venv at the first call (--no-deps: nothing
+# that the engines need is moved); quick when they are there.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+lock=requirements/docs.lock
+ready=.venv/.docs-ready
+stamp=$(cksum < "$lock")
+if [ ! -f "$ready" ] || [ "$(cat "$ready")" != "$stamp" ] || ! .venv/bin/python -c 'import furo, myst_nb, sphinx, sphinx_copybutton' 2>/dev/null; then
+  printf '== installing Sphinx into .venv\n'
+  .venv/bin/python -m pip --disable-pip-version-check install --quiet --no-deps -r "$lock"
+  echo "$stamp" > "$ready"
+fi
+exec .venv/bin/python docs/site/build.py
