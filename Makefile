@@ -18,7 +18,7 @@ test: setup ## run the tests, on the real engines, and in a browser where one ca
 	$(VENV)/python -m pytest
 
 lab: setup ## open JupyterLab on notebooks/
-	$(VENV)/jupyter lab --ip 127.0.0.1 notebooks/00_quickstart.ipynb
+	$(VENV)/jupyter lab --ip 127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/00_quickstart.ipynb
 
 lint: setup ## ruff, mypy --strict, import layers, notebooks without outputs
 	$(VENV)/ruff check .
