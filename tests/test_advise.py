@@ -300,3 +300,9 @@ def test_a_form_without_a_tag_is_asked_for_without_one():
     assert (
         _command(Use("./my model.gguf"), Option("llamacpp", mixed)) == "%llm load './my model.gguf' --engine llamacpp"
     )
+
+
+def test_images_need_an_engine_and_a_model_that_take_them():
+    advice = advise("nano", needs="images")
+    assert advice.engine is None
+    assert "vision part" in " ".join(reason.evidence for reason in deciding(advice))

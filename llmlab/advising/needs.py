@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from llmlab.engines.registry import capabilities
 from llmlab.errors import UnsupportedError, unknown
 from llmlab.hub.headers import Header
+from llmlab.hub.vision import sees
 from llmlab.types import EngineName
 
 NEEDS: dict[str, str] = {
@@ -16,6 +17,7 @@ NEEDS: dict[str, str] = {
     "speculation": "a draft model or n-grams that guess tokens ahead",
     "gguf": "GGUF files",
     "safetensors": "Hugging Face folders (awq, gptq, fp8 and int8 checkpoints among them)",
+    "images": "images in the prompt, which the model's files must have a part for",
     "batch": "many requests in one running batch",
     "stream": "tokens as they come",
     "cancel": "ending an answer early",
@@ -63,6 +65,10 @@ def has(engine: EngineName, need: str, header: Header | None) -> tuple[bool | No
         if "guided" not in declared.features:
             return False, "no guided generation declared, which strict calls need"
         return _tools(header)
+    if need == "images" and "images" in declared.features:
+        if header is None:
+            return None, "its files aren't here yet, which say whether the model sees"
+        return sees(header.path), "a vision part in the model's files"
     if need == "speculation":
         return "draft_tokens" in declared.extra, "option draft_tokens, declared"
     if need in ("gguf", "safetensors"):
