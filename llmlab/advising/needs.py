@@ -68,7 +68,7 @@ def has(engine: EngineName, need: str, header: Header | None) -> tuple[bool | No
     if need == "images" and "images" in declared.features:
         if header is None:
             return None, "its files aren't here yet, which say whether the model sees"
-        return sees(header.path), "a vision part in the model's files"
+        return sees(header.path), "looked for a vision part in its files"
     if need == "speculation":
         return "draft_tokens" in declared.extra, "option draft_tokens, declared"
     if need in ("gguf", "safetensors"):
