@@ -1,24 +1,38 @@
-"""Bring one file of the hub into the hub's own cache: resumable, locked, checked.
+"""Bring one file of the hub into the hub's own cache: resumable, checked, one writer per part file.
 
-huggingface_hub deletes what came when a download fails (its part files are named anew each time), so the transfer is
-done here and the cache's layout is left to huggingface_hub: a part lies at `blobs/<etag>.incomplete`, where the
-hub's own tools look for parts; the whole file becomes `blobs/<etag>` under the lock that huggingface_hub takes, too;
-`hf_hub_download` then finds the blob and links it. The etag is the SHA-256 of a large file and git's SHA-1 of a small
-one (https://huggingface.co/docs/hub/storage-backends, git-scm.com/book/en/v2/Git-Internals-Git-Objects).
+Why `hf_hub_download` doesn't do the transfer (read in huggingface_hub 2.4, `file_download._download_to_tmp_and_move`):
+it names its part anew for each download and deletes it in a `finally`, so an interrupt loses what was received; over
+HTTPS it checks the size, not the checksum; hf_xet writes a file's chunks in any order, so its part is no prefix that
+a later download could go on from, and its chunk cache is off by default. `hf_hub_download` is used for the rest: it
+links the finished blob into the snapshot, links a file that another repository's copy gives, and downloads from
+mirrors whose etags aren't checksums.
+
+Parts: `blobs/<etag>.incomplete` is a part at rest, where the hub's own tools look for parts. A download claims it by
+an atomic rename to a name of its own (`<etag>.<machine>-<pid>-<random>.incomplete`), writes to that file alone, and
+renames it back when it fails. Two processes therefore never write one file, whatever file locks do: `flock` silently
+succeeds for every caller on some Lustre, GPFS and NFS mounts (huggingface_hub pull request 4228). The lock that
+huggingface_hub takes, too, only saves a second download of the same file. The etag is the SHA-256 of a large file and
+git's SHA-1 of a small one (https://huggingface.co/docs/hub/storage-backends).
 """
 
 from __future__ import annotations
 
+import errno
+import functools
 import hashlib
 import os
+import platform
 import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Self
+
+import psutil
 
 from llmlab.errors import LoadError, PullInterrupted
 from llmlab.hub import refusals
@@ -32,6 +46,8 @@ CHUNK = 2**20
 # Tries without a single new byte, then it is given up; a part stays.
 TRIES = 5
 TIMEOUT_S = 30.0
+# A part that another machine hasn't written to for so long is given up.
+STALE_S = 86400.0
 
 
 class Meter:
@@ -98,9 +114,12 @@ def check_room(what: str, sizes: Mapping[str, int]) -> None:
     Raises:
         LoadError: it hasn't.
     """
-    # huggingface_hub's own parts (etag.random.incomplete) are no use to anyone.
-    parts = [part for part in store(what).glob("blobs/*.incomplete") if part.name.count(".") == 1]
-    needed = sum(sizes.values()) - sum(_size(part) for part in parts)
+    # huggingface_hub's own parts (etag.random.incomplete) can't be resumed.
+    parts: dict[str, int] = {}
+    for part in store(what).glob("blobs/*.incomplete"):
+        if found := _PART.fullmatch(part.name):
+            parts[found["etag"]] = max(parts.get(found["etag"], 0), _size(part))
+    needed = sum(sizes.values()) - sum(parts.values())
     place = cache_root()
     while not place.exists() and place != place.parent:
         place = place.parent
@@ -158,13 +177,20 @@ def _in_shared_store(repo: str, filename: str, revision: str | None) -> bool:
     return bool(found.is_cached)
 
 
+# A part's name: at rest, or with the machine, process and download that it belongs to.
+_PART = re.compile(r"(?P<etag>[0-9a-f]+)(?:\.(?P<machine>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8})?\.incomplete")
+# The parts that downloads of this process write to now.
+_claimed: set[Path] = set()
+
+
 class _Blob:
-    """A file's content in the cache: where it goes, what it must be."""
+    """A file's content in the cache: where it is put, what it must be."""
 
     def __init__(self, repo: str, filename: str, etag: str, size: int) -> None:
         self.repo, self.filename, self.etag, self.size = repo, filename, etag, size
         self.path = store(repo) / "blobs" / etag
-        self.part = self.path.with_name(f"{etag}.incomplete")
+        self.rest = self.path.with_name(f"{etag}.incomplete")
+        self.part = self.path.with_name(f"{etag}.{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.incomplete")
         self.lock = cache_root() / ".locks" / store(repo).name / f"{etag}.lock"
 
     def hasher(self) -> Any:
@@ -172,9 +198,77 @@ class _Blob:
             return hashlib.sha256()
         return hashlib.sha1(f"blob {self.size}\0".encode(), usedforsecurity=False)
 
+    def received(self) -> int:
+        """The bytes of the largest part, whoever it belongs to."""
+        return max((_size(part) for part in self.path.parent.glob(f"{self.etag}*.incomplete")), default=0)
+
+    @contextmanager
+    def claim(self) -> Iterator[None]:
+        """Make `part` this download's own, with the bytes of a part that no process writes to; at the end put it back.
+
+        A part that was finished (renamed to `path`) or removed meanwhile is nothing to put back.
+        """
+        _claimed.add(self.part)
+        try:
+            for idle in sorted(filter(_is_idle, self._parts()), key=_size, reverse=True):
+                with suppress(FileNotFoundError):  # another process was faster
+                    idle.rename(self.part)
+                    break
+            yield
+        finally:
+            with suppress(FileNotFoundError):
+                if not self.path.exists() and _size(self.part) >= max(_size(self.rest), 1):
+                    self.part.replace(self.rest)
+                else:
+                    self.part.unlink()
+            _claimed.discard(self.part)
+
+    def check_own(self) -> None:
+        """See that the part still bears this download's name.
+
+        Raises:
+            FileNotFoundError: another process has claimed it, or somebody has deleted it.
+        """
+        if not self.part.exists():
+            raise FileNotFoundError(errno.ENOENT, "the part of this download is gone", str(self.part))
+
+    def _parts(self) -> Iterator[Path]:
+        for part in self.path.parent.glob(f"{self.etag}*.incomplete"):
+            if _PART.fullmatch(part.name):
+                yield part
+
+
+def _is_idle(part: Path) -> bool:
+    """Whether a part is at rest, or its process has ended without putting it back (SIGKILL, a power cut).
+
+    A process of another machine (or of this one before it was started anew) can't be looked up: its part counts as
+    idle once a day has passed since the last write; `_Blob.check_own` keeps a process that slept so long from writing.
+    """
+    found = _PART.fullmatch(part.name)
+    if found is None or part in _claimed:
+        return False
+    if found["pid"] is None:
+        return True
+    if found["machine"] != _machine():
+        with suppress(OSError):
+            return time.time() - part.stat().st_mtime > STALE_S
+        return False
+    pid = int(found["pid"])
+    return pid == os.getpid() or not psutil.pid_exists(pid)
+
+
+@functools.cache
+def _machine() -> str:
+    """Eight hex digits for the machine and the container that process ids are counted in."""
+    known = [platform.node(), f"{uuid.getnode():x}"]
+    for file, read in (("/proc/sys/kernel/random/boot_id", Path.read_text), ("/proc/self/ns/pid", os.readlink)):
+        with suppress(OSError):
+            known.append(str(read(Path(file))))
+    return hashlib.sha256(" ".join(known).encode()).hexdigest()[:8]
+
 
 def _bring(url: str, blob: _Blob, meter: Meter) -> None:
-    """Download a blob unless it is there; one process at a time, the others wait and then find it."""
+    """Download a blob unless it is there; where locks work, one process does and the others wait and then find it."""
     from filelock import Timeout
     from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 
@@ -185,12 +279,12 @@ def _bring(url: str, blob: _Blob, meter: Meter) -> None:
             try:
                 with WeakFileLock(blob.lock, timeout=0.3):
                     if not blob.path.exists():
-                        _download(url, blob, meter)
+                        with blob.claim():
+                            _download(url, blob, meter)
             except Timeout:
-                with suppress(OSError):
-                    meter.show(blob.part.stat().st_size)
+                meter.show(blob.received())
     except KeyboardInterrupt:
-        raise PullInterrupted(_size(blob.part)) from None
+        raise PullInterrupted(_size(blob.rest)) from None
 
 
 def _size(path: Path) -> int:
@@ -233,18 +327,20 @@ def _fill(url: str, blob: _Blob, meter: Meter) -> bool:
 
 def _stream(url: str, blob: _Blob, out: BinaryIO, digest: Any, meter: Meter) -> Any:
     """Append what is missing, going on after every drop; returns the digest of the whole."""
-    tries, have = 0, out.seek(0, os.SEEK_END)
+    tries, have, wrote = 0, out.seek(0, os.SEEK_END), time.time()
     while have < blob.size:
         began, wait = have, None
         try:
             for chunk, whole in _chunks(url, have, min(have + PIECE, blob.size) - 1):
+                if time.time() - wrote > STALE_S / 2:  # the machine was asleep
+                    blob.check_own()
                 if whole and have:  # the server sent all of it, from the start
                     meter.add(-have)
                     have, digest = out.truncate(0), blob.hasher()
                 _write(out, chunk[: blob.size - have])
                 digest.update(chunk[: blob.size - have])
                 meter.add(min(len(chunk), blob.size - have))
-                have = out.seek(0, os.SEEK_END)
+                have, wrote = out.seek(0, os.SEEK_END), time.time()
         except Exception as error:
             tries = tries + 1 if have <= began else 1
             wait = refusals.wait_before(error, tries)

@@ -252,3 +252,89 @@ def test_two_processes_that_pull_the_same_file_fetch_it_once(tmp_path):
         assert [out.strip() for out, _ in ended] == [b"3000000"] * 2, ended
         assert server.sent[NAME] == len(BIG)
     assert blobs(tmp_path) == {SHA}
+
+
+NO_LOCKS = """
+import contextlib, huggingface_hub.utils as utils
+import huggingface_hub.file_download as download
+from llmlab.hub import transfer
+@contextlib.contextmanager
+def no_lock(path, timeout=None):  # as flock on a file system that grants every lock to everybody
+    yield
+utils.WeakFileLock = download.WeakFileLock = no_lock
+"""
+
+
+@pytest.mark.parametrize("ends", ["", f"{SHA}.incomplete", "dead"])
+def test_two_processes_never_write_one_file_where_locks_do_nothing(tmp_path, ends):
+    """They start with nothing, with a part at rest, or with the part of a process that was killed."""
+    store = tmp_path / "hub/models--acme--m/blobs"
+    if ends:
+        store.mkdir(parents=True)
+        name = ends if ends != "dead" else f"{SHA}.{transfer._machine()}-{2**22 + 1}-{'0' * 8}.incomplete"
+        (store / name).write_bytes(BIG[:1_000_000])
+    with HubServer({"acme/m": Repo({NAME: BIG}, pause=0.02, drops={NAME: [700_000, 300_000]})}) as server:
+        env = os.environ | {"HF_ENDPOINT": server.url, "HF_HUB_CACHE": str(tmp_path / "hub")}
+        env |= {"LLMLAB_CACHE": str(tmp_path / "cache")}
+        both = [
+            subprocess.Popen(
+                [sys.executable, "-c", NO_LOCKS + PULL], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
+            for _ in range(2)
+        ]
+        ended = [process.communicate(timeout=60) for process in both]
+        assert [out.strip() for out, _ in ended] == [b"3000000"] * 2, ended
+        # Not a byte twice in one file, and one of the two went on from the part.
+        assert server.sent[NAME] == 2 * len(BIG) - (1_000_000 if ends else 0)
+    assert blobs(tmp_path) == {SHA}
+    assert (store / SHA).read_bytes() == BIG
+
+
+def test_a_pull_that_was_killed_is_gone_on_with(tmp_path):
+    with HubServer({"acme/m": Repo({NAME: BIG}, pause=0.05)}) as server:
+        env = os.environ | {"HF_ENDPOINT": server.url, "HF_HUB_CACHE": str(tmp_path / "hub")}
+        one = subprocess.Popen([sys.executable, "-c", PULL], env=env, stderr=subprocess.DEVNULL)
+        while not any(path.stat().st_size > 500_000 for path in (tmp_path / "hub").rglob("*.incomplete")):
+            assert one.poll() is None
+        one.kill()
+        one.wait()
+        (part,) = (tmp_path / "hub").rglob("*.incomplete")
+        assert part.name != f"{SHA}.incomplete"
+        received = part.stat().st_size
+        server.repos["acme/m"].pause = 0
+        out = subprocess.run([sys.executable, "-c", PULL], env=env, capture_output=True, timeout=60, check=True)
+        assert out.stdout.strip() == b"3000000"
+        assert server.ranges[-1] == f"bytes={received}-{len(BIG) - 1}"
+    assert blobs(tmp_path) == {SHA}
+
+
+def test_whose_a_part_is(tmp_path):
+    def part(machine, pid, age_s=0.0):
+        path = tmp_path / f"{SHA}.{machine}-{pid}-{'0' * 8}.incomplete"
+        path.write_bytes(b"x")
+        os.utime(path, (path.stat().st_atime, path.stat().st_mtime - age_s))
+        return path
+
+    ours = transfer._machine()
+    assert transfer._is_idle(tmp_path / f"{SHA}.incomplete")
+    assert transfer._is_idle(part(ours, 2**22 + 1))  # no such process
+    assert not transfer._is_idle(part(ours, os.getppid(), 1e6))  # alive
+    assert not transfer._is_idle(part("0" * 8, 2**22 + 1, 1000.0))  # another machine's
+    assert transfer._is_idle(part("0" * 8, 2**22 + 1, 2 * transfer.STALE_S))
+    assert not transfer._is_idle(tmp_path / f"{SHA}.0123abcd.incomplete")  # huggingface_hub's own
+
+
+def test_a_process_that_slept_does_not_write_to_a_part_that_another_took(serve, monkeypatch, tmp_path):
+    serve({"acme/m": Repo({NAME: BIG}, pause=0.005)})
+    monkeypatch.setattr(transfer, "STALE_S", -1.0)  # as after a day's sleep
+    taken = tmp_path / "hub/models--acme--m/blobs" / f"{SHA}.{'0' * 8}-1-{'0' * 8}.incomplete"
+    sizes = []
+
+    def steal(_phase, fraction):
+        if not sizes and fraction and fraction > 0.3:
+            (mine,) = (tmp_path / "hub").rglob("*.incomplete")
+            sizes.append(mine.rename(taken).stat().st_size)
+
+    with pytest.raises(LoadError, match="could not be fetched"):
+        fetch_file("acme/m", NAME, progress=steal)
+    assert taken.stat().st_size == sizes[0]
