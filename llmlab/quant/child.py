@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from collections.abc import Callable, Sequence
 
+from llmlab import guardian
+
 
 def follow(command: Sequence[str], each: Callable[[str], None]) -> int:
-    """Run a program to its end; whatever ends the call early (an interrupt, say) kills the program.
+    """Run a program to its end; whatever ends the call early (an interrupt, say) kills the program and its children.
+
+    So does the end of this process, SIGKILL included.
 
     Args:
         command: the program and its arguments: paths and values of our own, never a shell's.
@@ -18,8 +23,8 @@ def follow(command: Sequence[str], each: Callable[[str], None]) -> int:
     """
     # A session of its own keeps the kernel's interrupt from hitting the program before it is ended here.
     process = subprocess.Popen(  # noqa: S603 - see `command`
-        list(command),
-        stdin=subprocess.DEVNULL,
+        guardian.command(list(command), pipe=True),
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -33,7 +38,9 @@ def follow(command: Sequence[str], each: Callable[[str], None]) -> int:
         return process.wait()
     finally:
         if process.poll() is None:
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                guardian.end(process.pid)
             process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()

@@ -1,8 +1,8 @@
-"""An engine core in a child process, in a session of its own.
+"""An engine core in a child process, in a session of its own, that ends with the kernel.
 
 An interrupt of a notebook's kernel sends SIGINT to the kernel's whole process group. vLLM starts its core with
 multiprocessing's spawn, which offers no way to leave the group, but lets one say which executable to start: a
-two-line script that starts Python through `setsid`.
+three-line script that starts Python through `llmlab.guardian`, which also ends it when the kernel is killed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import contextlib
 import multiprocessing
 import multiprocessing.spawn
 import shlex
-import shutil
 import sys
 import tempfile
 import threading
@@ -21,22 +20,22 @@ from typing import Any
 
 import psutil
 
+from llmlab import guardian
+
 
 @contextlib.contextmanager
 def own_session(log: Path) -> Iterator[None]:
     """Let processes that multiprocessing spawns meanwhile lead sessions of their own, with a log for their output.
 
-    Where `setsid` isn't installed they stay in the kernel's session.
-
     Args:
         log: the file that takes their stdout and stderr.
     """
-    setsid = shutil.which("setsid")
-    start = f"{shlex.quote(setsid)} {shlex.quote(sys.executable)}" if setsid else shlex.quote(sys.executable)
+    start = shlex.join(guardian.command([sys.executable], pipe=False))
     before = multiprocessing.spawn.get_executable()
     with tempfile.TemporaryDirectory(prefix="llmlab-") as folder:
         script = Path(folder) / "python"
-        script.write_text(f'#!/bin/sh\nexec {start} "$@" >>{shlex.quote(str(log.resolve()))} 2>&1\n')
+        # An interrupt that comes before the guardian has left the kernel's session is ignored.
+        script.write_text(f'#!/bin/sh\ntrap "" INT\nexec {start} "$@" >>{shlex.quote(str(log.resolve()))} 2>&1\n')
         script.chmod(0o700)
         multiprocessing.spawn.set_executable(str(script))
         try:

@@ -1,0 +1,98 @@
+"""Run a program that ends with the process that started it, however that process ends (SIGKILL included).
+
+The program isn't started directly but by this file, run as a script between the two. It leads a session of its own, so
+that a notebook's Ctrl-C doesn't reach the program, and kills that whole session when its parent is gone: it sees the
+end of a pipe that the parent holds, and looks at its parent's id besides, because a process that the parent forked
+meanwhile keeps the pipe open. Linux's PR_SET_PDEATHSIG alone would not do: it fires when the *thread* that started the
+program ends, and doesn't reach the program's own children.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+POLL_S = 0.25
+_PR_SET_PDEATHSIG = 1
+
+
+def command(program: list[str], *, pipe: bool) -> list[str]:
+    """The command line that starts a program under a guardian.
+
+    Args:
+        program: the program and its arguments.
+        pipe: stdin will be a pipe that this process keeps open; its end counts as this process's.
+    """
+    # -P and -S: no import from this folder (its types.py would hide Python's), and a start within some 20 ms.
+    return [sys.executable, "-P", "-S", __file__, str(os.getpid()), "pipe" if pipe else "-", *program]
+
+
+def end(pid: int) -> None:
+    """Kill a guardian, its program and all that the program started."""
+    if hasattr(os, "killpg") and os.getpgid(pid) == pid:
+        os.killpg(pid, signal.SIGKILL)
+    else:
+        os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+
+
+def main(parent: int, pipe: bool, program: list[str]) -> int:
+    """Run the program to its end; returns its status, and dies of the signal that the program died of."""
+    if hasattr(os, "setsid") and os.getpgid(0) != os.getpid():
+        os.setsid()
+    # Whoever started this may have had it ignore interrupts up to here.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    me = os.getpid()
+    child = subprocess.Popen(  # noqa: S603 - see `command`
+        program,
+        stdin=subprocess.DEVNULL,
+        close_fds=False,  # multiprocessing hands its pipes over by number
+        preexec_fn=(lambda: _die_with(me)) if sys.platform == "linux" else None,  # noqa: PLW1509 - one thread so far
+    )
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+
+    def kill() -> None:
+        if hasattr(os, "killpg") and os.getpgid(0) == me:
+            os.killpg(me, signal.SIGKILL)
+        child.kill()
+
+    def read() -> None:
+        while os.read(0, 4096):
+            pass
+        kill()
+
+    def look() -> None:
+        while os.getppid() == parent:
+            time.sleep(POLL_S)
+        kill()
+
+    for watch in (read, look) if pipe else (look,):
+        threading.Thread(target=watch, daemon=True).start()
+    status = child.wait()
+    if status < 0:
+        _die_of(-status)
+    return status
+
+
+def _die_with(guardian: int) -> None:
+    """In the program's process: die when the guardian is killed by itself. Its main thread lives as long as it does."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != guardian:  # it was killed before the line above
+        os._exit(1)
+
+
+def _die_of(number: int) -> None:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the program's own core dump stays
+    if number not in (signal.SIGKILL, signal.SIGSTOP):
+        signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), sys.argv[2] == "pipe", sys.argv[3:]))
