@@ -209,16 +209,25 @@ def _folders() -> Iterator[Check]:
     hub = Path(
         os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME") or "~/.cache/huggingface") / "hub"
     ).expanduser()
-    for name, path in (("cache", config.cache_dir()), ("logs", config.log_dir()), ("hub cache", hub)):
+    for name, path in (
+        ("cache", config.cache_dir()),
+        ("logs", config.log_dir()),
+        ("data", config.data_dir()),
+        ("hub cache", hub),
+    ):
         existing = next(p for p in (path, *path.parents) if p.exists())
         free = shutil.disk_usage(existing).free
         detail = f"{path} ({free / GIB:.1f} GiB free on its disk)"
-        if not os.access(existing, os.W_OK):
+        if not existing.is_dir():
+            yield Check(
+                name, "fail", f"{path} is in {existing}, which is a file", "move it away, or set another folder"
+            )
+        elif not os.access(existing, os.W_OK):
             yield Check(
                 name,
                 "fail",
                 f"{detail}, not writable",
-                f"chown -R $USER {existing}, or set LLMLAB_CACHE / HF_HOME elsewhere",
+                f"chown -R $USER {existing}, or set LLMLAB_CACHE / LLMLAB_LOGS / LLMLAB_DATA / HF_HOME elsewhere",
             )
         elif free < 5 * GIB:
             yield Check(

@@ -89,6 +89,10 @@ class GenerationError(LlmLabError, RuntimeError):
     """The engine failed while it generated; other requests and the model are unharmed where it says so."""
 
 
+class DiskError(LlmLabError, OSError):
+    """A file or folder can't be written or deleted: a full disk, no permission, a name too long, a file in the way."""
+
+
 class TuneError(LlmLabError, RuntimeError):
     """A training that can't go on (the loss is no number any more); nothing was kept or attached."""
 

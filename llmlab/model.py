@@ -360,8 +360,10 @@ class Model:
         """End what runs, free the memory and the engine's processes. Calling it twice is harmless."""
         engine, self._engine = self._engine, None
         if engine is not None:
-            engine.close()
-            self.log.close()
+            try:
+                engine.close()
+            finally:
+                self.log.close()
 
     def become(self, other: Model) -> None:
         """Take another model's place on the engine's side, and release the one that stood here.

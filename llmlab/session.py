@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Mapping
@@ -220,10 +221,12 @@ class Lab:
             if everything and name is not None:
                 raise BadInputError("Name a model or unload all, not both.", "%llm unload NAME, or %llm unload --all")
             names = list(self._models) if everything else [self.get(name).name]
-            for one in names:
-                self._models.pop(one).unload()
-            if self._current not in self._models:
-                self._current = next(reversed(self._models), None)
+            try:
+                for one in names:
+                    self._models.pop(one).unload()
+            finally:
+                if self._current not in self._models:
+                    self._current = next(reversed(self._models), None)
             return names
 
     def logs(self, name: str | None = None, lines: int = 50) -> str:
@@ -243,9 +246,10 @@ class Lab:
 
     def _new_log(self, name: str, engine: str) -> EngineLog:
         folder = config.log_dir()
-        safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in name)
-        for old in sorted(folder.glob("*.log"), key=lambda path: path.name)[:-LOGS_KEPT]:
-            old.unlink(missing_ok=True)
+        safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in name)[:60]  # 255 bytes are a name's limit
+        with contextlib.suppress(OSError):
+            for old in sorted(folder.glob("*.log"), key=lambda path: path.name)[:-LOGS_KEPT]:
+                old.unlink(missing_ok=True)
         self._last_log = EngineLog(folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{engine}-{safe}.log")
         return self._last_log
 

@@ -7,8 +7,12 @@ notebook cell, a widget and a coroutine all share one running batch.
 
 from __future__ import annotations
 
+import contextlib
+import os
+import tempfile
 import threading
 import time
+import warnings
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -16,8 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from llmlab import config
 from llmlab.engines.stream import Buffer
-from llmlab.errors import UnsupportedError
+from llmlab.errors import LlmLabError, UnsupportedError
 from llmlab.guided import Guide
 from llmlab.guided.compiler import Compiler
 from llmlab.hub.source import Format, Source
@@ -204,12 +209,29 @@ class EngineLog:
     """An engine's noise, in a file that `%llm logs` shows, and its last lines in memory for errors."""
 
     def __init__(self, path: Path, keep: int = 400) -> None:
-        self.path = path
         self._lines: deque[str] = deque(maxlen=keep)
         self._lock = threading.Lock()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a", encoding="utf-8", errors="replace")
         self._partial = ""
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        try:
+            with config.writing(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = path.open("a", encoding="utf-8", errors="replace")
+        except LlmLabError as error:
+            path = self._elsewhere(path.name)
+            self._file = path.open("a", encoding="utf-8", errors="replace")
+            _warn(error)
+        self.path = path
+
+    def _elsewhere(self, name: str) -> Path:
+        """A file in a temporary folder that is deleted at the end; the null device where there is none either."""
+        try:
+            self._scratch = tempfile.TemporaryDirectory(prefix="llmlab-", ignore_cleanup_errors=True)
+            found = Path(self._scratch.name) / name[-60:]
+            found.touch()
+        except OSError:
+            return Path(os.devnull)
+        return found
 
     def write(self, text: str) -> None:
         """Append text; lines may come in pieces."""
@@ -219,10 +241,15 @@ class EngineLog:
                 return
             for line in whole.split("\n"):
                 self._lines.append(line)
-                if not self._file.closed:
-                    self._file.write(f"{time.strftime('%H:%M:%S')} {line}\n")
-            if not self._file.closed:
-                self._file.flush()
+            try:
+                with config.writing(self.path):
+                    if not self._file.closed:
+                        now = time.strftime("%H:%M:%S")
+                        self._file.writelines(f"{now} {line}\n" for line in whole.split("\n"))
+                        self._file.flush()
+            except LlmLabError as error:  # a log that fails must fail nothing else
+                self._end_file()
+                _warn(error)
 
     def tail(self, lines: int = 10) -> str:
         """The last lines, newest last."""
@@ -231,9 +258,31 @@ class EngineLog:
         return "\n".join(kept[-lines:])
 
     def close(self) -> None:
-        """Close the file; the lines in memory stay readable."""
+        """Close the file; the lines in memory stay readable. Raises nothing."""
         with self._lock:
+            self._end_file()
+
+    def _end_file(self) -> None:
+        with contextlib.suppress(OSError):  # what is buffered is written now, or lost on a full disk
             self._file.close()
+        if self._scratch is not None:
+            self._scratch.cleanup()
+
+
+_warned: set[str] = set()
+
+
+def _warn(error: LlmLabError) -> None:
+    """Say once for a reason that a log isn't kept in its file."""
+    if error.hint in _warned:
+        return
+    _warned.add(error.hint)
+    with contextlib.suppress(Warning):  # where warnings are errors, too, a log fails nothing else
+        warnings.warn(
+            f"llmlab: the engine's log {error} Its last lines are kept in memory (%llm logs); this is said once.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
 
 class Engine(ABC):

@@ -9,9 +9,11 @@ names them.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -307,13 +309,21 @@ def _record() -> Path:
 
 
 def remember(spec: Spec, offer: Offer, tag: str) -> None:
-    """Note what was taken for a model, so that the same load finds it again, without the hub too."""
-    known = _recorded()
-    known[f"{spec.text} {offer.engine} {tag}"] = [offer.repo, offer.revision]
-    file = _record()
-    part = file.with_name(f".{file.name}.part")
-    part.write_text(json.dumps(known, indent=1), encoding="utf-8")
-    part.replace(file)
+    """Note what was taken for a model, so that the same load finds it again, without the hub too.
+
+    Where the cache can't be written the load goes on without the note.
+    """
+    with suppress(OSError):
+        known = _recorded()
+        known[f"{spec.text} {offer.engine} {tag}"] = [offer.repo, offer.revision]
+        file = _record()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_name(f".{file.name}.{os.getpid()}.part")
+        try:
+            part.write_text(json.dumps(known, indent=1), encoding="utf-8")
+            part.replace(file)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def recalled(spec: Spec, engine: EngineName | None, tag: str | None) -> tuple[Offer, str] | None:

@@ -143,19 +143,23 @@ def delete(items: Iterable[Stored]) -> int:
 
     Returns:
         The bytes freed.
+
+    Raises:
+        DiskError: something can't be deleted; what came before it is.
     """
     freed = 0
     repos = set()
     for item in items:
         for path in item.paths:
-            freed += _remove(path) if item.kind != "downloaded" else _unlink(path)
+            with config.writing(path, action="be deleted"):
+                freed += _remove(path) if item.kind != "downloaded" else _unlink(path)
+                if item.kind == "made" and path.parent.is_dir() and not any(path.parent.iterdir()):
+                    path.parent.rmdir()
         if item.repo is not None:
             repos.add(item.repo)
-        for path in item.paths if item.kind == "made" else ():
-            if path.parent.is_dir() and not any(path.parent.iterdir()):
-                path.parent.rmdir()
     for repo in repos:
-        freed += _sweep(transfer.store(repo))
+        with config.writing(transfer.store(repo), action="be deleted", setting="HF_HUB_CACHE"):
+            freed += _sweep(transfer.store(repo))
     return freed
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from llmlab.config import scratch
 from llmlab.errors import LoadError
 from llmlab.hub import gguf_file, remote, safetensors_file
 from llmlab.hub.headers import Header, of_folder, of_gguf, read_config
@@ -121,8 +121,7 @@ def read_folder(found: remote.Listing) -> Header:
         data = RemoteBytes(found.repo, name, found.files[name], found.revision)
         tensors += _safetensors(data, Path(f"hf:{found.repo}/{name}"))
     place = Path(f"hf:{found.repo}")
-    with tempfile.TemporaryDirectory(prefix="llmlab-") as scratch:
-        folder = Path(scratch)
+    with scratch() as folder:
         for name in _SMALL:
             size = found.files.get(name, 0)
             if size:
@@ -132,7 +131,7 @@ def read_folder(found: remote.Listing) -> Header:
             config = read_config(folder)
             header = of_folder(folder, config, [place / name for name in names], tuple(tensors))
         except LoadError as error:
-            raise LoadError(error.message.replace(scratch, str(place)), error.hint) from None
+            raise LoadError(error.message.replace(str(folder), str(place)), error.hint) from None
         kind = re.search(r'"tokenizer_class"\s*:\s*"(\w+)"', _text(folder / "tokenizer_config.json"))
     name = found.repo.split("/")[1]
     return dataclasses.replace(header, path=place, name=name, tokenizer=kind[1] if kind else header.tokenizer)

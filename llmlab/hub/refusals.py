@@ -211,6 +211,11 @@ def _translate_other(error: Exception, at: str, repo: str, login: str) -> Except
             "Free some space (%llm models says what lies here, %llm rm deletes it) and pull again: it goes on where it "
             "stopped. Or set HF_HUB_CACHE to another disk.",
         )
+    if isinstance(error, OSError) and error.filename is not None and error.errno:
+        return LoadError(
+            f"{at} could not be fetched: {error.filename} can't be written: {os.strerror(error.errno)}.",
+            "Make the hub's cache writable, or set HF_HUB_CACHE to another folder.",
+        )
     kind = type(error).__name__
     words = scrub(str(error)).splitlines()
     return LoadError(f"{at} could not be fetched: {kind}: {words[0] if words else kind}.")

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from llmlab import config
 from llmlab.errors import BadInputError
 from llmlab.hub import catalogue
 from llmlab.hub.catalogue import Entry
@@ -46,7 +47,7 @@ def parse(spec: str | Path) -> Spec:
     if entry is not None:
         return Spec(text, entry.name, entry=None if entry.path else entry, path=entry.path)
     path = Path(text).expanduser()
-    if path.exists():
+    if config.exists(path):
         name = path.resolve().name
         return Spec(text, name.removesuffix(".gguf"), path=path)
     if isinstance(spec, Path) or text.endswith(".gguf") or text.startswith((".", "~", "/")) or "\\" in text:

@@ -34,6 +34,7 @@ from typing import Any, BinaryIO, Self
 
 import psutil
 
+from llmlab import config
 from llmlab.errors import LoadError, PullInterrupted
 from llmlab.hub import refusals
 from llmlab.hub.refusals import endpoint, retried, translated
@@ -116,14 +117,15 @@ def check_room(what: str, sizes: Mapping[str, int]) -> None:
     """
     # huggingface_hub's own parts (etag.random.incomplete) can't be resumed.
     parts: dict[str, int] = {}
-    for part in store(what).glob("blobs/*.incomplete"):
-        if found := _PART.fullmatch(part.name):
-            parts[found["etag"]] = max(parts.get(found["etag"], 0), _size(part))
-    needed = sum(sizes.values()) - sum(parts.values())
-    place = cache_root()
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    free = shutil.disk_usage(place).free
+    with config.writing(cache_root() / "x", error=LoadError, setting="HF_HUB_CACHE"):
+        for part in store(what).glob("blobs/*.incomplete"):
+            if found := _PART.fullmatch(part.name):
+                parts[found["etag"]] = max(parts.get(found["etag"], 0), _size(part))
+        needed = sum(sizes.values()) - sum(parts.values())
+        place = cache_root()
+        while not place.exists() and place != place.parent:
+            place = place.parent
+        free = shutil.disk_usage(place).free
     if needed > free:
         raise LoadError(
             f"{what} needs {needed / 1e6:,.0f} MB more, and the disk of {cache_root()} has {free / 1e6:,.0f} MB free.",

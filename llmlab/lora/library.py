@@ -8,7 +8,7 @@ from pathlib import Path
 from llmlab import config, zoo
 from llmlab.errors import BadInputError
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")  # a folder's name has at most 255 characters
 # Words that mean something where an adapter's name may stand.
 _TAKEN = ("none", "off")
 
@@ -43,5 +43,5 @@ def check_name(name: str) -> None:
     if not _NAME.fullmatch(name) or name.lower() in _TAKEN:
         raise BadInputError(
             f"An adapter can't be called {name!r}.",
-            "A name has letters, digits, - _ and . only; none and off mean something else.",
+            "A name has letters, digits, - _ and . only, at most 100; none and off mean something else.",
         )

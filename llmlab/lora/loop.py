@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llmlab import config
 from llmlab.errors import Interrupted, TuneError
 from llmlab.lora.mask import IGNORED, Sample
 from llmlab.lora.tuned import OnProgress, Point, Progress, Stopped
@@ -161,8 +161,8 @@ def _train(
     batches = [pad(heldout[i : i + 16]) for i in range(0, len(heldout), 16)]
     watch = _Watch(model, batches, max(1, steps // settings.evals), settings)
     stopped: Stopped = "done"
-    with tempfile.TemporaryDirectory(prefix="llmlab-tune-") as scratch:
-        arguments = _arguments(scratch, settings, steps, cuda=cuda)
+    with config.scratch("llmlab-tune-") as scratch:
+        arguments = _arguments(str(scratch), settings, steps, cuda=cuda)
         trainer = _trainer(watch, arguments, _dataset(samples), pad, name, report)
         started = time.perf_counter()
         watch.start()

@@ -16,7 +16,7 @@ from llmlab.hub import catalogue
 from llmlab.hub.headers import read_header
 from llmlab.lora import library, mixing
 from llmlab.lora.reading import AdapterFiles
-from llmlab.lora.tune import check_base, need_packages, write_folder
+from llmlab.lora.tune import check_base, check_writable, need_packages, write_folder
 
 Progress = Callable[[str, float | None], None]
 # What the base's folder has besides weights, copied byte for byte: converters know tokenizers by their files.
@@ -92,13 +92,17 @@ def merge(
     Raises:
         BadInputError: a name or folder that is taken, or a base that can't be merged into.
         UnsupportedError: an adapter that isn't a PEFT folder.
+        DiskError: the folder can't be written (looked at before the merge), or the disk is full at its end.
         Interrupted: Ctrl-C; nothing was written.
     """
     need_packages()
     check_name(name)
     folder = Path(out).expanduser() if out is not None else models_dir() / name
-    if folder.exists() and not (folder / "merge.json").is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise BadInputError(f"{folder} is there already, and no merged model.", "Give another --out or name.")
+    with config.writing(folder):
+        made = (folder / "merge.json").is_file()
+        if folder.exists() and not made and (not folder.is_dir() or any(folder.iterdir())):
+            raise BadInputError(f"{folder} is there already, and no merged model.", "Give another --out or name.")
+    check_writable(folder)
     check_base(base, read_header(base), base_name, force=force)
     for files, _ in parts:
         if not (files.path / "adapter_config.json").is_file():
@@ -109,14 +113,14 @@ def merge(
     single = len(parts) == 1 and parts[0][1] == 1
     adapter = parts[0][0].path if single else mixing.write(parts)
     say = progress or (lambda _phase, _fraction: None)
-    made = Merged(name, folder.resolve(), base_name, shown)
+    merged = Merged(name, folder.resolve(), base_name, shown)
     try:
-        write_folder(folder, lambda part: _write(base, adapter, part, made, say))
+        write_folder(folder, lambda part: _write(base, adapter, part, merged, say))
     except Interrupted:
         raise
     except KeyboardInterrupt:
         raise Interrupted from None
-    return made
+    return merged
 
 
 def _write(base: Path, adapter: Path, part: Path, made: Merged, say: Progress) -> None:

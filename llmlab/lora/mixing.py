@@ -42,7 +42,6 @@ def write(parts: Parts) -> Path:
     folder = config.cache_dir() / "adapters" / key(parts)[:16]
     if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
         return folder
-    folder.mkdir(parents=True, exist_ok=True)
     total = rank(parts)
     needed = sum(4 * total * (p.a[1] + p.b[0]) for files, _ in parts for p in files.modules.values())
     with_room(folder / WEIGHTS, needed)

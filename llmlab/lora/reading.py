@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from llmlab.config import exists
 from llmlab.errors import BadInputError, LoadError, UnsupportedError
 from llmlab.hub import gguf_file, safetensors_file
 from llmlab.hub.jsonfile import read_optional
@@ -103,10 +104,10 @@ def read(path: Path) -> AdapterFiles:
         LoadError: the files are broken.
         UnsupportedError: pickles, or a kind of adapter that is no plain LoRA.
     """
+    if not exists(path):
+        raise BadInputError(f"There is no adapter {path}.", "Give a PEFT folder, a GGUF adapter file, or hf:org/name.")
     if path.is_dir():
         return _peft(path)
-    if not path.exists():
-        raise BadInputError(f"There is no adapter {path}.", "Give a PEFT folder, a GGUF adapter file, or hf:org/name.")
     if path.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl"):
         raise _pickled(path.parent, [path.name])
     if path.suffix == ".safetensors":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from llmlab import config
 from llmlab.errors import UnsupportedError, unknown
 from llmlab.hub import remote
 from llmlab.lora import library
@@ -28,10 +29,10 @@ def find(spec: str | Path, progress: Progress | None = None) -> Path:
     if text.startswith("hf:"):
         return _from_hub(text.removeprefix("hf:"), progress)
     path = Path(text).expanduser()
-    named = library.find(text) if not isinstance(spec, Path) and not path.exists() else None
+    named = library.find(text) if not isinstance(spec, Path) and not config.exists(path) else None
     if named is not None:
         return named
-    if path.exists() or isinstance(spec, Path) or "/" in text or "\\" in text or path.suffix:
+    if config.exists(path) or isinstance(spec, Path) or "/" in text or "\\" in text or path.suffix:
         return path
     raise unknown("adapter", text, library.names(), "Or give a PEFT folder, a GGUF adapter file, or hf:org/name.")
 

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from llmlab import config
 from llmlab.errors import BadInputError, DoesNotFitError, Interrupted, LlmLabError, unknown
 from llmlab.hub.headers import Header, read_header
 from llmlab.lora import card, library
@@ -132,6 +133,7 @@ def tune(
     Raises:
         LlmLabError: a package of the `tune` extra is missing.
         BadInputError: data, name, folder or settings can't be used; nothing was trained.
+        DiskError: the folder can't be written (looked at before the training), or the disk is full at its end.
         DoesNotFitError: too little memory.
         TuneError: the loss became NaN; nothing is kept.
         Interrupted: Ctrl-C before there was anything to keep.
@@ -141,7 +143,9 @@ def tune(
     library.check_name(name)
     need_packages()
     folder = Path(out).expanduser() if out is not None else library.own_dir() / name
-    _check_out(folder)
+    with config.writing(folder):
+        _check_out(folder)
+    check_writable(folder)
     header = read_header(base)
     check_base(base, header, base_name or base.name, force=force)
     settings = settings.settled(header)
@@ -280,28 +284,64 @@ def _save(model: Any, part: Path, tuned: Tuned) -> None:
     # save_embedding_layers asks the hub about the base otherwise; no embedding is trained here.
     model.save_pretrained(str(part), save_embedding_layers=False)
     file = part / "adapter_config.json"
-    config = json.loads(file.read_text("utf-8"))
+    said = json.loads(file.read_text("utf-8"))
     # A path of this machine says nothing elsewhere.
-    config["base_model_name_or_path"] = tuned.base
-    config["target_modules"] = sorted(config["target_modules"])
-    file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
+    said["base_model_name_or_path"] = tuned.base
+    said["target_modules"] = sorted(said["target_modules"])
+    file.write_text(json.dumps(said, indent=2, sort_keys=True) + "\n", "utf-8")
     card.write(part, tuned)
 
 
 def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Write a folder under a temporary name and put it in its place when it is whole."""
-    folder = folder.resolve()
+    """Write a folder under a temporary name and put it in its place when it is whole.
+
+    Raises:
+        DiskError: it can't be written; what was in its place before is still there.
+    """
+    folder = _resolved(folder)
+    with config.writing(folder):
+        part = _part(folder)
+        try:
+            part.chmod(0o755)
+            fill(part)
+            if folder.exists():
+                old = Path(tempfile.mkdtemp(prefix=f".{folder.name[:100]}.old.", dir=folder.parent))
+                try:
+                    folder.replace(old / "it")
+                    part.replace(folder)
+                except BaseException:
+                    if not folder.exists():
+                        (old / "it").replace(folder)
+                    raise
+                finally:
+                    shutil.rmtree(old, ignore_errors=True)
+            else:
+                part.replace(folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def check_writable(folder: Path) -> None:
+    """See that a folder can be written, before the work that it is for: a training may take hours.
+
+    Raises:
+        DiskError: it can't.
+    """
+    folder = _resolved(folder)
+    with config.writing(folder):
+        part = _part(folder)
+        try:
+            (part / folder.name).mkdir()  # a name that is too long
+            (part / "probe").write_bytes(bytes(4096))  # a disk without a byte to spare
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def _resolved(folder: Path) -> Path:
+    with config.writing(folder):
+        return folder.resolve()
+
+
+def _part(folder: Path) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        part.chmod(0o755)
-        fill(part)
-        if folder.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
-            folder.replace(old / "it")
-            part.replace(folder)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            part.replace(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f".{folder.name[:100]}.", dir=folder.parent))

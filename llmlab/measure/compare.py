@@ -58,15 +58,25 @@ class _Run:
     state: dict[str, Any] = field(default_factory=dict)
 
     def save(self) -> None:
-        handle, name = tempfile.mkstemp(dir=self.folder, prefix=".run.", suffix=".part")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(self.state, file, indent=1)
-        Path(name).replace(self.folder / "run.json")
+        with config.writing(self.folder / "run.json"):
+            handle, name = tempfile.mkstemp(dir=self.folder, prefix=".run.", suffix=".part")
+            try:
+                with os.fdopen(handle, "w", encoding="utf-8") as file:
+                    json.dump(self.state, file, indent=1)
+                Path(name).replace(self.folder / "run.json")
+            finally:
+                Path(name).unlink(missing_ok=True)
 
     def keep(self, name: str, rows: Any) -> None:
         import numpy as np
 
-        np.save(self.folder / f"{name}.npy", rows)
+        target, part = self.folder / f"{name}.npy", self.folder / f".{name}.part.npy"
+        with config.writing(target):
+            try:
+                np.save(part, rows)
+                part.replace(target)
+            finally:
+                part.unlink(missing_ok=True)
 
     def kept(self, name: str) -> Any:
         import numpy as np
@@ -107,6 +117,7 @@ def compare_quants(
 
     Raises:
         BadInputError: fewer than one variant, one twice, data that is empty or too short, or tokenizers that differ.
+        DiskError: the cache can't be written.
         Interrupted: Ctrl-C; what was measured is kept, and the same call goes on there.
     """
     named = tuple(_variant(one) for one in ([variants] if isinstance(variants, str) else variants))
@@ -200,7 +211,8 @@ def _open(job: Job, data: texts.Texts, load: Mapping[str, Any], *, fresh: bool) 
     said["weights"] = _weights(job.model)
     key = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:16]
     folder = config.cache_dir() / "compare" / key
-    folder.mkdir(parents=True, exist_ok=True)
+    with config.writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     run = _Run(folder, data, job)
     try:
         run.state = json.loads((folder / "run.json").read_text(encoding="utf-8"))

@@ -92,27 +92,28 @@ def quantize(
         )
     with_room(target, header.parameters * 1.5)
     python = environment(progress)
-    part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
-    try:
-        job = {
-            "model": str(header.path),
-            "target": str(part / "out"),
-            "scheme": tag,
-            "ignore": ["lm_head"],
-            "calibration": None,
-            "length": LENGTH,
-            "seed": seed,
-        }
-        if tag not in NO_CALIBRATION:
-            job["calibration"] = str(part / "calibration.jsonl")
-            (part / "calibration.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
-        (part / "job.json").write_text(json.dumps(job), encoding="utf-8")
-        _work([str(python), "-P", str(_WORKER), str(part / "job.json")], tag, progress)
-        made = part / "out"
-        _finish(header, made, tag, len(rows))
-        return forms.install(made, target)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    with config.writing(target, error=LoadError):
+        part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
+        try:
+            job = {
+                "model": str(header.path),
+                "target": str(part / "out"),
+                "scheme": tag,
+                "ignore": ["lm_head"],
+                "calibration": None,
+                "length": LENGTH,
+                "seed": seed,
+            }
+            if tag not in NO_CALIBRATION:
+                job["calibration"] = str(part / "calibration.jsonl")
+                (part / "calibration.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+            (part / "job.json").write_text(json.dumps(job), encoding="utf-8")
+            _work([str(python), "-P", str(_WORKER), str(part / "job.json")], tag, progress)
+            made = part / "out"
+            _finish(header, made, tag, len(rows))
+            return forms.install(made, target)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def environment(progress: Progress | None = None) -> Path:
@@ -138,7 +139,8 @@ def environment(progress: Progress | None = None) -> Path:
     run([*pip, build, *cpu], "install torch for llmcompressor")
     say("installing llmcompressor", 0.6)
     run([*pip, build, *PINS, *cpu], "install llmcompressor")
-    ready.touch()
+    with config.writing(ready, error=LoadError):
+        ready.touch()
     return python
 
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from llmlab import config
-from llmlab.errors import LlmLabError
+from llmlab.errors import LlmLabError, LoadError
 from llmlab.hub.headers import Header, read_header
 from llmlab.hub.jsonfile import read_optional
 from llmlab.hub.resolve import Form, Progress
@@ -136,10 +136,11 @@ def _make_int8(header: Header, target: Path, progress: Progress | None) -> Path:
     if (target / "config.json").is_file():
         return target
     with_room(target, header.parameters * 1.1)
-    part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
-    try:
-        int8.write(header, part, progress)
-        part.chmod(0o755)
-        return install(part, target)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    with config.writing(target, error=LoadError):
+        part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
+        try:
+            int8.write(header, part, progress)
+            part.chmod(0o755)
+            return install(part, target)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)

@@ -143,10 +143,11 @@ def with_room(target: Path, needed: float) -> None:
         needed: bytes.
 
     Raises:
-        LoadError: it hasn't.
+        LoadError: it hasn't, or its folder can't be made.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(target.parent).free
+    with config.writing(target, error=LoadError):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(target.parent).free
     if free < needed * 1.02 + 2**20:
         raise LoadError(
             f"The disk of {target.parent} has {free / 1e6:,.0f} MB free, and {target.name} needs {needed / 1e6:,.0f}.",
@@ -155,22 +156,25 @@ def with_room(target: Path, needed: float) -> None:
 
 
 def write_whole(target: Path, write: Callable[[Path], None]) -> Path:
-    """Write a file under a temporary name beside its place and rename it; on any failure nothing is left."""
-    _sweep(target.parent)
-    handle, name = mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-    os.close(handle)
-    part = Path(name)
-    try:
-        write(part)
-        # mkstemp's files are private; a cache may be shared, as any other file made here would be.
-        mask = os.umask(0)
-        os.umask(mask)
-        part.chmod(0o666 & ~mask)
-        part.replace(target)
-    except OSError as error:
-        raise LoadError(f"{target} could not be written: {error}.", "Check the disk, or set LLMLAB_CACHE.") from error
-    finally:
-        part.unlink(missing_ok=True)
+    """Write a file under a temporary name beside its place and rename it; on any failure nothing is left.
+
+    Raises:
+        LoadError: the disk is full, or the folder can't be written.
+    """
+    with config.writing(target, error=LoadError):
+        _sweep(target.parent)
+        handle, name = mkstemp(prefix=f".{target.name[:100]}.", suffix=".part", dir=target.parent)
+        os.close(handle)
+        part = Path(name)
+        try:
+            write(part)
+            # mkstemp's files are private; a cache may be shared, as any other file made here would be.
+            mask = os.umask(0)
+            os.umask(mask)
+            part.chmod(0o666 & ~mask)
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
     return target
 
 

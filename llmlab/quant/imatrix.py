@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from llmlab import config
-from llmlab.errors import BadInputError
+from llmlab.errors import BadInputError, LoadError
 from llmlab.quant import llamacpp_source
 
 Progress = Callable[[str, float | None], None]
@@ -37,13 +37,14 @@ def imatrix(model: Path, text: str, *, context: int = 512, progress: Progress | 
     if target.is_file():
         return target
     tool = llamacpp_source.tool("llama-imatrix", progress)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".imatrix.") as scratch:
-        source, made = Path(scratch) / "text.txt", Path(scratch) / "made.gguf"
-        source.write_text(text, encoding="utf-8")
-        command = [str(tool), "-m", str(model), "-f", str(source), "-o", str(made), "-c", str(context), "-ngl", "0"]
-        if progress is not None:
-            progress("importance matrix", None)
-        llamacpp_source.run([*command, "--parse-special"], "compute the importance matrix")
-        made.replace(target)
+    with config.writing(target, error=LoadError):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".imatrix.") as scratch:
+            source, made = Path(scratch) / "text.txt", Path(scratch) / "made.gguf"
+            source.write_text(text, encoding="utf-8")
+            command = [str(tool), "-m", str(model), "-f", str(source), "-o", str(made), "-c", str(context), "-ngl", "0"]
+            if progress is not None:
+                progress("importance matrix", None)
+            llamacpp_source.run([*command, "--parse-special"], "compute the importance matrix")
+            made.replace(target)
     return target

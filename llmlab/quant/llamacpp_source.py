@@ -30,7 +30,7 @@ def folder(progress: Progress | None = None) -> Path:
 
     Raises:
         EngineMissingError: llama-cpp-python isn't installed.
-        LoadError: pip could not fetch them.
+        LoadError: pip could not fetch them, or the cache can't be written.
     """
     try:
         version = importlib.metadata.version("llama-cpp-python")
@@ -43,7 +43,13 @@ def folder(progress: Progress | None = None) -> Path:
     if (sources / "convert_hf_to_gguf.py").is_file():
         return sources
     _say(progress, f"fetching llama.cpp's sources (llama-cpp-python {version}, 77 MB)", None)
-    home.mkdir(parents=True, exist_ok=True)
+    with config.writing(home, error=LoadError):
+        home.mkdir(parents=True, exist_ok=True)
+        _fetch(version, home, sources)
+    return sources
+
+
+def _fetch(version: str, home: Path, sources: Path) -> None:
     with tempfile.TemporaryDirectory(dir=home, prefix=".fetch.") as scratch:
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "llama-cpp-python"]
         run([*pip, "--dest", scratch, f"llama-cpp-python=={version}"], "fetch llama.cpp's sources")
@@ -54,7 +60,6 @@ def folder(progress: Progress | None = None) -> Path:
         found = next(unpacked.glob("*/vendor/llama.cpp"))
         if not sources.exists():
             found.rename(sources)
-    return sources
 
 
 def tool(name: str, progress: Progress | None = None) -> Path:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sqlite3
 import threading
+import warnings
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -13,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmlab import config
-from llmlab.errors import BadInputError, LlmLabError, unknown
+from llmlab.errors import BadInputError, DiskError, LlmLabError, unknown
 from llmlab.runlog.rows import Cleaner, Kept, bodies_of, kept, like, now, read_row, run_row, system_of, touch
 from llmlab.runlog.schema import connect, writing
 from llmlab.runlog.writer import Writer
@@ -42,6 +44,7 @@ class RunLog:
         self._path = path
         self._writer: Writer | None = None
         self._lock = threading.Lock()
+        self._warned = False
 
     @property
     def path(self) -> Path:
@@ -130,7 +133,11 @@ class RunLog:
         with self._lock:
             try:
                 path = self.path
-            except OSError:  # there is no data folder, and none can be made
+            except LlmLabError as error:  # there can be no such folder
+                if not self._warned:
+                    self._warned = True
+                    with contextlib.suppress(Warning):
+                        warnings.warn(f"llmlab: the run log can't be written: {error}", RuntimeWarning, stacklevel=2)
                 return
             if self._writer is not None and self._writer.path != path:  # LLMLAB_DATA was changed
                 self._writer.stop()
@@ -262,10 +269,17 @@ class _Reading:
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if self._db is not None:
             self._db.close()
-        if isinstance(error, sqlite3.Error):
+        if isinstance(error, sqlite3.Error | OSError) and not isinstance(error, LlmLabError):
             raise self._unreadable(error) from error
 
     def _unreadable(self, error: BaseException) -> LlmLabError:
+        if isinstance(error, OSError) or "full" in str(error) or "readonly" in str(error):
+            # SQLite writes beside the file even to read it.
+            why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            return DiskError(
+                f"The run log can't be read: {why} ({self._log.path}).",
+                f"Free or unlock {self._log.path.parent}, or set LLMLAB_DATA to another folder.",
+            )
         return LlmLabError(
             f"The run log can't be read: {error}.", f"Move it away, and a new one is begun: {self._log.path}"
         )

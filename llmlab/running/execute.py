@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmlab import config
 from llmlab.recording import RecordList, records
 from llmlab.running.failure import Failure, log_tail, traceback_text
 from llmlab.running.processes import Marked, unhurried
@@ -48,8 +49,9 @@ def execute(
 
     logs = target.parent / "logs" / target.stem
     shutil.rmtree(logs, ignore_errors=True)
-    logs.mkdir(parents=True)
-    target.unlink(missing_ok=True)
+    with config.writing(logs):
+        logs.mkdir(parents=True)
+        target.unlink(missing_ok=True)
     marked, watch = Marked(), Watch()
     environment = {**marked.environment(), "LLMLAB_LOGS": str(logs.resolve()), "PYTHONFAULTHANDLER": "1"}
     started = time.perf_counter()

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET  # only written, never parsed
 
+from llmlab import config
+
 if TYPE_CHECKING:
     from llmlab.running.results import Runs
 
@@ -48,8 +50,14 @@ def write(runs: Runs, path: Path) -> Path:
         elif run.status == "not run":
             ET.SubElement(case, "skipped", {"message": "an earlier notebook failed"})
     ET.indent(root)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    ET.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
+    with config.writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name[-100:]}.part")
+        try:
+            ET.ElementTree(root).write(part, encoding="utf-8", xml_declaration=True)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
     return path
 
 

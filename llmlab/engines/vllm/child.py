@@ -12,7 +12,6 @@ import multiprocessing
 import multiprocessing.spawn
 import shlex
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 import psutil
 
 from llmlab import guardian
+from llmlab.config import scratch
 
 
 @contextlib.contextmanager
@@ -32,8 +32,8 @@ def own_session(log: Path) -> Iterator[None]:
     """
     start = shlex.join(guardian.command([sys.executable], pipe=False))
     before = multiprocessing.spawn.get_executable()
-    with tempfile.TemporaryDirectory(prefix="llmlab-") as folder:
-        script = Path(folder) / "python"
+    with scratch() as folder:
+        script = folder / "python"
         # An interrupt that comes before the guardian has left the kernel's session is ignored.
         script.write_text(f'#!/bin/sh\ntrap "" INT\nexec {start} "$@" >>{shlex.quote(str(log.resolve()))} 2>&1\n')
         script.chmod(0o700)

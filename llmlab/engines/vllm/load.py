@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import os
-import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import psutil
 
+from llmlab.config import scratch
 from llmlab.engines.base import EngineLog, LoadPlan
 from llmlab.engines.vllm import child, quiet
 from llmlab.engines.vllm.guided import Seen
@@ -183,7 +182,7 @@ def build(plan: LoadPlan, header: Header, log: EngineLog, key: int, announce: Ca
             _inspect_in_process(header.architecture)
             logging_config = LoggingConfig(log_level="WARNING", configure_logging=False)
         else:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="llmlab-")))
+            folder = stack.enter_context(scratch())
             stack.enter_context(child.own_session(log.path))
             file = child.log_config(log.path, folder)
             logging_config = LoggingConfig(configure_logging=True, pylogging_config_file=str(file))
