@@ -90,7 +90,10 @@ def writing(
         number = _number(failed)
         if number is None:
             raise
-        raise error(*_said(path, action, setting, number, failed)) from failed
+        why, hint = _reason(path, setting, number, failed)
+        shown = str(path) if len(str(path)) < 300 else f"{str(path)[:120]}...{str(path)[-60:]}"
+        said = DiskError(f"{shown} can't {action}: {why}.", hint)
+        raise said if error is DiskError else error(said.message, said.hint) from failed
 
 
 @contextmanager
@@ -121,8 +124,8 @@ def _number(failed: BaseException) -> int | None:
     return None
 
 
-def _said(path: Path, action: str, setting: str, number: int, failed: BaseException) -> tuple[str, str]:
-    """The message and the suggested fix."""
+def _reason(path: Path, setting: str, number: int, failed: BaseException) -> tuple[str, str]:
+    """Why it can't be done, and the suggested fix."""
     for name, root in (("LLMLAB_CACHE", cache_dir), ("LLMLAB_LOGS", log_dir), ("LLMLAB_DATA", data_dir)):
         with suppress(DiskError):
             setting = setting or (name if path.is_relative_to(root()) else "")
@@ -142,8 +145,7 @@ def _said(path: Path, action: str, setting: str, number: int, failed: BaseExcept
         why = os.strerror(number) if number else str(failed)
         why += f" ({other})" if other and str(other) != str(path) else ""
         hint = f"Check the disk of {folder}{elsewhere}."
-    shown = str(path) if len(str(path)) < 300 else f"{str(path)[:120]}...{str(path)[-60:]}"
-    return f"{shown} can't {action}: {why}.", hint
+    return why, hint
 
 
 def _there(folder: Path) -> Path:
