@@ -93,6 +93,36 @@ def test_an_interrupt_leaves_nothing(notebook, out, sent, status):
     assert failure.get("message") == "cell 1: interrupted"
 
 
+FOLLOWED = """
+import os, pathlib, sys, time
+from llmlab.quant.child import follow
+program = [sys.executable, "-c", "import os, time; print(os.getpid(), os.getppid(), flush=True); time.sleep(600)"]
+follow(program, lambda line: pathlib.Path("pids").write_text(f"{os.getpid()} {line}\\n"))
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
+def test_a_run_that_is_killed_leaves_no_kernel_and_nothing_that_llmlab_started_in_it(notebook, out):
+    path = notebook("long", FOLLOWED)
+    pids = path.parent / "pids"
+    running = subprocess.Popen([sys.executable, "-m", "llmlab", "run", str(path), "--out", str(out)])
+    try:
+        deadline = time.monotonic() + 60
+        while not (pids.exists() and pids.read_text().endswith("\n")):
+            assert running.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        started = [psutil.Process(int(pid)) for pid in pids.read_text().split()]
+        assert len(started) == 3
+    finally:
+        running.kill()
+        running.wait()
+    _, left = psutil.wait_procs(started, timeout=30)
+    for process in left:
+        process.kill()
+    assert not left
+
+
 def test_version_doctor_and_help(capsys):
     with pytest.raises(SystemExit) as ended:
         main(["--version"])
