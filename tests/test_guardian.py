@@ -169,6 +169,37 @@ def test_the_program_hears_interrupts_but_not_the_notebooks(tmp_path):
     assert int(session) != os.getsid(0)
 
 
+TRACKED = """
+import multiprocessing, os
+from pathlib import Path
+from llmlab.engines.vllm.child import own_session
+if __name__ == "__main__":
+    with own_session(Path("core.log")):
+        core = multiprocessing.get_context("spawn").Process(target=os.getpid)
+        core.start()
+        core.join()
+    from multiprocessing import resource_tracker
+    print(core.exitcode, Path(f"/proc/{resource_tracker._resource_tracker._pid}/cmdline").read_text().split(chr(0)))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_multiprocessings_tracker_outlives_its_parent(tmp_path):
+    (tmp_path / "parent.py").write_text(TRACKED)
+    out = subprocess.run(
+        [sys.executable, "parent.py"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(PACKAGE.parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    ).stdout
+    assert out.startswith("0 ")
+    assert "resource_tracker" in out
+    assert "guardian" not in out
+
+
 def test_nothing_else_in_the_package_starts_a_process():
     """A new place that does must tie its child's life to the parent's, and be listed here."""
     known = {"guardian.py", "quant/child.py", "engines/vllm/child.py"}

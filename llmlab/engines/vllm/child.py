@@ -2,7 +2,7 @@
 
 An interrupt of a notebook's kernel sends SIGINT to the kernel's whole process group. vLLM starts its core with
 multiprocessing's spawn, which offers no way to leave the group, but lets one say which executable to start: a
-three-line script that starts Python through `llmlab.guardian`, which also ends it when the kernel is killed.
+short script that starts Python through `llmlab.guardian`, which also ends it when the kernel is killed.
 """
 
 from __future__ import annotations
@@ -34,8 +34,12 @@ def own_session(log: Path) -> Iterator[None]:
     before = multiprocessing.spawn.get_executable()
     with scratch() as folder:
         script = folder / "python"
-        # An interrupt that comes before the guardian has left the kernel's session is ignored.
-        script.write_text(f'#!/bin/sh\ntrap "" INT\nexec {start} "$@" >>{shlex.quote(str(log.resolve()))} 2>&1\n')
+        # An interrupt that comes before the guardian has left the kernel's session is ignored. multiprocessing's
+        # tracker of shared memory must outlive the kernel to tidy up after it, and ends by itself.
+        script.write_text(
+            f'#!/bin/sh\ntrap "" INT\nexec >>{shlex.quote(str(log.resolve()))} 2>&1\n'
+            f'case "$*" in *resource_tracker*) exec {shlex.quote(sys.executable)} "$@" ;; esac\nexec {start} "$@"\n'
+        )
         script.chmod(0o700)
         multiprocessing.spawn.set_executable(str(script))
         try:
