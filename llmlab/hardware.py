@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata as metadata
+import platform
 import sys
+from pathlib import Path
 from typing import Literal
 
 
@@ -56,3 +59,15 @@ def computes_on(engine: str) -> Literal["CPU", "CUDA", "Metal"]:
 
         return "Metal" if llama_cpp.llama_supports_gpu_offload() else "CPU"
     return "CUDA" if on_gpu(engine) else "CPU"
+
+
+@functools.cache
+def has_avx512() -> bool:
+    """Whether the CPU has AVX-512; True on other architectures than x86, whose kernels don't need it."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return True
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return True  # no Linux: vLLM doesn't run there
+    return "avx512f" in text.split("flags", 1)[-1].split("\n", 1)[0].split()

@@ -143,7 +143,7 @@ QUESTIONS = [
     {},
     {"concurrency": 16},
     {"quant": "q4_k_m", "needs": "guided,tools"},
-    {"quant": "awq", "adapters": 6, "concurrency": 12},
+    {"quant": "fp8", "adapters": 6, "concurrency": 12},
     {"needs": ["safetensors", "logprobs"]},
     {"needs": "speculation", "adapters": 2},
 ]

@@ -102,7 +102,7 @@ def option(
     runs = [form for form in own if _runs(form.quant, engine, machine)]
     if not runs:
         try:
-            support.check(first.quant, engine, machine.engines[engine])
+            support.check(first.quant, engine, machine.engines[engine], avx512=_avx512(machine))
         except UnsupportedError as error:
             return Option(engine, out=error.message.rstrip("."), hint=error.hint)
     unknown = _unknown_architecture(engine, header, machine)
@@ -111,15 +111,20 @@ def option(
     return _fitting(engine, use, machine, runs, header)
 
 
+def _avx512(machine: Machine) -> bool | None:
+    """An assumed machine has a CPU of today; this one is asked."""
+    return True if machine.assumed else None
+
+
 def _runs(quant: str, engine: EngineName, machine: Machine) -> bool:
-    return quant not in tags.TAGS or support.support(quant, engine, machine.engines[engine]).ok
+    return quant not in tags.TAGS or support.support(quant, engine, machine.engines[engine], avx512=_avx512(machine)).ok
 
 
 def _refused(engine: EngineName, use: Use, machine: Machine, parsed: Spec, error: UnsupportedError) -> Option:
     """An engine for which there is no form, in the words that a load would say it in."""
     out, hint = error.message, error.hint
     if use.quant is not None:
-        near = support.nearest(tags.canonical(use.quant).name, engine, machine.engines[engine])
+        near = support.nearest(tags.canonical(use.quant).name, engine, machine.engines[engine], avx512=_avx512(machine))
         hint = f"Nearest in {engine}: --quant {near}." if near else hint
     elif parsed.path is not None:
         try:

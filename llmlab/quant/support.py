@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from llmlab.errors import UnsupportedError
+from llmlab.hardware import has_avx512
 from llmlab.hub import tags
 from llmlab.types import EngineName
 
@@ -48,11 +49,13 @@ _CPU_NO = {
 _CPU_YES = {
     "fp8": "a checkpoint, or online (fp8_per_channel)",
     "int8": "a checkpoint, or made at first use; online (int8_per_channel_weight_only) for the experts of mixtures",
-    "awq": "a checkpoint",
-    "gptq": "a checkpoint",
+    "awq": "a checkpoint; x86 needs AVX-512",
+    "gptq": "a checkpoint; x86 needs AVX-512",
     "fp16": "computed as bf16, unless -x dtype=float16",
     "fp32": "computed as bf16, unless -x dtype=float32",
 }
+# vLLM's build for CPUs without AVX-512 leaves out csrc/cpu/cpu_wna16.cpp: such a model loads, and every request fails.
+_AVX512 = {"awq", "gptq"}
 _CUDA_YES = {
     "fp8": "from compute capability 8.9; older GPUs, from 7.5, through Marlin with 16-bit activations",
     "fp8_per_tensor": "from compute capability 8.9; older GPUs, from 7.5, through Marlin with 16-bit activations",
@@ -66,13 +69,14 @@ _CUDA_YES = {
 }
 
 
-def support(tag: str, engine: EngineName, hardware: Hardware) -> Support:
+def support(tag: str, engine: EngineName, hardware: Hardware, *, avx512: bool | None = None) -> Support:
     """Look up one cell.
 
     Args:
         tag: a canonical tag.
         engine: the engine.
         hardware: where the engine computes.
+        avx512: the CPU has AVX-512, or needs none (other than x86); None asks this machine.
     """
     own = tags.TAGS[tag].engine
     if own != engine:
@@ -85,41 +89,49 @@ def support(tag: str, engine: EngineName, hardware: Hardware) -> Support:
         return Support(tag, engine, hardware, ok=False, why=_NO_VLLM_METAL)
     if hardware == "CPU" and tag in _CPU_NO:
         return Support(tag, engine, hardware, ok=False, why=_CPU_NO[tag])
+    if hardware == "CPU" and tag in _AVX512 and not (has_avx512() if avx512 is None else avx512):
+        why = "vLLM's CPU build has no 4-bit kernel for x86 CPUs without AVX-512, as this one"
+        return Support(tag, engine, hardware, ok=False, why=why)
     return Support(tag, engine, hardware, ok=True, why=(_CPU_YES if hardware == "CPU" else _CUDA_YES).get(tag, ""))
 
 
 def table() -> Iterator[Support]:
-    """All cells: tag by tag, for each engine on each hardware."""
+    """All cells: tag by tag, for each engine on each hardware; a CPU with AVX-512."""
     for tag in tags.TAGS:
         for engine in ENGINES:
             for hardware in HARDWARE:
-                yield support(tag, engine, hardware)
+                yield support(tag, engine, hardware, avx512=True)
 
 
-def nearest(tag: str, engine: EngineName, hardware: Hardware) -> str | None:
+def nearest(tag: str, engine: EngineName, hardware: Hardware, *, avx512: bool | None = None) -> str | None:
     """The tag that runs on an engine and hardware and whose weights take the most similar room; usual ones first."""
     usual = ("F16", "Q8_0", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K", "bf16", "fp8", "int8", "awq", "gptq")
     bits = tags.TAGS[tag].bits
-    able = [name for name in usual if name != tag and support(name, engine, hardware).ok]
+    able = [name for name in usual if name != tag and support(name, engine, hardware, avx512=avx512).ok]
     return min(able, key=lambda name: abs(tags.TAGS[name].bits - bits), default=None)
 
 
-def check(tag: str, engine: EngineName, hardware: Hardware) -> None:
+def check(tag: str, engine: EngineName, hardware: Hardware, *, avx512: bool | None = None) -> None:
     """Refuse a tag that an engine doesn't run on this hardware.
 
     Raises:
         UnsupportedError: it doesn't; the reason, and the nearest thing that works, are named.
     """
-    if tag not in tags.TAGS or (found := support(tag, engine, hardware)).ok:
+    if tag not in tags.TAGS or (found := support(tag, engine, hardware, avx512=avx512)).ok:
         return
-    same, own = nearest(tag, engine, hardware), tags.TAGS[tag].engine
+    same, own = nearest(tag, engine, hardware, avx512=avx512), tags.TAGS[tag].engine
     ways = [f"{same} in {engine}"] if same else []
-    if own != engine and support(tag, own, hardware).ok:
+    if own != engine and support(tag, own, hardware, avx512=avx512).ok:
         ways.insert(0, f"--engine {own}, which runs {tag}")
     raise UnsupportedError(
         f"{engine} does not run {tag} on {'the CPU' if hardware == 'CPU' else hardware}: {found.why}.",
         f"Nearest that works: {'; or '.join(ways)}." if ways else "Nothing near it works here.",
     )
+
+
+def _sentence(text: str) -> str:
+    """A reason as the start of a sentence; the engines' names keep their spelling."""
+    return text if text.startswith(("vLLM", "ggml", "llama.cpp", "llmlab")) else f"{text[0].upper()}{text[1:]}"
 
 
 def markdown() -> str:
@@ -136,9 +148,10 @@ def markdown() -> str:
         return f"{'yes' if found.ok else 'no'} [{notes.index(found.why) + 1}]"
 
     rows = [
-        [f"`{tag.name}`", tag.about, f"{tag.bits:g}", *(cell(support(tag.name, *column)) for column in columns)]
+        [f"`{tag.name}`", tag.about, f"{tag.bits:g}"]
+        + [cell(support(tag.name, *column, avx512=True)) for column in columns]
         for tag in tags.TAGS.values()
     ]
     lines = [" | ".join(row) for row in (head, ["---"] * len(head), *rows)]
-    listed = [f"{number}. {text[0].upper()}{text[1:]}." for number, text in enumerate(notes, 1)]
+    listed = [f"{number}. {_sentence(text)}." for number, text in enumerate(notes, 1)]
     return "\n".join([*(f"| {line} |" for line in lines), "", *listed])

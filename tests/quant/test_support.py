@@ -27,7 +27,7 @@ def test_the_document_holds_the_table_of_the_code():
 @pytest.mark.parametrize(
     ("tag", "engine", "nearest"),
     [
-        ("awq", "llamacpp", "--engine vllm"),
+        ("fp8", "llamacpp", "--engine vllm"),
         ("Q4_K_M", "vllm", "--engine llamacpp"),
         ("fp8_per_tensor", "vllm", "fp8 in vllm"),
         ("mxfp8", "vllm", "fp8 in vllm"),
@@ -37,6 +37,18 @@ def test_a_wrong_pair_names_what_works(tag, engine, nearest):
     with pytest.raises(UnsupportedError) as caught:
         support.check(tag, engine, "CPU")
     assert nearest in str(caught.value)
+
+
+def test_four_bits_on_a_cpu_need_avx512(monkeypatch, lab):
+    for tag in ("awq", "gptq"):
+        assert support.support(tag, "vllm", "CPU", avx512=True).ok
+        assert support.support(tag, "vllm", "CUDA", avx512=False).ok
+        with pytest.raises(UnsupportedError, match=r"without AVX-512.*fp8 in vllm"):
+            support.check(tag, "vllm", "CPU", avx512=False)
+    monkeypatch.setattr(support, "has_avx512", lambda: False)
+    with pytest.raises(UnsupportedError, match="AVX-512"):
+        lab.load("nano", engine="vllm", quant="awq")
+    assert not lab.models
 
 
 def test_nothing_is_loaded_for_a_wrong_pair(lab):
