@@ -11,14 +11,15 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Literal
 
 from jinja2 import nodes, pass_context
+from jinja2.exceptions import SecurityError
 from jinja2.runtime import Context, LoopContext, Macro, markup_join, str_join
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
@@ -159,7 +160,7 @@ def _keep(value: Any) -> Any:
         _items(len(value))
     elif _is_iterator(value):
         return list(_counted(value))
-    elif isinstance(value, _VIEWS):
+    elif isinstance(value, KeysView | ValuesView | ItemsView):
         _items(len(value))
         return list(value)
     return value
@@ -168,9 +169,6 @@ def _keep(value: Any) -> Any:
 def _is_iterator(value: Any) -> bool:
     kind = type(value)
     return hasattr(kind, "__next__") and hasattr(kind, "__iter__") and kind is not LoopContext
-
-
-_VIEWS = (type({}.keys()), type({}.values()), type({}.items()))
 
 
 def _counted(values: Iterable[Any]) -> Iterator[Any]:
@@ -392,8 +390,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def bound(self) -> None:
         """Bound all filters and tests; call it once they are complete."""
-        self.filters = {name: _bounded(name, one, is_filter=True) for name, one in self.filters.items()} | _INTERNAL
-        self.tests = {name: _bounded(name, one, is_filter=False) for name, one in self.tests.items()}
+        filters: dict[str, Any] = dict(self.filters)
+        tests: dict[str, Any] = dict(self.tests)
+        self.filters = {name: _bounded(name, one, is_filter=True) for name, one in filters.items()} | _INTERNAL
+        self.tests = {name: _bounded(name, one, is_filter=False) for name, one in tests.items()}
 
     @staticmethod
     def _shown(value: Any) -> Any:
@@ -402,7 +402,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return value
 
     @staticmethod
-    def concat(parts: Iterable[str]) -> str:  # type: ignore[override]
+    def concat(parts: Iterable[str]) -> str:
         """Join what was put out, and pay for it."""
         kept, size = [], 0
         for part in parts:
