@@ -119,14 +119,20 @@ def _tokens(
             raise BadInputError("raw=True sends the text as it is, so a system prompt has no place in it.")
         text = prompt
         bos = facts.special_tokens.get("bos_token", "") if facts.add_bos else ""
-        ids = subject.engine.tokenize(bos + text)
+        ids = subject.engine.tokenize(text if text.startswith(bos) else bos + text)
         empty = not text
     else:
         messages = conversation(prompt, system)
         refused = vision.refusal(subject.name, subject.engine_name, facts) if any(m.images for m in messages) else None
         if refused is not None:
             raise refused
-        text = render(facts.chat_template, messages, special_tokens=facts.special_tokens, tools=tools or None)
+        text = render(
+            facts.chat_template,
+            messages,
+            special_tokens=facts.special_tokens,
+            tools=tools or None,
+            source=subject.spec,
+        )
         ids = subject.engine.tokenize(text)
         empty = not any(m.content.strip() or m.tool_calls or m.images for m in messages if m.role != "system")
     if empty or not ids:

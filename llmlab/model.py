@@ -128,7 +128,13 @@ class Model:
     def render(self, messages: Prompt, *, tools: Sequence[Mapping[str, Any]] | None = None) -> str:
         """The text that the model reads for a conversation: its own chat template, filled in."""
         turns = conversation(messages)
-        return render(self.facts.chat_template, turns, special_tokens=self.facts.special_tokens, tools=tools)
+        return render(
+            self.facts.chat_template,
+            turns,
+            special_tokens=self.facts.special_tokens,
+            tools=tools,
+            source=self.plan.source.spec,
+        )
 
     def count_tokens(self, prompt: Prompt) -> int:
         """Tokens of a text as it stands, or of a conversation rendered by the chat template."""

@@ -144,7 +144,7 @@ def choose_engine(spec: str | Path, engine: str, quant: str | None, from_: str |
         engine_class(tag.engine)
         return tag.engine, f"{tag.engine}: quant {tag.name}"
     have = tuple(name for name in ENGINES if installed(name))
-    gpu = hardware.nvidia_gpus() > 0 and hardware.vllm_build() == "CUDA"
+    gpu = hardware.on_gpu("vllm")
     return pick_engine(spec, found, quant, have=have, gpu=gpu, device=hardware.describe_device())
 
 

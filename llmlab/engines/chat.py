@@ -1,7 +1,7 @@
 """Chat templates, rendered once for both engines, so that the same messages give the same text in each.
 
 The environment is that of transformers (`utils/chat_template_utils.py`), which models' templates are written for.
-It is jinja2's immutable sandbox: a template comes with the weights and is untrusted.
+A template comes with the weights and is untrusted: it runs in `llmlab.engines.sandbox`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Any, NoReturn
 from llmlab.errors import BadInputError
 from llmlab.types import Message
 
+_LONGEST_REASON = 300
+
 
 @functools.lru_cache(maxsize=32)
 def _compile(template: str) -> Any:
@@ -22,7 +24,11 @@ def _compile(template: str) -> Any:
     from jinja2 import nodes
     from jinja2.ext import Extension, loopcontrols
     from jinja2.parser import Parser
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    from llmlab.engines import sandbox
+
+    if len(template) > sandbox.MOST_SOURCE:
+        raise sandbox.TooMuchError(f"it has {len(template):,} characters, and {sandbox.MOST_SOURCE:,} is the limit")
 
     class Generation(Extension):
         """`{% generation %}` marks the assistant's tokens for training; here its body simply stands."""
@@ -33,17 +39,27 @@ def _compile(template: str) -> Any:
             next(parser.stream)
             return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
-    def tojson(value: Any, **options: Any) -> str:
+    def tojson(
+        value: Any,
+        ensure_ascii: bool = False,
+        indent: int | None = None,
+        separators: tuple[str, str] | None = None,
+        sort_keys: bool = False,
+    ) -> str:
         # jinja's own tojson escapes for HTML, which a prompt must not have.
-        return json.dumps(value, **{"ensure_ascii": False, **options})
+        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
     def raise_exception(message: str) -> NoReturn:
-        raise jinja2.TemplateError(message)
+        raise jinja2.TemplateError(str(message)[:_LONGEST_REASON])
 
-    env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
+    def strftime_now(form: str) -> str:
+        return datetime.now().astimezone().strftime(form[:_LONGEST_REASON])
+
+    env = sandbox.Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
     env.filters["tojson"] = tojson
     env.globals["raise_exception"] = raise_exception
-    env.globals["strftime_now"] = lambda form: datetime.now().astimezone().strftime(form)
+    env.globals["strftime_now"] = strftime_now
+    env.bound()
     return env.from_string(template)
 
 
@@ -62,6 +78,7 @@ def render(
     special_tokens: Mapping[str, str],
     tools: Sequence[Mapping[str, Any]] | None = None,
     add_generation_prompt: bool = True,
+    source: str = "the model",
 ) -> str:
     """Render a conversation to the text that the model reads.
 
@@ -71,29 +88,53 @@ def render(
         special_tokens: `bos_token`, `eos_token`, ... as text.
         tools: OpenAI-style function schemas, or None.
         add_generation_prompt: end with what opens the assistant's turn.
+        source: the model that the template comes from, for errors.
 
     Returns:
         The prompt, special tokens as text.
 
     Raises:
-        BadInputError: the model has no template, or the template refuses these messages.
+        BadInputError: the model has no template; the template refuses these messages, fails, or computes too much.
     """
     if not template:
         raise BadInputError(
             "This model has no chat template (it is a base model, not a chat model).",
             "Send the text as it is: generate(..., raw=True), or %%llm --raw.",
         )
+    from llmlab.engines import sandbox
+
+    variables = {
+        "messages": [_form(m) for m in messages],
+        "tools": list(tools) if tools else None,
+        "documents": None,
+        "add_generation_prompt": add_generation_prompt,
+        **special_tokens,
+    }
+    failed: BadInputError
+    try:
+        with sandbox.budget():
+            made = _compile(template)
+            return str(made.environment.concat(made.root_render_func(made.new_context(variables))))
+    except Exception as error:  # noqa: BLE001 - a template is untrusted code: whatever it raises is its own fault
+        failed = _failure(source, error)
+    # Outside the handler: the error's frames hold what the template made, up to the limits of the sandbox.
+    raise failed
+
+
+def _failure(source: str, error: Exception) -> BadInputError:
+    """What went wrong in a template, in one line."""
     import jinja2
 
-    try:
-        return str(
-            _compile(template).render(
-                messages=[_form(m) for m in messages],
-                tools=list(tools) if tools else None,
-                documents=None,
-                add_generation_prompt=add_generation_prompt,
-                **special_tokens,
-            )
-        )
-    except jinja2.TemplateError as error:
-        raise BadInputError(f"The model's chat template refuses this conversation: {error}.") from error
+    from llmlab.engines import sandbox
+
+    said = " ".join(str(error)[:_LONGEST_REASON].split()).rstrip(".")
+    if type(error) is jinja2.TemplateError:
+        return BadInputError(f"The chat template of {source} refuses this conversation: {said}.")
+    line = error.lineno if isinstance(error, jinja2.TemplateSyntaxError) else sandbox.line_of(error.__traceback__)
+    where = f" in line {line}" if line is not None else ""
+    if not isinstance(error, sandbox.TooMuchError):
+        said = f"{type(error).__name__}: {said}".removesuffix(": ")
+    return BadInputError(
+        f"The chat template of {source} failed{where}: {said}.",
+        "Send a text that is formatted already: generate(..., raw=True), or %%llm --raw.",
+    )

@@ -177,6 +177,11 @@ class Buffer:
         with self._changed:
             return "".join(self._slots[index].text)
 
+    def token_ids(self, index: int = 0) -> list[int]:
+        """A choice's tokens so far."""
+        with self._changed:
+            return list(self._slots[index].token_ids)
+
     def choices(self, *, logprobs: bool, seeds: list[int | None]) -> tuple[Choice, ...]:
         """The choices so far; one that still runs counts as interrupted."""
         with self._changed:

@@ -121,10 +121,11 @@ class Adapters:
             checking.check(files, self._header, engine.lora, engine.name, self._model)
             adapter = self._made(name, files, engine)
             engine.attach(adapter)
-            if name in self._entries:
-                self.remove(name)
             kept = str(spec) if str(spec).startswith("hf:") else str(path.resolve())
+            replaced = self._entries.get(name)
             entry = self._entries[name] = Entry(name, kept, files, adapter)
+            if replaced is not None:
+                self._release(replaced.adapter)
         note = checking.other_name(files, self._source)
         if note:
             warnings.warn(note, AdapterWarning, stacklevel=3)
@@ -137,12 +138,16 @@ class Adapters:
             del self._entries[name]
             if self._current is not None and name in [part for part, _ in parse(self._current)]:
                 self._current = None
-            engine = self._engine
-            for key in [key for key in self._mixes if entry.adapter.digest in key]:
-                engine.detach(self._mixes.pop(key))
-            if all(other.adapter.digest != entry.adapter.digest for other in self._entries.values()):
-                engine.detach(entry.adapter)
+            self._release(entry.adapter)
             return entry
+
+    def _release(self, adapter: Adapter) -> None:
+        """Detach an adapter and the mixes made of it, unless another entry has the same content."""
+        if any(other.adapter.digest == adapter.digest for other in self._entries.values()):
+            return
+        for key in [key for key in self._mixes if adapter.digest in key]:
+            self._engine.detach(self._mixes.pop(key))
+        self._engine.detach(adapter)
 
     def use(self, spec: str | None) -> str | None:
         """Set what requests without an `adapter=` use; returns it as it will be shown."""

@@ -77,7 +77,7 @@ def _token_rows(header: Header, found: texts.Texts | None) -> list[list[int]]:
     for item in items:
         text = item.text
         if not text and header.chat_template is not None:
-            text = render(header.chat_template, item.messages, special_tokens={}) + item.answer
+            text = render(header.chat_template, item.messages, special_tokens={}, source=str(header.path)) + item.answer
         buffer += tokenizer.encode(text or _plain(item), add_special_tokens=False).ids
         while len(buffer) >= LENGTH and len(rows) < SAMPLES:
             rows.append(buffer[:LENGTH])

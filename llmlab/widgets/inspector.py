@@ -152,11 +152,7 @@ class Inspector(BenchWidget):
             )
         asked = done.params.logprobs or TOP
         params = replace(done.params, n=1, logprobs=max(asked, 1))
-        prompt = done.prompt
-        bos = model.facts.special_tokens.get("bos_token", "")
-        if model.facts.add_bos and bos and prompt.startswith(bos):
-            prompt = prompt.removeprefix(bos)  # a raw prompt gets its own
-        stream = model.stream(prompt + "".join(row[0] for row in prefix), raw=True, params=params,
+        stream = model.stream(done.prompt + "".join(row[0] for row in prefix), raw=True, params=params,
                               **({"adapter": done.adapter} if done.adapter else {}))  # fmt: skip
         with self.hold_sync():
             self.versions = [*self.versions, _version(label, prefix, None, at=at)]

@@ -1,6 +1,11 @@
 """The code of docs/extending.md runs as it stands: a command in a shell, a quant in the table, an engine in a Model."""
 
+import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -9,11 +14,9 @@ import pytest
 from llmlab.engines import registry
 from llmlab.engines.base import Engine, EngineLog, LoadPlan
 from llmlab.errors import UnsupportedError
-from llmlab.hub import tags
 from llmlab.hub.source import Source
 from llmlab.magics import helptext, register, table, unregister
 from llmlab.model import Model
-from llmlab.quant import support
 
 import reference  # isort: skip
 
@@ -79,9 +82,46 @@ def test_the_command_works_and_is_documented(monkeypatch, lab, tmp_path, ipython
     assert "## `%llm count`" in reference.commands_page()
 
 
-def test_the_quant_is_in_the_table(monkeypatch):
-    tag = _module(monkeypatch, "quant").tag
-    monkeypatch.setitem(tags.TAGS, tag.name, tag)
-    assert "| `NEW4_0` | 4 bits, as an example | 4.5 | yes | yes | yes | no [1]" in support.markdown()
-    with pytest.raises(UnsupportedError, match="NEW4_0"):
-        support.check("NEW4_0", "vllm", "CPU")
+KNOWN = """
+import json, llmlab
+from llmlab.engines.registry import engine_class
+from llmlab.hub import tags
+from llmlab.magics import completion
+from llmlab.magics.command import Bench
+from llmlab.quant import support
+
+line = "%llm load nano --quant NEW"
+print(json.dumps({
+    "package": llmlab.__file__,
+    "known": tags.canonical("new4_0").name,
+    "ftype": tags.of_ftype(99),
+    "file": tags.in_filename("Some-7B-NEW4_0.gguf"),
+    "offered": [text for text, _ in completion.complete(line, 0, len(line), Bench(None, llmlab.lab, None))[1]],
+    "engine": "NEW4_0" in engine_class("llamacpp").capabilities.quants,
+    "vllm": "NEW4_0" in engine_class("vllm").capabilities.quants,
+    "runs": support.support("NEW4_0", "llamacpp", "CPU").ok,
+    "table": [row for row in support.markdown().splitlines() if "NEW4_0" in row],
+}))
+"""
+
+
+def test_the_quant_is_one_line(tmp_path):
+    copy = tmp_path / "llmlab"
+    shutil.copytree(ROOT / "llmlab", copy, ignore=shutil.ignore_patterns("models", "__pycache__", "node_modules"))
+    table = copy / "hub" / "tags.py"
+    source = table.read_text(encoding="utf-8")
+    start = "_TAGS: tuple[Tag, ...] = (\n"
+    assert start in source
+    table.write_text(source.replace(start, f"{start}    {_code('quant').rstrip()},\n"), encoding="utf-8")
+    ran = subprocess.run(
+        [sys.executable, "-c", KNOWN],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)}, cwd=tmp_path, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout)
+    assert Path(found.pop("package")).is_relative_to(tmp_path)
+    assert found.pop("table")[0].startswith("| `NEW4_0` | 4 bits, as an example | 4.5 | yes | yes | yes | no [1]")
+    assert found == {
+        "known": "NEW4_0", "ftype": "NEW4_0", "file": "NEW4_0", "offered": ["NEW4_0"], "engine": True, "vllm": False,
+        "runs": True,
+    }  # fmt: skip

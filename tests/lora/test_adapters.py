@@ -1,5 +1,6 @@
 """Many adapters on both engines: each request gets its own, alone or in a batch, and nothing of another's."""
 
+import shutil
 import threading
 import warnings
 
@@ -8,6 +9,7 @@ import pytest
 from llmlab import Lab
 from llmlab.errors import GenerationError, UnknownNameError
 from llmlab.lora.attached import AdapterWarning
+from tests.lora import adapters
 from tests.lora.conftest import NAMES
 
 QUESTIONS = ("What is the capital of France?", "Tell me about a cat.", "Is this good or bad? I love it.", "Hello!")
@@ -85,6 +87,29 @@ def test_a_removed_adapter_serves_who_uses_it(tuned, folders):
         unstarted.result()
     tuned.add_adapter("h", folders["h"])
     assert tuned.generate(QUESTIONS[1], adapter="h", **options).token_ids == quiet.token_ids
+
+
+def test_replacing_an_adapter_keeps_the_name_in_use(tuned, folders, tmp_path):
+    other = adapters.make(tmp_path / "other", 99)
+    tuned.add_adapter("same", other)
+    tuned.use_adapter("same")
+    own, half = (tuned.generate(QUESTIONS[1], adapter=one, **OPTIONS).token_ids for one in ("same", "same:0.5"))
+    running = tuned.stream(QUESTIONS[1], **OPTIONS)
+    running.start()
+    for source in (other, shutil.copytree(other, tmp_path / "copy")):
+        tuned.add_adapter("same", source, replace=True)  # the same content: what is attached stays attached
+        assert tuned.adapter == "same"
+        assert tuned.generate(QUESTIONS[1], **OPTIONS).token_ids == own
+        assert tuned.generate(QUESTIONS[1], adapter="same:0.5", **OPTIONS).token_ids == half
+    assert running.result().token_ids == own
+    tuned.add_adapter("same", folders["a"], replace=True)
+    assert (
+        tuned.generate(QUESTIONS[1], **OPTIONS).token_ids
+        == tuned.generate(QUESTIONS[1], adapter="a", **OPTIONS).token_ids
+    )
+    tuned.remove_adapter("same")
+    assert tuned.adapter is None
+    assert tuned.generate(QUESTIONS[1], adapter="a", **OPTIONS).adapter == "a"
 
 
 def test_a_mix_is_the_sum_of_its_parts(tuned):

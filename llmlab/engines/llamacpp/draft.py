@@ -8,6 +8,7 @@ model's draw as often as their distributions are alike (a Gumbel coupling).
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence as Items
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from llmlab.engines.llamacpp.native import NativeContext, NativeModel
 from llmlab.engines.llamacpp.sampler import Drawer
 from llmlab.engines.llamacpp.sequence import Sequence
+from llmlab.engines.logits import not_finite
 
 # The last so many tokens are looked up in the text before, the longest match first.
 _NGRAMS = (4, 3, 2)
@@ -119,6 +121,9 @@ class DraftModel(Drafter):
         params.n_threads = params.n_threads_batch = self._threads
         params.rope_freq_base = params.rope_freq_scale = 0.0
         self._context = NativeContext(self._model, params)
+        code, peak = self._context.probe()
+        if code == 0 and not math.isfinite(peak):
+            raise not_finite(peak, f"The draft model {self.name}")
 
     def propose(self, running: Items[Sequence]) -> None:
         """See `Drafter.propose`. Guesses all sequences' first tokens in one step, then all second ones, and so on."""

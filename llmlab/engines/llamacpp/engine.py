@@ -10,6 +10,7 @@ import weakref
 from dataclasses import replace
 from typing import Any, ClassVar
 
+from llmlab.engines import logits
 from llmlab.engines.base import (
     Adapter,
     Capabilities,
@@ -28,16 +29,19 @@ from llmlab.engines.llamacpp.loop import Loop
 from llmlab.engines.llamacpp.native import NativeModel
 from llmlab.engines.llamacpp.options import EXTRA, Settings, default_threads
 from llmlab.engines.llamacpp.scoring import score
-from llmlab.errors import BadInputError, EngineMissingError, Interrupted, LlmLabError, LoadError, UnsupportedError
+from llmlab.errors import (
+    BadInputError,
+    EngineMissingError,
+    GenerationError,
+    Interrupted,
+    LlmLabError,
+    LoadError,
+    UnsupportedError,
+)
 from llmlab.guided.compiler import Compiler
+from llmlab.hub import tags
 from llmlab.types import EngineName
 
-_QUANTS = (
-    "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0",
-    "Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K", "Q2_K_S", "TQ1_0", "TQ2_0",
-    "IQ4_NL", "IQ4_XS", "IQ3_M", "IQ3_S", "IQ3_XS", "IQ3_XXS", "IQ2_M", "IQ2_S",
-    "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S", "MXFP4",
-)  # fmt: skip
 _LOG_TAIL = 12
 
 
@@ -47,7 +51,7 @@ class LlamaCppEngine(Engine):
     name: ClassVar[EngineName] = "llamacpp"
     capabilities: ClassVar[Capabilities] = Capabilities(
         formats=frozenset({"gguf"}),
-        quants=_QUANTS,
+        quants=tags.names("llamacpp"),
         features=frozenset(
             {"stream", "cancel", "batch", "seed", "logprobs", "top_k", "top_p", "min_p", "stop", "n", "guided", "lora"}
         ),
@@ -139,6 +143,8 @@ class LlamaCppEngine(Engine):
                 raise _load_error(plan, log, "llama.cpp could not load it") from error
             except MemoryError as error:
                 raise _load_error(plan, log, str(error)) from error
+            except GenerationError as error:
+                raise logits.load_error(path.name, "llamacpp", error, log.tail(_LOG_TAIL)) from None
             except LlmLabError:
                 raise
             except Exception as error:

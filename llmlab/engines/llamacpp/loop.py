@@ -7,6 +7,7 @@ what the next batch takes from it, be it a whole prompt, what an aborted decode 
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
@@ -27,6 +28,7 @@ from llmlab.engines.llamacpp.options import Settings
 from llmlab.engines.llamacpp.picker import How, Picker
 from llmlab.engines.llamacpp.sequence import KEPT, Sequence, prompt_problem
 from llmlab.engines.llamacpp.slots import Slots, common_prefix
+from llmlab.engines.logits import not_finite
 from llmlab.engines.speculation import Meter
 from llmlab.engines.steering import Steer
 from llmlab.errors import GenerationError, UnloadedError, UnsupportedError
@@ -94,6 +96,7 @@ class Loop:
 
         Raises:
             MemoryError: llama.cpp could not make the context; nothing is left of it.
+            GenerationError: the first step gave NaN in place of logits; nothing is left either.
         """
         self._thread.start()
         self._ready.result()
@@ -173,14 +176,14 @@ class Loop:
                 self._refuse_mail()
 
     def _warm_up(self, context: NativeContext) -> None:
-        """Touch all weights once, and set up the graphs, so that the first request doesn't pay for it."""
+        """One step at the load, so that the first request doesn't pay for it, and damaged weights are found."""
         started = time.perf_counter()
-        context.tokens[0], context.positions[0], context.sequences[0], context.outputs[0] = 0, 0, 0, 1
-        code = context.decode(1)
+        code, peak = context.probe()
         self.warm_up_s = time.perf_counter() - started
-        context.cut(0, 0)
         if code != 0:
             raise MemoryError(f"the warm-up failed (llama_decode gave {code})")
+        if not math.isfinite(peak):
+            raise not_finite(peak)
 
     def _guarded_step(self, context: NativeContext, slots: Slots, batch: Batch) -> None:
         try:

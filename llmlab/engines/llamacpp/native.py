@@ -195,6 +195,18 @@ class NativeContext:
         self.batch.n_tokens = count
         return int(self._decode(self.handle, self.batch))
 
+    def probe(self) -> tuple[int, float]:
+        """Compute one token, which touches all weights once and sets up the graphs, and forget it.
+
+        Returns:
+            llama_decode's code, and the largest logit: no finite number where any of them is NaN.
+        """
+        self.tokens[0], self.positions[0], self.sequences[0], self.outputs[0] = 0, 0, 0, 1
+        code = self.decode(1)
+        peak = float(self.rows(1).max()) if code == 0 else 0.0
+        self.cut(0, 0)
+        return code, peak
+
     def abort(self, *, on: bool) -> None:
         """Make a running (or the next) decode end at once with ABORTED; thread-safe. CPU only."""
         self._flag[0] = b"\x01" if on else b"\x00"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import traceback
 from typing import Any
 
@@ -10,6 +11,7 @@ from llmlab.engines.llamacpp.batch import Batch
 from llmlab.engines.llamacpp.native import NativeContext, NativeModel
 from llmlab.engines.llamacpp.sampler import Drawer, token_logprob
 from llmlab.engines.llamacpp.sequence import Sequence
+from llmlab.engines.logits import not_finite
 from llmlab.errors import GenerationError
 from llmlab.types import FinishReason
 
@@ -62,6 +64,9 @@ class Picker:
         """Choose a sequence's next token from a row of logits and tell its reader; why it ends here, or None."""
         try:
             steer = one.steer
+            peak = rows[row, likeliest[row]] if likeliest else rows[row].max()
+            if not math.isfinite(peak):  # both give NaN where there is one
+                raise not_finite(float(peak))
             if steer is not None:
                 steer.mask(rows[row])
             if not one.greedy:
@@ -70,13 +75,14 @@ class Picker:
                 token = likeliest[row]
             else:
                 token = int(rows[row].argmax())
+            end = token in self._ends and not (steer is None and one.request.params.ignore_eos)
             logprob = None
             if one.logprobs is not None:
                 logits = rows[row] if steer is None else steer.raw
-                logprob = token_logprob(logits, token, one.logprobs, self._model.name)
+                piece = b"" if end else self._model.piece(token)
+                logprob = token_logprob(logits, token, one.logprobs, self._model.name, piece)
             if steer is not None:
                 return one.push_steered(steer, token, self._model.piece, self._ends, logprob)
-            end = token in self._ends and not one.request.params.ignore_eos
             return one.push(token, None if end else self._model.piece(token), logprob)
         except GenerationError as error:
             return error

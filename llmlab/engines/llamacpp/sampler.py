@@ -159,7 +159,7 @@ def _splitmix(value: int) -> int:
     return z ^ (z >> 31)
 
 
-def token_logprob(logits: Any, token: int, top: int, name: Callable[[int], str]) -> TokenLogprob:
+def token_logprob(logits: Any, token: int, top: int, name: Callable[[int], str], piece: bytes) -> TokenLogprob:
     """The natural-log softmax of raw logits, at the chosen token and at the likeliest ones.
 
     Args:
@@ -167,6 +167,7 @@ def token_logprob(logits: Any, token: int, top: int, name: Callable[[int], str])
         token: the chosen token's id.
         top: how many of the likeliest to list.
         name: the text of a token id.
+        piece: the chosen token's bytes in the text.
     """
     import numpy as np
 
@@ -180,4 +181,4 @@ def token_logprob(logits: Any, token: int, top: int, name: Callable[[int], str])
         # Ties go to the lower id, as greedy sampling has it.
         ids = ids[np.lexsort((ids, -exact[ids]))]
         best = tuple((int(i), name(int(i)), float(exact[i] - norm)) for i in ids)
-    return TokenLogprob(token, name(token), float(exact[token] - norm), best)
+    return TokenLogprob(token, name(token), float(exact[token] - norm), best, list(piece))

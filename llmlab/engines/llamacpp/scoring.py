@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from llmlab.engines.llamacpp.native import NativeContext, NativeModel
 from llmlab.engines.llamacpp.options import Settings
+from llmlab.engines.logits import not_finite
 from llmlab.errors import GenerationError
 
 # Rows of logits held at once: 256 of a vocabulary of 128,000 are 131 MB.
@@ -57,6 +59,9 @@ def score(model: NativeModel, settings: Settings, ids: Sequence[int], first: int
                     rows[start + at - first] = context.logits(at)
     finally:
         context.free()
+    peak = float(rows.max())  # NaN where anything is
+    if not math.isfinite(peak):
+        raise not_finite(peak)
     return log_softmax(rows)
 
 

@@ -49,14 +49,8 @@ class TextStream:
         return text
 
     def flush(self) -> str:
-        """End the text: what was held back, an incomplete character as U+FFFD."""
-        text = self._decoder.decode(b"", final=True)
-        if not self._stop or self.stopped:
-            return "" if self.stopped else text
-        text = self._match(text)
-        if self.stopped:
-            return text
-        text, self._held = text + self._held, ""
+        """End the text: what was held back as a possible stop string. Bytes of an incomplete character are dropped."""
+        text, self._held = self._held, ""
         return text
 
     def _match(self, new: str) -> str:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import atexit
+import codecs
 import functools
 import importlib.metadata
 import platform
 import sys
 import threading
 import weakref
+from collections.abc import Callable
 from typing import Any, ClassVar
 
+from llmlab import hardware
 from llmlab.engines.base import (
     Adapter,
     Capabilities,
@@ -25,7 +28,6 @@ from llmlab.engines.base import (
 from llmlab.engines.vllm import settings
 from llmlab.engines.vllm.facts import Codec, read_facts
 from llmlab.engines.vllm.guided import Watched, guide_tokenizer
-from llmlab.engines.vllm.load import is_cpu_build
 from llmlab.engines.vllm.loop import Loop
 from llmlab.errors import Interrupted, UnloadedError
 from llmlab.guided.compiler import Compiler
@@ -73,7 +75,11 @@ class VllmEngine(Engine):
         assert loaded is not None, "the loop hands over a loaded model"
         tokenizer = loaded.llm.get_tokenizer()
         self.grammars = Compiler(functools.partial(guide_tokenizer, tokenizer, facts.vocab_size))
-        loop.watch = functools.partial(Watched, grammars=self.grammars, decode=codec.decode, name=tokenizer.decode)
+        loop.piece = functools.partial(_piece, self.grammars, codec.hidden() | set(facts.end_ids))
+        loop.tail = functools.partial(_tail, codec, loop.piece)
+        loop.watch = functools.partial(
+            Watched, grammars=self.grammars, decode=codec.decode, name=tokenizer.decode, piece=loop.piece
+        )
         self._closing = threading.Lock()
         # Interpreter exit kills daemon threads in the middle of C++ code; this ends ours first.
         self._at_exit = weakref.ref(self)
@@ -90,7 +96,7 @@ class VllmEngine(Engine):
             LoadError, UnsupportedError, BadInputError: it can't be loaded; nothing is left behind.
             Interrupted: `cancelled` was set meanwhile; nothing is left behind.
         """
-        settings.check(plan, cpu=is_cpu_build())
+        settings.check(plan, cpu=hardware.vllm_build() == "CPU")
         header = read_header(plan.source.path)
         loop = Loop(plan, header, log)
         modules = len(sys.modules)
@@ -144,6 +150,8 @@ class VllmEngine(Engine):
 
     def submit(self, request: Request) -> None:
         """Queue a request; thread-safe, returns at once. More than `max_concurrency` wait their turn in vLLM."""
+        if request.params.logprobs is not None:
+            _ = self.grammars.tokenizer  # makes the tokens' bytes, up to a second at first: not on the decoding thread
         self._loop.submit(request)
 
     def cancel(self, request: Request) -> None:
@@ -154,7 +162,7 @@ class VllmEngine(Engine):
     def lora(self) -> LoraLimits:
         """As many adapters in a step as it has slots; a scale or a mix is an adapter of its own."""
         extra = self._plan.extra
-        slots = settings.lora_slots(extra, cpu=is_cpu_build())
+        slots = settings.lora_slots(extra, cpu=hardware.vllm_build() == "CPU")
         if not slots:
             return LoraLimits(
                 "peft",
@@ -243,6 +251,27 @@ def _close(reference: weakref.ref[VllmEngine]) -> None:
     engine = reference()
     if engine is not None:
         engine.close()
+
+
+def _piece(grammars: Compiler, hidden: frozenset[int], token: int) -> bytes:
+    """A token's bytes in a text; none for one that a text leaves out."""
+    return b"" if token in hidden else bytes(grammars.tokenizer.decode_bytes([token]))
+
+
+def _tail(codec: Codec, piece: Callable[[int], bytes], ids: list[int], text: str) -> str:
+    """What vLLM left out at a text's end though it is no incomplete character: bytes that are none, as U+FFFD.
+
+    Args:
+        codec: decodes a few tokens, to see whether there is anything to look for.
+        piece: a token's bytes in a text.
+        ids: the tokens of the answer.
+        text: what vLLM made of them.
+    """
+    if not codec.decode(ids[-8:]).endswith("\ufffd"):
+        return ""
+    whole = codecs.getincrementaldecoder("utf-8")("replace").decode(b"".join(map(piece, ids)))
+    rest = whole.removeprefix(text)
+    return rest if whole.startswith(text) and not rest.strip("\ufffd") else ""
 
 
 def _restore_threads(before: int, now: int) -> None:

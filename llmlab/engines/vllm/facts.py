@@ -108,6 +108,12 @@ class Codec:
                 self._plain.encode_special_tokens = True
             return self._plain
 
+    def hidden(self) -> frozenset[int]:
+        """Ids of the special tokens, which a text leaves out."""
+        if self._core is None:
+            return frozenset(getattr(self._tokenizer, "all_special_ids", ()))
+        return frozenset(i for i, token in self._core.get_added_tokens_decoder().items() if token.special)
+
     def decode(self, ids: list[int]) -> str:
         """The text of token ids, special tokens left out."""
         if self._core is None:

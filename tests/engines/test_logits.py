@@ -1,0 +1,72 @@
+"""Logits that are no numbers: a load fails with the reason, and so does a request, instead of an empty answer."""
+
+import shutil
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from llmlab import Lab, zoo
+from llmlab.errors import GenerationError, LoadError
+from tests.lora import adapters
+
+ENGINES = ("llamacpp", "vllm")
+WAYS = {
+    "greedy": {"temperature": 0},
+    "sampled": {"temperature": 1.0, "top_k": 20, "top_p": 0.9, "min_p": 0.01, "seed": 1},
+    "guided": {"temperature": 0, "regex": "[a-z]{3}"},
+    "guided and sampled": {"temperature": 1.0, "seed": 1, "regex": "[a-z]{3}"},
+    "with log probabilities": {"temperature": 0, "logprobs": 2},
+}
+
+
+def damaged(folder):
+    """nano with all bytes of its weights 0xFF, which is NaN in every float type."""
+    shutil.copytree(zoo.path("nano"), folder, ignore=shutil.ignore_patterns("awq", "gptq"))
+    file = folder / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    start = 8 + int.from_bytes(data[:8], "little")
+    data[start:] = b"\xff" * (len(data) - start)
+    file.write_bytes(data)
+    return folder
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_weights_of_nan_do_not_load(lab, tmp_path, engine):
+    folder = damaged(tmp_path / "damaged")
+    with pytest.raises(LoadError, match="NaN in place of logits") as caught:
+        lab.load(folder, engine=engine)
+    assert "\n" not in str(caught.value)
+    assert "damaged" in str(caught.value)
+    assert not lab.models
+
+
+@pytest.fixture(scope="module")
+def broken_adapter(tmp_path_factory):
+    folder = adapters.make(tmp_path_factory.mktemp("broken") / "nan", 3)
+    file = folder / "adapter_model.safetensors"
+    found = load_file(file)
+    name = sorted(found)[0]
+    found[name] = np.full_like(found[name], np.nan)
+    save_file(found, file)
+    return folder
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_request_whose_logits_become_nan_fails_alone(broken_adapter, engine):
+    lab = Lab()
+    try:
+        model = lab.load("nano", engine=engine)
+        model.add_adapter("nan", broken_adapter)
+        want = model.generate("Hello!", temperature=0, max_tokens=40).token_ids
+        for way, options in WAYS.items():
+            good = model.stream("Hello!", temperature=0, max_tokens=40)
+            bad = model.stream("Hello!", adapter="nan", max_tokens=8, **options)
+            good.start()
+            with pytest.raises(GenerationError, match="NaN in place of logits"):
+                print(way, bad.result())
+            assert good.result().token_ids == want
+        with pytest.raises(GenerationError, match="NaN in place of logits"):
+            print(model.generate("Hello!", adapter="nan", n=3, seed=1, max_tokens=4))
+    finally:
+        lab.close()
