@@ -10,6 +10,7 @@ import random
 import resource
 import struct
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -58,6 +59,14 @@ class Watch:
         said.encode()  # can be printed
         took = time.perf_counter() - started
         assert took < LIMIT_S, f"case {number} took {took:.1f} s"
+
+
+@pytest.fixture
+def scratch():
+    """A folder in memory where there is one: a case writes two files, and a busy disk is most of its time."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture
@@ -187,8 +196,8 @@ def use_gguf(path):
     header.chat_template is None or header.chat_template.encode()
 
 
-def test_gguf_headers(tmp_path, watch):
-    path, rng = tmp_path / "m.gguf", random.Random(12)
+def test_gguf_headers(scratch, watch):
+    path, rng = scratch / "m.gguf", random.Random(12)
     keys, tensors, whole = small_gguf(path)
     use_gguf(path)
     for number in range(CASES):
@@ -256,7 +265,7 @@ def use_folder(folder):
     of_folder(folder, config, header.files, header.tensors)
 
 
-def test_folders(tmp_path, watch):
+def test_folders(scratch, watch):
     config = llama_config(
         num_hidden_layers=1, vocab_size=4, hidden_size=4, num_attention_heads=1, num_key_value_heads=1,
         rope_scaling={"rope_type": "default"}, text_config=None, torch_dtype="float32",
@@ -281,23 +290,23 @@ def test_folders(tmp_path, watch):
 
     def put(name, value):
         data = value if isinstance(value, bytes) else json.dumps(value).encode()
-        (tmp_path / name).write_bytes(safetensors(data) if name == "model.safetensors" else data)
+        (scratch / name).write_bytes(safetensors(data) if name == "model.safetensors" else data)
 
     for name, value in files.items():
         put(name, value)
-    use_folder(tmp_path)
+    use_folder(scratch)
     for number in range(CASES):
         name = rng.choice(list(files))
         put(name, damaged(files[name], rng) if rng.random() < 0.3 else mutated(files[name], rng))
-        watch.run(number, use_folder, tmp_path)
+        watch.run(number, use_folder, scratch)
         put(name, files[name])
 
 
 # -- adapters --------------------------------------------------------------------------------------
 
 
-def test_adapter_folders(tmp_path, watch):
-    base = read_header(llama_folder(tmp_path / "base"))
+def test_adapter_folders(scratch, watch):
+    base = read_header(llama_folder(scratch / "base"))
     limits = LoraLimits("peft", mixes=False, max_rank=16, slots=2)
     config = {
         "peft_type": "LORA", "r": 2, "lora_alpha": 4, "use_rslora": False, "bias": "none", "use_dora": False,
@@ -310,7 +319,7 @@ def test_adapter_folders(tmp_path, watch):
         f"{stem}.lora_B.weight": {"dtype": "F32", "shape": [64, 2], "data_offsets": [512, 1024]},
     }
     files = {reading.CONFIG: config, reading.WEIGHTS: tensors}
-    folder = tmp_path / "adapter"
+    folder = scratch / "adapter"
     folder.mkdir()
     rng = random.Random(56)
 
@@ -337,7 +346,7 @@ def test_adapter_folders(tmp_path, watch):
         put(name, files[name])
 
 
-def test_gguf_adapters(tmp_path, watch):
+def test_gguf_adapters(scratch, watch):
     text, f32 = gguf_edit.text, gguf_edit.f32
     keys = {
         "general.architecture": text("llama"),
@@ -350,7 +359,7 @@ def test_gguf_adapters(tmp_path, watch):
         "blk.0.attn_q.weight.lora_a": ((8, 2), 0, bytes(64)),
         "blk.0.attn_q.weight.lora_b": ((2, 8), 0, bytes(64)),
     }
-    path, rng = tmp_path / "a.gguf", random.Random(78)
+    path, rng = scratch / "a.gguf", random.Random(78)
     whole = gguf_edit.write(path, keys, tensors).read_bytes()
     assert reading.read(path).rank == 2
     for number in range(1_000):
