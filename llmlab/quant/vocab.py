@@ -6,12 +6,17 @@ in tokenizer.json (another split, a normalizer, byte fallback) would tokenize di
 
 from __future__ import annotations
 
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llmlab.errors import LoadError, UnsupportedError
 from llmlab.hub import jsonfile
+from llmlab.hub.headers import chat_template
 from llmlab.hub.jsonfile import Fields
 
 CONVERTER = (
@@ -101,6 +106,27 @@ def tokenizer_config(folder: Path) -> dict[str, Any]:
     """A folder's tokenizer_config.json, or {} when there is none."""
     file = folder / "tokenizer_config.json"
     return jsonfile.read(file) if file.is_file() else {}
+
+
+@contextmanager
+def one_template(folder: Path) -> Iterator[Path]:
+    """A folder as llama.cpp's converter must see it to write the chat template that transformers uses.
+
+    The converter takes tokenizer_config.json's template before chat_template.jinja, transformers the other way round.
+    Where they differ, this is a folder of links whose tokenizer_config.json has the right one; else the folder itself.
+    """
+    said, template = tokenizer_config(folder), chat_template(folder)
+    if said.get("chat_template") in (None, template):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="llmlab-") as scratch:
+        copy = Path(scratch) / folder.resolve().name
+        copy.mkdir()
+        for file in folder.iterdir():
+            if file.name != "tokenizer_config.json":
+                (copy / file.name).symlink_to(file.resolve())
+        (copy / "tokenizer_config.json").write_text(json.dumps({**said, "chat_template": template}), encoding="utf-8")
+        yield copy
 
 
 def _looks_special(token: str) -> bool:
