@@ -298,7 +298,9 @@ def folder_tag(config: Mapping[str, Any], tensors: tuple[TensorInfo, ...] = ()) 
 def _compressed_tag(quantization: Mapping[str, Any]) -> str:
     """Tell llmcompressor's output: 8-bit floats or integers, or 4-bit integers with (awq) or without a zero."""
     groups = Fields(quantization, "quantization_config").table("config_groups")
-    for name in groups:
+    for name, group in groups.items():
+        if not isinstance(group, dict):  # a preset's name with the modules that it is for
+            continue
         weights = groups.table(name).table("weights")
         kind, bits = weights.get("type"), weights.get("num_bits")
         if kind == "float" and bits == 8:
