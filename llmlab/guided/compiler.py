@@ -76,8 +76,19 @@ class Compiler:
         """The library's view of the vocabulary."""
         with self._lock:
             if self._tokenizer is None:
-                self._tokenizer = self._build()
+                self._tokenizer = self._built()
             return self._tokenizer
+
+    def _built(self) -> Any:
+        try:
+            return self._build()
+        except BaseException as error:
+            # A panic in the library's Rust code: PyO3 derives it from BaseException, past every `except Exception`.
+            if type(error).__name__ != "PanicException":
+                raise
+            raise UnsupportedError(
+                f"Guided generation can't use this model's vocabulary: {error}.", "Generate without a constraint."
+            ) from error
 
     @property
     def ranks(self) -> Ranks:

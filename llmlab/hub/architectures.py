@@ -54,6 +54,13 @@ def check(header: Header, engine: EngineName) -> None:
         )
 
 
+def library() -> Path | None:
+    """The installed llama.cpp's shared library; None where it isn't installed, or in another place than expected."""
+    root = _folder("llama_cpp")
+    found = [root / "lib" / name for name in _LIBRARIES] if root is not None else []
+    return next((file for file in found if file.is_file()), None)
+
+
 def _folder(package: str) -> Path | None:
     spec = importlib.util.find_spec(package)
     places = list(spec.submodule_search_locations or ()) if spec is not None else []
@@ -64,10 +71,8 @@ def _folder(package: str) -> Path | None:
 def _names(engine: EngineName) -> bytes | None:
     """The files' content; a megabyte or so, read once."""
     if engine == "llamacpp":
-        root = _folder("llama_cpp")
-        found = [root / "lib" / name for name in _LIBRARIES] if root is not None else []
-        here = [file.read_bytes() for file in found if file.is_file()]
-        return here[0] if here else None
+        file = library()
+        return file.read_bytes() if file is not None else None
     parts = []
     for package, name in _VLLM_FILES:
         root = _folder(package)

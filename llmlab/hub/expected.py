@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 # Hugging Face names, one decoder layer each. Only kinds whose layers are all alike are listed; others aren't checked.
@@ -45,7 +45,7 @@ _GGUF: dict[str, tuple[str, ...]] = {
 }
 
 
-def missing_in_folder(architecture: str, config: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+def missing_in_folder(architecture: str, config: Mapping[str, Any], layers: int, names: Iterable[str]) -> list[str]:
     """The tensors that a folder's config.json asks for and its files lack.
 
     Quantized linear layers store `qweight`, `weight_packed` and the like in the place of `weight`: any of a
@@ -54,7 +54,11 @@ def missing_in_folder(architecture: str, config: Mapping[str, Any], names: Itera
     Args:
         architecture: the config's first architecture.
         config: config.json, or the part of it that describes the language model.
+        layers: how many it says there are.
         names: the names of all tensors.
+
+    Returns:
+        Their names; of layers beyond the number of tensors only the first.
     """
     layer = _FOLDER.get(architecture)
     if layer is None:
@@ -64,7 +68,7 @@ def missing_in_folder(architecture: str, config: Mapping[str, Any], names: Itera
     wanted = ["model.embed_tokens.weight", "model.norm.weight"]
     if not config.get("tie_word_embeddings", False):
         wanted.append("lm_head.weight")
-    wanted += [f"model.layers.{i}.{name}" for i in range(int(config["num_hidden_layers"])) for name in layer]
+    wanted += [f"model.layers.{i}.{name}" for i in _layers(layers, have) for name in layer]
 
     packed = bool(config.get("quantization_config"))
 
@@ -75,20 +79,29 @@ def missing_in_folder(architecture: str, config: Mapping[str, Any], names: Itera
     return [name for name in wanted if not there(name)]
 
 
-def missing_in_gguf(architecture: str, keys: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+def _layers(count: int, names: Collection[str]) -> range:
+    # A layer has a tensor, so with more layers than tensors one of these is missing: a damaged count lists no billions.
+    return range(min(count, len(names) + 1))
+
+
+def missing_in_gguf(architecture: str, layers: int, names: Iterable[str], *, experts: bool = False) -> list[str]:
     """The tensors that a GGUF file of a known kind lacks.
 
     Args:
         architecture: `general.architecture`.
-        keys: the file's keys.
+        layers: how many the file says there are.
         names: the names of all tensors, of all parts.
+        experts: it is a mixture of experts, whose layers have other tensors: nothing is checked.
+
+    Returns:
+        As `missing_in_folder`.
     """
     block = _GGUF.get(architecture)
-    if block is None or keys.get(f"{architecture}.expert_count", 0):
+    if block is None or experts:
         return []
     have = set(names)
     wanted = ["token_embd.weight", "output_norm.weight"]
-    for i in range(int(keys.get(f"{architecture}.block_count", 0))):
+    for i in _layers(layers, have):
         fused = f"blk.{i}.attn_qkv.weight" in have
         separate = ("attn_q.", "attn_k.", "attn_v.")
         wanted += [f"blk.{i}.{name}" for name in block if not (fused and name.startswith(separate))]

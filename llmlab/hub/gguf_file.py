@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 import re
 import struct
+from bisect import bisect_right
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +20,13 @@ from llmlab.errors import LoadError
 MAGIC = b"GGUF"
 # Arrays up to this length are kept (per-layer head counts, tags); longer ones (tokens, merges) are passed over.
 _KEPT = 1024
+# What a header can hold; real ones are far below: templates of 100 kB, vocabularies of 300,000 tokens.
+_KEPT_BYTES = 64 * 2**20
+_MOST_STRINGS = 2**22
+_MOST_DIMENSIONS = 4  # GGML_MAX_DIMS
+_TOKENS = "tokenizer.ggml.tokens"
+_LENGTH = struct.Struct("<Q")
+_PIECE = 2**14
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _STRING, _ARRAY = 8, 9
 # Tensor types: number -> (name, values a block, bytes a block); gguf.constants.GGML_QUANT_SIZES.
@@ -38,9 +46,17 @@ _PART = re.compile(r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf$"
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """An array that was passed over: only its length is known."""
+    """An array that was passed over.
+
+    Attributes:
+        length: its entries.
+        longest: bytes of its longest text.
+        twice: a text that is there more than once; looked for among the vocabulary's tokens only.
+    """
 
     length: int
+    longest: int = 0
+    twice: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +112,7 @@ class _Cursor:
     def __init__(self, data: Bytes) -> None:
         self.data = data
         self.at = 0
+        self.kept = 0
 
     def skip(self, count: int) -> int:
         start = self.at
@@ -118,29 +135,61 @@ class _Cursor:
     def text(self) -> str:
         length = self.u64()
         start = self.skip(length)
+        self.kept += length
+        if self.kept > _KEPT_BYTES:
+            raise ValueError(f"its texts have more than {_KEPT_BYTES:,} bytes")
         return self.data[start : start + length].decode("utf-8", errors="replace")
 
-    def value(self, kind: int) -> Any:
+    def value(self, kind: int, key: str = "") -> Any:
         if kind == _STRING:
             return self.text()
         if kind == _ARRAY:
-            return self.array()
+            return self.array(key)
         if kind not in _SCALARS:
             raise ValueError(f"value type {kind} isn't one of the format's")
         return self.scalar(kind)
 
-    def array(self) -> Any:
+    def array(self, key: str) -> Any:
         kind, length = self.u32(), self.u64()
         if kind not in _SCALARS and kind != _STRING:
             raise ValueError(f"an array of value type {kind} isn't one of the format's")
+        if kind == _STRING and (length > _KEPT or key == _TOKENS):
+            return self.strings(length, unique=key == _TOKENS)
         if length <= _KEPT:
             return tuple(self.value(kind) for _ in range(length))
-        if kind == _STRING:
-            for _ in range(length):
-                self.skip(self.u64())
-        else:
-            self.skip(length * struct.calcsize(_SCALARS[kind]))
+        self.skip(length * struct.calcsize(_SCALARS[kind]))
         return Skipped(length)
+
+    def strings(self, length: int, *, unique: bool) -> Skipped:
+        """Pass over texts; with `unique`, look for one that is there twice."""
+        if length > _MOST_STRINGS:
+            raise ValueError(f"an array has {length:,} texts")
+        longest, twice, seen = 0, None, set[bytes]()
+        # A vocabulary and its merges are half a million texts: lengths are read out of pieces, without a call for each.
+        data, at, end, unpack = self.data, self.at, len(self.data), _LENGTH.unpack_from
+        piece, start = b"", at
+        for _ in range(length):
+            if at + 8 > start + len(piece):
+                piece, start = data[at : at + _PIECE], at
+                if len(piece) < 8:
+                    raise _EndedError
+            size = unpack(piece, at - start)[0]
+            at += 8
+            if size > end - at:
+                raise _EndedError
+            if size > longest:
+                longest = size
+            # llama.cpp names empty tokens by their number; texts beyond any token's length are refused as such.
+            if unique and twice is None and 0 < size <= _KEPT:
+                text = piece[at - start : at - start + size]
+                if len(text) < size:
+                    text = data[at : at + size]
+                if text in seen:
+                    twice = text
+                seen.add(text)
+            at += size
+        self.at = at
+        return Skipped(length, longest, twice)
 
 
 def is_gguf(path: Path) -> bool:
@@ -216,23 +265,29 @@ def _walk(cursor: _Cursor) -> tuple[dict[str, Any], list[_Raw], int]:
     keys: dict[str, Any] = {}
     for _ in range(key_count):
         name = cursor.text()
-        keys[name] = cursor.value(cursor.u32())
+        if name in keys:
+            raise ValueError(f"the key {name!r:.60} is there twice")
+        keys[name] = cursor.value(cursor.u32(), name)
     raw: list[_Raw] = []
+    seen: set[str] = set()
     for _ in range(tensor_count):
         name, rank = cursor.text(), cursor.u32()
-        if rank > 8:
+        if name in seen:
+            raise ValueError(f"the tensor {name!r:.60} is there twice")
+        seen.add(name)
+        if rank > _MOST_DIMENSIONS:
             raise ValueError(f"tensor {name!r:.60} has {rank} dimensions")
         dims = tuple(cursor.u64() for _ in range(rank))
         raw.append((name, dims, cursor.u32(), cursor.u64()))
     alignment = keys.get("general.alignment", 32)
-    if not isinstance(alignment, int) or alignment < 1:
+    if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
         raise ValueError(f"general.alignment is {alignment!r}")
     return keys, raw, -(-cursor.at // alignment) * alignment
 
 
 def _tensors(raw: list[_Raw], start: int, size: int) -> tuple[tuple[TensorInfo, ...], int]:
     """The tensors with their sizes, and the byte where the last one ends."""
-    offsets = [*sorted({offset for *_, offset in raw}), max(size - start, 0)]
+    offsets = sorted({*(offset for *_, offset in raw), max(size - start, 0)})
     out, end = [], start
     for name, dims, number, offset in raw:
         elements = 1
@@ -243,8 +298,8 @@ def _tensors(raw: list[_Raw], start: int, size: int) -> tuple[tuple[TensorInfo, 
             count = elements // block * block_bytes
         else:
             # A type newer than the table: the next tensor's offset says how long it is.
-            following = next((later for later in offsets if later > offset), offset)
-            dtype, count = f"type {number}", following - offset
+            following = bisect_right(offsets, offset)
+            dtype, count = f"type {number}", offsets[following] - offset if following < len(offsets) else 0
         out.append(TensorInfo(name, tuple(reversed(dims)), dtype, count))
         end = max(end, start + offset + count)
     return tuple(out), end

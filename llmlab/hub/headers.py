@@ -7,16 +7,16 @@ engine fail later: not the format, truncated, a part or tensor missing, no confi
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llmlab.errors import BadInputError, LoadError
-from llmlab.hub import gguf_file, safetensors_file, tags
+from llmlab.hub import gguf_checks, gguf_file, jsonfile, safetensors_file, tags
 from llmlab.hub.expected import missing_in_folder, missing_in_gguf
 from llmlab.hub.gguf_file import GgufFile, Skipped, TensorInfo
+from llmlab.hub.jsonfile import Fields
 from llmlab.hub.source import Format
 
 _DTYPE_TAGS = {"BF16": "bf16", "F16": "fp16", "F32": "fp32"}
@@ -113,8 +113,8 @@ def read_config(folder: Path) -> dict[str, Any]:
             else "A Hugging Face model folder has config.json beside its weights and tokenizer.json."
         )
         raise LoadError(f"{folder} has no config.json, so it is not a model folder.", hint)
-    config = _json(file)
-    if not (config.get("architectures") or [None])[0]:
+    config = jsonfile.read(file)
+    if not any(Fields(config, file).texts("architectures")[:1]):
         hint = "This is a LoRA adapter: load its base model, then add it." if _is_adapter(folder) else ""
         raise LoadError(f"{file} names no architecture.", hint or "Its 'architectures' must name the model's class.")
     return config
@@ -122,16 +122,6 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def _is_adapter(folder: Path) -> bool:
     return (folder / "adapter_config.json").is_file()
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise LoadError(f"{file} is not valid JSON: {error}.") from None
-    if not isinstance(value, dict):
-        raise LoadError(f"{file} must hold a JSON object, not {type(value).__name__}.")
-    return value
 
 
 # -- GGUF ------------------------------------------------------------------------------------
@@ -144,9 +134,10 @@ def _gguf(path: Path) -> Header:
 def of_gguf(heads: Sequence[GgufFile]) -> Header:
     """A model's facts from the headers of its parts, in order; errors as `read_header`."""
     path, keys = heads[0].path, heads[0].keys
+    said = Fields(keys, path)
     tensors = tuple(tensor for head in heads for tensor in head.tensors)
-    architecture = keys.get("general.architecture")
-    if not isinstance(architecture, str):
+    architecture = said.text("general.architecture")
+    if not architecture:
         raise LoadError(f"{path} names no architecture (general.architecture).", "Convert the model again.")
     if keys.get("general.type", "model") != "model":
         raise LoadError(
@@ -157,29 +148,25 @@ def of_gguf(heads: Sequence[GgufFile]) -> Header:
     if promised != len(tensors):
         raise LoadError(f"{path} promises {promised} tensors, and its parts hold {len(tensors)}.", "Fetch it again.")
 
-    def number(key: str, default: int = 0) -> int:
-        value = keys.get(f"{architecture}.{key}", default)
-        if isinstance(value, tuple):  # per layer
-            value = max(value, default=default)
-        return value if isinstance(value, int) else default
-
-    layers, hidden, n_heads = number("block_count"), number("embedding_length"), number("attention.head_count")
+    own = Fields(keys, path, f"{architecture}.")
+    layers, hidden, n_heads = (own.count(key) for key in ("block_count", "embedding_length", "attention.head_count"))
     if not (layers and hidden):
         raise LoadError(f"{path} lacks {architecture}.block_count or embedding_length.", "Convert the model again.")
-    missing = missing_in_gguf(architecture, keys, (tensor.name for tensor in tensors))
-    _check_missing(path, missing)
-    kv_heads = number("attention.head_count_kv", n_heads)
-    head_dim = number("attention.key_length", hidden // n_heads if n_heads else 0)
-    value_dim = number("attention.value_length", head_dim)
-    per_layer = keys.get(f"{architecture}.attention.head_count_kv")
-    total_kv_heads = sum(per_layer) if isinstance(per_layer, tuple) else layers * kv_heads
+    gguf_checks.check(path, architecture, keys, tensors)
+    names = [tensor.name for tensor in tensors]
+    _check_missing(path, missing_in_gguf(architecture, layers, names, experts=own.count("expert_count") > 0))
+    per_layer = own.counts("attention.head_count_kv")
+    kv_heads = max(per_layer, default=n_heads)
+    head_dim = own.count("attention.key_length", default=hidden // n_heads if n_heads else 0)
+    value_dim = own.count("attention.value_length", default=head_dim)
+    total_kv_heads = sum(per_layer) if len(per_layer) > 1 else layers * kv_heads
     tokens = keys.get("tokenizer.ggml.tokens")
-    vocab = tokens.length if isinstance(tokens, Skipped) else len(tokens or ())
-    by_name = {tensor.name: tensor for tensor in tensors}
-    model, pre = keys.get("tokenizer.ggml.model", ""), keys.get("tokenizer.ggml.pre", "")
-    # An MLA cache (DeepSeek) holds one compressed vector a token and layer instead of keys and values.
-    latent = number("attention.kv_lora_rank") + number("rope.dimension_count")
-    mla = bool(number("attention.kv_lora_rank")) and bool(number("attention.key_length_mla"))
+    vocab = tokens.length if isinstance(tokens, Skipped) else 0
+    model, pre = said.text("tokenizer.ggml.model") or "", said.text("tokenizer.ggml.pre") or ""
+    # An MLA cache (DeepSeek) holds one compressed vector per token and layer instead of keys and values.
+    compressed = own.count("attention.kv_lora_rank")
+    latent = compressed + own.count("rope.dimension_count")
+    mla = bool(compressed) and bool(own.count("attention.key_length_mla"))
     return Header(
         path=path,
         format="gguf",
@@ -187,21 +174,21 @@ def of_gguf(heads: Sequence[GgufFile]) -> Header:
         name=str(keys.get("general.name") or path.stem),
         architecture=architecture,
         parameters=sum(tensor.elements for tensor in tensors if not tensor.name.startswith("rope_freqs")),
-        context_length=number("context_length"),
+        context_length=own.count("context_length"),
         layers=layers,
         hidden=hidden,
         heads=n_heads,
         kv_heads=kv_heads,
         head_dim=head_dim,
         kv_values=layers * latent if mla else total_kv_heads * (head_dim + value_dim),
-        vocab_size=vocab or number("vocab_size"),
+        vocab_size=vocab or own.count("vocab_size"),
         quant=_gguf_tag(path, keys, tensors),
         tensors=tensors,
         weight_bytes=sum(tensor.bytes for tensor in tensors),
-        chat_template=keys.get("tokenizer.chat_template"),
-        licence=keys.get("general.license"),
+        chat_template=said.text("tokenizer.chat_template"),
+        licence=licence if isinstance(licence := keys.get("general.license"), str) else None,
         tokenizer=f"{model}/{pre}" if pre else model,
-        tied="output.weight" not in by_name,
+        tied="output.weight" not in names,
         metadata=keys,
     )
 
@@ -233,28 +220,21 @@ def _folder(folder: Path) -> Header:
 
 def of_folder(folder: Path, config: dict[str, Any], files: Sequence[Path], tensors: tuple[TensorInfo, ...]) -> Header:
     """A model's facts from a folder's small files and the tensors of its weight files; errors as `read_header`."""
-    architecture = str(config["architectures"][0])
+    said = Fields(config, folder / "config.json")
+    architecture = said.texts("architectures")[0]
     # Models with more than text keep the language model's sizes in a part of their own.
-    inner = config.get("text_config")
-    text: dict[str, Any] = inner if isinstance(inner, dict) else config
-
-    def number(*names: str, default: int = 0) -> int:
-        for name in names:
-            value = text.get(name)
-            if isinstance(value, int) and not isinstance(value, bool):
-                return value
-        return default
-
-    layers = number("num_hidden_layers", "n_layer", "n_layers")
-    hidden = number("hidden_size", "n_embd", "d_model")
-    heads = number("num_attention_heads", "n_head")
+    inner = said.table("text_config")
+    text = inner if len(inner) else said
+    layers = text.count("num_hidden_layers", "n_layer", "n_layers")
+    hidden = text.count("hidden_size", "n_embd", "d_model")
+    heads = text.count("num_attention_heads", "n_head")
     if not (layers and hidden):
         raise LoadError(f"{folder / 'config.json'} lacks num_hidden_layers or hidden_size.", "Fetch it again.")
-    _check_missing(folder, missing_in_folder(architecture, text, (tensor.name for tensor in tensors)))
-    kv_heads = number("num_key_value_heads", default=heads)
-    head_dim = number("head_dim", default=hidden // heads if heads else 0)
-    latent = number("kv_lora_rank")
-    per_layer = latent + number("qk_rope_head_dim") if latent else 2 * kv_heads * head_dim
+    _check_missing(folder, missing_in_folder(architecture, text, layers, (tensor.name for tensor in tensors)))
+    kv_heads = text.count("num_key_value_heads", default=heads)
+    head_dim = text.count("head_dim", default=hidden // heads if heads else 0)
+    latent = text.count("kv_lora_rank")
+    per_layer = latent + text.count("qk_rope_head_dim") if latent else 2 * kv_heads * head_dim
     tied = bool(text.get("tie_word_embeddings", config.get("tie_word_embeddings", False)))
     return Header(
         path=folder,
@@ -263,18 +243,18 @@ def of_folder(folder: Path, config: dict[str, Any], files: Sequence[Path], tenso
         name=folder.resolve().name,
         architecture=architecture,
         parameters=sum(_unpacked(tensor) for tensor in tensors),
-        context_length=number("max_position_embeddings", "n_positions", "max_seq_len"),
+        context_length=text.count("max_position_embeddings", "n_positions", "max_seq_len"),
         layers=layers,
         hidden=hidden,
         heads=heads,
         kv_heads=kv_heads,
         head_dim=head_dim,
         kv_values=layers * per_layer,
-        vocab_size=number("vocab_size"),
+        vocab_size=text.count("vocab_size"),
         quant=folder_tag(config, tensors),
         tensors=tensors,
         weight_bytes=sum(tensor.bytes for tensor in tensors),
-        chat_template=_chat_template(folder),
+        chat_template=chat_template(folder),
         licence=_licence(folder),
         tokenizer=_tokenizer(folder),
         tied=tied or not any(tensor.name.startswith("lm_head.") for tensor in tensors),
@@ -317,8 +297,11 @@ def folder_tag(config: Mapping[str, Any], tensors: tuple[TensorInfo, ...] = ()) 
 
 def _compressed_tag(quantization: Mapping[str, Any]) -> str:
     """Tell llmcompressor's output: 8-bit floats or integers, or 4-bit integers with (awq) or without a zero."""
-    for group in (quantization.get("config_groups") or {}).values():
-        weights = group.get("weights") or {}
+    groups = Fields(quantization, "quantization_config").table("config_groups")
+    for name, group in groups.items():
+        if not isinstance(group, dict):  # a preset's name with the modules that it is for
+            continue
+        weights = groups.table(name).table("weights")
         kind, bits = weights.get("type"), weights.get("num_bits")
         if kind == "float" and bits == 8:
             return "fp8"
@@ -338,12 +321,17 @@ def _check_missing(path: Path, missing: list[str]) -> None:
         )
 
 
-def _chat_template(folder: Path) -> str | None:
+def chat_template(folder: Path) -> str | None:
+    """A folder's chat template by transformers' rule: chat_template.jinja, else tokenizer_config.json's default one.
+
+    Raises:
+        LoadError: tokenizer_config.json can't be read.
+    """
     jinja = folder / "chat_template.jinja"
     if jinja.is_file():
-        return jinja.read_text(encoding="utf-8")
+        return jinja.read_text(encoding="utf-8", errors="replace")
     file = folder / "tokenizer_config.json"
-    template = _json(file).get("chat_template") if file.is_file() else None
+    template = jsonfile.read(file).get("chat_template") if file.is_file() else None
     if isinstance(template, list):  # several named ones
         named = {str(entry.get("name")): entry.get("template") for entry in template if isinstance(entry, dict)}
         template = named.get("default", next(iter(named.values()), None))
@@ -356,7 +344,7 @@ def _licence(folder: Path) -> str | None:
     if not card.is_file():
         return None
     with card.open(encoding="utf-8", errors="replace") as file:
-        if file.readline().strip() != "---":
+        if file.readline(80).strip() != "---":
             return None
         for _, line in zip(range(200), file, strict=False):
             if line.strip() == "---":
@@ -369,7 +357,7 @@ def _licence(folder: Path) -> str | None:
 def _tokenizer(folder: Path) -> str:
     file = folder / "tokenizer.json"
     if file.is_file():
-        model = _json(file).get("model")
+        model = jsonfile.read(file).get("model")
         return str(model.get("type", "")) if isinstance(model, dict) else ""
     if (folder / "tokenizer.model").is_file():
         return "SentencePiece"

@@ -6,17 +6,22 @@ header as JSON, then the data, which `data_offsets` point into.
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from llmlab.errors import LoadError, UnsupportedError
+from llmlab.hub import jsonfile
 from llmlab.hub.gguf_file import TensorInfo
 
-# The format's own limit (100 MB), so that a damaged length can't ask for all memory.
-_LONGEST_HEADER = 100_000_000
+# Bits per value (safetensors' Dtype).
+_BITS = {
+    "BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64,
+    "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
+    "F16": 16, "BF16": 16, "F32": 32, "F64": 64, "C64": 64,
+}  # fmt: skip
+_MOST_DIMENSIONS = 16
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 INDEX = "model.safetensors.index.json"
 
@@ -42,7 +47,7 @@ def parse(take: Callable[[int], bytes], size: int, path: Path) -> tuple[TensorIn
     """
     head = take(8)
     length = struct.unpack("<Q", head)[0] if len(head) == 8 else None
-    if length is None or length > _LONGEST_HEADER:
+    if length is None or length > jsonfile.LARGEST:
         raise LoadError(f"{path} is not a safetensors file: no header length at its start.", "Fetch it again.")
     text = take(length)
     if len(text) < length:
@@ -51,22 +56,38 @@ def parse(take: Callable[[int], bytes], size: int, path: Path) -> tuple[TensorIn
             "The download or copy did not finish: fetch it again.",
         )
     try:
-        entries: dict[str, Any] = json.loads(text)
-        tensors = tuple(
-            TensorInfo(name, tuple(info["shape"]), info["dtype"], info["data_offsets"][1] - info["data_offsets"][0])
-            for name, info in entries.items()
-            if name != "__metadata__"
-        )
-        ends = [info["data_offsets"][1] for name, info in entries.items() if name != "__metadata__"]
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-        raise LoadError(f"{path} is not a safetensors file: its header is not the format's JSON.") from None
-    needed = 8 + length + max(ends, default=0)
+        entries = jsonfile.parse(text, path)
+        found = [_tensor(name, info) for name, info in entries.items() if name != "__metadata__"]
+    except (LoadError, ValueError) as error:
+        why = f": {error}" if type(error) is ValueError else "."
+        raise LoadError(f"{path} is not a safetensors file: its header is not the format's JSON{why}") from None
+    needed = 8 + length + max((end for _, end in found), default=0)
     if needed > size:
         raise LoadError(
             f"{path} is truncated: the file has {size:,} bytes, its header promises {needed:,} bytes.",
             "The download or copy did not finish: fetch it again.",
         )
-    return tensors
+    return tuple(tensor for tensor, _ in found)
+
+
+def _tensor(name: str, info: Any) -> tuple[TensorInfo, int]:
+    """One entry of a header, and where its data ends; ValueError for what isn't the format's."""
+    entry = info if isinstance(info, dict) else {}
+    dtype, shape, place = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
+    if not isinstance(dtype, str) or not _whole(shape) or len(shape) > _MOST_DIMENSIONS or not _whole(place):
+        raise ValueError(f"the entry of {name!r:.60} lacks a dtype, a shape or data_offsets.")
+    if len(place) != 2 or place[0] > place[1]:
+        raise ValueError(f"the data_offsets of {name!r:.60} are {place!r:.60}.")
+    tensor = TensorInfo(name, tuple(shape), dtype, place[1] - place[0])
+    bits = _BITS.get(dtype)
+    # A type that isn't in the table has at least a bit per value.
+    if tensor.elements * bits > tensor.bytes * 8 + 7 if bits else tensor.elements > tensor.bytes * 8:
+        raise ValueError(f"{name!r:.60} has the shape {shape!r:.60} and only {tensor.bytes:,} bytes.")
+    return tensor, place[1]
+
+
+def _whole(values: Any) -> bool:
+    return isinstance(values, list) and all(type(one) is int and one >= 0 for one in values)
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -123,11 +144,11 @@ def read_folder(folder: Path) -> tuple[list[Path], tuple[TensorInfo, ...]]:
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    try:
-        listed = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        # A name with a path in it could point out of the folder.
-        if any(Path(name).name != name for name in listed.values()):
-            raise ValueError
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise LoadError(f"{index} is not a weight index: it needs a 'weight_map' of file names.") from None
-    return {str(tensor): str(name) for tensor, name in listed.items()}
+    listed = jsonfile.read(index).get("weight_map")
+    # A name with a path in it could point out of the folder; no file system takes one above 255 bytes.
+    if not isinstance(listed, dict) or not all(
+        isinstance(name, str) and 0 < len(name) < 200 and name.isprintable() and Path(name).name == name
+        for name in listed.values()
+    ):
+        raise LoadError(f"{index} is not a weight index: it needs a 'weight_map' of file names.")
+    return listed

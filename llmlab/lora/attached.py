@@ -240,7 +240,7 @@ class Adapters:
 
     def _made(self, name: str, files: AdapterFiles, engine: Engine) -> Adapter:
         if engine.lora.form == "peft":
-            return Adapter(name, files.digest, files.rank, folder=files.path)
+            return Adapter(name, files.digest, files.rank, folder=mixing.folder(files))
         assert self._header is not None
         return Adapter(name, files.digest, files.rank, gguf=converting.to_gguf(files, self._header))
 

@@ -141,7 +141,7 @@ def _shape(tensor: str | None, shapes: Mapping[str, tuple[int, ...]], header: He
 
 
 def _layers(modules: Mapping[str, object]) -> int:
-    numbers = [int(found.group(1)) for name in modules if (found := re.search(r"\.(\d+)\.", f".{name}"))]
+    numbers = [int(found.group(1)) for name in modules if (found := re.search(r"\.(\d{1,6})\.", f".{name}"))]
     return max(numbers, default=-1) + 1
 
 

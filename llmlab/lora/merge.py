@@ -111,7 +111,7 @@ def merge(
                 "Merge the PEFT adapter that the file was converted from.",
             )
     single = len(parts) == 1 and parts[0][1] == 1
-    adapter = parts[0][0].path if single else mixing.write(parts)
+    adapter = mixing.folder(parts[0][0]) if single else mixing.write(parts)
     say = progress or (lambda _phase, _fraction: None)
     merged = Merged(name, folder.resolve(), base_name, shown)
     try:

@@ -30,6 +30,18 @@ def key(parts: Parts) -> str:
     return hashlib.sha256(f"llmlab mix 1 {text}".encode()).hexdigest()
 
 
+def folder(files: AdapterFiles) -> Path:
+    """A PEFT folder of one adapter that every reader takes: its own, or a plain copy in the cache.
+
+    vLLM and peft know `lora_A.weight` alone, where files may say `lora_A.NAME.weight`; and vLLM matches the keys of
+    `alpha_pattern` with a regex engine that they can hang. A copy has the factors in its matrices.
+
+    Raises:
+        LoadError: the disk is full or can't be written.
+    """
+    return files.path if files.plain else write([(files, 1.0)])
+
+
 def write(parts: Parts) -> Path:
     """The PEFT folder of a mix, made now if it isn't in the cache.
 
@@ -39,13 +51,13 @@ def write(parts: Parts) -> Path:
     Raises:
         LoadError: the disk is full or can't be written.
     """
-    folder = config.cache_dir() / "adapters" / key(parts)[:16]
-    if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
-        return folder
+    place = config.cache_dir() / "adapters" / key(parts)[:16]
+    if (place / CONFIG).is_file() and (place / WEIGHTS).is_file():
+        return place
     total = rank(parts)
     needed = sum(4 * total * (p.a[1] + p.b[0]) for files, _ in parts for p in files.modules.values())
-    with_room(folder / WEIGHTS, needed)
-    write_whole(folder / WEIGHTS, lambda part: _weights(parts, total, part))
+    with_room(place / WEIGHTS, needed)
+    write_whole(place / WEIGHTS, lambda part: _weights(parts, total, part))
     said = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -56,8 +68,8 @@ def write(parts: Parts) -> Path:
         "bias": "none",
         "target_modules": sorted({name for files, _ in parts for name in files.targets}),
     }
-    write_whole(folder / CONFIG, lambda part: _text(part, json.dumps(said, indent=2)))
-    return folder
+    write_whole(place / CONFIG, lambda part: _text(part, json.dumps(said, indent=2)))
+    return place
 
 
 def _text(target: Path, text: str) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from llmlab.errors import BadInputError, LlmLabError, UnsupportedError
 from llmlab.hub import tags
 from llmlab.hub.headers import Header, read_header
-from llmlab.quant import compress, forms, gguf, imatrix, llamacpp_source, quantize, sources
+from llmlab.quant import compress, forms, gguf, imatrix, llamacpp_source, quantize, sources, vocab
 
 Progress = Callable[[str, float | None], None]
 
@@ -166,9 +166,10 @@ def _base(header: Header, progress: Progress | None) -> tuple[Path, str]:
         def write(part: Path) -> None:
             if progress is not None:
                 progress("converting with llama.cpp's own converter", None)
-            command = [sys.executable, str(script), str(header.path), "--outfile", str(part), "--outtype", "f16"]
             try:
-                llamacpp_source.run(command, f"convert {header.name} with llama.cpp's converter")
+                with vocab.one_template(header.path) as folder:
+                    command = [sys.executable, str(script), str(folder), "--outfile", str(part), "--outtype", "f16"]
+                    llamacpp_source.run(command, f"convert {header.name} with llama.cpp's converter")
             except LlmLabError as error:
                 tail = getattr(error, "log_tail", "")
                 if "is not supported" in tail or "NotImplementedError" in tail:

@@ -7,11 +7,17 @@ in tokenizer.json (another split, a normalizer, byte fallback) would tokenize di
 from __future__ import annotations
 
 import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llmlab.errors import LoadError, UnsupportedError
+from llmlab.hub import jsonfile
+from llmlab.hub.headers import chat_template
+from llmlab.hub.jsonfile import Fields
 
 CONVERTER = (
     "Use llama.cpp's convert_hf_to_gguf.py (it lies in llama-cpp-python's source distribution: pip download "
@@ -45,9 +51,12 @@ def gpt2_vocab(folder: Path, vocab_size: int) -> Vocab:
     """
     spec = check(folder)
     file = folder / "tokenizer.json"
-    by_id: dict[int, str] = {number: token for token, number in spec["model"]["vocab"].items()}
-    added = {entry["id"]: entry for entry in spec.get("added_tokens") or ()}
-    by_id.update((number, entry["content"]) for number, entry in added.items())
+    tokens_of = spec.table("model").table("vocab")
+    by_id = {tokens_of.count(token): token for token in tokens_of}
+    added = {entry.count("id"): entry for entry in _added(spec)}
+    by_id.update((number, entry.text("content") or "") for number, entry in added.items())
+    if not by_id:
+        raise LoadError(f"{file} has no tokens.", "Fetch it again.")
     if max(by_id) >= vocab_size:
         raise LoadError(
             f"{file} has token id {max(by_id)}, and the model's vocabulary has {vocab_size} rows.",
@@ -68,7 +77,15 @@ def gpt2_vocab(folder: Path, vocab_size: int) -> Vocab:
     return Vocab(tokens, types)
 
 
-def check(folder: Path) -> dict[str, Any]:
+def _added(spec: Fields) -> list[Fields]:
+    """The `added_tokens`, in their order."""
+    found = spec.get("added_tokens") or ()
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise LoadError("tokenizer.json must hold added_tokens as a list of objects.", "Fetch it again.")
+    return [Fields(one, "tokenizer.json: added_tokens") for one in found]
+
+
+def check(folder: Path) -> Fields:
     """Read tokenizer.json and make sure that llama.cpp's gpt-2 tokenizer gives the same ids.
 
     Raises:
@@ -78,10 +95,7 @@ def check(folder: Path) -> dict[str, Any]:
     file = folder / "tokenizer.json"
     if not file.is_file():
         raise LoadError(f"{folder} has no tokenizer.json.", "Fetch the folder again, or convert its tokenizer.")
-    try:
-        spec = dict(json.loads(file.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise LoadError(f"{file} is not valid JSON: {error}.", "Fetch it again.") from None
+    spec = Fields(jsonfile.read(file), file)
     reason = _why_not(spec)
     if reason:
         raise UnsupportedError(f"llmlab can't convert this tokenizer to GGUF: {reason}.", CONVERTER)
@@ -91,7 +105,28 @@ def check(folder: Path) -> dict[str, Any]:
 def tokenizer_config(folder: Path) -> dict[str, Any]:
     """A folder's tokenizer_config.json, or {} when there is none."""
     file = folder / "tokenizer_config.json"
-    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+    return jsonfile.read(file) if file.is_file() else {}
+
+
+@contextmanager
+def one_template(folder: Path) -> Iterator[Path]:
+    """A folder as llama.cpp's converter must see it to write the chat template that transformers uses.
+
+    The converter takes tokenizer_config.json's template before chat_template.jinja, transformers the other way round.
+    Where they differ, this is a folder of links whose tokenizer_config.json has the right one; else the folder itself.
+    """
+    said, template = tokenizer_config(folder), chat_template(folder)
+    if said.get("chat_template") in (None, template):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="llmlab-") as scratch:
+        copy = Path(scratch) / folder.resolve().name
+        copy.mkdir()
+        for file in folder.iterdir():
+            if file.name != "tokenizer_config.json":
+                (copy / file.name).symlink_to(file.resolve())
+        (copy / "tokenizer_config.json").write_text(json.dumps({**said, "chat_template": template}), encoding="utf-8")
+        yield copy
 
 
 def _looks_special(token: str) -> bool:
@@ -101,13 +136,13 @@ def _looks_special(token: str) -> bool:
     )
 
 
-def _why_not(spec: dict[str, Any]) -> str | None:
+def _why_not(spec: Fields) -> str | None:
     """Why llama.cpp's gpt-2 tokenizer would not give the same ids, or None when it does."""
-    model, split, decoder = spec.get("model") or {}, spec.get("pre_tokenizer") or {}, spec.get("decoder") or {}
+    model, split, decoder = (spec.table(name) for name in ("model", "pre_tokenizer", "decoder"))
     if model.get("type") != "BPE" or model.get("byte_fallback") or model.get("ignore_merges"):
         return f"its model is {model.get('type')}, not a plain byte-level BPE"
     if spec.get("normalizer"):
-        return f"it normalizes text first ({spec['normalizer'].get('type')})"
+        return f"it normalizes text first ({spec.table('normalizer').get('type')})"
     if split.get("type") != "ByteLevel" or not split.get("use_regex", True) or split.get("add_prefix_space"):
         return f"its pre-tokenizer is {split.get('type', 'missing')}, not ByteLevel with the GPT-2 split"
     if decoder.get("type") != "ByteLevel":
@@ -115,8 +150,8 @@ def _why_not(spec: dict[str, Any]) -> str | None:
     if any(model.get(key) for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix")):
         return "its BPE has dropout, a prefix or a suffix"
     stripping = [
-        entry["content"]
-        for entry in spec.get("added_tokens") or ()
+        entry.text("content")
+        for entry in _added(spec)
         if entry.get("lstrip") or entry.get("rstrip") or entry.get("single_word")
     ]
     return f"its token {stripping[0]!r} strips the text around it" if stripping else None

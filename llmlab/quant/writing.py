@@ -13,15 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from llmlab.errors import LoadError, UnsupportedError
-from llmlab.hub.headers import Header
+from llmlab.hub.headers import Header, chat_template
+from llmlab.hub.jsonfile import Fields
 from llmlab.quant import reading
 from llmlab.quant.vocab import CONVERTER, gpt2_vocab, tokenizer_config
 
-VERSION = 1
+VERSION = 2
 """Part of the cache key: raised when the same folder would give another file."""
 
 Progress = Callable[[str, float | None], None]
 
+_EMBEDDING = "model.embed_tokens.weight"
 _FILE_TYPES = {"F32": "ALL_F32", "F16": "MOSTLY_F16", "BF16": "MOSTLY_BF16"}
 
 
@@ -31,7 +33,7 @@ def check(header: Header) -> None:
     Raises:
         UnsupportedError: another architecture, rotary scaling, or a quantized checkpoint.
     """
-    config = header.metadata
+    config = _config(header)
     if header.architecture != "LlamaForCausalLM":
         raise UnsupportedError(f"llmlab can't convert {header.architecture} to GGUF.", CONVERTER)
     if config.get("quantization_config"):
@@ -39,9 +41,19 @@ def check(header: Header) -> None:
             f"{header.path} is already quantized ({header.quant}): a GGUF is made from the original 16-bit model.",
             "Load it with --engine vllm, or convert the original.",
         )
-    kind = _rope(config).get("rope_type", _rope(config).get("type", "default"))
+    rope = _rope(config)
+    kind = rope.get("rope_type", rope.get("type", "default"))
     if kind not in (None, "default"):
-        raise UnsupportedError(f"llmlab can't convert rotary scaling {kind!r} to GGUF.", CONVERTER)
+        raise UnsupportedError(f"llmlab can't convert rotary scaling {kind!r:.60} to GGUF.", CONVERTER)
+    rows = next((t.shape[0] for t in header.tensors if t.name == _EMBEDDING and len(t.shape) == 2), 0)
+    if rows != header.vocab_size:
+        raise LoadError(
+            f"{header.path} has an embedding of {rows:,} rows, and its config.json says vocab_size = "
+            f"{header.vocab_size:,}.",
+            "Fetch the folder again.",
+        )
+    if not (config.count("intermediate_size") and config.number("rms_norm_eps")):
+        raise LoadError(f"{header.path / 'config.json'} lacks intermediate_size or rms_norm_eps.", "Fetch it again.")
 
 
 def write(header: Header, target: Path, tag: str, progress: Progress | None = None) -> None:
@@ -134,16 +146,20 @@ def _permuted(name: str, data: Any, header: Header) -> Any:
     return data.reshape(heads, 2, data.shape[0] // heads // 2, *data.shape[1:]).swapaxes(1, 2).reshape(data.shape)
 
 
-def _rope(config: Any) -> dict[str, Any]:
+def _config(header: Header) -> Fields:
+    return Fields(header.metadata, header.path / "config.json")
+
+
+def _rope(config: Fields) -> Fields:
     """Rotary settings: `rope_parameters` (transformers 5) or `rope_scaling` and `rope_theta` (before)."""
-    found = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
+    found = dict(config.table("rope_parameters") or config.table("rope_scaling"))
     if "rope_theta" not in found and config.get("rope_theta") is not None:
         found["rope_theta"] = config["rope_theta"]
-    return found
+    return Fields(found, "config.json")
 
 
 def _add_keys(gguf: Any, writer: Any, header: Header, tag: str, vocab: Any) -> None:
-    config = header.metadata
+    config = _config(header)
     writer.add_type("model")
     # Name, licence and tags from the model card and the folder's name; sampling defaults from generation_config.
     metadata = gguf.Metadata.load(None, header.path, None, header.parameters)
@@ -152,13 +168,13 @@ def _add_keys(gguf: Any, writer: Any, header: Header, tag: str, vocab: Any) -> N
     writer.add_block_count(header.layers)
     writer.add_context_length(header.context_length)
     writer.add_embedding_length(header.hidden)
-    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_feed_forward_length(config.count("intermediate_size"))
     writer.add_head_count(header.heads)
     writer.add_head_count_kv(header.kv_heads)
-    theta = _rope(config).get("rope_theta")
-    if theta is not None:
+    theta = _rope(config).number("rope_theta")
+    if theta:
         writer.add_rope_freq_base(theta)
-    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_layer_norm_rms_eps(config.number("rms_norm_eps"))
     if config.get("head_dim") is not None:
         writer.add_key_length(header.head_dim)
         writer.add_value_length(header.head_dim)
@@ -168,9 +184,12 @@ def _add_keys(gguf: Any, writer: Any, header: Header, tag: str, vocab: Any) -> N
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     prefix = tokenizer_config(header.path).get("add_prefix_space")
     if prefix is not None:
-        writer.add_add_space_prefix(prefix)
+        writer.add_add_space_prefix(bool(prefix))
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(vocab.tokens)
     writer.add_token_types(vocab.types)
-    gguf.SpecialVocab(header.path, load_merges=True, n_vocab=header.vocab_size).add_to_gguf(writer, quiet=True)
+    special = gguf.SpecialVocab(header.path, load_merges=True, n_vocab=header.vocab_size)
+    # The package looks into tokenizer_config.json before chat_template.jinja; transformers does it the other way round.
+    special.chat_template = chat_template(header.path) or special.chat_template
+    special.add_to_gguf(writer, quiet=True)

@@ -223,3 +223,15 @@ def test_compiled_once(compiler):
     guide = make(regex="[a-f]{5}x")
     assert compiler.compile(guide) > 0
     assert compiler.compile(make(regex="[a-f]{5}x")) == 0
+
+
+def test_a_vocabulary_that_the_library_panics_over():
+    """A token of more than 1,024 bytes; the panic is a BaseException, which would pass through everything."""
+    from llguidance import LLTokenizer
+
+    from llmlab.guided.compiler import Compiler, Vocabulary
+
+    tokens = [*(bytes([i]) for i in range(256)), b"x" * 3000, b"\xff<end>"]
+    compiler = Compiler(lambda: LLTokenizer(Vocabulary(tokens, [257], [257], lambda text: list(text.encode()))))
+    with pytest.raises(UnsupportedError, match="vocabulary"):
+        _ = compiler.tokenizer

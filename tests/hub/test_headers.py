@@ -277,6 +277,7 @@ def compressed(**weights):
         (compressed(type="int", num_bits=8), "int8"),
         (compressed(type="int", num_bits=4, symmetric=True), "gptq"),
         (compressed(type="int", num_bits=4, symmetric=False), "awq"),
+        ({"quant_method": "compressed-tensors", "config_groups": {"FP8": ["Linear"]}}, "mixed"),
     ],
 )
 def test_quantized_folder_tags(quantization, tag):

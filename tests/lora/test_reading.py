@@ -174,6 +174,144 @@ def test_scaling_as_peft_has_it(tmp_path):
     assert scales["v_proj"] == pytest.approx(8 / math.sqrt(4))
 
 
+def renamed(found, change):
+    return {change(name): tensor for name, tensor in found.items()}
+
+
+def named(name):
+    """An adapter's name in the tensors' names, as PEFT's own modules have it."""
+    return lambda old: old.replace(".weight", f".{name}.weight")
+
+
+# What PEFT's save_pretrained writes (the first), and what a state dict saved by other means has besides.
+WRITTEN = {
+    "save_pretrained": lambda old: old,
+    "the default adapter's name": named("default"),
+    "another adapter's name": named("sql"),
+    "a name with signs": named("my-adapter_2"),
+    "torch.compile": lambda old: old.replace("base_model.model.", "base_model.model._orig_mod."),
+    "FSDP": lambda old: old.replace("layers.", "layers._fsdp_wrapped_module."),
+    "checkpointing": lambda old: old.replace("self_attn", "_checkpoint_wrapped_module.self_attn"),
+    "no prefix": lambda old: old.removeprefix("base_model.model."),
+}
+
+
+@pytest.mark.parametrize("written", WRITTEN)
+def test_every_name_that_peft_writes(tmp_path, written, lora_lab):
+    """Each says what the plain one says, on both engines: vLLM gets a plain copy."""
+    found = adapters.tensors(7, strength=0.1)
+    odd = adapters.write(tmp_path / "odd", renamed(found, WRITTEN[written]))
+    plain = adapters.write(tmp_path / "plain", found)
+    assert read(odd).modules.keys() == read(plain).modules.keys()
+    for model in lora_lab.models.values():
+        texts = []
+        for place in (plain, odd):
+            model.add_adapter("named", place)
+            texts.append(model.generate("Once upon a time", adapter="named", temperature=0, max_tokens=12).text)
+            model.remove_adapter("named")
+        assert texts[0] == texts[1]
+        assert texts[0] != model.generate("Once upon a time", adapter="none", temperature=0, max_tokens=12).text
+
+
+def test_patterns_of_rank_and_alpha_on_both_engines(tmp_path, lora_lab):
+    """Factors that differ by module: as an adapter that has them in its matrices."""
+    found = adapters.tensors(8, rank=4, strength=0.1)
+    config = {"alpha_pattern": {r".*\.[0-2]\.self_attn\.(q|v)_proj": 16, "down_proj": 1}, "rank_pattern": {"o_proj": 4}}
+    odd = read(adapters.write(tmp_path / "odd", found, rank=4, alpha=8, **config))
+    scales = {name: pair.scaling for name, pair in odd.modules.items()}
+    assert scales["model.layers.2.self_attn.q_proj"] == 4
+    assert scales["model.layers.3.self_attn.q_proj"] == 2
+    assert scales["model.layers.3.mlp.down_proj"] == 0.25
+    even = {
+        name: tensor * np.float32(scales[module] if ".lora_B." in name else 1)
+        for module in scales
+        for name, tensor in found.items()
+        if name.startswith(f"base_model.model.{module}.")
+    }
+    plain = adapters.write(tmp_path / "plain", even, rank=4, alpha=4)
+    for model in lora_lab.models.values():
+        texts = []
+        for place in (plain, odd.path):
+            model.add_adapter("patterned", place)
+            texts.append(model.generate("Once upon a time", adapter="patterned", temperature=0, max_tokens=12).text)
+            model.remove_adapter("patterned")
+        assert texts[0] == texts[1]
+
+
+Q = "base_model.model.model.layers.0.self_attn.q_proj"
+VECTOR = np.ones(256, np.float32)
+# What else PEFT writes into the file, and the reason that is given.
+OTHERS = {
+    "DoRA": ({f"{Q}.lora_magnitude_vector": VECTOR}, "DoRA"),
+    "DoRA, the adapter's name kept": ({f"{Q}.lora_magnitude_vector.default.weight": VECTOR}, "DoRA"),
+    "lora_bias": ({f"{Q}.lora_B.bias": VECTOR}, "biases"),
+    "bias='all'": ({f"{Q}.base_layer.bias": VECTOR}, "biases"),
+    "an embedding": (
+        {f"base_model.model.model.embed_tokens.lora_embedding_{side}": np.ones((4, 4), np.float32) for side in "AB"},
+        "embeddings",
+    ),
+    "a resized embedding": ({"base_model.model.model.embed_tokens.weight": np.ones((9, 4), np.float32)}, "9 rows"),
+    "trained tokens": (
+        {"base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta": np.ones((2, 4), np.float32)},
+        "embeddings",
+    ),
+    "modules_to_save": ({"base_model.model.score.weight": np.ones((2, 4), np.float32)}, r"whole modules along \(score"),
+    "KaSA": ({f"{Q}.lora_diag": VECTOR}, "lora_diag"),
+    "two adapters": ({f"{Q}.lora_A.b.weight": np.ones((8, 256), np.float32)}, "several adapters"),
+    "integers": ({f"{Q}.lora_A.weight": np.ones((8, 256), np.int8)}, "not as floats"),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_what_else_peft_writes_is_refused_for_what_it_is(tmp_path, kind):
+    more, says = OTHERS[kind]
+    with pytest.raises(UnsupportedError, match=says):
+        read(adapters.write(tmp_path, adapters.tensors(1) | more))
+
+
+@pytest.mark.parametrize("key", ["(([a-z._0-9]+)+)+!", "(.*)*.*.*.*.*!", "([a-z]|[a-z.0-9_])*!"])
+def test_patterns_can_not_hang(tmp_path, key):
+    """Python's regex engine takes years over these; so would vLLM's."""
+    found = read(adapters.make(tmp_path, 1, alpha_pattern={key: 4}))
+    assert {pair.scaling for pair in found.modules.values()} == {1.0}
+    assert not found.plain
+
+
+@pytest.mark.parametrize("key", ["(?=q_proj)", "(", "a{1000}{1000}", r"(q)\1"])
+def test_patterns_that_can_not_be_matched(tmp_path, key):
+    with pytest.raises(UnsupportedError, match="alpha_pattern that can't be matched"):
+        read(adapters.make(tmp_path, 1, alpha_pattern={key: 4}))
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"r": True}, "r = True"),
+        ({"r": 2.5}, "a whole number"),
+        ({"lora_alpha": "x"}, "a finite number"),
+        ({"alpha_pattern": [1]}, "must be an object"),
+        ({"alpha_pattern": {"q_proj": None, "v_proj": "x"}}, "v_proj = 'x'"),
+        ({"rank_pattern": {"q_proj": -1}}, "q_proj = -1"),
+        ({"modules_to_save": 7}, "a list of texts"),
+    ],
+)
+def test_values_of_another_type(tmp_path, config, says):
+    folder = adapters.make(tmp_path, 1)
+    said = json.loads((folder / "adapter_config.json").read_text()) | config
+    (folder / "adapter_config.json").write_text(json.dumps(said))
+    with pytest.raises(LoadError, match=says):
+        read(folder)
+
+
+@pytest.mark.parametrize(
+    ("a", "b"), [((), (256, 8)), ((8,), (256, 8)), ((0, 256), (256, 0)), ((8, 256), (256, 4)), ((8, 256, 1), (256, 8))]
+)
+def test_matrices_that_are_none(tmp_path, a, b):
+    found = {f"{Q}.lora_A.weight": np.zeros(a, np.float32), f"{Q}.lora_B.weight": np.zeros(b, np.float32)}
+    with pytest.raises(LoadError, match="don't fit each other"):
+        read(adapters.write(tmp_path, found))
+
+
 @pytest.mark.parametrize(
     ("spec", "parts"),
     [

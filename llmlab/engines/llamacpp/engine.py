@@ -22,6 +22,7 @@ from llmlab.engines.base import (
     Progress,
     Request,
 )
+from llmlab.engines.llamacpp.check import check
 from llmlab.engines.llamacpp.draft import Drafter, DraftModel, Lookup, vocabulary_differs
 from llmlab.engines.llamacpp.facts import guide_tokenizer, read_facts
 from llmlab.engines.llamacpp.logs import router
@@ -129,6 +130,7 @@ class LlamaCppEngine(Engine):
             settings = Settings.of(plan)
             if not path.is_file():
                 raise LoadError(f"There is no file {path}.", "Check the path; llamacpp loads one GGUF file.")
+            check(plan, log, cancelled)
             model: NativeModel | None = None
             try:
                 model = NativeModel(path, settings.model_params(), _weights_progress(progress, cancelled))

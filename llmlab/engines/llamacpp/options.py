@@ -29,6 +29,7 @@ EXTRA: dict[str, tuple[type, str]] = {
         "where a sequence fills its context, forget the older half of it and go on (default off: it ends as length)",
     ),
     "draft_tokens": (int, "tokens that --draft guesses ahead in a step, 1 to 32 (default: 4; 8 for ngram)"),
+    "check_file": (bool, "try a file that llmlab didn't make in a process of its own first (default on)"),
     "use_mmap": (bool, "map the file instead of reading it (default on)"),
     "use_mlock": (bool, "keep the weights from being swapped out (default off)"),
     "main_gpu": (int, "the GPU to use when not splitting over several (default 0)"),

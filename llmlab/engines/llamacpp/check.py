@@ -1,0 +1,158 @@
+"""A stranger's GGUF file is tried in a short process of its own first, since llama.cpp ends its process over some.
+
+llama.cpp loads the vocabulary and builds its graphs with `no_alloc`, which reads no weights: some 0.1 s, whatever the
+file's size. What passed is noted in the cache, by path, size and time of change.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from llmlab import config
+from llmlab.engines.base import EngineLog, LoadPlan
+from llmlab.errors import Interrupted, LoadError
+from llmlab.hub import architectures, gguf_file
+from llmlab.hub.source import Source
+
+_WORKER = Path(__file__).with_name("check_worker.py")
+# A vocabulary of 260,000 tokens takes 0.5 s to read; slow disks and busy machines more.
+_SECONDS = 120
+_LOG_TAIL = 12
+# The worker's exit status; any other is an abort or a crash.
+_REFUSED, _NO_LIBRARY = 1, 77
+_VERSION = 1
+"""Part of the note's name: raised when the check looks at more."""
+
+
+def check(plan: LoadPlan, log: EngineLog, cancelled: threading.Event) -> None:
+    """Try the plan's files, the draft model's too, unless llmlab made them or `-x check_file=false` was given.
+
+    Args:
+        plan: the load.
+        log: takes llama.cpp's messages where it failed.
+        cancelled: ends the check.
+
+    Raises:
+        LoadError: llama.cpp ended its process; the message quotes its last line.
+        Interrupted: `cancelled` was set.
+    """
+    if not plan.extra.get("check_file", True):
+        return
+    draft = plan.draft.source if plan.draft is not None else None
+    for source in (plan.source, draft):
+        if source is not None and not _made_here(source):
+            check_file(source.path, log, cancelled)
+
+
+def _made_here(source: Source) -> bool:
+    return source.base is not None or source.path.is_relative_to(config.cache_dir() / "gguf")
+
+
+def check_file(path: Path, log: EngineLog, cancelled: threading.Event) -> None:
+    """As `check`, for one file (the first part of a split one)."""
+    note = _note(path)
+    if note.is_file():
+        return
+    code, said = _run(path, cancelled)
+    if code == 0:
+        # A cache that can't be written costs the next load a check.
+        with contextlib.suppress(OSError):
+            note.parent.mkdir(parents=True, exist_ok=True)
+            note.touch()
+    elif code not in (_REFUSED, _NO_LIBRARY):
+        log.write(said)
+        tail = "\n".join(said.strip().splitlines()[-_LOG_TAIL:])
+        raise LoadError(
+            f"{path.name} can't be loaded by llamacpp: {_reason(code, said)}.",
+            "The file is damaged, or llama.cpp has a fault: fetch it again, or take another one. With "
+            "-x check_file=false it is loaded all the same, and may end the kernel.",
+            log_tail=tail,
+        )
+    # A file that llama.cpp refuses in good order is refused again by the load itself, with the whole log.
+
+
+def _reason(code: int, said: str) -> str:
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"status {code}"
+    if name == "SIGALRM":
+        return f"llama.cpp didn't finish reading its header in {_SECONDS} s"
+    # `llama-vocab.cpp:2544: GGML_ASSERT(...) failed`, without the folder that it was built in; or C++'s own words.
+    found = re.findall(r"([^\s/\\]+:\d+: .+)$|^\s*(what\(\): .+)$", said, re.MULTILINE)
+    return f"llama.cpp ended its process over it ({name})" + (f": {''.join(found[-1]).strip()}" if found else "")
+
+
+def _note(path: Path) -> Path:
+    import llama_cpp
+
+    stats = [(str(part.resolve()), part.stat()) for part in gguf_file.parts(path)]
+    state = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+    key = hashlib.sha256(repr((_VERSION, llama_cpp.__version__, state)).encode()).hexdigest()[:24]
+    return config.cache_dir() / "checked" / key
+
+
+@functools.cache
+def _params() -> dict[str, str]:
+    """The params of a load without weights and of a small context, as bytes: all pointers in them are null."""
+    import llama_cpp
+
+    model = llama_cpp.llama_model_default_params()
+    model.no_alloc, model.load_mode, model.n_gpu_layers = True, llama_cpp.LLAMA_LOAD_MODE_NONE, 0
+    context = llama_cpp.llama_context_default_params()
+    context.n_ctx, context.n_batch, context.n_ubatch = 256, 64, 64
+    context.n_threads = context.n_threads_batch = 1
+    return {"model": bytes(model).hex(), "context": bytes(context).hex()}
+
+
+def _run(path: Path, cancelled: threading.Event) -> tuple[int, str]:
+    """The worker's exit status, negative for a signal, and what it said."""
+    library = architectures.library()
+    if library is None:
+        return _NO_LIBRARY, ""
+    job: dict[str, Any] = {
+        "library": str(library),
+        "path": str(path),
+        "parent": os.getpid(),
+        "seconds": _SECONDS,
+        **_params(),
+    }
+    # No GPU is needed to build graphs, and starting one takes seconds; llama.cpp would start gdb for a backtrace.
+    hidden = dict.fromkeys(("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "GGML_VK_VISIBLE_DEVICES"), "")
+    environment = {**os.environ, **hidden, "GGML_NO_BACKTRACE": "1"}
+    with tempfile.TemporaryFile() as out:
+        try:
+            process = subprocess.Popen(  # noqa: S603 - our own worker, and no shell
+                [sys.executable, "-I", "-S", str(_WORKER)],
+                stdin=subprocess.PIPE,
+                stdout=out,
+                stderr=out,
+                env=environment,
+                start_new_session=True,
+            )
+        except OSError as error:
+            return _NO_LIBRARY, str(error)
+        try:
+            assert process.stdin is not None
+            with contextlib.suppress(BrokenPipeError), process.stdin:
+                process.stdin.write(json.dumps(job).encode())
+            while process.poll() is None:
+                if cancelled.is_set():
+                    raise Interrupted
+                time.sleep(0.005)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        out.seek(0)
+        return process.returncode, out.read().decode("utf-8", "replace")
