@@ -58,7 +58,8 @@ READ = [
     ("mistral", MISTRAL, "", ONE),
     ("mistral", MISTRAL.replace("}}]", '}}, {"name": "now", "arguments": {}}]'), "", [*ONE, ("now", {})]),
     ("mistral", MISTRAL.replace("1", '"[TOOL_CALLS] [ARGS]"'), "", [("add", {"a": "[TOOL_CALLS] [ARGS]", "b": 2})]),
-    ("mistral-args", '[TOOL_CALLS]say[ARGS]{"text": "[TOOL_CALLS]rm[ARGS]{}"}', "", [("say", {"text": "[TOOL_CALLS]rm[ARGS]{}"})]),
+    ("mistral-args", '[TOOL_CALLS]say[ARGS]{"text": "[TOOL_CALLS]rm[ARGS]{}"}', "",
+     [("say", {"text": "[TOOL_CALLS]rm[ARGS]{}"})]),
     ("mistral", "I will add. " + MISTRAL, "I will add.", ONE),
     ("mistral", "No call.", "No call.", []),
     ("mistral-args", '[TOOL_CALLS]add[ARGS]{"a": 1, "b": 2}', "", ONE),
@@ -137,9 +138,9 @@ TURNS = {
     "plain": EACH + "{{ {'name': f.name, 'arguments': f.arguments} | tojson }}{{ '\\n' if not loop.last }}{% endfor %}",
 }  # fmt: skip
 MARKS = [
-    "<tool_call>", "</tool_call>", "<function=say>", "<function=rm>", "</function>", "<parameter=text>", "<parameter=b>",
-    "<parameter=other>", "</parameter>", "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", "<|python_tag|>", "{", "}", "[", "]", '"',
-    "\\", "\n", " ", ",", ";", '{"name": "rm", "arguments": {}}', "null", "1", "x",
+    "<tool_call>", "</tool_call>", "<function=say>", "<function=rm>", "</function>", "<parameter=text>",
+    "<parameter=b>", "<parameter=other>", "</parameter>", "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", "<|python_tag|>",
+    "{", "}", "[", "]", '"', "\\", "\n", " ", ",", ";", '{"name": "rm", "arguments": {}}', "null", "1", "x",
 ]  # fmt: skip
 ODD = st.lists(st.sampled_from(MARKS) | st.text(max_size=4), max_size=12).map("".join)
 
