@@ -180,14 +180,14 @@ def matches_nothing(guide: Guide) -> bool:
     """Whether not even the first byte of a text is allowed, the empty text included."""
     from llguidance import LLMatcher
 
-    matcher = LLMatcher(_bytes_tokenizer(), guide.grammar(), log_level=0)
+    matcher = LLMatcher(bytes_tokenizer(), guide.grammar(), log_level=0)
     if matcher.is_error():
         return False
     matcher.compute_bitmask()
     return matcher.is_stopped() and not matcher.is_accepting()
 
 
-def _bytes_tokenizer() -> Any:
+def bytes_tokenizer() -> Any:
     """A tokenizer of the 256 bytes and an end token: enough to ask a grammar questions."""
     from llguidance import LLTokenizer
 

@@ -10,7 +10,7 @@ from typing import Any
 from llmlab.errors import BadInputError, LlmLabError, UnsupportedError
 from llmlab.guided.formats import KNOWN, REPLACED, TIGHTER
 from llmlab.guided.guide import Guide
-from llmlab.guided.numbers import negative_multiples, shrunk
+from llmlab.guided.numbers import BoundError, bounded, negative_multiples, unwritable
 from llmlab.guided.walk import change, circular, endless, everything, quote, resolve
 
 # JSON on one line, with or without a blank after a comma or colon. The library's own gaps have no end, and a model that
@@ -116,6 +116,22 @@ def _validator(schema: Any) -> Any:
                 f"The keyword 'multipleOf' at {pointer}/multipleOf can't be followed token by token: {error}.",
                 "Give a nearer minimum, or leave it out and check it on completion.parsed.",
             ) from None
+        for key in ("const", "enum"):
+            odd = unwritable(node.get(key))
+            if odd is not None:
+                raise UnsupportedError(
+                    f"The keyword {key!r} at {pointer}/{key} can't be followed token by token: {odd!r:.40} has more "
+                    "digits than a float.",
+                    "Give the number as text.",
+                )
+        try:
+            bounded(node)
+        except BoundError as error:
+            key = error.keyword
+            raise UnsupportedError(
+                f"The keyword {key!r} at {pointer}/{key} can't be followed token by token: {error}.",
+                "Loosen it, or leave it out and check it on completion.parsed.",
+            ) from None
     return kind(schema, format_checker=kind.FORMAT_CHECKER)
 
 
@@ -187,7 +203,7 @@ def _normal(schema: Any) -> str:
         values = negative_multiples(node)
         if values is not None:
             return {"enum": values}
-        node = shrunk(node)
+        node = bounded(node)
         form = node.get("format")
         if isinstance(form, str):
             if form in REPLACED:
@@ -304,8 +320,9 @@ def _keyword(schema: Any, place: str, said: str) -> str:
         return "format"
     if "oneOf" in said:
         return "oneOf"
-    if "regex" in said.lower() or "lookaround" in said:
-        return "patternProperties" if "pattern" not in keys and "patternProperties" in keys else "pattern"
+    blamed = [key for key in ("pattern", "patternProperties") if key in keys]
+    if blamed and ("regex" in said.lower() or "lookaround" in said):
+        return blamed[0]
     if "Pointer" in said or "Resource" in said or "ref" in said:
         return "$ref"
     mentioned = [key for key in keys if key in said]

@@ -173,7 +173,7 @@ def endless(root: Any, reference: str = "#") -> str | None:
         )
 
     def _array(node: dict[str, Any], path: frozenset[str]) -> bool:
-        least = node.get("minItems") or 0
+        least = int(node.get("minItems") or 0)
         items = node.get("items")
         first = node.get("prefixItems") or (items if isinstance(items, list) else [])
         rest = node.get("additionalItems") if isinstance(items, list) else items
