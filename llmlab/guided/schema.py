@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from llmlab.errors import BadInputError, LlmLabError, UnsupportedError
+from llmlab.guided.ecma import EcmaError, EcmaUnsupportedError, translated, with_patterns
 from llmlab.guided.formats import KNOWN, REPLACED, TIGHTER
 from llmlab.guided.guide import Guide
 from llmlab.guided.numbers import BoundError, bounded, negative_multiples, unwritable
@@ -33,7 +34,8 @@ def schema_guide(schema: Any, *, name: str = "", convert: Callable[[str], Any] =
         UnsupportedError: a keyword that can't be followed, with its place.
     """
     schema = _plain(schema)
-    validator = _validator(schema)
+    patterns: dict[str, str] = {}
+    validator = _validator(schema, patterns)
     _check_references(schema)
     ring = circular(schema)
     if ring is not None:
@@ -58,7 +60,10 @@ def schema_guide(schema: Any, *, name: str = "", convert: Callable[[str], Any] =
         found = next(iter(sorted(validator.iter_errors(value), key=lambda e: len(e.absolute_path))), None)
         if found is not None:
             where = "".join(f"/{step}" for step in found.absolute_path)
-            raise ValueError(f"{found.message} (at {where or 'the top'})")
+            said = found.message
+            if found.validator == "pattern":
+                said = f"{found.instance!r} does not match {patterns.get(found.validator_value)!r}"
+            raise ValueError(f"{said} (at {where or 'the top'})")
 
     title = schema.get("title") if isinstance(schema, dict) else None
     return Guide("json", text, name or (title if isinstance(title, str) else "") or "schema", schema, check, convert)
@@ -81,7 +86,8 @@ def _plain(schema: Any) -> Any:
         raise BadInputError(f"The schema can't be written as JSON: {error}.") from None
 
 
-def _validator(schema: Any) -> Any:
+def _validator(schema: Any, patterns: dict[str, str]) -> Any:
+    """The schema's validator; `patterns` gets the regex in the schema behind each that the validator reads."""
     import jsonschema
 
     declared = schema.get("$schema") if isinstance(schema, dict) else None
@@ -92,8 +98,11 @@ def _validator(schema: Any) -> Any:
             "Leave $schema out, or name one that is known: https://json-schema.org/draft/2020-12/schema.",
         )
     kind = kind or jsonschema.Draft202012Validator
+    # Its format "regex" means Python's.
+    forms = jsonschema.FormatChecker(())
+    forms.checkers = {name: one for name, one in kind.FORMAT_CHECKER.checkers.items() if name != "regex"}
     try:
-        kind.check_schema(schema)
+        kind.check_schema(schema, format_checker=forms)
     except jsonschema.SchemaError as error:
         error = _deepest(error)
         place = "".join(f"/{step}" for step in error.absolute_path) or "the top"
@@ -106,7 +115,9 @@ def _validator(schema: Any) -> Any:
         if not isinstance(node, dict):
             continue
         if isinstance(node.get("pattern"), str):
-            _check_pattern(node["pattern"], f"{pointer}/pattern")
+            _check_pattern(node["pattern"], pointer, "pattern")
+        for key in node["patternProperties"] if isinstance(node.get("patternProperties"), dict) else ():
+            _check_pattern(key, pointer, "patternProperties")
         if node.get("enum") == []:
             raise BadInputError(f"No text satisfies the schema at {pointer or 'the top'}: its enum is empty.")
         try:
@@ -132,15 +143,23 @@ def _validator(schema: Any) -> Any:
                 f"The keyword {key!r} at {pointer}/{key} can't be followed token by token: {error}.",
                 "Loosen it, or leave it out and check it on completion.parsed.",
             ) from None
-    return kind(schema, format_checker=kind.FORMAT_CHECKER)
+    readable = change(schema, lambda node: with_patterns(node, 1, patterns))
+    return kind(readable, format_checker=kind.FORMAT_CHECKER)
 
 
-def _check_pattern(pattern: str, place: str) -> None:
-    """Refuse a pattern that the judge's `re` can't read."""
+def _check_pattern(pattern: str, pointer: str, keyword: str) -> None:
+    """Refuse a pattern that isn't a regex of ECMA-262, or that no mask can follow."""
     try:
-        re.compile(pattern)
-    except re.error as error:
-        raise BadInputError(f"The pattern {pattern!r} at {place} isn't a valid regex: {error}.") from None
+        translated(pattern)
+    except EcmaUnsupportedError as error:
+        raise UnsupportedError(
+            f"The keyword {keyword!r} at {pointer}/{keyword} can't be followed token by token: {error}.",
+            f"Say {pattern!r:.120} without, or leave it out of the schema and check it on completion.parsed.",
+        ) from None
+    except EcmaError as error:
+        raise BadInputError(
+            f"The pattern {pattern!r:.120} at {pointer}/{keyword} isn't a valid regex of ECMA-262: {error}."
+        ) from None
 
 
 def _deepest(error: Any) -> Any:
@@ -199,7 +218,9 @@ def _normal(schema: Any) -> str:
             if hopeless[reference]:
                 # Nothing finite is there: the library would follow the reference, and find no way on.
                 return False
-            node = {**node, "$ref": quote(reference)}
+        node = with_patterns(node, 0, {})
+        if isinstance(reference, str) and reference.startswith("#"):
+            node["$ref"] = quote(node["$ref"])
         values = negative_multiples(node)
         if values is not None:
             return {"enum": values}
@@ -283,7 +304,8 @@ def _locate(schema: Any, said: str) -> tuple[str, str]:
     for pointer, node in everything(schema):
         if not pointer or not isinstance(node, dict) or not (pointer + "/").startswith(best[0] + "/"):
             continue
-        document = {"x-root": moved, "$ref": quote("#/x-root" + pointer.replace("%", "%25"))}
+        there = with_patterns({"$ref": "#/x-root" + pointer.replace("%", "%25")}, 0, {})
+        document = {"x-root": moved, "$ref": quote(there["$ref"])}
         if "$schema" in schema:
             document["$schema"] = schema["$schema"]
         refused = _refusal(_normal_below(document))
@@ -311,7 +333,7 @@ def _moved(schema: Any) -> Any:
 
 
 def _keyword(schema: Any, place: str, said: str) -> str:
-    node = resolve(schema, "#" + place) if place else schema
+    node = resolve(schema, "#" + place.replace("%", "%25")) if place else schema
     keys = list(node) if isinstance(node, dict) else []
     named = re.search(r"Unimplemented keys: (\[.*?\])", said)
     if named:
