@@ -8,19 +8,13 @@ from __future__ import annotations
 import functools
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, unquote
 
+from llmlab.guided.chars import ALL, GAP, LAST, EmptyClassError, Node, Ranges, as_ranges, others, rust, single, written
 from llmlab.guided.walk import escape
 
-Ranges = tuple[tuple[int, int], ...]
-"""First and last code points, in order, apart from each other; half characters (surrogates) are in none."""
-
-_LAST = 0x10FFFF
 _MOST_REPEATS = 10_000_000
-_GAP = (0xD800, 0xDFFF)
 _NAME = re.compile(r"[^\W\d][\w$]*|[$][\w$]*")
 _COUNT = re.compile(r"\{(\d+)(,?)(\d*)\}")
 _PROPERTY = re.compile(r"\{([A-Za-z_]+)(?:=([A-Za-z0-9_]+))?\}|\{([A-Za-z0-9_]+)\}")
@@ -35,41 +29,15 @@ class EcmaUnsupportedError(EcmaError):
     """It is one, but no mask can follow it."""
 
 
-# -- sets of code points ------------------------------------------------------------------------
-
-
-def _set(pairs: Iterable[tuple[int, int]]) -> Ranges:
-    """Ranges in order and merged, without half characters."""
-    whole: list[tuple[int, int]] = []
-    for first, last in pairs:
-        if first < _GAP[0]:
-            whole.append((first, min(last, _GAP[0] - 1)))
-        if last > _GAP[1]:
-            whole.append((max(first, _GAP[1] + 1), last))
-    out: list[tuple[int, int]] = []
-    for first, last in sorted(whole):
-        if out and first <= out[-1][1] + 1:
-            out[-1] = (out[-1][0], max(out[-1][1], last))
-        else:
-            out.append((first, last))
-    return tuple(out)
-
-
-def _others(ranges: Ranges) -> Ranges:
-    edges = [-1, *(edge for first, last in ranges for edge in (first, last)), _LAST + 1]
-    return _set((edges[i] + 1, edges[i + 1] - 1) for i in range(0, len(edges), 2) if edges[i] + 1 < edges[i + 1])
-
-
-_DIGIT = _set([(48, 57)])
-_WORD = _set([(48, 57), (65, 90), (95, 95), (97, 122)])
-_SPACE = _set(
+_DIGIT = as_ranges([(48, 57)])
+_WORD = as_ranges([(48, 57), (65, 90), (95, 95), (97, 122)])
+_SPACE = as_ranges(
     [(9, 13), (32, 32), (0xA0, 0xA0), (0x1680, 0x1680), (0x2000, 0x200A), (0x2028, 0x2029), (0x202F, 0x202F),
      (0x205F, 0x205F), (0x3000, 0x3000), (0xFEFF, 0xFEFF)]
 )  # fmt: skip
-_DOT = _others(_set([(10, 10), (13, 13), (0x2028, 0x2029)]))
-_ALL = _set([(0, _LAST)])
+_DOT = others(as_ranges([(10, 10), (13, 13), (0x2028, 0x2029)]))
 _ESCAPED = {"d": _DIGIT, "w": _WORD, "s": _SPACE}
-_ESCAPED |= {name.upper(): _others(ranges) for name, ranges in _ESCAPED.items()}
+_ESCAPED |= {name.upper(): others(ranges) for name, ranges in _ESCAPED.items()}
 
 
 @functools.cache
@@ -85,16 +53,16 @@ def _property(name: str) -> Ranges:
         found = regex.compile(rf"\p{{{name}}}+", regex.V1)
     except regex.error:
         raise EcmaError(f"there is no Unicode property {name!r}") from None
-    chars = "".join(map(chr, (*range(_GAP[0]), *range(_GAP[1] + 1, _LAST + 1))))
+    chars = "".join(map(chr, (*range(GAP[0]), *range(GAP[1] + 1, LAST + 1))))
     pairs = [(ord(run[0][0]), ord(run[0][-1])) for run in found.finditer(chars)]
-    return _set(pairs)
+    return as_ranges(pairs)
 
 
 @functools.cache
 def _cases() -> dict[int, frozenset[int]]:
     """For each letter with cases, the letters that it equals when case is ignored."""
     groups: dict[str, set[int]] = {}
-    for code in (*range(_GAP[0]), *range(0xE000, 0x20000)):
+    for code in (*range(GAP[0]), *range(0xE000, 0x20000)):
         upper = chr(code).upper()
         if len(upper) == 1 and (upper != chr(code) or chr(code).lower() != chr(code)):
             groups.setdefault(upper, set()).update((code, ord(upper)))
@@ -108,29 +76,14 @@ def _any_case(ranges: Ranges) -> Ranges:
         place = bisect_right(firsts, code) - 1
         return place >= 0 and code <= ranges[place][1]
 
-    return _set([*ranges, *((other, other) for code, group in _cases().items() if has(code) for other in group)])
+    return as_ranges([*ranges, *((other, other) for code, group in _cases().items() if has(code) for other in group)])
 
 
 # -- the tree -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Node:
-    """A part of a regex: chars (a set), seq, alt, rep (of one part), start or end."""
-
-    kind: str
-    parts: tuple[_Node, ...] = ()
-    ranges: Ranges = ()
-    least: int = 0
-    most: int | None = None
-
-    @property
-    def anchored(self) -> bool:
-        return self.kind in ("start", "end") or any(part.anchored for part in self.parts)
-
-
-_NOTHING = _Node("seq")
-_ANYTHING = _Node("rep", (_Node("chars", ranges=_ALL),))
+_NOTHING = Node("seq")
+_ANYTHING = Node("rep", (Node("chars", ranges=ALL),))
 
 
 class _Reader:
@@ -145,8 +98,8 @@ class _Reader:
         self.at = 0
         self.ignore_case = False
 
-    def read(self) -> _Node:
-        if any(_GAP[0] <= ord(c) <= _GAP[1] for c in self.text):
+    def read(self) -> Node:
+        if any(GAP[0] <= ord(c) <= GAP[1] for c in self.text):
             raise EcmaError("it holds half of a character (a lone surrogate)")
         if self.text.startswith("(?i)"):
             self.at, self.ignore_case = 4, True
@@ -163,19 +116,19 @@ class _Reader:
         self.at += len(what) if found else 0
         return found
 
-    def _alternatives(self) -> _Node:
+    def _alternatives(self) -> Node:
         branches = [self._sequence()]
         while self._take("|"):
             branches.append(self._sequence())
-        return branches[0] if len(branches) == 1 else _Node("alt", tuple(branches))
+        return branches[0] if len(branches) == 1 else Node("alt", tuple(branches))
 
-    def _sequence(self) -> _Node:
-        parts: list[_Node] = []
+    def _sequence(self) -> Node:
+        parts: list[Node] = []
         while self.at < len(self.text) and self.text[self.at] not in "|)":
             parts.append(self._quantified(self._atom()))
-        return _Node("seq", tuple(parts))
+        return Node("seq", tuple(parts))
 
-    def _quantified(self, node: _Node) -> _Node:
+    def _quantified(self, node: Node) -> Node:
         start = self.at
         counted = _COUNT.match(self.text, self.at)
         if self._take("*"):
@@ -199,31 +152,31 @@ class _Reader:
         self._take("?")  # lazy: the same texts match
         if self.at < len(self.text) and (self.text[self.at] in "*+?" or _COUNT.match(self.text, self.at)):
             raise EcmaError(f"nothing to repeat at {self.at}")
-        return _Node("rep", (node,), least=least, most=most)
+        return Node("rep", (node,), least=least, most=most)
 
-    def _atom(self) -> _Node:
+    def _atom(self) -> Node:
         sign = self.text[self.at]
         if sign in "*+?" or (sign == "{" and _COUNT.match(self.text, self.at)):
             raise EcmaError(f"nothing to repeat at {self.at}")
         self.at += 1
         if sign == "^":
-            return _Node("start")
+            return Node("start")
         if sign == "$":
-            return _Node("end")
+            return Node("end")
         if sign == ".":
-            return _Node("chars", ranges=_DOT)
+            return Node("chars", ranges=_DOT)
         if sign == "(":
             return self._group()
         if sign == "[":
             return self._class()
         if sign == "\\":
             return self._chars(self._escape(in_class=False))
-        return self._chars(_set([(ord(sign), ord(sign))]))
+        return self._chars(as_ranges([(ord(sign), ord(sign))]))
 
-    def _chars(self, ranges: Ranges) -> _Node:
-        return _Node("chars", ranges=_any_case(ranges) if self.ignore_case else ranges)
+    def _chars(self, ranges: Ranges) -> Node:
+        return Node("chars", ranges=_any_case(ranges) if self.ignore_case else ranges)
 
-    def _group(self) -> _Node:
+    def _group(self) -> Node:
         opened, before = self.at - 1, self.ignore_case
         if self._take("?"):
             for mark in ("=", "!", "<=", "<!"):
@@ -259,7 +212,7 @@ class _Reader:
         if sign == "k" or (sign in "123456789" and not in_class):
             raise EcmaUnsupportedError("back-references can't be followed")
         code = self._code(sign)
-        return _set([(code, code)])
+        return as_ranges([(code, code)])
 
     def _code(self, sign: str) -> int:
         """The code point of an escape of one character."""
@@ -294,21 +247,21 @@ class _Reader:
     def _u(self) -> int:
         if self._take("{"):
             digits, end, rest = self.text[self.at :].partition("}")
-            if not end or not re.fullmatch("[0-9A-Fa-f]+", digits) or int(digits, 16) > _LAST:
+            if not end or not re.fullmatch("[0-9A-Fa-f]+", digits) or int(digits, 16) > LAST:
                 raise EcmaError("\\u{…} takes the hex digits of a code point")
             self.at = len(self.text) - len(rest)
             code = int(digits, 16)
         else:
             code = self._hex(4, "\\u")
-            if _GAP[0] <= code < 0xDC00 and self._peek("\\u"):
+            if GAP[0] <= code < 0xDC00 and self._peek("\\u"):
                 back = self.at
                 self.at += 2
                 low = 0 if self._peek("{") else self._hex(4, "\\u")
-                if 0xDC00 <= low <= _GAP[1]:
-                    code = 0x10000 + ((code - _GAP[0]) << 10) + (low - 0xDC00)
+                if 0xDC00 <= low <= GAP[1]:
+                    code = 0x10000 + ((code - GAP[0]) << 10) + (low - 0xDC00)
                 else:
                     self.at = back
-        if _GAP[0] <= code <= _GAP[1]:
+        if GAP[0] <= code <= GAP[1]:
             raise EcmaError(f"\\u{code:x} is half of a character (a lone surrogate)")
         return code
 
@@ -318,9 +271,9 @@ class _Reader:
             raise EcmaError(f"\\{sign} takes a property, as in \\{sign}{{L}}")
         self.at = found.end()
         ranges = _property(found[0][1:-1])
-        return _others(ranges) if sign == "P" else ranges
+        return others(ranges) if sign == "P" else ranges
 
-    def _class(self) -> _Node:
+    def _class(self) -> Node:
         opened = self.at - 1
         negated = self._take("^")
         pairs: list[tuple[int, int]] = []
@@ -329,7 +282,7 @@ class _Reader:
             if self._peek("-") and not self._peek("-]") and self.at + 1 < len(self.text):
                 self.at += 1
                 last = self._member(opened)
-                if _single(first) is None or _single(last) is None:
+                if single(first) is None or single(last) is None:
                     pairs += [*first, (45, 45), *last]  # [\w-x]: a dash
                     continue
                 if first[0][0] > last[0][0]:
@@ -337,25 +290,21 @@ class _Reader:
                 pairs.append((first[0][0], last[0][0]))
             else:
                 pairs += first
-        node = self._chars(_set(pairs))
-        return _Node("chars", ranges=_others(node.ranges)) if negated else node
+        node = self._chars(as_ranges(pairs))
+        return Node("chars", ranges=others(node.ranges)) if negated else node
 
     def _member(self, opened: int) -> Ranges:
         if self.at >= len(self.text):
             raise EcmaError(f"[ at {opened} isn't closed")
         sign = self.text[self.at]
         self.at += 1
-        return self._escape(in_class=True) if sign == "\\" else _set([(ord(sign), ord(sign))])
-
-
-def _single(ranges: Ranges) -> int | None:
-    return ranges[0][0] if len(ranges) == 1 and ranges[0][0] == ranges[0][1] else None
+        return self._escape(in_class=True) if sign == "\\" else as_ranges([(ord(sign), ord(sign))])
 
 
 # -- from a search to a match of the whole ------------------------------------------------------
 
 
-def _whole(node: _Node, left: str, right: str) -> _Node:
+def _whole(node: Node, left: str, right: str) -> Node:
     """A part as it must match the whole text: anchors gone, anything before and after what isn't anchored.
 
     Args:
@@ -364,12 +313,12 @@ def _whole(node: _Node, left: str, right: str) -> _Node:
         right: the same for its end.
     """
     if node.kind == "alt":
-        return _Node("alt", tuple(_whole(part, left, right) for part in node.parts))
+        return Node("alt", tuple(_whole(part, left, right) for part in node.parts))
     if node.kind == "rep" and node.anchored:
         if node.most != 1:
             raise EcmaUnsupportedError("^ or $ in a repeated group can't be followed")
         branches = (*((_NOTHING,) if node.least == 0 else ()), node.parts[0])
-        return _whole(_Node("alt", branches), left, right)
+        return _whole(Node("alt", branches), left, right)
     parts = list(node.parts) if node.kind == "seq" else [node]
     while left and parts and parts[0].kind == "start":
         del parts[0]
@@ -379,7 +328,7 @@ def _whole(node: _Node, left: str, right: str) -> _Node:
         right = "edge"
     if not parts:
         return _edges(_NOTHING, left, right)
-    out: list[_Node] = []
+    out: list[Node] = []
     for place, part in enumerate(parts):
         here = (left if place == 0 else "", right if place == len(parts) - 1 else "")
         if not part.anchored:
@@ -388,37 +337,13 @@ def _whole(node: _Node, left: str, right: str) -> _Node:
             raise EcmaUnsupportedError(f"{'^' if part.kind == 'start' else '$'} in the middle can't be followed")
         else:
             out.append(_whole(part, *here))
-    return _Node("seq", tuple(out))
+    return Node("seq", tuple(out))
 
 
-def _edges(node: _Node, left: str, right: str) -> _Node:
+def _edges(node: Node, left: str, right: str) -> Node:
     before = (_ANYTHING,) if left == "open" else ()
     after = (_ANYTHING,) if right == "open" else ()
-    return _Node("seq", (*before, node, *after)) if before or after else node
-
-
-def _written(node: _Node, char: Callable[[int], str]) -> str:
-    """The regex of a part that holds no anchors."""
-    if node.kind == "alt":
-        return f"(?:{'|'.join(_written(part, char) for part in node.parts)})"
-    if node.kind == "seq":
-        return "".join(_written(part, char) for part in node.parts)
-    if node.kind == "rep":
-        most = "" if node.most is None else str(node.most)
-        count = {(0, ""): "*", (1, ""): "+", (0, "1"): "?"}.get((node.least, most), f"{{{node.least},{most}}}")
-        return f"(?:{_written(node.parts[0], char)}){count}"
-    if node.ranges == _ALL:
-        return "(?s:.)"
-    if not node.ranges:
-        raise EcmaError("an empty class, [], matches nothing")
-    one = _single(node.ranges)
-    if one is not None:
-        return char(one)
-    return f"[{''.join(char(a) if a == b else f'{char(a)}-{char(b)}' for a, b in node.ranges)}]"
-
-
-def _rust(code: int) -> str:
-    return chr(code) if code < 128 and chr(code).isalnum() else f"\\x{{{code:x}}}"
+    return Node("seq", (*before, node, *after)) if before or after else node
 
 
 def _python(code: int) -> str:
@@ -441,9 +366,11 @@ def translated(pattern: str) -> tuple[str, str]:
     """
     try:
         node = _whole(_Reader(pattern).read(), "open", "open")
-        return f"^(?:{_written(node, _rust)})$", rf"\A(?:{_written(node, _python)})\Z"
+        return f"^(?:{written(node, rust)})$", rf"\A(?:{written(node, _python)})\Z"
     except RecursionError:
         raise EcmaError("it is nested too deep") from None
+    except EmptyClassError as error:
+        raise EcmaError(str(error)) from None
 
 
 def with_patterns(node: dict[str, Any], side: int, original: dict[str, str]) -> dict[str, Any]:
