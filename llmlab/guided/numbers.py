@@ -11,6 +11,12 @@ MOST = 2000
 """More multiples than this aren't written out."""
 
 
+def exact(text: str) -> int | Decimal:
+    """A JSON number with a point or an exponent, as written."""
+    value = Decimal(text)
+    return int(value) if abs(value.adjusted()) < 400 and value == value.to_integral_value() else value
+
+
 def negative_multiples(node: dict[str, Any]) -> list[int | float] | None:
     """The values that a schema of multiples allows when all of them are negative; None when that isn't so.
 

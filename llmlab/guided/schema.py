@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 import json
 import re
 from collections.abc import Callable
@@ -11,13 +12,15 @@ from llmlab.errors import BadInputError, LlmLabError, UnsupportedError
 from llmlab.guided.ecma import EcmaError, EcmaUnsupportedError, translated, with_patterns
 from llmlab.guided.formats import KNOWN, REPLACED, TIGHTER
 from llmlab.guided.guide import Guide
-from llmlab.guided.numbers import BoundError, bounded, negative_multiples, unwritable
+from llmlab.guided.numbers import BoundError, bounded, exact, negative_multiples, unwritable
 from llmlab.guided.walk import change, circular, endless, everything, quote, resolve
 
 # JSON on one line, with or without a blank after a comma or colon. The library's own gaps have no end, and a model that
 # is at a loss fills its whole budget with blanks.
 GAPS = {"whitespace_flexible": False, "item_separator": ", ?", "key_separator": ": ?"}
 MAX_NESTING = 100
+# A float has up to 767 digits, and up to 324 places after the point.
+_DIGITS = 2000
 _CHOOSERS = ("$ref", "allOf", "anyOf", "oneOf", "type", "enum", "const")
 
 
@@ -55,14 +58,20 @@ def schema_guide(schema: Any, *, name: str = "", convert: Callable[[str], Any] =
         raise _explain(schema, refused)
 
     def check(answer: str) -> None:
-        value = json.loads(answer)
+        value = json.loads(answer, parse_float=exact)
+        with decimal.localcontext(prec=_DIGITS):
+            try:
+                errors = sorted(validator.iter_errors(value), key=lambda e: len(e.absolute_path))
+            except decimal.DecimalException:
+                raise ValueError(f"a number has more than {_DIGITS:,} digits") from None
         # The most telling error, as jsonschema ranks them.
-        found = next(iter(sorted(validator.iter_errors(value), key=lambda e: len(e.absolute_path))), None)
+        found = next(iter(errors), None)
         if found is not None:
             where = "".join(f"/{step}" for step in found.absolute_path)
             said = found.message
             if found.validator == "pattern":
                 said = f"{found.instance!r} does not match {patterns.get(found.validator_value)!r}"
+            said = re.sub(r"Decimal\('([^']*)'\)", r"\1", said)
             raise ValueError(f"{said} (at {where or 'the top'})")
 
     title = schema.get("title") if isinstance(schema, dict) else None
@@ -143,7 +152,9 @@ def _validator(schema: Any, patterns: dict[str, str]) -> Any:
                 f"The keyword {key!r} at {pointer}/{key} can't be followed token by token: {error}.",
                 "Loosen it, or leave it out and check it on completion.parsed.",
             ) from None
-    readable = change(schema, lambda node: with_patterns(node, 1, patterns))
+    # As floats, 0.07 is no multiple of 0.01.
+    readable = json.loads(json.dumps(schema), parse_float=exact)
+    readable = change(readable, lambda node: with_patterns(node, 1, patterns))
     return kind(readable, format_checker=kind.FORMAT_CHECKER)
 
 

@@ -164,3 +164,34 @@ def test_upper_counts_that_no_text_reaches_cost_nothing(compiler):
         ({"maxItems": 2**40}, {"maxLength": 2**63}, {"maxProperties": 1e18}), ('"a"', "[1]")
     ):
         assert accepts(compiler, make(schema=schema), text)
+
+
+def test_multiples_of_decimals_are_exact(compiler):
+    guide = make(schema={"type": "number", "multipleOf": 0.01, "minimum": 0.01, "maximum": 99.99})
+    for text in ("0.07", "0.57", "19.99", "4.35", "99.99", "1", "1.10"):
+        assert guide.problem(text) == ""
+        assert accepts(compiler, guide, text) or text == "1.10"
+    for text in ("0.071", "0.005", "19.999"):
+        assert "not a multiple of 0.01" in guide.problem(text) or "less than" in guide.problem(text)
+        assert "Decimal" not in guide.problem(text)
+        assert not accepts(compiler, guide, text)
+    numbers = {"type": "number", "multipleOf": 0.01, "minimum": 0.01, "maximum": 99.99}
+    guide = make(schema={"type": "array", "items": numbers, "minItems": 8, "maxItems": 8})
+    texts = [text for seed in range(30) if (text := walk(compiler, guide, seed, 120)) is not None]
+    assert len(texts) > 10
+    assert [guide.problem(text) for text in texts] == [""] * len(texts)
+
+
+@pytest.mark.parametrize(
+    ("schema", "text", "good"),
+    [
+        ({"type": "integer"}, "3.0", True),
+        ({"enum": [0.1, 1.0]}, "0.10", True),
+        ({"const": 1}, "1.0", True),
+        ({"type": "number", "maximum": 0.3}, "0.30000000000000001", False),
+        ({"type": "number", "multipleOf": 0.01}, "1e999999", False),
+        ({"type": "number", "multipleOf": 0.01}, "1e300", True),
+    ],
+)
+def test_the_validator_reads_numbers_as_written(schema, text, good):
+    assert (make(schema=schema).problem(text) == "") is good
