@@ -131,6 +131,8 @@ class _Reader:
     def _quantified(self, node: Node) -> Node:
         start = self.at
         counted = _COUNT.match(self.text, self.at)
+        least: int
+        most: int | None
         if self._take("*"):
             least, most = 0, None
         elif self._take("+"):

@@ -107,6 +107,8 @@ class _Reader:
         return Node("ref", name=name[0]) if name else None
 
     def _repeated(self, node: Node, blanks: re.Pattern[str]) -> Node:
+        least: int
+        most: int | None
         while True:
             counted = _COUNT.match(self.text, self.at)
             if self._take("*"):
