@@ -13,7 +13,7 @@ from llmlab.guided.ecma import EcmaError, EcmaUnsupportedError, translated, with
 from llmlab.guided.formats import KNOWN, REPLACED, TIGHTER
 from llmlab.guided.guide import Guide
 from llmlab.guided.numbers import BoundError, bounded, exact, negative_multiples, unwritable
-from llmlab.guided.walk import change, circular, endless, everything, quote, resolve
+from llmlab.guided.walk import change, circular, endless, everything, quote, resolve, without_silent
 
 # JSON on one line, with or without a blank after a comma or colon. The library's own gaps have no end, and a model that
 # is at a loss fills its whole budget with blanks.
@@ -36,7 +36,8 @@ def schema_guide(schema: Any, *, name: str = "", convert: Callable[[str], Any] =
         BadInputError: it isn't a valid schema (with the place), or no text satisfies it.
         UnsupportedError: a keyword that can't be followed, with its place.
     """
-    schema = _plain(schema)
+    given = _plain(schema)
+    schema = _known_dialect(given)
     patterns: dict[str, str] = {}
     validator = _validator(schema, patterns)
     _check_references(schema)
@@ -75,7 +76,7 @@ def schema_guide(schema: Any, *, name: str = "", convert: Callable[[str], Any] =
             raise ValueError(f"{said} (at {where or 'the top'})")
 
     title = schema.get("title") if isinstance(schema, dict) else None
-    return Guide("json", text, name or (title if isinstance(title, str) else "") or "schema", schema, check, convert)
+    return Guide("json", text, name or (title if isinstance(title, str) else "") or "schema", given, check, convert)
 
 
 def _plain(schema: Any) -> Any:
@@ -93,6 +94,21 @@ def _plain(schema: Any) -> Any:
         return json.loads(json.dumps(schema, allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
         raise BadInputError(f"The schema can't be written as JSON: {error}.") from None
+
+
+def _known_dialect(schema: Any) -> Any:
+    """The schema under the usual name of its dialect: http or https, # or not, "the newest", draft 5."""
+    declared = schema.get("$schema") if isinstance(schema, dict) else None
+    if not isinstance(declared, str):
+        return schema
+    plain = re.sub(r"^https?://json-schema\.org/", "", declared.strip()).rstrip("#").rstrip("/")
+    if plain == declared.strip():
+        return schema
+    draft = re.fullmatch(r"draft-0?([3-7])/(?:hyper-)?schema", plain)
+    if draft:
+        number = "4" if draft[1] == "5" else draft[1]
+        return {**schema, "$schema": f"http://json-schema.org/draft-0{number}/schema#"}
+    return {**schema, "$schema": "https://json-schema.org/draft/2020-12/schema"} if plain == "schema" else schema
 
 
 def _validator(schema: Any, patterns: dict[str, str]) -> Any:
@@ -229,7 +245,7 @@ def _normal(schema: Any) -> str:
             if hopeless[reference]:
                 # Nothing finite is there: the library would follow the reference, and find no way on.
                 return False
-        node = with_patterns(node, 0, {})
+        node = without_silent(with_patterns(node, 0, {}))
         if isinstance(reference, str) and reference.startswith("#"):
             node["$ref"] = quote(node["$ref"])
         values = negative_multiples(node)
