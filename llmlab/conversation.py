@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import weakref
 from dataclasses import dataclass, field, replace
@@ -120,14 +119,4 @@ class History:
 
 def as_row(message: Message) -> dict[str, Any]:
     """A message for a table, whose columns hold values of one shape: text alone, tool calls' arguments as JSON."""
-    out = replace(message, images=()).as_dict()
-    if message.tool_calls:
-        out["tool_calls"] = [_with_json(call) for call in message.tool_calls]
-    return out
-
-
-def _with_json(call: Any) -> dict[str, Any]:
-    function = dict(call.get("function", call))
-    if not isinstance(function.get("arguments"), str):
-        function["arguments"] = json.dumps(function.get("arguments", {}), ensure_ascii=False)
-    return {"type": "function", "function": function}
+    return replace(message, images=()).as_openai()

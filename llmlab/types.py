@@ -6,6 +6,7 @@ All of it is frozen: a completion that was shown can't change afterwards.
 from __future__ import annotations
 
 import base64
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -53,7 +54,8 @@ class Message:
         role: system, user, assistant or tool.
         content: the text.
         tool_calls: what the assistant called, in the form chat templates expect
-            (`{"type": "function", "function": {"name": ..., "arguments": {...}}}`).
+            (`{"type": "function", "function": {"name": ..., "arguments": {...}}}`). `of` also takes OpenAI's form, in
+            which the arguments are JSON text.
         name: the tool's name, on a tool turn.
         tool_call_id: which call a tool turn answers; some templates ask for it.
         images: encoded images (PNG, JPEG, WebP, GIF) that a user's turn shows before its text.
@@ -74,7 +76,7 @@ class Message:
         "image_url": {"url": "data:image/png;base64,..."}}.
 
         Raises:
-            BadInputError: the dict lacks role or content, or the role is unknown.
+            BadInputError: the dict lacks role or content, the role is unknown, or a tool call isn't a dict.
         """
         if isinstance(value, Message):
             return value
@@ -89,7 +91,7 @@ class Message:
         if role not in ROLES:
             raise unknown("role", str(role), ROLES)
         content = value.get("content")
-        calls = tuple(value.get("tool_calls") or ())
+        calls = _tool_calls(value.get("tool_calls") or ())
         if content is None and calls:
             content = ""
         images: tuple[bytes, ...] = ()
@@ -100,7 +102,7 @@ class Message:
         return cls(cast("Role", role), content, calls, value.get("name"), value.get("tool_call_id"), images)
 
     def as_dict(self) -> dict[str, Any]:
-        """The message in OpenAI's form, which `of` takes; empty fields are left out."""
+        """The message as chat templates and `of` take it; empty fields are left out. See `as_openai`."""
         out: dict[str, Any] = {"role": self.role, "content": self.content}
         if self.images:
             shown = [{"type": "image_url", "image_url": {"url": data_url(image)}} for image in self.images]
@@ -112,6 +114,70 @@ class Message:
         if self.tool_call_id is not None:
             out["tool_call_id"] = self.tool_call_id
         return out
+
+    def as_openai(self) -> dict[str, Any]:
+        """The message in OpenAI's form, which `of` takes: as `as_dict`, a tool call's arguments as JSON text."""
+        out = self.as_dict()
+        if self.tool_calls:
+            out["tool_calls"] = [_with_text(call) for call in self.tool_calls]
+        return out
+
+
+def _tool_calls(calls: Any) -> tuple[Mapping[str, Any], ...]:
+    """The tool calls of a message; arguments that are the JSON text of an object become that object."""
+    out: list[Mapping[str, Any]] = []
+    for call in calls if isinstance(calls, list | tuple) else (calls,):
+        one = call.as_dict() if isinstance(call, ToolCall) else call
+        if not isinstance(one, Mapping):
+            raise BadInputError(
+                f"A tool call must be a dict, got {call!r:.80}.",
+                'For example {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}.',
+            )
+        try:
+            out.append(with_object(one))
+        except BadInputError:
+            # It stays as it came, for whoever shows or logs it; a prompt can't be made of it.
+            out.append(one)
+    return tuple(out)
+
+
+def with_object(call: Mapping[str, Any]) -> dict[str, Any]:
+    """A tool call whose arguments are an object, as chat templates expect; OpenAI's form has its JSON text.
+
+    Raises:
+        BadInputError: the arguments are something else.
+    """
+    inner = call.get("function")
+    function = inner if isinstance(inner, Mapping) else call
+    given = function.get("arguments", {})
+    if isinstance(given, Mapping):
+        return dict(call)
+    value: Any = given
+    try:
+        if given is None or isinstance(given, str):
+            value = json.loads(given) if given and given.strip() else {}
+        said = "" if isinstance(value, Mapping) else f"they are {type(value).__name__}"
+    except (ValueError, RecursionError) as error:
+        said = str(error)
+    if said:
+        raise BadInputError(
+            f"The arguments of the tool call {function.get('name')!r:.60} aren't a JSON object: {given!r:.80} "
+            f"({said:.80}).",
+            'Give a dict, or its JSON text: {"city": "Oslo"}.',
+        )
+    changed = {**function, "arguments": value}
+    return {**call, "function": changed} if function is inner else changed
+
+
+def _with_text(call: Mapping[str, Any]) -> dict[str, Any]:
+    """A tool call in OpenAI's form, its arguments as JSON text."""
+    inner = call.get("function")
+    outer = {"id": call["id"]} if call.get("id") else {}
+    function = dict(inner) if isinstance(inner, Mapping) else {k: v for k, v in call.items() if k not in ("type", "id")}
+    given = function.get("arguments")
+    if not isinstance(given, str):
+        function["arguments"] = json.dumps(given if given is not None else {}, ensure_ascii=False)
+    return {**outer, "type": "function", "function": function}
 
 
 IMAGE_FORMS = {"png": b"\x89PNG", "jpeg": b"\xff\xd8\xff", "gif": b"GIF8", "webp": b"RIFF"}
@@ -266,7 +332,7 @@ class ToolCall:
     problem: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """The call as a message of the assistant holds it (OpenAI's form)."""
+        """The call as a message of the assistant holds it (see `Message.tool_calls`)."""
         return {
             "type": "function",
             "id": self.id,

@@ -1,9 +1,11 @@
 """Plain data: what is refused, and what the error says."""
 
+import json
+
 import pytest
 
 from llmlab.errors import BadInputError, UnknownNameError
-from llmlab.types import Message, SamplingParams, Timings
+from llmlab.types import Message, SamplingParams, Timings, ToolCall, with_object
 
 
 @pytest.mark.parametrize(
@@ -56,6 +58,40 @@ def test_messages_from_text_dict_and_tool_calls():
     message = Message.of({"role": "assistant", "content": None, "tool_calls": [call]})
     assert message.content == ""
     assert message.as_dict()["tool_calls"] == [call]
+
+
+# As OpenAI's clients and data sets have it, and as templates take it.
+@pytest.mark.parametrize(
+    ("text", "value"), [('{"city": "Oslo", "n": 2}', {"city": "Oslo", "n": 2}), ("{}", {}), ("", {}), (None, {})]
+)
+def test_arguments_as_json_text_become_an_object_and_text_again(text, value):
+    call = {"type": "function", "id": "call00001", "function": {"name": "f", "arguments": text}}
+    message = Message.of({"role": "assistant", "content": None, "tool_calls": [call]})
+    assert message.tool_calls[0]["function"]["arguments"] == value
+    assert message.as_dict()["tool_calls"][0]["function"]["arguments"] == value
+    (back,) = message.as_openai()["tool_calls"]
+    assert back == {**call, "function": {"name": "f", "arguments": json.dumps(value)}}
+    assert Message.of(message.as_openai()) == message
+    flat = Message.of({"role": "assistant", "content": "", "tool_calls": [call["function"]]})
+    assert flat.tool_calls == ({"name": "f", "arguments": value},)
+    assert flat.as_openai()["tool_calls"] == [{"type": "function", "function": back["function"]}]
+
+
+@pytest.mark.parametrize("text", ["{broken", "[1]", '"{}"', "3", "[" * 100_000])
+def test_arguments_that_are_no_object_stay_as_they_are(text):
+    call = {"function": {"name": "f", "arguments": text}}
+    message = Message.of({"role": "assistant", "content": "", "tool_calls": [call]})
+    assert message.tool_calls == (call,)
+    assert message.as_openai()["tool_calls"][0]["function"]["arguments"] == text
+    with pytest.raises(BadInputError, match="tool call 'f' aren't a JSON object"):
+        with_object(call)
+
+
+def test_calls_of_a_completion_can_be_handed_back():
+    call = ToolCall("f", {"a": 1}, "call00001")
+    assert Message.of({"role": "assistant", "content": "", "tool_calls": [call]}).tool_calls == (call.as_dict(),)
+    with pytest.raises(BadInputError, match="must be a dict"):
+        Message.of({"role": "assistant", "content": "", "tool_calls": ["f"]})
 
 
 @pytest.mark.parametrize("value", [{"content": "x"}, 3, {"role": "user", "content": 3}, {"role": "user"}])

@@ -209,8 +209,13 @@ class HistoryView(View):
 def _said(message: Message) -> str:
     """A turn's text, and the calls in it."""
     calls = [call.get("function", call) for call in message.tool_calls]
-    lines = [f"→ {ToolCall(str(call.get('name')), call.get('arguments') or {})}" for call in calls]
+    lines = [f"→ {_called(str(call.get('name')), call.get('arguments') or {})}" for call in calls]
     return "\n".join([*([message.content] if message.content or not lines else []), *lines])
+
+
+def _called(name: str, arguments: Any) -> str:
+    """A call as code; arguments that are no JSON object as they are."""
+    return str(ToolCall(name, arguments)) if isinstance(arguments, Mapping) else f"{name}({arguments})"
 
 
 def _turns_text(conversation: Conversation) -> str:

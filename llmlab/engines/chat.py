@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, NoReturn
 
 from llmlab.errors import BadInputError
-from llmlab.types import Message
+from llmlab.types import Message, with_object
 
 _LONGEST_REASON = 300
 
@@ -66,6 +66,8 @@ def _compile(template: str) -> Any:
 def _form(message: Message) -> dict[str, Any]:
     """A message as templates take it: where the images stand in a text, they put the model's own marks."""
     out = message.as_dict()
+    if message.tool_calls:
+        out["tool_calls"] = [with_object(call) for call in message.tool_calls]
     if message.images:
         out["content"] = [*({"type": "image"} for _ in message.images), {"type": "text", "text": message.content}]
     return out

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from llmlab.errors import BadInputError, UnsupportedError
+from llmlab.guided import gbnf
 from llmlab.guided.guide import Guide, Kind
 
 _HEAD = "%llguidance {}\n\n"
+_GBNF_RULE = re.compile(r"(?m)^[ \t]*[A-Za-z0-9_-]+[ \t]*::=")
 _UNLIMITED = re.compile(r"[*+]|\{\d*,\}")
 
 
@@ -135,7 +137,7 @@ def grammar_guide(text: str, *, name: str = "") -> Guide:
         raise BadInputError(f"A grammar is text, got {type(text).__name__}.", 'For example \'root ::= "a" | "b"\'.')
     if not text.strip():
         raise BadInputError("The grammar is empty.", 'For example \'root ::= "yes" | "no"\'.')
-    kind: Kind = "gbnf" if "::=" in text else "lark"
+    kind: Kind = "gbnf" if _GBNF_RULE.search(text) else "lark"
     # The first line says for certain which of the two it is.
     lark = _gbnf(text) if kind == "gbnf" else text if "%llguidance" in text else f"{_HEAD}{text}"
     if kind == "lark" and not re.search(r"(?m)^\s*[?!]?start\s*(\.\d+)?\s*(\[.*?\])?\s*:", text):
@@ -152,15 +154,12 @@ def grammar_guide(text: str, *, name: str = "") -> Guide:
 
 
 def _gbnf(text: str) -> str:
-    from llguidance.gbnf_to_lark import gbnf_to_lark
-
     if not re.search(r"(?m)^\s*root\s*::=", text):
         raise BadInputError("The grammar has no rule `root`.", "Add one, as in root ::= greeting.")
     try:
-        return str(gbnf_to_lark(text))
-    except Exception as error:
-        # The converter raises plain Exceptions for what it can't read.
-        raise BadInputError(f"The GBNF grammar can't be read: {_first(str(error))}.") from None
+        return gbnf.lark(text)
+    except gbnf.GbnfError as error:
+        raise BadInputError(f"The GBNF grammar can't be read: {error}.") from None
 
 
 def _first(said: str) -> str:
@@ -180,14 +179,14 @@ def matches_nothing(guide: Guide) -> bool:
     """Whether not even the first byte of a text is allowed, the empty text included."""
     from llguidance import LLMatcher
 
-    matcher = LLMatcher(_bytes_tokenizer(), guide.grammar(), log_level=0)
+    matcher = LLMatcher(bytes_tokenizer(), guide.grammar(), log_level=0)
     if matcher.is_error():
         return False
     matcher.compute_bitmask()
     return matcher.is_stopped() and not matcher.is_accepting()
 
 
-def _bytes_tokenizer() -> Any:
+def bytes_tokenizer() -> Any:
     """A tokenizer of the 256 bytes and an end token: enough to ask a grammar questions."""
     from llguidance import LLTokenizer
 

@@ -1,13 +1,20 @@
-"""Multiples below zero, which the mask library compiles to nothing: written out where they are few."""
+"""Numbers as the mask library can follow them: bounds that it reckons in floats, and multiples below zero."""
 
 from __future__ import annotations
 
+import json
 import math
-from decimal import Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any
 
 MOST = 2000
 """More multiples than this aren't written out."""
+
+
+def exact(text: str) -> int | Decimal:
+    """A JSON number with a point or an exponent, as written."""
+    value = Decimal(text)
+    return int(value) if abs(value.adjusted()) < 400 and value == value.to_integral_value() else value
 
 
 def negative_multiples(node: dict[str, Any]) -> list[int | float] | None:
@@ -33,7 +40,10 @@ def negative_multiples(node: dict[str, Any]) -> list[int | float] | None:
     kept = [v for v in found if v not in excluded]
     if kinds == "integer":
         kept = [v for v in kept if v == v.to_integral_value()]
-    return [int(v) if v == v.to_integral_value() else float(v) for v in kept]
+    values = [int(v) if v == v.to_integral_value() else float(v) for v in kept]
+    if unwritable(values) is not None:
+        raise ValueError("they have too many digits")
+    return values
 
 
 def _bound(node: dict[str, Any], name: str, exclusive: str, tighter: Any) -> tuple[float | None, bool]:
@@ -46,27 +56,168 @@ def _bound(node: dict[str, Any], name: str, exclusive: str, tighter: Any) -> tup
     return opened, True
 
 
-def shrunk(node: dict[str, Any]) -> dict[str, Any]:
-    """A schema of numbers with its open bounds drawn in by a hair.
+_EXACT = 2**53
+"""Whole numbers up to here are exact as floats, which the mask library reckons bounds in."""
+_MOST = 2**63 - 1024
+"""The library makes no ranges of whole numbers beyond; of other numbers none that are exact beyond `_EXACT`."""
+_WHOLE_MOST = 2**63 - 1
+"""The one upper bound beyond `_MOST` that it keeps to."""
+_OPEN_MOST = 10**18
+"""A lower bound of whole numbers from here on needs an upper one."""
+_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+_COUNTS = {
+    "minLength": 10**7, "maxLength": 10**7, "minProperties": 10**7, "maxProperties": 10**7,
+    "minItems": 20_000, "maxItems": 20_000, "minContains": 20_000, "maxContains": 20_000,
+}  # fmt: skip
+"""Counts that the library can follow; more items cost it gigabytes."""
 
-    A number may have any number of digits, and one a hair beyond the bound in writing (-51.610000000000000001) is the
-    bound itself once it is read as a float, which the judge then refuses.
+
+class BoundError(ValueError):
+    """A bound can't be followed. `keyword` says which."""
+
+    def __init__(self, keyword: str, reason: str) -> None:
+        super().__init__(reason)
+        self.keyword = keyword
+
+
+def bounded(node: dict[str, Any]) -> dict[str, Any]:
+    """A schema with its bounds as the mask library can follow them: at most narrower than they were.
+
+    - The library reckons with floats. Bounds of whole numbers beyond 2**53 go to the next float inside and end near
+      2**63; those of other numbers end at 2**53.
+    - A number may have any number of digits, and one a hair beyond an open bound in writing (-51.610000000000000001) is
+      the bound itself once it is read as a float, which the validator refuses. Open bounds are drawn in by a hair.
+    - Counts written as floats (2.0) become whole numbers. An upper count that no text reaches is left out; the
+      validator still checks it.
+
+    Raises:
+        BoundError: a bound excludes all that the library can write.
     """
+    out = _counts(node)
     kinds = node.get("type", "number")
-    if "number" not in (kinds if isinstance(kinds, list) else [kinds]):
-        return node
-    out = dict(node)
-    for name, exclusive, sign in (("maximum", "exclusiveMaximum", -1), ("minimum", "exclusiveMinimum", 1)):
-        opened = node.get(exclusive)
-        bound = node.get(name) if opened is True else opened
-        if opened in (None, False) or not isinstance(bound, int | float) or isinstance(bound, bool):
-            continue
-        exact = Decimal(str(bound))
-        digits = max(-int(exact.as_tuple().exponent), 0)
-        hair = max(Decimal(10) ** -(digits + 6), abs(exact) * Decimal("1e-12"))
-        near = float(exact + sign * hair)
-        out.pop(exclusive)
-        closed = node.get(name)
-        other = closed if opened is not True and isinstance(closed, int | float) else near
-        out[name] = min(near, other) if sign < 0 else max(near, other)
+    kinds = kinds if isinstance(kinds, list) else [kinds]
+    if not any(key in node for key in _BOUNDS) or not {"integer", "number"} & set(kinds):
+        return out
+    low, low_open = _bound(node, "minimum", "exclusiveMinimum", max)
+    high, high_open = _bound(node, "maximum", "exclusiveMaximum", min)
+    if low is not None and high is not None and (low > high or (low == high and (low_open or high_open))):
+        return out  # the library says best why nothing is left
+    whole = "number" not in kinds
+    least = _whole(low, 1, is_open=low_open) if whole else _near(low, 1, is_open=low_open, among=(low, high))
+    most = _whole(high, -1, is_open=high_open) if whole else _near(high, -1, is_open=high_open, among=(low, high))
+    if least is not None and most is not None and least > most:
+        if whole:
+            return out
+        raise BoundError(_said(node, "minimum", "exclusiveMinimum"), "it is too near to the upper bound")
+    for key in _BOUNDS:
+        out.pop(key, None)
+    limit = _MOST if whole else _EXACT
+    if least is not None:
+        if least > limit or (whole and least >= _OPEN_MOST and most is None):
+            raise BoundError(
+                _said(node, "minimum", "exclusiveMinimum"), f"{low} is too large for its ranges of numbers"
+            )
+        out["minimum"] = least
+    if most is not None:
+        if most < -limit or (whole and most <= -_OPEN_MOST and least is None):
+            raise BoundError(
+                _said(node, "maximum", "exclusiveMaximum"), f"{high} is too small for its ranges of numbers"
+            )
+        out["maximum"] = most
     return out
+
+
+def _said(node: dict[str, Any], *keywords: str) -> str:
+    return next((key for key in reversed(keywords) if key in node), keywords[0])
+
+
+def _whole(bound: Decimal | float | None, inwards: int, *, is_open: bool) -> int | None:
+    """A bound of whole numbers as a closed one that is exact as a float; `inwards` is 1 from below, -1 from above."""
+    if bound is None:
+        return None
+    exact = Decimal(str(bound))
+    least = int(exact.to_integral_value(ROUND_CEILING if inwards > 0 else ROUND_FLOOR))
+    if is_open and least == exact:
+        least += inwards
+    if inwards < 0 and least >= _WHOLE_MOST:
+        return _WHOLE_MOST
+    if -inwards * least > _MOST:
+        return -inwards * _MOST
+    return least if abs(least) <= _EXACT or abs(least) > _MOST else _inside(least, inwards)
+
+
+def _inside(bound: int, inwards: int) -> int:
+    """The float next to a whole bound on its inner side."""
+    near = float(bound)
+    return int(near if (int(near) - bound) * inwards >= 0 else math.nextafter(near, math.inf * inwards))
+
+
+def _near(
+    bound: float | None, inwards: int, *, is_open: bool, among: tuple[float | None, float | None]
+) -> int | float | None:
+    """A bound of numbers as a closed one, drawn in by a hair where it was open."""
+    if bound is None:
+        return None
+    exact = Decimal(str(bound))
+    if is_open:
+        digits = max(0, *(-int(Decimal(str(one)).as_tuple().exponent) for one in among if one is not None))
+        exact += inwards * max(Decimal(10) ** -(digits + 6), abs(exact) * Decimal("1e-12"))
+    if -inwards * exact > _EXACT:
+        return -inwards * _EXACT
+    return float(exact) if is_open else bound
+
+
+def _counts(node: dict[str, Any]) -> dict[str, Any]:
+    out = dict(node)
+    for key, most in _COUNTS.items():
+        value = node.get(key)
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            continue
+        if value > most and key.startswith("min"):
+            raise BoundError(key, f"more than {most:,} can't be written")
+        if value > most:
+            del out[key]
+        else:
+            out[key] = int(value)
+    return out
+
+
+def unwritable(value: Any) -> int | float | None:
+    """The first number in a constant that the mask library writes as another one, or None.
+
+    It reads numbers as floats, one digit short of exact. -2**63 ends the process with a stack overflow.
+    """
+    long: list[float] = []
+
+    def walk(one: Any) -> int | float | None:
+        if isinstance(one, dict | list):
+            found = (walk(item) for item in (one.values() if isinstance(one, dict) else one))
+            return next((item for item in found if item is not None), None)
+        if isinstance(one, bool) or not isinstance(one, int | float) or abs(one) <= _EXACT:
+            if isinstance(one, float) and len(Decimal(str(one)).as_tuple().digits) > 15:
+                long.append(one)
+            return None
+        if isinstance(one, int) and abs(one) <= _MOST:
+            return None if int(float(one)) == one else one
+        try:
+            written = Decimal(repr(float(one)))
+        except OverflowError:
+            return one
+        return None if written == Decimal(one) else one
+
+    found = walk(value)
+    return found if found is not None or not long else _misread(long)
+
+
+def _misread(values: list[float]) -> float | None:
+    """The first float that the library doesn't write as it is."""
+    from llguidance import LLMatcher
+
+    from llmlab.guided.grammar import bytes_tokenizer
+
+    matcher = LLMatcher(bytes_tokenizer(), LLMatcher.grammar_from_json_schema(json.dumps({"enum": values})))
+    for value in values:
+        text = list(format(Decimal(repr(value)), "f").encode())
+        if matcher.deep_copy().try_consume_tokens(text) < len(text):
+            return value
+    return None

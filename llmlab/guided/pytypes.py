@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import enum
+import functools
 import json
 import re
 import sys
@@ -68,36 +69,69 @@ def structured_guide(kind: Any) -> Guide:
     from pydantic.errors import PydanticUserError
 
     try:
-        adapter: TypeAdapter[Any] = TypeAdapter(_readable(kind))
-        schema = adapter.json_schema()
+        adapter: TypeAdapter[Any] = TypeAdapter(readable(kind))
+        schema = adapter.json_schema(schema_generator=json_schemas())
     except (PydanticUserError, TypeError, NameError) as error:
         said = str(error).splitlines()[0]
         raise BadInputError(f"{type_name(kind)} can't be written as JSON: {said}", _WAY_OUT) from None
     return schema_guide(change(schema, _tidy), name=type_name(kind), convert=adapter.validate_json)
 
 
-def _readable(kind: Any) -> Any:
+@functools.cache
+def json_schemas() -> Any:
+    """Make JSON schemas as pydantic does, with forms that a mask can follow where its own can't be.
+
+    A Decimal is a number (pydantic adds text), a set an array (a value that is there twice is in the set once), and a
+    dict under an Enum or Literal of texts has those as optional properties.
+    """
+    from pydantic.json_schema import GenerateJsonSchema
+
+    class Schemas(GenerateJsonSchema):
+        def decimal_schema(self, schema: Any) -> Any:
+            made = super().decimal_schema(schema)
+            return next((one for one in made.get("anyOf", ()) if one.get("type") == "number"), made)
+
+        def set_schema(self, schema: Any) -> Any:
+            return {key: value for key, value in super().set_schema(schema).items() if key != "uniqueItems"}
+
+        def frozenset_schema(self, schema: Any) -> Any:
+            return {key: value for key, value in super().frozenset_schema(schema).items() if key != "uniqueItems"}
+
+        def dict_schema(self, schema: Any) -> Any:
+            made = super().dict_schema(schema)
+            keys = schema.get("keys_schema", {})
+            named = [getattr(one, "value", one) for one in keys.get("members") or keys.get("expected") or ()]
+            if "propertyNames" not in made or not named or not all(isinstance(name, str) for name in named):
+                return made
+            value = made.get("additionalProperties", True)
+            rest = {key: one for key, one in made.items() if key not in ("propertyNames", "additionalProperties")}
+            return {**rest, "properties": dict.fromkeys(named, value), "additionalProperties": False}
+
+    return Schemas
+
+
+def readable(kind: Any) -> Any:
     """The type with every `typing.TypedDict` in it as pydantic reads it: before 3.12 that is typing_extensions'."""
     if sys.version_info >= (3, 12):
         return kind
     if typing.is_typeddict(kind) and type(kind).__module__ == "typing":
         hints = typing.get_type_hints(kind, include_extras=True)
         fields = {
-            name: typing.Required[_readable(hint)]
+            name: typing.Required[readable(hint)]
             if name in kind.__required_keys__
-            else typing.NotRequired[_readable(hint)]
+            else typing.NotRequired[readable(hint)]
             for name, hint in hints.items()
         }
         return typing_extensions.TypedDict(kind.__name__, fields)  # type: ignore[operator]
     origin, parts = get_origin(kind), get_args(kind)
     if origin is None or origin is Literal or not parts:
         return kind
-    readable = tuple(part if isinstance(part, list) else _readable(part) for part in parts)
-    if readable == parts:
+    read = tuple(part if isinstance(part, list) else readable(part) for part in parts)
+    if read == parts:
         return kind
     if origin in (Union, python.UnionType):
-        return Union[readable]  # noqa: UP007 - built from a tuple
-    return typing.Annotated[readable] if origin is typing.Annotated else origin[readable]
+        return Union[read]  # noqa: UP007 - built from a tuple
+    return typing.Annotated[read] if origin is typing.Annotated else origin[read]
 
 
 def _tidy(node: dict[str, Any]) -> dict[str, Any]:
@@ -105,10 +139,6 @@ def _tidy(node: dict[str, Any]) -> dict[str, Any]:
     node = {key: value for key, value in node.items() if key not in ("default", "discriminator")}
     if "properties" in node and "additionalProperties" not in node:
         node["additionalProperties"] = False
-    branches = node.get("anyOf")
-    if isinstance(branches, list) and {"type": "number"} in branches:
-        # Decimal: a number, or a string with a look-ahead pattern.
-        node["anyOf"] = [one for one in branches if "(?!" not in str(one.get("pattern", ""))]
     if "oneOf" in node and _told_apart(node["oneOf"]):
         node["anyOf"] = node.pop("oneOf")
     return node

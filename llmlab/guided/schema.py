@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import decimal
 import json
 import re
 from collections.abc import Callable
 from typing import Any
 
 from llmlab.errors import BadInputError, LlmLabError, UnsupportedError
+from llmlab.guided.ecma import EcmaError, EcmaUnsupportedError, translated, with_patterns
 from llmlab.guided.formats import KNOWN, REPLACED, TIGHTER
 from llmlab.guided.guide import Guide
-from llmlab.guided.numbers import negative_multiples, shrunk
-from llmlab.guided.walk import change, circular, endless, everything, quote, resolve
+from llmlab.guided.numbers import BoundError, bounded, exact, negative_multiples, unwritable
+from llmlab.guided.walk import change, circular, endless, everything, quote, resolve, without_silent
 
 # JSON on one line, with or without a blank after a comma or colon. The library's own gaps have no end, and a model that
 # is at a loss fills its whole budget with blanks.
 GAPS = {"whitespace_flexible": False, "item_separator": ", ?", "key_separator": ": ?"}
 MAX_NESTING = 100
+# A float has up to 767 digits, and up to 324 places after the point.
+_DIGITS = 2000
 _CHOOSERS = ("$ref", "allOf", "anyOf", "oneOf", "type", "enum", "const")
 
 
@@ -32,8 +36,10 @@ def schema_guide(schema: Any, *, name: str = "", convert: Callable[[str], Any] =
         BadInputError: it isn't a valid schema (with the place), or no text satisfies it.
         UnsupportedError: a keyword that can't be followed, with its place.
     """
-    schema = _plain(schema)
-    validator = _validator(schema)
+    given = _plain(schema)
+    schema = _known_dialect(given)
+    patterns: dict[str, str] = {}
+    validator = _validator(schema, patterns)
     _check_references(schema)
     ring = circular(schema)
     if ring is not None:
@@ -53,15 +59,24 @@ def schema_guide(schema: Any, *, name: str = "", convert: Callable[[str], Any] =
         raise _explain(schema, refused)
 
     def check(answer: str) -> None:
-        value = json.loads(answer)
+        value = json.loads(answer, parse_float=exact)
+        with decimal.localcontext(prec=_DIGITS):
+            try:
+                errors = sorted(validator.iter_errors(value), key=lambda e: len(e.absolute_path))
+            except decimal.DecimalException:
+                raise ValueError(f"a number has more than {_DIGITS:,} digits") from None
         # The most telling error, as jsonschema ranks them.
-        found = next(iter(sorted(validator.iter_errors(value), key=lambda e: len(e.absolute_path))), None)
+        found = next(iter(errors), None)
         if found is not None:
             where = "".join(f"/{step}" for step in found.absolute_path)
-            raise ValueError(f"{found.message} (at {where or 'the top'})")
+            said = found.message
+            if found.validator == "pattern":
+                said = f"{found.instance!r} does not match {patterns.get(found.validator_value)!r}"
+            said = re.sub(r"Decimal\('([^']*)'\)", r"\1", said)
+            raise ValueError(f"{said} (at {where or 'the top'})")
 
     title = schema.get("title") if isinstance(schema, dict) else None
-    return Guide("json", text, name or (title if isinstance(title, str) else "") or "schema", schema, check, convert)
+    return Guide("json", text, name or (title if isinstance(title, str) else "") or "schema", given, check, convert)
 
 
 def _plain(schema: Any) -> Any:
@@ -81,7 +96,23 @@ def _plain(schema: Any) -> Any:
         raise BadInputError(f"The schema can't be written as JSON: {error}.") from None
 
 
-def _validator(schema: Any) -> Any:
+def _known_dialect(schema: Any) -> Any:
+    """The schema under the usual name of its dialect: http or https, # or not, "the newest", draft 5."""
+    declared = schema.get("$schema") if isinstance(schema, dict) else None
+    if not isinstance(declared, str):
+        return schema
+    plain = re.sub(r"^https?://json-schema\.org/", "", declared.strip()).rstrip("#").rstrip("/")
+    if plain == declared.strip():
+        return schema
+    draft = re.fullmatch(r"draft-0?([3-7])/(?:hyper-)?schema", plain)
+    if draft:
+        number = "4" if draft[1] == "5" else draft[1]
+        return {**schema, "$schema": f"http://json-schema.org/draft-0{number}/schema#"}
+    return {**schema, "$schema": "https://json-schema.org/draft/2020-12/schema"} if plain == "schema" else schema
+
+
+def _validator(schema: Any, patterns: dict[str, str]) -> Any:
+    """The schema's validator; `patterns` gets the regex in the schema behind each that the validator reads."""
     import jsonschema
 
     declared = schema.get("$schema") if isinstance(schema, dict) else None
@@ -92,8 +123,11 @@ def _validator(schema: Any) -> Any:
             "Leave $schema out, or name one that is known: https://json-schema.org/draft/2020-12/schema.",
         )
     kind = kind or jsonschema.Draft202012Validator
+    # Its format "regex" means Python's.
+    forms = jsonschema.FormatChecker(())
+    forms.checkers = {name: one for name, one in kind.FORMAT_CHECKER.checkers.items() if name != "regex"}
     try:
-        kind.check_schema(schema)
+        kind.check_schema(schema, format_checker=forms)
     except jsonschema.SchemaError as error:
         error = _deepest(error)
         place = "".join(f"/{step}" for step in error.absolute_path) or "the top"
@@ -106,7 +140,9 @@ def _validator(schema: Any) -> Any:
         if not isinstance(node, dict):
             continue
         if isinstance(node.get("pattern"), str):
-            _check_pattern(node["pattern"], f"{pointer}/pattern")
+            _check_pattern(node["pattern"], pointer, "pattern")
+        for key in node["patternProperties"] if isinstance(node.get("patternProperties"), dict) else ():
+            _check_pattern(key, pointer, "patternProperties")
         if node.get("enum") == []:
             raise BadInputError(f"No text satisfies the schema at {pointer or 'the top'}: its enum is empty.")
         try:
@@ -116,15 +152,41 @@ def _validator(schema: Any) -> Any:
                 f"The keyword 'multipleOf' at {pointer}/multipleOf can't be followed token by token: {error}.",
                 "Give a nearer minimum, or leave it out and check it on completion.parsed.",
             ) from None
-    return kind(schema, format_checker=kind.FORMAT_CHECKER)
+        for key in ("const", "enum"):
+            odd = unwritable(node.get(key))
+            if odd is not None:
+                raise UnsupportedError(
+                    f"The keyword {key!r} at {pointer}/{key} can't be followed token by token: {odd!r:.40} has more "
+                    "digits than a float.",
+                    "Give the number as text.",
+                )
+        try:
+            bounded(node)
+        except BoundError as error:
+            key = error.keyword
+            raise UnsupportedError(
+                f"The keyword {key!r} at {pointer}/{key} can't be followed token by token: {error}.",
+                "Loosen it, or leave it out and check it on completion.parsed.",
+            ) from None
+    # As floats, 0.07 is no multiple of 0.01.
+    readable = json.loads(json.dumps(schema), parse_float=exact)
+    readable = change(readable, lambda node: with_patterns(node, 1, patterns))
+    return kind(readable, format_checker=kind.FORMAT_CHECKER)
 
 
-def _check_pattern(pattern: str, place: str) -> None:
-    """Refuse a pattern that the judge's `re` can't read."""
+def _check_pattern(pattern: str, pointer: str, keyword: str) -> None:
+    """Refuse a pattern that isn't a regex of ECMA-262, or that no mask can follow."""
     try:
-        re.compile(pattern)
-    except re.error as error:
-        raise BadInputError(f"The pattern {pattern!r} at {place} isn't a valid regex: {error}.") from None
+        translated(pattern)
+    except EcmaUnsupportedError as error:
+        raise UnsupportedError(
+            f"The keyword {keyword!r} at {pointer}/{keyword} can't be followed token by token: {error}.",
+            f"Say {pattern!r:.120} without, or leave it out of the schema and check it on completion.parsed.",
+        ) from None
+    except EcmaError as error:
+        raise BadInputError(
+            f"The pattern {pattern!r:.120} at {pointer}/{keyword} isn't a valid regex of ECMA-262: {error}."
+        ) from None
 
 
 def _deepest(error: Any) -> Any:
@@ -183,11 +245,13 @@ def _normal(schema: Any) -> str:
             if hopeless[reference]:
                 # Nothing finite is there: the library would follow the reference, and find no way on.
                 return False
-            node = {**node, "$ref": quote(reference)}
+        node = without_silent(with_patterns(node, 0, {}))
+        if isinstance(reference, str) and reference.startswith("#"):
+            node["$ref"] = quote(node["$ref"])
         values = negative_multiples(node)
         if values is not None:
             return {"enum": values}
-        node = shrunk(node)
+        node = bounded(node)
         form = node.get("format")
         if isinstance(form, str):
             if form in REPLACED:
@@ -267,7 +331,8 @@ def _locate(schema: Any, said: str) -> tuple[str, str]:
     for pointer, node in everything(schema):
         if not pointer or not isinstance(node, dict) or not (pointer + "/").startswith(best[0] + "/"):
             continue
-        document = {"x-root": moved, "$ref": quote("#/x-root" + pointer.replace("%", "%25"))}
+        there = with_patterns({"$ref": "#/x-root" + pointer.replace("%", "%25")}, 0, {})
+        document = {"x-root": moved, "$ref": quote(there["$ref"])}
         if "$schema" in schema:
             document["$schema"] = schema["$schema"]
         refused = _refusal(_normal_below(document))
@@ -295,7 +360,7 @@ def _moved(schema: Any) -> Any:
 
 
 def _keyword(schema: Any, place: str, said: str) -> str:
-    node = resolve(schema, "#" + place) if place else schema
+    node = resolve(schema, "#" + place.replace("%", "%25")) if place else schema
     keys = list(node) if isinstance(node, dict) else []
     named = re.search(r"Unimplemented keys: (\[.*?\])", said)
     if named:
@@ -304,8 +369,9 @@ def _keyword(schema: Any, place: str, said: str) -> str:
         return "format"
     if "oneOf" in said:
         return "oneOf"
-    if "regex" in said.lower() or "lookaround" in said:
-        return "patternProperties" if "pattern" not in keys and "patternProperties" in keys else "pattern"
+    blamed = [key for key in ("pattern", "patternProperties") if key in keys]
+    if blamed and ("regex" in said.lower() or "lookaround" in said):
+        return blamed[0]
     if "Pointer" in said or "Resource" in said or "ref" in said:
         return "$ref"
     mentioned = [key for key in keys if key in said]

@@ -65,6 +65,31 @@ def change(schema: Any, edit: Callable[[dict[str, Any]], Any]) -> Any:
     return edit(out)
 
 
+def without_silent(node: dict[str, Any]) -> dict[str, Any]:
+    """A subschema without the keywords that say nothing where they stand, which the mask library refuses."""
+    least, most = node.get("minContains", 1), node.get("maxItems")
+    silent = {
+        "uniqueItems": node.get("uniqueItems") is False or (isinstance(most, int | float) and most <= 1),
+        "dependencies": not node.get("dependencies"),
+        "dependentRequired": not any((node.get("dependentRequired") or {}).values()),
+        "dependentSchemas": all(_says_nothing(one) for one in (node.get("dependentSchemas") or {}).values()),
+        "if": "then" not in node and "else" not in node,
+        "then": "if" not in node or _says_nothing(node.get("then")),
+        "else": "if" not in node or _says_nothing(node.get("else")),
+        "not": node.get("not") is False,
+        "contains": least == 0 and "maxContains" not in node,
+        "minContains": "contains" not in node or (least == 0 and "maxContains" not in node),
+        "maxContains": "contains" not in node,
+        **{key: _says_nothing(node.get(key)) for key in ("propertyNames", "unevaluatedProperties", "unevaluatedItems")},
+    }
+    out = {key: value for key, value in node.items() if not silent.get(key)}
+    return without_silent(out) if len(out) < len(node) else out
+
+
+def _says_nothing(schema: Any) -> bool:
+    return schema is True or schema == {}
+
+
 def resolve(root: Any, reference: str) -> Any:
     """What a reference inside the document points to.
 
@@ -173,7 +198,7 @@ def endless(root: Any, reference: str = "#") -> str | None:
         )
 
     def _array(node: dict[str, Any], path: frozenset[str]) -> bool:
-        least = node.get("minItems") or 0
+        least = int(node.get("minItems") or 0)
         items = node.get("items")
         first = node.get("prefixItems") or (items if isinstance(items, list) else [])
         rest = node.get("additionalItems") if isinstance(items, list) else items

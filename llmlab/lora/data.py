@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -262,18 +261,7 @@ def _turns(value: Any, role: str) -> tuple[Message, ...]:
         return (Message.of({"role": role, "content": value}),)
     if isinstance(value, Mapping) or not isinstance(value, Iterable):
         raise BadInputError(f"messages must be a list of messages, got {type(value).__name__}.")
-    return tuple(Message.of(_whole(turn) if isinstance(turn, Mapping) else turn) for turn in value)
-
-
-def _whole(turn: Mapping[str, Any]) -> Any:
-    """A turn as it was before it went through a table, tool arguments as dicts where they are JSON texts."""
-    out = _without_gaps(turn)
-    for call in out.get("tool_calls") or ():
-        function = call.get("function", call)
-        if isinstance(function.get("arguments"), str):
-            with suppress(ValueError):
-                function["arguments"] = json.loads(function["arguments"])
-    return out
+    return tuple(Message.of(_without_gaps(turn) if isinstance(turn, Mapping) else turn) for turn in value)
 
 
 def _without_gaps(value: Any) -> Any:

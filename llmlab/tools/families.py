@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from llmlab.errors import UnsupportedError
@@ -41,6 +41,7 @@ class Family:
         named: the name stands before the arguments instead of in the JSON object.
         prose: a regex of the texts that hold no call, for `strict`.
         alone: the template takes one call a message.
+        untyped: arguments are written as text, and the tool's schema says what they are.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Family:
     named: bool = False
     prose: str = r"/[^{\[\s](.|\n)*/"
     alone: bool = False
+    untyped: bool = False
 
 
 def call_of(value: Any, text: str) -> ToolCall:
@@ -83,19 +85,49 @@ def call_of(value: Any, text: str) -> ToolCall:
     return ToolCall(name, arguments)
 
 
+_DECODER = json.JSONDecoder()
+_GAP = re.compile(r"[ \t\r\n,;]*")
+
+
+def _json_at(text: str, position: int) -> tuple[Any, int]:
+    """The JSON value at a position, and where it ends: marks inside its strings are text.
+
+    Raises:
+        ValueError: there is none.
+    """
+    try:
+        return _DECODER.raw_decode(text, position)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
 def _values(text: str) -> list[Any] | None:
     """The JSON values that a text is made of, with blanks, commas and semicolons between; None if there is more."""
-    decoder, values, position = json.JSONDecoder(), [], 0
+    values, position = [], _gap(text, 0)
     while position < len(text):
-        if text[position] in " \t\r\n,;":
-            position += 1
-            continue
         try:
-            value, position = decoder.raw_decode(text, position)
-        except (ValueError, RecursionError):
+            value, position = _json_at(text, position)
+        except ValueError:
             return None
         values.append(value)
+        position = _gap(text, position)
     return values
+
+
+def _gap(text: str, position: int) -> int:
+    """Where the blanks, commas and semicolons at a position end."""
+    found = _GAP.match(text, position)
+    return found.end() if found else position
+
+
+def _is_json(text: str) -> bool:
+    """Whether a text is JSON and nothing else: an answer in JSON may hold a mark in a string."""
+    return text.lstrip()[:1] in ("{", "[", '"') and _values(text) is not None
+
+
+def _unreadable(said: list[str], calls: list[ToolCall], problem: str) -> Reading:
+    """A reading that ends at a call that can't be read: where it ends isn't known, so nothing after it is a call."""
+    return Reading("".join(said).strip(), (*calls, ToolCall("", {}, problem=problem)))
 
 
 def _is_call(value: Any) -> bool:
@@ -118,102 +150,209 @@ def read_plain(text: str) -> Reading:
     return Reading("", tuple(call_of(value, "") for value in values))
 
 
+_OPEN = "<tool_call>"
+_HERMES_END = re.compile(r"\s*(?:</tool_call>|(?=<tool_call>)|\Z)")
+
+
 def read_hermes(text: str) -> Reading:
     """`<tool_call>{"name": ..., "arguments": {...}}</tool_call>`, after any text."""
-    return _tagged(text, re.compile(r"<tool_call>(.*?)(?:</tool_call>|(?=<tool_call>)|\Z)", re.DOTALL), _loaded)
+    said: list[str] = []
+    calls: list[ToolCall] = []
+    position = len(text) if _is_json(text) else 0
+    while (start := text.find(_OPEN, position)) >= 0:
+        said.append(text[position:start])
+        begin = start + len(_OPEN)
+        begin += len(text[begin:]) - len(text[begin:].lstrip())
+        try:
+            value, position = _json_at(text, begin)
+            end = _HERMES_END.match(text, position)
+            if end is None:
+                raise ValueError(f"there is more after it: {text[position:][:40]!r}")
+        except ValueError as error:
+            return _unreadable(said, calls, f"{text[begin:][:200]!r} is no JSON ({error})")
+        calls.append(call_of(value, text[begin:position]))
+        position = end.end()
+    return Reading("".join([*said, text[position:]]).strip(), tuple(calls)) if calls else Reading(text)
 
 
-def _tagged(text: str, pattern: re.Pattern[str], call: Callable[[str], ToolCall]) -> Reading:
-    calls = tuple(call(found[1].strip()) for found in pattern.finditer(text))
-    return Reading(pattern.sub("", text).strip() if calls else text, calls)
-
-
-def _loaded(text: str) -> ToolCall:
-    try:
-        return call_of(json.loads(text), text)
-    except (ValueError, RecursionError) as error:
-        return ToolCall("", {}, problem=f"{text[:200]!r} is no JSON ({error})")
-
-
-_PARAMETER = re.compile(r"<parameter=([^>\n]+)>\n?(.*?)\n?</parameter>", re.DOTALL)
-_FUNCTION = re.compile(r"<function=([^>\n]+)>(.*?)(?:</function>|\Z)", re.DOTALL)
+# A value of the XML form is raw text, without escapes. A closing tag ends it only where the rest of a call follows; a
+# whole call inside a value is part of it.
+_XML_CALL = re.compile(r"<tool_call>\s*<function=([^>\n]+)>\s*")
+_XML_END = r"</function>\s*(?:</tool_call>|\Z)"
+_XML_NONE = re.compile(_XML_END)
+_XML_FIRST = re.compile(r"<parameter=([^>\n]+)>\n?")
+_XML_MARK = re.compile(
+    rf"(?P<empty><tool_call>\s*<function=[^>\n]+>\s*{_XML_END})|(?P<open><tool_call>\s*<function=[^>\n]+>)"
+    rf"|\n?</parameter>\s*(?:<parameter=(?P<key>[^>\n]+)>\n?|{_XML_END})"
+)
+_XML_STRAY = re.compile(r"</(?:parameter|function|tool_call)>")
 
 
 def read_xml(text: str) -> Reading:
     """`<tool_call><function=NAME><parameter=KEY>value</parameter></function></tool_call>`, after any text.
 
-    A value that reads as a JSON object or list is one; any other is text, which the check of the arguments converts.
+    The values are texts: `read_calls` makes of them what the tool's schema asks for. The form has no escapes, so a
+    value that holds the end of a value and the start of another looks like two values. Where the text shows that (an
+    argument is there twice, closing tags are left over) the call has a problem and isn't run. Where it doesn't, the
+    text is also that of other arguments or of two calls, and is read as those.
     """
-
-    def call(body: str) -> ToolCall:
-        found = _FUNCTION.search(body)
-        if found is None:
-            return ToolCall("", {}, problem=f"{body[:200]!r} has no <function=NAME>")
-        return ToolCall(
-            found[1].strip(), {key.strip(): _xml_value(value) for key, value in _PARAMETER.findall(found[2])}
-        )
-
-    return _tagged(text, re.compile(r"<tool_call>(.*?)(?:</tool_call>|(?=<tool_call>)|\Z)", re.DOTALL), call)
-
-
-def _xml_value(text: str) -> Any:
-    if text.strip()[:1] in ("{", "["):
+    said: list[str] = []
+    calls: list[ToolCall] = []
+    position = 0
+    while (start := text.find(_OPEN, position)) >= 0:
+        if calls and _XML_STRAY.search(text, position, start):
+            break
+        said.append(text[position:start])
         try:
-            return json.loads(text)
-        except ValueError:
-            pass
-    return text
+            call, position = _xml_call(text, start)
+        except ValueError as error:
+            return _unreadable(said, calls, str(error))
+        calls.append(call)
+    if calls and _XML_STRAY.search(text, position):
+        # The last call may have ended before: one of its values holds what ends a call.
+        return _unreadable(said, calls[:-1], f"{calls[-1].name}: closing tags are left over after the call{_XML_HINT}")
+    return Reading("".join([*said, text[position:]]).strip(), tuple(calls)) if calls else Reading(text)
+
+
+_XML_HINT = ", so it can't be told where a value ends; write values without </parameter>"
+
+
+def _xml_call(text: str, start: int) -> tuple[ToolCall, int]:
+    """The call that starts at a position, and where it ends.
+
+    Raises:
+        ValueError: it can't be read, or not in one way.
+    """
+    found = _XML_CALL.match(text, start)
+    if found is None:
+        raise ValueError(f"{text[start + len(_OPEN) :].strip()[:200]!r} has no <function=NAME>")
+    name, arguments = found[1].strip(), dict[str, str]()
+    end = _XML_NONE.match(text, found.end())
+    if end is not None:
+        return ToolCall(name, {}), end.end()
+    first = _XML_FIRST.match(text, found.end())
+    if first is None:
+        raise ValueError(f"{name}: {text[found.end() :][:100]!r} has no <parameter=NAME>")
+    key, begin, depth = first[1].strip(), first.end(), 0
+    position = begin
+    while (mark := _XML_MARK.search(text, position)) is not None:
+        position = mark.end()
+        if mark["open"]:
+            depth += 1
+        elif mark["empty"]:
+            continue
+        elif depth:
+            depth -= mark["key"] is None
+        # A value that begins on a line of its own ends on one (an empty value's newline may be the opening tag's own).
+        elif text[begin - 1] == "\n" and "\n" not in (text[mark.start()], text[mark.start() - 1]):
+            position = mark.start() + 1
+        else:
+            arguments[key] = text[begin : mark.start()]
+            if mark["key"] is None:
+                return ToolCall(name, arguments), mark.end()
+            key, begin = mark["key"].strip(), mark.end()
+            if key in arguments:
+                raise ValueError(f"{name}: the argument {key!r:.60} is there twice{_XML_HINT}")
+    raise ValueError(f"{name}: the argument {key!r:.60} has no end that belongs to the call")
+
+
+def typed(call: ToolCall, parameters: Mapping[str, Any]) -> ToolCall:
+    """A call whose arguments are all texts, with those read as JSON that its tool's schema doesn't take as text.
+
+    Args:
+        call: the call.
+        parameters: the JSON schema of the tool's arguments; {} when it isn't known.
+    """
+    properties = parameters.get("properties", {})
+    return replace(
+        call,
+        arguments={
+            key: _typed(value, _kinds(properties.get(key, {}), parameters)) for key, value in call.arguments.items()
+        },
+    )
+
+
+_ANY_KIND = frozenset(("string", "object", "array"))
+
+
+def _kinds(schema: Any, root: Mapping[str, Any], depth: int = 0) -> frozenset[str]:
+    """The JSON types that a schema takes; for one that says nothing, text and what has parts."""
+    if not isinstance(schema, Mapping) or depth > 20:
+        return _ANY_KIND
+    kinds = schema.get("type")
+    if isinstance(kinds, str | list):
+        return frozenset([kinds] if isinstance(kinds, str) else kinds)
+    values = [schema["const"]] if "const" in schema else schema.get("enum")
+    if isinstance(values, list):
+        return frozenset(_kind(value) for value in values)
+    reference = schema.get("$ref")
+    if isinstance(reference, str):
+        return _kinds(root.get("$defs", {}).get(reference.rpartition("/")[2]), root, depth + 1)
+    branches = schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf")
+    if isinstance(branches, list):
+        return frozenset(kind for branch in branches for kind in _kinds(branch, root, depth + 1))
+    return _ANY_KIND
+
+
+def _kind(value: Any) -> str:
+    names = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
+    return names.get(type(value), "null")
+
+
+def _typed(text: str, kinds: frozenset[str]) -> Any:
+    if "string" in kinds and not kinds & {"object", "array"}:
+        return text
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    kind = _kind(value)
+    fits = kind in kinds or (kind == "integer" and "number" in kinds)
+    return value if fits and not isinstance(value, str) else text
 
 
 def read_llama(text: str) -> Reading:
     """`{"name": ..., "parameters": {...}}`, after `<|python_tag|>` or not, several with `;` between."""
     head, tag, tail = text.partition("<|python_tag|>")
-    if not tag:
+    if not tag or _is_json(text):
         return read_plain(text)
     read = read_plain(tail)
-    if not read.calls:
-        problem = f"{tail.strip()[:200]!r} is no JSON object with a name and parameters"
-        return Reading(head.strip(), (ToolCall("", {}, problem=problem),))
+    if not read.calls or head.lstrip()[:1] in ("{", "["):
+        said = tail if not read.calls else text
+        problem = f"{said.strip()[:200]!r} is no JSON object with a name and parameters"
+        return Reading("" if read.calls else head.strip(), (ToolCall("", {}, problem=problem),))
     return Reading(head.strip(), read.calls)
 
 
+_CALLS = "[TOOL_CALLS]"
 _ARGS = re.compile(r"\s*([\w.-]+)\s*(?:\[CALL_ID\]\s*\w+\s*)?(?:\[ARGS\])?\s*")
 
 
 def read_mistral(text: str) -> Reading:
     """`[TOOL_CALLS] [{"name": ..., "arguments": {...}}]`, or `[TOOL_CALLS]name[ARGS]{...}`, after any text."""
-    head, *parts = text.split("[TOOL_CALLS]")
-    if not parts:
+    head, mark, _ = text.partition(_CALLS)
+    if not mark or _is_json(text):
         return Reading(text)
     calls: list[ToolCall] = []
-    for part in parts:
-        body = part.strip()
-        if body.startswith(("[", "{")):
-            values = _values(body)
-            if values is None:
-                calls.append(ToolCall("", {}, problem=f"{body[:200]!r} is no JSON"))
-                continue
-            flat = [one for value in values for one in (value if isinstance(value, list) else [value])]
-            calls += [call_of(value, json.dumps(value)) for value in flat]
+    position = _gap(text, len(head))
+    while position < len(text):
+        if text.startswith(_CALLS, position):
+            position = _gap(text, position + len(_CALLS))
             continue
-        calls += _by_name(body)
-    return Reading(head.strip(), tuple(calls))
-
-
-def _by_name(body: str) -> list[ToolCall]:
-    calls, position = [], 0
-    while position < len(body):
-        found = _ARGS.match(body, position)
         try:
-            if found is None:
+            found = None if text[position] in "[{" else _ARGS.match(text, position)
+            if found is None and text[position] not in "[{":
                 raise ValueError("there is no name")
-            arguments, position = json.JSONDecoder().raw_decode(body, found.end())
-        except (ValueError, RecursionError) as error:
-            calls.append(ToolCall("", {}, problem=f"{body[position:][:200]!r} can't be read ({error})"))
-            break
-        calls.append(call_of({"name": found[1], "arguments": arguments}, body))
-        position += len(body[position:]) - len(body[position:].lstrip())
-    return calls
+            value, end = _json_at(text, found.end() if found else position)
+        except ValueError as error:
+            reason = "is no JSON" if text[position] in "[{" else "can't be read"
+            return _unreadable([head], calls, f"{text[position:][:200]!r} {reason} ({error})")
+        if found is not None:
+            calls.append(call_of({"name": found[1], "arguments": value}, text[position:end]))
+        else:
+            calls += [call_of(one, json.dumps(one)) for one in (value if isinstance(value, list) else [value])]
+        position = _gap(text, end)
+    return Reading(head.strip(), tuple(calls))
 
 
 _NO_TAG = r"/(.|\n)+/ & ~/(.|\n)*<tool_call>(.|\n)*/"
@@ -226,6 +365,7 @@ FAMILIES: tuple[Family, ...] = (
         marks=("<tool_call>", "<function=", "<parameter="),
         read=read_xml,
         controls=("<tool_call>", "</tool_call>"),
+        untyped=True,
     ),
     Family(
         "hermes",
@@ -304,19 +444,25 @@ def detect(template: str | None, model: str = "This model") -> Family:
     )
 
 
-def read_calls(family: Family, text: str, first: int) -> Reading:
+def read_calls(
+    family: Family, text: str, first: int, parameters: Mapping[str, Mapping[str, Any]] | None = None
+) -> Reading:
     """What a text says and calls, each call with an id.
 
     Args:
         family: how this model writes calls.
         text: the whole text, with its control tokens.
         first: the number of the first call in the conversation.
+        parameters: for each tool's name, the JSON schema of its arguments.
     """
     read = family.read(text)
+    calls = read.calls
+    if family.untyped:
+        calls = tuple(typed(call, (parameters or {}).get(call.name, {})) for call in calls)
     # Nine letters and digits, as Mistral's templates insist.
     numbered = [
         ToolCall(call.name, call.arguments, f"call{first + place:05d}", call.problem)
-        for place, call in enumerate(read.calls)
+        for place, call in enumerate(calls)
     ]
     return Reading(read.content, tuple(numbered))
 

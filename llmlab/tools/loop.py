@@ -142,7 +142,8 @@ class Loop:
             tokenize=self._model.tokenize,
             detokenize=self._model.detokenize,
         )
-        read = read_calls(self._family, self._full_text, self._calls_seen)
+        parameters = {tool.name: tool.parameters for tool in self.use.box}
+        read = read_calls(self._family, self._full_text, self._calls_seen, parameters)
         self._content, self._unrun = read.content, read.calls
         self._calls_seen += len(read.calls)
         if self._unrun and (not self.use.run_tools or self._rounds >= self.use.max_steps):

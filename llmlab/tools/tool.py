@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llmlab.errors import BadInputError, unknown
+from llmlab.guided.pytypes import json_schemas, readable
 from llmlab.tools.docstring import read_docstring
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
@@ -207,7 +208,8 @@ def _arguments(function: Any, name: str, described: Mapping[str, str]) -> tuple[
         required = parameter.default is parameter.empty
         if not required and _is_json(parameter.default):
             extra["json_schema_extra"] = {"default": parameter.default}
-        hint: Any = typing.Annotated[hints[parameter.name], Field(**extra)] if extra else hints[parameter.name]
+        hint: Any = readable(hints[parameter.name])
+        hint = typing.Annotated[hint, Field(**extra)] if extra else hint
         fields[parameter.name] = hint if required else typing.NotRequired[hint]
     if bare:
         raise BadInputError(
@@ -221,7 +223,7 @@ def _arguments(function: Any, name: str, described: Mapping[str, str]) -> tuple[
     kind.__pydantic_config__ = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(kind)
-        schema = adapter.json_schema()
+        schema = adapter.json_schema(schema_generator=json_schemas())
     except (PydanticUserError, TypeError, NameError) as error:
         said = " ".join(str(error).splitlines()[0].split())
         raise BadInputError(

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import traitlets as t
 
-from llmlab.conversation import new_id
+from llmlab.conversation import as_row, new_id
 from llmlab.engines import vision
 from llmlab.errors import LlmLabError, UnknownNameError, unknown
 from llmlab.types import Completion, Message
@@ -60,7 +59,7 @@ class ChatState(BenchWidget):
         answers = [turn for turn in path if turn["role"] == "assistant" and turn["text"] and turn["error"] is None]
         facts: dict[str, Any] = next((turn["facts"] for turn in reversed(answers) if turn["facts"].get("model")), {})
         return {
-            "messages": [replace(message, images=()).as_dict() for message in self._messages()],
+            "messages": [as_row(message) for message in self._messages()],
             **{key: facts.get(key) or None for key in ("model", "engine", "quant", "adapter")},
             "ratings": [turn["rating"] for turn in answers],
             "edited": [turn["facts"].get("line") == EDITED for turn in answers],

@@ -68,3 +68,23 @@ def test_a_template_can_not_reach_python():
 def test_generation_marks_are_passed_over():
     template = "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}"
     assert render(template, [Message("user", "x")], special_tokens={}) == "x"
+
+
+ARGUMENTS = "{% for call in messages[-1].tool_calls %}{% set f = call.function %}{{ f.arguments | tojson }}"
+ARGUMENTS += "{% for key, value in f.arguments | items %}<{{ key }}={{ value }}>{% endfor %}{% endfor %}"
+
+
+@pytest.mark.parametrize("arguments", ['{"city": "Z\u00fcrich"}', {"city": "Z\u00fcrich"}])
+@pytest.mark.parametrize("make", [Message.of, lambda turn: Message("assistant", "", tuple(turn["tool_calls"]))])
+def test_arguments_as_json_text_are_rendered_as_an_object(make, arguments):
+    call = {"type": "function", "function": {"name": "weather", "arguments": arguments}}
+    turn = make({"role": "assistant", "content": None, "tool_calls": [call]})
+    assert render(ARGUMENTS, [turn], special_tokens={}) == '{"city": "Z\u00fcrich"}<city=Z\u00fcrich>'
+
+
+def test_arguments_that_are_no_json_are_one_clear_error():
+    call = {"type": "function", "function": {"name": "weather", "arguments": '{"city": Oslo}'}}
+    turn = Message.of({"role": "assistant", "content": None, "tool_calls": [call]})
+    with pytest.raises(BadInputError, match="'weather' aren't a JSON object") as raised:
+        render(ARGUMENTS, [turn], special_tokens={})
+    assert "Give a dict" in raised.value.hint

@@ -6,7 +6,7 @@ import time
 import jsonschema
 import pytest
 from schemas import corpus, hand_written
-from walker import walk
+from walker import accepts, walk
 
 from llmlab.errors import BadInputError
 from llmlab.guided import make
@@ -92,3 +92,34 @@ def test_negative_multiples_are_written_out(compiler):
             matcher = compiler.matcher(guide)
             assert (matcher.try_consume_tokens(ids) == len(ids) and matcher.is_accepting()) is (text in good)
             assert (guide.problem(text) == "") is (text in good)
+
+
+SILENT = [
+    {"uniqueItems": False}, {"type": "array", "uniqueItems": True, "maxItems": 1}, {"dependencies": {}},
+    {"dependentRequired": {"a": []}}, {"dependentSchemas": {"a": True}}, {"propertyNames": True}, {"propertyNames": {}},
+    {"if": {"type": "null"}}, {"then": {"type": "null"}}, {"else": False}, {"if": {"type": "null"}, "then": {}},
+    {"unevaluatedProperties": True}, {"unevaluatedItems": {}}, {"minContains": 2}, {"contains": {"type": "null"}, "minContains": 0},
+    {"not": False}, {"maxItems": 2.0}, {"$schema": "http://json-schema.org/schema#"},
+    {"$schema": "https://json-schema.org/draft-07/schema#"}, {"$schema": "http://json-schema.org/draft-05/schema#"},
+    {"$schema": "http://json-schema.org/draft-04/schema"}, {"$schema": "https://json-schema.org/draft/2020-12/schema#"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("schema", SILENT, ids=str)
+def test_keywords_that_say_nothing_are_not_refused(compiler, schema):
+    guide = make(schema={"properties": {"a": schema}} if "$schema" not in schema else schema)
+    assert accepts(compiler, guide, '{"a": []}')
+    assert guide.problem('{"a": []}') == ""
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "array", "uniqueItems": True}, {"type": "array", "uniqueItems": True, "maxItems": 2},
+        {"dependentRequired": {"a": ["b"]}}, {"not": True}, {"if": True, "then": False}, {"contains": True},
+        {"contains": True, "minContains": 0, "maxContains": 1}, {"propertyNames": False},
+    ],
+)  # fmt: skip
+def test_keywords_that_say_something_still_are(schema):
+    with pytest.raises(BadInputError):
+        make(schema=schema)

@@ -27,3 +27,10 @@ def walk(compiler, guide, seed, limit=500):
         assert matcher.consume_token(token)
         ids.append(token)
     return None
+
+
+def accepts(compiler, guide, text):
+    """Whether the masks let a text through, to its end."""
+    matcher = compiler.matcher(guide)
+    ids = compiler.tokenizer.tokenize_str(text)
+    return matcher.try_consume_tokens(ids) == len(ids) and bool(matcher.is_accepting())

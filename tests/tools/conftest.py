@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -16,13 +17,14 @@ from llmlab.types import SamplingParams
 
 
 class SayingEngine(Engine):
-    """Says one text after the other; a text that is an exception fails the request."""
+    """Says one text after the other, cut by a seed or in characters; a text that is an exception fails the request."""
 
     name: ClassVar[Any] = "llamacpp"
     capabilities = Capabilities(frozenset({"gguf"}), ("F16",), frozenset({"stream", "cancel"}), {})
 
-    def __init__(self, texts: list[Any], context: int) -> None:
-        template = (zoo.path("nano") / "chat_template.jinja").read_text()
+    def __init__(self, texts: list[Any], context: int, template: str | None, seed: int | None) -> None:
+        template = template or (zoo.path("nano") / "chat_template.jinja").read_text()
+        self.random = None if seed is None else random.Random(seed)
         self.facts = ModelFacts("llama", 1, context, context, 256, template, {}, (0,), False, SamplingParams())
         self.texts = list(texts)
         self.prompts: list[str] = []
@@ -47,8 +49,10 @@ class SayingEngine(Engine):
         if isinstance(text, Exception):
             request.buffer.fail(text)
             return
-        for character in text:
-            request.buffer.push(character, tuple(character.encode()), index=request.index)
+        while text:
+            size = self.random.randint(1, 12) if self.random else 1
+            request.buffer.push(text[:size], tuple(text[:size].encode()), index=request.index)
+            text = text[size:]
         request.buffer.finish("stop", index=request.index)
 
     def cancel(self, request: Any) -> None:
@@ -68,8 +72,8 @@ class SayingEngine(Engine):
 def saying(tmp_path: Path):
     """A function from texts to a model that says them in turn; `.asked` is its engine."""
 
-    def make(*texts: Any, context: int = 4096) -> Any:
-        engine = SayingEngine(list(texts), context)
+    def make(*texts: Any, context: int = 4096, template: str | None = None, seed: int | None = None) -> Any:
+        engine = SayingEngine(list(texts), context, template, seed)
         source = Source("nano", "nano", "gguf", tmp_path / "nano.gguf", "F16")
         model = Model(
             "nano", engine, LoadPlan(source, context), estimate=SimpleNamespace(total=1), reason="", load_s=0.1,

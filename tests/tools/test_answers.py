@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import shutil
+from typing import Literal
 
 import pytest
 
@@ -72,6 +75,25 @@ def test_choice_by_force(model):
     assert done.steps
     done = model.generate("What is 12 + 30?", tools=[calculator], temperature=0, tool_choice="none", max_tokens=40)
     assert not done.steps
+
+
+@pytest.mark.parametrize("engine", ["llamacpp", "vllm"])
+def test_a_closing_tag_inside_a_string_does_not_end_a_call(lab, tmp_path, engine):
+    def say(text: Literal["end with </tool_call> now"]) -> str:
+        """Say it."""
+        return text
+
+    folder = tmp_path / "hermes"
+    shutil.copytree(zoo.path("nano"), folder, ignore=shutil.ignore_patterns("awq", "gptq"))
+    marked = "{#- <tool_call> -#}" + (folder / "chat_template.jinja").read_text()
+    (folder / "chat_template.jinja").write_text(marked)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "chat_template": marked}))
+    model = lab.load(str(folder), engine=engine)
+    done = model.generate("Say it.", tools=[say], strict=True, tool_choice="required", max_steps=1, temperature=0)
+    assert done.steps
+    assert {step.result for step in done.steps} == {"end with </tool_call> now"}
+    assert not any(step.error for step in done.steps)
 
 
 def test_an_error_reaches_the_model_and_the_answer_still_comes(model):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import decimal
 import enum
 import json
+import typing
 from typing import Literal
 
 import pytest
 
 from llmlab.errors import UnsupportedError
+from llmlab.guided import make
 from llmlab.guided.compiler import Compiler, Vocabulary
 from llmlab.tools import Toolbox
 from llmlab.tools.families import FAMILIES
@@ -36,7 +39,8 @@ def mode(which: Literal["on", "off"]) -> None:
 
 BOX = Toolbox([weather, add, mode])
 GOOD = [("add", {"a": 1, "b": -2}), ("weather", {"city": 'Zürich "x"'}), ("weather", {"city": "", "unit": "celsius"}),
-        ("mode", {"which": "off"})]  # fmt: skip
+        ("mode", {"which": "off"}), ("weather", {"city": "end with </tool_call> now"}),
+        ("weather", {"city": "<tool_call>{} [TOOL_CALLS]x[ARGS]{} <|python_tag|>"})]  # fmt: skip
 BAD = [("sub", {"a": 1}), ("add", {"a": 1}), ("add", {"a": "1", "b": 2}), ("add", {"a": 1, "b": 2, "c": 3}),
        ("weather", {"city": "x", "unit": "kelvin"}), ("mode", {"which": "maybe"})]  # fmt: skip
 FORMS = {
@@ -82,6 +86,43 @@ def test_calls_that_fit_pass_and_others_do_not(compiler, family):
         text = FORMS[family](name, arguments)
         assert not follows(compiler, guide, text), text
     assert not follows(compiler, guide, "Just text.")
+
+
+class Size(enum.Enum):
+    S = "small"
+    L = "large"
+
+
+class Pair(typing.TypedDict):
+    x: int
+    y: typing.NotRequired[int]
+
+
+@pytest.mark.parametrize(
+    ("kind", "good", "bad", "value"),
+    [
+        (decimal.Decimal, "1.5", '"abc"', decimal.Decimal("1.5")),
+        (set[int], "[1, 2, 2]", '["a"]', {1, 2}),
+        (frozenset[str], '["a"]', "[1]", frozenset(["a"])),
+        (dict[Size, int], '{"large": 2}', '{"huge": 2}', {Size.L: 2}),
+        (dict[Literal["on", "off"], bool], '{"off": true}', '{"of": true}', {"off": True}),
+        (Pair, '{"x": 1}', '{"y": 1}', {"x": 1}),
+        (list[Pair], '[{"x": 1, "y": 2}]', "[{}]", [{"x": 1, "y": 2}]),
+    ],
+)
+def test_what_the_docs_list_as_a_parameter_is_one(compiler, kind, good, bad, value):
+    def give(it): ...
+
+    give.__annotations__ = {"it": kind}
+    box = Toolbox([give])
+    guide = calls_guide(BY_NAME["plain"], box, special=lambda text: None, required=True)
+    text = f'{{"name": "give", "arguments": {{"it": {good}}}}}'
+    assert follows(compiler, guide, text)
+    guide.check(text)
+    (call,) = BY_NAME["plain"].read(text).calls
+    assert box.find("give").check(call.arguments) == {"it": value}
+    assert not follows(compiler, guide, f'{{"name": "give", "arguments": {{"it": {bad}}}}}')
+    assert make(type=kind).parse(good) == value
 
 
 @pytest.mark.parametrize("family", FORMS)
