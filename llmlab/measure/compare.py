@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmlab import config
+from llmlab import _imports, config
 from llmlab.errors import BadInputError, LlmLabError
 from llmlab.hub import tags
 from llmlab.measure import divergence, texts
@@ -64,11 +64,13 @@ class _Run:
         Path(name).replace(self.folder / "run.json")
 
     def keep(self, name: str, rows: Any) -> None:
+        _imports.load("numpy")
         import numpy as np
 
         np.save(self.folder / f"{name}.npy", rows)
 
     def kept(self, name: str) -> Any:
+        _imports.load("numpy")
         import numpy as np
 
         return np.load(self.folder / f"{name}.npy", mmap_mode="r")
