@@ -33,9 +33,9 @@ SHORT = "%%llm -t 0 --max-tokens 8\nHello!"
 LONG = "%%llm -n 64 -t 1 --max-tokens 600\nTell me a story."
 IMPORT = """
 import sys, threading
-assert "xmlrpc.client" not in sys.modules, "pick a module that nothing has imported"
+new = next(name for name in ("wave", "mailbox", "telnetlib", "nntplib") if name not in sys.modules)
 done = []
-thread = threading.Thread(target=lambda: (__import__("xmlrpc.client"), done.append(1)), daemon=True)
+thread = threading.Thread(target=lambda: (__import__(new), done.append(1)), daemon=True)
 thread.start()
 thread.join(20)
 print("imported" if done else "HUNG")
@@ -59,8 +59,9 @@ def nursery(engine: str) -> None:
         child = os.fork()
         if not child:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            os.close(0)
-            os.open(os.devnull, os.O_RDONLY)
+            nothing = os.open(os.devnull, os.O_RDWR)
+            os.dup2(nothing, 0)
+            os.dup2(nothing, 1)  # the list of process ids goes there
             app = ipykernel.kernelapp.IPKernelApp.instance(connection_file=line.strip())
             app.initialize([])
             app.start()

@@ -21,7 +21,15 @@ FALLBACK = SamplingParams(temperature=0.7, top_p=1.0, top_k=0, min_p=0.0)
 DEFAULT_MAX_TOKENS = 512
 
 # What a request imports: loaded with the model, so that Ctrl-C in the first cell hits no import of any thread.
-IMPORTS = ("numpy", "jinja2", "jinja2.ext", "jinja2.sandbox", "llguidance", "llmlab.guided.grammar")
+IMPORTS = (
+    "numpy",
+    "jinja2",
+    "jinja2.ext",
+    "jinja2.sandbox",
+    "encodings.unicode_escape",
+    "llguidance",
+    "llmlab.guided.grammar",
+)
 # What one with a schema or a type imports besides.
 _SCHEMA_IMPORTS = ("jsonschema", "outlines.types.dsl", "llmlab.guided.pytypes", "llmlab.guided.schema")
 

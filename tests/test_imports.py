@@ -164,7 +164,7 @@ for cell in (
 import llmlab
 llmlab.lab().runlog.flush()
 Watch.on = False
-print([one for one in Watch.seen if one[1].split(".")[0] not in ("IPython",)])
+print(Watch.seen)
 """
 )
 
