@@ -1,4 +1,4 @@
-"""Interrupts after a kernel's first cell: six an engine, each of a kernel of its own (bench/interrupts.py has hundreds)."""
+"""Six interrupts an engine, each after the first cell of a kernel of its own; bench/interrupts.py has hundreds."""
 
 import os
 import sys
