@@ -78,14 +78,18 @@ _LAZY = {
     "run_notebooks": "llmlab.running",
 }
 
-# The bench that the magics and `llmlab.load` share: a user of both would be surprised by two.
-_shared: list[Lab] = []
+# The bench that the magics and `llmlab.load` share: a user of both would be surprised by two. A reload of this module
+# (`%reload_ext`, autoreload) runs in the same namespace, and must not lose the loaded models.
+_shared: list[Lab] = globals().get("_shared", [])
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         import importlib
 
+        from llmlab import _imports
+
+        _imports.load(_LAZY[name])
         return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'llmlab' has no attribute {name!r}")
 
@@ -97,6 +101,9 @@ def __dir__() -> list[str]:
 def lab() -> Lab:
     """The bench of this process, which the magics and `llmlab.load` share. For a private one: `llmlab.Lab()`."""
     if not _shared:
+        from llmlab import _imports
+
+        _imports.load("llmlab.session")
         from llmlab.session import Lab
 
         _shared.append(Lab())
@@ -285,9 +292,9 @@ def load_ipython_extension(ip: Any) -> None:
 
 
 def unload_ipython_extension(ip: Any) -> None:
-    """`%unload_ext llmlab`: unload every model and remove the magics."""
-    from llmlab.magics import unregister
+    """`%unload_ext llmlab`: unload every model and remove the magics. `%reload_ext llmlab` keeps the models."""
+    from llmlab.magics import reloading, unregister
 
     unregister(ip)
-    while _shared:
+    while _shared and not reloading(ip):
         _shared.pop().close()

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from llmlab import _imports
 from llmlab.engines import vision
 from llmlab.engines.base import Engine, Mix, ModelFacts
 from llmlab.engines.chat import render
@@ -18,6 +19,19 @@ from llmlab.types import Message, Prompt, SamplingParams
 # What a model without a generation_config.json gets.
 FALLBACK = SamplingParams(temperature=0.7, top_p=1.0, top_k=0, min_p=0.0)
 DEFAULT_MAX_TOKENS = 512
+
+# What a request imports: loaded with the model, so that Ctrl-C in the first cell hits no import of any thread.
+IMPORTS = (
+    "numpy",
+    "jinja2",
+    "jinja2.ext",
+    "jinja2.sandbox",
+    "encodings.unicode_escape",
+    "llguidance",
+    "llmlab.guided.grammar",
+)
+# What one with a schema or a type imports besides.
+_SCHEMA_IMPORTS = ("jsonschema", "outlines.types.dsl", "llmlab.guided.pytypes", "llmlab.guided.schema")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +81,8 @@ def prepare(
     Raises:
         BadInputError: an option or prompt that can't be used.
     """
+    by_schema = options.get("schema") is not None or options.get("type") is not None
+    _imports.load(*IMPORTS, *(_SCHEMA_IMPORTS if by_schema else ()))
     own = dict(options)
     mix, adapter = subject.adapters.resolve(own.pop("adapter", subject.adapters.current))
     constraint, own = Constraint.of(own, params)

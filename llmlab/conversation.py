@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from llmlab import _imports
 from llmlab.errors import BadInputError, LlmLabError
 from llmlab.types import Completion, Message
 
@@ -98,6 +99,7 @@ class History:
         if not rows:
             raise BadInputError("No conversation has an answer yet.", "Ask with %%llm, or in llmlab.chat().")
         try:
+            _imports.load("datasets")
             import datasets
         except ImportError as error:
             raise LlmLabError("A data set needs the package datasets.", "pip install 'llmlab[tune]'") from error

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from llmlab import config, hardware
+from llmlab import _imports, config, hardware
 from llmlab._version import __version__
 
 if TYPE_CHECKING:
@@ -98,6 +98,7 @@ def _llamacpp() -> Iterator[Check]:
     if version is None:
         yield Check("llamacpp", "warn", "not installed", "pip install 'llmlab[llamacpp]'")
         return
+    _imports.load("llama_cpp")
     import llama_cpp
 
     info = llama_cpp.llama_print_system_info().decode()

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Literal
 
+from llmlab import _imports
+
 
 def nvidia_gpus() -> int:
     """The NVIDIA GPUs that the driver shows; 0 without a driver."""
@@ -57,6 +59,7 @@ def on_gpu(engine: str) -> bool:
     """Whether an engine's installed build puts a model on a GPU of this machine."""
     if engine == "vllm":
         return vllm_build() == "CUDA" and nvidia_gpus() > 0
+    _imports.load("llama_cpp")
     import llama_cpp
 
     return bool(llama_cpp.llama_supports_gpu_offload()) and nvidia_gpus() > 0
@@ -65,6 +68,7 @@ def on_gpu(engine: str) -> bool:
 def computes_on(engine: str) -> Literal["CPU", "CUDA", "Metal"]:
     """Where an engine's installed build computes on this machine. Importing no engine for vllm."""
     if engine == "llamacpp" and sys.platform == "darwin":
+        _imports.load("llama_cpp")
         import llama_cpp
 
         return "Metal" if llama_cpp.llama_supports_gpu_offload() else "CPU"

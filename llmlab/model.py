@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 import weakref
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -17,7 +18,7 @@ from llmlab.errors import BadInputError, UnloadedError
 from llmlab.guided.request import choices_with_values, spread
 from llmlab.lora.attached import Adapters, Entry, Specs
 from llmlab.lora.comparing import Comparison, Metric, compare
-from llmlab.streaming import Stream, wait_all
+from llmlab.streaming import Stream, check_process, wait_all
 from llmlab.tools.loop import Asking, Loop
 from llmlab.tools.options import ToolUse
 from llmlab.tools.stream import ToolStream, run_all
@@ -51,6 +52,7 @@ class Model:
         reason: str,
         load_s: float,
         log: EngineLog,
+        unloaded: Callable[[Model], None] | None = None,
     ) -> None:
         self.name = name
         self.plan = plan
@@ -62,6 +64,8 @@ class Model:
         self._engine: Engine | None = engine
         self._engine_name = engine.name
         self._facts = engine.facts
+        self._unloaded = unloaded  # tells the Lab that holds it
+        self._process = os.getpid()
         self._ids = itertools.count()
         # Weak: a panel counts what runs, and must keep nothing alive.
         self._buffers: weakref.WeakSet[Buffer] = weakref.WeakSet()
@@ -366,6 +370,8 @@ class Model:
         """End what runs, free the memory and the engine's processes. Calling it twice is harmless."""
         engine, self._engine = self._engine, None
         if engine is not None:
+            if self._unloaded is not None:
+                self._unloaded(self)
             try:
                 engine.close()
             finally:
@@ -394,6 +400,7 @@ class Model:
     # -- inside --------------------------------------------------------------------------------
 
     def _live(self) -> Engine:
+        check_process(self._process, self.name)
         if self._engine is None:
             raise UnloadedError(
                 f"{self.name} ({self.engine}) was unloaded or replaced.", f"Load it again: %llm load {self.source.spec}"

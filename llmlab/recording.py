@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmlab import _imports
 from llmlab.display import units
 from llmlab.display.publish import publish
 from llmlab.display.safe import plain
@@ -62,6 +63,7 @@ class RecordList(View, Sequence[Record]):
     @property
     def frame(self) -> pd.DataFrame:
         """One row a record, with the columns name, value and unit."""
+        _imports.load("pandas")
         import pandas as pd
 
         return pd.DataFrame([asdict(r) for r in self._records], columns=["name", "value", "unit"])

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from llmlab import config
+from llmlab import _imports, config
+from llmlab.asking import IMPORTS
 from llmlab.conversation import History
 from llmlab.engines.base import Engine, EngineLog, LoadPlan, Progress
 from llmlab.engines.registry import check_name, engine_class
@@ -88,6 +90,7 @@ class Lab:
         """
         if name is not None:
             _check_name(name)
+        _imports.load(*IMPORTS)
         report = progress or (lambda _phase, _fraction: None)
         with self._loading:
             planned = make_plan(
@@ -147,6 +150,7 @@ class Lab:
                 return model
             before, engine = model.plan, check_name(model.engine)
             adapters = model.adapter_specs()
+            places, current = list(self._models), self._current
             if switch.first_release:
                 model.unload()
             try:
@@ -155,14 +159,22 @@ class Lab:
                 if switch.first_release:
                     back = self._start(model.name, replace(switch.planned, engine=engine, plan=before), report)
                     model.become(back)
+                    self._put_back(model, places, current)
                     carry_over(adapters, model)
                 raise
             was = model.quant
             model.become(new)
+            self._put_back(model, places, current)
             notes = [f"{was} → {model.quant}", *switch.notes, carry_over(adapters, model)]
             model.load_s = time.perf_counter() - started
             model.reason = "; ".join(note for note in notes if note)
             return model
+
+    def _put_back(self, model: Model, places: list[str], current: str | None) -> None:
+        """Give a model that had been released its place again."""
+        known = self._models | {model.name: model}
+        self._models = {name: known[name] for name in (*places, *known) if name in known}
+        self._current = current if current in known else model.name
 
     def _start(self, name: str, planned: Planned, report: Progress) -> Model:
         """Open an engine for a plan and wrap it; the caller holds `_loading` and gives it its place."""
@@ -177,7 +189,23 @@ class Lab:
         # What the engine settled (a context it had to shorten, say) is what stands.
         plan = replace(planned.plan, context_length=opened.facts.context_length)
         took = time.perf_counter() - started
-        return Model(name, opened, plan, estimate=planned.estimate, reason=planned.reason, load_s=took, log=log)
+        return Model(
+            name,
+            opened,
+            plan,
+            estimate=planned.estimate,
+            reason=planned.reason,
+            load_s=took,
+            log=log,
+            unloaded=_weakly(self._forget),
+        )
+
+    def _forget(self, model: Model) -> None:
+        """A model was unloaded, by `Model.unload()` perhaps: give its place up, and the next one becomes current."""
+        if self._models.get(model.name) is model:
+            del self._models[model.name]
+        if self._current not in self._models:
+            self._current = next(reversed(self._models), None)
 
     # -- what is there -------------------------------------------------------------------------
 
@@ -223,8 +251,11 @@ class Lab:
             names = list(self._models) if everything else [self.get(name).name]
             try:
                 for one in names:
-                    self._models.pop(one).unload()
+                    model = self._models.pop(one)
+                    self._forget(model)
+                    model.unload()
             finally:
+                # The next current model is right even where an engine failed to close.
                 if self._current not in self._models:
                     self._current = next(reversed(self._models), None)
             return names
@@ -252,6 +283,18 @@ class Lab:
                 old.unlink(missing_ok=True)
         self._last_log = EngineLog(folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{engine}-{safe}.log")
         return self._last_log
+
+
+def _weakly(method: Callable[[Model], None]) -> Callable[[Model], None]:
+    """A bound method that doesn't keep its object alive: a model must not keep its Lab, and all other models."""
+    reference = weakref.WeakMethod(method)
+
+    def call(model: Model) -> None:
+        found = reference()
+        if found is not None:
+            found(model)
+
+    return call
 
 
 def _check_name(name: str) -> None:

@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 from llmlab.engines.stream import Buffer
-from llmlab.errors import Interrupted
+from llmlab.errors import Interrupted, UnloadedError
 from llmlab.types import Chunk, Completion
 
 # How long to wait for the engine to acknowledge a cancel; it answers at its next step.
 CANCEL_WAIT_S = 5.0
+
+
+def check_process(process: int, name: str) -> None:
+    """See that this process is the one that loaded a model.
+
+    Threads don't survive `os.fork`, the engine's neither: a request of the child would wait for ever.
+
+    Raises:
+        UnloadedError: it is a fork of it.
+    """
+    if os.getpid() != process:
+        raise UnloadedError(
+            f"{name} was loaded by process {process}, and this is process {os.getpid()}, a fork of it: the engine's "
+            "thread runs only there.",
+            "Ask in that process, load the model in this one, or start processes with "
+            "multiprocessing.get_context('spawn').",
+        )
 
 
 class Stream:
@@ -27,13 +45,17 @@ class Stream:
         self._start = start
         self._complete = complete
         self._started: tuple[Buffer, Callable[[], None]] | None = None
+        self._process = 0
 
     def start(self) -> Buffer:
         """Hand the request to the engine, if that hasn't been done; the buffer its answer goes to."""
         if self._started is None:
+            self._process = os.getpid()
             self._started = self._start()
             # The engine holds the buffer and never the stream, so a dropped stream is collected and cancels.
             weakref.finalize(self, self._started[1]).atexit = False
+        elif not self._started[0].done:
+            check_process(self._process, "the model")
         return self._started[0]
 
     def cancel(self, wait_s: float = CANCEL_WAIT_S) -> None:

@@ -432,3 +432,16 @@ def test_views_escape_what_comes_from_outside():
         assert judged(view._repr_html_()) == [], type(view).__name__
         assert evil in repr(view)
         assert "color:inherit" in view._repr_html_() or "<table" not in view._repr_html_()
+
+
+def test_a_model_says_each_thing_once_in_one_kind_of_unit(model):
+    """Weights, KV cache and context stood there twice, in MB and in MiB."""
+    from llmlab.display import ModelView
+
+    pairs = ModelView(model)._pairs()
+    names = [name for name, _ in pairs]
+    assert len(set(names)) == len(names)
+    assert {"weights", "KV cache", "context"} <= set(names)
+    assert "MiB" not in ModelView(model).text()
+    assert "GiB" not in ModelView(model).text()
+    assert dict(pairs)["KV cache"].count("B, ") == 1

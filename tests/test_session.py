@@ -1,13 +1,17 @@
 """The bench: loading, replacing, using, unloading; what fails leaves it as it was."""
 
+import os
+import select
+import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import pytest
 
 from llmlab import Lab
-from llmlab.errors import BadInputError, UnknownNameError, UnloadedError
+from llmlab.errors import BadInputError, LoadError, UnknownNameError, UnloadedError
 
 
 def test_auto_chooses_llamacpp_without_a_gpu_and_says_why(lab):
@@ -80,3 +84,81 @@ def test_the_log_is_kept_and_shown(lab):
     lab.load("nano", engine="llamacpp")
     assert "llama" in lab.logs()
     assert lab.logs("nano") == lab.logs()
+
+
+def test_unload_from_python_gives_up_the_place_on_the_bench(lab):
+    """It stayed there, as the current model, and failed every request that named none."""
+    one = lab.load("nano", engine="llamacpp", name="one")
+    two = lab.load("nano", engine="llamacpp", name="two")
+    two.unload()
+    assert lab.models == {"one": one}
+    assert lab.get() is one
+    two.unload()
+    one.unload()
+    with pytest.raises(UnknownNameError, match="No model is loaded"):
+        lab.get()
+    assert lab.load("nano", engine="llamacpp", name="two") is lab.current
+
+
+def test_a_switch_that_releases_first_keeps_the_place(lab, monkeypatch):
+    from llmlab import switching
+
+    first = lab.load("nano", engine="llamacpp", name="first")
+    lab.load("nano", engine="llamacpp", name="second")
+    plan = switching.plan_switch
+    monkeypatch.setattr("llmlab.session.plan_switch", lambda *given: replace(plan(*given), first_release=True))
+    assert lab.switch_quant("Q8_0", name="first") is first
+    assert list(lab.models) == ["first", "second"]
+    assert lab.current is lab.get("second")
+    assert first.generate("Hello", max_tokens=2).text
+    start = lab._start
+
+    def fails_once(*given):
+        monkeypatch.setattr(lab, "_start", start)
+        raise LoadError("no")
+
+    monkeypatch.setattr(lab, "_start", fails_once)
+    with pytest.raises(LoadError):
+        lab.switch_quant("F16", name="first")
+    assert (list(lab.models), first.loaded, first.quant) == (["first", "second"], True, "Q8_0")
+
+    def always_fails(*_):
+        raise LoadError("no")
+
+    monkeypatch.setattr(lab, "_start", always_fails)
+    with pytest.raises(LoadError):
+        lab.switch_quant("F16", name="first")
+    assert list(lab.models) == ["second"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_fork_is_told_instead_of_left_waiting(llamacpp):
+    """The engine's thread doesn't come along: a request of the child waited for ever."""
+    running = llamacpp.stream("Hello", max_tokens=1900, ignore_eos=True)
+    running.start()
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        said = []
+        for use in (
+            lambda: llamacpp.generate("Hello"),
+            lambda: llamacpp.tokenize("Hello"),
+            lambda: llamacpp.remove_adapter("x"),
+            running.result,
+        ):
+            try:
+                use()
+            except Exception as error:  # noqa: BLE001 - the parent looks at it
+                said.append(isinstance(error, UnloadedError) and "fork" in str(error) and "spawn" in str(error))
+        os.write(writing, repr(said).encode())
+        os._exit(0)
+    running.cancel()
+    os.close(writing)
+    try:
+        assert select.select([reading], [], [], 30)[0], "the child hangs"
+        assert os.read(reading, 1000) == b"[True, True, True, True]"
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(reading)
+    assert llamacpp.generate("Hello", max_tokens=2).text

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from llmlab import _imports
 from llmlab.advising.machine import Machine
 from llmlab.types import EngineName
 
@@ -90,6 +91,7 @@ class Advice:
     @property
     def frame(self) -> pd.DataFrame:
         """The reasons as a DataFrame: one row each, with what, evidence, engine ("" for neither) and strength."""
+        _imports.load("pandas")
         import pandas as pd
 
         rows = [(reason.strength, reason.engine or "", reason.what, reason.evidence) for reason in self.reasons]

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from llmlab import _imports
+
 # The class that every chart derives from, by altair's major version.
 CLASSES = (("altair.vegalite.v5.api", "TopLevelMixin"), ("altair.vegalite.v6.api", "TopLevelMixin"))
 # What XML can't hold: the renderer draws through SVG, and one such character in a model's words ends the process.
@@ -21,9 +23,11 @@ def picture(chart: Any) -> Any:
     Args:
         chart: an altair chart.
     """
+    _imports.load("altair")
     import altair as alt
 
     try:
+        _imports.load("vl_convert")
         import vl_convert  # noqa: F401
     except ImportError:
         return chart._repr_mimebundle_()

@@ -33,6 +33,16 @@ def has_front_end(shell: Any) -> bool:
     return type(shell.display_pub) is not DisplayPublisher
 
 
+def is_watched(shell: Any) -> bool:
+    """Whether somebody may see a display change: not where papermill or nbclient executes a notebook.
+
+    These send no input, and a log of theirs (papermill's `--log-output`) holds a display as it was first shown, without
+    its updates. So they get each display once, whole.
+    """
+    kernel = getattr(shell, "kernel", None)
+    return kernel is None or bool(getattr(kernel, "_allow_stdin", True))
+
+
 class Handle:
     """One output of a cell, shown and then replaced in place."""
 
@@ -68,15 +78,20 @@ class Answer:
     def __init__(self, shell: Any, *, fmt: Format, n: int, stream: bool = True) -> None:
         self._in_place = has_front_end(shell)
         self._fmt = fmt
-        self._stream = stream
+        self._stream = stream and is_watched(shell)
         self._n = n
         self._handle = Handle()
         self._seen: list[str] = []
         self._printed = ""
 
-    def update(self, texts: Sequence[str]) -> None:
-        """Show what there is so far; call it about every `UPDATE_EVERY_S`."""
-        if not self._stream or list(texts) == self._seen or not any(texts):
+    def update(self, texts: Sequence[str], *, last: bool = False) -> None:
+        """Show what there is so far; call it about every `UPDATE_EVERY_S`.
+
+        Args:
+            texts: the choices' texts.
+            last: nothing more will come, and no `finish`: shown where answers aren't streamed, too.
+        """
+        if not (self._stream or last) or list(texts) == self._seen or not any(texts):
             return
         self._seen = list(texts)
         if self._in_place:
@@ -117,6 +132,7 @@ class ProgressBar:
 
     def __init__(self, shell: Any, title: str, *, after_s: float = BAR_AFTER_S) -> None:
         self._in_place = has_front_end(shell)
+        self._watched = is_watched(shell)
         self._title = title
         self._after_s = after_s
         self._handle = Handle()
@@ -128,7 +144,7 @@ class ProgressBar:
         """Show how far it is; called as often as one likes."""
         now = time.monotonic()
         elapsed = now - self._started
-        if elapsed < self._after_s or now - self._last < UPDATE_EVERY_S:
+        if not self._watched or elapsed < self._after_s or now - self._last < UPDATE_EVERY_S:
             return
         self._last = now
         done = None if fraction is None else min(max(fraction, 0.0), 1.0)

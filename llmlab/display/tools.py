@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from llmlab.display.completion import Format, bundle, completion_bundle
-from llmlab.display.live import Handle, has_front_end
+from llmlab.display.live import Handle, has_front_end, is_watched
 from llmlab.display.safe import escape, plain
 from llmlab.display.table import MONO, QUIET, View
 from llmlab.display.toolcalls import calls_bundle, step_line
@@ -28,6 +28,7 @@ class ToolAnswer:
 
     def __init__(self, shell: Any, *, fmt: Format, stream: bool = True) -> None:
         self._in_place = has_front_end(shell)
+        self._watched = is_watched(shell)
         self._fmt = fmt
         self._stream = stream
         self._handle = Handle()
@@ -40,6 +41,8 @@ class ToolAnswer:
         if (text, steps) == self._seen or not (text or steps):
             return
         self._seen = (text, steps)
+        if self._in_place and not self._watched:
+            return
         if self._in_place:
             shown = bundle([text], fmt=self._fmt, final=False) if text else dict.fromkeys(_mimes(self._fmt), "")
             self._handle.show(above(shown, calls_bundle(steps)))

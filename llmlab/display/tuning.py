@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from llmlab.display import units
-from llmlab.display.live import UPDATE_EVERY_S, Handle, has_front_end
+from llmlab.display.live import UPDATE_EVERY_S, Handle, has_front_end, is_watched
 from llmlab.display.safe import escape, plain
 from llmlab.display.table import FONT, QUIET, View, pairs_html, pairs_text
 
@@ -52,6 +52,7 @@ class TuneDisplay:
 
     def __init__(self, shell: Any = None) -> None:
         self._in_place = shell is not None and has_front_end(shell)
+        self._watched = is_watched(shell)
         self._handle = Handle()
         self._started = time.monotonic()
         self._last = 0.0
@@ -61,7 +62,7 @@ class TuneDisplay:
         """Show how far it is; called as often as one likes."""
         now = time.monotonic()
         # What is refused while it's being read leaves nothing on display.
-        if progress.phase.startswith("reading") or now - self._last < UPDATE_EVERY_S:
+        if not self._watched or progress.phase.startswith("reading") or now - self._last < UPDATE_EVERY_S:
             return
         self._last = now
         line = plain(progress_line(progress, now - self._started))

@@ -65,14 +65,15 @@ class ModelView(View):
         ]
         if not model.loaded:
             return [*pairs, ("state", "unloaded")]
-        memory = model.memory()
+        memory, described = model.memory(), model.describe()
+        layout = described.pop("KV cache", "")
         pairs += [
             ("weights", f"{units.size(memory.weights)} on {memory.device}"),
-            ("KV cache", units.size(memory.kv_cache)),
+            ("KV cache", f"{units.size(memory.kv_cache)}, {layout}" if layout else units.size(memory.kv_cache)),
             ("memory", f"{units.size(memory.resident)} measured, {units.size(_estimated(model))} estimated"),
             ("loaded in", units.seconds(model.load_s)),
         ]
-        return [*pairs, *model.describe().items()]
+        return [*pairs, *described.items()]
 
     def text(self) -> str:
         """The name, then its facts."""

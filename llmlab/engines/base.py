@@ -364,7 +364,10 @@ class Engine(ABC):
 
     @abstractmethod
     def describe(self) -> dict[str, str]:
-        """Build, device, threads, KV cache and the like, for `%llm ls -v`: name -> value with its unit."""
+        """Build, device, threads, the KV cache's layout and the like, for `%llm ls -v`: name -> value with its unit.
+
+        Bytes are in `memory()`, the context length in `facts`: shown beside this, they would stand there twice.
+        """
 
     @abstractmethod
     def close(self) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from llmlab import _imports
 from llmlab.errors import BadInputError
 from llmlab.lora.attached import NONE
 from llmlab.types import Completion
@@ -47,6 +48,7 @@ class Comparison:
 
     def to_pandas(self) -> pd.DataFrame:
         """A row for each prompt and adapter: prompt, adapter, text, tokens, seconds, finish_reason, and the metric."""
+        _imports.load("pandas")
         import pandas as pd
 
         rows = []

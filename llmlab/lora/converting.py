@@ -10,7 +10,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from llmlab import config
+from llmlab import _imports, config
 from llmlab.errors import UnsupportedError
 from llmlab.hub.headers import Header
 from llmlab.lora.reading import AdapterFiles, kind_of
@@ -45,6 +45,7 @@ def gguf_names(header: Header, modules: list[str]) -> dict[str, str | None]:
         header: of the GGUF file.
         modules: `model.layers.0.self_attn.q_proj` and the like.
     """
+    _imports.load("gguf")
     import gguf
 
     arch = next((key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == header.architecture), None)
@@ -80,6 +81,7 @@ def to_gguf(files: AdapterFiles, header: Header) -> Path:
 
 
 def _write(files: AdapterFiles, header: Header, target: Path) -> None:
+    _imports.load("gguf", "numpy")
     import gguf
     import numpy as np
 

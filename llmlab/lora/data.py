@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from llmlab import _imports
 from llmlab.errors import BadInputError, LlmLabError
 from llmlab.types import Message
 
@@ -147,6 +148,7 @@ def _open(data: Any) -> tuple[str, dict[str, Any]]:
 
 
 def _open_text(given: str | Path) -> tuple[str, dict[str, Any]]:
+    _imports.load("datasets")
     import datasets
 
     text = str(given).strip()

@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmlab import config
+from llmlab import _imports, config
 from llmlab.errors import Interrupted, TuneError
 from llmlab.lora.mask import IGNORED, Sample
 from llmlab.lora.tuned import OnProgress, Point, Progress, Stopped
+
+# What the Trainer and torch's optimizers import in the first steps, when Ctrl-C must end the training.
+_DURING_TRAINING = ("torch._dynamo", "transformers:Trainer")
 
 
 @dataclass
@@ -97,6 +100,7 @@ class _Watch:
 
     def restore(self) -> None:
         """Put the best weights back, in bf16: half the size, and the same in both engines."""
+        _imports.load("torch")
         import torch
 
         if self.best is None and self.batches:  # interrupted before the first measurement
@@ -148,12 +152,15 @@ def train(
 def _train(
     base: Path, samples: list[Sample], heldout: list[Sample], settings: Any, name: str, report: OnProgress
 ) -> Run:
+    _imports.load("torch", "transformers", *_DURING_TRAINING)
     import torch
     import transformers
 
     cuda = torch.cuda.is_available()
     transformers.set_seed(settings.seed)
-    model = _with_adapter(base, settings, torch.bfloat16 if cuda else torch.float32)
+    # Loading imports the model's class, and the Trainer what its arguments need.
+    dtype = torch.bfloat16 if cuda else torch.float32
+    model = _imports.shielded(lambda: _with_adapter(base, settings, dtype))
     if cuda:
         model = model.cuda()
     steps = max(1, math.ceil(math.ceil(len(samples) / settings.batch_size) * settings.epochs))
@@ -162,8 +169,11 @@ def _train(
     watch = _Watch(model, batches, max(1, steps // settings.evals), settings)
     stopped: Stopped = "done"
     with config.scratch("llmlab-tune-") as scratch:
-        arguments = _arguments(str(scratch), settings, steps, cuda=cuda)
-        trainer = _trainer(watch, arguments, _dataset(samples), pad, name, report)
+        trainer = _imports.shielded(
+            lambda: _trainer(
+                watch, _arguments(str(scratch), settings, steps, cuda=cuda), _dataset(samples), pad, name, report
+            )
+        )
         started = time.perf_counter()
         watch.start()
         report(Progress(name, "training", 0, steps, tuple(watch.curve)))
@@ -194,6 +204,7 @@ def _train(
 
 def _trainer(watch: _Watch, arguments: Any, dataset: Any, pad: _Pad, name: str, report: OnProgress) -> Any:
     """A transformers Trainer that is being watched."""
+    _imports.load("transformers")
     import transformers
 
     class Stepping(transformers.TrainerCallback):  # type: ignore[misc]
@@ -219,6 +230,7 @@ def _trainer(watch: _Watch, arguments: Any, dataset: Any, pad: _Pad, name: str, 
 
 
 def _with_adapter(base: Path, settings: Any, dtype: Any) -> Any:
+    _imports.load("peft", "transformers:AutoModelForCausalLM")
     import peft
     from transformers import AutoModelForCausalLM
 
@@ -236,6 +248,7 @@ def _with_adapter(base: Path, settings: Any, dtype: Any) -> Any:
 
 def heldout_loss(model: Any, batches: list[dict[str, Any]]) -> float:
     """Mean loss in nats for each learned token, over batches: each token counts the same."""
+    _imports.load("torch")
     import torch
 
     was = model.training
@@ -262,6 +275,7 @@ class _Pad:
     """Samples to a batch of tensors, padded on the right (by id 0: padding is masked, so that any will do)."""
 
     def __call__(self, items: list[Any]) -> dict[str, Any]:
+        _imports.load("torch")
         import torch
 
         rows = [(item.ids, item.labels) if isinstance(item, Sample) else (item["input_ids"], item["labels"])
@@ -276,6 +290,7 @@ class _Pad:
 
 
 def _dataset(samples: list[Sample]) -> Any:
+    _imports.load("datasets")
     import datasets
 
     return datasets.Dataset.from_dict(
@@ -284,6 +299,7 @@ def _dataset(samples: list[Sample]) -> Any:
 
 
 def _arguments(folder: str, settings: Any, steps: int, *, cuda: bool) -> Any:
+    _imports.load("transformers:TrainingArguments")
     from transformers import TrainingArguments
 
     return TrainingArguments(
@@ -321,6 +337,7 @@ def _nan(step: int, what: str, lr: float) -> TuneError:
 @contextmanager
 def quiet(threads: int | None) -> Iterator[None]:
     """Leave the process as it was: its random numbers, thread count, and transformers' own progress bars and log."""
+    _imports.load("datasets", "numpy", "torch", "transformers.utils")
     import datasets
     import numpy as np
     import torch

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmlab import config
+from llmlab import _imports, config
 from llmlab.errors import BadInputError, Interrupted, UnsupportedError
 from llmlab.hub import catalogue
 from llmlab.hub.headers import read_header
@@ -124,17 +124,15 @@ def merge(
 
 
 def _write(base: Path, adapter: Path, part: Path, made: Merged, say: Progress) -> None:
-    import peft
+    _imports.load("torch")
     import torch
-    from transformers import AutoModelForCausalLM
 
     from llmlab.lora.loop import quiet
 
     with quiet(None), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         say("loading", None)
-        model: Any = AutoModelForCausalLM.from_pretrained(str(base), dtype=torch.float32, local_files_only=True)
-        model = peft.PeftModel.from_pretrained(model, str(adapter))
+        model: Any = _imports.shielded(lambda: _with_adapter(base, adapter))
         say("merging", None)
         # In float32, rounded once at the end; safe_merge refuses weights that became NaN.
         model = model.merge_and_unload(safe_merge=True).to(torch.bfloat16)
@@ -153,3 +151,13 @@ def _write(base: Path, adapter: Path, part: Path, made: Merged, say: Progress) -
         f"# {made.name}\n\n{made.base} with the LoRA adapter {made.adapters} merged into its weights (bfloat16).\n",
         "utf-8",
     )
+
+
+def _with_adapter(base: Path, adapter: Path) -> Any:
+    _imports.load("peft", "torch", "transformers:AutoModelForCausalLM")
+    import peft
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(str(base), dtype=torch.float32, local_files_only=True)
+    return peft.PeftModel.from_pretrained(model, str(adapter))

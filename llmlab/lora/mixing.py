@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from llmlab import config
+from llmlab import _imports, config
 from llmlab.lora.reading import CONFIG, WEIGHTS, AdapterFiles
 from llmlab.quant import reading
 from llmlab.quant.gguf import with_room, write_whole
@@ -77,6 +77,7 @@ def _text(target: Path, text: str) -> None:
 
 
 def _weights(parts: Parts, total: int, target: Path) -> None:
+    _imports.load("numpy", "safetensors.numpy")
     import numpy as np
     from safetensors.numpy import save_file
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from llmlab import config
+from llmlab import _imports, config
 from llmlab.errors import BadInputError, DoesNotFitError, Interrupted, LlmLabError, unknown
 from llmlab.hub.headers import Header, read_header
 from llmlab.lora import card, library
@@ -218,6 +218,8 @@ def check_base(base: Path, header: Header, name: str, *, force: bool = False) ->
     """
     check_folder(base, header, name)
     import psutil
+
+    _imports.load("torch")
     import torch
 
     if torch.cuda.is_available():
@@ -257,9 +259,10 @@ def _check_out(folder: Path) -> None:
 
 def masker_of(base: Path, limit: int) -> Masker:
     """What makes samples by a model folder's own template and tokenizer."""
+    _imports.load("transformers:AutoTokenizer")
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(str(base))
+    tokenizer = _imports.shielded(lambda: AutoTokenizer.from_pretrained(str(base)))
     special = {key: str(value) for key, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}
     template = tokenizer.chat_template
     if isinstance(template, dict):

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from llmlab.magics.register import register, unregister
+from llmlab.magics.register import register, reloading, unregister
 
-__all__ = ["register", "unregister"]
+__all__ = ["register", "reloading", "unregister"]

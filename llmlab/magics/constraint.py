@@ -22,11 +22,13 @@ _TYPES: dict[str, Any] = {name: getattr(builtins, name) for name in ("int", "flo
 def add_options(parser: Parser) -> None:
     """Declare the options."""
     says = "JSON that follows a schema: a pydantic model, a dataclass, a TypedDict, a dict, or a .json file"
-    parser.add("--schema", metavar="VAR|FILE", complete="variable", help=says)
+    parser.add("--schema", as_typed=True, metavar="VAR|FILE", complete="variable", help=says)
     parser.add("--type", metavar="VAR", complete="variable", help="a value of a Python type: int, date, or a variable")
-    parser.add("--regex", metavar="R", help="a text that matches a regex (or a variable's) as a whole")
-    parser.add("--choice", metavar="A,B", help="one of these texts")
-    parser.add("--grammar", metavar="VAR|FILE", complete="variable", help="a text of a Lark or GBNF grammar")
+    parser.add("--regex", as_typed=True, metavar="R", help="a text that matches a regex (or a variable's) as a whole")
+    parser.add("--choice", as_typed=True, metavar="A,B", help="one of these texts")
+    parser.add(
+        "--grammar", as_typed=True, metavar="VAR|FILE", complete="variable", help="a text of a Lark or GBNF grammar"
+    )
     parser.add("--complete", action="store_true", help="close the text within --max-tokens where the constraint allows")
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
-import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from llmlab.errors import BadInputError, UnknownNameError, unknown
+from llmlab.magics.expand import Word, words
 
 
 class HelpAsked(Exception):  # noqa: N818 - not an error
@@ -45,6 +44,7 @@ class _Extra:
     """What argparse has no place for."""
 
     completes: dict[str, str] = field(default_factory=dict)
+    as_typed: set[str] = field(default_factory=set)
 
 
 class Parser(argparse.ArgumentParser):
@@ -58,11 +58,21 @@ class Parser(argparse.ArgumentParser):
         super().__init__(prog=name, add_help=False, allow_abbrev=False, exit_on_error=False)
         self._extra = _Extra()
 
-    def add(self, *names: str, complete: str = "", **options: Any) -> None:
-        """Add an argument as `add_argument` does; `complete` says what Tab offers for its value."""
+    def add(self, *names: str, complete: str = "", as_typed: bool = False, **options: Any) -> None:
+        """Add an argument as `add_argument` does.
+
+        Args:
+            *names: its option names, or its place's name.
+            complete: what Tab offers for its value.
+            as_typed: its value may hold `$` and braces of its own (a regex, JSON, a price), so no variable in it is
+                replaced; see `fill`.
+            **options: as `add_argument`.
+        """
         action = self.add_argument(*names, **options)
         if complete:
             self._extra.completes[action.dest] = complete
+        if as_typed:
+            self._extra.as_typed.add(action.dest)
 
     # -- parsing -------------------------------------------------------------------------------
 
@@ -74,6 +84,44 @@ class Parser(argparse.ArgumentParser):
             BadInputError: the line can't be used; one clear sentence with the way out.
         """
         return self.parse_words(split(line))
+
+    def fill(self, line: Sequence[Word], names: Mapping[str, Any]) -> list[str]:
+        """The words of a line with variables replaced, the one rule of `%llm` and `%%llm`.
+
+        `$name` and `{{name}}` are replaced anywhere but in the values of options added with `as_typed`. Of these, a
+        value that is nothing but one bare `$name` or `{{name}}` is replaced, anything longer or quoted isn't.
+
+        Raises:
+            UnknownNameError: there is no such variable.
+        """
+        out: list[str] = []
+        taking: argparse.Action | None = None
+        for word in line:
+            option, attached = self._option(word.typed)
+            if taking is not None and (option is None or taking.nargs is None):
+                out.append(word.value(names))
+                taking = taking if taking.nargs is not None else None
+            elif option is not None and option.dest in self._extra.as_typed:
+                out.append(word.typed)
+                taking = None if attached else option
+            else:
+                out += word.fill(names)
+                taking = None
+        return out
+
+    def _option(self, word: str) -> tuple[argparse.Action | None, bool]:
+        """The option that a word names, the last one of joined flags (`-cs`), and whether its value is in the word."""
+        known = self._option_string_actions
+        if word.startswith("--"):
+            name, equals, _ = word.partition("=")
+            return known.get(name), bool(equals)
+        if not word.startswith("-"):
+            return None, False
+        for place, letter in enumerate(word[1:], start=2):
+            action = known.get(f"-{letter}")
+            if action is None or action.nargs != 0:
+                return action, place < len(word)
+        return known.get(f"-{word[-1]}"), False
 
     def parse_words(self, words: Sequence[str]) -> argparse.Namespace:
         """Parse words; see `parse_line`."""
@@ -180,25 +228,8 @@ def _label(action: argparse.Action) -> str:
 
 
 def split(line: str) -> list[str]:
-    """The words of a magic's line; quotes keep a word together, as in a shell.
-
-    A backslash escapes the next sign (on Windows it doesn't: it is part of paths there).
-
-    Raises:
-        BadInputError: a quote isn't closed.
-    """
-    lexer = shlex.shlex(line, posix=True, punctuation_chars=False)
-    lexer.whitespace_split = True
-    lexer.commenters = ""
-    if os.name == "nt":
-        lexer.escape = ""
-    try:
-        return list(lexer)
-    except ValueError:
-        raise BadInputError(
-            f"A quote isn't closed in {line.strip()!r}.",
-            "Put text with an apostrophe in double quotes; a quote inside a $variable must be escaped.",
-        ) from None
+    """The words of a magic's line as they were typed; see `llmlab.magics.expand.words`."""
+    return [word.typed for word in words(line)]
 
 
 # -- types of values ---------------------------------------------------------------------------

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections import ChainMap
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
+from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, needs_local_scope, no_var_expand
 
 from llmlab.magics import completion, formatters, helptext
 from llmlab.magics.command import Bench, Command
-from llmlab.magics.parser import HelpAsked, split
+from llmlab.magics.expand import Word, words
+from llmlab.magics.parser import HelpAsked
 from llmlab.magics.silence import Silence
 from llmlab.magics.table import cell, find
 
@@ -25,24 +28,32 @@ class LlmMagics(Magics):  # type: ignore[misc]
         super().__init__(shell)
         self.bench = Bench(shell, find_lab, Silence(shell))
 
+    @no_var_expand  # type: ignore[untyped-decorator]
+    @needs_local_scope  # type: ignore[untyped-decorator]
     @line_magic("llm")  # type: ignore[untyped-decorator]
-    def line(self, line: str) -> object:
+    def line(self, line: str, local_ns: dict[str, Any] | None = None) -> object:
         """Load, list, show and manage models; see `%llm help`."""
-        words = split(line)
-        if not words:
+        found = words(line)
+        if not found:
             return helptext.HelpView(helptext.overview())
-        if words[0] in ("-h", "--help"):
+        if found[0].typed in ("-h", "--help"):
             return helptext.HelpView(helptext.overview(long=True))
-        return self._run(find(words[0]), words[1:])
+        # In a function or a loop of one, its own variables come first.
+        names = ChainMap(local_ns if local_ns is not None else {}, self.shell.user_ns)
+        return self._run(find(found[0].typed), found[1:], names)
 
+    @no_var_expand  # type: ignore[untyped-decorator]
     @cell_magic("llm")  # type: ignore[untyped-decorator]
     def cell(self, line: str, body: str) -> object:
         """Ask the current model; see `%llm help cell`."""
-        return self._run(cell(), split(line), body)
+        return self._run(cell(), words(line), self.shell.user_ns, body)
 
-    def _run(self, command: type[Command], words: list[str], body: str | None = None) -> object:
+    def _run(
+        self, command: type[Command], line: Sequence[Word], names: Mapping[str, Any], body: str | None = None
+    ) -> object:
+        parser = command.parser()
         try:
-            args = command.parser().parse_words(words)
+            args = parser.parse_words(parser.fill(line, names))
         except HelpAsked:
             return helptext.HelpView(helptext.page_of(command))
         if body is not None:
@@ -68,6 +79,15 @@ def register(ip: Any, lab: Lab | Callable[[], Lab]) -> None:
     ip.register_magics(magics)
     completion.install(ip, magics.bench)
     formatters.install(ip)
+
+
+def reloading(ip: Any) -> bool:
+    """Whether the extension is being taken out by `%reload_ext`, which puts it back. IPython doesn't pass that on."""
+    code = type(ip.extension_manager).reload_extension.__code__
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code is not code:
+        frame = frame.f_back
+    return frame is not None
 
 
 def unregister(ip: Any) -> None:

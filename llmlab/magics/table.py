@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import cast
 
+from llmlab import _imports
 from llmlab.errors import unknown
 from llmlab.magics.command import Command
 from llmlab.magics.parser import prefixed
@@ -59,4 +60,5 @@ def everything() -> list[type[Command]]:
 
 def _import(place: str) -> type[Command]:
     module, _, name = place.partition(":")
+    _imports.load(module)
     return cast("type[Command]", getattr(importlib.import_module(module), name))

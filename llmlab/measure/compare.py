@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmlab import config
+from llmlab import _imports, config
 from llmlab.errors import BadInputError, LlmLabError
 from llmlab.hub import tags
 from llmlab.measure import divergence, texts
@@ -68,6 +68,7 @@ class _Run:
                 Path(name).unlink(missing_ok=True)
 
     def keep(self, name: str, rows: Any) -> None:
+        _imports.load("numpy")
         import numpy as np
 
         target, part = self.folder / f"{name}.npy", self.folder / f".{name}.part.npy"
@@ -79,6 +80,7 @@ class _Run:
                 part.unlink(missing_ok=True)
 
     def kept(self, name: str) -> Any:
+        _imports.load("numpy")
         import numpy as np
 
         return np.load(self.folder / f"{name}.npy", mmap_mode="r")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llmlab import _imports
 from llmlab.errors import BadInputError, EngineMissingError, unknown
 
 COLUMNS = (
@@ -80,6 +81,7 @@ class Comparison:
     @property
     def frame(self) -> Any:
         """A pandas DataFrame, one row a variant; sizes in bytes, times in seconds, divergences in nats."""
+        _imports.load("pandas")
         import pandas as pd
 
         return pd.DataFrame([{name: row[name] for name in COLUMNS} for row in self.rows]).set_index("variant")
@@ -102,6 +104,7 @@ class Comparison:
             EngineMissingError: altair isn't installed.
         """
         try:
+            _imports.load("altair")
             import altair as alt
         except ImportError as error:
             raise EngineMissingError("The plot needs altair.", "pip install 'llmlab[notebooks]'") from error

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from llmlab import _imports
 from llmlab.errors import BadInputError
 
 SHORTEST = 8
@@ -100,6 +101,7 @@ class Tally:
             rows: this model's log probabilities, shape (len(ids) - 1 - first, vocabulary).
             reference: the reference's, of the same shape; None when this is the reference.
         """
+        _imports.load("numpy")
         import numpy as np
 
         own = np.asarray(ids[first + 1 :])
@@ -110,6 +112,7 @@ class Tally:
 
     def result(self) -> Scores:
         """The figures over all windows."""
+        _imports.load("numpy")
         import numpy as np
 
         perplexity = float(np.exp(np.concatenate(self._nll).mean()))
@@ -130,6 +133,7 @@ def kl(reference: Any, rows: Any) -> Any:
     Returns:
         float64, shape (tokens,); rounding that would make one negative is cut off at 0.
     """
+    _imports.load("numpy")
     import numpy as np
 
     width = min(reference.shape[1], rows.shape[1])

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmlab import _imports
 from llmlab.errors import BadInputError
 from llmlab.measure import texts
 
@@ -62,6 +63,7 @@ def quantize(
 
 def _token_rows(header: Header, found: texts.Texts | None) -> list[list[int]]:
     """Calibration texts as the model reads them, each cut to windows."""
+    _imports.load("tokenizers")
     from tokenizers import Tokenizer
 
     from llmlab.engines.chat import render

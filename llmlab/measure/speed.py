@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from llmlab import _imports
 from llmlab.errors import BadInputError
 from llmlab.types import Completion
 
@@ -78,6 +79,7 @@ class Bench:
     @property
     def frame(self) -> pd.DataFrame:
         """One row a model and concurrency: tokens/s, TTFT and time per output token (p50, p95, ms), memory (MB)."""
+        _imports.load("pandas")
         import pandas as pd
 
         rows = [
@@ -118,6 +120,7 @@ class Bench:
         Returns:
             An altair chart.
         """
+        _imports.load("altair")
         import altair as alt
 
         data = self.frame
@@ -214,6 +217,7 @@ def bench(
 
 def percentile(values: Iterable[float], percent: float) -> float:
     """A percentile by linear interpolation between the two nearest ranks (numpy's default); NaN of nothing."""
+    _imports.load("numpy")
     import numpy as np
 
     found = list(values)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from llmlab import _imports
 from llmlab.errors import LoadError
 from llmlab.hub.headers import Header
 from llmlab.quant import reading
@@ -94,6 +95,7 @@ def _kept(name: str) -> bool:
 
 
 def _write_weights(header: Header, file: Path, progress: Progress | None) -> None:
+    _imports.load("numpy")
     import numpy as np
 
     # Two passes: the header needs every size before the first byte of data.

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from llmlab import _imports
 from llmlab.errors import UnsupportedError
 
 _TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
@@ -33,6 +34,7 @@ def tensors(file: Path) -> Iterator[tuple[str, Any]]:
     Raises:
         UnsupportedError: one holds neither floats nor bfloats (a quantized checkpoint).
     """
+    _imports.load("numpy")
     import numpy as np
 
     start, entries = _entries(file)

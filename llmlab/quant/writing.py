@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from llmlab import _imports
 from llmlab.errors import LoadError, UnsupportedError
 from llmlab.hub.headers import Header, chat_template
 from llmlab.hub.jsonfile import Fields
@@ -69,6 +70,7 @@ def write(header: Header, target: Path, tag: str, progress: Progress | None = No
         UnsupportedError: the tokenizer can't be expressed.
         LoadError: a tensor that has no place in a Llama GGUF.
     """
+    _imports.load("gguf", "numpy")
     import gguf
     import numpy as np
 

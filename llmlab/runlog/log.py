@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmlab import config
+from llmlab import _imports, config
 from llmlab.errors import BadInputError, DiskError, LlmLabError, unknown
 from llmlab.runlog.rows import Cleaner, Kept, bodies_of, kept, like, now, read_row, run_row, system_of, touch
 from llmlab.runlog.schema import connect, writing
@@ -23,7 +23,6 @@ from llmlab.types import Completion
 
 if TYPE_CHECKING:
     import pandas as pd
-    from sqlite_utils import Database
 
 FLUSH_S = 10.0
 COLUMNS = (
@@ -31,6 +30,12 @@ COLUMNS = (
     *("prompt_tokens", "completion_tokens", "cached_tokens", "ttft_s", "total_s", "tokens_per_s"),
     *("params", "messages", "turns", "texts"),
 )
+_RUN = (
+    *("conversation", "source", "at", "model", "engine", "quant", "adapter", "prompt", "text", "texts"),
+    *("finish_reason", "params", "messages", "turns", "prompt_tokens", "completion_tokens", "cached_tokens"),
+    *("ttft_s", "total_s", "tokens_per_s", "llmlab"),
+)
+_INSERT_RUN = f"insert into runs ({', '.join(_RUN)}) values ({', '.join(':' + name for name in _RUN)})"  # noqa: S608
 
 
 class RunLog:
@@ -68,10 +73,10 @@ class RunLog:
         """
         at = now()
 
-        def job(db: Database) -> None:
+        def job(db: sqlite3.Connection) -> None:
             clean = Cleaner(db)
             row = run_row(completion, source, conversation, at, clean)
-            db.table("runs").insert(row)
+            db.execute(_INSERT_RUN, row)
             if conversation:
                 touch(db, conversation, source, at, row["prompt"], clean.text(system_of(completion)))
 
@@ -99,19 +104,19 @@ class RunLog:
         """
         at, lost = now(), tuple(gone)
 
-        def job(db: Database) -> None:
+        def job(db: sqlite3.Connection) -> None:
             clean = Cleaner(db)
             first = next((str(turn["text"]) for place, turn in changed if place == 0), "")
             touch(db, conversation, "chat", at, clean.text(first), clean.text(system))
-            more = {"system": clean.text(system), "settings": clean.json(settings), "leaf": leaf}
-            db.table("conversations").update(conversation, more)
-            rows = [
-                {"conversation": conversation, "id": turn["id"], "place": place, "body": clean.json(turn)}
-                for place, turn in changed
-            ]
-            db.table("turns").upsert_all(rows, pk=("conversation", "id"))
-            for one in lost:
-                db.table("turns").delete_where("conversation = ? and id = ?", [conversation, one])
+            more = (clean.text(system), clean.json(settings), leaf, conversation)
+            db.execute("update conversations set system = ?, settings = ?, leaf = ? where id = ?", more)
+            db.executemany(
+                "insert into turns (conversation, id, place, body) values (?, ?, ?, ?) "
+                "on conflict (conversation, id) do update set place = excluded.place, body = excluded.body",
+                [(conversation, turn["id"], place, clean.json(turn)) for place, turn in changed],
+            )
+            gone_now = [(conversation, one) for one in lost]
+            db.executemany("delete from turns where conversation = ? and id = ?", gone_now)
 
         self._put(job)
 
@@ -139,6 +144,8 @@ class RunLog:
                     with contextlib.suppress(Warning):
                         warnings.warn(f"llmlab: the run log can't be written: {error}", RuntimeWarning, stacklevel=2)
                 return
+            if self._writer is not None and not self._writer.alive:  # left behind by a fork
+                self._writer = None
             if self._writer is not None and self._writer.path != path:  # LLMLAB_DATA was changed
                 self._writer.stop()
                 self._writer = None
@@ -160,6 +167,7 @@ class RunLog:
             search: only those whose question or answer holds this text (upper and lower case are the same).
             conversation: only those of a conversation.
         """
+        _imports.load("pandas")
         import pandas as pd
 
         if n is not None and n < 1:
@@ -173,9 +181,8 @@ class RunLog:
             values.append(conversation)
         order = f"id desc limit {int(n)}" if n is not None else "id desc"
         with _Reading(self) as db:
-            found = (
-                [] if db is None else list(db.table("runs").rows_where(" and ".join(wheres), values, order_by=order))
-            )
+            query = f"select * from runs where {' and '.join(wheres)} order by {order}"  # noqa: S608 - parts of ours
+            found = [] if db is None else [dict(row) for row in db.execute(query, values)]
             said = bodies_of(db, found) if db is not None else {}
         rows = [read_row(row, said) for row in reversed(found)]
         table = pd.DataFrame(rows, columns=list(COLUMNS))
@@ -188,8 +195,8 @@ class RunLog:
         with _Reading(self) as db:
             if db is None:
                 return []
-            rows = db.table("conversations").rows_where(where, values, order_by="updated desc, rowid desc", limit=n)
-            return [kept(row) for row in rows]
+            query = f"select * from conversations where {where} order by updated desc, rowid desc limit ?"  # noqa: S608
+            return [kept(row) for row in db.execute(query, [*values, n])]
 
     def conversation(self, wanted: str | None = None) -> Kept:
         """A conversation with its turns.
@@ -206,15 +213,14 @@ class RunLog:
             raise BadInputError("The run log holds no chat to go on with.", hint)
         key = wanted if wanted is not None else recent[0].id
         with _Reading(self) as db:
-            rows = [] if db is None else list(
-                db.table("conversations").rows_where("id like ? escape '\\'", [f"{like(key)}%"], limit=2)
-            )  # fmt: skip
+            query = "select * from conversations where id like ? escape '\\' limit 2"
+            rows = [] if db is None else db.execute(query, [f"{like(key)}%"]).fetchall()
             exact = [row for row in rows if row["id"] == key]
             rows = exact or rows
             if len(rows) != 1 or db is None or not key:
                 raise unknown("conversation", key, [one.id for one in self.conversations(8)], "See %llm history --log.")
             found = kept(rows[0])
-            bodies = db.table("turns").rows_where("conversation = ?", [found.id], order_by="place")
+            bodies = db.execute("select body from turns where conversation = ? order by place", [found.id])
             turns = tuple(json.loads(row["body"]) for row in bodies)
         return Kept(**{**vars(found), "turns": turns or self._said(found.id)})
 
@@ -247,7 +253,7 @@ class RunLog:
                     "delete from messages where hash not in (select value from runs, json_each(runs.messages) "
                     "union select value from runs, json_each(runs.turns))"
                 )
-            db.vacuum()
+            db.execute("vacuum")
         return int(runs)
 
 
@@ -256,9 +262,9 @@ class _Reading:
 
     def __init__(self, log: RunLog) -> None:
         self._log = log
-        self._db: Database | None = None
+        self._db: sqlite3.Connection | None = None
 
-    def __enter__(self) -> Database | None:
+    def __enter__(self) -> sqlite3.Connection | None:
         self._log.flush()
         try:
             self._db = connect(self._log.path) if self._log.path.is_file() else None

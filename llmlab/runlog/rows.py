@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from llmlab._version import __version__
 from llmlab.runlog.redact import environment_secrets, redacted
 from llmlab.types import Completion, Message
-
-if TYPE_CHECKING:
-    from sqlite_utils import Database
 
 TITLE_LENGTH = 80
 
@@ -47,7 +45,7 @@ class Kept:
 class Cleaner:
     """Takes secrets out of what is written, and writes each message once."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
         self._secrets = environment_secrets()
 
@@ -74,7 +72,7 @@ class Cleaner:
         """Write the messages that aren't there yet; the hashes of all."""
         bodies = [self.json(message.as_dict()) for message in messages]
         rows = [{"hash": hashlib.sha256(body.encode()).hexdigest()[:32], "body": body} for body in bodies]
-        self._db.table("messages").insert_all(rows, pk="hash", ignore=True)
+        self._db.executemany("insert or ignore into messages (hash, body) values (:hash, :body)", rows)
         return [row["hash"] for row in rows]
 
 
@@ -108,7 +106,7 @@ def run_row(completion: Completion, source: str, conversation: str, at: str, cle
     }
 
 
-def touch(db: Database, conversation: str, kind: str, at: str, asked: str, system: str) -> None:
+def touch(db: sqlite3.Connection, conversation: str, kind: str, at: str, asked: str, system: str) -> None:
     """Make a conversation's row, or set its time anew."""
     title = " ".join(asked.split())[:TITLE_LENGTH]
     db.execute(
@@ -130,13 +128,14 @@ def kept(row: Mapping[str, Any]) -> Kept:
     return Kept(row["id"], row["kind"], row["updated"], row["title"], row["system"] or "", settings, row["leaf"] or "")
 
 
-def bodies_of(db: Database, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def bodies_of(db: sqlite3.Connection, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The messages that rows name, by their hashes."""
     wanted = list({key for row in rows for part in ("messages", "turns") for key in json.loads(row[part] or "[]")})
     out: dict[str, Any] = {}
     for start in range(0, len(wanted), 500):
         part = wanted[start : start + 500]
-        for row in db.table("messages").rows_where(f"hash in ({','.join('?' * len(part))})", part):
+        places = ",".join("?" * len(part))
+        for row in db.execute(f"select hash, body from messages where hash in ({places})", part):  # noqa: S608
             out[row["hash"]] = json.loads(row["body"])
     return out
 

@@ -1,4 +1,4 @@
-"""The run log's tables. A change is a new function at the end: files of earlier releases are brought up to date."""
+"""The run log's tables. A change is a new step at the end of `STEPS`: older files are brought up to date."""
 
 from __future__ import annotations
 
@@ -7,105 +7,97 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from sqlite_utils import Database, Migrations
 
 BUSY_S = 10.0
 
+_SET = "llmlab.runlog"
+# Named and laid out as sqlite-utils does it, which made the first files.
+_APPLIED = """
+create table if not exists _sqlite_migrations (
+    id integer primary key, migration_set text, name text, applied_at text
+)
+"""
 
-def migrations() -> Migrations:
-    """The steps from an empty file to the tables of today, in order."""
-    from sqlite_utils import Migrations
-
-    step = Migrations("llmlab.runlog")
-
-    @step()
-    def first_tables(db: Database) -> None:
-        db.table("conversations").create(
-            {
-                "id": str,
-                "kind": str,  # cell, chat or arena
-                "started": str,
-                "updated": str,
-                "title": str,
-                "system": str,
-                "settings": str,  # JSON: model, adapter, sampling, schema
-                "leaf": str,  # the last turn shown
-            },
-            pk="id",
-        ).create_index(["updated"])
-        db.table("turns").create({"conversation": str, "id": str, "place": int, "body": str}, pk=("conversation", "id"))
-        # Each message is kept once: a conversation of n turns is asked n times, always with all that came before.
-        db.table("messages").create({"hash": str, "body": str}, pk="hash")
-        db.table("runs").create(
-            {
-                "id": int,
-                "conversation": str,
-                "source": str,
-                "at": str,
-                "model": str,
-                "engine": str,
-                "quant": str,
-                "adapter": str,
-                "prompt": str,  # the last message, to search in; the whole is in messages
-                "text": str,
-                "texts": str,  # JSON: all n texts, where n > 1
-                "finish_reason": str,
-                "params": str,  # JSON
-                "messages": str,  # JSON: hashes of what was asked, oldest first
-                "turns": str,  # JSON: hashes of the tool calls and results in between
-                "prompt_tokens": int,
-                "completion_tokens": int,
-                "cached_tokens": int,
-                "ttft_s": float,
-                "total_s": float,
-                "tokens_per_s": float,
-                "llmlab": str,
-            },
-            pk="id",
-        ).create_index(["conversation"])
-        db.table("runs").create_index(["at"])
-
-    return step
+# The steps from an empty file to the tables of today, in order: a name and its statements.
+STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    (
+        "first_tables",
+        (
+            # kind: cell, chat or arena; settings: JSON (model, adapter, sampling, schema); leaf: the last turn shown
+            (
+                "create table conversations (id text primary key, kind text, started text, updated text, title text, "
+                "system text, settings text, leaf text)"
+            ),
+            "create index idx_conversations_updated on conversations (updated)",
+            "create table turns (conversation text, id text, place integer, body text, primary key (conversation, id))",
+            # Each message is kept once: a conversation of n turns is asked n times, always with all that came before.
+            "create table messages (hash text primary key, body text)",
+            # prompt: the last message, to search in; texts: JSON, where n > 1; params: JSON; messages and turns: JSON
+            # lists of hashes, of what was asked and of the tool calls and results in between
+            (
+                "create table runs (id integer primary key, conversation text, source text, at text, model text, "
+                "engine text, quant text, adapter text, prompt text, text text, texts text, finish_reason text, "
+                "params text, messages text, turns text, prompt_tokens integer, completion_tokens integer, "
+                "cached_tokens integer, ttft_s real, total_s real, tokens_per_s real, llmlab text)"
+            ),
+            "create index idx_runs_conversation on runs (conversation)",
+            "create index idx_runs_at on runs (at)",
+        ),
+    ),
+)
 
 
-def connect(path: Path) -> Database:
+def connect(path: Path) -> sqlite3.Connection:
     """Open the file, made and brought up to date as needed; only its owner may read it.
 
     Raises:
         OSError, sqlite3.Error: it can't be opened or written.
     """
-    from sqlite_utils import Database
-
     path.parent.mkdir(parents=True, exist_ok=True)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    connection = sqlite3.connect(path, timeout=BUSY_S, check_same_thread=False)
+    # isolation_level=None: sqlite3 opens no transactions of its own, `writing` does.
+    db = sqlite3.connect(path, timeout=BUSY_S, check_same_thread=False, isolation_level=None)
+    db.row_factory = sqlite3.Row
     try:
-        _write_ahead(connection)
-        db = Database(connection, execute_plugins=False)
-        steps = migrations()
-        if steps.pending(db):
-            with writing(db):  # two kernels may find it out of date at once
-                steps.apply(db)
+        _write_ahead(db)
+        if _pending(db):
+            with writing(db):
+                _bring_up_to_date(db)
     except BaseException:
-        connection.close()
+        db.close()
         raise
     return db
 
 
+def _pending(db: sqlite3.Connection) -> list[tuple[str, tuple[str, ...]]]:
+    if db.execute("select 1 from sqlite_master where name = '_sqlite_migrations'").fetchone() is None:
+        return list(STEPS)
+    done = {row["name"] for row in db.execute("select name from _sqlite_migrations where migration_set = ?", [_SET])}
+    return [step for step in STEPS if step[0] not in done]
+
+
+def _bring_up_to_date(db: sqlite3.Connection) -> None:
+    db.execute(_APPLIED)
+    # Asked again inside the transaction: two kernels may find the file out of date at once.
+    for name, statements in _pending(db):
+        for statement in statements:
+            db.execute(statement)
+        values = [_SET, name, str(datetime.now(UTC))]
+        db.execute("insert into _sqlite_migrations (migration_set, name, applied_at) values (?, ?, ?)", values)
+
+
 @contextmanager
-def writing(db: Database) -> Iterator[None]:
+def writing(db: sqlite3.Connection) -> Iterator[None]:
     """A transaction that waits for its turn at the start: one that reads first and then writes would fail instead."""
-    db.conn.execute("BEGIN IMMEDIATE")
+    db.execute("BEGIN IMMEDIATE")
     try:
         yield
-        db.conn.execute("COMMIT")
+        db.execute("COMMIT")
     except BaseException:
-        if db.conn.in_transaction:
-            db.conn.execute("ROLLBACK")
+        if db.in_transaction:
+            db.execute("ROLLBACK")
         raise
 
 

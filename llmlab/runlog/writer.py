@@ -1,4 +1,9 @@
-"""One thread that writes, so that nobody who generates waits for a disk."""
+"""One thread that writes, so that nobody who generates waits for a disk.
+
+The thread imports nothing: an interrupt that hits an import of the main thread, while another thread holds the
+interpreter's import lock, can leave that lock held for good (3 of 81 interrupts in a kernel's first cell did, when
+this thread imported sqlite-utils and pandas).
+"""
 
 from __future__ import annotations
 
@@ -10,14 +15,10 @@ import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from llmlab.runlog.schema import connect, writing
 
-if TYPE_CHECKING:
-    from sqlite_utils import Database
-
-Job = Callable[["Database"], None]
+Job = Callable[[sqlite3.Connection], None]
 
 # What may wait for the disk; more than that is dropped, for memory is worth more than a log.
 MOST_WAITING = 2000
@@ -37,6 +38,11 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="llmlab-run-log", daemon=True)
         self._thread.start()
 
+    @property
+    def alive(self) -> bool:
+        """Somebody takes the jobs; not in a fork, which has no threads."""
+        return self._thread.is_alive()
+
     def put(self, job: Job) -> None:
         """Hand in a job; returns at once, raises nothing."""
         try:
@@ -47,7 +53,7 @@ class Writer:
     def flush(self, timeout: float) -> bool:
         """Wait until all that was handed in is written; whether it was."""
         reached = threading.Event()
-        if not self._thread.is_alive():  # stopped, or left behind by a fork
+        if not self.alive:  # stopped, or left behind by a fork
             return False
         try:
             self._jobs.put(reached, timeout=timeout)
@@ -65,7 +71,7 @@ class Writer:
             self._thread.join(timeout)
 
     def _run(self) -> None:
-        db: Database | None = None
+        db: sqlite3.Connection | None = None
         while (job := self._jobs.get()) is not None:
             if isinstance(job, threading.Event):
                 job.set()

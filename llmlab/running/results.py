@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from llmlab import _imports
 from llmlab.display import units
 from llmlab.display.table import Table, View, pre
 from llmlab.recording import RecordList
@@ -91,6 +92,7 @@ class Runs(View, Sequence[NotebookRun]):
     @property
     def frame(self) -> pd.DataFrame:
         """What was recorded: one row a record, with the columns notebook, name, value and unit."""
+        _imports.load("pandas")
         import pandas as pd
 
         rows = [(run.name, r.name, r.value, r.unit) for run in self._runs for r in run.records]

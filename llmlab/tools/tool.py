@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from llmlab import _imports
 from llmlab.errors import BadInputError, unknown
 from llmlab.guided.pytypes import json_schemas, readable
 from llmlab.tools.docstring import read_docstring
@@ -184,6 +185,7 @@ def _name_of(function: Any) -> str:
 
 def _arguments(function: Any, name: str, described: Mapping[str, str]) -> tuple[Any, dict[str, Any]]:
     """What checks the arguments (a pydantic TypeAdapter), and their JSON schema."""
+    _imports.load("pydantic:ConfigDict", "pydantic:Field", "pydantic:TypeAdapter")
     from pydantic import ConfigDict, Field, TypeAdapter
     from pydantic.errors import PydanticUserError
     from typing_extensions import TypedDict

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import traitlets as t
 
+from llmlab import _imports
 from llmlab.display.safe import escape
 from llmlab.errors import BadInputError, Interrupted, LlmLabError, UnknownNameError
 from llmlab.types import Completion, SamplingParams
@@ -206,6 +207,7 @@ class Arena(BenchWidget):
     @property
     def votes(self) -> pd.DataFrame:
         """The votes, one a row: prompt, winner, column, blind, seed, columns, answers, at."""
+        _imports.load("pandas")
         import pandas as pd
 
         names = ["prompt", "winner", "column", "blind", "seed", "columns", "answers", "at"]

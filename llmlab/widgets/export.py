@@ -35,7 +35,7 @@ def cells(turns: Sequence[Mapping[str, Any]], system: str, options: Mapping[str,
     if not asked:
         return []
     pictured = any(images(turn) for turn in asked)
-    if pictured or "schema" in options or any(c in system for c in "\n\r${}"):
+    if pictured or "schema" in options or any(c in system for c in "\n\r"):
         return [_python(turns, system, options, model)]
     answers = {turn["parent"]: turn["facts"] for turn in turns if turn["role"] == "assistant"}
     out = []

@@ -124,12 +124,8 @@ def test_options_reach_the_engine(bench):
 def test_variables_go_into_the_body_and_the_line(bench):
     engine = bench.add()
     bench.run("class P: age = 36\nname, who, rows, tone = 'Ada {{who}}', P(), [{'k': 'v'}], 'kind words'")
-    bench.run(
-        '%%llm -s "Use $tone please."\n{{name}} is {{ who.age }}: {{rows[0]["k"]}} {{rows[-1]}} \\{{name}} {one} $name'
-    )
-    assert engine.prompts == [
-        "<system>Use kind words please.<user>Ada {{who}} is 36: v {'k': 'v'} {{name}} {one} $name<assistant>"
-    ]
+    bench.run('%%llm -s $tone\n{{name}} is {{ who.age }}: {{rows[0]["k"]}} {{rows[-1]}} \\{{name}} {one} $name')
+    assert engine.prompts == ["<system>kind words<user>Ada {{who}} is 36: v {'k': 'v'} {{name}} {one} $name<assistant>"]
 
 
 def test_a_data_frame_goes_in_whole(bench):

@@ -108,10 +108,10 @@ def test_unload_one_and_all(bench):
 def test_names_on_the_line_come_from_variables(bench):
     bench.add("first")
     bench.add("second")
-    bench.run("which = 'first'")
+    bench.run("which, names = 'first', ['first', 'second']")
     assert bench.run("%llm use $which").success
     assert bench.lab.current.name == "first"
-    assert bench.run("%llm use {'sec' + 'ond'}").success
+    assert bench.run("%llm use {{names[1]}}").success
     assert bench.lab.current.name == "second"
 
 

@@ -88,6 +88,24 @@ def test_a_prompt_that_is_too_long_is_refused_with_both_numbers(asked, shell, ca
     assert "2048 tokens" in out
 
 
+def test_a_reload_of_the_extension_keeps_the_session(kernel):
+    reply, _, _ = kernel.run(
+        "%load_ext llmlab\n%llm load nano --engine llamacpp --as kept\n%llm lora add pirate pirate"
+    )
+    assert reply["status"] == "ok", reply
+    kernel.run("import llmlab\nmodel = llmlab.lab().get()\n_ = model.generate('Hi', max_tokens=2)")
+    kernel.run("%%llm -t 0 --max-tokens 4\nHello!")
+    reply, messages, _ = kernel.run(
+        "%reload_ext llmlab\n%llm use kept\n"
+        "print(llmlab.lab().get() is model, model.loaded, model.adapters, len(llmlab.lab().history.conversations))"
+    )
+    assert reply["status"] == "ok", reply
+    text = "".join(m["content"]["text"] for m in messages if m["msg_type"] == "stream")
+    assert "True True ('pirate',) 1" in text
+    reply, messages, _ = kernel.run("%unload_ext llmlab\nprint(model.loaded)")
+    assert "".join(m["content"]["text"] for m in messages if m["msg_type"] == "stream").strip() == "False"
+
+
 def test_load_shows_one_line_and_gives_the_model(bench):
     ran = bench.run("%llm load nano --engine llamacpp --as small --ctx 512")
     assert ran.success, ran.out
@@ -217,6 +235,22 @@ def test_an_executed_notebook_holds_one_clean_output_a_cell(tmp_path):
     assert "nano · llamacpp · F16" in ask[0]["data"]["text/markdown"]
     assert [o["output_type"] for o in listed] == ["execute_result"]
     assert set(listed[0]["data"]) == {"text/plain", "text/html"}
+
+
+def test_a_log_of_papermill_ends_with_the_whole_answer(tmp_path, caplog):
+    """It holds each display as it was first shown: of a streamed answer that was the first piece alone."""
+    nbformat = pytest.importorskip("nbformat")
+    papermill = pytest.importorskip("papermill")
+    cells = ["%load_ext llmlab\n%llm load nano --engine llamacpp", "%%llm -t 0 --max-tokens 300\nTell me a story."]
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(book, tmp_path / "in.ipynb")
+    with caplog.at_level("INFO", logger="papermill"):
+        papermill.execute_notebook(tmp_path / "in.ipynb", tmp_path / "out.ipynb", progress_bar=False, log_output=True)
+    kept = nbformat.read(tmp_path / "out.ipynb", 4).cells[1]["outputs"]
+    said = [record.getMessage() for record in caplog.records if "nano · llamacpp" in record.getMessage()]
+    assert [one["data"]["text/plain"] for one in kept] == said[-1:]
+    assert len(said[-1]) > 200
 
 
 def test_a_failing_cell_fails_papermill(tmp_path):

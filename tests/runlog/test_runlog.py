@@ -162,6 +162,56 @@ def test_an_older_file_is_brought_up_to_date(log: RunLog) -> None:
     assert steps == ["first_tables"]
 
 
+# As sqlite-utils 4.2 made it, which wrote the log before.
+MADE_BEFORE = """
+CREATE TABLE "_sqlite_migrations" ("id" INTEGER PRIMARY KEY, "migration_set" TEXT, "name" TEXT, "applied_at" TEXT);
+CREATE UNIQUE INDEX "idx__sqlite_migrations_migration_set_name" ON "_sqlite_migrations" ("migration_set", "name");
+CREATE TABLE "conversations" ("id" TEXT PRIMARY KEY, "kind" TEXT, "started" TEXT, "updated" TEXT, "title" TEXT,
+  "system" TEXT, "settings" TEXT, "leaf" TEXT);
+CREATE INDEX "idx_conversations_updated" ON "conversations" ("updated");
+CREATE TABLE "turns" ("conversation" TEXT, "id" TEXT, "place" INTEGER, "body" TEXT, PRIMARY KEY ("conversation", "id"));
+CREATE TABLE "messages" ("hash" TEXT PRIMARY KEY, "body" TEXT);
+CREATE TABLE "runs" ("id" INTEGER PRIMARY KEY, "conversation" TEXT, "source" TEXT, "at" TEXT, "model" TEXT,
+  "engine" TEXT, "quant" TEXT, "adapter" TEXT, "prompt" TEXT, "text" TEXT, "texts" TEXT, "finish_reason" TEXT,
+  "params" TEXT, "messages" TEXT, "turns" TEXT, "prompt_tokens" INTEGER, "completion_tokens" INTEGER,
+  "cached_tokens" INTEGER, "ttft_s" REAL, "total_s" REAL, "tokens_per_s" REAL, "llmlab" TEXT);
+CREATE INDEX "idx_runs_conversation" ON "runs" ("conversation");
+CREATE INDEX "idx_runs_at" ON "runs" ("at");
+INSERT INTO "_sqlite_migrations" VALUES (1, 'llmlab.runlog', 'first_tables', '2026-11-24 01:23:51.890935+00:00');
+INSERT INTO "messages" VALUES ('aa', '{"role": "user", "content": "old?"}');
+INSERT INTO "conversations" VALUES ('c0', 'cell', '2026-11-24T01:00:00+00:00', '2026-11-24T01:00:00+00:00', 'old?', '',
+  '{}', '');
+INSERT INTO "runs" VALUES (1, 'c0', 'cell', '2026-11-24T01:00:00+00:00', 'nano', 'llamacpp', 'F16', '', 'old?', 'yes',
+  '', 'stop', '{"n": 1}', '["aa"]', '[]', 5, 3, 0, 0.01, 0.03, 100.0, '0.1.0');
+"""
+
+
+def test_a_file_of_before_goes_on(log: RunLog) -> None:
+    log.path.parent.mkdir()
+    with sqlite3.connect(log.path) as old:
+        old.executescript(MADE_BEFORE)
+    log.add(completion("new?", "no"), source="cell", conversation="c0")
+    table = log.frame()
+    assert list(table["text"]) == ["yes", "no"]
+    assert table.iloc[0]["messages"] == [{"role": "user", "content": "old?"}]
+    assert [(one.id, one.title) for one in log.conversations()] == [("c0", "old?")]
+    with sqlite3.connect(log.path) as db:
+        assert len(db.execute("select * from _sqlite_migrations").fetchall()) == 1
+
+    def shape(path: Path) -> list[Any]:
+        with sqlite3.connect(path) as db:
+            tables = [row[0] for row in db.execute("select name from sqlite_master where type = 'table' order by name")]
+            return [(one, db.execute(f"pragma table_info({one})").fetchall()) for one in tables]
+
+    new = RunLog(log.path.with_name("new.db"))
+    new.add(completion("x", "y"), source="cell")
+    new.close()
+    log.close()
+    assert [[column[1:4] for column in columns] for _, columns in shape(new.path)] == [
+        [column[1:4] for column in columns] for _, columns in shape(log.path)
+    ]
+
+
 WRITER = """
 import sys
 sys.path.insert(0, {tests!r})

@@ -99,7 +99,6 @@ class LlamaCppEngine(Engine):
         self._close = weakref.finalize(self, self._loop.close)
         self._resident = max(_resident() - before, 0)
         self._kv_cache = self._loop.kv_bytes
-        self._describe["KV cache"] += f", {self._kv_cache / 2**20:.1f} MiB"
         self._describe["warm-up"] = f"one step at load, {self._loop.warm_up_s * 1000:.0f} ms"
         if drafter is not None:
             self._describe["draft"] = f"{drafter.name}, at most {drafter.tokens} tokens ahead"
@@ -205,7 +204,7 @@ class LlamaCppEngine(Engine):
         return Memory(self._weights, self._kv_cache, self._resident, self._describe["device"])
 
     def describe(self) -> dict[str, str]:
-        """Build, device, threads, batch sizes, the KV cache, and how the draft does."""
+        """Build, device, threads, batch sizes, the KV cache's layout, and how the draft does."""
         meter = self._loop.meter
         return {**self._describe, "speculation": meter.describe()} if meter is not None else dict(self._describe)
 
@@ -318,10 +317,8 @@ def _description(model: NativeModel, settings: Settings) -> dict[str, str]:
         "device": f"GPU ({shown} of {layers} layers)" if on_gpu else "CPU",
         "threads": f"{settings.threads} (prompts: {settings.threads_batch})",
         "concurrency": f"{settings.sequences} sequences",
-        "context": f"{settings.context} tokens",
         "batch": f"{settings.batch} tokens a step, {settings.prompt_chunk} of prompt beside decoding",
         "KV cache": f"{settings.kv_tokens} tokens ({kind}), {settings.type_k}/{settings.type_v}",
         "context shift": "on" if settings.context_shift else "off",
         "prefix cache": "on" if settings.prefix_cache and not model.recurrent else "off",
-        "weights": f"{model.size / 2**20:.1f} MiB, {model.parameters / 1e6:.1f} M parameters",
     }

@@ -209,7 +209,6 @@ class VllmEngine(Engine):
         loaded = self._live()
         config = loaded.llm.vllm_config
         held = self.memory()
-        kv = f"{config.cache_config.kv_cache_size_tokens or 0:,} tokens"
         where = platform.machine() if loaded.in_process else current_platform.get_device_name()
         spec = self._loop.observer
         drafts = {}
@@ -225,8 +224,7 @@ class VllmEngine(Engine):
             "threads": f"{loaded.settings.threads} of {settings.cores()}, not bound" if loaded.in_process else "GPU",
             "dtype": str(config.model_config.dtype).removeprefix("torch."),
             "mode": "eager" if config.model_config.enforce_eager else "compiled",
-            "weights": f"{held.weights / 2**20:.1f} MiB",
-            "KV cache": f"{kv}, {held.kv_cache / 2**30:.2f} GiB" if held.kv_cache else kv,
+            "KV cache": f"{config.cache_config.kv_cache_size_tokens or 0:,} tokens",
             "prefix caching": "on" if config.cache_config.enable_prefix_caching else "off",
             "max concurrency": str(config.scheduler_config.max_num_seqs),
             "tokens a step": str(config.scheduler_config.max_num_batched_tokens),

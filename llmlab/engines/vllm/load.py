@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.metadata
 import math
 import os
@@ -25,6 +26,13 @@ from llmlab.errors import EngineMissingError, LoadError
 from llmlab.hub.headers import Header
 
 COMPANIONS = ("torchvision", "torchaudio", "torchcodec")
+_GUIDED = (
+    "llguidance.hf",
+    "llguidance.torch",
+    "vllm.v1.structured_output.backend_lm_format_enforcer",
+    "vllm.v1.structured_output.backend_outlines",
+    "xgrammar.kernels.apply_token_bitmask_inplace_cpu",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +136,9 @@ def import_vllm() -> None:
             import vllm.v1.worker.cpu_worker  # noqa: F401
 
             _scan_safely()
+        # What the first guided request imports, in the middle of a cell.
+        for name in _GUIDED:
+            importlib.import_module(name)
     except Exception as error:
         raise import_error(error) from error
 

@@ -34,13 +34,16 @@ class Cell(Command):
     summary: ClassVar[str] = "ask the current model: the cell's body is the prompt, the answer streams below"
     details: ClassVar[str] = r"""
         {{name}} in the body is replaced with a variable's text ({{person.name}} and {{rows[0]}} too); \{{ stands for
-        the braces themselves. On the first line, $name and {expression} are replaced by IPython. With --raw the body
-        goes to the model exactly as it stands: nothing is replaced, and no chat template is put around it.
+        the braces themselves. With --raw the body goes to the model exactly as it stands: nothing is replaced, and no
+        chat template is put around it.
+        On the first line, as on every %llm line, $name and {{name}} are replaced with a variable's text; the line is
+        split into words as a shell does it. A bare $name may hold several words or none; "$name" and {{name}} are one
+        word; single quotes keep everything as it is. The values of --regex, --grammar, --schema, --choice, --stop and
+        -s are taken as typed, with their $ and braces, unless a value is nothing but $name or {{name}}.
         Each cell starts a conversation of its own; -c goes on with the last one (%llm history shows it).
         An interrupt stops the answer and keeps what came: the line below says "interrupted".
         --schema, --type, --regex, --choice and --grammar force the answer into a form; .parsed is the typed object
-        (None when the tokens ran out); %llm guided --explain shows what the constraint did. IPython replaces {2} on the
-        line with 2: keep a regex with braces in a variable (--regex pattern), or double them.
+        (None when the tokens ran out); %llm guided --explain shows what the constraint did.
         --tools f,g lets the model call plain Python functions (type hints, docstring) until it has an answer; each call
         is shown with its arguments, result and time, and is in .steps. --strict generates calls under their schema,
         --approve asks before each. Nothing but what is named there is ever run; %llm tools shows their schemas.
@@ -75,7 +78,7 @@ class Cell(Command):
             complete="adapter",
             help="an attached adapter, or a mix a:0.7+b:0.3; none: the model alone; default: %%llm lora use",
         )
-        parser.add("-s", "--system", metavar="SYSTEM", help="a system prompt")
+        parser.add("-s", "--system", as_typed=True, metavar="SYSTEM", help="a system prompt")
         parser.add("-t", "--temperature", type=number, metavar="TEMP", help="0 is greedy; default: the model's own")
         parser.add("--max-tokens", type=whole, metavar="N", help="most tokens to generate; default: 512, or what fits")
         parser.add("--top-p", type=number, metavar="P", help="keep the likeliest tokens up to this probability")
@@ -84,6 +87,7 @@ class Cell(Command):
         parser.add("--seed", type=whole, metavar="N", help="the same seed gives the same text")
         parser.add(
             "--stop",
+            as_typed=True,
             nargs="+",
             action="extend",
             default=[],
@@ -199,7 +203,7 @@ def _ask(stream: Stream, args: argparse.Namespace, bench: Bench) -> Completion:
         completion = stream.partial()
     except Exception:
         if any(texts):
-            show.update([buffer.text(index) for index in range(args.n)])
+            show.update([buffer.text(index) for index in range(args.n)], last=True)
         raise
     show.finish(completion)
     return completion

@@ -32,7 +32,7 @@ class Chat(Command):
     def arguments(cls, parser: Parser) -> None:
         """With whom."""
         parser.add("name", metavar="NAME", nargs="?", complete="model", help="a loaded model; default: the current one")
-        parser.add("-s", "--system", metavar="SYSTEM", help="a system prompt")
+        parser.add("-s", "--system", as_typed=True, metavar="SYSTEM", help="a system prompt")
         parser.add(
             "--resume",
             nargs="?",

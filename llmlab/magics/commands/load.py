@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any, ClassVar
 
+from llmlab import _imports
 from llmlab.display import model_line
 from llmlab.display.live import ProgressBar
 from llmlab.errors import BadInputError, ChoiceError, PullInterrupted
@@ -71,6 +72,8 @@ class Load(Command):
         """Load, with a bar while it lasts and one line at the end; returns the Model."""
         extra = dict(_pair(item) for item in args.extra)
         lab = bench.lab
+        # An interrupt of the first %%llm shall hit no import.
+        _imports.load("llmlab.magics.commands.cell")
         bar = ProgressBar(bench.shell, f"loading {args.name or args.model}")
         try:
             model = lab.load(

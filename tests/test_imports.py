@@ -1,0 +1,179 @@
+"""Heavy imports: on a thread that Ctrl-C can't hit, everywhere in the package."""
+
+from __future__ import annotations
+
+import ast
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+import llmlab
+from llmlab import _imports
+from llmlab.errors import Interrupted
+
+PACKAGE = Path(llmlab.__file__).parent
+# Compiled, or seconds to import: half made, they stay broken until the kernel restarts.
+HEAVY = {
+    *("PIL", "accelerate", "altair", "datasets", "gguf", "llama_cpp", "llmcompressor", "numpy", "outlines"),
+    *("pandas", "peft", "safetensors", "tokenizers", "torch", "transformers", "trl", "vl_convert", "vllm"),
+}
+# Where a heavy import needs no `load` before it, and why.
+ELSEWHERE = {
+    "engines/llamacpp": "runs on the load's worker or the engine's thread, or after them",
+    "engines/vllm": "runs on the engine's thread, or after the load",
+    "guided": "numpy comes with the engine; outlines is loaded by `llmlab.asking.prepare`",
+    "quant/compress_worker.py": "a process of its own",
+    "quant/quantize_worker.py": "a process of its own",
+    "zoo": "scripts that make nano",
+    "_imports.py": "the loader",
+}
+
+
+def heavy_imports():
+    """(file, line, names, whether a `load` that names them comes before, in the same function)."""
+    for file in sorted(PACKAGE.rglob("*.py")):
+        place = file.relative_to(PACKAGE).as_posix()
+        if any(place == one or place.startswith(f"{one}/") for one in ELSEWHERE):
+            continue
+        tree = ast.parse(file.read_text("utf-8"))
+        for function in ast.walk(tree):
+            if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            loaded: list[tuple[int, str]] = []
+            for node in ast.walk(function):
+                if isinstance(node, ast.Call) and ast.unparse(node.func) == "_imports.load":
+                    loaded += [(node.lineno, str(a.value)) for a in node.args if isinstance(a, ast.Constant)]
+            for node in ast.walk(function):
+                for name in _names(node):
+                    if name.split(".")[0].split(":")[0] in HEAVY:
+                        ok = any(line < node.lineno and name in (one, one.split(":")[0]) for line, one in loaded)
+                        yield place, node.lineno, name, ok
+
+
+def _names(node):
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
+
+
+def test_every_heavy_import_is_loaded_first():
+    found = list(heavy_imports())
+    assert len(found) > 40
+    assert not [one[:3] for one in found if not one[3]], "call `_imports.load(...)` before these imports"
+
+
+def test_no_heavy_import_at_the_top_of_a_module():
+    top = []
+    for file in PACKAGE.rglob("*.py"):
+        place = file.relative_to(PACKAGE).as_posix()
+        if place.startswith("zoo/"):
+            continue
+        tree = ast.parse(file.read_text("utf-8"))
+        top += [(place, name) for node in tree.body for name in _names(node) if name.split(".")[0] in HEAVY]
+    assert not top
+
+
+@pytest.fixture
+def slow(tmp_path, monkeypatch):
+    """A package that takes half a second to import, and breaks when it is imported twice, as numpy does."""
+    (tmp_path / "slow_import.py").write_text(
+        "import sys, time\nassert not hasattr(sys, '_slow'), 'imported twice'\nsys._slow = True\n"
+        "for _ in range(50): time.sleep(0.01)\nwhole = True\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    yield "slow_import"
+    del sys._slow
+    sys.modules.pop("slow_import", None)
+
+
+def test_an_interrupted_import_is_whole_afterwards(slow):
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(Interrupted):
+        _imports.load(slow)
+    _imports.load(slow)
+    assert sys.modules[slow].whole
+
+
+def test_what_an_import_raises_is_raised_here():
+    with pytest.raises(ModuleNotFoundError, match="no_such_package"):
+        _imports.load("json", "no_such_package")
+    with pytest.raises(AttributeError):
+        _imports.load("json:no_such_name")
+
+
+TUNE = """
+import os, signal, threading, sys
+import llmlab
+from llmlab.errors import Interrupted
+from llmlab.zoo import adapters_data
+llmlab.load("nano", engine="llamacpp")
+rows = adapters_data.training("pirate", 32)
+for number, delay in enumerate({delays}):
+    threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT)).start()
+    try:
+        llmlab.tune(rows, name=f"t{{number}}", epochs=50, progress=lambda _: None)
+    except Interrupted:
+        pass
+    print("interrupted", flush=True)
+tuned = llmlab.tune(rows, name="last", epochs=0.5, progress=lambda _: None)
+print(tuned.steps > 0, tuned.attached, flush=True)
+"""
+
+
+def test_interrupts_of_the_first_tune_leave_nothing_half_imported():
+    """At each of these times torch, transformers or peft was being imported, and every later tune failed."""
+    code = TUNE.format(delays=(0.5, 1.3, 2.4))
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    assert ran.stdout.split() == ["interrupted"] * 3 + ["True", "nano"]
+
+
+# Names the modules that a thread imports for the first time, as soon as `watch` is set.
+WATCH = """
+import sys, threading
+class Watch:
+    on, seen = False, []
+    def find_spec(self, name, path=None, target=None):
+        if Watch.on:
+            Watch.seen.append((threading.current_thread().name, name))
+sys.meta_path.insert(0, Watch())
+"""
+CELLS = (
+    WATCH
+    + """
+import os
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
+config = Config()
+config.HistoryManager.enabled = False
+shell = InteractiveShell.instance(config=config, colors="nocolor")
+assert shell.run_cell("%load_ext llmlab\\n%llm load nano --engine {engine}").success
+shell.run_cell("x = 1")
+Watch.on = True
+for cell in (
+    "%%llm -t 0 --max-tokens 8\\nHello! {{{{x}}}}",
+    "%%llm -c --regex '[a-z]{{3}}' --logprobs 2 --max-tokens 8\\nHello!",
+    "%%llm -n 2 -f json --choice yes,no -s short\\nHello!",
+):
+    assert shell.run_cell(cell).success
+import llmlab
+llmlab.lab().runlog.flush()
+Watch.on = False
+print(Watch.seen)
+"""
+)
+
+
+@pytest.mark.parametrize("engine", ["llamacpp", "vllm"])
+def test_the_first_cells_import_nothing(engine, tmp_path):
+    """No thread does, so that no interrupt can hit an import or leave its lock held."""
+    env = {**os.environ, "LLMLAB_DATA": str(tmp_path), "LLMLAB_RUN_LOG": "on"}
+    code = CELLS.format(engine=engine)
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240, env=env)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    assert ran.stdout.splitlines()[-1] == "[]"
