@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Unpack, cast, overload
 
 from llmlab.asking import Prepared, Subject, conversation, prepare
 from llmlab.engines.base import Engine, EngineLog, LoadPlan, LoraLimits, Memory, ModelFacts, Progress, Request
@@ -17,15 +17,28 @@ from llmlab.errors import BadInputError, UnloadedError
 from llmlab.guided.request import choices_with_values, spread
 from llmlab.lora.attached import Adapters, Entry, Specs
 from llmlab.lora.comparing import Comparison, Metric, compare
+from llmlab.options import (
+    UNSET,
+    BatchOptions,
+    GenerateOptions,
+    RequestOptions,
+    given,
+    known_keywords,
+)
 from llmlab.streaming import Stream, wait_all
 from llmlab.tools.loop import Asking, Loop
 from llmlab.tools.options import ToolUse
 from llmlab.tools.stream import ToolStream, run_all
-from llmlab.types import Completion, Message, Prompt, SamplingParams
+from llmlab.types import Chunk, Completion, EngineName, Message, Prompt, SamplingParams, ToolCall
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from llmlab.guided import Guide
     from llmlab.hub.fit import Estimate
     from llmlab.hub.source import Source
+    from llmlab.options import Tools
 
 BATCH_PROGRESS_AFTER_S = 2.0
 
@@ -69,7 +82,7 @@ class Model:
     # -- what it is ----------------------------------------------------------------------------
 
     @property
-    def engine(self) -> str:
+    def engine(self) -> EngineName:
         """The engine's name: vllm or llamacpp."""
         return self._engine_name
 
@@ -196,7 +209,7 @@ class Model:
         """Attach what `adapter_specs` gave; returns `name (reason)` of each that can't be."""
         return self._adapters.take(specs)
 
-    def score(self, ids: Sequence[int], *, first: int = 0) -> Any:
+    def score(self, ids: Sequence[int], *, first: int = 0) -> NDArray[np.float32]:
         """What the model expects after each token of a given text: the raw material of perplexity.
 
         Args:
@@ -212,100 +225,211 @@ class Model:
                 f"Scoring takes 2 to {self.facts.context_length} tokens, and `first` before the last; got {len(ids)} "
                 f"tokens and first={first}."
             )
-        return self._live().score(list(ids), first)
+        scored: NDArray[np.float32] = self._live().score(list(ids), first)
+        return scored
 
     @property
     def score_note(self) -> str:
         """What `score` leaves out on this engine; "" when it gives whole distributions."""
         return self._live().score_note
 
+    @known_keywords
     def compare(
         self,
         adapters: Sequence[str | None],
-        prompts: Sequence[Any],
+        prompts: Sequence[Prompt],
         metric: Metric | None = None,
-        **options: Any,
+        *,
+        system: str | None = None,
+        raw: bool = False,
+        params: SamplingParams | None = None,
+        **options: Unpack[RequestOptions],
     ) -> Comparison:
-        """Ask every prompt under every adapter, in one batch, greedily. See `llmlab.lora.comparing.compare`."""
-        return compare(self.generate, adapters, prompts, metric, **options)
+        """Answer every prompt under every adapter, in one batch. The keywords are those of `generate`.
+
+        Args:
+            adapters: as in `generate(adapter=...)`; None or "none" for the model alone.
+            prompts: texts or conversations.
+            metric: a function of the answer's text; or of the text and the prompt; or of the text, the prompt and the
+                completion. It returns a number (True counts as 1).
+            system: a system prompt.
+            raw: send the texts as they are, without the chat template.
+            params: sampling params; without them, and without a temperature, decoding is greedy.
+
+        Returns:
+            The completions, a row per prompt and a column per adapter, and the metric of each.
+
+        Raises:
+            BadInputError: nothing to compare, or the metric can't be called that way or returns no number.
+        """
+        asked: dict[str, Any] = {**options, **({"system": system} if system is not None else {}), "raw": raw}
+        return compare(self.generate, adapters, prompts, metric, asked | ({"params": params} if params else {}))
 
     # -- asking --------------------------------------------------------------------------------
 
     @overload
     def generate(
         self,
-        prompt: str,
+        prompt: Prompt,
         *,
         system: str | None = ...,
         raw: bool = ...,
         params: SamplingParams | None = ...,
-        **options: Any,
+        adapter: str | None = ...,
+        temperature: float | None = ...,
+        top_p: float | None = ...,
+        top_k: int | None = ...,
+        min_p: float | None = ...,
+        seed: int | None = ...,
+        max_tokens: int | None = ...,
+        stop: str | Sequence[str] = ...,
+        n: int = ...,
+        logprobs: int | None = ...,
+        ignore_eos: bool = ...,
+        schema: object = ...,
+        type: object = ...,
+        regex: str | None = ...,
+        choice: Iterable[object] | None = ...,
+        grammar: str | None = ...,
+        guide: Guide | None = ...,
+        complete: bool = ...,
+        tools: Tools | None = ...,
+        tool_choice: str = ...,
+        max_steps: int = ...,
+        strict: bool = ...,
+        approve: bool | Callable[[ToolCall], bool] | None = ...,
+        run_tools: bool = ...,
+        tool_timeout: float = ...,
     ) -> Completion: ...
     @overload
-    def generate(
+    def generate(  # type: ignore[overload-overlap]  # an empty list could be either, and is refused
         self,
-        prompt: Sequence[str] | Sequence[Sequence[Message | Mapping[str, Any]]],
+        prompt: Sequence[Prompt],
         *,
         system: str | None = ...,
         raw: bool = ...,
         params: SamplingParams | None = ...,
-        **options: Any,
+        **options: Unpack[BatchOptions],
     ) -> list[Completion]: ...
+    @known_keywords
     def generate(
         self,
-        prompt: str | Sequence[Any],
+        prompt: Prompt | Sequence[Prompt],
         *,
         system: str | None = None,
         raw: bool = False,
         params: SamplingParams | None = None,
-        **options: Any,
+        **options: Unpack[BatchOptions],
     ) -> Completion | list[Completion]:
         """Answer a prompt, or many at once.
 
         Args:
-            prompt: a user's text; or a list of texts or conversations, which run in one batch.
+            prompt: a user's text; a conversation (a list of messages, or of dicts with role and content); or a list of
+                either, which runs as one batch.
             system: a system prompt.
             raw: send the text as it is, without the chat template.
-            params: sampling params; or give their fields as keywords (`temperature=0, max_tokens=64`).
-            **options: `adapter` (an attached one: "pirate", "pirate:0.5", "pirate:0.7+terse:0.3", None for the model
-                alone; a list gives each prompt of a list its own); the fields of `SamplingParams`; and one constraint
-                on the text, which `parsed` is then read by:
-                `schema` (a JSON schema, a pydantic model, a dataclass, a TypedDict), `type` (a Python type), `regex`,
-                `choice` (texts) or `grammar` (Lark, or GBNF); a list of them gives each prompt of a list its own.
-                `complete=True` closes the text within `max_tokens` where the constraint allows. With `tools=[f, g]`
-                (functions with type hints) the model may call them until it has an answer: `tool_choice` (auto, none,
-                required, or a name), `max_steps` (rounds of calls, 8), `strict` (calls are generated under their
-                schema), `approve` (True asks before each call; or a function of the call), `run_tools=False` (leaves
-                the calls in `completion.tool_calls`), `tool_timeout` (seconds a call, 60).
+            params: sampling params; the fields below replace theirs.
+            adapter: an attached adapter: "pirate", "pirate:0.5" (its scale), "pirate:0.7+terse:0.3", or None for the
+                model alone; left out: the one that `use_adapter` set. A list gives each prompt its own.
+            temperature: 0 is greedy; None takes the model's own default, else 0.7.
+            top_p: nucleus mass in (0, 1].
+            top_k: keep the k most likely tokens; 0 keeps all.
+            min_p: keep tokens with at least this fraction of the most likely token's probability, in [0, 1].
+            seed: 0 to 2**32 - 1; the same seed gives the same text. None draws one.
+            max_tokens: most tokens to generate; None: 512, or what is left of the context.
+            stop: a string, or several, that end the text (not included in it).
+            n: completions per prompt, 1 to 1024; completion i uses seed + i.
+            logprobs: top-k log probabilities per token, 0 to 100 (0: the chosen token's alone).
+            ignore_eos: continue past the end-of-turn token (for benchmarks).
+            schema: the text is JSON of this form: a JSON schema (dict or text), a pydantic model, a dataclass or a
+                TypedDict. `completion.parsed` is the object. A list gives each prompt its own, as for the next four.
+            type: the text is a value of this Python type (int, Literal, list[str], ...).
+            regex: the whole text matches this regex.
+            choice: the text is one of these.
+            grammar: the text follows this grammar: Lark with a rule `start`, or GBNF with a rule `root`.
+            guide: a constraint that `llmlab.guided.make` made, in place of the five above.
+            complete: end a constrained text within `max_tokens` where the constraint allows it.
+            tools: functions with type hints that the model may call until it has an answer.
+            tool_choice: auto, none, required, or a tool's name.
+            max_steps: rounds of calls that are run; 8 by default.
+            strict: generate calls under their schema.
+            approve: True asks before each call; or a function of the call that returns whether to run it.
+            run_tools: False leaves the calls in `completion.tool_calls`.
+            tool_timeout: seconds per call; 60 by default.
 
         Returns:
-            A completion; for a list, a list in the same order.
+            A completion; for a list of prompts, a list in the same order.
 
         Raises:
-            BadInputError: an option or prompt that can't be used; nothing was started.
-            Interrupted: Ctrl-C; `.partial` holds what came until then.
+            BadInputError: an option or prompt can't be used; nothing was started.
+            UnknownNameError: there is no such option or adapter.
+            GenerationError: the engine failed.
+            Interrupted: Ctrl-C; `.partial` is the completion until then.
         """
-        if isinstance(prompt, str):
-            return self.stream(prompt, system=system, raw=raw, params=params, **options).result()
-        if not prompt:
+        if not prompt and not isinstance(prompt, str):
             raise BadInputError("The list of prompts is empty.", "Give at least one prompt.")
-        if isinstance(prompt[0], Mapping | Message):
-            return self.chat(prompt, system=system, raw=raw, params=params, **options)
+        if isinstance(prompt, str) or isinstance(prompt[0], Mapping | Message):
+            single = cast("Prompt", prompt)
+            return self.stream(single, system=system, raw=raw, params=params, **cast("Any", options)).result()
         # All are checked before the first one starts.
         each = spread(options, len(prompt))
         streams = [
             self.stream(one, system=system, raw=raw, params=params, **own)
-            for one, own in zip(prompt, each, strict=True)
+            for one, own in zip(cast("Sequence[Prompt]", prompt), each, strict=True)
         ]
         looped = [stream for stream in streams if isinstance(stream, ToolStream)]
         if looped:
             return run_all(looped, progress_after_s=BATCH_PROGRESS_AFTER_S)
         return wait_all(streams, progress_after_s=BATCH_PROGRESS_AFTER_S)
 
-    def chat(self, messages: Prompt, **options: Any) -> Completion:
-        """Answer a conversation (a list of messages or dicts with role and content). Options as `generate`."""
-        return self.stream(messages, **options).result()
+    @known_keywords
+    def chat(
+        self,
+        messages: Prompt,
+        *,
+        system: str | None = None,
+        raw: bool = False,
+        params: SamplingParams | None = None,
+        adapter: str | None = UNSET,
+        temperature: float | None = UNSET,
+        top_p: float | None = UNSET,
+        top_k: int | None = UNSET,
+        min_p: float | None = UNSET,
+        seed: int | None = UNSET,
+        max_tokens: int | None = UNSET,
+        stop: str | Sequence[str] = UNSET,
+        n: int = UNSET,
+        logprobs: int | None = UNSET,
+        ignore_eos: bool = UNSET,
+        schema: object = UNSET,
+        type: object = UNSET,  # noqa: A002 - the word that users write
+        regex: str | None = UNSET,
+        choice: Iterable[object] | None = UNSET,
+        grammar: str | None = UNSET,
+        guide: Guide | None = UNSET,
+        complete: bool = UNSET,
+        tools: Tools | None = UNSET,
+        tool_choice: str = UNSET,
+        max_steps: int = UNSET,
+        strict: bool = UNSET,
+        approve: bool | Callable[[ToolCall], bool] | None = UNSET,
+        run_tools: bool = UNSET,
+        tool_timeout: float = UNSET,
+    ) -> Completion:
+        """Answer a conversation. The keywords are those of `generate`.
 
+        Args:
+            messages: messages, or dicts with role (system, user, assistant, tool) and content, oldest first.
+
+        Returns:
+            The completion; `.message` is it as the conversation's next turn.
+
+        Raises:
+            as `generate`.
+        """
+        return self.stream(messages, **given(locals(), "self", "messages")).result()
+
+    @known_keywords
     def stream(
         self,
         prompt: Prompt,
@@ -313,24 +437,27 @@ class Model:
         system: str | None = None,
         raw: bool = False,
         params: SamplingParams | None = None,
-        **options: Any,
+        **options: Unpack[GenerateOptions],
     ) -> Stream:
-        """Answer piece by piece. Arguments as `generate`, for one prompt or conversation.
+        """Answer one prompt or conversation piece by piece. The keywords are those of `generate`.
 
         Returns:
             A stream of chunks: it starts at the first use, buffers, replays, and frees its request when dropped.
+
+        Raises:
+            BadInputError: an option or prompt can't be used; nothing was started.
         """
-        use, options = ToolUse.of(options, params)
+        use, rest = ToolUse.of(options, params)
         if use is None:
-            return self._stream(prompt, system, raw, params, options)
+            return self._stream(prompt, system, raw, params, rest)
         if raw:
             raise BadInputError("raw=True sends a text, and tools need the chat template.", "Leave one of them out.")
         asking = Asking(
             self,
-            lambda turns, schemas, own, rest: self._stream(turns, None, False, own, dict(rest), schemas),  # noqa: FBT003
+            lambda turns, schemas, own, left: self._stream(turns, None, False, own, dict(left), schemas),  # noqa: FBT003
             self._special,
         )
-        return ToolStream(Loop(asking, conversation(prompt, system), use, params, options))
+        return ToolStream(Loop(asking, conversation(prompt, system), use, params, rest))
 
     def _stream(
         self,
@@ -345,13 +472,47 @@ class Model:
         prepared = prepare(subject, prompt, options, system=system, raw=raw, params=params, tools=tools)
         return Stream(lambda: self._submit(prepared), lambda buffer: self._completion(prepared, buffer))
 
-    async def agenerate(self, prompt: Prompt, **options: Any) -> Completion:
-        """`generate` for one prompt, awaitable; coroutines that wait at the same time share one batch."""
-        return await self.stream(prompt, **options).aresult()
+    @known_keywords
+    async def agenerate(
+        self,
+        prompt: Prompt,
+        *,
+        system: str | None = None,
+        raw: bool = False,
+        params: SamplingParams | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> Completion:
+        """Answer one prompt or conversation, awaitable. The keywords are those of `generate`.
 
-    async def astream(self, prompt: Prompt, **options: Any) -> AsyncIterator[Any]:
-        """`stream` as an async iterator of chunks."""
-        async for chunk in self.stream(prompt, **options):
+        Coroutines that wait at the same time share one batch.
+
+        Returns:
+            The completion.
+
+        Raises:
+            as `generate`; a cancelled task cancels the request.
+        """
+        return await self.stream(prompt, system=system, raw=raw, params=params, **options).aresult()
+
+    @known_keywords
+    async def astream(
+        self,
+        prompt: Prompt,
+        *,
+        system: str | None = None,
+        raw: bool = False,
+        params: SamplingParams | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> AsyncIterator[Chunk]:
+        """Answer one prompt or conversation as an async iterator of chunks. The keywords are those of `generate`.
+
+        Returns:
+            The chunks.
+
+        Raises:
+            as `generate`; a cancelled task cancels the request.
+        """
+        async for chunk in self.stream(prompt, system=system, raw=raw, params=params, **options):
             yield chunk
 
     # -- the end -------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from llmlab import config
 from llmlab.conversation import History
@@ -14,6 +13,7 @@ from llmlab.engines.base import Engine, EngineLog, LoadPlan, Progress
 from llmlab.engines.registry import check_name, engine_class
 from llmlab.errors import BadInputError, Interrupted, LlmLabError, LoadError, UnknownNameError, unknown
 from llmlab.model import Model
+from llmlab.options import EngineOption, known_keywords
 from llmlab.planning import Planned, make_plan
 from llmlab.runlog import RunLog
 from llmlab.switching import carry_over, plan_switch
@@ -39,6 +39,7 @@ class Lab:
 
     # -- loading -------------------------------------------------------------------------------
 
+    @known_keywords
     def load(
         self,
         model: str,
@@ -51,7 +52,7 @@ class Lab:
         tp: int = 1,
         max_concurrency: int | None = None,
         force: bool = False,
-        extra: Mapping[str, Any] | None = None,
+        extra: Mapping[str, EngineOption] | None = None,
         progress: Progress | None = None,
         draft: str | None = None,
         from_: str | None = None,
@@ -115,6 +116,7 @@ class Lab:
                 replaced.unload()
             return loaded
 
+    @known_keywords
     def switch_quant(self, quant: str, *, name: str | None = None, progress: Progress | None = None) -> Model:
         """Put another quant of a loaded model in its place; the `Model` object stays the same.
 

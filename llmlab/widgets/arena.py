@@ -12,6 +12,7 @@ import traitlets as t
 
 from llmlab.display.safe import escape
 from llmlab.errors import BadInputError, Interrupted, LlmLabError, UnknownNameError
+from llmlab.options import known_keywords
 from llmlab.types import Completion, SamplingParams
 from llmlab.widgets import assets, static
 from llmlab.widgets.base import BenchWidget, described, problem_html
@@ -56,6 +57,7 @@ class Arena(BenchWidget):
     system = t.Unicode().tag(sync=True)
     seed = t.Int(-1).tag(sync=True)
 
+    @known_keywords
     def __init__(
         self,
         *models: str,
@@ -64,20 +66,17 @@ class Arena(BenchWidget):
         blind: bool = False,
         seed: int | None = None,
         system: str = "",
-        **sampling: Any,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        min_p: float | None = None,
+        max_tokens: int | None = None,
+        stop: str | Sequence[str] | None = None,
+        logprobs: int | None = None,
     ) -> None:
-        """Make an arena.
-
-        Args:
-            *models: loaded models' names, one a column; none: the loaded ones (one alone meets itself, at two
-                temperatures).
-            lab: the bench; None is the shared one.
-            columns: instead, dicts with model, adapter and sampling params: {"model": "nano", "temperature": 0}.
-            blind: hide who is who until the vote.
-            seed: the seed of every column; None draws a fresh one for each prompt, the same for all.
-            system: a system prompt for all.
-            **sampling: sampling params for all columns that don't set their own.
-        """
+        """Make an arena. The arguments are those of `llmlab.arena`."""
+        sampling: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p}
+        sampling |= {"max_tokens": max_tokens, "stop": stop, "logprobs": logprobs}
         self._answerings: dict[int, Answering] = {}
         self._completions: dict[int, Completion] = {}
         self._used_seed = 0

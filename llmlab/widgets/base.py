@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import threading
 import weakref
 from collections.abc import Callable, Mapping
@@ -34,6 +35,12 @@ class BenchWidget(anywidget.AnyWidget):  # type: ignore[misc]
     bench = t.Dict().tag(sync=True)
     problem = t.Dict().tag(sync=True)
     static_class = t.Unicode().tag(sync=True)
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        # Editors would see the `__new__(*args, **kwargs)` of traitlets.
+        places = list(inspect.signature(cls.__init__).parameters.values())
+        cls.__signature__ = inspect.Signature(places[1:])
 
     def __init__(self, lab: Lab | None = None, **traits: Any) -> None:
         for name in traits:

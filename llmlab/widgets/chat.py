@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llmlab.errors import BadInputError, LlmLabError, unknown
-from llmlab.types import Completion
+from llmlab.options import known_keywords
+from llmlab.types import Completion, Message
 from llmlab.widgets import assets, settings, static
 from llmlab.widgets.base import described
 from llmlab.widgets.chatstate import EDITED, ChatState
 from llmlab.widgets.pump import Answering
-from llmlab.widgets.transcript import Transcript, messages
+from llmlab.widgets.transcript import Transcript
+from llmlab.widgets.transcript import messages as turned
 
 if TYPE_CHECKING:
     from llmlab.model import Model
@@ -45,20 +47,38 @@ class Chat(ChatState):
     _esm = assets.esm("turn", "drawer", "chat")
     _css = assets.css("chat")
 
-    def __init__(self, model: str | None = None, *, lab: Lab | None = None, **traits: Any) -> None:
-        """Make a chat.
+    @known_keywords
+    def __init__(
+        self,
+        model: str | None = None,
+        *,
+        lab: Lab | None = None,
+        system: str | None = None,
+        adapter: str | None = None,
+        schema: Mapping[str, Any] | type | str | None = None,
+        messages: Sequence[Message | Mapping[str, Any] | str] = (),
+        resume: bool | str | None = None,
+        height: int | None = None,
+        sampling: Mapping[str, Any] | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        min_p: float | None = None,
+        seed: int | None = None,
+        max_tokens: int | None = None,
+        stop: str | Sequence[str] | None = None,
+        logprobs: int | None = None,
+    ) -> None:
+        """Make a chat. The arguments are those of `llmlab.chat`.
 
         Args:
-            model: a loaded model's name; None follows the bench's current one.
-            lab: the bench; None is the shared one.
-            **traits: system, adapter, sampling, schema, height; messages (to go on with), resume (a conversation of
-                the run log by its id; True: the chat that was used last), and the fields of SamplingParams
-                (`temperature=0`).
+            sampling: sampling params by name; the keywords go before them.
         """
-        sampling = dict(traits.pop("sampling", {}))
-        sampling |= {name: traits.pop(name) for name in settings.SAMPLING if name in traits}
-        earlier, resume, schema = traits.pop("messages", ()), traits.pop("resume", None), traits.pop("schema", "")
-        if earlier and resume:
+        keywords: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p}
+        keywords |= {"seed": seed, "max_tokens": max_tokens, "stop": stop, "logprobs": logprobs}
+        sampling = {**(sampling or {}), **_without_none(keywords)}
+        traits = _without_none({"system": system, "adapter": adapter, "height": height})
+        if messages and resume:
             raise BadInputError("Messages and a conversation to resume were given.", "Leave out one of them.")
         self._answering: Answering | None = None
         self._completions: dict[str, Completion] = {}
@@ -70,7 +90,7 @@ class Chat(ChatState):
                 setattr(self, name, value)
         else:
             self._begin()
-            self._take(earlier)
+            self._take(messages)
         self.sampling = {**self.sampling, **settings.checked(sampling)}
         if schema:
             self.schema = schema if isinstance(schema, str) else json.dumps(settings.schema_dict(schema), indent=2)
@@ -235,7 +255,7 @@ class Chat(ChatState):
         self._not_running()
         model = self._find(self.model)
         versions = sum(turn["parent"] == user["id"] for turn in tree.turns)
-        stream = model.stream(messages(tree.path(user["id"]), self.system), **self._options(versions))
+        stream = model.stream(turned(tree.path(user["id"]), self.system), **self._options(versions))
         turn = tree.add("assistant", "", user["id"], facts=_facts_before(model, self.adapter))
         with self.hold_sync():
             self.turns, self.leaf, self.running = tree.turns, tree.leaf, turn["id"]
@@ -286,6 +306,10 @@ class Chat(ChatState):
 
     def _cancel_all(self) -> None:
         self.stop()
+
+
+def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _facts_before(model: Model, adapter: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import traitlets as t
 
 from llmlab.display.safe import escape, markdown, plain
 from llmlab.errors import BadInputError, UnloadedError, UnsupportedError
+from llmlab.options import GenerateOptions
 from llmlab.types import Completion, Guidance
 from llmlab.widgets import assets, static
 from llmlab.widgets.base import BenchWidget, problem_html
@@ -156,8 +157,8 @@ class Inspector(BenchWidget):
         bos = model.facts.special_tokens.get("bos_token", "")
         if model.facts.add_bos and bos and prompt.startswith(bos):
             prompt = prompt.removeprefix(bos)  # a raw prompt gets its own
-        stream = model.stream(prompt + "".join(row[0] for row in prefix), raw=True, params=params,
-                              **({"adapter": done.adapter} if done.adapter else {}))  # fmt: skip
+        more: GenerateOptions = {"adapter": done.adapter} if done.adapter else {}
+        stream = model.stream(prompt + "".join(row[0] for row in prefix), raw=True, params=params, **more)
         with self.hold_sync():
             self.versions = [*self.versions, _version(label, prefix, None, at=at)]
             self.shown = len(self.versions) - 1
