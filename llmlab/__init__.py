@@ -353,10 +353,10 @@ def compare_quants(
 
     Example:
         >>> found = llmlab.compare_quants("nano", ["F16", "Q4_K_M"], windows=1, questions=2, speed=False)
-        >>> list(found.frame["variant"])
+        >>> list(found.frame.index)
         ['F16', 'Q4_K_M']
-        >>> bool(found.frame["kl_mean"][1] > 0)
-        True
+        >>> found.reference, bool(found.frame.loc["Q4_K_M", "kl_mean"] > 0)
+        ('F16', True)
     """
     from llmlab.measure import compare
 

@@ -103,6 +103,9 @@ def show(model: str, *, quant: str | None = None, engine: str | None = None, fro
         model: a catalogue name, a path, or `hf:org/repo[@revision][:QUANT]`.
         quant, engine, from_: which form, as in `pull`.
 
+    Returns:
+        Architecture, parameters, context length, vocabulary size, chat template, quant, file sizes in bytes.
+
     Raises:
         as `pull`; nothing is downloaded but headers (up to some MB for a GGUF file with a large vocabulary).
     """

@@ -131,20 +131,62 @@ class Model:
     # -- text and tokens -----------------------------------------------------------------------
 
     def tokenize(self, text: str, *, special: bool = True) -> list[int]:
-        """Token ids of a text, nothing added. With `special`, text like `<|end|>` becomes the special token."""
+        """Token ids of a text, nothing added.
+
+        Args:
+            text: any text.
+            special: text like `<|end|>` becomes the special token.
+
+        Returns:
+            The token ids.
+
+        Raises:
+            UnloadedError: the model was unloaded.
+        """
         return self._live().tokenize(text, special=special)
 
     def detokenize(self, ids: Sequence[int]) -> str:
-        """The text of token ids, special tokens left out."""
+        """The text of token ids, special tokens left out.
+
+        Args:
+            ids: token ids of this model.
+
+        Returns:
+            The text.
+
+        Raises:
+            UnloadedError: the model was unloaded.
+        """
         return self._live().detokenize(list(ids))
 
     def render(self, messages: Prompt, *, tools: Sequence[Mapping[str, Any]] | None = None) -> str:
-        """The text that the model reads for a conversation: its own chat template, filled in."""
+        """The text that the model reads for a conversation: its own chat template, filled in.
+
+        Args:
+            messages: a user's text, or a conversation.
+            tools: schemas of functions, as chat templates take them (OpenAI's form).
+
+        Returns:
+            The text, ready for `generate(..., raw=True)`.
+
+        Raises:
+            BadInputError: the conversation can't be used, or the model has no chat template.
+        """
         turns = conversation(messages)
         return render(self.facts.chat_template, turns, special_tokens=self.facts.special_tokens, tools=tools)
 
     def count_tokens(self, prompt: Prompt) -> int:
-        """Tokens of a text as it stands, or of a conversation rendered by the chat template."""
+        """How many tokens a text has, or a conversation that the chat template rendered.
+
+        Args:
+            prompt: a text, counted as it is; or a conversation.
+
+        Returns:
+            The number of tokens.
+
+        Raises:
+            BadInputError: the conversation can't be used.
+        """
         return len(self.tokenize(prompt if isinstance(prompt, str) else self.render(prompt)))
 
     # -- adapters ------------------------------------------------------------------------------
@@ -178,7 +220,7 @@ class Model:
             source: a PEFT folder, a GGUF adapter file (llamacpp), `hf:org/name`, or the name of an adapter that comes
                 with llmlab or was tuned here.
             replace: take the place of one that has this name; requests under way finish with the old one.
-            progress: told how far a download is.
+            progress: called with (phase, fraction from 0 to 1 or None) during a download.
 
         Returns:
             What was attached.
@@ -192,12 +234,26 @@ class Model:
         return self._adapters.add(name, source, replace=replace, progress=progress)
 
     def remove_adapter(self, name: str) -> None:
-        """Take an adapter away; requests that use it finish with it, then its memory is freed."""
+        """Remove an adapter; requests that use it finish with it, then its memory is freed.
+
+        Args:
+            name: an attached adapter.
+
+        Raises:
+            UnknownNameError: there is no such adapter.
+        """
         self._live()
         self._adapters.remove(name)
 
     def use_adapter(self, adapter: str | None) -> None:
-        """Set the adapter of requests that name none: `pirate`, `pirate:0.5`, `pirate:0.7+terse:0.3`, or None."""
+        """Set the adapter of requests that name none.
+
+        Args:
+            adapter: `pirate`, `pirate:0.5`, `pirate:0.7+terse:0.3`, or None for the model alone.
+
+        Raises:
+            UnknownNameError: there is no such adapter.
+        """
         self._live()
         self._adapters.use(adapter)
 
@@ -206,7 +262,14 @@ class Model:
         return self._adapters.specs
 
     def restore_adapters(self, specs: Specs) -> list[str]:
-        """Attach what `adapter_specs` gave; returns `name (reason)` of each that can't be."""
+        """Attach what `adapter_specs` returned.
+
+        Args:
+            specs: the adapters of another model, or of this one before a reload.
+
+        Returns:
+            `name (reason)` of each adapter that this model or its engine doesn't take.
+        """
         return self._adapters.take(specs)
 
     def score(self, ids: Sequence[int], *, first: int = 0) -> NDArray[np.float32]:
@@ -219,6 +282,10 @@ class Model:
         Returns:
             A float32 numpy array, shape (len(ids) - 1 - first, vocabulary): row r holds the natural log of each
             token's probability after ids[: first + r + 1].
+
+        Raises:
+            BadInputError: too few or too many tokens, or `first` is not before the last.
+            UnsupportedError: the engine doesn't support it.
         """
         if not 0 <= first < len(ids) - 1 or len(ids) > self.facts.context_length:
             raise BadInputError(
@@ -245,7 +312,7 @@ class Model:
         params: SamplingParams | None = None,
         **options: Unpack[RequestOptions],
     ) -> Comparison:
-        """Answer every prompt under every adapter, in one batch. The keywords are those of `generate`.
+        """Answer every prompt under every adapter, in one batch. All other keywords are those of `generate`.
 
         Args:
             adapters: as in `generate(adapter=...)`; None or "none" for the model alone.
@@ -268,7 +335,7 @@ class Model:
     # -- asking --------------------------------------------------------------------------------
 
     @overload
-    def generate(
+    def generate(  # type: ignore[overload-overlap]  # an empty list could be either, and is refused
         self,
         prompt: Prompt,
         *,
@@ -302,7 +369,7 @@ class Model:
         tool_timeout: float = ...,
     ) -> Completion: ...
     @overload
-    def generate(  # type: ignore[overload-overlap]  # an empty list could be either, and is refused
+    def generate(
         self,
         prompt: Sequence[Prompt],
         *,
@@ -416,7 +483,7 @@ class Model:
         run_tools: bool = UNSET,
         tool_timeout: float = UNSET,
     ) -> Completion:
-        """Answer a conversation. The keywords are those of `generate`.
+        """Answer a conversation. All keywords are those of `generate`.
 
         Args:
             messages: messages, or dicts with role (system, user, assistant, tool) and content, oldest first.
@@ -439,7 +506,10 @@ class Model:
         params: SamplingParams | None = None,
         **options: Unpack[GenerateOptions],
     ) -> Stream:
-        """Answer one prompt or conversation piece by piece. The keywords are those of `generate`.
+        """Answer one prompt or conversation piece by piece. All keywords are those of `generate`.
+
+        Args:
+            prompt: a user's text, or a conversation.
 
         Returns:
             A stream of chunks: it starts at the first use, buffers, replays, and frees its request when dropped.
@@ -482,9 +552,12 @@ class Model:
         params: SamplingParams | None = None,
         **options: Unpack[GenerateOptions],
     ) -> Completion:
-        """Answer one prompt or conversation, awaitable. The keywords are those of `generate`.
+        """Answer one prompt or conversation, awaitable. All keywords are those of `generate`.
 
         Coroutines that wait at the same time share one batch.
+
+        Args:
+            prompt: a user's text, or a conversation.
 
         Returns:
             The completion.
@@ -504,7 +577,10 @@ class Model:
         params: SamplingParams | None = None,
         **options: Unpack[GenerateOptions],
     ) -> AsyncIterator[Chunk]:
-        """Answer one prompt or conversation as an async iterator of chunks. The keywords are those of `generate`.
+        """Answer one prompt or conversation as an async iterator of chunks. All keywords are those of `generate`.
+
+        Args:
+            prompt: a user's text, or a conversation.
 
         Returns:
             The chunks.

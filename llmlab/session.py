@@ -195,6 +195,12 @@ class Lab:
     def get(self, name: str | None = None) -> Model:
         """A loaded model by name; the current one when no name is given.
 
+        Args:
+            name: the model's name; None: the current one.
+
+        Returns:
+            The model.
+
         Raises:
             UnknownNameError: nothing is loaded, or not under that name.
         """
@@ -208,15 +214,34 @@ class Lab:
         return self._models[name]
 
     def use(self, name: str) -> Model:
-        """Make a loaded model the current one."""
+        """Make a loaded model the current one.
+
+        Args:
+            name: the model's name.
+
+        Returns:
+            The model.
+
+        Raises:
+            UnknownNameError: no model of that name is loaded.
+        """
         model = self.get(name)
         self._current = name
         return model
 
     def unload(self, name: str | None = None, *, everything: bool = False) -> list[str]:
-        """Unload a model (the current one when none is named), or all; returns the names that went.
+        """Unload a model, or all. The next current model is the one that was loaded last.
 
-        The next current model is the one that was loaded last.
+        Args:
+            name: the model's name; None: the current one.
+            everything: unload all models.
+
+        Returns:
+            The names of the models that were unloaded.
+
+        Raises:
+            UnknownNameError: no model of that name is loaded.
+            BadInputError: both a name and `everything` were given.
         """
         with self._loading:
             if everything and name is not None:
@@ -229,7 +254,18 @@ class Lab:
             return names
 
     def logs(self, name: str | None = None, lines: int = 50) -> str:
-        """The last lines of an engine's log: a model's, or the one that was written last (a failed load's too)."""
+        """The last lines of an engine's log.
+
+        Args:
+            name: the model's name; None: the log that was written last (a failed load's too).
+            lines: how many lines.
+
+        Returns:
+            The lines, newest last.
+
+        Raises:
+            UnknownNameError: no model of that name is loaded.
+        """
         log = self.get(name).log if name is not None else self._last_log
         if log is None:
             return "No engine has been started yet."

@@ -63,7 +63,14 @@ class Stream:
         return self.start().text()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the end, at most `timeout` seconds; whether it has ended. Raises nothing of the request's."""
+        """Wait for the end. Raises nothing of the request's.
+
+        Args:
+            timeout: most seconds to wait; None: no limit.
+
+        Returns:
+            Whether the request has ended.
+        """
         return self.start().wait_done(timeout)
 
     def partial(self) -> Completion:
@@ -103,7 +110,14 @@ class Stream:
                 return
 
     async def aresult(self) -> Completion:
-        """`result()`, awaitable; a cancelled task cancels the request."""
+        """Wait for the end, awaitable; a cancelled task cancels the request.
+
+        Returns:
+            The whole completion.
+
+        Raises:
+            GenerationError: the engine failed.
+        """
         async for _ in self:
             pass
         return self._finished(self.start())

@@ -9,10 +9,13 @@ import base64
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from llmlab.errors import BadInputError, unknown
 from llmlab.figures import Guidance, GuidanceStep, Speculation, Timings, TokenLogprob, Usage
+
+if TYPE_CHECKING:
+    from llmlab.widgets import Inspector
 
 __all__ = [
     "IMAGE_FORMS",
@@ -70,8 +73,12 @@ class Message:
     def of(cls, value: Message | Mapping[str, Any] | str) -> Message:
         """Make a message from a message, a dict with role and content, or a user's text.
 
-        Content may be a list of parts in OpenAI's form: {"type": "text", "text": ...} and {"type": "image_url",
-        "image_url": {"url": "data:image/png;base64,..."}}.
+        Args:
+            value: what to make it of. Content may be a list of parts in OpenAI's form: {"type": "text", "text": ...}
+                and {"type": "image_url", "image_url": {"url": "data:image/png;base64,..."}}.
+
+        Returns:
+            The message.
 
         Raises:
             BadInputError: the dict lacks role or content, or the role is unknown.
@@ -119,7 +126,14 @@ IMAGE_FORMS = {"png": b"\x89PNG", "jpeg": b"\xff\xd8\xff", "gif": b"GIF8", "webp
 
 
 def data_url(image: bytes) -> str:
-    """An encoded image as a data: URL."""
+    """An encoded image as a data: URL.
+
+    Args:
+        image: the bytes of a PNG, JPEG, WebP or GIF file.
+
+    Returns:
+        The URL, as a content part of a message takes it.
+    """
     form = next((name for name, start in IMAGE_FORMS.items() if image.startswith(start)), "png")
     return f"data:image/{form};base64,{base64.b64encode(image).decode()}"
 
@@ -222,7 +236,18 @@ class SamplingParams:
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> SamplingParams:
-        """Make params from keyword options; an option that doesn't exist is an error with the closest name."""
+        """Make params from keyword options.
+
+        Args:
+            options: fields by name.
+
+        Returns:
+            The params.
+
+        Raises:
+            UnknownNameError: there is no such field; the closest is named.
+            BadInputError: a value is out of range.
+        """
         names = [f.name for f in fields(cls)]
         for key in options:
             if key not in names:
@@ -230,7 +255,14 @@ class SamplingParams:
         return cls(**options)
 
     def with_defaults(self, defaults: SamplingParams) -> SamplingParams:
-        """Fill what is None here from `defaults`."""
+        """Fill what is None here.
+
+        Args:
+            defaults: params to take the values from.
+
+        Returns:
+            The filled params.
+        """
         gaps = {f.name: getattr(defaults, f.name) for f in fields(self) if getattr(self, f.name) is None}
         return replace(self, **gaps)
 
@@ -387,11 +419,18 @@ class Completion:
         """The answer as the assistant's turn of a conversation, with the calls that were not run."""
         return Message("assistant", self.text, tuple(call.as_dict() for call in self.tool_calls))
 
-    def inspect(self, choice: int = 0) -> Any:
-        """The tokens shaded by probability, in a widget; a click on another likely token goes on from there.
+    def inspect(self, choice: int = 0) -> Inspector:
+        """The tokens shaded by probability, in a widget; a click on another likely token continues from there.
 
         Args:
-            choice: which of the n texts.
+            choice: which of the n texts, from 0.
+
+        Returns:
+            The widget (`llmlab.widgets.Inspector`).
+
+        Raises:
+            BadInputError: there is no such choice.
+            LlmLabError: the `widgets` extra isn't installed.
         """
         from llmlab.widgets import Inspector
 

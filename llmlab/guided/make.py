@@ -12,10 +12,10 @@ from llmlab.guided.guide import Guide
 
 
 def make(
-    schema: Any = None,
-    type: Any = None,  # noqa: A002 - the word that users write
+    schema: object = None,
+    type: object = None,  # noqa: A002 - the word that users write
     regex: str | None = None,
-    choice: Iterable[Any] | None = None,
+    choice: Iterable[object] | None = None,
     grammar: str | None = None,
     *,
     bounded: bool = True,

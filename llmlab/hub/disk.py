@@ -46,7 +46,11 @@ class Stored:
 
 
 def on_disk() -> tuple[Stored, ...]:
-    """All models in the hub's cache and llmlab's own, the last used first."""
+    """All models in the hub's cache and llmlab's own, the last used first.
+
+    Returns:
+        A `Stored` per model and quant: name, quant, format, files, size in bytes.
+    """
     return tuple(sorted((*downloaded(), *made()), key=lambda one: -one.used))
 
 

@@ -119,7 +119,14 @@ _ALIASES: dict[str, dict[str, str]] = {
 
 
 def names(engine: EngineName | None = None) -> tuple[str, ...]:
-    """The canonical tags, of one engine or of both, in order of falling size within each."""
+    """The canonical quant tags, from the largest to the smallest within each engine.
+
+    Args:
+        engine: vllm or llamacpp; None: both.
+
+    Returns:
+        The tags.
+    """
     return tuple(tag.name for tag in _TAGS if engine in (None, tag.engine))
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmlab.errors import BadInputError, EngineMissingError, unknown
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS = (
     "variant", "engine", "way", "disk_bytes", "resident_bytes", "load_s", "prompt_tokens_per_s", "decode_tokens_per_s",
@@ -78,7 +81,7 @@ class Comparison:
         return tuple(str(row["variant"]) for row in self.rows)
 
     @property
-    def frame(self) -> Any:
+    def frame(self) -> pd.DataFrame:
         """A pandas DataFrame, one row a variant; sizes in bytes, times in seconds, divergences in nats."""
         import pandas as pd
 
@@ -97,6 +100,9 @@ class Comparison:
         Args:
             width: of each panel, in pixels.
             height: of both, in pixels.
+
+        Returns:
+            The altair chart.
 
         Raises:
             EngineMissingError: altair isn't installed.
@@ -138,6 +144,9 @@ class Comparison:
             index: which prompt.
             a: a variant; None is the reference.
             b: another; None is the one that diverges most from the reference.
+
+        Returns:
+            The difference, shown as two texts side by side.
 
         Raises:
             BadInputError: there is no such prompt.

@@ -173,6 +173,9 @@ def bench(
         rounds: repetitions; the median counts.
         progress: called with (what is measured, fraction done).
 
+    Returns:
+        The measurements: `.frame` (a row per model and concurrency), `.plot()`.
+
     Raises:
         BadInputError: no model, numbers that can't be, or more tokens than a model's context.
         Interrupted: Ctrl-C.

@@ -107,7 +107,10 @@ class Arena(BenchWidget):
     # -- asking -----------------------------------------------------------------------------------
 
     def send(self, prompt: str) -> list[Completion]:
-        """Ask all columns, and wait.
+        """Send a prompt to all columns, and wait.
+
+        Args:
+            prompt: the prompt.
 
         Returns:
             The completions, in the columns' order.
@@ -126,7 +129,17 @@ class Arena(BenchWidget):
         return [answering.result() for answering in answerings]
 
     def submit(self, prompt: str) -> list[Answering]:
-        """Ask all columns, and return at once with what gives the results."""
+        """Send a prompt to all columns, and return at once.
+
+        Args:
+            prompt: the prompt.
+
+        Returns:
+            The answers in progress, in the columns' order: `.result()` waits for one.
+
+        Raises:
+            LlmLabError: a column can't be used; nothing was started.
+        """
         with self._guard:
             if self.running:
                 raise LlmLabError("Answers are under way.", "Wait for their end, or stop them.")
@@ -174,6 +187,9 @@ class Arena(BenchWidget):
 
         Args:
             choice: the column that won (from 0, in the columns' order), "tie" or "none" (all are bad).
+
+        Raises:
+            BadInputError: there is nothing to vote on, it was voted on, or there is no such column.
         """
         with self._guard:
             if not self.prompt or self.running:
@@ -211,7 +227,14 @@ class Arena(BenchWidget):
         return pd.DataFrame(self.ballots, columns=names)
 
     def label(self, column: int) -> str:
-        """Who a column is: model, quant, adapter and what was set."""
+        """A column's model, quant, adapter and sampling params.
+
+        Args:
+            column: the column, from 0.
+
+        Returns:
+            One line.
+        """
         one = self.columns[column]
         try:
             model = self._find(one["model"])

@@ -112,8 +112,11 @@ class Chat(ChatState):
         """Ask, and wait for the answer; it shows in the widget as it comes.
 
         Args:
-            text: what to ask.
+            text: the message.
             files: texts to put below it: [{"name": ..., "text": ...}].
+
+        Returns:
+            The completion.
 
         Raises:
             BadInputError: it can't be asked; nothing was added.
@@ -123,7 +126,18 @@ class Chat(ChatState):
         return self.submit(text, files=files).result()
 
     def submit(self, text: str, *, files: Sequence[Mapping[str, str]] = ()) -> Answering:
-        """Ask, and return at once. Arguments and errors as `send`, which are raised by `.result()` once it runs."""
+        """Send a message, and return at once.
+
+        Args:
+            text: the message.
+            files: as in `send`.
+
+        Returns:
+            The answer in progress: `.result()` waits for it, and raises what `send` does.
+
+        Raises:
+            BadInputError: it can't be sent; nothing was added.
+        """
         with self._guard:
             tree = self._tree()
             path = tree.path()
@@ -137,6 +151,12 @@ class Chat(ChatState):
 
         Args:
             turn_id: an answer, or a question; None takes the last one.
+
+        Returns:
+            The answer in progress: `.result()` waits for it.
+
+        Raises:
+            BadInputError: there is nothing to answer again.
         """
         with self._guard:
             tree = self._tree()
@@ -147,7 +167,18 @@ class Chat(ChatState):
             return self._answer(tree, user)
 
     def edit(self, turn_id: str, text: str) -> Answering | None:
-        """Make another version of a turn. A question is answered anew; an answer takes the text as it is."""
+        """Make another version of a turn. A question is answered again; an answer takes the text as it is.
+
+        Args:
+            turn_id: the turn, from `.turns`.
+            text: its new text.
+
+        Returns:
+            The answer in progress; None where an answer was edited.
+
+        Raises:
+            BadInputError: the text is empty, or there is no such turn.
+        """
         with self._guard:
             tree = self._tree()
             turn = tree.get(turn_id)
@@ -168,7 +199,14 @@ class Chat(ChatState):
     # -- changing what is there --------------------------------------------------------------------
 
     def delete(self, turn_id: str) -> None:
-        """Take out a turn and all below it."""
+        """Delete a turn and all below it.
+
+        Args:
+            turn_id: the turn, from `.turns`.
+
+        Raises:
+            BadInputError: there is no such turn.
+        """
         with self._guard:
             self._not_running()
             tree = self._tree()
@@ -176,7 +214,15 @@ class Chat(ChatState):
             self._commit(tree)
 
     def rate(self, turn_id: str, rating: int) -> None:
-        """Thumbs up (1), down (-1), or none (0)."""
+        """Rate an answer.
+
+        Args:
+            turn_id: the turn, from `.turns`.
+            rating: thumbs up (1), down (-1), or none (0).
+
+        Raises:
+            BadInputError: another rating, or no such turn.
+        """
         if rating not in (-1, 0, 1):
             raise BadInputError(f"A rating is 1, 0 or -1, got {rating!r}.")
         with self._guard:

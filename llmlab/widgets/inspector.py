@@ -58,7 +58,10 @@ class Inspector(BenchWidget):
         Args:
             completion: what a model returned; with `logprobs=K` it has the K likeliest tokens at each step.
             lab: the bench that has the model (to continue from another token).
-            choice: which of the n texts.
+            choice: which of the n texts, from 0.
+
+        Raises:
+            BadInputError: there is no such choice.
         """
         if not 0 <= choice < len(completion.choices):
             raise BadInputError(f"There is no choice {choice}: the completion has {len(completion.choices)}.")
@@ -91,7 +94,12 @@ class Inspector(BenchWidget):
             alternative: which of its likeliest tokens (0 is the likeliest), or any text.
 
         Returns:
-            The answer under way: `.result()` is the completion of what came after the forced text.
+            The answer in progress: `.result()` is the completion of what came after the forced text.
+
+        Raises:
+            BadInputError: there is no such token or alternative.
+            UnsupportedError: the completion answers an image.
+            UnloadedError: its model was unloaded.
         """
         rows: list[Row] = self.versions[self.shown]["rows"]
         if not 0 <= token < len(rows):
