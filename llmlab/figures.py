@@ -50,7 +50,7 @@ class Timings:
 
     @property
     def tokens_per_s(self) -> float | None:
-        """Decode speed: tokens after the first by the seconds they took; None when there were none."""
+        """Decode speed, which is tokens after the first by the seconds they took; None when there were none."""
         return self.decoded / self.decode_s if self.decoded > 0 and self.decode_s > 0 else None
 
 

@@ -83,7 +83,7 @@ class Model:
 
     @property
     def engine(self) -> EngineName:
-        """The engine's name: vllm or llamacpp."""
+        """The engine's name, vllm or llamacpp."""
         return self._engine_name
 
     @property
@@ -103,7 +103,7 @@ class Model:
 
     @property
     def facts(self) -> ModelFacts:
-        """What the model says of itself: context length, chat template, special tokens, defaults."""
+        """What the model's files state (context length, chat template, special tokens, sampling defaults)."""
         return self._facts
 
     @property
@@ -198,7 +198,7 @@ class Model:
 
     @property
     def adapter(self) -> str | None:
-        """What requests without an `adapter=` use (`use_adapter`); None: the model alone."""
+        """The adapter of requests without an `adapter=`, as `use_adapter` set it; None is the model alone."""
         return self._adapters.current
 
     def adapter_entries(self) -> tuple[Entry, ...]:
@@ -207,7 +207,7 @@ class Model:
 
     @property
     def lora_limits(self) -> LoraLimits:
-        """What adapters it takes: the form, the largest rank, how many at once."""
+        """Which adapters it takes (the form, the largest rank, how many at once)."""
         return self._live().lora
 
     def add_adapter(

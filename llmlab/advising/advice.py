@@ -89,7 +89,7 @@ class Advice:
 
     @property
     def frame(self) -> pd.DataFrame:
-        """The reasons as a DataFrame: one row each, with what, evidence, engine ("" for neither) and strength."""
+        """The reasons as a DataFrame, a row each, with what, evidence, engine ("" for neither) and strength."""
         import pandas as pd
 
         rows = [(reason.strength, reason.engine or "", reason.what, reason.evidence) for reason in self.reasons]

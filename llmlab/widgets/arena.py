@@ -220,7 +220,7 @@ class Arena(BenchWidget):
 
     @property
     def votes(self) -> pd.DataFrame:
-        """The votes, one a row: prompt, winner, column, blind, seed, columns, answers, at."""
+        """The votes, one per row, with prompt, winner, column, blind, seed, columns, answers, at."""
         import pandas as pd
 
         names = ["prompt", "winner", "column", "blind", "seed", "columns", "answers", "at"]

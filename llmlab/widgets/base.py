@@ -63,7 +63,7 @@ class BenchWidget(anywidget.AnyWidget):  # type: ignore[misc]
 
     @property
     def lab(self) -> Lab:
-        """The bench it works on: its own, or the shared one."""
+        """The bench it works on (its own, or the shared one)."""
         if self._lab is None:
             # The package's face, which is above this layer: it holds the bench that all share.
             self._lab = importlib.import_module("llmlab").lab()

@@ -103,7 +103,7 @@ class Chat(ChatState):
 
     @property
     def last(self) -> Answering | None:
-        """The newest answer, done or not: `.result()` gives its completion, or raises what went wrong."""
+        """The newest answer, done or not; its `.result()` is the completion, or raises what went wrong."""
         return self._answering
 
     # -- asking ----------------------------------------------------------------------------------

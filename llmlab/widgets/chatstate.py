@@ -46,7 +46,7 @@ class ChatState(BenchWidget):
 
     @property
     def messages(self) -> list[dict[str, Any]]:
-        """The conversation shown, as dicts with role and content: what the model reads next."""
+        """The conversation shown, which the model reads next, as dicts with role and content."""
         return [message.as_dict() for message in self._messages()]
 
     @property

@@ -90,3 +90,13 @@ def test_its_example_runs(path, names):
     failed, ran = doctest.DocTestRunner(Checker(), optionflags=flags).run(example, out=said.append)
     assert ran
     assert not failed, "".join(said)
+
+
+def test_a_property_is_described_without_a_colon():
+    """Sphinx takes what is before a colon for the property's type."""
+    wrong = []
+    for path, cls in classes().items():
+        for name, value in inspect.getmembers(cls, lambda member: isinstance(member, property)):
+            if value.fget.__module__.startswith("llmlab") and ": " in (value.__doc__ or "").split("\n")[0]:
+                wrong.append(f"{path}.{name}")
+    assert not wrong
