@@ -77,7 +77,7 @@ class Bench:
 
     @property
     def frame(self) -> pd.DataFrame:
-        """A row per model and concurrency, with tokens/s, TTFT and time per output token (p50, p95, ms), memory (MB)."""
+        """A row per model and concurrency, with tokens/s, TTFT and time per token (p50, p95, ms), memory (MB)."""
         import pandas as pd
 
         rows = [
