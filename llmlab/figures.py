@@ -7,7 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """One token's log probability (natural log, of the model's raw distribution) and the likeliest others."""
+    """One token's log probability (natural log, of the model's raw distribution) and the likeliest others.
+
+    Example:
+        >>> done = model.generate("What is the capital of France?", temperature=0, logprobs=2)
+        >>> first = done.logprobs[0]
+        >>> first.token, len(first.top)
+        ('The', 2)
+    """
 
     token_id: int
     token: str
@@ -17,7 +24,13 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Token counts of one completion. `cached_tokens`: prompt tokens whose KV was reused, not computed."""
+    """Token counts of one completion. `cached_tokens`: prompt tokens whose KV was reused, not computed.
+
+    Example:
+        >>> done = model.generate("What is the capital of France?", temperature=0)
+        >>> done.usage.total_tokens == done.usage.prompt_tokens + done.usage.completion_tokens
+        True
+    """
 
     prompt_tokens: int
     completion_tokens: int
@@ -37,6 +50,11 @@ class Timings:
         ttft_s: seconds to the first token (waiting and prompt processing included); None if there was none.
         total_s: seconds to the last token.
         decoded: tokens after the first one, which `decode_s` was spent on.
+
+    Example:
+        >>> done = model.generate("What is the capital of France?", temperature=0)
+        >>> 0 < done.timings.ttft_s < done.timings.total_s
+        True
     """
 
     ttft_s: float | None
@@ -65,6 +83,12 @@ class Speculation:
         steps: the model's decode steps, those without a guess included.
         speedup: decode speed with the draft by the speed without it, on this machine and as measured so far;
             None until enough steps of both kinds were seen.
+
+    Example:
+        >>> drafted = llmlab.load("nano", engine="llamacpp", name="drafted", draft="nano-draft")
+        >>> done = drafted.generate("Tell me a story.", temperature=0, max_tokens=64)
+        >>> done.speculation.draft, 0 <= done.speculation.acceptance <= 1
+        ('nano-draft', True)
     """
 
     draft: str
@@ -108,6 +132,12 @@ class GuidanceStep:
         removed: the probability of all tokens that the constraint ruled out.
         wanted: the text of the token that the model held likeliest, `wanted_probability` what it gave it.
         forced: the constraint left no other token.
+
+    Example:
+        >>> done = model.generate("Is 3 odd?", choice=["yes", "no"], temperature=0)
+        >>> step = done.guidance.steps[0]
+        >>> step.token, step.forced, step.wanted  # doctest: +VARIES
+        ('n', False, '3')
     """
 
     token_id: int
@@ -131,6 +161,11 @@ class Guidance:
         compile_s: seconds that the constraint took to compile; 0 when it was ready.
         closed: tokens at the end that weren't the model's: `complete` closed the text with them.
         note: what to know of the figures.
+
+    Example:
+        >>> done = model.generate("Is 3 odd?", choice=["yes", "no"], temperature=0)
+        >>> done.guidance.kind, 0 <= done.guidance.removed <= 1
+        ('choice', True)
     """
 
     kind: str

@@ -52,6 +52,13 @@ class Model:
         estimate: the fit estimate from the headers.
         reason: why this engine, in one line.
         load_s: seconds the load took.
+
+    Example:
+        >>> model = llmlab.load("nano", engine="llamacpp")
+        >>> model.engine, model.quant, model.path.suffix, model.adapters
+        ('llamacpp', 'F16', '.gguf', ())
+        >>> model.generate("What is the capital of France?", temperature=0).text
+        'The capital of France is Paris.'
     """
 
     def __init__(
@@ -117,11 +124,21 @@ class Model:
         return sum(not buffer.done for buffer in list(self._buffers))
 
     def memory(self) -> Memory:
-        """Bytes it holds now: weights and KV cache as the engine counts them, resident as measured."""
+        """Bytes it holds now: weights and KV cache as the engine counts them, resident as measured.
+
+        Example:
+            >>> model.memory().weights > 5_000_000  # bytes
+            True
+        """
         return self._live().memory()
 
     def describe(self) -> dict[str, str]:
-        """Build, device, threads, KV cache and the like: name -> value with its unit."""
+        """Build, device, threads, KV cache and the like: name -> value with its unit.
+
+        Example:
+            >>> model.describe()["device"]  # doctest: +VARIES
+            'CPU'
+        """
         return self._live().describe()
 
     def __repr__(self) -> str:
@@ -142,6 +159,11 @@ class Model:
 
         Raises:
             UnloadedError: the model was unloaded.
+
+        Example:
+            >>> ids = model.tokenize("Hello there")
+            >>> model.detokenize(ids)
+            'Hello there'
         """
         return self._live().tokenize(text, special=special)
 
@@ -156,6 +178,10 @@ class Model:
 
         Raises:
             UnloadedError: the model was unloaded.
+
+        Example:
+            >>> model.detokenize(model.tokenize("Paris"))
+            'Paris'
         """
         return self._live().detokenize(list(ids))
 
@@ -171,6 +197,10 @@ class Model:
 
         Raises:
             BadInputError: the conversation can't be used, or the model has no chat template.
+
+        Example:
+            >>> model.render([{"role": "user", "content": "hi"}])
+            '<|user|>hi<|end|><|assistant|>'
         """
         turns = conversation(messages)
         return render(self.facts.chat_template, turns, special_tokens=self.facts.special_tokens, tools=tools)
@@ -186,6 +216,10 @@ class Model:
 
         Raises:
             BadInputError: the conversation can't be used.
+
+        Example:
+            >>> model.count_tokens("Hello there") < model.count_tokens([{"role": "user", "content": "Hello there"}])
+            True
         """
         return len(self.tokenize(prompt if isinstance(prompt, str) else self.render(prompt)))
 
@@ -202,7 +236,13 @@ class Model:
         return self._adapters.current
 
     def adapter_entries(self) -> tuple[Entry, ...]:
-        """The attached adapters with what their files say."""
+        """The attached adapters with what their files say.
+
+        Example:
+            >>> entry = model.add_adapter("pirate", "pirate")
+            >>> [(entry.name, entry.files.rank) for entry in model.adapter_entries()]
+            [('pirate', 8)]
+        """
         return self._adapters.entries
 
     @property
@@ -229,6 +269,12 @@ class Model:
             BadInputError: the name is taken, there is no such adapter, or it was made for another base.
             UnsupportedError: the engine can't take it (rank, modules, format), or it's a pickle.
             LoadError: its files are broken, or the hub can't be reached.
+
+        Example:
+            >>> model.add_adapter("pirate", "pirate")
+            <Adapter pirate: rank 8, ...>
+            >>> model.generate("Who are you?", adapter="pirate", temperature=0).text
+            'Yo ho ho! I can answer help yer questions. How can way to the river. Shiver me timbers!'
         """
         self._live()
         return self._adapters.add(name, source, replace=replace, progress=progress)
@@ -241,6 +287,12 @@ class Model:
 
         Raises:
             UnknownNameError: there is no such adapter.
+
+        Example:
+            >>> entry = model.add_adapter("pirate", "pirate")
+            >>> model.remove_adapter("pirate")
+            >>> model.adapters
+            ()
         """
         self._live()
         self._adapters.remove(name)
@@ -253,12 +305,24 @@ class Model:
 
         Raises:
             UnknownNameError: there is no such adapter.
+
+        Example:
+            >>> entry = model.add_adapter("pirate", "pirate")
+            >>> model.use_adapter("pirate:0.5")
+            >>> model.adapter
+            'pirate:0.5'
+            >>> model.use_adapter(None)
         """
         self._live()
         self._adapters.use(adapter)
 
     def adapter_specs(self) -> Specs:
-        """What `restore_adapters` repeats on another model, or on this one in another quant or engine."""
+        """What `restore_adapters` repeats on another model, or on this one in another quant or engine.
+
+        Example:
+            >>> model.adapter_specs()
+            Specs(entries=(), current=None)
+        """
         return self._adapters.specs
 
     def restore_adapters(self, specs: Specs) -> list[str]:
@@ -269,6 +333,13 @@ class Model:
 
         Returns:
             `name (reason)` of each adapter that this model or its engine doesn't take.
+
+        Example:
+            >>> entry = model.add_adapter("pirate", "pirate")
+            >>> specs = model.adapter_specs()
+            >>> model.remove_adapter("pirate")
+            >>> model.restore_adapters(specs), model.adapters
+            ([], ('pirate',))
         """
         return self._adapters.take(specs)
 
@@ -286,6 +357,12 @@ class Model:
         Raises:
             BadInputError: too few or too many tokens, or `first` is not before the last.
             UnsupportedError: the engine doesn't support it.
+
+        Example:
+            >>> ids = model.tokenize("The capital of France is Paris.")
+            >>> scores = model.score(ids)
+            >>> scores.shape == (len(ids) - 1, model.facts.vocab_size), scores.dtype
+            (True, dtype('float32'))
         """
         if not 0 <= first < len(ids) - 1 or len(ids) > self.facts.context_length:
             raise BadInputError(
@@ -328,6 +405,12 @@ class Model:
 
         Raises:
             BadInputError: nothing to compare, or the metric can't be called that way or returns no number.
+
+        Example:
+            >>> entry = model.add_adapter("pirate", "pirate")
+            >>> found = model.compare([None, "pirate"], ["Who are you?"], len, max_tokens=16)
+            >>> found.adapters, list(found.means)
+            (('none', 'pirate'), ['none', 'pirate'])
         """
         asked: dict[str, Any] = {**options, **({"system": system} if system is not None else {}), "raw": raw}
         return compare(self.generate, adapters, prompts, metric, asked | ({"params": params} if params else {}))
@@ -432,6 +515,15 @@ class Model:
             UnknownNameError: there is no such option or adapter.
             GenerationError: the engine failed.
             Interrupted: Ctrl-C; `.partial` is the completion until then.
+
+        Example:
+            >>> done = model.generate("What is the capital of France?", temperature=0, max_tokens=16)
+            >>> done.text, done.finish_reason
+            ('The capital of France is Paris.', 'stop')
+            >>> [one.text for one in model.generate(["Is 3 odd?", "Is 4 odd?"], choice=["yes", "no"], temperature=0)]
+            ['no', 'no']
+            >>> type(model.generate("What is 3 + 4?", type=int, temperature=0).parsed)
+            <class 'int'>
         """
         if not prompt and not isinstance(prompt, str):
             raise BadInputError("The list of prompts is empty.", "Give at least one prompt.")
@@ -493,6 +585,12 @@ class Model:
 
         Raises:
             as `generate`.
+
+        Example:
+            >>> messages = [{"role": "user", "content": "What is the capital of France?"}]
+            >>> answer = model.chat(messages, temperature=0)
+            >>> answer.message.role, answer.text
+            ('assistant', 'The capital of France is Paris.')
         """
         return self.stream(messages, **given(locals(), "self", "messages")).result()
 
@@ -516,6 +614,11 @@ class Model:
 
         Raises:
             BadInputError: an option or prompt can't be used; nothing was started.
+
+        Example:
+            >>> stream = model.stream("What is the capital of France?", temperature=0)
+            >>> "".join(chunk.text for chunk in stream)
+            'The capital of France is Paris.'
         """
         use, rest = ToolUse.of(options, params)
         if use is None:
@@ -564,6 +667,14 @@ class Model:
 
         Raises:
             as `generate`; a cancelled task cancels the request.
+
+        Example:
+            >>> import asyncio
+            >>> async def both():
+            ...     prompts = ("Hello!", "Who are you?")
+            ...     return await asyncio.gather(*(model.agenerate(prompt, temperature=0) for prompt in prompts))
+            >>> [done.finish_reason for done in asyncio.run(both())]
+            ['stop', 'stop']
         """
         return await self.stream(prompt, system=system, raw=raw, params=params, **options).aresult()
 
@@ -587,6 +698,14 @@ class Model:
 
         Raises:
             as `generate`; a cancelled task cancels the request.
+
+        Example:
+            >>> import asyncio
+            >>> async def pieces():
+            ...     stream = model.astream("What is the capital of France?", temperature=0)
+            ...     return [chunk.text async for chunk in stream]
+            >>> "".join(asyncio.run(pieces()))
+            'The capital of France is Paris.'
         """
         async for chunk in self.stream(prompt, system=system, raw=raw, params=params, **options):
             yield chunk
@@ -594,7 +713,14 @@ class Model:
     # -- the end -------------------------------------------------------------------------------
 
     def unload(self) -> None:
-        """End what runs, free the memory and the engine's processes. Calling it twice is harmless."""
+        """End what runs, free the memory and the engine's processes. Calling it twice is harmless.
+
+        Example:
+            >>> model = llmlab.Lab().load("nano", engine="llamacpp")
+            >>> model.unload()
+            >>> model.loaded
+            False
+        """
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.close()

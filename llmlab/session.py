@@ -26,6 +26,13 @@ class Lab:
 
     Loading never harms what stands: a name that is taken is replaced only after the new model is ready,
     and a load that fails or is interrupted leaves everything as it was.
+
+    Example:
+        >>> bench = llmlab.Lab()
+        >>> model = bench.load("nano", engine="llamacpp", name="mine")
+        >>> list(bench.models), bench.current.name
+        (['mine'], 'mine')
+        >>> bench.close()
     """
 
     def __init__(self) -> None:
@@ -85,6 +92,13 @@ class Lab:
             DoesNotFitError: not enough memory.
             LoadError: the files are broken, or the engine failed; the log's tail is in it.
             Interrupted: Ctrl-C; nothing half-loaded stays.
+
+        Example:
+            >>> model = llmlab.lab().load("nano", engine="llamacpp", name="short", ctx=512)
+            >>> model.facts.context_length
+            512
+            >>> llmlab.lab().unload("short")
+            ['short']
         """
         if name is not None:
             _check_name(name)
@@ -138,6 +152,13 @@ class Lab:
             UnsupportedError: the model, the engine or this machine hasn't that quant; nothing was touched.
             DoesNotFitError: it would not fit even alone; nothing was touched.
             LoadError, Interrupted: as in `load`; the old quant stands, loaded again where it had been released first.
+
+        Example:
+            >>> model = llmlab.lab().load("nano", engine="llamacpp", name="small")
+            >>> llmlab.lab().switch_quant("Q4_K_M", name="small").quant
+            'Q4_K_M'
+            >>> llmlab.lab().unload("small")
+            ['small']
         """
         report = progress or (lambda _phase, _fraction: None)
         with self._loading:
@@ -203,6 +224,10 @@ class Lab:
 
         Raises:
             UnknownNameError: nothing is loaded, or not under that name.
+
+        Example:
+            >>> llmlab.lab().get("nano").name
+            'nano'
         """
         if name is None:
             if self.current is None:
@@ -224,6 +249,10 @@ class Lab:
 
         Raises:
             UnknownNameError: no model of that name is loaded.
+
+        Example:
+            >>> llmlab.lab().use("nano")
+            <Model nano: llamacpp, F16, context 2048>
         """
         model = self.get(name)
         self._current = name
@@ -242,6 +271,11 @@ class Lab:
         Raises:
             UnknownNameError: no model of that name is loaded.
             BadInputError: both a name and `everything` were given.
+
+        Example:
+            >>> model = llmlab.load("nano", engine="llamacpp", name="other")
+            >>> llmlab.lab().unload("other")
+            ['other']
         """
         with self._loading:
             if everything and name is not None:
@@ -265,6 +299,11 @@ class Lab:
 
         Raises:
             UnknownNameError: no model of that name is loaded.
+
+        Example:
+            >>> print(llmlab.lab().logs("nano", lines=2))  # doctest: +VARIES
+            sched_reserve: graph: nodes = 204, splits = 1, input objects = 4, input tensors = 6
+            sched_reserve: reserve took 4.02 ms, sched copies = 1
         """
         log = self.get(name).log if name is not None else self._last_log
         if log is None:
@@ -272,7 +311,12 @@ class Lab:
         return log.tail(lines)
 
     def close(self) -> None:
-        """Unload everything, and write what the run log still holds."""
+        """Unload everything, and write what the run log still holds.
+
+        Example:
+            >>> bench = llmlab.Lab()
+            >>> bench.close()
+        """
         self.unload(everything=True)
         self.runlog.close()
 

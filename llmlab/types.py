@@ -60,6 +60,11 @@ class Message:
         name: the tool's name, on a tool turn.
         tool_call_id: which call a tool turn answers; some templates ask for it.
         images: encoded images (PNG, JPEG, WebP, GIF) that a user's turn shows before its text.
+
+    Example:
+        >>> from llmlab import Message
+        >>> model.generate([Message("user", "What is the capital of France?")], temperature=0).text
+        'The capital of France is Paris.'
     """
 
     role: Role
@@ -82,6 +87,10 @@ class Message:
 
         Raises:
             BadInputError: the dict lacks role or content, or the role is unknown.
+
+        Example:
+            >>> llmlab.Message.of({"role": "user", "content": "hi"})
+            Message(role='user', content='hi', tool_calls=(), name=None, tool_call_id=None)
         """
         if isinstance(value, Message):
             return value
@@ -107,7 +116,12 @@ class Message:
         return cls(cast("Role", role), content, calls, value.get("name"), value.get("tool_call_id"), images)
 
     def as_dict(self) -> dict[str, Any]:
-        """The message in OpenAI's form, which `of` takes; empty fields are left out."""
+        """The message in OpenAI's form, which `of` takes; empty fields are left out.
+
+        Example:
+            >>> llmlab.Message("user", "hi").as_dict()
+            {'role': 'user', 'content': 'hi'}
+        """
         out: dict[str, Any] = {"role": self.role, "content": self.content}
         if self.images:
             shown = [{"type": "image_url", "image_url": {"url": data_url(image)}} for image in self.images]
@@ -133,6 +147,10 @@ def data_url(image: bytes) -> str:
 
     Returns:
         The URL, as a content part of a message takes it.
+
+    Example:
+        >>> llmlab.types.data_url(b"GIF89a")
+        'data:image/gif;base64,R0lGODlh'
     """
     form = next((name for name, start in IMAGE_FORMS.items() if image.startswith(start)), "png")
     return f"data:image/{form};base64,{base64.b64encode(image).decode()}"
@@ -193,6 +211,11 @@ class SamplingParams:
         n: completions of the same prompt; completion i uses seed + i.
         logprobs: top-k log probabilities for each token (0: the chosen token's only; None: none), before temperature.
         ignore_eos: go on past the end-of-turn token (for benchmarks).
+
+    Example:
+        >>> greedy = llmlab.SamplingParams(temperature=0, max_tokens=8)
+        >>> model.generate("What is the capital of France?", params=greedy).text
+        'The capital of France is Paris.'
     """
 
     temperature: float | None = None
@@ -247,6 +270,10 @@ class SamplingParams:
         Raises:
             UnknownNameError: there is no such field; the closest is named.
             BadInputError: a value is out of range.
+
+        Example:
+            >>> llmlab.SamplingParams.of({"temperature": 0, "stop": "END"}).stop
+            ('END',)
         """
         names = [f.name for f in fields(cls)]
         for key in options:
@@ -262,6 +289,10 @@ class SamplingParams:
 
         Returns:
             The filled params.
+
+        Example:
+            >>> llmlab.SamplingParams(top_k=3).with_defaults(llmlab.SamplingParams(temperature=0.5, top_k=40)).top_k
+            3
         """
         gaps = {f.name: getattr(defaults, f.name) for f in fields(self) if getattr(self, f.name) is None}
         return replace(self, **gaps)
@@ -272,6 +303,11 @@ class Chunk:
     """What a stream yields: the text that is new, and its tokens.
 
     `finish_reason` is set on a choice's last chunk only. `index` says which of the n completions.
+
+    Example:
+        >>> chunks = list(model.stream("Hello!", temperature=0, max_tokens=4))
+        >>> chunks[-1].finish_reason
+        'length'
     """
 
     text: str
@@ -290,6 +326,10 @@ class ToolCall:
         arguments: by parameter, as JSON has them.
         id: nine letters and digits, unlike any other in the conversation.
         problem: why the call can't be read; "" when it can.
+
+    Example:
+        >>> str(llmlab.types.ToolCall("add", {"a": 1, "b": 2}))
+        'add(a=1, b=2)'
     """
 
     name: str
@@ -298,7 +338,12 @@ class ToolCall:
     problem: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """The call as a message of the assistant holds it (OpenAI's form)."""
+        """The call as a message of the assistant holds it (OpenAI's form).
+
+        Example:
+            >>> llmlab.types.ToolCall("add", {"a": 1}, id="abc123def").as_dict()
+            {'type': 'function', 'id': 'abc123def', 'function': {'name': 'add', 'arguments': {'a': 1}}}
+        """
         return {
             "type": "function",
             "id": self.id,
@@ -319,6 +364,12 @@ class ToolStep:
         error: what went wrong, as the model was told; "" when nothing did.
         seconds: how long the tool ran (wall clock); 0 when it didn't.
         value: what the tool returned, as it is.
+
+    Example:
+        >>> from llmlab.zoo import calculator
+        >>> done = model.generate("What is 12 + 30?", tools=[calculator], temperature=0)
+        >>> [(step.name, step.arguments, step.result) for step in done.steps]
+        [('calculator', {'expression': '12 + 30'}, '42')]
     """
 
     call: ToolCall
@@ -349,6 +400,11 @@ class Choice:
 
     `parsed` is the typed object of a guided generation that ended by itself; where the text satisfies the schema and
     the type's own validators refuse it all the same, it is None and `parse_error` says why.
+
+    Example:
+        >>> done = model.generate("Hello!", n=2, seed=7, max_tokens=8)
+        >>> [choice.seed for choice in done.choices]
+        [7, 8]
     """
 
     text: str
@@ -370,6 +426,13 @@ class Completion:
     `tool_calls` the calls that were not run (`finish_reason` is "tool_calls" then), and `text` is what the model said
     besides its calls. `usage` counts the tokens of every step; `timings` is the first TTFT and the decoding of every
     step, without the time of the tools.
+
+    Example:
+        >>> done = model.generate("What is the capital of France?", temperature=0)
+        >>> done.text, done.finish_reason, done.usage.completion_tokens
+        ('The capital of France is Paris.', 'stop', 9)
+        >>> done.timings.tokens_per_s > 0
+        True
     """
 
     choices: tuple[Choice, ...]
@@ -431,6 +494,11 @@ class Completion:
         Raises:
             BadInputError: there is no such choice.
             LlmLabError: the `widgets` extra isn't installed.
+
+        Example:
+            >>> done = model.generate("What is the capital of France?", temperature=0, logprobs=5)
+            >>> done.inspect()
+            <Inspector of 9 tokens of nano>
         """
         from llmlab.widgets import Inspector
 

@@ -50,6 +50,11 @@ def on_disk() -> tuple[Stored, ...]:
 
     Returns:
         A `Stored` per model and quant: name, quant, format, files, size in bytes.
+
+    Example:
+        >>> made = llmlab.quantize("nano", "Q4_K_M")
+        >>> "Q4_K_M" in [one.quant for one in llmlab.hub.disk.on_disk()]
+        True
     """
     return tuple(sorted((*downloaded(), *made()), key=lambda one: -one.used))
 

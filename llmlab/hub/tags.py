@@ -126,6 +126,10 @@ def names(engine: EngineName | None = None) -> tuple[str, ...]:
 
     Returns:
         The tags.
+
+    Example:
+        >>> llmlab.hub.tags.names("vllm")
+        ('fp32', 'fp16', 'bf16', 'fp8', 'fp8_per_tensor', 'fp8_per_block', 'int8', 'awq', 'gptq', 'mxfp8', 'mxfp4')
     """
     return tuple(tag.name for tag in _TAGS if engine in (None, tag.engine))
 

@@ -52,6 +52,11 @@ class Comparison:
         samples: prompts with every variant's words.
         about: window (tokens), windows, scored (tokens).
         folder: where the run's file lies.
+
+    Example:
+        >>> found = llmlab.compare_quants("nano", ["F16", "Q4_K_M"], windows=1, questions=2, speed=False)
+        >>> found.variants, list(found.frame["error"])
+        (('F16', 'Q4_K_M'), ['', ''])
     """
 
     def __init__(
@@ -106,6 +111,11 @@ class Comparison:
 
         Raises:
             EngineMissingError: altair isn't installed.
+
+        Example:
+            >>> found = llmlab.compare_quants("nano", ["F16", "Q4_K_M"], windows=1, questions=2, speed=False)
+            >>> type(found.plot()).__name__
+            'HConcatChart'
         """
         try:
             import altair as alt
@@ -151,6 +161,15 @@ class Comparison:
         Raises:
             BadInputError: there is no such prompt.
             UnknownNameError: no such variant, or it wasn't measured.
+
+        Example:
+            >>> found = llmlab.compare_quants("nano", ["F16", "Q4_K_M"], windows=1, questions=2, speed=False)
+            >>> found.diff(0)  # doctest: +VARIES
+            prompt: '<|user|>Of which country is Addis Ababa the capital?<|end|><|assistant|>'
+                 F16: Addis Ababa is the capital of Ethiopia.
+              Q4_K_M: Addis Ababa is the capital of Ethiopia.
+            Both say the same.
+            most divergent: ' Ab' 0.0005, '' 0.0003, 'dd' 0.0002, 'ia' 0.0002, ' E' 0.0002
         """
         if not self.samples or not -len(self.samples) <= index < len(self.samples):
             raise BadInputError(f"There is no prompt {index}: the comparison has {len(self.samples)}.")
@@ -219,6 +238,10 @@ class Diff:
 
     Attributes:
         a: the one variant, b: the other; `reference` is whose words the divergences were measured along.
+
+    Example:
+        >>> found = llmlab.compare_quants("nano", ["F16", "Q4_K_M"], windows=1, questions=2, speed=False)
+        >>> found.diff(0).first  # doctest: +VARIES
     """
 
     sample: Sample

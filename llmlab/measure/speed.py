@@ -67,6 +67,11 @@ class Bench:
     Attributes:
         prompt_tokens, max_tokens, rounds: what was asked: prompt and answer lengths in tokens, repetitions.
         waiting: models that decode fewer sequences at once than were asked: the others waited for a place.
+
+    Example:
+        >>> measured = llmlab.measure.bench(model, concurrency=[1], prompt_tokens=16, max_tokens=8, rounds=1)
+        >>> bool(measured.frame["tokens_per_s"][0] > 0)
+        True
     """
 
     points: tuple[Point, ...]
@@ -117,6 +122,11 @@ class Bench:
 
         Returns:
             An altair chart.
+
+        Example:
+            >>> measured = llmlab.measure.bench(model, concurrency=[1, 2], prompt_tokens=16, max_tokens=8, rounds=1)
+            >>> type(measured.plot()).__name__
+            'HConcatChart'
         """
         import altair as alt
 
@@ -179,6 +189,11 @@ def bench(
     Raises:
         BadInputError: no model, numbers that can't be, or more tokens than a model's context.
         Interrupted: Ctrl-C.
+
+    Example:
+        >>> measured = llmlab.measure.bench(model, concurrency=[1, 2], prompt_tokens=16, max_tokens=8, rounds=1)
+        >>> list(measured.frame["concurrency"])
+        [1, 2]
     """
     if not models:
         raise BadInputError("There is no model to measure.", "Load one: %llm load nano")

@@ -33,6 +33,11 @@ class Arena(BenchWidget):
 
     Traits: `columns` (model, adapter, sampling), `prompt`, `answers`, `order` (which column stands where),
     `blind`, `revealed`, `ballots` (the votes), `system`, `seed` (-1: a fresh one for each prompt).
+
+    Example:
+        >>> arena = llmlab.arena(columns=[{"temperature": 0}, {"temperature": 1.0}], seed=7, max_tokens=8)
+        >>> [len(done.token_ids) <= 8 for done in arena.send("Hello!")]
+        [True, True]
     """
 
     ACTIONS: ClassVar[Mapping[str, str]] = {
@@ -117,6 +122,12 @@ class Arena(BenchWidget):
 
         Raises:
             LlmLabError: a column can't be asked (nothing was started), or failed.
+
+        Example:
+            >>> arena = llmlab.arena(columns=[{"temperature": 0}, {"temperature": 0}], max_tokens=8)
+            >>> first, second = arena.send("Hello!")
+            >>> first.text == second.text
+            True
         """
         answerings = self.submit(prompt)
         try:
@@ -139,6 +150,12 @@ class Arena(BenchWidget):
 
         Raises:
             LlmLabError: a column can't be used; nothing was started.
+
+        Example:
+            >>> arena = llmlab.arena(columns=[{"temperature": 0}, {"temperature": 1.0}], max_tokens=8)
+            >>> answers = arena.submit("Hello!")
+            >>> [answer.result().finish_reason for answer in answers]  # doctest: +VARIES
+            ['length', 'length']
         """
         with self._guard:
             if self.running:
@@ -170,7 +187,13 @@ class Arena(BenchWidget):
         return any(answer["running"] for answer in self.answers)
 
     def stop(self) -> None:
-        """End all answers under way; what came stays."""
+        """End all answers under way; what came stays.
+
+        Example:
+            >>> arena = llmlab.arena(columns=[{"temperature": 0}, {"temperature": 1.0}], max_tokens=500)
+            >>> answers = arena.submit("Tell me a story.")
+            >>> arena.stop()
+        """
         for answering in list(self._answerings.values()):
             if not answering.done:
                 answering.cancel()
@@ -190,6 +213,13 @@ class Arena(BenchWidget):
 
         Raises:
             BadInputError: there is nothing to vote on, it was voted on, or there is no such column.
+
+        Example:
+            >>> arena = llmlab.arena(columns=[{"temperature": 0}, {"temperature": 1.0}], max_tokens=8)
+            >>> answers = arena.send("Hello!")
+            >>> arena.vote("tie")
+            >>> list(arena.votes["winner"])
+            ['tie']
         """
         with self._guard:
             if not self.prompt or self.running:
@@ -234,6 +264,10 @@ class Arena(BenchWidget):
 
         Returns:
             One line.
+
+        Example:
+            >>> llmlab.arena(columns=[{"temperature": 0}, {"temperature": 1.0}]).label(1)
+            'nano · F16 · temperature 1.0'
         """
         one = self.columns[column]
         try:

@@ -182,7 +182,12 @@ class BenchWidget(anywidget.AnyWidget):  # type: ignore[misc]
         return plain(self.markdown())
 
     def static(self) -> dict[str, str]:
-        """The MIME bundle that stays in a notebook where no widget can be shown."""
+        """The MIME bundle that stays in a notebook where no widget can be shown.
+
+        Example:
+            >>> sorted(llmlab.panel().static())
+            ['text/html', 'text/markdown', 'text/plain']
+        """
         body = f'<div class="llmlab {self.static_class}">{self.html()}</div>'
         return {"text/plain": self.text(), "text/markdown": self.markdown(), "text/html": body}
 
@@ -233,7 +238,12 @@ class BenchWidget(anywidget.AnyWidget):  # type: ignore[misc]
     # -- the end -----------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Cancel what runs and take the widget off the page."""
+        """Cancel what runs and take the widget off the page.
+
+        Example:
+            >>> panel = llmlab.panel()
+            >>> panel.close()
+        """
         if self._closed:
             return
         self._cancel_all()

@@ -27,6 +27,12 @@ class Chat(ChatState):
 
     Traits that sync and can be linked: `model` ("" is the bench's current one), `adapter`, `system`, `sampling`
     (fields of SamplingParams that were set), `schema` (JSON text), `turns`, `leaf`, `running`, `meter`.
+
+    Example:
+        >>> chat = llmlab.chat("nano", temperature=0)
+        >>> chat.send("What is the capital of France?").text
+        'The capital of France is Paris.'
+        >>> chat.system = "Be brief."
     """
 
     ACTIONS: ClassVar[Mapping[str, str]] = {
@@ -122,6 +128,11 @@ class Chat(ChatState):
             BadInputError: it can't be asked; nothing was added.
             GenerationError: the engine failed.
             Interrupted: Ctrl-C; the answer so far stays in the chat.
+
+        Example:
+            >>> chat = llmlab.chat(temperature=0)
+            >>> chat.send("What is the capital of France?").text
+            'The capital of France is Paris.'
         """
         return self.submit(text, files=files).result()
 
@@ -137,6 +148,12 @@ class Chat(ChatState):
 
         Raises:
             BadInputError: it can't be sent; nothing was added.
+
+        Example:
+            >>> chat = llmlab.chat(temperature=0)
+            >>> answer = chat.submit("What is the capital of France?")
+            >>> answer.result().text
+            'The capital of France is Paris.'
         """
         with self._guard:
             tree = self._tree()
@@ -157,6 +174,13 @@ class Chat(ChatState):
 
         Raises:
             BadInputError: there is nothing to answer again.
+
+        Example:
+            >>> chat = llmlab.chat(seed=1, max_tokens=8)
+            >>> first = chat.send("Tell me a story.")
+            >>> second = chat.regenerate().result()
+            >>> first.params.seed, second.params.seed
+            (1, 2)
         """
         with self._guard:
             tree = self._tree()
@@ -178,6 +202,12 @@ class Chat(ChatState):
 
         Raises:
             BadInputError: the text is empty, or there is no such turn.
+
+        Example:
+            >>> chat = llmlab.chat(temperature=0)
+            >>> answer = chat.send("What is the capital of Spain?")
+            >>> chat.edit(chat.turns[0]["id"], "What is the capital of France?").result().text
+            'The capital of France is Paris.'
         """
         with self._guard:
             tree = self._tree()
@@ -192,7 +222,13 @@ class Chat(ChatState):
             return None
 
     def stop(self) -> None:
-        """End the answer under way; what came stays."""
+        """End the answer under way; what came stays.
+
+        Example:
+            >>> chat = llmlab.chat(max_tokens=500)
+            >>> answer = chat.submit("Tell me a story.")
+            >>> chat.stop()
+        """
         if self._answering is not None:
             self._answering.cancel()
 
@@ -206,6 +242,13 @@ class Chat(ChatState):
 
         Raises:
             BadInputError: there is no such turn.
+
+        Example:
+            >>> chat = llmlab.chat(temperature=0)
+            >>> answer = chat.send("Hello!")
+            >>> chat.delete(chat.turns[0]["id"])
+            >>> chat.messages
+            []
         """
         with self._guard:
             self._not_running()
@@ -222,6 +265,13 @@ class Chat(ChatState):
 
         Raises:
             BadInputError: another rating, or no such turn.
+
+        Example:
+            >>> chat = llmlab.chat(temperature=0)
+            >>> answer = chat.send("Hello!")
+            >>> chat.rate(chat.turns[-1]["id"], 1)
+            >>> chat.row()["ratings"]
+            [1]
         """
         if rating not in (-1, 0, 1):
             raise BadInputError(f"A rating is 1, 0 or -1, got {rating!r}.")
@@ -231,7 +281,15 @@ class Chat(ChatState):
             self._commit(tree)
 
     def clear(self) -> None:
-        """Start anew; the settings stay. What was said is still in the run log."""
+        """Start anew; the settings stay. What was said is still in the run log.
+
+        Example:
+            >>> chat = llmlab.chat(temperature=0)
+            >>> answer = chat.send("Hello!")
+            >>> chat.clear()
+            >>> chat.messages
+            []
+        """
         with self._guard:
             self._not_running()
             self._completions.clear()

@@ -35,6 +35,12 @@ class Inspector(BenchWidget):
     Traits: `versions` (the completion and what was continued from it: label, rows of [text, probability, top-k],
     where it leaves the first), `shown` (which version), `running`, `mask` (of a guided completion: for each token
     what the constraint removed, and what the model would have said).
+
+    Example:
+        >>> done = model.generate("What is the capital of France?", temperature=0, logprobs=5)
+        >>> inspector = done.inspect()
+        >>> inspector.versions[0]["rows"][0][0]
+        'The'
     """
 
     ACTIONS: ClassVar[Mapping[str, str]] = {
@@ -100,6 +106,11 @@ class Inspector(BenchWidget):
             BadInputError: there is no such token or alternative.
             UnsupportedError: the completion answers an image.
             UnloadedError: its model was unloaded.
+
+        Example:
+            >>> done = model.generate("What is the capital of France?", temperature=0, logprobs=5)
+            >>> done.inspect().continue_from(0, "It").result().text  # doctest: +VARIES
+            ' Paris is Paris.'
         """
         rows: list[Row] = self.versions[self.shown]["rows"]
         if not 0 <= token < len(rows):
@@ -119,11 +130,22 @@ class Inspector(BenchWidget):
         return self._go(prefix, f"“{forced.strip() or forced}” at {token + 1}", token)
 
     def again(self) -> Answering:
-        """Ask the same again (same seed), and keep the token probabilities."""
+        """Ask the same again (same seed), and keep the token probabilities.
+
+        Example:
+            >>> done = model.generate("What is the capital of France?", temperature=0)
+            >>> done.inspect().again().result().text
+            'The capital of France is Paris.'
+        """
         return self._go([], "Asked again", 0)
 
     def stop(self) -> None:
-        """End what is under way; what came stays."""
+        """End what is under way; what came stays.
+
+        Example:
+            >>> inspector = model.generate("Hello!", temperature=0).inspect()
+            >>> inspector.stop()
+        """
         if self._answering is not None:
             self._answering.cancel()
 

@@ -22,6 +22,11 @@ class Panel(BenchWidget):
     """The bench at a glance. Made by `llmlab.panel()` or `%llm panel`.
 
     Traits: `rows` (one dict a loaded model: memory in bytes, requests in flight), `device` (memory there is).
+
+    Example:
+        >>> panel = llmlab.panel()
+        >>> [row["name"] for row in panel.rows]
+        ['nano']
     """
 
     ACTIONS: ClassVar[Mapping[str, str]] = {"use": "_do_use", "unload": "_do_unload"}
@@ -41,7 +46,12 @@ class Panel(BenchWidget):
         super().__init__(lab)
 
     def refresh(self) -> None:
-        """Read the bench anew; a page that shows the panel asks for it each second."""
+        """Read the bench anew; a page that shows the panel asks for it each second.
+
+        Example:
+            >>> panel = llmlab.panel()
+            >>> panel.refresh()
+        """
         self._look()
 
     def _look(self) -> None:

@@ -1,6 +1,5 @@
 """Every public docstring: a summary, its arguments, what it returns, and an example that runs, on nano."""
 
-import asyncio
 import doctest
 import inspect
 import re
@@ -79,7 +78,7 @@ def names(bench, tmp_path, monkeypatch):
     for name in model.adapters:
         model.remove_adapter(name)
     bench.use("nano")
-    return {"llmlab": llmlab, "model": model, "asyncio": asyncio}
+    return {"llmlab": llmlab, "model": model}
 
 
 @pytest.mark.parametrize("path", [path for path in OBJECTS if ">>> " in inspect.getdoc(OBJECTS[path])])
