@@ -25,7 +25,8 @@ nb_ipywidgets_js = {}  # no script from elsewhere: the site reads offline
 nb_merge_streams = True
 myst_heading_anchors = 4
 myst_enable_extensions = ["attrs_inline", "attrs_block"]
-suppress_warnings = ["mystnb.unknown_mime_type"]  # records carry a type of their own beside the text that is shown
+# Records carry a type of their own beside the text that is shown; the type `bytes` is also the name of two attributes.
+suppress_warnings = ["mystnb.unknown_mime_type", "ref.python"]
 highlight_language = "text"
 
 # Docstrings: Google style, with `names` in single backticks.
