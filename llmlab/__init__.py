@@ -15,25 +15,42 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llmlab._version import __version__
+from llmlab.options import UNSET, known_keywords
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
     import pandas as pd
 
-    from llmlab.advising import Advice
+    from llmlab import advising as advising
+    from llmlab import errors as errors
+    from llmlab import getting as getting
+    from llmlab import guided as guided
+    from llmlab import hub as hub
+    from llmlab import measure as measure
+    from llmlab import options as options
+    from llmlab import tools as tools
+    from llmlab import tuning as tuning
+    from llmlab import types as types
+    from llmlab import widgets as widgets
+    from llmlab import zoo as zoo
+    from llmlab.advising import Advice, Machine
+    from llmlab.engines.base import Progress
     from llmlab.errors import LlmLabError
     from llmlab.getting import Pulled
     from llmlab.lora.merge import Merged
-    from llmlab.lora.tuned import Tuned
+    from llmlab.lora.tuned import OnProgress, Tuned
     from llmlab.measure.comparison import Comparison
     from llmlab.model import Model
+    from llmlab.options import EngineOption
     from llmlab.quant.make import Made
     from llmlab.recording import record, records
     from llmlab.running import run_notebooks
     from llmlab.session import Lab
     from llmlab.types import Chunk, Completion, Message, SamplingParams
     from llmlab.widgets import Arena, Chat, Panel
+    from llmlab.widgets import Inspector as Inspector
 
 __all__ = [
     "Chunk",
@@ -68,6 +85,7 @@ __all__ = [
 _LAZY = {
     "Chunk": "llmlab.types",
     "Completion": "llmlab.types",
+    "Inspector": "llmlab.widgets",
     "Lab": "llmlab.session",
     "LlmLabError": "llmlab.errors",
     "Message": "llmlab.types",
@@ -77,29 +95,57 @@ _LAZY = {
     "records": "llmlab.recording",
     "run_notebooks": "llmlab.running",
 }
+# Public modules, which work as attributes after `import llmlab` alone: `llmlab.getting.show("nano")`.
+_MODULES = (
+    "advising",
+    "errors",
+    "getting",
+    "guided",
+    "hub",
+    "measure",
+    "options",
+    "tools",
+    "tuning",
+    "types",
+    "widgets",
+    "zoo",
+)
 
 # The bench that the magics and `llmlab.load` share: a user of both would be surprised by two. A reload of this module
 # (`%reload_ext`, autoreload) runs in the same namespace, and must not lose the loaded models.
 _shared: list[Lab] = globals().get("_shared", [])
 
 
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
+if not TYPE_CHECKING:  # a type checker would take any misspelled name for an Any
+
+    def __getattr__(name: str) -> Any:
         import importlib
 
-        from llmlab import _imports
+        if name in _LAZY:
+            from llmlab import _imports
 
-        _imports.load(_LAZY[name])
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'llmlab' has no attribute {name!r}")
+            _imports.load(_LAZY[name])
+            return getattr(importlib.import_module(_LAZY[name]), name)
+        if name in _MODULES:
+            return importlib.import_module(f"llmlab.{name}")
+        raise AttributeError(f"module 'llmlab' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted({*__all__, *_LAZY, *_MODULES})
 
 
 def lab() -> Lab:
-    """The bench of this process, which the magics and `llmlab.load` share. For a private one: `llmlab.Lab()`."""
+    """The bench of this process, which the magics and `llmlab.load` share. For a private one: `llmlab.Lab()`.
+
+    Returns:
+        The bench: the loaded models, the current one, the conversations and the run log.
+
+    Example:
+        >>> model = llmlab.load("nano", engine="llamacpp")
+        >>> llmlab.lab().current is model
+        True
+    """
     if not _shared:
         from llmlab import _imports
 
@@ -110,106 +156,390 @@ def lab() -> Lab:
     return _shared[0]
 
 
-def load(model: str, **options: Any) -> Model:
-    """Load a model on the shared bench; options and errors as `Lab.load`.
+@known_keywords
+def load(
+    model: str,
+    *,
+    engine: str = "auto",
+    quant: str | None = None,
+    name: str | None = None,
+    ctx: int | None = None,
+    gpu_layers: int | None = None,
+    tp: int = 1,
+    max_concurrency: int | None = None,
+    draft: str | None = None,
+    from_: str | None = None,
+    extra: Mapping[str, EngineOption] | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Model:
+    """Load a model on the shared bench and make it the current one.
 
     Args:
-        model: a catalogue name ("nano"), a path, or `hf:org/repo`.
-        **options: engine, quant, name, ctx, gpu_layers, tp, max_concurrency, force, extra, progress, draft.
+        model: a catalogue name ("nano"), a path to a GGUF file or a Hugging Face folder, or `hf:org/repo`.
+        engine: vllm, llamacpp, or auto, which chooses and gives the reason (`Model.reason`).
+        quant: quant tag; None takes the model's default for the engine.
+        name: what to call it; None takes the model's own name.
+        ctx: context length in tokens; None takes the trained one, or what fits.
+        gpu_layers: layers to put on the GPU (llamacpp); None lets the engine choose.
+        tp: GPUs to split the model over (vllm).
+        max_concurrency: most sequences decoded at once; further ones wait.
+        draft: speculative decoding: a smaller model with the same tokenizer, or "ngram".
+        from_: the author, or the repository `org/name[@revision]`, to take a quant from that the catalogue doesn't
+            list.
+        extra: engine options by name, as `-x KEY=VALUE` gives them: `{"n_threads": 4}`.
+        force: load even when the estimate says that it doesn't fit into memory.
+        progress: called with (phase, fraction from 0 to 1 or None) on this thread while it loads.
 
     Returns:
-        The model, ready to be asked.
+        The model, ready for prompts.
+
+    Raises:
+        UnknownNameError: model, engine, quant or option aren't known.
+        UnsupportedError: the engine doesn't support what was asked for.
+        DoesNotFitError: not enough memory.
+        LoadError: the files are broken, or the engine failed; the end of its log is in the error.
+        Interrupted: Ctrl-C; nothing half-loaded is left.
+
+    Example:
+        >>> model = llmlab.load("nano", engine="llamacpp", quant="F16", extra={"n_threads": 1})
+        >>> model
+        <Model nano: llamacpp, F16, context 2048>
+        >>> model.generate("What is the capital of France?", temperature=0).text
+        'The capital of France is Paris.'
     """
-    return lab().load(model, **options)
+    return lab().load(
+        model,
+        engine=engine,
+        quant=quant,
+        name=name,
+        ctx=ctx,
+        gpu_layers=gpu_layers,
+        tp=tp,
+        max_concurrency=max_concurrency,
+        draft=draft,
+        from_=from_,
+        extra=extra,
+        force=force,
+        progress=progress,
+    )
 
 
-def advise(model: str | None = None, **options: Any) -> Advice:
-    """Which engine and quant suit a model, a machine and a use, and why; see `llmlab.advising.advise`.
+@known_keywords
+def advise(
+    model: str | None = None,
+    *,
+    concurrency: int = 1,
+    adapters: int = 0,
+    quant: str | None = None,
+    needs: str | Iterable[str] = (),
+    hardware: Machine | str | None = None,
+    measure: bool = False,
+    progress: Progress | None = None,
+) -> Advice:
+    """Which engine and quant suit a model, a machine and a use, and why. Loads nothing unless `measure` is set.
 
     Args:
         model: as in `load`, or a loaded model's name; None is the current one.
-        **options: concurrency, adapters, quant, needs, hardware ("gpu:24": another machine than this), measure,
-            progress.
+        concurrency: requests at once.
+        adapters: different LoRA adapters at once.
+        quant: the quant that it has to be; None leaves the choice.
+        needs: required features, names of `llmlab.advising.NEEDS` ("guided,logprobs", or a list).
+        hardware: another machine than this one: "cpu:16", "gpu:24", "gpu:24x2", "mac:16" (GiB that are free), or a
+            `llmlab.advising.Machine`.
+        measure: load the engines that support all of it and measure them at that concurrency; the faster one decides.
+        progress: called with (phase, fraction from 0 to 1 or None).
 
     Returns:
-        The advice: .engine, .quant, .command (the line that loads it) and .frame (the reasons).
+        The advice: `.engine`, `.quant`, `.command` (the line that loads it) and `.frame` (the reasons). Where no
+        engine supports it, `.way_out` is the suggested change.
+
+    Raises:
+        UnknownNameError: there is no such model, quant or need; the closest is named.
+        BadInputError: an impossible number, or a measurement of another machine.
+        LoadError: the model's files are broken, or the hub can't be reached.
+
+    Example:
+        >>> advice = llmlab.advise("nano", concurrency=16, hardware="gpu:24")
+        >>> advice.engine, advice.quant
+        ('vllm', 'bf16')
+        >>> advice.command
+        '%llm load nano --engine vllm --quant bf16 --max-concurrency 16'
     """
     from llmlab import advising
 
-    return advising.advise(lab(), model, **options)
+    return advising.advise(
+        lab(),
+        model,
+        concurrency=concurrency,
+        adapters=adapters,
+        quant=quant,
+        needs=needs,
+        hardware=hardware,
+        measure=measure,
+        progress=progress,
+    )
 
 
-def quantize(model: str, to: str, **options: Any) -> Made:
-    """Make a quant of a model; it stays in the cache. Options and errors as `llmlab.measure.making.quantize`.
+@known_keywords
+def quantize(
+    model: str | Path, to: str, *, imatrix: Any = None, data: Any = None, progress: Progress | None = None
+) -> Made:
+    """Make a quant of a model. It stays in the cache, where `llmlab.load(model, quant=to)` finds it.
 
     Args:
-        model: a catalogue name, a Hugging Face folder, hf:org/name, or a 16-bit GGUF file.
-        to: the tag, such as Q4_K_M or awq.
-        **options: imatrix, data, progress.
+        model: a catalogue name, a Hugging Face folder, `hf:org/name`, or (for GGUF tags) a 16-bit GGUF file.
+        to: the tag: a GGUF one (made by llama.cpp's quantizer), or awq, gptq, fp8, int8 (made by llmcompressor, in an
+            environment of its own that is created at first use).
+        imatrix: text of an importance matrix (GGUF tags), in the forms of `data`; None makes none.
+        data: calibration for awq, gptq and int8: a text, a list of texts, rows, a DataFrame, a `datasets.Dataset`, a
+            file or a hub id; None takes llmlab's own corpus, which suits nano alone.
+        progress: called with (phase, fraction from 0 to 1 or None).
+
+    Returns:
+        What was made: `.path`, `.bytes` (weights on disk), `.seconds`, `.way`.
+
+    Raises:
+        UnsupportedError: it can't be made; the hint names what can.
+        BadInputError: an empty calibration, or an option that doesn't apply to the tag.
+        LoadError: the disk is full, or a tool could not be fetched or failed.
+
+    Example:
+        >>> made = llmlab.quantize("nano", "Q4_K_M")
+        >>> made.tag, made.path.suffix, made.bytes < made.before
+        ('Q4_K_M', '.gguf', True)
     """
     from llmlab.measure import making
 
-    return making.quantize(model, to, **options)
+    return making.quantize(model, to, imatrix=imatrix, data=data, progress=progress)
 
 
-def compare_quants(model: str, variants: Sequence[str], **options: Any) -> Comparison:
-    """Measure quants of a model against the first; options and errors as `llmlab.measure.compare.compare_quants`.
+@known_keywords
+def compare_quants(
+    model: str,
+    variants: Sequence[str],
+    *,
+    data: Any = None,
+    window: int = 512,
+    windows: int = 8,
+    questions: int = 24,
+    speed: bool = True,
+    fresh: bool = False,
+    progress: Progress | None = None,
+    ctx: int | None = None,
+    gpu_layers: int | None = None,
+    tp: int = 1,
+    max_concurrency: int | None = None,
+    draft: str | None = None,
+    from_: str | None = None,
+    extra: Mapping[str, EngineOption] | None = None,
+    force: bool = False,
+) -> Comparison:
+    """Measure quants of a model against the first: size, speed, perplexity, KL divergence, accuracy.
 
     Args:
         model: as in `load`.
-        variants: quant tags; the first is the reference.
-        **options: data, window, windows, questions, speed, fresh, progress, and options of `load` for all.
+        variants: quant tags; the first is the reference. `bf16` is vllm's, `BF16` llamacpp's. A path or another
+            model's name works too, if its tokenizer is the same.
+        data: texts, or questions with answers: a text, a list of texts, rows, a DataFrame, a `datasets.Dataset`, a
+            file or a hub id; None takes llmlab's own.
+        window: tokens per window that is scored.
+        windows: most windows to score.
+        questions: most questions to answer, where the data has answers.
+        speed: measure speed too.
+        fresh: measure again what an earlier run of the same kind has measured.
+        progress: called with (variant and phase, fraction of all from 0 to 1).
+        ctx, gpu_layers, tp, max_concurrency, draft, from_, extra, force: as in `load`, for every variant.
+
+    Returns:
+        The comparison: `.frame` (a row per variant), `.plot()`, `.diff(i)`.
+
+    Raises:
+        BadInputError: no variant, one twice, data that is empty or too short, or tokenizers that differ.
+        Interrupted: Ctrl-C; what was measured is kept, and the same call continues there.
+
+    Example:
+        >>> found = llmlab.compare_quants("nano", ["F16", "Q4_K_M"], windows=1, questions=2, speed=False)
+        >>> list(found.frame.index)
+        ['F16', 'Q4_K_M']
+        >>> found.reference, bool(found.frame.loc["Q4_K_M", "kl_mean"] > 0)
+        ('F16', True)
     """
     from llmlab.measure import compare
 
-    return compare.compare_quants(model, variants, **options)
+    return compare.compare_quants(
+        model,
+        variants,
+        data=data,
+        window=window,
+        windows=windows,
+        questions=questions,
+        speed=speed,
+        fresh=fresh,
+        progress=progress,
+        ctx=ctx,
+        gpu_layers=gpu_layers,
+        tp=tp,
+        max_concurrency=max_concurrency,
+        draft=draft,
+        from_=from_,
+        extra=extra,
+        force=force,
+    )
 
 
-def pull(model: str, **options: Any) -> Pulled:
-    """Download a model without loading it; options and errors as `llmlab.getting.pull`.
+@known_keywords
+def pull(
+    model: str,
+    *,
+    quant: str | None = None,
+    engine: str = "auto",
+    from_: str | None = None,
+    progress: Progress | None = None,
+) -> Pulled:
+    """Download a model without loading it.
+
+    A download that was interrupted continues where it stopped; every file's checksum is checked. What is in the hub's
+    cache is not fetched again, and with HF_HUB_OFFLINE the hub is not contacted.
 
     Args:
         model: a catalogue name or `hf:org/repo[@revision][:QUANT]`.
-        **options: quant, engine, `from_` (an author or a repository), progress.
+        quant: quant tag; None takes the default for the engine.
+        engine: whose form to fetch: vllm, llamacpp, or auto (the one that `load` would take).
+        from_: the author, or the repository `org/name[@revision]`, to take a quant from that the catalogue doesn't
+            list.
+        progress: called with ("download", fraction from 0 to 1 or None); None shows a bar on stderr.
 
     Returns:
-        Where it lies now (`.path`), its size and how long it took.
+        Where it is (`.path`), its size (`.bytes`), how long it took (`.seconds`), whether it was `.fetched`.
+
+    Raises:
+        UnknownNameError, UnsupportedError: there is no such model, quant or form; the hint lists what there is.
+        ChoiceError: only untrusted authors publish it, and `from_` must name one.
+        LoadError: no room on the disk, a wrong checksum, or the hub refuses or can't be reached.
+        PullInterrupted: Ctrl-C; what was downloaded is kept.
+
+    Example:
+        >>> pulled = llmlab.pull("nano", engine="llamacpp")
+        >>> pulled.engine, pulled.path.suffix, pulled.fetched
+        ('llamacpp', '.gguf', False)
     """
     from llmlab import getting
 
-    return getting.pull(model, **options)
+    return getting.pull(model, quant=quant, engine=engine, from_=from_, progress=progress)
 
 
+@known_keywords
 def remove(model: str, *, quant: str | None = None) -> int:
-    """Delete a model's files from the caches, never a path of your own; see `llmlab.getting.remove`.
+    """Delete a model's files from the hub's cache, and what llmlab made of it; never a path of your own.
+
+    Args:
+        model: a catalogue name, `hf:org/repo[:QUANT]`, or a path (only what was made of it).
+        quant: only this tag, in either engine's spelling; None: all.
 
     Returns:
         The bytes freed.
+
+    Raises:
+        UnknownNameError: there is no such model or tag.
+        BadInputError: nothing of it is in the caches.
+
+    Example:
+        >>> made = llmlab.quantize("nano", "Q5_K_M")
+        >>> llmlab.remove("nano", quant="Q5_K_M") >= made.bytes
+        True
     """
     from llmlab import getting
 
     return getting.remove(model, quant=quant)
 
 
-def tune(data: Any, *, name: str, **options: Any) -> Tuned:
-    """Train a LoRA adapter on conversations and attach it; options and errors as `llmlab.tuning.tune`.
+@known_keywords
+def tune(
+    data: Any,
+    *,
+    name: str,
+    model: str | Model | None = None,
+    out: str | Path | None = None,
+    force: bool = False,
+    progress: OnProgress | None = UNSET,
+    rank: int = 8,
+    alpha: float | None = None,
+    dropout: float = 0.0,
+    epochs: float = 3,
+    lr: float | None = None,
+    batch_size: int = 8,
+    heldout: float = 0.1,
+    patience: int = 3,
+    evals: int = 12,
+    max_length: int | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+) -> Tuned:
+    """Train a LoRA adapter on conversations and attach it to a loaded model.
 
-    In a notebook the loss is drawn as it goes. Ctrl-C ends the training and keeps the best so far.
+    In a notebook the loss is drawn as it changes. Ctrl-C ends the training and keeps the best so far.
 
     Args:
         data: a `datasets.Dataset`, a DataFrame, a list of dicts, a file or a hub id; rows have `messages`, or `prompt`
             and `completion`.
-        name: what to call the adapter.
-        **options: model, out, force, progress; rank, alpha, dropout, epochs, lr, batch_size, heldout, patience, evals,
-            max_length, seed, threads.
+        name: what to call the adapter. One of that name that is attached, or was tuned before, is replaced once the
+            new one is ready.
+        model: a loaded model or its name; None takes the current one.
+        out: folder to write; None takes `adapters/NAME` in the user's data folder, where it is found by its name.
+        force: train even when the estimate says that it doesn't fit into memory.
+        progress: called with `llmlab.lora.tuned.Progress`; None shows nothing; left out: a chart in a notebook.
+        rank: LoRA rank, 1 to 1024.
+        alpha: LoRA's scale is alpha / rank; None takes 2 * rank.
+        dropout: LoRA dropout, 0 to below 1.
+        epochs: times through the data; may be a fraction.
+        lr: peak learning rate (cosine schedule, 5 % warm-up); None depends on the model's size: 2e-3 below 50 M
+            parameters, 5e-4 below 1 B, 2e-4 above.
+        batch_size: conversations per step.
+        heldout: part of the rows to hold out, 0 to below 1 (none of fewer than ten rows).
+        patience: measurements in a row without a lower held-out loss after which it stops; 0 never stops early.
+        evals: how many times to measure the held-out loss, approximately.
+        max_length: longest conversation in tokens; None takes the model's context, at most 2048.
+        seed: seeds the split, the adapter's start and the order of the rows.
+        threads: CPU threads; None takes one for models below 50 M parameters, else torch's own number.
 
     Returns:
-        The adapter, its losses and its folder.
+        The adapter, its folder (`.path`) and its losses (`.loss`, `.heldout`, in nats per token).
+
+    Raises:
+        LlmLabError: a package of the `tune` extra is missing.
+        BadInputError: data, name, folder or options can't be used; nothing was trained.
+        DoesNotFitError: not enough memory.
+        TuneError: the loss became NaN; nothing is kept.
+        Interrupted: Ctrl-C before there was anything to keep.
+
+    Example:
+        >>> rows = [{"prompt": f"Hello, I am {name}.", "completion": "Arr!"} for name in ("Ann", "Bob", "Eve")]
+        >>> tuned = llmlab.tune(rows, name="arr", epochs=1, progress=None)
+        >>> tuned.rows, tuned.attached, llmlab.lab().get("nano").adapters
+        (3, 'nano', ('arr',))
     """
     from llmlab import tuning
 
-    if "progress" in options:
-        return tuning.tune(lab(), data, name=name, **options)
+    options: dict[str, Any] = {
+        "model": model,
+        "out": out,
+        "force": force,
+        "rank": rank,
+        "alpha": alpha,
+        "dropout": dropout,
+        "epochs": epochs,
+        "lr": lr,
+        "batch_size": batch_size,
+        "heldout": heldout,
+        "patience": patience,
+        "evals": evals,
+        "max_length": max_length,
+        "seed": seed,
+        "threads": threads,
+    }
+    if progress is not UNSET:
+        return tuning.tune(lab(), data, name=name, progress=progress, **options)
     from IPython.core.getipython import get_ipython
 
     from llmlab.display.tuning import TuneDisplay
@@ -224,75 +554,240 @@ def tune(data: Any, *, name: str, **options: Any) -> Tuned:
     return tuned
 
 
-def merge(adapter: str, *, name: str, **options: Any) -> Merged:
-    """Merge an adapter into a loaded model's weights, as a model of its own; see `llmlab.tuning.merge`.
+@known_keywords
+def merge(
+    adapter: str,
+    *,
+    name: str,
+    model: str | Model | None = None,
+    out: str | Path | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Merged:
+    """Merge an adapter into a loaded model's weights, as a model of its own.
 
     Args:
-        adapter: an attached adapter or one that llmlab knows, or a mix of them (`pirate:0.7+terse:0.3`).
+        adapter: an attached adapter, one that llmlab knows, a PEFT folder or `hf:org/name`; attached and known ones
+            also with a scale, or mixed: `pirate:0.7+terse:0.3`.
         name: what to call the new model; `llmlab.load(name)` loads it in either engine.
-        **options: model, out, force, progress.
+        model: a loaded model or its name; None takes the current one.
+        out: folder to write; then it is loaded by its path.
+        force: merge even when the estimate says that it doesn't fit into memory.
+        progress: called with (phase, fraction from 0 to 1 or None).
+
+    Returns:
+        The new model's `.name` and `.path` (bf16 safetensors, tokenizer, card).
+
+    Raises:
+        LlmLabError: a package of the `tune` extra is missing.
+        BadInputError: there is no such adapter, it was made for another base, or the name is taken.
+        DoesNotFitError: not enough memory.
+
+    Example:
+        >>> merged = llmlab.merge("pirate", name="nano-pirate")
+        >>> merged
+        <Merged nano-pirate: nano with pirate, ...; load it: %llm load nano-pirate>
     """
     from llmlab import tuning
 
-    return tuning.merge(lab(), adapter, name=name, **options)
+    return tuning.merge(lab(), adapter, name=name, model=model, out=out, force=force, progress=progress)
 
 
+@known_keywords
 def runs(n: int | None = None, *, search: str | None = None, conversation: str | None = None) -> pd.DataFrame:
-    """What was asked in cells, chats and arenas, in this kernel and in earlier ones, from the run log on disk.
+    """Prompts and completions of cells, chats and arenas, in this kernel and in earlier ones, from the run log.
 
     Args:
         n: only the newest n.
-        search: only those whose question or answer holds this text.
+        search: only those whose prompt or text contains this.
         conversation: only those of a conversation, by its id.
 
     Returns:
         A DataFrame, oldest first: at, conversation, source, model, engine, quant, adapter, prompt, text, finish_reason,
         token counts, ttft_s, total_s, tokens_per_s, params, messages.
+
+    Example:
+        >>> chat = llmlab.chat(temperature=0)
+        >>> answer = chat.send("What is the capital of France?")
+        >>> llmlab.runs(1)[["source", "model", "text"]].values.tolist()
+        [['chat', 'nano', 'The capital of France is Paris.']]
     """
     return lab().runlog.frame(n, search=search, conversation=conversation)
 
 
-def chat(model: str | None = None, **options: Any) -> Chat:
-    """A chat in the notebook. `chat.send("...")` asks from Python and returns the completion.
+@known_keywords
+def chat(
+    model: str | None = None,
+    *,
+    system: str | None = None,
+    adapter: str | None = None,
+    schema: Mapping[str, Any] | type | str | None = None,
+    messages: Sequence[Message | Mapping[str, Any] | str] = (),
+    resume: bool | str | None = None,
+    height: int | None = None,
+    lab: Lab | None = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    top_k: int | None = None,
+    min_p: float | None = None,
+    seed: int | None = None,
+    max_tokens: int | None = None,
+    stop: str | Sequence[str] | None = None,
+    logprobs: int | None = None,
+) -> Chat:
+    """A chat in the notebook. `chat.send("...")` sends a message from Python and returns the completion.
 
     Args:
         model: a loaded model's name; None follows the current one.
-        **options: system, adapter, schema, messages (to go on with), resume (True: the chat that was used last, also
-            after a restart of the kernel; or a conversation's id), height, lab, and sampling params (`temperature=0`).
+        system: a system prompt.
+        adapter: an attached adapter, or a mix of them.
+        schema: a JSON schema (dict or JSON text) or a pydantic model that every answer follows.
+        messages: a conversation to continue.
+        resume: True: the chat that was used last, also after a restart of the kernel; or a conversation's id.
+        height: the most that it takes, in CSS pixels (520); the conversation scrolls inside.
+        lab: the bench; None is the shared one.
+        temperature, top_p, top_k, min_p, seed, max_tokens, stop, logprobs: as in `Model.generate`; None takes the
+            model's defaults.
+
+    Returns:
+        The widget, which the notebook shows; `.messages`, `.completions` and `.to_cells()` read it.
+
+    Raises:
+        UnknownNameError: there is no such model, adapter or conversation.
+        BadInputError: a sampling parameter or the schema can't be used.
+        LlmLabError: the `widgets` extra isn't installed.
+
+    Example:
+        >>> chat = llmlab.chat("nano", temperature=0, max_tokens=16)
+        >>> chat.send("What is the capital of France?").text
+        'The capital of France is Paris.'
+        >>> len(chat.messages)
+        2
     """
     from llmlab.widgets import Chat
 
-    return Chat(model, **options)
+    return Chat(
+        model,
+        lab=lab,
+        system=system,
+        adapter=adapter,
+        schema=schema,
+        messages=messages,
+        resume=resume,
+        height=height,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        min_p=min_p,
+        seed=seed,
+        max_tokens=max_tokens,
+        stop=stop,
+        logprobs=logprobs,
+    )
 
 
-def arena(*models: str, **options: Any) -> Arena:
+@known_keywords
+def arena(
+    *models: str,
+    columns: Sequence[Mapping[str, Any]] = (),
+    blind: bool = False,
+    seed: int | None = None,
+    system: str = "",
+    lab: Lab | None = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    top_k: int | None = None,
+    min_p: float | None = None,
+    max_tokens: int | None = None,
+    stop: str | Sequence[str] | None = None,
+    logprobs: int | None = None,
+) -> Arena:
     """Two or more models, or settings, side by side on one prompt; `arena.votes` is a DataFrame.
 
     Args:
-        *models: loaded models' names, one a column; none: the loaded ones.
-        **options: columns, blind, seed, system, lab, and sampling params for all columns.
+        *models: loaded models' names, one per column; none: the loaded ones (a single one at two temperatures).
+        columns: instead of models, dicts with model, adapter and sampling params: {"model": "nano", "temperature": 0}.
+        blind: hide which column is which until the vote.
+        seed: the seed of every column; None draws a fresh one per prompt, the same for all.
+        system: a system prompt for all.
+        lab: the bench; None is the shared one.
+        temperature, top_p, top_k, min_p, max_tokens, stop, logprobs: as in `Model.generate`, for the columns that don't
+            set their own.
+
+    Returns:
+        The widget, which the notebook shows; `.send(prompt)` returns the completions.
+
+    Raises:
+        UnknownNameError: there is no such model or sampling parameter.
+        BadInputError: fewer than two columns or more than eight, or both models and columns.
+        LlmLabError: the `widgets` extra isn't installed.
+
+    Example:
+        >>> arena = llmlab.arena(columns=[{"temperature": 0}, {"temperature": 1.0}], seed=7, max_tokens=16)
+        >>> first, second = arena.send("What is the capital of France?")
+        >>> arena.vote(0)
+        >>> len(arena.votes)
+        1
     """
     from llmlab.widgets import Arena
 
-    return Arena(*models, **options)
+    return Arena(
+        *models,
+        lab=lab,
+        columns=columns,
+        blind=blind,
+        seed=seed,
+        system=system,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        min_p=min_p,
+        max_tokens=max_tokens,
+        stop=stop,
+        logprobs=logprobs,
+    )
 
 
-def panel(**options: Any) -> Panel:
-    """What is loaded: memory, adapters, requests in flight, with buttons to load, switch and unload."""
+@known_keywords
+def panel(*, lab: Lab | None = None) -> Panel:
+    """The loaded models: memory, adapters, requests in flight, with buttons to load, switch and unload.
+
+    Args:
+        lab: the bench; None is the shared one.
+
+    Returns:
+        The widget, which the notebook shows.
+
+    Raises:
+        LlmLabError: the `widgets` extra isn't installed.
+
+    Example:
+        >>> panel = llmlab.panel()
+        >>> [row["name"] for row in panel.rows]
+        ['nano']
+    """
     from llmlab.widgets import Panel
 
-    return Panel(**options)
+    return Panel(lab=lab)
 
 
 def load_ipython_extension(ip: Any) -> None:
-    """`%load_ext llmlab`: register `%llm` and `%%llm`."""
+    """`%load_ext llmlab`: register `%llm` and `%%llm`.
+
+    Args:
+        ip: the IPython shell.
+    """
     from llmlab.magics import register
 
     register(ip, lab)
 
 
 def unload_ipython_extension(ip: Any) -> None:
-    """`%unload_ext llmlab`: unload every model and remove the magics. `%reload_ext llmlab` keeps the models."""
+    """`%unload_ext llmlab`: unload every model and remove the magics. `%reload_ext llmlab` keeps the models.
+
+    Args:
+        ip: the IPython shell.
+    """
     from llmlab.magics import reloading, unregister
 
     unregister(ip)

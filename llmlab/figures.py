@@ -16,6 +16,12 @@ class TokenLogprob:
         top: (id, text, log probability) of the likeliest tokens.
         bytes: what it adds to the text, as OpenAI's API has it; empty for a special token. The bytes of all tokens
             together are the text in UTF-8, and an incomplete character at its end, which the text leaves out.
+
+    Example:
+        >>> done = model.generate("What is the capital of France?", temperature=0, logprobs=2)
+        >>> first = done.logprobs[0]
+        >>> first.token, len(first.top)
+        ('The', 2)
     """
 
     token_id: int
@@ -27,7 +33,13 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Token counts of one completion. `cached_tokens`: prompt tokens whose KV was reused, not computed."""
+    """Token counts of one completion. `cached_tokens`: prompt tokens whose KV was reused, not computed.
+
+    Example:
+        >>> done = model.generate("What is the capital of France?", temperature=0)
+        >>> done.usage.total_tokens == done.usage.prompt_tokens + done.usage.completion_tokens
+        True
+    """
 
     prompt_tokens: int
     completion_tokens: int
@@ -47,6 +59,11 @@ class Timings:
         ttft_s: seconds to the first token (waiting and prompt processing included); None if there was none.
         total_s: seconds to the last token.
         decoded: tokens after the first one, which `decode_s` was spent on.
+
+    Example:
+        >>> done = model.generate("What is the capital of France?", temperature=0)
+        >>> 0 < done.timings.ttft_s < done.timings.total_s
+        True
     """
 
     ttft_s: float | None
@@ -60,7 +77,7 @@ class Timings:
 
     @property
     def tokens_per_s(self) -> float | None:
-        """Decode speed: tokens after the first by the seconds they took; None when there were none."""
+        """Decode speed, which is tokens after the first by the seconds they took; None when there were none."""
         return self.decoded / self.decode_s if self.decoded > 0 and self.decode_s > 0 else None
 
 
@@ -75,6 +92,12 @@ class Speculation:
         steps: the model's decode steps, those without a guess included.
         speedup: decode speed with the draft by the speed without it, on this machine and as measured so far;
             None until enough steps of both kinds were seen.
+
+    Example:
+        >>> drafted = llmlab.load("nano", engine="llamacpp", name="drafted", draft="nano-draft")
+        >>> done = drafted.generate("Tell me a story.", temperature=0, max_tokens=64)
+        >>> done.speculation.draft, 0 <= done.speculation.acceptance <= 1
+        ('nano-draft', True)
     """
 
     draft: str
@@ -118,6 +141,12 @@ class GuidanceStep:
         removed: the probability of all tokens that the constraint ruled out.
         wanted: the text of the token that the model held likeliest, `wanted_probability` what it gave it.
         forced: the constraint left no other token.
+
+    Example:
+        >>> done = model.generate("Is 3 odd?", choice=["yes", "no"], temperature=0)
+        >>> step = done.guidance.steps[0]
+        >>> step.token, step.forced, step.wanted  # doctest: +VARIES
+        ('n', False, '3')
     """
 
     token_id: int
@@ -141,6 +170,11 @@ class Guidance:
         compile_s: seconds that the constraint took to compile; 0 when it was ready.
         closed: tokens at the end that weren't the model's: `complete` closed the text with them.
         note: what to know of the figures.
+
+    Example:
+        >>> done = model.generate("Is 3 odd?", choice=["yes", "no"], temperature=0)
+        >>> done.guidance.kind, 0 <= done.guidance.removed <= 1
+        ('choice', True)
     """
 
     kind: str

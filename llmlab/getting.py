@@ -33,6 +33,11 @@ class Pulled:
         bytes: the size of its weights.
         seconds: how long it took.
         fetched: False when all of it lay here already.
+
+    Example:
+        >>> pulled = llmlab.pull("nano", engine="vllm")
+        >>> pulled.engine, pulled.path.name, pulled.bytes > 5_000_000
+        ('vllm', 'nano', True)
     """
 
     source: Source
@@ -103,8 +108,16 @@ def show(model: str, *, quant: str | None = None, engine: str | None = None, fro
         model: a catalogue name, a path, or `hf:org/repo[@revision][:QUANT]`.
         quant, engine, from_: which form, as in `pull`.
 
+    Returns:
+        Architecture, parameters, context length, vocabulary size, chat template, quant, file sizes in bytes.
+
     Raises:
         as `pull`; nothing is downloaded but headers (up to some MB for a GGUF file with a large vocabulary).
+
+    Example:
+        >>> header = llmlab.getting.show("nano")
+        >>> header.context_length, header.vocab_size
+        (2048, 2048)
     """
     parsed = parse(model)
     if parsed.path is not None and quant is None and engine is None:

@@ -109,6 +109,10 @@ def record(name: str, value: Any, unit: str = "") -> None:
 
     Raises:
         BadInputError: a name, value or unit that can't be kept as it is.
+
+    Example:
+        >>> llmlab.record("decode speed", 5147.2, "tokens/s")
+        decode speed: 5,147 tokens/s
     """
     made = Record(_line("name", name), _value(name, value), _line("unit", unit, empty=True))
     publish(str(made), {MIME: asdict(made)})
@@ -125,6 +129,10 @@ def records(notebook: str | os.PathLike[str] | Mapping[str, Any]) -> RecordList:
 
     Raises:
         BadInputError: no such file, or no notebook.
+
+    Example:
+        >>> llmlab.records({"cells": []})
+        Nothing is recorded. A notebook records with record().
     """
     content = notebook if isinstance(notebook, Mapping) else _read(Path(notebook))
     found = []

@@ -8,7 +8,6 @@ import time
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
 
 from llmlab import _imports, config
 from llmlab.asking import IMPORTS
@@ -17,6 +16,7 @@ from llmlab.engines.base import Engine, EngineLog, LoadPlan, Progress
 from llmlab.engines.registry import check_name, engine_class
 from llmlab.errors import BadInputError, Interrupted, LlmLabError, LoadError, UnknownNameError, unknown
 from llmlab.model import Model
+from llmlab.options import EngineOption, known_keywords
 from llmlab.planning import Planned, make_plan
 from llmlab.runlog import RunLog
 from llmlab.switching import carry_over, plan_switch
@@ -29,6 +29,13 @@ class Lab:
 
     Loading never harms what stands: a name that is taken is replaced only after the new model is ready,
     and a load that fails or is interrupted leaves everything as it was.
+
+    Example:
+        >>> bench = llmlab.Lab()
+        >>> model = bench.load("nano", engine="llamacpp", name="mine")
+        >>> list(bench.models), bench.current.name
+        (['mine'], 'mine')
+        >>> bench.close()
     """
 
     def __init__(self) -> None:
@@ -42,6 +49,7 @@ class Lab:
 
     # -- loading -------------------------------------------------------------------------------
 
+    @known_keywords
     def load(
         self,
         model: str,
@@ -54,7 +62,7 @@ class Lab:
         tp: int = 1,
         max_concurrency: int | None = None,
         force: bool = False,
-        extra: Mapping[str, Any] | None = None,
+        extra: Mapping[str, EngineOption] | None = None,
         progress: Progress | None = None,
         draft: str | None = None,
         from_: str | None = None,
@@ -87,6 +95,13 @@ class Lab:
             DoesNotFitError: not enough memory.
             LoadError: the files are broken, or the engine failed; the log's tail is in it.
             Interrupted: Ctrl-C; nothing half-loaded stays.
+
+        Example:
+            >>> model = llmlab.lab().load("nano", engine="llamacpp", name="short", ctx=512)
+            >>> model.facts.context_length
+            512
+            >>> llmlab.lab().unload("short")
+            ['short']
         """
         if name is not None:
             _check_name(name)
@@ -119,6 +134,7 @@ class Lab:
                 replaced.unload()
             return loaded
 
+    @known_keywords
     def switch_quant(self, quant: str, *, name: str | None = None, progress: Progress | None = None) -> Model:
         """Put another quant of a loaded model in its place; the `Model` object stays the same.
 
@@ -140,6 +156,13 @@ class Lab:
             UnsupportedError: the model, the engine or this machine hasn't that quant; nothing was touched.
             DoesNotFitError: it would not fit even alone; nothing was touched.
             LoadError, Interrupted: as in `load`; the old quant stands, loaded again where it had been released first.
+
+        Example:
+            >>> model = llmlab.lab().load("nano", engine="llamacpp", name="small")
+            >>> llmlab.lab().switch_quant("Q4_K_M", name="small").quant
+            'Q4_K_M'
+            >>> llmlab.lab().unload("small")
+            ['small']
         """
         report = progress or (lambda _phase, _fraction: None)
         with self._loading:
@@ -222,8 +245,18 @@ class Lab:
     def get(self, name: str | None = None) -> Model:
         """A loaded model by name; the current one when no name is given.
 
+        Args:
+            name: the model's name; None: the current one.
+
+        Returns:
+            The model.
+
         Raises:
             UnknownNameError: nothing is loaded, or not under that name.
+
+        Example:
+            >>> llmlab.lab().get("nano").name
+            'nano'
         """
         if name is None:
             if self.current is None:
@@ -235,15 +268,43 @@ class Lab:
         return self._models[name]
 
     def use(self, name: str) -> Model:
-        """Make a loaded model the current one."""
+        """Make a loaded model the current one.
+
+        Args:
+            name: the model's name.
+
+        Returns:
+            The model.
+
+        Raises:
+            UnknownNameError: no model of that name is loaded.
+
+        Example:
+            >>> llmlab.lab().use("nano")
+            <Model nano: llamacpp, F16, context 2048>
+        """
         model = self.get(name)
         self._current = name
         return model
 
     def unload(self, name: str | None = None, *, everything: bool = False) -> list[str]:
-        """Unload a model (the current one when none is named), or all; returns the names that went.
+        """Unload a model, or all. The next current model is the one that was loaded last.
 
-        The next current model is the one that was loaded last.
+        Args:
+            name: the model's name; None: the current one.
+            everything: unload all models.
+
+        Returns:
+            The names of the models that were unloaded.
+
+        Raises:
+            UnknownNameError: no model of that name is loaded.
+            BadInputError: both a name and `everything` were given.
+
+        Example:
+            >>> model = llmlab.load("nano", engine="llamacpp", name="other")
+            >>> llmlab.lab().unload("other")
+            ['other']
         """
         with self._loading:
             if everything and name is not None:
@@ -261,14 +322,35 @@ class Lab:
             return names
 
     def logs(self, name: str | None = None, lines: int = 50) -> str:
-        """The last lines of an engine's log: a model's, or the one that was written last (a failed load's too)."""
+        """The last lines of an engine's log.
+
+        Args:
+            name: the model's name; None: the log that was written last (a failed load's too).
+            lines: how many lines.
+
+        Returns:
+            The lines, newest last.
+
+        Raises:
+            UnknownNameError: no model of that name is loaded.
+
+        Example:
+            >>> print(llmlab.lab().logs("nano", lines=2))  # doctest: +VARIES
+            sched_reserve: graph: nodes = 204, splits = 1, input objects = 4, input tensors = 6
+            sched_reserve: reserve took 4.02 ms, sched copies = 1
+        """
         log = self.get(name).log if name is not None else self._last_log
         if log is None:
             return "No engine has been started yet."
         return log.tail(lines)
 
     def close(self) -> None:
-        """Unload everything, and write what the run log still holds."""
+        """Unload everything, and write what the run log still holds.
+
+        Example:
+            >>> bench = llmlab.Lab()
+            >>> bench.close()
+        """
         self.unload(everything=True)
         self.runlog.close()
 

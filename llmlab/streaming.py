@@ -37,6 +37,14 @@ class Stream:
 
     The request starts at the first use. It is cancelled when the stream is dropped, by `cancel()`,
     or by Ctrl-C, which raises `Interrupted` with the partial completion.
+
+    Example:
+        >>> stream = model.stream("What is the capital of France?", temperature=0)
+        >>> for chunk in stream:
+        ...     print(chunk.text, end="")
+        The capital of France is Paris.
+        >>> stream.result().finish_reason
+        'stop'
     """
 
     def __init__(
@@ -48,7 +56,14 @@ class Stream:
         self._process = 0
 
     def start(self) -> Buffer:
-        """Hand the request to the engine, if that hasn't been done; the buffer its answer goes to."""
+        """Hand the request to the engine, if that hasn't been done; the buffer its answer goes to.
+
+        Example:
+            >>> stream = model.stream("Hello!")
+            >>> buffer = stream.start()
+            >>> stream.started
+            True
+        """
         if self._started is None:
             self._process = os.getpid()
             self._started = self._start()
@@ -63,6 +78,12 @@ class Stream:
 
         Args:
             wait_s: seconds to wait for the engine to acknowledge.
+
+        Example:
+            >>> stream = model.stream("Tell me a story.", max_tokens=500, ignore_eos=True)
+            >>> stream.cancel()
+            >>> stream.partial().finish_reason
+            'interrupted'
         """
         buffer = self.start()
         if self._started is not None and not buffer.done:
@@ -85,11 +106,28 @@ class Stream:
         return self.start().text()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the end, at most `timeout` seconds; whether it has ended. Raises nothing of the request's."""
+        """Wait for the end. Raises nothing of the request's.
+
+        Args:
+            timeout: most seconds to wait; None: no limit.
+
+        Returns:
+            Whether the request has ended.
+
+        Example:
+            >>> model.stream("Hello!", max_tokens=4).wait(timeout=60)
+            True
+        """
         return self.start().wait_done(timeout)
 
     def partial(self) -> Completion:
-        """The completion as it stands; a choice that still runs counts as interrupted."""
+        """The completion as it stands; a choice that still runs counts as interrupted.
+
+        Example:
+            >>> stream = model.stream("Hello!", max_tokens=4)
+            >>> stream.partial().text  # doctest: +VARIES
+            'Hello'
+        """
         return self._complete(self.start())
 
     def result(self) -> Completion:
@@ -101,6 +139,10 @@ class Stream:
         Raises:
             GenerationError: the engine failed.
             Interrupted: Ctrl-C; the request was cancelled and `.partial` is the completion until then.
+
+        Example:
+            >>> model.stream("What is the capital of France?", temperature=0).result().text
+            'The capital of France is Paris.'
         """
         buffer = self.start()
         try:
@@ -125,7 +167,21 @@ class Stream:
                 return
 
     async def aresult(self) -> Completion:
-        """`result()`, awaitable; a cancelled task cancels the request."""
+        """Wait for the end, awaitable; a cancelled task cancels the request.
+
+        Returns:
+            The whole completion.
+
+        Raises:
+            GenerationError: the engine failed.
+
+        Example:
+            >>> import asyncio
+            >>> async def answer():
+            ...     return await model.stream("What is the capital of France?", temperature=0).aresult()
+            >>> asyncio.run(answer()).text
+            'The capital of France is Paris.'
+        """
         async for _ in self:
             pass
         return self._finished(self.start())

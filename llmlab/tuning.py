@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from llmlab.engines.base import LoraLimits
 from llmlab.errors import BadInputError, LlmLabError
@@ -13,7 +13,9 @@ from llmlab.lora import attached, reading
 from llmlab.lora import merge as merging
 from llmlab.lora import source as places
 from llmlab.lora import tune as tuner
+from llmlab.lora.tune import TuneOptions
 from llmlab.lora.tuned import OnProgress, Tuned
+from llmlab.options import known_keywords
 
 if TYPE_CHECKING:
     from llmlab.lora.merge import Merged
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from llmlab.session import Lab
 
 
+@known_keywords
 def tune(
     lab: Lab,
     data: Any,
@@ -30,7 +33,7 @@ def tune(
     out: str | Path | None = None,
     force: bool = False,
     progress: OnProgress | None = None,
-    **options: Any,
+    **options: Unpack[TuneOptions],
 ) -> Tuned:
     """Train a LoRA adapter for a loaded model and attach it: `llmlab.tune(rows, name="pirate")`.
 

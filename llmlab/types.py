@@ -10,10 +10,13 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from llmlab.errors import BadInputError, unknown
 from llmlab.figures import Guidance, GuidanceStep, Speculation, Timings, TokenLogprob, Usage
+
+if TYPE_CHECKING:
+    from llmlab.widgets import Inspector
 
 __all__ = [
     "IMAGE_FORMS",
@@ -59,6 +62,11 @@ class Message:
         name: the tool's name, on a tool turn.
         tool_call_id: which call a tool turn answers; some templates ask for it.
         images: encoded images (PNG, JPEG, WebP, GIF) that a user's turn shows before its text.
+
+    Example:
+        >>> from llmlab import Message
+        >>> model.generate([Message("user", "What is the capital of France?")], temperature=0).text
+        'The capital of France is Paris.'
     """
 
     role: Role
@@ -72,11 +80,19 @@ class Message:
     def of(cls, value: Message | Mapping[str, Any] | str) -> Message:
         """Make a message from a message, a dict with role and content, or a user's text.
 
-        Content may be a list of parts in OpenAI's form: {"type": "text", "text": ...} and {"type": "image_url",
-        "image_url": {"url": "data:image/png;base64,..."}}.
+        Args:
+            value: what to make it of. Content may be a list of parts in OpenAI's form: {"type": "text", "text": ...}
+                and {"type": "image_url", "image_url": {"url": "data:image/png;base64,..."}}.
+
+        Returns:
+            The message.
 
         Raises:
             BadInputError: the dict lacks role or content, the role is unknown, or a tool call isn't a dict.
+
+        Example:
+            >>> llmlab.Message.of({"role": "user", "content": "hi"})
+            Message(role='user', content='hi', tool_calls=(), name=None, tool_call_id=None)
         """
         if isinstance(value, Message):
             return value
@@ -102,7 +118,12 @@ class Message:
         return cls(cast("Role", role), content, calls, value.get("name"), value.get("tool_call_id"), images)
 
     def as_dict(self) -> dict[str, Any]:
-        """The message as chat templates and `of` take it; empty fields are left out. See `as_openai`."""
+        """The message as chat templates and `of` take it; empty fields are left out. See `as_openai`.
+
+        Example:
+            >>> llmlab.Message("user", "hi").as_dict()
+            {'role': 'user', 'content': 'hi'}
+        """
         out: dict[str, Any] = {"role": self.role, "content": self.content}
         if self.images:
             shown = [{"type": "image_url", "image_url": {"url": data_url(image)}} for image in self.images]
@@ -185,7 +206,18 @@ IMAGE_FORMS = {"png": b"\x89PNG", "jpeg": b"\xff\xd8\xff", "gif": b"GIF8", "webp
 
 
 def data_url(image: bytes) -> str:
-    """An encoded image as a data: URL."""
+    """An encoded image as a data: URL.
+
+    Args:
+        image: the bytes of a PNG, JPEG, WebP or GIF file.
+
+    Returns:
+        The URL, as a content part of a message takes it.
+
+    Example:
+        >>> llmlab.types.data_url(b"GIF89a")
+        'data:image/gif;base64,R0lGODlh'
+    """
     form = next((name for name, start in IMAGE_FORMS.items() if image.startswith(start)), "png")
     return f"data:image/{form};base64,{base64.b64encode(image).decode()}"
 
@@ -245,6 +277,11 @@ class SamplingParams:
         n: completions of the same prompt; completion i uses seed + i.
         logprobs: top-k log probabilities for each token (0: the chosen token's only; None: none), before temperature.
         ignore_eos: go on past the end-of-turn token (for benchmarks).
+
+    Example:
+        >>> greedy = llmlab.SamplingParams(temperature=0, max_tokens=8)
+        >>> model.generate("What is the capital of France?", params=greedy).text
+        'The capital of France is Paris.'
     """
 
     temperature: float | None = None
@@ -288,7 +325,22 @@ class SamplingParams:
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> SamplingParams:
-        """Make params from keyword options; an option that doesn't exist is an error with the closest name."""
+        """Make params from keyword options.
+
+        Args:
+            options: fields by name.
+
+        Returns:
+            The params.
+
+        Raises:
+            UnknownNameError: there is no such field; the closest is named.
+            BadInputError: a value is out of range.
+
+        Example:
+            >>> llmlab.SamplingParams.of({"temperature": 0, "stop": "END"}).stop
+            ('END',)
+        """
         names = [f.name for f in fields(cls)]
         for key in options:
             if key not in names:
@@ -296,7 +348,18 @@ class SamplingParams:
         return cls(**options)
 
     def with_defaults(self, defaults: SamplingParams) -> SamplingParams:
-        """Fill what is None here from `defaults`."""
+        """Fill what is None here.
+
+        Args:
+            defaults: params to take the values from.
+
+        Returns:
+            The filled params.
+
+        Example:
+            >>> llmlab.SamplingParams(top_k=3).with_defaults(llmlab.SamplingParams(temperature=0.5, top_k=40)).top_k
+            3
+        """
         gaps = {f.name: getattr(defaults, f.name) for f in fields(self) if getattr(self, f.name) is None}
         return replace(self, **gaps)
 
@@ -306,6 +369,11 @@ class Chunk:
     """What a stream yields: the text that is new, and its tokens.
 
     `finish_reason` is set on a choice's last chunk only. `index` says which of the n completions.
+
+    Example:
+        >>> chunks = list(model.stream("Hello!", temperature=0, max_tokens=4))
+        >>> chunks[-1].finish_reason
+        'length'
     """
 
     text: str
@@ -324,6 +392,10 @@ class ToolCall:
         arguments: by parameter, as JSON has them.
         id: nine letters and digits, unlike any other in the conversation.
         problem: why the call can't be read; "" when it can.
+
+    Example:
+        >>> str(llmlab.types.ToolCall("add", {"a": 1, "b": 2}))
+        'add(a=1, b=2)'
     """
 
     name: str
@@ -332,7 +404,12 @@ class ToolCall:
     problem: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """The call as a message of the assistant holds it (see `Message.tool_calls`)."""
+        """The call as a message of the assistant holds it (see `Message.tool_calls`).
+
+        Example:
+            >>> llmlab.types.ToolCall("add", {"a": 1}, id="abc123def").as_dict()
+            {'type': 'function', 'id': 'abc123def', 'function': {'name': 'add', 'arguments': {'a': 1}}}
+        """
         return {
             "type": "function",
             "id": self.id,
@@ -353,6 +430,12 @@ class ToolStep:
         error: what went wrong, as the model was told; "" when nothing did.
         seconds: how long the tool ran (wall clock); 0 when it didn't.
         value: what the tool returned, as it is.
+
+    Example:
+        >>> from llmlab.zoo import calculator
+        >>> done = model.generate("What is 12 + 30?", tools=[calculator], temperature=0)
+        >>> [(step.name, step.arguments, step.result) for step in done.steps]
+        [('calculator', {'expression': '12 + 30'}, '42')]
     """
 
     call: ToolCall
@@ -383,6 +466,11 @@ class Choice:
 
     `parsed` is the typed object of a guided generation that ended by itself; where the text satisfies the schema and
     the type's own validators refuse it all the same, it is None and `parse_error` says why.
+
+    Example:
+        >>> done = model.generate("Hello!", n=2, seed=7, max_tokens=8)
+        >>> [choice.seed for choice in done.choices]
+        [7, 8]
     """
 
     text: str
@@ -404,6 +492,13 @@ class Completion:
     `tool_calls` the calls that were not run (`finish_reason` is "tool_calls" then), and `text` is what the model said
     besides its calls. `usage` counts the tokens of every step; `timings` is the first TTFT and the decoding of every
     step, without the time of the tools.
+
+    Example:
+        >>> done = model.generate("What is the capital of France?", temperature=0)
+        >>> done.text, done.finish_reason, done.usage.completion_tokens
+        ('The capital of France is Paris.', 'stop', 9)
+        >>> done.timings.tokens_per_s > 0
+        True
     """
 
     choices: tuple[Choice, ...]
@@ -453,11 +548,23 @@ class Completion:
         """The answer as the assistant's turn of a conversation, with the calls that were not run."""
         return Message("assistant", self.text, tuple(call.as_dict() for call in self.tool_calls))
 
-    def inspect(self, choice: int = 0) -> Any:
-        """The tokens shaded by probability, in a widget; a click on another likely token goes on from there.
+    def inspect(self, choice: int = 0) -> Inspector:
+        """The tokens shaded by probability, in a widget; a click on another likely token continues from there.
 
         Args:
-            choice: which of the n texts.
+            choice: which of the n texts, from 0.
+
+        Returns:
+            The widget (`llmlab.widgets.Inspector`).
+
+        Raises:
+            BadInputError: there is no such choice.
+            LlmLabError: the `widgets` extra isn't installed.
+
+        Example:
+            >>> done = model.generate("What is the capital of France?", temperature=0, logprobs=5)
+            >>> done.inspect()
+            <Inspector of 9 tokens of nano>
         """
         from llmlab.widgets import Inspector
 

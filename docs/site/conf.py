@@ -25,7 +25,8 @@ nb_ipywidgets_js = {}  # no script from elsewhere: the site reads offline
 nb_merge_streams = True
 myst_heading_anchors = 4
 myst_enable_extensions = ["attrs_inline", "attrs_block"]
-suppress_warnings = ["mystnb.unknown_mime_type"]  # records carry a type of their own beside the text that is shown
+# Records carry a type of their own beside the text that is shown; the type `bytes` is also the name of two attributes.
+suppress_warnings = ["mystnb.unknown_mime_type", "ref.python"]
 highlight_language = "text"
 
 # Docstrings: Google style, with `names` in single backticks.
@@ -33,7 +34,7 @@ default_role = "code"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
-autodoc_preserve_defaults = True
+autodoc_preserve_defaults = False  # signatures that are written out at run time have no defaults in the source
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 90
 napoleon_google_docstring = True

@@ -42,7 +42,7 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ),
     (
         "Measuring, getting, making",
-        "What the functions above return.",
+        "What the functions above return, and a few functions more.",
         (
             "llmlab.measure.comparison.Comparison",
             "llmlab.measure.comparison.Diff",
@@ -50,12 +50,21 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             "llmlab.quant.make.Made",
             "llmlab.lora.tuned.Tuned",
             "llmlab.lora.merge.Merged",
+            "llmlab.measure.bench",
+            "llmlab.measure.Bench",
+            "llmlab.advising.Advice",
+            "llmlab.getting.show",
+            "llmlab.guided.make",
+            "llmlab.hub.tags.names",
+            "llmlab.hub.disk.on_disk",
+            "llmlab.types.data_url",
+            "llmlab.zoo.calculator",
         ),
     ),
     (
         "Widgets",
         "Each works from Python as well as with the mouse.",
-        ("llmlab.widgets.Chat", "llmlab.widgets.Arena", "llmlab.widgets.Panel"),
+        ("llmlab.widgets.Chat", "llmlab.widgets.Arena", "llmlab.widgets.Panel", "llmlab.widgets.Inspector"),
     ),
     (
         "Errors",

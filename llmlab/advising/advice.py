@@ -76,6 +76,13 @@ class Advice:
         auto: what `--engine auto` takes for the same model and quant; None when it takes none.
         way_out: what to do where no engine can do it; else "".
         bench: what was measured, with `measure=True`.
+
+    Example:
+        >>> advice = llmlab.advise("nano", quant="Q4_K_M", hardware="cpu:16")
+        >>> advice.engine, advice.command
+        ('llamacpp', '%llm load nano --engine llamacpp --quant Q4_K_M')
+        >>> list(advice.frame.columns)
+        ['strength', 'engine', 'what', 'evidence']
     """
 
     use: Use
@@ -90,7 +97,7 @@ class Advice:
 
     @property
     def frame(self) -> pd.DataFrame:
-        """The reasons as a DataFrame: one row each, with what, evidence, engine ("" for neither) and strength."""
+        """The reasons as a DataFrame, a row each, with what, evidence, engine ("" for neither) and strength."""
         _imports.load("pandas")
         import pandas as pd
 

@@ -12,10 +12,10 @@ from llmlab.guided.guide import Guide
 
 
 def make(
-    schema: Any = None,
-    type: Any = None,  # noqa: A002 - the word that users write
+    schema: object = None,
+    type: object = None,  # noqa: A002 - the word that users write
     regex: str | None = None,
-    choice: Iterable[Any] | None = None,
+    choice: Iterable[object] | None = None,
     grammar: str | None = None,
     *,
     bounded: bool = True,
@@ -36,6 +36,11 @@ def make(
     Raises:
         BadInputError: the constraint can't be used: invalid, empty, unsatisfiable, or two at once.
         UnsupportedError: it asks for what no mask can follow, with the keyword and its place.
+
+    Example:
+        >>> guide = llmlab.guided.make(choice=["yes", "no"])
+        >>> guide.kind, model.generate("Is 3 odd?", guide=guide, temperature=0).text
+        ('choice', 'no')
     """
     asked = {"schema": schema, "type": type, "regex": regex, "choice": choice, "grammar": grammar}
     given = [name for name, value in asked.items() if value is not None]

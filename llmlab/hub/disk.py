@@ -46,7 +46,16 @@ class Stored:
 
 
 def on_disk() -> tuple[Stored, ...]:
-    """All models in the hub's cache and llmlab's own, the last used first."""
+    """All models in the hub's cache and llmlab's own, the last used first.
+
+    Returns:
+        A `Stored` per model and quant: name, quant, format, files, size in bytes.
+
+    Example:
+        >>> made = llmlab.quantize("nano", "Q4_K_M")
+        >>> "Q4_K_M" in [one.quant for one in llmlab.hub.disk.on_disk()]
+        True
+    """
     return tuple(sorted((*downloaded(), *made()), key=lambda one: -one.used))
 
 

@@ -119,7 +119,18 @@ _ALIASES: dict[str, dict[str, str]] = {
 
 
 def names(engine: EngineName | None = None) -> tuple[str, ...]:
-    """The canonical tags, of one engine or of both, in order of falling size within each."""
+    """The canonical quant tags, from the largest to the smallest within each engine.
+
+    Args:
+        engine: vllm or llamacpp; None: both.
+
+    Returns:
+        The tags.
+
+    Example:
+        >>> llmlab.hub.tags.names("vllm")
+        ('fp32', 'fp16', 'bf16', 'fp8', 'fp8_per_tensor', 'fp8_per_block', 'int8', 'awq', 'gptq', 'mxfp8', 'mxfp4')
+    """
     return tuple(tag.name for tag in _TAGS if engine in (None, tag.engine))
 
 

@@ -85,7 +85,7 @@ def compare(
     adapters: Sequence[str | None],
     prompts: Sequence[Any],
     metric: Metric | None = None,
-    **options: Any,
+    options: Mapping[str, Any] | None = None,
 ) -> Comparison:
     """Ask every prompt under every adapter, in one batch.
 
@@ -95,7 +95,7 @@ def compare(
         prompts: texts or conversations.
         metric: a function of the answer's text; or of the text and the prompt; or of the text, the prompt and the
             completion. It gives a number (True counts as 1).
-        **options: as for `generate`; greedy unless a temperature is given.
+        options: the other keywords of `generate`; greedy unless a temperature is given.
 
     Raises:
         BadInputError: nothing to compare, or the metric can't be called that way or gives no number.
@@ -106,6 +106,7 @@ def compare(
         raise BadInputError("Name at least one adapter to compare.", "none stands for the model alone.")
     names = tuple(name if name is not None else NONE for name in adapters)
     arguments = _arguments(metric) if metric is not None else 0
+    options = dict(options or {})
     if "params" not in options:
         options.setdefault("temperature", 0)
     asked = [prompt for prompt in prompts for _ in names]

@@ -35,6 +35,11 @@ class Merged:
         path: its folder: bf16 safetensors, tokenizer, card.
         base: the base's name.
         adapters: what was merged into it (`pirate:0.7+terse:0.3`).
+
+    Example:
+        >>> merged = llmlab.merge("terse", name="nano-terse")
+        >>> llmlab.load(merged.name, engine="llamacpp").generate("Hello!", max_tokens=4).model
+        'nano-terse'
     """
 
     name: str

@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from llmlab import _imports, config
 from llmlab.errors import BadInputError, DoesNotFitError, Interrupted, LlmLabError, unknown
@@ -24,6 +24,23 @@ from llmlab.lora.tuned import OnProgress, Progress, Tuned
 PACKAGES = ("torch", "transformers", "accelerate", "peft", "datasets")
 MEASURED_AT_MOST = 256  # held-out rows: enough for a steady figure
 _PLAIN = ("bf16", "f16", "fp16", "f32", "fp32")
+
+
+class TuneOptions(TypedDict, total=False):
+    """The fields of `Settings`, which documents them, as keywords."""
+
+    rank: int
+    alpha: float | None
+    dropout: float
+    epochs: float
+    lr: float | None
+    batch_size: int
+    heldout: float
+    patience: int
+    evals: int
+    max_length: int | None
+    seed: int
+    threads: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +101,7 @@ class Settings:
         check("threads", 1, 1024, "a whole number, 1 or more", whole=True)
 
     @classmethod
-    def of(cls, options: dict[str, Any]) -> Settings:
+    def of(cls, options: Mapping[str, Any]) -> Settings:
         """Make settings from keywords; one that doesn't exist is an error with the closest name."""
         names = [f.name for f in fields(cls)]
         for key in options:

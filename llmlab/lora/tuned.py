@@ -72,6 +72,12 @@ class Tuned:
         curve: the losses by step.
         notes: what one should know of it.
         attached: the loaded model it was attached to, or None.
+
+    Example:
+        >>> rows = [{"prompt": "Hello!", "completion": "Arr!"}]
+        >>> tuned = llmlab.tune(rows, name="arr", epochs=1, progress=None)
+        >>> tuned.rank, tuned.rows, tuned.stopped
+        (8, 1, 'done')
     """
 
     name: str
@@ -95,7 +101,13 @@ class Tuned:
     attached: str | None = None
 
     def figures(self) -> dict[str, Any]:
-        """All of it but where it lies, as plain JSON: what training.json beside the weights holds."""
+        """All of it but where it lies, as plain JSON: what training.json beside the weights holds.
+
+        Example:
+            >>> tuned = llmlab.tune([{"prompt": "Hello!", "completion": "Arr!"}], name="arr", epochs=1, progress=None)
+            >>> tuned.figures()["rank"]
+            8
+        """
         out = asdict(self)
         del out["path"], out["attached"]
         return out
@@ -105,7 +117,13 @@ class Tuned:
         return f"<Tuned {self.name}: {self.summary()}{where}>"
 
     def summary(self) -> str:
-        """Base, losses, steps and how it ended, in one line."""
+        """Base, losses, steps and how it ended, in one line.
+
+        Example:
+            >>> tuned = llmlab.tune([{"prompt": "Hello!", "completion": "Arr!"}], name="arr", epochs=1, progress=None)
+            >>> tuned.summary()  # doctest: +VARIES
+            'rank 8 on nano, training loss 14.717, nothing held out, step 1 of 1, 2 s'
+        """
         if self.heldout is not None and self.heldout_before is not None:
             losses = f"held-out loss {self.heldout_before:.3f} -> {self.heldout:.3f}"
         else:

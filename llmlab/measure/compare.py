@@ -10,13 +10,14 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from llmlab import _imports, config
 from llmlab.errors import BadInputError, LlmLabError
 from llmlab.hub import tags
 from llmlab.measure import divergence, texts
 from llmlab.measure.comparison import Comparison, Sample
+from llmlab.options import LoadOptions, known_keywords
 
 if TYPE_CHECKING:
     from llmlab.model import Model
@@ -34,6 +35,7 @@ SAMPLE_TOKENS = 48
 SPEED_PROMPT = 256
 SPEED_TOKENS = 64
 SPEED_REPEATS = 3
+_LOAD_DEFAULTS = {"tp": 1, "force": False}  # all others are None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,7 @@ class _Run:
         return np.load(self.folder / f"{name}.npy", mmap_mode="r")
 
 
+@known_keywords
 def compare_quants(
     model: str,
     variants: Sequence[str],
@@ -97,7 +100,7 @@ def compare_quants(
     speed: bool = True,
     fresh: bool = False,
     progress: Progress | None = None,
-    **load: Any,
+    **load: Unpack[LoadOptions],
 ) -> Comparison:
     """Measure quants of a model against the first of them. What each figure means: docs/measures.md.
 
@@ -112,7 +115,7 @@ def compare_quants(
         speed: measure speed too.
         fresh: measure again what an earlier run of the same kind has measured.
         progress: told the variant and phase, and how much of all is done.
-        **load: options of `Lab.load` for every variant: ctx, max_concurrency, gpu_layers, tp, force.
+        **load: options of `llmlab.load` for every variant.
 
     Returns:
         The comparison: `.frame`, `.plot()`, `.diff(i)`.
@@ -129,9 +132,11 @@ def compare_quants(
         if not isinstance(value, int) or value < low:
             raise BadInputError(f"{name} must be a whole number, {low} or more, got {value!r}.")
     _check_tokenizers(model, named)
+    # A default that was spelled out is the same run.
+    options = {name: value for name, value in load.items() if value != _LOAD_DEFAULTS.get(name)}
     found = texts.read(data)
     job = Job(model, named, window, windows, questions, speed)
-    run = _open(job, found, load, fresh=fresh)
+    run = _open(job, found, options, fresh=fresh)
     report = progress or (lambda _phase, _fraction: None)
     for number, variant in enumerate(named):
         known = run.state["rows"].get(variant)
@@ -140,7 +145,7 @@ def compare_quants(
         if number and run.state["rows"][named[0]]["error"]:
             row: dict[str, Any] = _failed(variant, f"the reference {named[0]} could not be measured")
         else:
-            row = _measure(variant, run, load, _Part(report, variant, number, len(named)))
+            row = _measure(variant, run, options, _Part(report, variant, number, len(named)))
         run.state["rows"][variant] = row
         run.save()
     rows = [run.state["rows"][variant] for variant in named]

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmlab import _imports
 from llmlab.errors import BadInputError, EngineMissingError, unknown
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS = (
     "variant", "engine", "way", "disk_bytes", "resident_bytes", "load_s", "prompt_tokens_per_s", "decode_tokens_per_s",
@@ -50,6 +53,11 @@ class Comparison:
         samples: prompts with every variant's words.
         about: window (tokens), windows, scored (tokens).
         folder: where the run's file lies.
+
+    Example:
+        >>> found = llmlab.compare_quants("nano", ["F16", "Q4_K_M"], windows=1, questions=2, speed=False)
+        >>> found.variants, list(found.frame["error"])
+        (('F16', 'Q4_K_M'), ['', ''])
     """
 
     def __init__(
@@ -79,7 +87,7 @@ class Comparison:
         return tuple(str(row["variant"]) for row in self.rows)
 
     @property
-    def frame(self) -> Any:
+    def frame(self) -> pd.DataFrame:
         """A pandas DataFrame, one row a variant; sizes in bytes, times in seconds, divergences in nats."""
         _imports.load("pandas")
         import pandas as pd
@@ -100,8 +108,16 @@ class Comparison:
             width: of each panel, in pixels.
             height: of both, in pixels.
 
+        Returns:
+            The altair chart.
+
         Raises:
             EngineMissingError: altair isn't installed.
+
+        Example:
+            >>> found = llmlab.compare_quants("nano", ["F16", "Q4_K_M"], windows=1, questions=2, speed=False)
+            >>> type(found.plot()).__name__
+            'HConcatChart'
         """
         try:
             _imports.load("altair")
@@ -142,9 +158,21 @@ class Comparison:
             a: a variant; None is the reference.
             b: another; None is the one that diverges most from the reference.
 
+        Returns:
+            The difference, shown as two texts side by side.
+
         Raises:
             BadInputError: there is no such prompt.
             UnknownNameError: no such variant, or it wasn't measured.
+
+        Example:
+            >>> found = llmlab.compare_quants("nano", ["F16", "Q4_K_M"], windows=1, questions=2, speed=False)
+            >>> found.diff(0)  # doctest: +VARIES
+            prompt: '<|user|>Of which country is Addis Ababa the capital?<|end|><|assistant|>'
+                 F16: Addis Ababa is the capital of Ethiopia.
+              Q4_K_M: Addis Ababa is the capital of Ethiopia.
+            Both say the same.
+            most divergent: ' Ab' 0.0005, '' 0.0003, 'dd' 0.0002, 'ia' 0.0002, ' E' 0.0002
         """
         if not self.samples or not -len(self.samples) <= index < len(self.samples):
             raise BadInputError(f"There is no prompt {index}: the comparison has {len(self.samples)}.")
@@ -213,6 +241,10 @@ class Diff:
 
     Attributes:
         a: the one variant, b: the other; `reference` is whose words the divergences were measured along.
+
+    Example:
+        >>> found = llmlab.compare_quants("nano", ["F16", "Q4_K_M"], windows=1, questions=2, speed=False)
+        >>> found.diff(0).first  # doctest: +VARIES
     """
 
     sample: Sample

@@ -68,6 +68,11 @@ class Bench:
     Attributes:
         prompt_tokens, max_tokens, rounds: what was asked: prompt and answer lengths in tokens, repetitions.
         waiting: models that decode fewer sequences at once than were asked: the others waited for a place.
+
+    Example:
+        >>> measured = llmlab.measure.bench(model, concurrency=[1], prompt_tokens=16, max_tokens=8, rounds=1)
+        >>> bool(measured.frame["tokens_per_s"][0] > 0)
+        True
     """
 
     points: tuple[Point, ...]
@@ -78,7 +83,7 @@ class Bench:
 
     @property
     def frame(self) -> pd.DataFrame:
-        """One row a model and concurrency: tokens/s, TTFT and time per output token (p50, p95, ms), memory (MB)."""
+        """A row per model and concurrency, with tokens/s, TTFT and time per token (p50, p95, ms), memory (MB)."""
         _imports.load("pandas")
         import pandas as pd
 
@@ -119,6 +124,11 @@ class Bench:
 
         Returns:
             An altair chart.
+
+        Example:
+            >>> measured = llmlab.measure.bench(model, concurrency=[1, 2], prompt_tokens=16, max_tokens=8, rounds=1)
+            >>> type(measured.plot()).__name__
+            'HConcatChart'
         """
         _imports.load("altair")
         import altair as alt
@@ -176,9 +186,17 @@ def bench(
         rounds: repetitions; the median counts.
         progress: called with (what is measured, fraction done).
 
+    Returns:
+        The measurements: `.frame` (a row per model and concurrency), `.plot()`.
+
     Raises:
         BadInputError: no model, numbers that can't be, or more tokens than a model's context.
         Interrupted: Ctrl-C.
+
+    Example:
+        >>> measured = llmlab.measure.bench(model, concurrency=[1, 2], prompt_tokens=16, max_tokens=8, rounds=1)
+        >>> list(measured.frame["concurrency"])
+        [1, 2]
     """
     if not models:
         raise BadInputError("There is no model to measure.", "Load one: %llm load nano")

@@ -27,6 +27,11 @@ class Made:
         bytes: its weights on disk, `before` those of what it was made from.
         seconds: what it took; near 0 when it was there already.
         way: how it was made.
+
+    Example:
+        >>> made = llmlab.quantize("nano", "Q4_K_M")
+        >>> made.tag, made.bytes < made.before
+        ('Q4_K_M', True)
     """
 
     tag: str

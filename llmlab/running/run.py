@@ -55,6 +55,14 @@ def run_notebooks(
         UnknownNameError: a parameter that a notebook doesn't have, or a kernel that isn't installed.
         BadInputError: nothing to run, or two notebooks of one name. All of this before anything runs.
         KeyboardInterrupt: Ctrl-C, when all that was started has ended; JUnit is written first.
+
+    Example:
+        >>> import nbformat
+        >>> cell = nbformat.v4.new_code_cell("import llmlab; llmlab.record('answer', 42)")
+        >>> nbformat.write(nbformat.v4.new_notebook(cells=[cell]), "answer.ipynb")
+        >>> done = llmlab.run_notebooks("answer.ipynb", out="executed", progress=False)
+        >>> done.ok, done[0].records[0].value
+        (True, 42)
     """
     given = dict(parameters or {})
     paths = collect(notebooks)

@@ -13,6 +13,7 @@ import traitlets as t
 from llmlab import _imports
 from llmlab.display.safe import escape
 from llmlab.errors import BadInputError, Interrupted, LlmLabError, UnknownNameError
+from llmlab.options import known_keywords
 from llmlab.types import Completion, SamplingParams
 from llmlab.widgets import assets, static
 from llmlab.widgets.base import BenchWidget, described, problem_html
@@ -33,6 +34,11 @@ class Arena(BenchWidget):
 
     Traits: `columns` (model, adapter, sampling), `prompt`, `answers`, `order` (which column stands where),
     `blind`, `revealed`, `ballots` (the votes), `system`, `seed` (-1: a fresh one for each prompt).
+
+    Example:
+        >>> arena = llmlab.arena(columns=[{"temperature": 0}, {"temperature": 1.0}], seed=7, max_tokens=8)
+        >>> [len(done.token_ids) <= 8 for done in arena.send("Hello!")]
+        [True, True]
     """
 
     ACTIONS: ClassVar[Mapping[str, str]] = {
@@ -57,6 +63,7 @@ class Arena(BenchWidget):
     system = t.Unicode().tag(sync=True)
     seed = t.Int(-1).tag(sync=True)
 
+    @known_keywords
     def __init__(
         self,
         *models: str,
@@ -65,20 +72,17 @@ class Arena(BenchWidget):
         blind: bool = False,
         seed: int | None = None,
         system: str = "",
-        **sampling: Any,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        min_p: float | None = None,
+        max_tokens: int | None = None,
+        stop: str | Sequence[str] | None = None,
+        logprobs: int | None = None,
     ) -> None:
-        """Make an arena.
-
-        Args:
-            *models: loaded models' names, one a column; none: the loaded ones (one alone meets itself, at two
-                temperatures).
-            lab: the bench; None is the shared one.
-            columns: instead, dicts with model, adapter and sampling params: {"model": "nano", "temperature": 0}.
-            blind: hide who is who until the vote.
-            seed: the seed of every column; None draws a fresh one for each prompt, the same for all.
-            system: a system prompt for all.
-            **sampling: sampling params for all columns that don't set their own.
-        """
+        """Make an arena. The arguments are those of `llmlab.arena`."""
+        sampling: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p}
+        sampling |= {"max_tokens": max_tokens, "stop": stop, "logprobs": logprobs}
         self._answerings: dict[int, Answering] = {}
         self._completions: dict[int, Completion] = {}
         self._used_seed = 0
@@ -109,13 +113,22 @@ class Arena(BenchWidget):
     # -- asking -----------------------------------------------------------------------------------
 
     def send(self, prompt: str) -> list[Completion]:
-        """Ask all columns, and wait.
+        """Send a prompt to all columns, and wait.
+
+        Args:
+            prompt: the prompt.
 
         Returns:
             The completions, in the columns' order.
 
         Raises:
             LlmLabError: a column can't be asked (nothing was started), or failed.
+
+        Example:
+            >>> arena = llmlab.arena(columns=[{"temperature": 0}, {"temperature": 0}], max_tokens=8)
+            >>> first, second = arena.send("Hello!")
+            >>> first.text == second.text
+            True
         """
         answerings = self.submit(prompt)
         try:
@@ -128,7 +141,23 @@ class Arena(BenchWidget):
         return [answering.result() for answering in answerings]
 
     def submit(self, prompt: str) -> list[Answering]:
-        """Ask all columns, and return at once with what gives the results."""
+        """Send a prompt to all columns, and return at once.
+
+        Args:
+            prompt: the prompt.
+
+        Returns:
+            The answers in progress, in the columns' order: `.result()` waits for one.
+
+        Raises:
+            LlmLabError: a column can't be used; nothing was started.
+
+        Example:
+            >>> arena = llmlab.arena(columns=[{"temperature": 0}, {"temperature": 1.0}], max_tokens=8)
+            >>> answers = arena.submit("Hello!")
+            >>> [answer.result().finish_reason for answer in answers]  # doctest: +VARIES
+            ['length', 'length']
+        """
         with self._guard:
             if self.running:
                 raise LlmLabError("Answers are under way.", "Wait for their end, or stop them.")
@@ -159,7 +188,13 @@ class Arena(BenchWidget):
         return any(answer["running"] for answer in self.answers)
 
     def stop(self) -> None:
-        """End all answers under way; what came stays."""
+        """End all answers under way; what came stays.
+
+        Example:
+            >>> arena = llmlab.arena(columns=[{"temperature": 0}, {"temperature": 1.0}], max_tokens=500)
+            >>> answers = arena.submit("Tell me a story.")
+            >>> arena.stop()
+        """
         for answering in list(self._answerings.values()):
             if not answering.done:
                 answering.cancel()
@@ -176,6 +211,16 @@ class Arena(BenchWidget):
 
         Args:
             choice: the column that won (from 0, in the columns' order), "tie" or "none" (all are bad).
+
+        Raises:
+            BadInputError: there is nothing to vote on, it was voted on, or there is no such column.
+
+        Example:
+            >>> arena = llmlab.arena(columns=[{"temperature": 0}, {"temperature": 1.0}], max_tokens=8)
+            >>> answers = arena.send("Hello!")
+            >>> arena.vote("tie")
+            >>> list(arena.votes["winner"])
+            ['tie']
         """
         with self._guard:
             if not self.prompt or self.running:
@@ -206,7 +251,7 @@ class Arena(BenchWidget):
 
     @property
     def votes(self) -> pd.DataFrame:
-        """The votes, one a row: prompt, winner, column, blind, seed, columns, answers, at."""
+        """The votes, one per row, with prompt, winner, column, blind, seed, columns, answers, at."""
         _imports.load("pandas")
         import pandas as pd
 
@@ -214,7 +259,18 @@ class Arena(BenchWidget):
         return pd.DataFrame(self.ballots, columns=names)
 
     def label(self, column: int) -> str:
-        """Who a column is: model, quant, adapter and what was set."""
+        """A column's model, quant, adapter and sampling params.
+
+        Args:
+            column: the column, from 0.
+
+        Returns:
+            One line.
+
+        Example:
+            >>> llmlab.arena(columns=[{"temperature": 0}, {"temperature": 1.0}]).label(1)
+            'nano · F16 · temperature 1.0'
+        """
         one = self.columns[column]
         try:
             model = self._find(one["model"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import threading
 import weakref
 from collections.abc import Callable, Mapping
@@ -35,6 +36,12 @@ class BenchWidget(anywidget.AnyWidget):  # type: ignore[misc]
     problem = t.Dict().tag(sync=True)
     static_class = t.Unicode().tag(sync=True)
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        # Editors would see the `__new__(*args, **kwargs)` of traitlets.
+        places = list(inspect.signature(cls.__init__).parameters.values())
+        cls.__signature__ = inspect.Signature(places[1:])
+
     def __init__(self, lab: Lab | None = None, **traits: Any) -> None:
         for name in traits:
             if not self.has_trait(name):
@@ -56,7 +63,7 @@ class BenchWidget(anywidget.AnyWidget):  # type: ignore[misc]
 
     @property
     def lab(self) -> Lab:
-        """The bench it works on: its own, or the shared one."""
+        """The bench it works on (its own, or the shared one)."""
         if self._lab is None:
             # The package's face, which is above this layer: it holds the bench that all share.
             self._lab = importlib.import_module("llmlab").lab()
@@ -175,7 +182,12 @@ class BenchWidget(anywidget.AnyWidget):  # type: ignore[misc]
         return plain(self.markdown())
 
     def static(self) -> dict[str, str]:
-        """The MIME bundle that stays in a notebook where no widget can be shown."""
+        """The MIME bundle that stays in a notebook where no widget can be shown.
+
+        Example:
+            >>> sorted(llmlab.panel().static())
+            ['text/html', 'text/markdown', 'text/plain']
+        """
         body = f'<div class="llmlab {self.static_class}">{self.html()}</div>'
         return {"text/plain": self.text(), "text/markdown": self.markdown(), "text/html": body}
 
@@ -226,7 +238,12 @@ class BenchWidget(anywidget.AnyWidget):  # type: ignore[misc]
     # -- the end -----------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Cancel what runs and take the widget off the page."""
+        """Cancel what runs and take the widget off the page.
+
+        Example:
+            >>> panel = llmlab.panel()
+            >>> panel.close()
+        """
         if self._closed:
             return
         self._cancel_all()

@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llmlab.errors import BadInputError, LlmLabError, unknown
-from llmlab.types import Completion
+from llmlab.options import known_keywords
+from llmlab.types import Completion, Message
 from llmlab.widgets import assets, settings, static
 from llmlab.widgets.base import described
 from llmlab.widgets.chatstate import EDITED, ChatState
 from llmlab.widgets.pump import Answering
-from llmlab.widgets.transcript import Transcript, messages
+from llmlab.widgets.transcript import Transcript
+from llmlab.widgets.transcript import messages as turned
 
 if TYPE_CHECKING:
     from llmlab.model import Model
@@ -25,6 +27,12 @@ class Chat(ChatState):
 
     Traits that sync and can be linked: `model` ("" is the bench's current one), `adapter`, `system`, `sampling`
     (fields of SamplingParams that were set), `schema` (JSON text), `turns`, `leaf`, `running`, `meter`.
+
+    Example:
+        >>> chat = llmlab.chat("nano", temperature=0)
+        >>> chat.send("What is the capital of France?").text
+        'The capital of France is Paris.'
+        >>> chat.system = "Be brief."
     """
 
     ACTIONS: ClassVar[Mapping[str, str]] = {
@@ -45,20 +53,38 @@ class Chat(ChatState):
     _esm = assets.esm("turn", "drawer", "chat")
     _css = assets.css("chat")
 
-    def __init__(self, model: str | None = None, *, lab: Lab | None = None, **traits: Any) -> None:
-        """Make a chat.
+    @known_keywords
+    def __init__(
+        self,
+        model: str | None = None,
+        *,
+        lab: Lab | None = None,
+        system: str | None = None,
+        adapter: str | None = None,
+        schema: Mapping[str, Any] | type | str | None = None,
+        messages: Sequence[Message | Mapping[str, Any] | str] = (),
+        resume: bool | str | None = None,
+        height: int | None = None,
+        sampling: Mapping[str, Any] | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        min_p: float | None = None,
+        seed: int | None = None,
+        max_tokens: int | None = None,
+        stop: str | Sequence[str] | None = None,
+        logprobs: int | None = None,
+    ) -> None:
+        """Make a chat. The arguments are those of `llmlab.chat`.
 
         Args:
-            model: a loaded model's name; None follows the bench's current one.
-            lab: the bench; None is the shared one.
-            **traits: system, adapter, sampling, schema, height; messages (to go on with), resume (a conversation of
-                the run log by its id; True: the chat that was used last), and the fields of SamplingParams
-                (`temperature=0`).
+            sampling: sampling params by name; the keywords go before them.
         """
-        sampling = dict(traits.pop("sampling", {}))
-        sampling |= {name: traits.pop(name) for name in settings.SAMPLING if name in traits}
-        earlier, resume, schema = traits.pop("messages", ()), traits.pop("resume", None), traits.pop("schema", "")
-        if earlier and resume:
+        keywords: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p}
+        keywords |= {"seed": seed, "max_tokens": max_tokens, "stop": stop, "logprobs": logprobs}
+        sampling = {**(sampling or {}), **_without_none(keywords)}
+        traits = _without_none({"system": system, "adapter": adapter, "height": height})
+        if messages and resume:
             raise BadInputError("Messages and a conversation to resume were given.", "Leave out one of them.")
         self._answering: Answering | None = None
         self._completions: dict[str, Completion] = {}
@@ -70,7 +96,7 @@ class Chat(ChatState):
                 setattr(self, name, value)
         else:
             self._begin()
-            self._take(earlier)
+            self._take(messages)
         self.sampling = {**self.sampling, **settings.checked(sampling)}
         if schema:
             self.schema = schema if isinstance(schema, str) else json.dumps(settings.schema_dict(schema), indent=2)
@@ -83,7 +109,7 @@ class Chat(ChatState):
 
     @property
     def last(self) -> Answering | None:
-        """The newest answer, done or not: `.result()` gives its completion, or raises what went wrong."""
+        """The newest answer, done or not; its `.result()` is the completion, or raises what went wrong."""
         return self._answering
 
     # -- asking ----------------------------------------------------------------------------------
@@ -92,18 +118,43 @@ class Chat(ChatState):
         """Ask, and wait for the answer; it shows in the widget as it comes.
 
         Args:
-            text: what to ask.
+            text: the message.
             files: texts to put below it: [{"name": ..., "text": ...}].
+
+        Returns:
+            The completion.
 
         Raises:
             BadInputError: it can't be asked; nothing was added.
             GenerationError: the engine failed.
             Interrupted: Ctrl-C; the answer so far stays in the chat.
+
+        Example:
+            >>> chat = llmlab.chat(temperature=0)
+            >>> chat.send("What is the capital of France?").text
+            'The capital of France is Paris.'
         """
         return self.submit(text, files=files).result()
 
     def submit(self, text: str, *, files: Sequence[Mapping[str, str]] = ()) -> Answering:
-        """Ask, and return at once. Arguments and errors as `send`, which are raised by `.result()` once it runs."""
+        """Send a message, and return at once.
+
+        Args:
+            text: the message.
+            files: as in `send`.
+
+        Returns:
+            The answer in progress: `.result()` waits for it, and raises what `send` does.
+
+        Raises:
+            BadInputError: it can't be sent; nothing was added.
+
+        Example:
+            >>> chat = llmlab.chat(temperature=0)
+            >>> answer = chat.submit("What is the capital of France?")
+            >>> answer.result().text
+            'The capital of France is Paris.'
+        """
         with self._guard:
             tree = self._tree()
             path = tree.path()
@@ -117,6 +168,19 @@ class Chat(ChatState):
 
         Args:
             turn_id: an answer, or a question; None takes the last one.
+
+        Returns:
+            The answer in progress: `.result()` waits for it.
+
+        Raises:
+            BadInputError: there is nothing to answer again.
+
+        Example:
+            >>> chat = llmlab.chat(seed=1, max_tokens=8)
+            >>> first = chat.send("Tell me a story.")
+            >>> second = chat.regenerate().result()
+            >>> first.params.seed, second.params.seed
+            (1, 2)
         """
         with self._guard:
             tree = self._tree()
@@ -127,7 +191,24 @@ class Chat(ChatState):
             return self._answer(tree, user)
 
     def edit(self, turn_id: str, text: str) -> Answering | None:
-        """Make another version of a turn. A question is answered anew; an answer takes the text as it is."""
+        """Make another version of a turn. A question is answered again; an answer takes the text as it is.
+
+        Args:
+            turn_id: the turn, from `.turns`.
+            text: its new text.
+
+        Returns:
+            The answer in progress; None where an answer was edited.
+
+        Raises:
+            BadInputError: the text is empty, or there is no such turn.
+
+        Example:
+            >>> chat = llmlab.chat(temperature=0)
+            >>> answer = chat.send("What is the capital of Spain?")
+            >>> chat.edit(chat.turns[0]["id"], "What is the capital of France?").result().text
+            'The capital of France is Paris.'
+        """
         with self._guard:
             tree = self._tree()
             turn = tree.get(turn_id)
@@ -141,14 +222,34 @@ class Chat(ChatState):
             return None
 
     def stop(self) -> None:
-        """End the answer under way; what came stays."""
+        """End the answer under way; what came stays.
+
+        Example:
+            >>> chat = llmlab.chat(max_tokens=500)
+            >>> answer = chat.submit("Tell me a story.")
+            >>> chat.stop()
+        """
         if self._answering is not None:
             self._answering.cancel()
 
     # -- changing what is there --------------------------------------------------------------------
 
     def delete(self, turn_id: str) -> None:
-        """Take out a turn and all below it."""
+        """Delete a turn and all below it.
+
+        Args:
+            turn_id: the turn, from `.turns`.
+
+        Raises:
+            BadInputError: there is no such turn.
+
+        Example:
+            >>> chat = llmlab.chat(temperature=0)
+            >>> answer = chat.send("Hello!")
+            >>> chat.delete(chat.turns[0]["id"])
+            >>> chat.messages
+            []
+        """
         with self._guard:
             self._not_running()
             tree = self._tree()
@@ -156,7 +257,22 @@ class Chat(ChatState):
             self._commit(tree)
 
     def rate(self, turn_id: str, rating: int) -> None:
-        """Thumbs up (1), down (-1), or none (0)."""
+        """Rate an answer.
+
+        Args:
+            turn_id: the turn, from `.turns`.
+            rating: thumbs up (1), down (-1), or none (0).
+
+        Raises:
+            BadInputError: another rating, or no such turn.
+
+        Example:
+            >>> chat = llmlab.chat(temperature=0)
+            >>> answer = chat.send("Hello!")
+            >>> chat.rate(chat.turns[-1]["id"], 1)
+            >>> chat.row()["ratings"]
+            [1]
+        """
         if rating not in (-1, 0, 1):
             raise BadInputError(f"A rating is 1, 0 or -1, got {rating!r}.")
         with self._guard:
@@ -165,7 +281,15 @@ class Chat(ChatState):
             self._commit(tree)
 
     def clear(self) -> None:
-        """Start anew; the settings stay. What was said is still in the run log."""
+        """Start anew; the settings stay. What was said is still in the run log.
+
+        Example:
+            >>> chat = llmlab.chat(temperature=0)
+            >>> answer = chat.send("Hello!")
+            >>> chat.clear()
+            >>> chat.messages
+            []
+        """
         with self._guard:
             self._not_running()
             self._completions.clear()
@@ -235,7 +359,7 @@ class Chat(ChatState):
         self._not_running()
         model = self._find(self.model)
         versions = sum(turn["parent"] == user["id"] for turn in tree.turns)
-        stream = model.stream(messages(tree.path(user["id"]), self.system), **self._options(versions))
+        stream = model.stream(turned(tree.path(user["id"]), self.system), **self._options(versions))
         turn = tree.add("assistant", "", user["id"], facts=_facts_before(model, self.adapter))
         with self.hold_sync():
             self.turns, self.leaf, self.running = tree.turns, tree.leaf, turn["id"]
@@ -286,6 +410,10 @@ class Chat(ChatState):
 
     def _cancel_all(self) -> None:
         self.stop()
+
+
+def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _facts_before(model: Model, adapter: str) -> dict[str, Any]:

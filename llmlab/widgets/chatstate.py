@@ -45,7 +45,7 @@ class ChatState(BenchWidget):
 
     @property
     def messages(self) -> list[dict[str, Any]]:
-        """The conversation shown, as dicts with role and content: what the model reads next."""
+        """The conversation shown, which the model reads next, as dicts with role and content."""
         return [message.as_dict() for message in self._messages()]
 
     @property
@@ -54,7 +54,14 @@ class ChatState(BenchWidget):
         return [self._completions[turn["id"]] for turn in self._path() if turn["id"] in self._completions]
 
     def row(self) -> dict[str, Any]:
-        """The conversation shown as a row for `datasets`: messages, model, ratings, edits; see `History.rows`."""
+        """The conversation shown as a row for `datasets`: messages, model, ratings, edits; see `History.rows`.
+
+        Example:
+            >>> chat = llmlab.chat(temperature=0)
+            >>> answer = chat.send("Hello!")
+            >>> chat.row()["model"], len(chat.row()["messages"])
+            ('nano', 2)
+        """
         path = self._path()
         answers = [turn for turn in path if turn["role"] == "assistant" and turn["text"] and turn["error"] is None]
         facts: dict[str, Any] = next((turn["facts"] for turn in reversed(answers) if turn["facts"].get("model")), {})
@@ -67,7 +74,15 @@ class ChatState(BenchWidget):
         }
 
     def to_cells(self) -> list[str]:
-        """The conversation as `%%llm` cells that ask it again (one Python cell where no magic can say it)."""
+        """The conversation as `%%llm` cells that ask it again (one Python cell where no magic can say it).
+
+        Example:
+            >>> chat = llmlab.chat(temperature=0, max_tokens=16)
+            >>> answer = chat.send("Hello!")
+            >>> print(chat.to_cells()[0])
+            %%llm -m nano -t 0 --max-tokens 16
+            Hello!
+        """
         return export.cells(self._path(), self.system, self._options_of_last(), self._asked_name())
 
     def _tree(self) -> Transcript:

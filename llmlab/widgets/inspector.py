@@ -11,6 +11,7 @@ import traitlets as t
 
 from llmlab.display.safe import escape, markdown, plain
 from llmlab.errors import BadInputError, UnloadedError, UnsupportedError
+from llmlab.options import GenerateOptions
 from llmlab.types import Completion, Guidance
 from llmlab.widgets import assets, static
 from llmlab.widgets.base import BenchWidget, problem_html
@@ -34,6 +35,12 @@ class Inspector(BenchWidget):
     Traits: `versions` (the completion and what was continued from it: label, rows of [text, probability, top-k],
     where it leaves the first), `shown` (which version), `running`, `mask` (of a guided completion: for each token
     what the constraint removed, and what the model would have said).
+
+    Example:
+        >>> done = model.generate("What is the capital of France?", temperature=0, logprobs=5)
+        >>> inspector = done.inspect()
+        >>> inspector.versions[0]["rows"][0][0]
+        'The'
     """
 
     ACTIONS: ClassVar[Mapping[str, str]] = {
@@ -57,7 +64,10 @@ class Inspector(BenchWidget):
         Args:
             completion: what a model returned; with `logprobs=K` it has the K likeliest tokens at each step.
             lab: the bench that has the model (to continue from another token).
-            choice: which of the n texts.
+            choice: which of the n texts, from 0.
+
+        Raises:
+            BadInputError: there is no such choice.
         """
         if not 0 <= choice < len(completion.choices):
             raise BadInputError(f"There is no choice {choice}: the completion has {len(completion.choices)}.")
@@ -90,7 +100,17 @@ class Inspector(BenchWidget):
             alternative: which of its likeliest tokens (0 is the likeliest), or any text.
 
         Returns:
-            The answer under way: `.result()` is the completion of what came after the forced text.
+            The answer in progress: `.result()` is the completion of what came after the forced text.
+
+        Raises:
+            BadInputError: there is no such token or alternative.
+            UnsupportedError: the completion answers an image.
+            UnloadedError: its model was unloaded.
+
+        Example:
+            >>> done = model.generate("What is the capital of France?", temperature=0, logprobs=5)
+            >>> done.inspect().continue_from(0, "It").result().text  # doctest: +VARIES
+            ' Paris is Paris.'
         """
         rows: list[Row] = self.versions[self.shown]["rows"]
         if not 0 <= token < len(rows):
@@ -110,11 +130,22 @@ class Inspector(BenchWidget):
         return self._go(prefix, f"“{forced.strip() or forced}” at {token + 1}", token)
 
     def again(self) -> Answering:
-        """Ask the same again (same seed), and keep the token probabilities."""
+        """Ask the same again (same seed), and keep the token probabilities.
+
+        Example:
+            >>> done = model.generate("What is the capital of France?", temperature=0)
+            >>> done.inspect().again().result().text
+            'The capital of France is Paris.'
+        """
         return self._go([], "Asked again", 0)
 
     def stop(self) -> None:
-        """End what is under way; what came stays."""
+        """End what is under way; what came stays.
+
+        Example:
+            >>> inspector = model.generate("Hello!", temperature=0).inspect()
+            >>> inspector.stop()
+        """
         if self._answering is not None:
             self._answering.cancel()
 
@@ -152,8 +183,8 @@ class Inspector(BenchWidget):
             )
         asked = done.params.logprobs or TOP
         params = replace(done.params, n=1, logprobs=max(asked, 1))
-        stream = model.stream(done.prompt + "".join(row[0] for row in prefix), raw=True, params=params,
-                              **({"adapter": done.adapter} if done.adapter else {}))  # fmt: skip
+        more: GenerateOptions = {"adapter": done.adapter} if done.adapter else {}
+        stream = model.stream(done.prompt + "".join(row[0] for row in prefix), raw=True, params=params, **more)
         with self.hold_sync():
             self.versions = [*self.versions, _version(label, prefix, None, at=at)]
             self.shown = len(self.versions) - 1

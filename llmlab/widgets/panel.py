@@ -9,6 +9,7 @@ import traitlets as t
 
 from llmlab.display import ModelList, units
 from llmlab.errors import LlmLabError
+from llmlab.options import known_keywords
 from llmlab.widgets import assets
 from llmlab.widgets.base import BenchWidget, problem_html
 
@@ -21,6 +22,11 @@ class Panel(BenchWidget):
     """The bench at a glance. Made by `llmlab.panel()` or `%llm panel`.
 
     Traits: `rows` (one dict a loaded model: memory in bytes, requests in flight), `device` (memory there is).
+
+    Example:
+        >>> panel = llmlab.panel()
+        >>> [row["name"] for row in panel.rows]
+        ['nano']
     """
 
     ACTIONS: ClassVar[Mapping[str, str]] = {"use": "_do_use", "unload": "_do_unload"}
@@ -30,11 +36,22 @@ class Panel(BenchWidget):
     rows = t.List(t.Dict()).tag(sync=True)
     device = t.Dict().tag(sync=True)
 
-    def __init__(self, *, lab: Lab | None = None, **traits: Any) -> None:
-        super().__init__(lab, **traits)
+    @known_keywords
+    def __init__(self, *, lab: Lab | None = None) -> None:
+        """Make a panel.
+
+        Args:
+            lab: the bench; None is the shared one.
+        """
+        super().__init__(lab)
 
     def refresh(self) -> None:
-        """Read the bench anew; a page that shows the panel asks for it each second."""
+        """Read the bench anew; a page that shows the panel asks for it each second.
+
+        Example:
+            >>> panel = llmlab.panel()
+            >>> panel.refresh()
+        """
         self._look()
 
     def _look(self) -> None:

@@ -33,6 +33,10 @@ def calculator(expression: str) -> Number:
     Raises:
         ValueError: The expression holds anything else, or is too long or too large.
         ZeroDivisionError: It divides by zero.
+
+    Example:
+        >>> llmlab.zoo.calculator("(72 + 75) / 3")
+        49
     """
     if len(expression) > _MAX_LENGTH:
         raise ValueError(f"the expression is longer than {_MAX_LENGTH} characters")

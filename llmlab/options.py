@@ -1,0 +1,194 @@
+"""The keyword arguments that public calls share, as typed dicts, and how a function shows and checks them.
+
+A type checker reads `**options: Unpack[GenerateOptions]`. IPython, `help()` and the reference read the run-time
+signature, which `known_keywords` writes out from the same dict.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, TypeVar, is_typeddict
+
+from llmlab.errors import unknown
+from llmlab.types import ToolCall
+
+if TYPE_CHECKING:
+    from llmlab.guided import Guide
+    from llmlab.tools import Tool
+
+    Tools: TypeAlias = Collection[Callable[..., object] | Tool] | Callable[..., object] | Tool
+    """What `tools=` takes: functions with type hints, or one of them."""
+
+__all__ = [
+    "UNSET",
+    "BatchOptions",
+    "EngineOption",
+    "GenerateOptions",
+    "GuidedOptions",
+    "LoadOptions",
+    "RequestOptions",
+    "SamplingOptions",
+    "ToolOptions",
+    "given",
+    "known_keywords",
+]
+
+EngineOption = str | int | float | bool
+"""The value of an engine's own option (`extra={"n_threads": 4}`, `-x n_threads=4`)."""
+
+
+class _Unset:
+    """The default of an argument for which None is a value, or means something else than leaving it out."""
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+    def __bool__(self) -> bool:
+        return False
+
+
+UNSET: Any = _Unset()
+"""An argument that was not given."""
+
+
+class SamplingOptions(TypedDict, total=False):
+    """The fields of `SamplingParams`, which documents them."""
+
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+    min_p: float | None
+    seed: int | None
+    max_tokens: int | None
+    stop: str | Sequence[str]
+    n: int
+    logprobs: int | None
+    ignore_eos: bool
+
+
+class GuidedOptions(TypedDict, total=False):
+    """The constraint on a text: at most one of the first six. See `llmlab.guided.make`."""
+
+    schema: object
+    type: object
+    regex: str | None
+    choice: Iterable[object] | None
+    grammar: str | None
+    guide: Guide | None
+    complete: bool
+
+
+class ToolOptions(TypedDict, total=False):
+    """Functions that a model may call, and how. See `llmlab.tools.ToolUse`."""
+
+    tools: Tools | None
+    tool_choice: str
+    max_steps: int
+    strict: bool
+    approve: bool | Callable[[ToolCall], bool] | None
+    run_tools: bool
+    tool_timeout: float
+
+
+class RequestOptions(SamplingOptions, GuidedOptions, ToolOptions, total=False):
+    """What a request may ask for, apart from the adapter."""
+
+
+class GenerateOptions(RequestOptions, total=False):
+    """The options of one prompt. `Model.generate` documents them."""
+
+    adapter: str | None
+
+
+class BatchOptions(SamplingOptions, ToolOptions, total=False):
+    """The options of a list of prompts: a list of constraints, or of adapters, gives each prompt its own."""
+
+    schema: object
+    type: object
+    regex: str | Sequence[str | None] | None
+    choice: Iterable[object] | None
+    grammar: str | Sequence[str | None] | None
+    guide: Guide | Sequence[Guide | None] | None
+    complete: bool
+    adapter: str | Sequence[str | None] | None
+
+
+class LoadOptions(TypedDict, total=False):
+    """The options of `Lab.load` that suit any quant and engine of a model; it documents them."""
+
+    ctx: int | None
+    gpu_layers: int | None
+    tp: int
+    max_concurrency: int | None
+    force: bool
+    extra: Mapping[str, EngineOption] | None
+    draft: str | None
+    from_: str | None
+
+
+def given(arguments: Mapping[str, Any], *positional: str) -> dict[str, Any]:
+    """The keywords that a call was given.
+
+    Args:
+        arguments: the function's `locals()`, before it binds any other name.
+        *positional: the arguments that aren't keywords.
+
+    Returns:
+        The others by name, without those that are UNSET.
+    """
+    return {name: value for name, value in arguments.items() if name not in positional and value is not UNSET}
+
+
+F = TypeVar("F", bound=Callable[..., object])
+
+_UNPACK = re.compile(r"Unpack\[(\w+)\]")
+
+
+def known_keywords(function: F) -> F:
+    """Write out a function's `Unpack`ed keywords in its run-time signature, and refuse all others by name.
+
+    Args:
+        function: a function or method. `Unpack[NAME]` must name a typed dict of the function's module.
+
+    Returns:
+        The function. An unknown keyword raises `UnknownNameError` with the closest known one, before it runs.
+    """
+    signature = _written_out(function)
+    shown = function.__qualname__.removesuffix(".__init__").rpartition(".")[2]
+    named = [one.name for one in signature.parameters.values() if one.kind in _BY_NAME and one.name != "self"]
+
+    @functools.wraps(function)
+    def call(*args: Any, **keywords: Any) -> object:
+        for key in keywords:
+            if key not in named:
+                raise unknown(f"argument of {shown}()", key, named)
+        return function(*args, **keywords)
+
+    call.__signature__ = signature  # type: ignore[attr-defined]
+    return call  # type: ignore[return-value]
+
+
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def _written_out(function: Callable[..., object]) -> inspect.Signature:
+    signature = inspect.signature(function)
+    parameters = list(signature.parameters.values())
+    if parameters and parameters[-1].kind is inspect.Parameter.VAR_KEYWORD:
+        last = parameters.pop()
+        found = _UNPACK.search(str(last.annotation))
+        options = function.__globals__.get(found.group(1)) if found else None
+        assert options is not None and is_typeddict(options), f"{function.__qualname__}: {last} has no keywords"  # noqa: PT018
+        parameters += [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=UNSET, annotation=_text(annotation))
+            for name, annotation in options.__annotations__.items()
+        ]
+    return signature.replace(parameters=parameters)
+
+
+def _text(annotation: Any) -> str:
+    """A typed dict's annotation as it was written (typing keeps it as a forward reference)."""
+    return str(getattr(annotation, "__forward_arg__", annotation))
