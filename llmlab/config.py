@@ -1,4 +1,4 @@
-"""Where llmlab keeps its files, and the few settings that come from the environment."""
+"""Locations of llmlab's files, and their environment variables."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ APP = "llmlab"
 
 
 def cache_dir() -> Path:
-    """The folder for what can be made again (converted models, converted adapters).
+    """The folder for files that can be recreated (converted models, converted adapters).
 
-    `LLMLAB_CACHE` overrides the platform's own place. The folder is made if it isn't there.
+    `LLMLAB_CACHE` overrides the platform's default. Created if missing.
     """
     root = os.environ.get("LLMLAB_CACHE")
     path = Path(root) if root else Path(platformdirs.user_cache_dir(APP))
@@ -22,7 +22,7 @@ def cache_dir() -> Path:
 
 
 def log_dir() -> Path:
-    """The folder for engine logs; `LLMLAB_LOGS` overrides the platform's own place. Made if it isn't there."""
+    """The folder for engine logs; `LLMLAB_LOGS` overrides the platform's default. Created if missing."""
     root = os.environ.get("LLMLAB_LOGS")
     path = Path(root) if root else Path(platformdirs.user_log_dir(APP))
     path.mkdir(parents=True, exist_ok=True)
@@ -30,9 +30,9 @@ def log_dir() -> Path:
 
 
 def data_dir() -> Path:
-    """The folder for what the user made and would miss (tuned adapters, merged models).
+    """The folder for the user's own results (tuned adapters, merged models, the run log).
 
-    `LLMLAB_DATA` overrides the platform's own place. The folder is made if it isn't there.
+    `LLMLAB_DATA` overrides the platform's default. Created if missing.
     """
     root = os.environ.get("LLMLAB_DATA")
     path = Path(root) if root else Path(platformdirs.user_data_dir(APP))

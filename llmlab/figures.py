@@ -1,4 +1,4 @@
-"""What is measured of a completion: tokens, times, probabilities, what a draft and a constraint did."""
+"""Measurements of a completion: tokens, times, probabilities, the effects of a draft and of a constraint."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """One token's log probability (natural log, of the model's raw distribution) and the likeliest others."""
+    """One token's log probability (natural log, raw distribution) and the most likely alternatives."""
 
     token_id: int
     token: str
@@ -17,7 +17,7 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Token counts of one completion. `cached_tokens`: prompt tokens whose KV was reused, not computed."""
+    """Token counts of one completion. `cached_tokens`: prompt tokens whose KV cache was reused."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -31,12 +31,12 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Wall-clock seconds, measured in the engine's loop from the moment the request was handed over.
+    """Wall-clock seconds, measured in the engine's loop from the submission of the request.
 
     Attributes:
-        ttft_s: seconds to the first token (waiting and prompt processing included); None if there was none.
+        ttft_s: seconds to the first token, including queueing and prompt processing; None without a token.
         total_s: seconds to the last token.
-        decoded: tokens after the first one, which `decode_s` was spent on.
+        decoded: tokens after the first, generated in `decode_s`.
     """
 
     ttft_s: float | None
@@ -50,21 +50,21 @@ class Timings:
 
     @property
     def tokens_per_s(self) -> float | None:
-        """Decode speed: tokens after the first by the seconds they took; None when there were none."""
+        """Decode speed: tokens after the first per second; None if there are none."""
         return self.decoded / self.decode_s if self.decoded > 0 and self.decode_s > 0 else None
 
 
 @dataclass(frozen=True, slots=True)
 class Speculation:
-    """What a draft brought: tokens that were guessed ahead and checked by the model in one step.
+    """The effect of speculative decoding: tokens drafted ahead and verified by the model in one step.
 
     Attributes:
         draft: the draft model's name, or "ngram".
-        drafted: tokens that were guessed.
-        accepted: those of them that the model would have chosen too.
-        steps: the model's decode steps, those without a guess included.
-        speedup: decode speed with the draft by the speed without it, on this machine and as measured so far;
-            None until enough steps of both kinds were seen.
+        drafted: number of drafted tokens.
+        accepted: drafted tokens that the model accepted.
+        steps: the model's decode steps, including those without drafted tokens.
+        speedup: decode speed with the draft divided by the speed without it, as measured on this machine so far;
+            None until there were enough steps of both kinds.
     """
 
     draft: str
@@ -75,12 +75,12 @@ class Speculation:
 
     @property
     def acceptance(self) -> float | None:
-        """The share of the drafted tokens that was accepted, 0 to 1; None when nothing was drafted."""
+        """The share of drafted tokens that were accepted, 0 to 1; None if none were drafted."""
         return self.accepted / self.drafted if self.drafted else None
 
     @property
     def tokens_per_step(self) -> float | None:
-        """Tokens that one step of the model gave; None before the first."""
+        """Mean tokens per step of the model; None before the first step."""
         return (self.steps + self.accepted) / self.steps if self.steps else None
 
     def __add__(self, other: Speculation) -> Speculation:
@@ -93,21 +93,21 @@ class Speculation:
         if self.acceptance is not None:
             parts.append(f"{100 * self.acceptance:.0f} % accepted")
         if self.tokens_per_step is not None:
-            parts.append(f"{self.tokens_per_step:.2f} tokens a step")
+            parts.append(f"{self.tokens_per_step:.2f} tokens per step")
         if self.speedup is not None:
-            parts.append(f"{self.speedup:.2f}x the speed without" + (": slower here" if self.speedup < 1 else ""))
+            parts.append(f"{self.speedup:.2f}x speed-up" + (" (slower)" if self.speedup < 1 else ""))
         return ", ".join(parts)
 
 
 @dataclass(frozen=True, slots=True)
 class GuidanceStep:
-    """What a constraint did to one token. Probabilities are the model's own, before the mask and the temperature.
+    """The effect of a constraint on one token. Probabilities are raw: before the mask and the temperature.
 
     Attributes:
-        token: the text of the token that was chosen, `probability` what the model gave it.
-        removed: the probability of all tokens that the constraint ruled out.
-        wanted: the text of the token that the model held likeliest, `wanted_probability` what it gave it.
-        forced: the constraint left no other token.
+        token: the text of the chosen token; `probability`: the model's probability for it.
+        removed: the total probability of the tokens that the constraint masked.
+        wanted: the text of the model's most likely token; `wanted_probability`: its probability.
+        forced: the constraint allowed only this token.
     """
 
     token_id: int
@@ -122,15 +122,15 @@ class GuidanceStep:
 
 @dataclass(frozen=True, slots=True)
 class Guidance:
-    """What a constraint did to a completion's first choice. `%llm guided --explain` shows it.
+    """The effect of a constraint on a completion's first choice. `%llm guided --explain` shows it.
 
     Attributes:
         kind: json, regex, choice, lark or gbnf.
-        name: what the constraint is called.
-        steps: one for each token, in order; empty where it couldn't be measured, and `note` says why.
-        compile_s: seconds that the constraint took to compile; 0 when it was ready.
-        closed: tokens at the end that weren't the model's: `complete` closed the text with them.
-        note: what to know of the figures.
+        name: the constraint's name.
+        steps: one per token, in order; empty if they couldn't be measured (`note` says why).
+        compile_s: seconds to compile the constraint; 0 if it was cached.
+        closed: tokens at the end that `complete` added to close the text, instead of the model.
+        note: a remark on the measurements.
     """
 
     kind: str
@@ -142,25 +142,25 @@ class Guidance:
 
     @property
     def removed(self) -> float | None:
-        """The mean probability that the constraint removed at a token, from 0 to 1; None without steps."""
+        """The mean probability that the constraint removed per token, from 0 to 1; None without steps."""
         return sum(step.removed for step in self.steps) / len(self.steps) if self.steps else None
 
     @property
     def changed(self) -> int:
-        """Tokens at which the constraint ruled out the one that the model held likeliest."""
+        """Tokens at which the constraint masked the model's most likely token."""
         return sum(step.wanted_id != step.token_id and step.removed >= step.wanted_probability for step in self.steps)
 
     @property
     def warning(self) -> str:
-        """Says so when the constraint fights the model; else ""."""
+        """A warning if the constraint works against the model; else ""."""
         mean = self.removed
         if mean is None or mean < FIGHTS_FROM:
             return ""
         return (
-            f"The constraint fights the model: it removed {100 * mean:.0f} % of the probability at an average token. "
-            "Say in the prompt what form the answer should have."
+            f"The constraint works against the model: it removed {100 * mean:.0f} % of the probability at an average "
+            "token. Describe the expected format in the prompt."
         )
 
 
 FIGHTS_FROM = 0.4
-"""A constraint that removes more than this share of the probability on average fights the model."""
+"""Mean share of removed probability from which a constraint works against the model."""

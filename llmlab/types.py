@@ -1,7 +1,4 @@
-"""Plain data that every layer speaks: messages, sampling params, completions, chunks, timings.
-
-All of it is frozen: a completion that was shown can't change afterwards.
-"""
+"""Data types shared by all layers: messages, sampling params, completions, chunks, timings. All are frozen."""
 
 from __future__ import annotations
 
@@ -52,11 +49,11 @@ class Message:
     Attributes:
         role: system, user, assistant or tool.
         content: the text.
-        tool_calls: what the assistant called, in the form chat templates expect
+        tool_calls: the assistant's calls, in the form that chat templates expect
             (`{"type": "function", "function": {"name": ..., "arguments": {...}}}`).
         name: the tool's name, on a tool turn.
-        tool_call_id: which call a tool turn answers; some templates ask for it.
-        images: encoded images (PNG, JPEG, WebP, GIF) that a user's turn shows before its text.
+        tool_call_id: the call that a tool turn answers; some templates require it.
+        images: encoded images (PNG, JPEG, WebP, GIF), placed before the text of a user turn.
     """
 
     role: Role
@@ -68,7 +65,7 @@ class Message:
 
     @classmethod
     def of(cls, value: Message | Mapping[str, Any] | str) -> Message:
-        """Make a message from a message, a dict with role and content, or a user's text.
+        """Make a message from a message, a dict with role and content, or the text of a user turn.
 
         Content may be a list of parts in OpenAI's form: {"type": "text", "text": ...} and {"type": "image_url",
         "image_url": {"url": "data:image/png;base64,..."}}.
@@ -100,7 +97,7 @@ class Message:
         return cls(cast("Role", role), content, calls, value.get("name"), value.get("tool_call_id"), images)
 
     def as_dict(self) -> dict[str, Any]:
-        """The message in OpenAI's form, which `of` takes; empty fields are left out."""
+        """The message in OpenAI's format, which `of` accepts; empty fields are omitted."""
         out: dict[str, Any] = {"role": self.role, "content": self.content}
         if self.images:
             shown = [{"type": "image_url", "image_url": {"url": data_url(image)}} for image in self.images]
@@ -115,7 +112,7 @@ class Message:
 
 
 IMAGE_FORMS = {"png": b"\x89PNG", "jpeg": b"\xff\xd8\xff", "gif": b"GIF8", "webp": b"RIFF"}
-"""Image formats that a message takes, by how their bytes begin."""
+"""Accepted image formats and their magic bytes."""
 
 
 def data_url(image: bytes) -> str:
@@ -128,7 +125,7 @@ def image_of(url: str) -> bytes:
     """The encoded image in a data: URL.
 
     Raises:
-        BadInputError: it is something else; llmlab fetches no addresses.
+        BadInputError: it isn't a data: URL of an image; llmlab doesn't fetch URLs.
     """
     head, _, body = url.partition(";base64,")
     try:
@@ -138,13 +135,13 @@ def image_of(url: str) -> bytes:
     if not any(image.startswith(start) for start in IMAGE_FORMS.values()):
         raise BadInputError(
             f"An image must be a data: URL of a PNG, JPEG, WebP or GIF, got {url[:40]!r}.",
-            "Make one of a file's bytes: llmlab.types.data_url(path.read_bytes())",
+            "Make one from a file's bytes: llmlab.types.data_url(path.read_bytes())",
         )
     return image
 
 
 def _parts(content: Sequence[Any]) -> tuple[str, tuple[bytes, ...]]:
-    """The text and the images of a content that is a list of parts."""
+    """The text and the images of a list of content parts."""
     texts, images = [], []
     for part in content:
         kind = part.get("type") if isinstance(part, Mapping) else None
@@ -159,26 +156,26 @@ def _parts(content: Sequence[Any]) -> tuple[str, tuple[bytes, ...]]:
 
 
 Prompt = str | Sequence[Message | Mapping[str, Any]]
-"""What can be asked: a user's text, or a conversation."""
+"""A prompt: the text of a user turn, or a conversation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
-    """How to pick tokens. The same values mean the same distribution on both engines.
+    """Sampling parameters. The same values give the same distribution on both engines.
 
-    The order is vLLM's on both: temperature, min_p, top_k, top_p, then a draw from the seed.
+    The order is vLLM's on both: temperature, min_p, top_k, top_p, then sampling with the seed.
 
     Attributes:
         temperature: 0 is greedy; None takes the model's own default (generation_config.json), else 0.7.
         top_p: nucleus mass in (0, 1]; None takes the model's default, else 1.
-        top_k: keep the k likeliest; 0 keeps all; None takes the model's default, else 0.
-        min_p: keep tokens at least this fraction of the likeliest one's probability, in [0, 1].
-        seed: repeatable draws; None draws a fresh seed.
-        max_tokens: most tokens to generate; None means up to 512, or what is left of the context.
-        stop: strings that end the text (not included in it).
-        n: completions of the same prompt; completion i uses seed + i.
-        logprobs: top-k log probabilities for each token (0: the chosen token's only; None: none), before temperature.
-        ignore_eos: go on past the end-of-turn token (for benchmarks).
+        top_k: keep the k most likely tokens; 0 keeps all; None takes the model's default, else 0.
+        min_p: keep tokens with at least this fraction of the highest probability, in [0, 1].
+        seed: makes sampling repeatable; None draws a new seed.
+        max_tokens: maximum tokens to generate; None means 512, or the rest of the context if that is less.
+        stop: strings that end the text (excluded from it).
+        n: number of choices for the same prompt; choice i uses seed + i.
+        logprobs: top-k log probabilities per token (0: only the chosen token's; None: none), before temperature.
+        ignore_eos: continue past the end-of-turn token (for benchmarks).
     """
 
     temperature: float | None = None
@@ -218,11 +215,11 @@ class SamplingParams:
         number("n", 1, 1024, "a whole number from 1 to 1024", whole=True)
         number("logprobs", 0, 100, "a whole number from 0 to 100", whole=True)
         if any(not isinstance(s, str) or not s for s in self.stop):
-            raise BadInputError(f"Each stop must be a string that isn't empty, got {self.stop!r}.")
+            raise BadInputError(f"Each stop must be a non-empty string, got {self.stop!r}.")
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> SamplingParams:
-        """Make params from keyword options; an option that doesn't exist is an error with the closest name."""
+        """Make params from keyword options; an unknown option is an error with the closest name."""
         names = [f.name for f in fields(cls)]
         for key in options:
             if key not in names:
@@ -230,16 +227,16 @@ class SamplingParams:
         return cls(**options)
 
     def with_defaults(self, defaults: SamplingParams) -> SamplingParams:
-        """Fill what is None here from `defaults`."""
+        """Replace None values with those of `defaults`."""
         gaps = {f.name: getattr(defaults, f.name) for f in fields(self) if getattr(self, f.name) is None}
         return replace(self, **gaps)
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What a stream yields: the text that is new, and its tokens.
+    """What a stream yields: the new text and its tokens.
 
-    `finish_reason` is set on a choice's last chunk only. `index` says which of the n completions.
+    `finish_reason` is set only on a choice's last chunk. `index`: which of the n choices.
     """
 
     text: str
@@ -254,10 +251,10 @@ class ToolCall:
     """A tool call as the model wrote it.
 
     Attributes:
-        name: the tool that was asked for.
-        arguments: by parameter, as JSON has them.
-        id: nine letters and digits, unlike any other in the conversation.
-        problem: why the call can't be read; "" when it can.
+        name: the called tool.
+        arguments: JSON values by parameter.
+        id: nine letters and digits, unique in the conversation.
+        problem: why the call can't be parsed; "" if it can.
     """
 
     name: str
@@ -266,7 +263,7 @@ class ToolCall:
     problem: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """The call as a message of the assistant holds it (OpenAI's form)."""
+        """The call in OpenAI's format, as in an assistant message."""
         return {
             "type": "function",
             "id": self.id,
@@ -279,14 +276,14 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ToolStep:
-    """One call that was dealt with: what the tool was given, and what the model was told.
+    """One handled call: what the tool received, and what was returned to the model.
 
     Attributes:
-        call: what the model asked for.
-        result: the text that the model got for it; None while the tool runs, and after an error.
-        error: what went wrong, as the model was told; "" when nothing did.
-        seconds: how long the tool ran (wall clock); 0 when it didn't.
-        value: what the tool returned, as it is.
+        call: the model's call.
+        result: the text returned to the model; None while the tool runs, and after an error.
+        error: the error message returned to the model; "" without an error.
+        seconds: run time of the tool (wall clock); 0 if it didn't run.
+        value: the tool's return value.
     """
 
     call: ToolCall
@@ -307,16 +304,16 @@ class ToolStep:
 
     @property
     def running(self) -> bool:
-        """There is neither a result nor an error yet."""
+        """Whether there is no result and no error yet."""
         return self.result is None and not self.error
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One of the n texts of a completion. `token_ids` includes the end-of-turn token when it ended the text.
+    """One of the n choices of a completion. `token_ids` includes the end-of-turn token if it ended the text.
 
-    `parsed` is the typed object of a guided generation that ended by itself; where the text satisfies the schema and
-    the type's own validators refuse it all the same, it is None and `parse_error` says why.
+    `parsed` is the typed object of a guided generation that ended by itself. If the text satisfies the schema but
+    the type's own validators reject it, `parsed` is None and `parse_error` says why.
     """
 
     text: str
@@ -330,14 +327,14 @@ class Choice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """What a generation returned, with everything needed to repeat it.
+    """The result of a generation, with everything needed to repeat it.
 
-    `text`, `token_ids`, `finish_reason`, `logprobs` and `parsed` are those of the first choice; `choices` holds all n.
+    `text`, `token_ids`, `finish_reason`, `logprobs` and `parsed` are those of the first choice; `choices` has all n.
 
-    With `tools`: `steps` is the transcript of the calls that were run, `turns` holds the messages that they became,
-    `tool_calls` the calls that were not run (`finish_reason` is "tool_calls" then), and `text` is what the model said
-    besides its calls. `usage` counts the tokens of every step; `timings` is the first TTFT and the decoding of every
-    step, without the time of the tools.
+    With `tools`: `steps` is the transcript of the calls that were run, `turns` their messages,
+    `tool_calls` the calls that were not run (`finish_reason` is then "tool_calls"), and `text` is the model's text
+    without its calls. `usage` counts the tokens of all steps; `timings` has the first TTFT and the decode time of all
+    steps, without the run time of the tools.
     """
 
     choices: tuple[Choice, ...]
@@ -374,24 +371,24 @@ class Completion:
 
     @property
     def logprobs(self) -> tuple[TokenLogprob, ...] | None:
-        """The first choice's log probabilities, when they were asked for."""
+        """The first choice's log probabilities, if requested."""
         return self.choices[0].logprobs
 
     @property
     def parsed(self) -> Any:
-        """The first choice as the typed object that was asked for, or None."""
+        """The first choice parsed into the requested type, or None."""
         return self.choices[0].parsed
 
     @property
     def message(self) -> Message:
-        """The answer as the assistant's turn of a conversation, with the calls that were not run."""
+        """The answer as an assistant message, with the calls that were not run."""
         return Message("assistant", self.text, tuple(call.as_dict() for call in self.tool_calls))
 
     def inspect(self, choice: int = 0) -> Any:
-        """The tokens shaded by probability, in a widget; a click on another likely token goes on from there.
+        """Show the tokens shaded by probability, in a widget; clicking an alternative token continues from there.
 
         Args:
-            choice: which of the n texts.
+            choice: which of the n choices.
         """
         from llmlab.widgets import Inspector
 

@@ -1,4 +1,4 @@
-"""What advice is: an engine, a quant, the line to type, and the reasons."""
+"""The result of `advise`: an engine, a quant, the command, and the reasons."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ STRENGTHS: tuple[Strength, ...] = ("decides", "helps", "note")
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """One thing that was looked at.
+    """One piece of evidence.
 
     Attributes:
-        what: what was looked at, in a few words.
-        evidence: what was found: a figure with its unit, or a named fact.
-        engine: the engine that it speaks for; None: for neither.
-        strength: decides (it settles the choice), helps (speaks for an engine, and settles nothing), or note.
+        what: the criterion, in a few words.
+        evidence: the finding: a figure with its unit, or a fact.
+        engine: the engine that it favours; None: neither.
+        strength: decides (determines the choice), helps (favours an engine without deciding), or note.
     """
 
     what: str
@@ -36,13 +36,13 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """What the model is wanted for.
+    """The workload.
 
     Attributes:
         model: a catalogue name, a path, or hf:org/repo.
-        concurrency: requests at once.
+        concurrency: concurrent requests.
         adapters: different LoRA adapters attached at once.
-        quant: the quant that was asked for, or None.
+        quant: the requested quant, or None.
         needs: names of `llmlab.advising.NEEDS`.
     """
 
@@ -63,18 +63,18 @@ class Use:
 
 @dataclass(frozen=True)
 class Advice:
-    """Which engine and quant, why, and the line to type. In a notebook it shows as a table.
+    """The recommended engine and quant, with the reasons and the command. Displayed as a table in a notebook.
 
     Attributes:
-        use: what was asked.
-        machine: the machine that it is for.
-        engine: the engine; None when none can do it.
-        quant: the quant that it would load; None when there is no engine.
-        command: the `%llm load` line; "" when there is no engine.
-        reasons: all that was looked at, the deciding ones first.
-        auto: what `--engine auto` takes for the same model and quant; None when it takes none.
-        way_out: what to do where no engine can do it; else "".
-        bench: what was measured, with `measure=True`.
+        use: the workload.
+        machine: the machine.
+        engine: the engine; None if none can do it.
+        quant: the quant to load; None without an engine.
+        command: the `%llm load` line; "" without an engine.
+        reasons: all the evidence, the deciding reasons first.
+        auto: the engine that `--engine auto` chooses for the same model and quant, or None.
+        way_out: suggestions if no engine can do it; else "".
+        bench: the measurements, with `measure=True`.
     """
 
     use: Use
@@ -89,7 +89,7 @@ class Advice:
 
     @property
     def frame(self) -> pd.DataFrame:
-        """The reasons as a DataFrame: one row each, with what, evidence, engine ("" for neither) and strength."""
+        """The reasons as a DataFrame: one row each, with strength, engine ("" for neither), what and evidence."""
         import pandas as pd
 
         rows = [(reason.strength, reason.engine or "", reason.what, reason.evidence) for reason in self.reasons]

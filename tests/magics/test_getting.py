@@ -75,7 +75,7 @@ def test_an_interrupted_pull_says_what_is_kept(bench, hub, monkeypatch):
     monkeypatch.setattr(live.ProgressBar, "__call__", press)
     ran = bench.run("%llm pull mine")
     assert not ran.success
-    assert ran.out.strip() == "Interrupted: what was downloaded is kept; pull or load again, and it goes on there."
+    assert ran.out.strip() == "Interrupted: the partial download was kept. Pull or load again to resume it."
     monkeypatch.setattr(live.ProgressBar, "__call__", call)
     assert "part of a download" in repr(bench.run("%llm models --disk").result)
     assert bench.run("%llm pull mine").success
