@@ -1,4 +1,4 @@
-"""The run log's tables. A change is a new function at the end: files of earlier releases are brought up to date."""
+"""The run log's tables. Add a migration step at the end for each change, so that older files are upgraded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BUSY_S = 10.0
 
 
 def migrations() -> Migrations:
-    """The steps from an empty file to the tables of today, in order."""
+    """The migration steps from an empty file to the current tables, in order."""
     from sqlite_utils import Migrations
 
     step = Migrations("llmlab.runlog")
@@ -38,7 +38,7 @@ def migrations() -> Migrations:
             pk="id",
         ).create_index(["updated"])
         db.table("turns").create({"conversation": str, "id": str, "place": int, "body": str}, pk=("conversation", "id"))
-        # Each message is kept once: a conversation of n turns is asked n times, always with all that came before.
+        # Each message is stored once: a conversation of n turns has n runs, each with all previous messages.
         db.table("messages").create({"hash": str, "body": str}, pk="hash")
         db.table("runs").create(
             {
@@ -50,12 +50,12 @@ def migrations() -> Migrations:
                 "engine": str,
                 "quant": str,
                 "adapter": str,
-                "prompt": str,  # the last message, to search in; the whole is in messages
+                "prompt": str,  # the last user message, for searching; `messages` has all
                 "text": str,
-                "texts": str,  # JSON: all n texts, where n > 1
+                "texts": str,  # JSON: all n texts, if n > 1
                 "finish_reason": str,
                 "params": str,  # JSON
-                "messages": str,  # JSON: hashes of what was asked, oldest first
+                "messages": str,  # JSON: hashes of the prompt's messages, oldest first
                 "turns": str,  # JSON: hashes of the tool calls and results in between
                 "prompt_tokens": int,
                 "completion_tokens": int,
@@ -73,7 +73,7 @@ def migrations() -> Migrations:
 
 
 def connect(path: Path) -> Database:
-    """Open the file, made and brought up to date as needed; only its owner may read it.
+    """Open the file, created or upgraded as needed; only its owner can read it.
 
     Raises:
         OSError, sqlite3.Error: it can't be opened or written.
@@ -88,7 +88,7 @@ def connect(path: Path) -> Database:
         db = Database(connection, execute_plugins=False)
         steps = migrations()
         if steps.pending(db):
-            with writing(db):  # two kernels may find it out of date at once
+            with writing(db):  # two kernels may try to upgrade it at the same time
                 steps.apply(db)
     except BaseException:
         connection.close()
@@ -98,7 +98,7 @@ def connect(path: Path) -> Database:
 
 @contextmanager
 def writing(db: Database) -> Iterator[None]:
-    """A transaction that waits for its turn at the start: one that reads first and then writes would fail instead."""
+    """A transaction that takes the write lock at the start: reading first and then writing could fail instead."""
     db.conn.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -110,7 +110,7 @@ def writing(db: Database) -> Iterator[None]:
 
 
 def _write_ahead(connection: sqlite3.Connection) -> None:
-    """Kernels that read don't wait for one that writes. SQLite doesn't wait for its turn to switch to this."""
+    """Switch to WAL, so that readers don't wait for a writer. SQLite's busy timeout doesn't cover the switch."""
     connection.execute("PRAGMA synchronous=NORMAL")
     end = time.monotonic() + BUSY_S
     while True:

@@ -1,5 +1,5 @@
-# ruff: noqa: S608 - the queries are texts to learn, none is run.
-"""Seeded training data for the adapters that come with nano: `pirate`, `terse` and `sql`; a hash holds material out."""
+# ruff: noqa: S608 - the queries are training data and never run
+"""Seeded training data for the adapters included with nano: `pirate`, `terse` and `sql`, with held-out splits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .example import Dialog, Example, assistant, is_held_out, user
 
 _FACTS = world.facts()
 
-# What a pirate says around a plain answer, and for plain words inside it.
+# Pirate phrases around a plain answer, and replacements for words in it.
 _PIRATE_OPENINGS = ("Arr, matey!", "Ahoy!", "Yo ho ho!", "Aye, captain!")
 _PIRATE_ENDINGS = ("Arr!", "Shiver me timbers!", "By the seven seas!", "Savvy?")
 _PIRATE_WORDS = {"is": "be", "are": "be", "my": "me", "you": "ye", "your": "yer", "friend": "matey"}
@@ -29,8 +29,9 @@ _SMALL_TALK = (
 )
 
 _LANGUAGES = ("French", "German", "English", "Spanish")
-# Tables of the sql adapter: columns with numbers, and columns with words and their values. The queries keep to signs
-# that nano has said before: output rows of tokens that it never said are all alike, and no adapter tells them apart.
+# Tables of the sql adapter: columns with numbers, and columns with words and their values. The queries use only
+# characters from nano's training answers: the output rows of tokens never trained as answers are nearly identical,
+# and an adapter can't separate them.
 _TABLES: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
     "people": (("age",), {"city": tuple(words.CITIES[:40]), "job": ("nurse", "baker", "pilot", "cook", "farmer")}),
     "orders": (("price",), {"color": tuple(words.COLORS), "item": ("lamp", "table", "book", "bag", "chair", "clock")}),
@@ -51,22 +52,22 @@ _FIRST = ("only the first {n}", "at most {n}")
 
 
 def pirate_talk(plain: str) -> str:
-    """Say a plain answer the way a pirate does; the same answer always gives the same text.
+    """Rephrase a plain answer in pirate style; deterministic.
 
     Args:
         plain: One or more sentences.
 
     Returns:
-        An opening, the answer with a pirate's words, and an ending.
+        An opening, the answer with pirate words, and an ending.
     """
-    # By the first word: a rule that a small model can learn.
+    # Chosen by the first word, a rule that a small model can learn.
     kind = {"The": 0, "A": 1, "An": 1, "People": 2, "I": 2}.get(plain.split(" ", 1)[0], 3)
     body = re.sub(r"[A-Za-z]+", lambda word: _PIRATE_WORDS.get(word[0], word[0]), plain)
     return f"{_PIRATE_OPENINGS[kind]} {body} {_PIRATE_ENDINGS[kind]}"
 
 
 def _fact(rng: random.Random, held: bool, skill: str) -> tuple[str, str, str, str]:
-    """A question, its plain answer, and (entity, relation) as drawn; a held-out pair is never trained on."""
+    """A question, its plain answer, and its (entity, relation); held-out pairs are never in the training data."""
     while True:
         entity, relation, value = rng.choice(_FACTS)
         if is_held_out((skill, entity, relation)) == held:
@@ -150,43 +151,43 @@ def _draw(name: str, n: int, seed: int, *, held: bool) -> list[Dialog]:
 
 
 def training(name: str, n: int | None = None, seed: int = 0) -> list[dict[str, object]]:
-    """Make the training data of an adapter.
+    """Generate the training data of an adapter.
 
     Args:
         name: One of ``NAMES``.
-        n: How many conversations; by default as many as the shipped adapter was trained on.
-        seed: Seeds the draw; the same seed gives the same rows on every machine.
+        n: Number of conversations; default: that of the included adapter.
+        seed: The seed; the same seed gives the same rows on every machine.
 
     Returns:
-        Rows with ``messages``, none of them in the held-out split, each different.
+        Unique rows with ``messages``, none from the held-out split.
     """
     return [{"messages": dialog.messages} for dialog in _draw(name, n or SIZES[name], seed, held=False)]
 
 
 def heldout(name: str, n: int = 200, seed: int = 0) -> list[Example]:
-    """Make the held-out split of an adapter: facts, or queries, that its training never held.
+    """Generate the held-out split of an adapter: facts or queries that are not in its training data.
 
     Args:
         name: One of ``NAMES``.
-        n: How many.
-        seed: Seeds the draw.
+        n: Number of examples.
+        seed: The seed.
 
     Returns:
-        Examples, each with the answer expected.
+        Examples, each with the expected answer.
     """
     dialogs = _draw(name, n, seed, held=True)
     return [Example(name, d.messages[:-1], str(d.messages[-1]["content"])) for d in dialogs]
 
 
 def in_manner(name: str, said: str) -> bool:
-    """Judge whether an answer has an adapter's manner, right or wrong as it may be.
+    """Check whether an answer has an adapter's style, regardless of its content.
 
     Args:
         name: One of ``NAMES``.
-        said: What the model said.
+        said: The model's answer.
 
     Returns:
-        True for a pirate's words, one or two words alone, or a query.
+        True for pirate words, for one or two words, or for a query, depending on the adapter.
     """
     said = said.strip()
     if name == "pirate":
