@@ -37,7 +37,7 @@ TEXTS = (
 )
 
 
-def judge(schema: Any, text: str) -> str:
+def problem(schema: Any, text: str) -> str:
     """The jsonschema library's error for a text; "" if it is valid."""
     kind = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
     try:
@@ -67,7 +67,7 @@ def ask(model: llmlab.Model, guides: list[tuple[str, Any, Guide]]) -> dict[str, 
                     continue
                 slowest = max(slowest, answer.timings.total_s)
                 ends[answer.finish_reason] += 1
-                if answer.finish_reason == "stop" and (wrong := judge(schema, answer.text)):
+                if answer.finish_reason == "stop" and (wrong := problem(schema, answer.text)):
                     invalid.append((name, answer.text[:200], wrong))
     return {"ends": dict(ends), "invalid stops": invalid, "failed": failed, "slowest s": round(slowest, 2)}
 
@@ -86,9 +86,9 @@ def main() -> None:
         try:
             guides.append((name, schema, make(schema=schema)))
         except BadInputError as error:
-            said = str(error)
-            keyword = re.match(r"The keyword '(.*?)'", said)
-            refused[keyword[1] if keyword else said.partition(" at ")[0].partition(":")[0][:60]] += 1
+            message = str(error)
+            keyword = re.match(r"The keyword '(.*?)'", message)
+            refused[keyword[1] if keyword else message.partition(" at ")[0].partition(":")[0][:60]] += 1
     report: dict[str, Any] = {"schemas": args.count, "followed": len(guides), "refused": dict(refused.most_common())}
     lab = llmlab.Lab()
     good = True

@@ -55,7 +55,7 @@ def raw_llama() -> Run:
 
 
 def raw_vllm() -> Run:
-    """VLLM's own `LLM.generate`."""
+    """The raw `LLM.generate` of vLLM."""
     os.environ["VLLM_LOGGING_LEVEL"] = "ERROR"
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"

@@ -47,10 +47,10 @@ def main(quants: list[str]) -> int:
                 "1",
                 "--no-escape",
             ]
-            said = subprocess.run(command, capture_output=True, text=True, check=False)
-        found = re.search(r"Final estimate: PPL = ([\d.]+)", said.stdout + said.stderr)
+            ran = subprocess.run(command, capture_output=True, text=True, check=False)
+        found = re.search(r"Final estimate: PPL = ([\d.]+)", ran.stdout + ran.stderr)
         if found is None:
-            print(said.stdout[-500:], said.stderr[-1500:])
+            print(ran.stdout[-500:], ran.stderr[-1500:])
             return 1
         theirs = float(found[1])
         worst = max(worst, abs(ours / theirs - 1))

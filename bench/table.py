@@ -109,7 +109,7 @@ def batched_bench(model: str) -> dict[str, float]:
 
 
 def vllm_raw(model: str) -> dict[str, float]:
-    """vLLM's own LLM.generate, with the same number of threads."""
+    """The raw LLM.generate of vLLM, with the same number of threads."""
     threads = threads_of(model)
     os.environ.update(
         VLLM_LOGGING_LEVEL="ERROR",
@@ -148,10 +148,10 @@ def chat(subject: str) -> dict[str, float]:
         history = f"Chat {turn}. " + " ".join(f"Item {i} costs {i} coins." for i in range(200))
         while model.count_tokens(history) > 500:
             history = history.rsplit(" Item", 1)[0]
-        talk = [{"role": "user", "content": history}]
-        one = model.chat(talk, temperature=0, max_tokens=16)
-        talk += [{"role": "assistant", "content": one.text}, {"role": "user", "content": "And item 4?"}]
-        two = model.chat(talk, temperature=0, max_tokens=16)
+        messages = [{"role": "user", "content": history}]
+        one = model.chat(messages, temperature=0, max_tokens=16)
+        messages += [{"role": "assistant", "content": one.text}, {"role": "user", "content": "And item 4?"}]
+        two = model.chat(messages, temperature=0, max_tokens=16)
         firsts.append(1000 * (one.timings.ttft_s or 0))
         seconds.append(1000 * (two.timings.ttft_s or 0))
     lab.close()

@@ -122,7 +122,7 @@ def _vllm() -> Iterator[Check]:
         if sys.platform == "linux":
             yield Check("vllm", "warn", "not installed", "pip install 'llmlab[vllm]' (GPU) or make setup (CPU)")
         else:
-            yield Check("vllm", "warn", f"not installed; llmlab supports vLLM on Linux only, and this is {sys.platform}")
+            yield Check("vllm", "warn", f"not installed; llmlab supports vLLM only on Linux, not on {sys.platform}")
         return
     if cpu is not None and cuda is not None:
         yield Check(
@@ -236,13 +236,13 @@ def _hub() -> Iterator[Check]:
     from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
 
     if constants.HF_HUB_OFFLINE:
-        yield Check("hub", "ok", "HF_HUB_OFFLINE is set: only what lies in the cache is used")
+        yield Check("hub", "ok", "HF_HUB_OFFLINE is set: only cached files are used")
         return
     endpoint = constants.ENDPOINT
     login = "logged in" if get_token() else "not logged in (public models need no login)"
     try:
         get_session().head(endpoint, timeout=HUB_TIMEOUT_S)
-    except Exception as error:  # noqa: BLE001 - whichever HTTP library huggingface_hub uses has errors of its own
+    except Exception as error:  # noqa: BLE001 - the error type depends on huggingface_hub's HTTP library
         yield Check(
             "hub",
             "warn",
@@ -250,7 +250,7 @@ def _hub() -> Iterator[Check]:
             "check the network or a proxy (HTTPS_PROXY), or set HF_ENDPOINT to a mirror",
         )
     else:
-        yield Check("hub", "ok", f"{endpoint} answers, {login}")
+        yield Check("hub", "ok", f"{endpoint} is reachable, {login}")
 
 
 def _loaded(lab: Lab) -> Iterator[Check]:

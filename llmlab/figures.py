@@ -1,4 +1,4 @@
-"""Measurements of a completion: tokens, times, probabilities, the effects of a draft and of a constraint."""
+"""Measurements of a completion: tokens, times, probabilities, and effects of drafts and constraints."""
 
 from __future__ import annotations
 

@@ -197,13 +197,13 @@ class SamplingParams:
         self._check()
 
     def _check(self) -> None:
-        def number(name: str, low: float, high: float, says: str, *, whole: bool = False) -> None:
+        def number(name: str, low: float, high: float, rule: str, *, whole: bool = False) -> None:
             value = getattr(self, name)
             if value is None:
                 return
             good_type = isinstance(value, int) if whole else isinstance(value, int | float)
             if not good_type or isinstance(value, bool) or not math.isfinite(value) or not low <= value <= high:
-                raise BadInputError(f"{name} must be {says}, got {value!r}.")
+                raise BadInputError(f"{name} must be {rule}, got {value!r}.")
 
         inf = math.inf
         number("temperature", 0, inf, "0 (greedy) or more")

@@ -1,4 +1,4 @@
-"""Recommends an engine and a quant for a model, a machine and a workload: `llmlab.advise` and `%llm advise`."""
+"""Recommends an engine and a quant for a model and a machine: `llmlab.advise` and `%llm advise`."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def _able(found: Option, use: Use, header: Header | None) -> Option:
     for need in use.needs:
         ok, evidence = needs.has(found.engine, need, header)
         if ok is False:
-            return replace(found, out=f"doesn't support {need} ({needs.NEEDS[need]}): {evidence}", hint=f"Remove the need {need}.")
+            return replace(found, out=f"doesn't support {need} ({needs.NEEDS[need]}): {evidence}", hint=f"Drop {need}.")
     return found
 
 
@@ -156,8 +156,8 @@ def _choose(
     if quicker is None:
         why.append(Reason("--engine auto chooses it", rule, auto, "decides"))
         return alive[auto], why
-    says = "as measured" if quicker == auto else "the measurement overrides the rule"
-    why.append(Reason("--engine auto", f"{rule}; {says}", auto))
+    outcome = "as measured" if quicker == auto else "the measurement overrides the rule"
+    why.append(Reason("--engine auto", f"{rule}; {outcome}", auto))
     return alive[quicker], why
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from llmlab.advising import needs
 from llmlab.advising.advice import Reason, Use
 from llmlab.advising.machine import Machine
-from llmlab.advising.options import Option, said
+from llmlab.advising.options import Option, describe
 from llmlab.hub.fit import Estimate
 from llmlab.hub.headers import Header
 from llmlab.hub.resolve import Candidate
@@ -52,7 +52,7 @@ def other_form(chosen: Option, sizes: Header) -> list[Reason]:
     """The reason, if the recommended form isn't a load's default."""
     if chosen.form is None or chosen.default is None or chosen.why_not is None:
         return []
-    text = f"{chosen.default.quant} does not fit: {said(chosen.why_not, sizes)}; loading it would be refused"
+    text = f"{chosen.default.quant} does not fit: {describe(chosen.why_not, sizes)}; loading it would be refused"
     if chosen.form.quant == chosen.default.quant:
         found = f"{text}. It fits on {chosen.tensor_parallel} GPUs (--tp {chosen.tensor_parallel})"
         return [Reason("GPUs", found, chosen.engine, "decides")]
@@ -82,7 +82,7 @@ def _state(form: Candidate, parsed: Spec) -> str:
 
 def _memory(alive: Sequence[Option], sizes: Header) -> list[Reason]:
     found: dict[EngineName, Estimate] = {one.engine: one.estimate for one in alive if one.estimate is not None}
-    out = [Reason(f"memory in {name}", said(estimate, sizes)) for name, estimate in found.items()]
+    out = [Reason(f"memory in {name}", describe(estimate, sizes)) for name, estimate in found.items()]
     if len(found) > 1:
         low, high = sorted(found, key=lambda name: found[name].total)
         if found[high].total > CLEARLY * found[low].total:

@@ -48,7 +48,7 @@ class Machine:
 
     @classmethod
     def here(cls) -> Machine:
-        """This machine, as `--engine auto` sees it."""
+        """The machine that this runs on, as `--engine auto` sees it."""
         engines: dict[EngineName, Hardware] = {}
         for name in ENGINES:
             if installed(name):

@@ -45,9 +45,9 @@ def measure(
     try:
         for option in options:
             assert option.form is not None
-            standing = _standing(lab, use, option)
-            if standing is not None:
-                models.append(standing)
+            matching = _matching(lab, use, option)
+            if matching is not None:
+                models.append(matching)
                 continue
             try:
                 models.append(_load(own, use, option, progress))
@@ -88,7 +88,7 @@ def _load(own: Lab, use: Use, option: Option, progress: Progress) -> Model:
     )
 
 
-def _standing(lab: Lab, use: Use, option: Option) -> Model | None:
+def _matching(lab: Lab, use: Use, option: Option) -> Model | None:
     """A loaded model that matches, with at least the requested concurrency."""
     assert option.form is not None
     for model in lab.models.values():

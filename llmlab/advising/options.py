@@ -166,12 +166,12 @@ def _fitting(engine: EngineName, use: Use, machine: Machine, runs: list[Candidat
     hint = f"In {engine}, try {'; or '.join(ways)}." if ways else ""
     hint = hint or f"{engine} needs about {needed:.1f} GiB of free memory, or a smaller model (%llm models)."
     return Option(
-        engine, default=default, why_not=why_not, out=f"does not fit: at least {said(least, header)}", hint=hint
+        engine, default=default, why_not=why_not, out=f"does not fit: at least {describe(least, header)}", hint=hint
     )
 
 
 def _split(engine: EngineName, machine: Machine, header: Header, least: Estimate) -> list[str]:
-    """llamacpp with some layers in RAM; a load's estimate counts only the GPU, so it must be forced."""
+    """A suggestion to keep some layers in RAM; a load's estimate counts only the GPU, so it must be forced."""
     if engine != "llamacpp" or machine.engines[engine] != "CUDA" or not header.layers or machine.ram.free < least.total:
         return []
     room = 0.9 * machine.device(engine).free - least.kv_cache - least.overhead
@@ -179,7 +179,7 @@ def _split(engine: EngineName, machine: Machine, header: Header, least: Estimate
     return [f"layers in RAM, which is slow: --quant {header.quant} --gpu-layers {layers} --force"] if layers > 0 else []
 
 
-def said(estimate: Estimate, header: Header) -> str:
+def describe(estimate: Estimate, header: Header) -> str:
     """An estimate in words; without the KV cache if there is no header."""
     if header.kv_values:
         return str(estimate)

@@ -37,7 +37,7 @@ class AdapterList(TableView):
         state = f"Default adapter: {used}." if used else "Default adapter: none."
         super().__init__(
             Table(
-                ("", "adapter", "rank>", "modules", "made for", "files"),
+                ("", "adapter", "rank>", "modules", "base model", "files"),
                 rows,
                 note=f"{model.name} ({model.engine}, {model.quant}). {state}",
                 empty=f"{model.name} ({model.engine}) has no adapters. Add one: %llm lora add NAME SOURCE",

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class AdviceView(View):
-    """Advice; `advice` holds it."""
+    """A view of `advice`."""
 
     def __init__(self, advice: Advice) -> None:
         self.advice = advice

@@ -35,7 +35,7 @@ class GuidanceView(View):
                 f"the model's most likely token was masked at {found.changed}"
             )
         if found.closed:
-            lines.append(f"the last {found.closed} tokens were added by --complete to close the text; they aren't the model's")
+            lines.append(f"the last {found.closed} tokens were added by --complete to close the text")
         if found.note:
             lines.append(found.note)
         return lines

@@ -116,5 +116,5 @@ def _outside(text: str) -> str:
 
 
 def width(text: str) -> int:
-    """Columns that a line of text takes in a terminal."""
+    """Width of a line of text in a terminal, in columns."""
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)

@@ -18,8 +18,8 @@ SHOWN_CHARACTERS = 300
 
 def step_line(step: ToolStep) -> str:
     """A call and its result or error, as plain text on one line."""
-    call, mark, said, took = _parts(step)
-    return " ".join(part for part in (f"→ {call}", mark, said, took) if part)
+    call, mark, detail, took = _parts(step)
+    return " ".join(part for part in (f"→ {call}", mark, detail, took) if part)
 
 
 def calls_bundle(steps: Sequence[ToolStep], unrun: Sequence[ToolCall] = ()) -> dict[str, str]:
@@ -37,14 +37,14 @@ def calls_bundle(steps: Sequence[ToolStep], unrun: Sequence[ToolCall] = ()) -> d
     return {
         "text/plain": "\n".join(" ".join(part for part in (f"→ {row[0]}", *row[1:]) if part) for row in rows),
         "text/markdown": "\n".join(
-            f"- {code_span(call)} {escape(mark)} {code_span(said) if said else ''} <small>{escape(took)}</small>"
-            for call, mark, said, took in rows
+            f"- {code_span(call)} {escape(mark)} {code_span(detail) if detail else ''} <small>{escape(took)}</small>"
+            for call, mark, detail, took in rows
         ),
         "text/html": "".join(
             f'<div class="llmlab"><span style="{style}">{escape(call)}</span> '
             f'<span style="{QUIET}">{escape(mark)}</span> '
-            f'<span style="{style}">{escape(said)}</span> <span style="{QUIET}">{escape(took)}</span></div>'
-            for call, mark, said, took in rows
+            f'<span style="{style}">{escape(detail)}</span> <span style="{QUIET}">{escape(took)}</span></div>'
+            for call, mark, detail, took in rows
         ),
     }
 

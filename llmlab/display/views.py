@@ -206,7 +206,7 @@ class HistoryView(View):
         return " · ".join(part for part in (f"Conversation {number}", started, asked, models) if part)
 
 
-def _said(message: Message) -> str:
+def _turn_text(message: Message) -> str:
     """A turn's text, and the calls in it."""
     calls = [call.get("function", call) for call in message.tool_calls]
     lines = [f"→ {ToolCall(str(call.get('name')), call.get('arguments') or {})}" for call in calls]
@@ -216,7 +216,7 @@ def _said(message: Message) -> str:
 def _turns_text(conversation: Conversation) -> str:
     lines = []
     for message in conversation.messages:
-        body = plain(_said(message)).split("\n")
+        body = plain(_turn_text(message)).split("\n")
         lines.append("\n".join([f"{message.role + ':':<10} {body[0]}", *(" " * 11 + line for line in body[1:])]))
     return "\n".join(lines)
 
@@ -225,7 +225,7 @@ def _turns_html(conversation: Conversation) -> str:
     return "".join(
         f'<div style="border-left:{LINE};padding:2px 0 2px 8px;margin:4px 0">'
         f'<span style="{QUIET}">{escape(message.role)}</span>'
-        f'<div style="white-space:pre-wrap">{escape(_said(message))}</div></div>'
+        f'<div style="white-space:pre-wrap">{escape(_turn_text(message))}</div></div>'
         for message in conversation.messages
     )
 

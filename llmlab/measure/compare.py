@@ -196,9 +196,9 @@ def _check_tokenizers(model: str, variants: Sequence[str]) -> None:
 
 def _open(job: Job, data: texts.Texts, load: Mapping[str, Any], *, fresh: bool) -> _Run:
     """The run's folder, with an earlier run's results. Its key includes the reference, but not the other variants."""
-    said = {**asdict(job), "variants": job.variants[0], "data": data.digest, "load": sorted(load.items()), "v": VERSION}
-    said["weights"] = _weights(job.model)
-    key = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    keys = {**asdict(job), "variants": job.variants[0], "data": data.digest, "load": sorted(load.items()), "v": VERSION}
+    keys["weights"] = _weights(job.model)
+    key = hashlib.sha256(json.dumps(keys, sort_keys=True, default=str).encode()).hexdigest()[:16]
     folder = config.cache_dir() / "compare" / key
     folder.mkdir(parents=True, exist_ok=True)
     run = _Run(folder, data, job)
@@ -259,9 +259,7 @@ def _figures(variant: str, run: _Run, model: Model, report: Progress) -> dict[st
     if is_reference:
         run.state["about"] |= {"ids": _digest(ids), "window": cut.size, "windows": len(cut.ids), "scored": cut.scored}
     elif run.state["about"]["ids"] != _digest(ids):
-        return _failed(
-            variant, f"its tokenizer gives different ids for the text than {run.job.variants[0]}'s"
-        )
+        return _failed(variant, f"its tokenizer gives different ids for the text than {run.job.variants[0]}'s")
     tally = divergence.Tally()
     for number, window in enumerate(cut.ids):
         report("scoring", 0.1 + 0.5 * number / len(cut.ids))
@@ -314,8 +312,8 @@ def _accuracy(model: Model, run: _Run) -> float | None:
     streams = [model.stream(list(item.messages), temperature=0, max_tokens=longest + 16) for item in asked]
     for stream in streams:
         stream.start()
-    said = [stream.result() for stream in streams]
-    return sum(plain(one.text) == plain(item.answer) for one, item in zip(said, asked, strict=True)) / len(asked)
+    answers = [stream.result() for stream in streams]
+    return sum(plain(one.text) == plain(item.answer) for one, item in zip(answers, asked, strict=True)) / len(asked)
 
 
 def plain(text: str) -> str:
@@ -330,11 +328,11 @@ def _samples(variant: str, model: Model, run: _Run, cut: divergence.Windows, *, 
             {"prompt": text, "texts": {}, "tokens": {}, "kl": {}} for text in _prompts(model, run, cut)
         ]
     for number, sample in enumerate(run.state["samples"]):
-        said = model.generate(sample["prompt"], raw=True, temperature=0, max_tokens=SAMPLE_TOKENS)
-        ids = said.prompt_token_ids
-        pieces = [model.detokenize([token]) for token in said.token_ids]
-        sample["texts"][variant] = said.text
-        sample["tokens"][variant] = [list(said.token_ids), pieces]
+        answer = model.generate(sample["prompt"], raw=True, temperature=0, max_tokens=SAMPLE_TOKENS)
+        ids = answer.prompt_token_ids
+        pieces = [model.detokenize([token]) for token in answer.token_ids]
+        sample["texts"][variant] = answer.text
+        sample["tokens"][variant] = [list(answer.token_ids), pieces]
         reference = sample["tokens"][run.job.variants[0]][0]
         if not reference:
             continue

@@ -69,7 +69,7 @@ def _token_rows(header: Header, found: texts.Texts | None) -> list[list[int]]:
 
     file = header.path / "tokenizer.json"
     if not file.is_file():
-        raise BadInputError(f"{header.path} has no tokenizer.json to calibrate with.", "Use fp8, which needs no calibration.")
+        raise BadInputError(f"{header.path} has no tokenizer.json to calibrate with.", "fp8 needs no calibration.")
     tokenizer = Tokenizer.from_file(str(file))
     items = found.items if found is not None else _own()
     rows: list[list[int]] = []

@@ -101,16 +101,16 @@ class Bench:
     @property
     def note(self) -> str:
         """A short definition of the columns, with warnings."""
-        says = (
+        text = (
             f"{self.prompt_tokens} prompt tokens, {self.max_tokens} output tokens (greedy, end of turn ignored), "
             f"median of {self.rounds} rounds. tokens/s: generated tokens of all requests, including prompt time."
         )
         noisiest = max((p.spread for p in self.points), default=1.0)
         if noisiest > 1.5:
-            says += f" The machine was busy: the fastest round was up to {noisiest:.1f} times the slowest."
+            text += f" The machine was busy: the fastest round was up to {noisiest:.1f} times the slowest."
         for name, most in self.waiting.items():
-            says += f" {name} decodes {most} sequences at once (--max-concurrency); further requests were queued."
-        return says
+            text += f" {name} decodes {most} sequences at once (--max-concurrency); further requests were queued."
+        return text
 
     def plot(self) -> Any:
         """Throughput and latency against concurrency, side by side.
@@ -183,7 +183,7 @@ def bench(
         if value < 1:
             raise BadInputError(f"{name} must be 1 or more, got {value}.")
     if not concurrency or min(concurrency) < 1:
-        raise BadInputError(f"concurrency must be numbers of 1 or more, got {list(concurrency)}.", "For example 1,2,4,8")
+        raise BadInputError(f"concurrency must be 1 or more, got {list(concurrency)}.", "For example 1,2,4,8")
     for model in models:
         if prompt_tokens + max_tokens > model.facts.context_length:
             raise BadInputError(
@@ -191,22 +191,22 @@ def bench(
                 f"of {model.facts.context_length}.",
                 "Use fewer, or load it with a larger --ctx.",
             )
-    say = progress or (lambda _what, _share: None)
+    report = progress or (lambda _what, _share: None)
     numbers = sorted(set(concurrency))
     prompts = {id(m): _Prompts(m, prompt_tokens) for m in models}
     found: dict[tuple[int, int], list[_Round]] = {}
     for model in models:
-        say(f"{model.name}: warm-up", 0.0)
+        report(f"{model.name}: warm-up", 0.0)
         _run(model, prompts[id(model)].take(min(max(numbers), 2)), min(max_tokens, 16))
     total, done = rounds * len(models) * sum(numbers), 0
     for _ in range(rounds):
         for number in numbers:
             for place, model in enumerate(models):
-                say(f"{model.name}: concurrency {number}", done / total)
+                report(f"{model.name}: concurrency {number}", done / total)
                 taken = _run(model, prompts[id(model)].take(number), max_tokens)
                 found.setdefault((place, number), []).append(taken)
                 done += number
-    say("done", 1.0)
+    report("done", 1.0)
     points = [_point(model, number, found[place, number]) for place, model in enumerate(models) for number in numbers]
     waiting = {m.name: m.plan.max_concurrency for m in models if m.plan.max_concurrency < numbers[-1]}
     return Bench(tuple(points), prompt_tokens, max_tokens, rounds, waiting)

@@ -96,8 +96,8 @@ def _of(items: Sequence[Item], origin: str) -> Texts:
     kept = tuple(item for item in items if item.text.strip() or item.messages)
     if not kept:
         raise BadInputError(f"There is no data to measure on: {origin} is empty.", FORMS)
-    said = [[item.text, [message.as_dict() for message in item.messages], item.answer] for item in kept]
-    digest = hashlib.sha256(json.dumps(said, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
+    content = [[item.text, [message.as_dict() for message in item.messages], item.answer] for item in kept]
+    digest = hashlib.sha256(json.dumps(content, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
     return Texts(kept, digest, origin)
 
 

@@ -169,8 +169,8 @@ class RunLog:
             found = (
                 [] if db is None else list(db.table("runs").rows_where(" and ".join(wheres), values, order_by=order))
             )
-            said = bodies_of(db, found) if db is not None else {}
-        rows = [read_row(row, said) for row in reversed(found)]
+            bodies_by_hash = bodies_of(db, found) if db is not None else {}
+        rows = [read_row(row, bodies_by_hash) for row in reversed(found)]
         table = pd.DataFrame(rows, columns=list(COLUMNS))
         table["at"] = pd.to_datetime(table["at"], utc=True, format="ISO8601")
         return table
@@ -209,9 +209,9 @@ class RunLog:
             found = kept(rows[0])
             bodies = db.table("turns").rows_where("conversation = ?", [found.id], order_by="place")
             turns = tuple(json.loads(row["body"]) for row in bodies)
-        return Kept(**{**vars(found), "turns": turns or self._said(found.id)})
+        return Kept(**{**vars(found), "turns": turns or self._cell_turns(found.id)})
 
-    def _said(self, conversation: str) -> tuple[dict[str, Any], ...]:
+    def _cell_turns(self, conversation: str) -> tuple[dict[str, Any], ...]:
         """The messages of a conversation from cells: those of its last completion, and its answer."""
         last = self.frame(1, conversation=conversation)
         if not len(last):

@@ -143,9 +143,9 @@ def bodies_of(db: Database, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]
 
 def read_row(row: Mapping[str, Any], bodies: Mapping[str, Any]) -> dict[str, Any]:
     """A row of `runs` with its JSON parsed and its hashes resolved."""
-    said = {part: [bodies[k] for k in json.loads(row[part] or "[]") if k in bodies] for part in ("messages", "turns")}
+    parts = {part: [bodies[k] for k in json.loads(row[part] or "[]") if k in bodies] for part in ("messages", "turns")}
     texts = json.loads(row["texts"]) if row["texts"] else [row["text"]]
-    return {**row, **said, "params": json.loads(row["params"] or "{}"), "texts": texts}
+    return {**row, **parts, "params": json.loads(row["params"] or "{}"), "texts": texts}
 
 
 def like(text: str) -> str:

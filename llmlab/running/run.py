@@ -128,7 +128,7 @@ def _read(path: Path) -> Mapping[str, Any]:
     except (OSError, ValueError) as error:
         raise BadInputError(f"{path} is not a notebook: {error}.") from error
     if not isinstance(content, dict) or not isinstance(content.get("cells"), list):
-        raise BadInputError(f"{path} is not a notebook: it has no cells.", "Formats before nbformat 4 aren't supported.")
+        raise BadInputError(f"{path} is not a notebook: it has no cells.", "nbformat 4 or newer is needed.")
     return content
 
 

@@ -97,8 +97,8 @@ def _condition(rng: random.Random, table: str) -> tuple[str, str]:
         column = rng.choice(numbers)
         low = rng.randint(1, 80)
         high = rng.randint(low + 1, 99)
-        said = rng.choice(_BETWEEN).format(c=column, a=low, b=high)
-        return f" {said}", f" WHERE {column} BETWEEN {low} AND {high}"
+        text = rng.choice(_BETWEEN).format(c=column, a=low, b=high)
+        return f" {text}", f" WHERE {column} BETWEEN {low} AND {high}"
     column = rng.choice(list(texts))
     value = rng.choice(texts[column])
     return f" whose {column} is {value}", f' WHERE {column} LIKE "{value}"'
@@ -113,7 +113,7 @@ def _sql(rng: random.Random, held: bool) -> Dialog:
     while True:
         table = rng.choice(list(_TABLES))
         numbers, texts = _TABLES[table]
-        said, where = _condition(rng, table) if rng.random() < 0.7 else ("", "")
+        text, where = _condition(rng, table) if rng.random() < 0.7 else ("", "")
         kind, column = rng.random(), rng.choice((*numbers, *texts))
         if kind < 0.5:
             asked, what = rng.choice(_SHOW), "*"
@@ -121,7 +121,7 @@ def _sql(rng: random.Random, held: bool) -> Dialog:
             asked, what = rng.choice(_COLUMN), column
         else:
             asked, what = rng.choice(_KINDS), f"DISTINCT {column}"
-        question, query = asked.format(t=table, c=column) + said, f"SELECT {what} FROM {table}{where}"
+        question, query = asked.format(t=table, c=column) + text, f"SELECT {what} FROM {table}{where}"
         if kind < 0.85:
             more, order = _order(rng, table) if numbers and rng.random() < 0.3 else ("", "")
             question, query = question + more, query + order
@@ -179,19 +179,19 @@ def heldout(name: str, n: int = 200, seed: int = 0) -> list[Example]:
     return [Example(name, d.messages[:-1], str(d.messages[-1]["content"])) for d in dialogs]
 
 
-def in_manner(name: str, said: str) -> bool:
+def in_manner(name: str, text: str) -> bool:
     """Check whether an answer has an adapter's style, regardless of its content.
 
     Args:
         name: One of ``NAMES``.
-        said: The model's answer.
+        text: The model's answer.
 
     Returns:
         True for pirate words, for one or two words, or for a query, depending on the adapter.
     """
-    said = said.strip()
+    text = text.strip()
     if name == "pirate":
-        return said.startswith(_PIRATE_OPENINGS)
+        return text.startswith(_PIRATE_OPENINGS)
     if name == "terse":
-        return 1 <= len(said.split()) <= 2 and not said.endswith(".")
-    return re.fullmatch(r"SELECT .+ FROM \w+.*", said) is not None
+        return 1 <= len(text.split()) <= 2 and not text.endswith(".")
+    return re.fullmatch(r"SELECT .+ FROM \w+.*", text) is not None

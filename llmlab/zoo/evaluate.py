@@ -67,8 +67,8 @@ def good_story(text: str, hero: str, thing: str) -> bool:
     """
     sentences = [part.strip() for part in re.split(r"(?<=[.!?])\"?\s+", text.strip()) if part.strip()]
     named = re.search(rf"\b{re.escape(hero)}\b", text) and re.search(rf"\b{re.escape(thing)}\b", text)
-    whole = text.strip().endswith((".", "!", "?", '"'))
-    return bool(named) and whole and 4 <= len(sentences) <= 9 and len(set(sentences)) == len(sentences)
+    complete = text.strip().endswith((".", "!", "?", '"'))
+    return bool(named) and complete and 4 <= len(sentences) <= 9 and len(set(sentences)) == len(sentences)
 
 
 _OPENINGS: dict[str, tuple[str, ...]] = {
@@ -101,26 +101,26 @@ def in_style(text: str, style: str) -> bool:
     return 1 <= len(text.split()) <= 2
 
 
-def correct(example: Example, said: str) -> bool:
+def correct(example: Example, text: str) -> bool:
     """Check one answer.
 
     Args:
         example: The example.
-        said: The model's answer.
+        text: The model's answer.
 
     Returns:
         Whether it counts as correct.
     """
-    said = said.strip()
+    text = text.strip()
     if example.skill in ("extract", "tool"):
-        return said == example.answer or (_parsed(said) is not None and _parsed(said) == _parsed(example.answer))
+        return text == example.answer or (_parsed(text) is not None and _parsed(text) == _parsed(example.answer))
     if example.skill == "memory":
-        return re.search(rf"\b{re.escape(example.meta['name'])}\b", said) is not None
+        return re.search(rf"\b{re.escape(example.meta['name'])}\b", text) is not None
     if example.skill == "style":
-        return in_style(said, example.meta["style"])
+        return in_style(text, example.meta["style"])
     if example.skill == "story":
-        return good_story(said, example.meta["hero"], example.meta["thing"])
-    return said == example.answer
+        return good_story(text, example.meta["hero"], example.meta["thing"])
+    return text == example.answer
 
 
 def score(generate: Generate, skills: Iterable[str] = SCORED, n: int = 200, seed: int = 0) -> dict[str, Score]:
@@ -138,10 +138,10 @@ def score(generate: Generate, skills: Iterable[str] = SCORED, n: int = 200, seed
     out = {}
     for skill in skills:
         examples = corpus.heldout(skill, n, seed)
-        said = generate([e.messages for e in examples], [e.tools for e in examples])
+        answers = generate([e.messages for e in examples], [e.tools for e in examples])
         wrong = [
             (str(e.messages[-1]["content"]), e.answer, s)
-            for e, s in zip(examples, said, strict=True)
+            for e, s in zip(examples, answers, strict=True)
             if not correct(e, s)
         ]
         out[skill] = Score(skill, len(examples) - len(wrong), len(examples), tuple(wrong[:5]))

@@ -36,7 +36,7 @@ CONFIGS: dict[str, ModelConfig] = {
 }
 
 
-def build(config: ModelConfig, seed: int = 0) -> Any:  # noqa: C901 - classes in a function, because torch is imported late
+def build(config: ModelConfig, seed: int = 0) -> Any:  # noqa: C901 - classes are inside because torch is imported late
     """Make a newly initialized network.
 
     Args:
