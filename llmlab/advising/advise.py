@@ -125,7 +125,9 @@ def _able(found: Option, use: Use, header: Header | None) -> Option:
     for need in use.needs:
         ok, evidence = needs.has(found.engine, need, header)
         if ok is False:
-            return replace(found, out=f"doesn't support {need} ({needs.NEEDS[need]}): {evidence}", hint=f"Drop {need}.")
+            return replace(
+                found, out=f"doesn't support {need} ({needs.NEEDS[need]}): {evidence}", hint=f"Leave {need} out."
+            )
     return found
 
 

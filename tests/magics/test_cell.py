@@ -219,7 +219,7 @@ def test_logprobs_are_shown_in_both_forms(bench):
     ("fmt", "says", "plain", "markdown"),
     [
         ("json", '{"a": [1, 2]}', '{\n  "a": [\n    1,\n    2\n  ]\n}', '```json\n{\n  "a"'),
-        ("json", "not json <b>", "Not valid JSON; the text as it is:\nnot json <b>", "```\nnot json <b>\n```"),
+        ("json", "not json <b>", "Not valid JSON. The text:\nnot json <b>", "```\nnot json <b>\n```"),
         ("code", "```python\nprint(1)\n```", "print(1)\n\n[", "```python\nprint(1)\n```"),
         ("code", "x = '```'", "x = '```'", "````\nx = '```'\n````"),
         ("text", "# not *md* <b>", "# not *md* <b>", "```\n# not *md* <b>\n```"),
