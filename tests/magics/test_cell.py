@@ -210,7 +210,7 @@ def test_logprobs_are_shown_in_both_forms(bench):
     data = ran.displays[-1]["data"]
     assert "probability" in data["text/plain"]
     assert "60.7 %" in data["text/plain"]
-    assert "| token | logprob | probability | likeliest |" in data["text/markdown"]
+    assert "| token | logprob | probability | most likely |" in data["text/markdown"]
     assert "&#124;" in data["text/markdown"]
     assert ran.result.logprobs[0].top
 

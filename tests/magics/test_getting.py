@@ -77,7 +77,7 @@ def test_an_interrupted_pull_says_what_is_kept(bench, hub, monkeypatch):
     assert not ran.success
     assert ran.out.strip() == "Interrupted: the partial download was kept. Pull or load again to resume it."
     monkeypatch.setattr(live.ProgressBar, "__call__", call)
-    assert "part of a download" in repr(bench.run("%llm models --disk").result)
+    assert "partial download" in repr(bench.run("%llm models --disk").result)
     assert bench.run("%llm pull mine").success
     assert len([asked for asked in hub.ranges if not asked.startswith("bytes=0-")]) == 1
 
