@@ -1,4 +1,4 @@
-# On a fresh machine each target sets up .venv first (once); later runs start at once.
+# Each target sets up .venv first if it is missing or out of date.
 PYTHON ?= python3
 VENV := .venv/bin
 
@@ -7,13 +7,13 @@ VENV := .venv/bin
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
 
-setup: ## make .venv with both engines (quick when it stands)
+setup: ## create .venv with both engines (skipped when it is current)
 	@PYTHON=$(PYTHON) bash scripts/setup.sh
 
-demo: setup ## run the quickstart notebook, headless, on both engines, and print what it found
+demo: setup ## run the quickstart notebook headless on both engines and print the results
 	@$(VENV)/python scripts/demo.py
 
-test: setup ## run the tests, on the real engines, and in a browser where one can be had
+test: setup ## run the tests, on the real engines, and in a browser if one is available
 	@bash scripts/browser.sh
 	$(VENV)/python -m pytest
 
@@ -30,11 +30,11 @@ lint: setup ## ruff, mypy --strict, import layers, notebooks without outputs
 docs: setup ## build the documentation site into out/docs
 	@bash scripts/docs.sh
 
-bench: setup ## measure speed, on this machine
+bench: setup ## measure speed on this machine
 	$(VENV)/python bench/run.py
 
-lock: ## write requirements/cpu.lock anew from .venv
+lock: ## rewrite requirements/cpu.lock from .venv
 	bash scripts/lock.sh
 
-clean: ## remove .venv and what the demo wrote
+clean: ## remove .venv and out/
 	rm -rf .venv out

@@ -1,9 +1,9 @@
-"""What a swap between attached adapters costs before a request's first token, and what adapters cost at all.
+"""Measures the cost of swapping between attached adapters, and of adapters in general.
 
 Run: python bench/adapters.py [llamacpp|vllm ...]
 
-The swap: time to the first token of a one-token request whose adapter differs from that of the request before, less
-the same with the adapter unchanged (medians; the prompts differ throughout, so that no prompt state is reused).
+Swap cost: time to first token of a one-token request whose adapter differs from the previous request's, minus the same
+with an unchanged adapter (medians; all prompts differ, so that no prefix is reused).
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ def ttft(model: Any, text: str, adapter: str | None) -> float:
 
 
 def medians(model: Any, plans: dict[str, list[str | None]]) -> dict[str, float]:
-    """The median of each plan; the plans take turns, so that a busy machine disturbs them alike."""
+    """The median of each plan; the plans alternate, so that other load affects them equally."""
     times: dict[str, list[float]] = {name: [] for name in plans}
     for i in range(ROUNDS):
         for name, plan in plans.items():
-            ttft(model, f"Warm {name} {i}?", plan[i % len(plan) - 1])  # the adapter of the request before
+            ttft(model, f"Warm {name} {i}?", plan[i % len(plan) - 1])  # the adapter of the previous request
             times[name].append(ttft(model, f"Question {name} number {i}?", plan[i % len(plan)]))
     return {name: round(statistics.median(found), 3) for name, found in times.items()}
 
 
 def speed(model: Any, given: list[str | None]) -> float:
-    """Tokens a second of eight requests in a batch."""
+    """Tokens/s of eight requests in a batch."""
     started = time.perf_counter()
     done = model.generate(
         [f"Tell me of {i}." for i in range(8)], adapter=given, temperature=0, max_tokens=64, ignore_eos=True
@@ -51,7 +51,7 @@ def speed(model: Any, given: list[str | None]) -> float:
 
 
 def measure(engine: str, folders: dict[str, Path]) -> dict[str, Any]:
-    """The figures of one engine on nano."""
+    """The results of one engine on nano."""
     lab = Lab()
     model = lab.load("nano", engine=engine, extra={"max_loras": 2} if engine == "vllm" else {})
     names = list(folders)

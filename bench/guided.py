@@ -1,8 +1,8 @@
-"""What guided generation costs: decode tokens/s with and without a schema, at a vocabulary of 32,000, one sequence.
+"""Measures the cost of guided generation: decode tokens/s with and without a schema, vocabulary 32,000, one sequence.
 
 Random-weight Llamas with a byte-level BPE of 32,000 tokens (`models.py`) are loaded in both engines, and guided and
-unguided runs of the same length alternate. The first use of a schema (compiling it, and the mask library's view of the
-vocabulary) is timed apart.
+unguided runs of the same length alternate. The first use of a schema (compiling it, and setting up the mask library's
+vocabulary) is timed separately.
 
     python bench/guided.py [--engines llamacpp,vllm] [--tokens 200] [--rounds 5]
 """
@@ -21,7 +21,7 @@ import llmlab
 
 
 def schema(**bounds: int) -> dict[str, object]:
-    """Records of four fields, more of them than any run will write."""
+    """A list of records with four fields, longer than any run will generate."""
     text = {"type": "string", **bounds}
     record = {
         "name": text,
@@ -33,12 +33,12 @@ def schema(**bounds: int) -> dict[str, object]:
     return {"type": "array", "minItems": 400, "items": item}
 
 
-# Inside a string of bounded length the mask must count characters, which is the dearest case.
+# Inside a string of bounded length the mask must count characters, the most expensive case.
 SCHEMAS = {"plain": schema(), "maxLength 20": schema(maxLength=20)}
 
 
 def measure(model: llmlab.Model, schema: object, tokens: int, rounds: int, temperature: float) -> dict[str, float]:
-    """Median decode speeds, guided and not, in alternation."""
+    """Median decode speeds of alternating guided and unguided runs."""
     started = time.perf_counter()
     first = model.generate("hi", schema=schema, max_tokens=2, seed=0)
     first_s = time.perf_counter() - started

@@ -1,8 +1,8 @@
-"""500 schemas on both engines: each compiles and gives only valid texts, or is refused with the keyword.
+"""500 schemas on both engines: each compiles and yields only valid texts, or is refused with the keyword.
 
-Every schema that compiles is asked for several texts of nano, hot enough to stray, in one batch: with `complete` and
-without, so that texts end early and late. The jsonschema library judges each text that ended by itself. Nothing may
-crash, and nothing may take longer than the limits below.
+For every schema that compiles, nano generates several texts at high temperature in one batch, with and without
+`complete`, so that some are cut and some are closed. The jsonschema library validates each text that ended by itself.
+Nothing may crash or exceed the time limits below.
 
     python bench/guided_schemas.py [--count 500] [--seed 0] [--engines llamacpp,vllm] [--json out/schemas.json]
 """
@@ -37,8 +37,8 @@ TEXTS = (
 )
 
 
-def judge(schema: Any, text: str) -> str:
-    """What the jsonschema library has against a text; "" when it's valid."""
+def problem(schema: Any, text: str) -> str:
+    """The jsonschema library's error for a text; "" if it is valid."""
     kind = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
     try:
         kind(schema, format_checker=kind.FORMAT_CHECKER).validate(json.loads(text))
@@ -48,7 +48,7 @@ def judge(schema: Any, text: str) -> str:
 
 
 def ask(model: llmlab.Model, guides: list[tuple[str, Any, Guide]]) -> dict[str, Any]:
-    """Texts of every guide, judged."""
+    """Generate and validate texts for every guide."""
     ends: collections.Counter[str] = collections.Counter()
     invalid: list[tuple[str, str, str]] = []
     failed: list[tuple[str, str]] = []
@@ -67,13 +67,13 @@ def ask(model: llmlab.Model, guides: list[tuple[str, Any, Guide]]) -> dict[str, 
                     continue
                 slowest = max(slowest, answer.timings.total_s)
                 ends[answer.finish_reason] += 1
-                if answer.finish_reason == "stop" and (wrong := judge(schema, answer.text)):
+                if answer.finish_reason == "stop" and (wrong := problem(schema, answer.text)):
                     invalid.append((name, answer.text[:200], wrong))
     return {"ends": dict(ends), "invalid stops": invalid, "failed": failed, "slowest s": round(slowest, 2)}
 
 
 def main() -> None:
-    """Run and print the figures; exits with 1 when a promise is broken."""
+    """Run and print the results; exits with 1 if a check fails."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
@@ -86,15 +86,15 @@ def main() -> None:
         try:
             guides.append((name, schema, make(schema=schema)))
         except BadInputError as error:
-            said = str(error)
-            keyword = re.match(r"The keyword '(.*?)'", said)
-            refused[keyword[1] if keyword else said.partition(" at ")[0].partition(":")[0][:60]] += 1
+            message = str(error)
+            keyword = re.match(r"The keyword '(.*?)'", message)
+            refused[keyword[1] if keyword else message.partition(" at ")[0].partition(":")[0][:60]] += 1
     report: dict[str, Any] = {"schemas": args.count, "followed": len(guides), "refused": dict(refused.most_common())}
     lab = llmlab.Lab()
     good = True
     for engine in args.engines.split(","):
         model = lab.load("nano", engine=engine, name=engine, max_concurrency=16)
-        grammars = model._engine.grammars  # noqa: SLF001 - timed apart from the generation
+        grammars = model._engine.grammars  # noqa: SLF001 - timed separately from the generation
         times = [grammars.compile(guide) for _, _, guide in guides]
         started = time.perf_counter()
         found = ask(model, guides)

@@ -1,6 +1,6 @@
-"""Builds llama.cpp's own benchmarks: llama-bench and llama-batched-bench, the yardsticks of `bench/table.py`.
+"""Builds llama.cpp's own benchmarks, llama-bench and llama-batched-bench, for comparison in `bench/table.py`.
 
-They come from the source distribution of the llama-cpp-python that is installed, so that both sides compute with the
+They come from the source distribution of the installed llama-cpp-python, so that both sides use the
 same llama.cpp. Only these targets are built, at low priority, into llmlab's cache folder; a second call is instant.
 
     python bench/llama_tools.py
@@ -23,7 +23,7 @@ TARGETS = ("llama-bench", "llama-batched-bench")
 
 
 def tools(targets: tuple[str, ...] = TARGETS) -> dict[str, Path]:
-    """Builds what isn't built yet; the binaries' paths by name."""
+    """Build missing tools; returns the binaries' paths by name."""
     version = importlib.metadata.version("llama-cpp-python")
     home = cache_dir() / "llama-tools" / version
     found = {name: home / name for name in targets}
@@ -50,7 +50,7 @@ def _source(version: str, folder: Path) -> Path:
 
 
 def _build(source: Path, build: Path, targets: list[str]) -> Path:
-    """The cmake build folder with the targets made in it, statically linked."""
+    """Build the targets, statically linked; returns the build folder."""
     off = (
         "BUILD_SHARED_LIBS",
         "LLAMA_CURL",

@@ -1,4 +1,4 @@
-"""Random-weight Llamas for speed, which does not depend on the values: a vocabulary of 32,000, as Llama's own."""
+"""Random-weight Llamas for speed measurements, with a vocabulary of 32,000, like Llama's own."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def make_tokenizer(folder: Path) -> None:
 
 
 def make_model(folder: Path, tokenizer: Path, hidden: int, layers: int, feed: int) -> None:
-    """Write a random-weight Llama with the tokenizer's files beside it."""
+    """Write a random-weight Llama with the tokenizer's files."""
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -42,7 +42,7 @@ def make_model(folder: Path, tokenizer: Path, hidden: int, layers: int, feed: in
 
 
 def cached(size: str = "220 M") -> Path:
-    """One of `SIZES` in llmlab's cache folder, made if it isn't there."""
+    """The folder of one of `SIZES` in llmlab's cache, created if missing."""
     from llmlab.config import cache_dir
 
     folder = cache_dir() / "bench" / f"random-{size.replace(' ', '').lower()}"

@@ -1,8 +1,8 @@
-"""One contender's decode speed, in a process of its own: `python bench/one.py CONTENDER [--concurrency N ...]`.
+"""One contender's decode speed, in a separate process: `python bench/one.py CONTENDER [--concurrency N ...]`.
 
-Prints one JSON object: concurrency -> tokens/s of each round (all generated tokens by the seconds from the first
-request to the last token, prompt processing included; greedy, end-of-turn ignored, so every contender computes the
-same number of tokens from the same token ids).
+Prints one JSON object: concurrency -> tokens/s of each round (all generated tokens divided by the seconds from the
+first request to the last token, including prompt processing; greedy, end of turn ignored, so every contender generates
+the same number of tokens from the same token ids).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Run = Callable[[list[str], int], int]
 
 
 def ours(engine: str) -> Run:
-    """Llmlab's own engine, through the public call."""
+    """The llmlab engine, through the public API."""
     from llmlab import Lab
 
     lab = Lab()
@@ -33,7 +33,7 @@ def ours(engine: str) -> Run:
 
 
 def raw_llama() -> Run:
-    """`llama_cpp.Llama`, one prompt after another: it has no batching."""
+    """`llama_cpp.Llama`, sequentially: it has no batching."""
     from llama_cpp import Llama
 
     from llmlab import zoo
@@ -55,7 +55,7 @@ def raw_llama() -> Run:
 
 
 def raw_vllm() -> Run:
-    """VLLM's own `LLM.generate`."""
+    """The raw `LLM.generate` of vLLM."""
     os.environ["VLLM_LOGGING_LEVEL"] = "ERROR"
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"

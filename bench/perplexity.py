@@ -1,7 +1,7 @@
-"""Hold llmlab's perplexity against llama.cpp's own tool: the same GGUF file, the same text, within 1 %.
+"""Compare llmlab's perplexity with llama.cpp's own tool: the same GGUF file, the same text, within 1 %.
 
 The tool is compiled once from the source distribution of the installed llama-cpp-python (about 10 minutes on two
-cores) and kept in the cache. Usage: python bench/perplexity.py [QUANT ...]
+cores) and cached. Usage: python bench/perplexity.py [QUANT ...]
 """
 
 import re
@@ -18,7 +18,7 @@ WINDOW = 512
 
 
 def main(quants: list[str]) -> int:
-    """Compare each quant; 1 when one is off by more than 1 %."""
+    """Compare each quant; returns 1 if one differs by more than 1 %."""
     tool = llamacpp_source.tool("llama-perplexity", lambda phase, _: print(f"  {phase}", end="\r"))
     worst = 0.0
     for quant in quants:
@@ -47,10 +47,10 @@ def main(quants: list[str]) -> int:
                 "1",
                 "--no-escape",
             ]
-            said = subprocess.run(command, capture_output=True, text=True, check=False)
-        found = re.search(r"Final estimate: PPL = ([\d.]+)", said.stdout + said.stderr)
+            ran = subprocess.run(command, capture_output=True, text=True, check=False)
+        found = re.search(r"Final estimate: PPL = ([\d.]+)", ran.stdout + ran.stderr)
         if found is None:
-            print(said.stdout[-500:], said.stderr[-1500:])
+            print(ran.stdout[-500:], ran.stderr[-1500:])
             return 1
         theirs = float(found[1])
         worst = max(worst, abs(ours / theirs - 1))

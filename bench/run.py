@@ -1,6 +1,6 @@
 """`make bench`: decode speed of nano through llmlab against each engine's own Python interface, as ratios.
 
-Contenders run in turn (A B A B ...), each in a process of its own, so that a change of the machine's speed hits both.
+Contenders alternate (A B A B ...), each in its own process, so that a change in the machine's speed affects both.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main() -> None:
                     speeds[contender].setdefault(concurrency, []).extend(values)
         for concurrency in args.concurrency:
             a, b = (statistics.median(speeds[c][concurrency]) for c in (ours, theirs))
-            row = {"ours": ours, "against": theirs, "prompts at once": concurrency}
+            row = {"ours": ours, "against": theirs, "concurrency": concurrency}
             rows.append(row | {"ours, tokens/s": round(a), "theirs, tokens/s": round(b), "ratio": round(a / b, 2)})
     print(pd.DataFrame(rows).to_string(index=False))
 

@@ -1,6 +1,6 @@
-"""A soak: mixed requests with random lengths, seeds, constraints, stop strings and cancels, all at once.
+"""A soak test: concurrent requests with random lengths, seeds, constraints, stop strings and cancellation.
 
-Every answer is compared with the one that the same request gets alone; memory must stay flat, and no thread may be left.
+Every answer is compared with that of the same request run alone; memory must stay flat, and no thread may be left.
 
     python bench/soak.py --requests 2000 --engine llamacpp
 """
@@ -33,12 +33,12 @@ SCHEMA = {
 }
 PLACES = ("France", "Japan", "Peru", "Kenya", "Norway", "Egypt", "Spain", "Chile")
 KINDS = 60
-# Two tokens closer than this (in logits) tie: rounding decides, and a batch rounds in another order.
+# Two tokens closer than this (in logits) are a tie, decided by rounding, which differs in a batch.
 TIE = 0.05
 
 
 def request(number: int) -> tuple[str, dict[str, Any]]:
-    """The prompt and the options of a kind of request; the same number gives the same request."""
+    """The prompt and the options of a kind of request; deterministic by number."""
     pick = random.Random(number)
     options: dict[str, Any] = {"max_tokens": pick.choice((1, 4, 16, 40, 80))}
     options |= {"temperature": 0.0} if pick.random() < 0.6 else {"temperature": 0.8, "seed": number, "top_p": 0.95}
@@ -63,13 +63,13 @@ def soak(
     """Run the soak on a loaded model.
 
     Args:
-        count: requests.
-        at_once: threads that ask.
-        adapters: names of attached adapters; a third of the requests asks one of them.
+        count: number of requests.
+        at_once: number of client threads.
+        adapters: names of attached adapters; a third of the requests use one of them.
 
     Returns:
-        counts of right, cancelled and wrong answers and of ties that flipped, the wrong ones, memory in bytes after a fifth and at the end, and
-        its growth as a share.
+        Counts of correct, cancelled and wrong answers and of flipped ties, the wrong answers, memory in bytes after a
+        fifth of the requests and at the end, and its relative growth.
     """
     pick = random.Random(count)
     asked = []
@@ -143,10 +143,10 @@ def _ask(model: Any, number: int, adapter: str | None, cancel_after: int | None)
 
 
 def tie(model: Any, number: int, adapter: str | None, other: tuple[int, ...]) -> float:
-    """How far apart the two tokens were, where an answer in a batch went another way than the one alone.
+    """The distance between the two tokens where an answer in a batch diverges from the one alone.
 
-    In logits, the temperature and the draw's noise counted in (llama.cpp's; in vLLM only greedy requests are judged).
-    A step of several sequences rounds otherwise than a step of one, which moves a logit by some 0.01.
+    In logits, including the temperature and the sampling noise (llama.cpp's; in vLLM only for greedy requests).
+    A step of several sequences rounds differently than a step of one, which moves a logit by about 0.01.
     """
     import numpy as np
 
@@ -172,7 +172,7 @@ def tie(model: Any, number: int, adapter: str | None, other: tuple[int, ...]) ->
 
 
 def main() -> None:
-    """Run it, print the figures as JSON; the exit code says whether all was right."""
+    """Run it and print the results as JSON; the exit status is 1 if something was wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--engine", choices=("llamacpp", "vllm"), default="llamacpp")

@@ -2,9 +2,9 @@
 
     python bench/table.py [--turns 3] [--only llamacpp,vllm,chat,magic]
 
-Contenders of a row run in turn (A B A B ...), each in a process of its own, and the medians are compared, so that a change
-of the machine's speed hits both sides. The models are nano (F16) and a Llama of about 200 M random weights (Q4_K_M, a
-vocabulary of 32,000), made on the spot: speed does not depend on the values.
+Contenders of a row alternate (A B A B ...), each in its own process, and the medians are compared, so that a change
+in the machine's speed affects both sides. The models are nano (F16) and a Llama with about 200 M random weights (Q4_K_M,
+a vocabulary of 32,000), generated here, since speed does not depend on the values.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ HERE = Path(__file__).parent
 
 
 def spec(model: str) -> tuple[str, str]:
-    """What to load, and its quant in llama.cpp."""
+    """The model to load, and its quant in llama.cpp."""
     return ("nano", "F16") if model == "nano" else (str(cached()), "Q4_K_M")
 
 
-# -- contenders: each gives {what: tokens/s} ---------------------------------------------------
+# -- contenders: each returns {what: tokens/s} ---------------------------------------------------
 
 
 def ours(model: str, engine: str = "llamacpp") -> dict[str, float]:
-    """llmlab: decode speed of 1, 8 and 16 sequences, and 16 requests' whole speed at once and one after another."""
+    """llmlab: decode speed and end-to-end speed at concurrency 1, 8 and 16."""
     from llmlab import Lab
 
     lab = Lab()
@@ -58,7 +58,7 @@ def ours(model: str, engine: str = "llamacpp") -> dict[str, float]:
 
 
 def prompts(count: int) -> list[str]:
-    """Short prompts, each another one."""
+    """Short unique prompts."""
     return [f"{n} Tell me a short story about a fox and {n} friends." for n in range(count)]
 
 
@@ -93,7 +93,7 @@ def llama_bench(model: str) -> dict[str, float]:
 
 
 def batched_bench(model: str) -> dict[str, float]:
-    """llama-batched-bench: decode speed of 1, 8 and 16 sequences, and the whole speed with the prompts."""
+    """llama-batched-bench: decode speed of 1, 8 and 16 sequences, and end-to-end speed with the prompts."""
     from llama_tools import tools
 
     counts = ",".join(str(count) for count in (1, 8, 16) for _ in range(REPEATS))
@@ -109,7 +109,7 @@ def batched_bench(model: str) -> dict[str, float]:
 
 
 def vllm_raw(model: str) -> dict[str, float]:
-    """VLLM's own LLM.generate, on the same threads."""
+    """The raw LLM.generate of vLLM, with the same number of threads."""
     threads = threads_of(model)
     os.environ.update(
         VLLM_LOGGING_LEVEL="ERROR",
@@ -148,10 +148,10 @@ def chat(subject: str) -> dict[str, float]:
         history = f"Chat {turn}. " + " ".join(f"Item {i} costs {i} coins." for i in range(200))
         while model.count_tokens(history) > 500:
             history = history.rsplit(" Item", 1)[0]
-        talk = [{"role": "user", "content": history}]
-        one = model.chat(talk, temperature=0, max_tokens=16)
-        talk += [{"role": "assistant", "content": one.text}, {"role": "user", "content": "And item 4?"}]
-        two = model.chat(talk, temperature=0, max_tokens=16)
+        messages = [{"role": "user", "content": history}]
+        one = model.chat(messages, temperature=0, max_tokens=16)
+        messages += [{"role": "assistant", "content": one.text}, {"role": "user", "content": "And item 4?"}]
+        two = model.chat(messages, temperature=0, max_tokens=16)
         firsts.append(1000 * (one.timings.ttft_s or 0))
         seconds.append(1000 * (two.timings.ttft_s or 0))
     lab.close()
@@ -192,7 +192,7 @@ CONTENDERS: dict[str, Callable[..., dict[str, float]]] = {
 
 
 def threads_of(model: str) -> int:
-    """The threads that llmlab takes for the model: the yardsticks get as many."""
+    """The number of threads that llmlab uses for the model; other contenders get the same."""
     return 1 if model == "nano" else os.cpu_count() or 1
 
 
@@ -208,7 +208,7 @@ def gguf(model: str) -> Path:
 
 
 def run(contender: str, subject: str) -> dict[str, float]:
-    """A contender in a process of its own."""
+    """Run a contender in its own process."""
     done = subprocess.run(
         [sys.executable, __file__, "--one", contender, subject], capture_output=True, text=True, check=False
     )
@@ -221,7 +221,7 @@ Figures = dict[str, list[float]]
 
 
 def measure(names: list[str], subject: str, turns: int) -> dict[str, Figures]:
-    """Each contender's figures, by turn."""
+    """Each contender's results, by turn."""
     seen: dict[str, Figures] = {name: {} for name in names}
     for turn in range(turns):
         for name in names:
@@ -232,15 +232,15 @@ def measure(names: list[str], subject: str, turns: int) -> dict[str, Figures]:
 
 
 class Table:
-    """Rows of ours against theirs: the ratio is the median of the turns' ratios, whose two sides ran one after the other."""
+    """Rows of llmlab against others: the ratio is the median of the turns' ratios, whose two sides ran in sequence."""
 
     def __init__(self) -> None:
         print(
-            "| what | llmlab | against | ratio | by turn | bar | met |\n| --- | ---: | ---: | ---: | --- | ---: | --- |"
+            "| measurement | llmlab | against | ratio | by turn | target | met |\n| --- | ---: | ---: | ---: | --- | ---: | --- |"
         )
 
     def add(self, what: str, ours: list[float], theirs: list[float], bar: float, unit: str = "tokens/s") -> None:
-        """Print a row; where the unit is ms the bar is the most, else the least."""
+        """Print a row; `bar` is an upper limit if the unit is ms, else a lower limit."""
         ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
         ratio = statistics.median(ratios)
         met = ratio <= bar if unit == "ms" else ratio >= bar
@@ -253,7 +253,7 @@ class Table:
 
 
 def gain(figures: Figures) -> list[float]:
-    """How many times the tokens/s of one request 16 at once give."""
+    """Throughput at concurrency 16 relative to concurrency 1."""
     return [a / b for a, b in zip(figures["whole 16"], figures["whole 1"], strict=True)]
 
 

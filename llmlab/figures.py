@@ -1,4 +1,4 @@
-"""What is measured of a completion: tokens, times, probabilities, what a draft and a constraint did."""
+"""Measurements of a completion: tokens, times, probabilities, and effects of drafts and constraints."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Wall-clock seconds, measured in the engine's loop from the moment the request was handed over.
+    """Wall-clock seconds, measured in the engine's loop from the submission of the request.
 
     Attributes:
-        ttft_s: seconds to the first token (waiting and prompt processing included); None if there was none.
+        ttft_s: seconds to the first token, including queueing and prompt processing; None without a token.
         total_s: seconds to the last token.
         decoded: tokens after the first one, which `decode_s` was spent on.
 
@@ -83,7 +83,7 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Speculation:
-    """What a draft brought: tokens that were guessed ahead and checked by the model in one step.
+    """The effect of speculative decoding: tokens drafted ahead and verified by the model in one step.
 
     Attributes:
         draft: the draft model's name, or "ngram".
@@ -108,12 +108,12 @@ class Speculation:
 
     @property
     def acceptance(self) -> float | None:
-        """The share of the drafted tokens that was accepted, 0 to 1; None when nothing was drafted."""
+        """The share of drafted tokens that were accepted, 0 to 1; None if none were drafted."""
         return self.accepted / self.drafted if self.drafted else None
 
     @property
     def tokens_per_step(self) -> float | None:
-        """Tokens that one step of the model gave; None before the first."""
+        """Mean tokens per step of the model; None before the first step."""
         return (self.steps + self.accepted) / self.steps if self.steps else None
 
     def __add__(self, other: Speculation) -> Speculation:
@@ -126,15 +126,15 @@ class Speculation:
         if self.acceptance is not None:
             parts.append(f"{100 * self.acceptance:.0f} % accepted")
         if self.tokens_per_step is not None:
-            parts.append(f"{self.tokens_per_step:.2f} tokens a step")
+            parts.append(f"{self.tokens_per_step:.2f} tokens per step")
         if self.speedup is not None:
-            parts.append(f"{self.speedup:.2f}x the speed without" + (": slower here" if self.speedup < 1 else ""))
+            parts.append(f"{self.speedup:.2f}x speed-up" + (" (slower)" if self.speedup < 1 else ""))
         return ", ".join(parts)
 
 
 @dataclass(frozen=True, slots=True)
 class GuidanceStep:
-    """What a constraint did to one token. Probabilities are the model's own, before the mask and the temperature.
+    """The effect of a constraint on one token. Probabilities are raw: before the mask and the temperature.
 
     Attributes:
         token: the text of the token that was chosen, `probability` what the model gave it.
@@ -161,7 +161,7 @@ class GuidanceStep:
 
 @dataclass(frozen=True, slots=True)
 class Guidance:
-    """What a constraint did to a completion's first choice. `%llm guided --explain` shows it.
+    """The effect of a constraint on a completion's first choice. `%llm guided --explain` shows it.
 
     Attributes:
         kind: json, regex, choice, lark or gbnf.
@@ -186,25 +186,25 @@ class Guidance:
 
     @property
     def removed(self) -> float | None:
-        """The mean probability that the constraint removed at a token, from 0 to 1; None without steps."""
+        """The mean probability that the constraint removed per token, from 0 to 1; None without steps."""
         return sum(step.removed for step in self.steps) / len(self.steps) if self.steps else None
 
     @property
     def changed(self) -> int:
-        """Tokens at which the constraint ruled out the one that the model held likeliest."""
+        """Tokens at which the constraint masked the model's most likely token."""
         return sum(step.wanted_id != step.token_id and step.removed >= step.wanted_probability for step in self.steps)
 
     @property
     def warning(self) -> str:
-        """Says so when the constraint fights the model; else ""."""
+        """A warning if the constraint works against the model; else ""."""
         mean = self.removed
         if mean is None or mean < FIGHTS_FROM:
             return ""
         return (
-            f"The constraint fights the model: it removed {100 * mean:.0f} % of the probability at an average token. "
-            "Say in the prompt what form the answer should have."
+            f"The constraint works against the model: it removed {100 * mean:.0f} % of the probability at an average "
+            "token. Describe the expected format in the prompt."
         )
 
 
 FIGHTS_FROM = 0.4
-"""A constraint that removes more than this share of the probability on average fights the model."""
+"""Mean share of removed probability from which a constraint works against the model."""

@@ -1,4 +1,4 @@
-"""What this machine has that decides where a model runs. Looked at without loading an engine."""
+"""The machine's GPUs and engine builds, which determine where a model runs; found without loading an engine."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from llmlab import _imports
 
 
 def nvidia_gpus() -> int:
-    """The NVIDIA GPUs that the driver shows; 0 without a driver."""
+    """The number of NVIDIA GPUs reported by the driver; 0 without a driver."""
     try:
         import pynvml
 
         pynvml.nvmlInit()
-    except Exception:  # noqa: BLE001 - no package, no driver or no permission all mean the same here
+    except Exception:  # noqa: BLE001 - no package, no driver and no permission all mean "no GPU"
         return 0
     try:
         return int(pynvml.nvmlDeviceGetCount())
@@ -48,7 +48,7 @@ def _version(package: str) -> str | None:
 
 
 def describe_device() -> str:
-    """What there is ("no GPU", "1 GPU", "macOS"), for the line that says why an engine was chosen."""
+    """The hardware in words ("no GPU", "1 GPU", "macOS"), for the reason why an engine was chosen."""
     if sys.platform == "darwin":
         return "macOS"
     count = nvidia_gpus()
@@ -56,7 +56,7 @@ def describe_device() -> str:
 
 
 def on_gpu(engine: str) -> bool:
-    """Whether an engine's installed build puts a model on a GPU of this machine."""
+    """Whether an engine's installed build uses a GPU of this machine."""
     if engine == "vllm":
         return vllm_build() == "CUDA" and nvidia_gpus() > 0
     _imports.load("llama_cpp")
@@ -66,7 +66,7 @@ def on_gpu(engine: str) -> bool:
 
 
 def computes_on(engine: str) -> Literal["CPU", "CUDA", "Metal"]:
-    """Where an engine's installed build computes on this machine. Importing no engine for vllm."""
+    """The device type that an engine's installed build computes on. Doesn't import vllm."""
     if engine == "llamacpp" and sys.platform == "darwin":
         _imports.load("llama_cpp")
         import llama_cpp

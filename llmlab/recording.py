@@ -1,4 +1,4 @@
-"""A notebook's key figures: recorded where they are computed, and read back from the executed notebook."""
+"""Values recorded in a notebook, and read back from the executed notebook."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MIME = "application/vnd.llmlab.record+json"
-TEXT_LIMIT = 200  # characters of a recorded text; more is an output, not a figure
+TEXT_LIMIT = 200  # characters of a recorded text; longer text is output
 
 Value = int | float | bool | str
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One figure of a notebook.
+    """One recorded value.
 
     Attributes:
-        name: what it is.
-        value: a finite number, a truth value or a short text.
-        unit: what it is counted in; "" for none.
+        name: what it measures.
+        value: a finite number, a bool or a short text.
+        unit: its unit; "" for none.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Record:
 
     @property
     def shown(self) -> str:
-        """The value as text, without the unit: numbers with three significant digits, a bool as yes or no."""
+        """The value as text without the unit: numbers with three significant digits, bools as yes or no."""
         if isinstance(self.value, bool):
             return "yes" if self.value else "no"
         if isinstance(self.value, int):
@@ -55,7 +55,7 @@ class Record:
 
 
 class RecordList(View, Sequence[Record]):
-    """Records in the order of the notebook: a sequence, shown as a table; `.frame` is a DataFrame."""
+    """Records in notebook order: a sequence, displayed as a table; `.frame` is a DataFrame."""
 
     def __init__(self, records: Sequence[Record]) -> None:
         self._records = tuple(records)
@@ -85,7 +85,7 @@ class RecordList(View, Sequence[Record]):
 
     def _table(self) -> Table:
         rows = [(r.name, r.shown, r.unit) for r in self._records]
-        return Table(("record", "value>", "unit"), rows, empty="Nothing is recorded. A notebook records with record().")
+        return Table(("record", "value>", "unit"), rows, empty="No records. Record a value with llmlab.record().")
 
     def text(self) -> str:
         """The table as aligned text."""
@@ -97,15 +97,15 @@ class RecordList(View, Sequence[Record]):
 
 
 def record(name: str, value: Any, unit: str = "") -> None:
-    """Record a figure of this notebook: `llmlab.record("decode speed", 5147.2, "tokens/s")`.
+    """Record a value in this notebook: `llmlab.record("decode speed", 5147.2, "tokens/s")`.
 
-    It is shown as one line, and kept in the executed notebook where `llmlab.records`, `llmlab run` and its JUnit file
-    find it. Outside a notebook the line is printed.
+    It is displayed as one line, and stored in the executed notebook for `llmlab.records`, `llmlab run` and its JUnit
+    file. Outside a notebook the line is printed.
 
     Args:
-        name: what it is, on one line.
+        name: what it measures, on one line.
         value: a finite number (numpy's too), a bool, or a text of at most 200 characters on one line.
-        unit: what it is counted in ("tokens/s"); "" for none.
+        unit: its unit ("tokens/s"); "" for none.
 
     Raises:
         BadInputError: a name, value or unit that can't be kept as it is.
@@ -119,13 +119,13 @@ def record(name: str, value: Any, unit: str = "") -> None:
 
 
 def records(notebook: str | os.PathLike[str] | Mapping[str, Any]) -> RecordList:
-    """Read back what an executed notebook recorded.
+    """Read the records of an executed notebook.
 
     Args:
-        notebook: a path to an `.ipynb` file, or a notebook as nbformat and papermill give it.
+        notebook: a path to an `.ipynb` file, or a notebook object from nbformat or papermill.
 
     Returns:
-        The records in order: a sequence; `.frame` is a DataFrame.
+        The records, in order; `.frame` is a DataFrame.
 
     Raises:
         BadInputError: no such file, or no notebook.
@@ -150,19 +150,19 @@ def _read(path: Path) -> Mapping[str, Any]:
     except OSError as error:
         raise BadInputError(f"{path} can't be read: {error.strerror}.") from error
     except ValueError as error:
-        raise BadInputError(f"{path} is no notebook: it isn't JSON.") from error
+        raise BadInputError(f"{path} is not a notebook: it isn't JSON.") from error
     if not isinstance(content, dict) or not isinstance(content.get("cells"), list):
-        raise BadInputError(f"{path} is no notebook: it has no cells.")
+        raise BadInputError(f"{path} is not a notebook: it has no cells.")
     return content
 
 
 def _value(name: object, value: Any) -> Value:
-    # Scalars of numpy, and of torch and pandas, which all spell it so.
+    # Scalars of numpy, torch and pandas, which all have `item`.
     if not isinstance(value, str | numbers.Real) and callable(getattr(value, "item", None)):
         try:
             value = value.item()
         except (TypeError, ValueError, RuntimeError) as error:
-            raise BadInputError(f"The record {name!r} needs one value, got {type(value).__name__}.") from error
+            raise BadInputError(f"The record {name!r} must be a single value, got {type(value).__name__}.") from error
     if isinstance(value, str):
         return _line(f"value of {name!r}", value, empty=True)
     if isinstance(value, bool):
@@ -173,22 +173,22 @@ def _value(name: object, value: Any) -> Value:
         number = float(value)
         if not math.isfinite(number):
             raise BadInputError(
-                f"The record {name!r} is {number}, which is no figure.", "Record the text 'none' where there is none."
+                f"The record {name!r} must be finite, got {number}.", "Record the text 'none' for a missing value."
             )
         return number
     raise BadInputError(
-        f"The record {name!r} can't be a {type(value).__name__}.", "A number, a bool or a short text can be recorded."
+        f"The record {name!r} can't be a {type(value).__name__}.", "Record a number, a bool or a short text."
     )
 
 
 def _line(what: str, text: object, *, empty: bool = False) -> str:
     if not isinstance(text, str):
-        raise BadInputError(f"A record's {what} is a text, got {type(text).__name__}: {text!r:.80}.")
+        raise BadInputError(f"A record's {what} must be text, got {type(text).__name__}: {text!r:.80}.")
     if not text.strip() and not empty:
         raise BadInputError(f"A record's {what} can't be empty.")
     if len(text) > TEXT_LIMIT or len(text.splitlines()) > 1 or plain(text) != text:
         raise BadInputError(
-            f"A record's {what} is one line of at most {TEXT_LIMIT} plain characters, got {text!r:.80}.",
-            "Print what is longer: the cell's output keeps it.",
+            f"A record's {what} must be one line of at most {TEXT_LIMIT} plain characters, got {text!r:.80}.",
+            "Print longer text instead; it is kept in the cell's output.",
         )
     return text.strip()

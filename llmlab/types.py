@@ -1,7 +1,4 @@
-"""Plain data that every layer speaks: messages, sampling params, completions, chunks, timings.
-
-All of it is frozen: a completion that was shown can't change afterwards.
-"""
+"""Data types shared by all layers: messages, sampling params, completions, chunks, timings. All are frozen."""
 
 from __future__ import annotations
 
@@ -78,7 +75,7 @@ class Message:
 
     @classmethod
     def of(cls, value: Message | Mapping[str, Any] | str) -> Message:
-        """Make a message from a message, a dict with role and content, or a user's text.
+        """Make a message from a message, a dict with role and content, or the text of a user turn.
 
         Args:
             value: what to make it of. Content may be a list of parts in OpenAI's form: {"type": "text", "text": ...}
@@ -202,7 +199,7 @@ def _with_text(call: Mapping[str, Any]) -> dict[str, Any]:
 
 
 IMAGE_FORMS = {"png": b"\x89PNG", "jpeg": b"\xff\xd8\xff", "gif": b"GIF8", "webp": b"RIFF"}
-"""Image formats that a message takes, by how their bytes begin."""
+"""Accepted image formats and their magic bytes."""
 
 
 def data_url(image: bytes) -> str:
@@ -226,7 +223,7 @@ def image_of(url: str) -> bytes:
     """The encoded image in a data: URL.
 
     Raises:
-        BadInputError: it is something else; llmlab fetches no addresses.
+        BadInputError: it isn't a data: URL of an image; llmlab doesn't fetch URLs.
     """
     head, _, body = url.partition(";base64,")
     try:
@@ -236,13 +233,13 @@ def image_of(url: str) -> bytes:
     if not any(image.startswith(start) for start in IMAGE_FORMS.values()):
         raise BadInputError(
             f"An image must be a data: URL of a PNG, JPEG, WebP or GIF, got {url[:40]!r}.",
-            "Make one of a file's bytes: llmlab.types.data_url(path.read_bytes())",
+            "Make one from a file's bytes: llmlab.types.data_url(path.read_bytes())",
         )
     return image
 
 
 def _parts(content: Sequence[Any]) -> tuple[str, tuple[bytes, ...]]:
-    """The text and the images of a content that is a list of parts."""
+    """The text and the images of a list of content parts."""
     texts, images = [], []
     for part in content:
         kind = part.get("type") if isinstance(part, Mapping) else None
@@ -257,14 +254,14 @@ def _parts(content: Sequence[Any]) -> tuple[str, tuple[bytes, ...]]:
 
 
 Prompt = str | Sequence[Message | Mapping[str, Any]]
-"""What can be asked: a user's text, or a conversation."""
+"""A prompt: the text of a user turn, or a conversation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
-    """How to pick tokens. The same values mean the same distribution on both engines.
+    """Sampling parameters. The same values give the same distribution on both engines.
 
-    The order is vLLM's on both: temperature, min_p, top_k, top_p, then a draw from the seed.
+    The order is vLLM's on both: temperature, min_p, top_k, top_p, then sampling with the seed.
 
     Attributes:
         temperature: 0 is greedy; None takes the model's own default (generation_config.json), else 0.7.
@@ -303,13 +300,13 @@ class SamplingParams:
         self._check()
 
     def _check(self) -> None:
-        def number(name: str, low: float, high: float, says: str, *, whole: bool = False) -> None:
+        def number(name: str, low: float, high: float, rule: str, *, whole: bool = False) -> None:
             value = getattr(self, name)
             if value is None:
                 return
             good_type = isinstance(value, int) if whole else isinstance(value, int | float)
             if not good_type or isinstance(value, bool) or not math.isfinite(value) or not low <= value <= high:
-                raise BadInputError(f"{name} must be {says}, got {value!r}.")
+                raise BadInputError(f"{name} must be {rule}, got {value!r}.")
 
         inf = math.inf
         number("temperature", 0, inf, "0 (greedy) or more")
@@ -321,7 +318,7 @@ class SamplingParams:
         number("n", 1, 1024, "a whole number from 1 to 1024", whole=True)
         number("logprobs", 0, 100, "a whole number from 0 to 100", whole=True)
         if any(not isinstance(s, str) or not s for s in self.stop):
-            raise BadInputError(f"Each stop must be a string that isn't empty, got {self.stop!r}.")
+            raise BadInputError(f"Each stop must be a non-empty string, got {self.stop!r}.")
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> SamplingParams:
@@ -366,7 +363,7 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What a stream yields: the text that is new, and its tokens.
+    """What a stream yields: the new text and its tokens.
 
     `finish_reason` is set on a choice's last chunk only. `index` says which of the n completions.
 
@@ -422,7 +419,7 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ToolStep:
-    """One call that was dealt with: what the tool was given, and what the model was told.
+    """One handled call: what the tool received, and what was returned to the model.
 
     Attributes:
         call: what the model asked for.
@@ -456,13 +453,13 @@ class ToolStep:
 
     @property
     def running(self) -> bool:
-        """There is neither a result nor an error yet."""
+        """Whether there is no result and no error yet."""
         return self.result is None and not self.error
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One of the n texts of a completion. `token_ids` includes the end-of-turn token when it ended the text.
+    """One of the n choices of a completion. `token_ids` includes the end-of-turn token if it ended the text.
 
     `parsed` is the typed object of a guided generation that ended by itself; where the text satisfies the schema and
     the type's own validators refuse it all the same, it is None and `parse_error` says why.
@@ -484,9 +481,9 @@ class Choice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """What a generation returned, with everything needed to repeat it.
+    """The result of a generation, with everything needed to repeat it.
 
-    `text`, `token_ids`, `finish_reason`, `logprobs` and `parsed` are those of the first choice; `choices` holds all n.
+    `text`, `token_ids`, `finish_reason`, `logprobs` and `parsed` are those of the first choice; `choices` has all n.
 
     With `tools`: `steps` is the transcript of the calls that were run, `turns` holds the messages that they became,
     `tool_calls` the calls that were not run (`finish_reason` is "tool_calls" then), and `text` is what the model said
@@ -535,17 +532,17 @@ class Completion:
 
     @property
     def logprobs(self) -> tuple[TokenLogprob, ...] | None:
-        """The first choice's log probabilities, when they were asked for."""
+        """The first choice's log probabilities, if requested."""
         return self.choices[0].logprobs
 
     @property
     def parsed(self) -> Any:
-        """The first choice as the typed object that was asked for, or None."""
+        """The first choice parsed into the requested type, or None."""
         return self.choices[0].parsed
 
     @property
     def message(self) -> Message:
-        """The answer as the assistant's turn of a conversation, with the calls that were not run."""
+        """The answer as an assistant message, with the calls that were not run."""
         return Message("assistant", self.text, tuple(call.as_dict() for call in self.tool_calls))
 
     def inspect(self, choice: int = 0) -> Inspector:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Chromium and playwright for the browser tests, where they can be had. Never fails: without them those tests are
-# skipped with the reason. Quick when they are there already.
+# Install Chromium and playwright for the browser tests, if possible. Never fails: without them those tests are
+# skipped with the reason. Fast if they are already installed.
 cd "$(dirname "$0")/.." || exit 0
 
 say() { printf '== browser tests: %s\n' "$*"; }
@@ -18,6 +18,6 @@ if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
     || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; }; } \
     || say "Chromium could not be installed; they will be skipped"
 else
-  say "no Chromium found; they will be skipped. Install one (sudo apt-get install chromium), or set LLMLAB_CHROMIUM=/path/to/it"
+  say "no Chromium found; they will be skipped. Install it (sudo apt-get install chromium), or set LLMLAB_CHROMIUM to its path"
 fi
 exit 0

@@ -1,4 +1,4 @@
-"""`make demo`: run the quickstart notebook headless on both engines, and print what a person would want to see."""
+"""`make demo`: run the quickstart notebook headless on both engines, and print its main results."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def shown(cell: Any) -> str:
 
 
 def main() -> int:
-    """Execute, print, and return the exit status."""
+    """Run the notebook, print the results, and return the exit status."""
     from rich.console import Console
     from rich.markup import escape
 
     import llmlab
 
-    # Wide enough for the tables also where there is no terminal.
+    # Wide enough for the tables even without a terminal.
     console = Console(highlight=False, width=max(Console().width, 160))
-    console.print(f"running {NOTEBOOK.relative_to(ROOT)} (vLLM takes about a quarter of a minute to start)")
+    console.print(f"running {NOTEBOOK.relative_to(ROOT)} (vLLM takes about 15 s to start)")
     (run,) = llmlab.run_notebooks(NOTEBOOK, out=OUT)
     if run.failure is not None:
         console.print(f"[red]failed[/red] {escape(str(run.failure))}\nthe executed notebook: {run.executed}")

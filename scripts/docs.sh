@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Build the documentation site into out/docs. Sphinx and what it needs come into .venv at the first call (--no-deps: nothing
-# that the engines need is moved); quick when they are there.
+# Build the documentation site into out/docs. Sphinx and its dependencies are installed into .venv at the first call
+# (--no-deps, so that no dependency of the engines changes).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 lock=requirements/docs.lock

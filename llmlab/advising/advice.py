@@ -1,4 +1,4 @@
-"""What advice is: an engine, a quant, the line to type, and the reasons."""
+"""The result of `advise`: an engine, a quant, the command, and the reasons."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ STRENGTHS: tuple[Strength, ...] = ("decides", "helps", "note")
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """One thing that was looked at.
+    """One piece of evidence.
 
     Attributes:
-        what: what was looked at, in a few words.
-        evidence: what was found: a figure with its unit, or a named fact.
-        engine: the engine that it speaks for; None: for neither.
-        strength: decides (it settles the choice), helps (speaks for an engine, and settles nothing), or note.
+        what: the criterion, in a few words.
+        evidence: the finding: a figure with its unit, or a fact.
+        engine: the engine that it favours; None: neither.
+        strength: decides (determines the choice), helps (favours an engine without deciding), or note.
     """
 
     what: str
@@ -37,13 +37,13 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """What the model is wanted for.
+    """The workload.
 
     Attributes:
         model: a catalogue name, a path, or hf:org/repo.
-        concurrency: requests at once.
+        concurrency: concurrent requests.
         adapters: different LoRA adapters attached at once.
-        quant: the quant that was asked for, or None.
+        quant: the requested quant, or None.
         needs: names of `llmlab.advising.NEEDS`.
     """
 
@@ -64,7 +64,7 @@ class Use:
 
 @dataclass(frozen=True)
 class Advice:
-    """Which engine and quant, why, and the line to type. In a notebook it shows as a table.
+    """The recommended engine and quant, with the reasons and the command. Displayed as a table in a notebook.
 
     Attributes:
         use: what was asked.

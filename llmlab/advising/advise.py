@@ -1,4 +1,4 @@
-"""The choice: what can't do it goes, then what was measured decides, then the rule that `--engine auto` follows."""
+"""The choice: exclude engines that can't do it, then decide by measurements, then by the `--engine auto` rule."""
 
 from __future__ import annotations
 
@@ -35,32 +35,32 @@ def advise(
     measure: bool = False,
     progress: Callable[[str, float | None], None] | None = None,
 ) -> Advice:
-    """Which engine and quant, for a model on a machine and a use, and why. Nothing is loaded unless it's measured.
+    """Recommend an engine and a quant for a model, a machine and a workload. Loads nothing unless `measure` is set.
 
     Args:
-        lab: the bench whose current model is meant when none is named.
+        lab: the session; its current model is the default.
         model: a catalogue name, a path, `hf:org/repo`, or a loaded model's name.
-        concurrency: requests at once.
+        concurrency: concurrent requests.
         adapters: different LoRA adapters at once.
-        quant: the quant that it has to be; None leaves the choice.
-        needs: what it must be able to do, names of `llmlab.advising.NEEDS`.
-        hardware: another machine than this one: `cpu:16`, `gpu:24`, `gpu:24x2`, `mac:16` (GiB that are free), or a
-            `Machine`.
-        measure: load the engines that could do it and measure them at that concurrency; the quicker one decides.
-        progress: told what is done meanwhile.
+        quant: the required quant; None for any.
+        needs: required features, names from `llmlab.advising.NEEDS`.
+        hardware: another machine: `cpu:16`, `gpu:24`, `gpu:24x2`, `mac:16` (free memory in GiB), or a `Machine`;
+            None is this machine.
+        measure: load the candidate engines and measure them at that concurrency; the faster one wins.
+        progress: called with (phase, fraction done or None).
 
     Returns:
-        The advice; where no engine can do it, it says why not and the way out.
+        The advice; if no engine can do it, the reasons and suggestions.
 
     Raises:
-        UnknownNameError: no such model, quant or need; the closest is named.
-        BadInputError: numbers that can't be, or a measurement of a machine that isn't this one.
-        LoadError: the model's files are broken, or the hub that it's on can't be reached.
+        UnknownNameError: an unknown model, quant or need, with the closest name.
+        BadInputError: invalid numbers, or `measure` for another machine.
+        LoadError: the model's files are broken, or the hub can't be reached.
     """
     use = _use(lab, model, concurrency, adapters, quant, needs)
     machine = Machine.of(hardware) if isinstance(hardware, str) else hardware or Machine.here()
     if measure and machine.assumed:
-        raise BadInputError(f"Only this machine can be measured, not {hardware}.", "Leave hardware or measure out.")
+        raise BadInputError(f"Only this machine can be measured, not {hardware}.", "Remove hardware or measure.")
     parsed = parse(use.model)
     if use.quant is None and parsed.quant is not None:
         use = replace(use, quant=parsed.quant)
@@ -102,35 +102,37 @@ def _use(
     if adapters and "lora" not in names:
         names = (*names, "lora")
     if quant is not None:
-        tags.canonical(quant)  # raises when there is no such tag
+        tags.canonical(quant)  # raises for an unknown tag
     return Use(str(model), concurrency, adapters, quant, names)
 
 
 def _forms(use: Use, machine: Machine) -> tuple[Candidate, ...]:
     found = forms(use.model, use.quant)
     if not found and use.quant is not None:
-        # A load looks for it on the hub then, for the tag's own engine.
+        # A load would then search the hub for it, for the tag's engine.
         tag = tags.canonical(use.quant)
-        return (Candidate(tag.engine, tag.name, tag.format, "download", "the hub, looked for at the load", None),)
+        return (Candidate(tag.engine, tag.name, tag.format, "download", "the hub, searched at load time", None),)
     if machine.assumed and parse(use.model).path is None:
-        # What lies in this machine's cache doesn't lie in that one's.
+        # Files in this machine's cache aren't in the other machine's.
         return tuple(replace(form, action="download") for form in found)
     return found
 
 
 def _able(found: Option, use: Use, header: Header | None) -> Option:
-    """The option, out where a need isn't met."""
+    """The option, excluded if a need isn't met."""
     if found.out:
         return found
     for need in use.needs:
         ok, evidence = needs.has(found.engine, need, header)
         if ok is False:
-            return replace(found, out=f"it has no {need} ({needs.NEEDS[need]}): {evidence}", hint=f"Leave {need} out.")
+            return replace(
+                found, out=f"doesn't support {need} ({needs.NEEDS[need]}): {evidence}", hint=f"Leave {need} out."
+            )
     return found
 
 
 def _auto(use: Use, machine: Machine, found: tuple[Candidate, ...]) -> tuple[EngineName | None, str]:
-    """What `--engine auto` would take there, and its own words for why."""
+    """The engine that `--engine auto` would choose, and its reason."""
     have = tuple(name for name in ENGINES if name in machine.engines)
     try:
         engine, why = pick_engine(use.model, found, use.quant, have=have, gpu=machine.vllm_on_gpu, device=machine.words)
@@ -142,30 +144,30 @@ def _auto(use: Use, machine: Machine, found: tuple[Candidate, ...]) -> tuple[Eng
 def _choose(
     options: Sequence[Option], quicker: EngineName | None, auto: EngineName | None, rule: str
 ) -> tuple[Option | None, list[Reason]]:
-    """The option, and the reasons that settle it: what can't is out, then the measured speed, then auto's rule."""
+    """The chosen option and the deciding reasons: exclusions, then the measured speed, then auto's rule."""
     alive = {one.engine: one for one in options if not one.out}
     why = []
     for one in options:
         if one.out:
             others = [name for name in alive if name != one.engine]
-            found = f"{one.out}; --engine auto would take it" if one.engine == auto else one.out
+            found = f"{one.out}; --engine auto would choose it" if one.engine == auto else one.out
             why.append(Reason(f"{one.engine} can't do it", found, others[0] if others else None, "decides"))
     if len(alive) < 2:
         return next(iter(alive.values()), None), why
-    assert auto is not None  # both engines can do it, so auto takes one
+    assert auto is not None  # both engines can do it, so auto chooses one
     if quicker is None:
-        why.append(Reason("--engine auto takes it", rule, auto, "decides"))
+        why.append(Reason("--engine auto chooses it", rule, auto, "decides"))
         return alive[auto], why
-    says = "as measured" if quicker == auto else "what was measured counts for more than its rule"
-    why.append(Reason("--engine auto", f"{rule}; {says}", auto))
+    outcome = "as measured" if quicker == auto else "the measurement overrides the rule"
+    why.append(Reason("--engine auto", f"{rule}; {outcome}", auto))
     return alive[quicker], why
 
 
 def _command(use: Use, chosen: Option) -> str:
-    """The line that loads it; a load by it passes the same checks."""
+    """The command that loads it; such a load passes the same checks."""
     assert chosen.form is not None
     words = ["%llm load", shlex.quote(use.model), f"--engine {chosen.engine}"]
-    if chosen.form.quant in tags.TAGS:  # a file of mixed types has no tag to ask for
+    if chosen.form.quant in tags.TAGS:  # a file of mixed types has no tag
         words.append(f"--quant {chosen.form.quant}")
     if chosen.explicit:
         words.append(f"--max-concurrency {use.concurrency}")
@@ -186,4 +188,4 @@ def _slots() -> int:
 
 def _way_out(options: Sequence[Option]) -> str:
     ways = dict.fromkeys(one.hint for one in options if one.hint)
-    return " ".join(ways) or "%llm doctor says what is wrong here, %llm show MODEL what forms the model has."
+    return " ".join(ways) or "Check the installation with %llm doctor, and the model's forms with %llm show MODEL."

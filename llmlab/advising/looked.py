@@ -1,4 +1,4 @@
-"""What speaks for an engine without settling the choice: files, memory, adapters, what the use needs."""
+"""Evidence that doesn't decide by itself: files, memory, adapters, needs."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from llmlab.advising import needs
 from llmlab.advising.advice import Reason, Use
 from llmlab.advising.machine import Machine
-from llmlab.advising.options import Option, said
+from llmlab.advising.options import Option, describe
 from llmlab.hub.fit import Estimate
 from llmlab.hub.headers import Header
 from llmlab.hub.resolve import Candidate
 from llmlab.hub.spec import Spec
 from llmlab.types import EngineName
 
-# Of two estimates, one is told as the smaller from this ratio on.
+# From this ratio on, one of two estimates counts as smaller.
 CLEARLY = 1.25
 
 
@@ -26,16 +26,15 @@ def look(
     header: Header | None,
     sizes: Header | None,
 ) -> list[Reason]:
-    """All of it, for the engines that could do it.
+    """Collect the evidence for the engines that can do it.
 
     Args:
-        use: what it's for.
-        machine: where.
-        options: what each engine could do.
+        use: the workload.
+        machine: the machine.
+        options: one per engine.
         parsed: the model's spec.
-        parsed: the model's spec.
-        header: the model's header, where it could be read.
-        sizes: the same, or the catalogue's figures; None: no sizes are known.
+        header: the model's header, if it could be read.
+        sizes: the same, or the catalogue's figures; None if no sizes are known.
     """
     alive = [one for one in options if not one.out]
     found = [Reason("hardware", str(machine))]
@@ -50,10 +49,10 @@ def look(
 
 
 def other_form(chosen: Option, sizes: Header) -> list[Reason]:
-    """Where what is advised isn't what a load takes by itself: why."""
+    """The reason, if the recommended form isn't a load's default."""
     if chosen.form is None or chosen.default is None or chosen.why_not is None:
         return []
-    text = f"{chosen.default.quant} does not fit: {said(chosen.why_not, sizes)}; a load of it is refused"
+    text = f"{chosen.default.quant} does not fit: {describe(chosen.why_not, sizes)}; loading it would be refused"
     if chosen.form.quant == chosen.default.quant:
         found = f"{text}. It fits on {chosen.tensor_parallel} GPUs (--tp {chosen.tensor_parallel})"
         return [Reason("GPUs", found, chosen.engine, "decides")]
@@ -62,7 +61,7 @@ def other_form(chosen: Option, sizes: Header) -> list[Reason]:
 
 
 def _files(alive: Sequence[Option], parsed: Spec) -> list[Reason]:
-    """What lies here, and what has to be made or downloaded first."""
+    """Which files are here, and which must be made or downloaded first."""
     states = {one.engine: one.form for one in alive if one.form is not None}
     text = "; ".join(f"{name}: {_state(form, parsed)}" for name, form in states.items())
     ready = [name for name, form in states.items() if form.action != "download"]
@@ -77,13 +76,13 @@ def _state(form: Candidate, parsed: Spec) -> str:
     if form.action == "convert":
         return f"{form.quant} made at first use, {size}"
     entry = parsed.entry.find(form.engine, form.quant) if parsed.entry is not None else None
-    gated = ", its owner asks for an agreement and a login" if entry is not None and entry.gated else ""
+    gated = ", gated: requires accepting its terms and a login" if entry is not None and entry.gated else ""
     return f"{form.quant} to download{f', {size}' if form.bytes else ''} from {form.where}{gated}"
 
 
 def _memory(alive: Sequence[Option], sizes: Header) -> list[Reason]:
     found: dict[EngineName, Estimate] = {one.engine: one.estimate for one in alive if one.estimate is not None}
-    out = [Reason(f"memory in {name}", said(estimate, sizes)) for name, estimate in found.items()]
+    out = [Reason(f"memory in {name}", describe(estimate, sizes)) for name, estimate in found.items()]
     if len(found) > 1:
         low, high = sorted(found, key=lambda name: found[name].total)
         if found[high].total > CLEARLY * found[low].total:
@@ -100,7 +99,7 @@ def _device(alive: Sequence[Option], machine: Machine) -> list[Reason]:
     fast = [one.engine for one in alive if machine.engines[one.engine] != "CPU"]
     if len(fast) == 1 and len(alive) > 1:
         slow = next(one.engine for one in alive if one.engine != fast[0])
-        return [Reason("GPU", f"the installed {slow} is a CPU build and leaves the GPU unused", fast[0], "helps")]
+        return [Reason("GPU", f"the installed {slow} is a CPU build and doesn't use the GPU", fast[0], "helps")]
     return []
 
 
@@ -121,22 +120,22 @@ def _concurrency(alive: Sequence[Option], use: Use) -> list[Reason]:
     if use.concurrency == 1 or not batching:
         return []
     who = " and ".join(batching)
-    text = f"{who}: one running batch that requests join and leave (declared: batch); --measure tells which is quicker"
-    return [Reason(f"{use.concurrency} at once", text)]
+    text = f"{who}: continuous batching (declared: batch); use --measure to find the faster one"
+    return [Reason(f"concurrency {use.concurrency}", text)]
 
 
 def _adapters(alive: Sequence[Option], use: Use, machine: Machine) -> list[Reason]:
-    """Of several adapters, what each engine does (docs/adapters.md)."""
+    """How each engine handles several adapters (docs/adapters.md)."""
     from llmlab.engines.vllm.settings import lora_slots
 
     if use.adapters < 2 or len(alive) < 2:
         return []
     slots = max(lora_slots({}, cpu=machine.engines["vllm"] == "CPU"), use.adapters)
     if use.concurrency == 1:
-        text = "one request at a time uses one of them: both engines swap without a reload"
+        text = "one request at a time uses one adapter: both engines swap without a reload"
         return [Reason(f"{use.adapters} adapters", text)]
     text = (
-        f"vllm computes up to {slots} different adapters in one step; llamacpp one, and groups of requests take turns "
+        f"vllm computes up to {slots} different adapters per step; llamacpp one, so groups of requests take turns "
         "of about 10 ms"
     )
     return [Reason(f"{use.adapters} adapters at once", text, "vllm", "helps")]

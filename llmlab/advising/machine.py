@@ -1,4 +1,4 @@
-"""The machine that advice is for: this one, or one that is only supposed."""
+"""The machine that advice is for: this one, or a hypothetical one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from llmlab.types import EngineName
 
 _GIB = 2**30
 _FORMS = "cpu:16 (GiB of free RAM), gpu:24 or gpu:24x2 (GiB free on each NVIDIA GPU), mac:16"
-# What each kind of machine can have: where the build for it computes.
+# Where the engines' builds compute, by kind of machine.
 _BUILDS: dict[str, dict[EngineName, Hardware]] = {
     "cpu": {"llamacpp": "CPU", "vllm": "CPU"},
     "gpu": {"llamacpp": "CUDA", "vllm": "CUDA"},
@@ -28,15 +28,15 @@ _BUILDS: dict[str, dict[EngineName, Hardware]] = {
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What decides where a model runs.
+    """The hardware and the installed engines.
 
     Attributes:
         ram: main memory.
         gpus: the NVIDIA GPUs.
-        engines: the engines that are installed, and where each one's build computes.
+        engines: the installed engines, and the device type that each build computes on.
         system: "linux", "darwin" or "win32".
-        cores: CPU cores that this process may use; None when that isn't known.
-        assumed: it isn't this machine.
+        cores: CPU cores available to this process; None if unknown.
+        assumed: whether it is hypothetical.
     """
 
     ram: Device
@@ -55,36 +55,36 @@ class Machine:
                 try:
                     engines[name] = hardware.computes_on(name)
                 except (ImportError, OSError, RuntimeError):
-                    # There, but broken: %llm doctor says how. It can't run anything.
+                    # Installed but broken; %llm doctor reports it.
                     continue
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         return cls(memory.cpu(), memory.gpus(), engines, sys.platform, cores, assumed=False)
 
     @classmethod
     def of(cls, text: str) -> Machine:
-        """A machine that is only supposed, with both engines as they would be installed there.
+        """A hypothetical machine, with both engines in the matching builds.
 
         Args:
-            text: `cpu:16`, `gpu:24`, `gpu:24x2` or `mac:16`; the number is the memory that is free, in GiB.
+            text: `cpu:16`, `gpu:24`, `gpu:24x2` or `mac:16`; the number is the free memory in GiB.
 
         Raises:
-            BadInputError: another form.
+            BadInputError: an invalid text.
         """
         found = re.fullmatch(r"(cpu|gpu|mac):(\d+(?:\.\d+)?)(?:x(\d+))?", text.strip().lower())
         kind, free, count = found.groups() if found is not None else ("", "0", None)
         if float(free) <= 0 or (count is not None and (kind != "gpu" or int(count) < 1)):
-            raise BadInputError(f"{text!r} is no machine.", f"One of: {_FORMS}; or a llmlab.advising.Machine.")
+            raise BadInputError(f"Invalid hardware {text!r}.", f"Use one of: {_FORMS}; or a llmlab.advising.Machine.")
         size = int(float(free) * _GIB)
         system = "darwin" if kind == "mac" else "linux"
         if kind != "gpu":
             return cls(Device("CPU" if kind == "cpu" else "Metal", size, size), (), _BUILDS[kind], system)
         gpus = tuple(Device("NVIDIA GPU", size, size) for _ in range(int(count or 1)))
-        # Nothing was said of its RAM, so nothing is counted on.
+        # Its RAM is unspecified, so assume none.
         return cls(Device("CPU", 0, 0), gpus, _BUILDS[kind], system)
 
     @property
     def words(self) -> str:
-        """What there is, as `auto` says it: "no GPU", "2 GPUs", "macOS"."""
+        """The hardware in the words of `auto`: "no GPU", "2 GPUs", "macOS"."""
         if self.system == "darwin":
             return "macOS"
         count = len(self.gpus)
@@ -92,11 +92,11 @@ class Machine:
 
     @property
     def vllm_on_gpu(self) -> bool:
-        """What makes `auto` prefer vllm."""
+        """Whether `auto` prefers vllm."""
         return bool(self.gpus) and self.engines.get("vllm") == "CUDA"
 
     def device(self, engine: EngineName, count: int = 1) -> Device:
-        """Where an engine would put a model, over `count` GPUs where it computes on them."""
+        """The device that an engine would load a model on: `count` GPUs if it computes on them, else RAM."""
         if self.engines.get(engine) != "CUDA" or not self.gpus:
             return self.ram
         taken = self.gpus[:count]

@@ -1,4 +1,4 @@
-"""The short measurement behind `--measure`: each engine that could do it, at the asked concurrency."""
+"""The short measurement of `--measure`: each candidate engine, at the requested concurrency."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ Progress = Callable[[str, float | None], None]
 PROMPT_TOKENS = 64
 MAX_TOKENS = 32
 ROUNDS = 3
-# Figures that lie nearer than this are the same on a machine where anything else runs.
+# Results within this ratio count as equal, since other programs may use the machine.
 NOISE = 1.25
 
 
 def measure(
     lab: Lab, use: Use, options: Sequence[Option], progress: Progress
 ) -> tuple[Bench | None, list[Reason], EngineName | None, dict[EngineName, str]]:
-    """Load what isn't loaded yet, measure all in turn, and unload again.
+    """Load the candidates that aren't loaded, measure all in alternation, and unload them.
 
     Args:
-        lab: the user's bench; a model on it that is the same is measured as it stands.
-        use: what it's for.
-        options: the engines that could do it.
-        progress: told what is done.
+        lab: the user's session; a matching loaded model is measured as it is.
+        use: the workload.
+        options: the engines that can do it.
+        progress: called with (phase, fraction done or None).
 
     Returns:
-        The measurement (None when nothing could be loaded), what it says, the engine that is quicker beyond the noise
-        (or None), and the engines that could not load the model after all, with why.
+        The measurement (None if nothing could be loaded), its reasons, the engine that is faster beyond the noise
+        (or None), and the engines that failed to load the model, with the error.
     """
     own = Lab()
     failed: dict[EngineName, str] = {}
@@ -45,9 +45,9 @@ def measure(
     try:
         for option in options:
             assert option.form is not None
-            standing = _standing(lab, use, option)
-            if standing is not None:
-                models.append(standing)
+            matching = _matching(lab, use, option)
+            if matching is not None:
+                models.append(matching)
                 continue
             try:
                 models.append(_load(own, use, option, progress))
@@ -68,7 +68,7 @@ def measure(
         if len(loaded) > 1:
             text = ", ".join(f"{name} {seconds:.2g} s" for name, seconds in loaded.items())
             best = min(loaded, key=lambda name: loaded[name])
-            reasons.append(Reason("measured: to load it", text, _name(best), "helps"))
+            reasons.append(Reason("measured: load time", text, _name(best), "helps"))
         quicker = next((reason.engine for reason in reasons if reason.strength == "decides"), None)
         return found, reasons, quicker, failed
     finally:
@@ -88,8 +88,8 @@ def _load(own: Lab, use: Use, option: Option, progress: Progress) -> Model:
     )
 
 
-def _standing(lab: Lab, use: Use, option: Option) -> Model | None:
-    """A loaded model that is what would be loaded, and decodes as many at once."""
+def _matching(lab: Lab, use: Use, option: Option) -> Model | None:
+    """A loaded model that matches, with at least the requested concurrency."""
     assert option.form is not None
     for model in lab.models.values():
         same = bare_spec(model.source.spec) == bare_spec(use.model) and model.quant == option.form.quant
@@ -100,8 +100,8 @@ def _standing(lab: Lab, use: Use, option: Option) -> Model | None:
 
 def _reasons(found: Bench, use: Use) -> list[Reason]:
     first, *others = sorted(found.points, key=lambda point: -point.tokens_per_s)
-    at = "one request at a time" if use.concurrency == 1 else f"{use.concurrency} at once"
-    how = f"{PROMPT_TOKENS} prompt and {MAX_TOKENS} answer tokens, median of {ROUNDS} rounds"
+    at = "one request at a time" if use.concurrency == 1 else f"concurrency {use.concurrency}"
+    how = f"{PROMPT_TOKENS} prompt and {MAX_TOKENS} output tokens, median of {ROUNDS} rounds"
     speeds = ", ".join(f"{point.engine} {point.tokens_per_s:,.0f} tokens/s" for point in (first, *others))
     what = f"measured: throughput, {at}"
     if not others:
@@ -112,7 +112,7 @@ def _reasons(found: Bench, use: Use) -> list[Reason]:
     if ratio > clear:
         speed = Reason(what, f"{speeds}: {ratio:.1f} times ({how})", _name(first.engine), "decides")
     else:
-        speed = Reason(what, f"{speeds}: {ratio:.2f} times, within the noise ({clear:.2f} times here; {how})")
+        speed = Reason(what, f"{speeds}: {ratio:.2f} times, within the noise ({clear:.2f} times; {how})")
     return [speed, _less(found.points, "TTFT p50", _ttft, "ms"), _less(found.points, "memory", _memory, "MB")]
 
 

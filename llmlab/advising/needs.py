@@ -1,4 +1,4 @@
-"""What a use may need, and how it's told whether an engine has it: from declared data and the model's own files."""
+"""Features that a workload may need, checked against the engines' declarations and the model's files."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ NEEDS: dict[str, str] = {
     "guided": "answers that follow a schema, a type, a regex, choices or a grammar",
     "tools": "function calling, with arguments that follow their schemas",
     "lora": "LoRA adapters",
-    "speculation": "a draft model or n-grams that guess tokens ahead",
+    "speculation": "speculative decoding with a draft model or n-grams",
     "gguf": "GGUF files",
-    "safetensors": "Hugging Face folders (awq, gptq, fp8 and int8 checkpoints among them)",
-    "images": "images in the prompt, which the model's files must have a part for",
-    "batch": "many requests in one running batch",
-    "stream": "tokens as they come",
-    "cancel": "ending an answer early",
-    "logprobs": "log probabilities of tokens",
-    "seed": "the same text again from the same seed",
-    "n": "several answers to one prompt",
+    "safetensors": "Hugging Face folders (including awq, gptq, fp8 and int8 checkpoints)",
+    "images": "images in the prompt (for models with a vision encoder)",
+    "batch": "continuous batching of concurrent requests",
+    "stream": "streaming",
+    "cancel": "cancelling a request",
+    "logprobs": "token log probabilities",
+    "seed": "repeatable sampling with a seed",
+    "n": "several choices per prompt",
     "stop": "stop strings",
-    "top_k": "sampling from the k likeliest tokens",
+    "top_k": "sampling from the k most likely tokens",
     "top_p": "nucleus sampling",
-    "min_p": "sampling above a share of the likeliest token's probability",
+    "min_p": "sampling above a fraction of the highest probability",
 }
-"""What may be needed, and what it means."""
+"""The names of needs, and their meaning."""
 
 
 def check(needs: str | Iterable[str]) -> tuple[str, ...]:
-    """The needs' names, each once.
+    """Validate needs and remove duplicates.
 
     Args:
-        needs: names, or one text with commas.
+        needs: names, or one comma-separated string.
 
     Raises:
-        UnknownNameError: no such need; the known ones and the closest are named.
+        UnknownNameError: an unknown need, with the known and the closest names.
     """
     names = needs.split(",") if isinstance(needs, str) else list(needs)
     wanted = tuple(dict.fromkeys(str(name).strip() for name in names if str(name).strip()))
@@ -50,25 +50,25 @@ def check(needs: str | Iterable[str]) -> tuple[str, ...]:
 
 
 def has(engine: EngineName, need: str, header: Header | None) -> tuple[bool | None, str]:
-    """Whether an engine has what is needed, and how that is known.
+    """Whether an engine meets a need, and the evidence.
 
     Args:
         engine: the engine, installed or not.
-        need: a name of `NEEDS`.
-        header: the model's header; None where it can't be read here.
+        need: a name from `NEEDS`.
+        header: the model's header; None if it isn't available.
 
     Returns:
-        Yes, no or None (it can't be told before the files are here); and the evidence.
+        True, False or None (unknown until the files are downloaded); and the evidence.
     """
     declared = capabilities(engine)
     if need == "tools":
         if "guided" not in declared.features:
-            return False, "no guided generation declared, which strict calls need"
+            return False, "no guided generation declared, which strict calls require"
         return _tools(header)
     if need == "images" and "images" in declared.features:
         if header is None:
-            return None, "its files aren't here yet, which say whether the model sees"
-        return sees(header.path), "looked for a vision part in its files"
+            return None, "unknown until the model's files are downloaded"
+        return sees(header.path), "checked the model's files for a vision encoder"
     if need == "speculation":
         return "draft_tokens" in declared.extra, "option draft_tokens, declared"
     if need in ("gguf", "safetensors"):
@@ -80,9 +80,9 @@ def _tools(header: Header | None) -> tuple[bool | None, str]:
     from llmlab.tools.families import detect
 
     if header is None:
-        return None, "its chat template isn't here yet"
+        return None, "its chat template isn't downloaded yet"
     try:
         family = detect(header.chat_template, header.name)
     except UnsupportedError as error:
         return False, error.message.rstrip(".")
-    return True, f"the chat template has a place for tools ({family.name} form)"
+    return True, f"the chat template supports tools ({family.name} format)"

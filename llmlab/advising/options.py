@@ -1,4 +1,4 @@
-"""What each engine could load of a model on a machine: the form, whether it fits, or why it can't."""
+"""What each engine could load of a model on a machine: the form, whether it fits, or why not."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from llmlab.types import EngineName
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One engine's way to serve a use.
+    """How one engine could serve the workload.
 
     Attributes:
-        form: what it would load.
-        estimate: what that takes, at the settled context and concurrency.
-        tensor_parallel: GPUs to split it over.
-        explicit: the concurrency must be said at the load, since it isn't what a load settles by itself.
-        default: the form that a load takes when no quant is said; another one stands in `form` where that doesn't fit.
-        why_not: the estimate of the default form, where it doesn't fit.
-        out: why the engine can't do it; "" when it can.
-        hint: the way out of that.
+        form: the form it would load.
+        estimate: its memory estimate, at the resulting context length and concurrency.
+        tensor_parallel: number of GPUs to split it over.
+        explicit: whether the concurrency must be passed to the load, since it exceeds a load's default.
+        default: the form that a load chooses without a quant; `form` differs if that doesn't fit.
+        why_not: the estimate of the default form, if it doesn't fit.
+        out: why the engine can't do it; "" if it can.
+        hint: a suggested fix for that.
     """
 
     engine: EngineName
@@ -48,9 +48,9 @@ class Option:
 
 
 def find_header(parsed: Spec, found: Sequence[Candidate]) -> Header | None:
-    """A model's header: from its files where they lie here, else read from the hub; None where neither can be had.
+    """A model's header, from local files or from the hub; None if neither is available.
 
-    Layers and key-value heads are the same in all forms, so any form's header does.
+    Layers and key-value heads are the same in all forms, so any form's header will do.
     """
     if parsed.path is not None:
         return read_header(parsed.path)
@@ -65,7 +65,7 @@ def find_header(parsed: Spec, found: Sequence[Candidate]) -> Header | None:
 
 
 def catalogue_header(parsed: Spec) -> Header | None:
-    """What the catalogue alone says: parameters and context. Its KV cache counts as nothing."""
+    """A header with only the catalogue's figures: parameters and context. Its KV cache counts as zero."""
     entry = parsed.entry
     if entry is None or not entry.parameters:
         return None
@@ -80,19 +80,19 @@ def catalogue_header(parsed: Spec) -> Header | None:
 def option(
     engine: EngineName, use: Use, machine: Machine, parsed: Spec, found: Sequence[Candidate], header: Header | None
 ) -> Option:
-    """What an engine could do.
+    """How one engine could serve the workload, or why it can't.
 
     Args:
-        engine: which.
-        use: what it's for.
-        machine: where.
+        engine: the engine.
+        use: the workload.
+        machine: the machine.
         parsed: the model's spec.
-        found: the forms that the model can be had in.
-        header: its header (the catalogue's figures where there is no other); None: no sizes are known.
+        found: the model's available forms.
+        header: its header, or the catalogue's figures; None if no sizes are known.
     """
     if engine not in machine.engines:
         if machine.system != "linux" and engine == "vllm":
-            return Option(engine, out="vllm has no build for this system; llmlab runs it on Linux", hint="Use Linux.")
+            return Option(engine, out="llmlab supports vllm on Linux only", hint="Use Linux.")
         return Option(engine, out=f"{engine} isn't installed", hint=f"Install it: {INSTALL[engine]}.")
     try:
         first = resolve.choose(tuple(found), engine, use.quant, use.model)
@@ -121,14 +121,14 @@ def _runs(quant: str, engine: EngineName, machine: Machine) -> bool:
 
 
 def _refused(engine: EngineName, use: Use, machine: Machine, parsed: Spec, error: UnsupportedError) -> Option:
-    """An engine for which there is no form, in the words that a load would say it in."""
+    """An engine without a loadable form, with the error that a load would raise."""
     out, hint = error.message, error.hint
     if use.quant is not None:
         near = support.nearest(tags.canonical(use.quant).name, engine, machine.engines[engine], avx512=_avx512(machine))
         hint = f"Nearest in {engine}: --quant {near}." if near else hint
     elif parsed.path is not None:
         try:
-            # There is no form for it, so this refuses before anything is made.
+            # No form exists, so this raises before anything is made.
             sources.resolve(use.model, engine=engine)
         except LlmLabError as refusal:
             out, hint = refusal.message, refusal.hint
@@ -147,7 +147,7 @@ def _unknown_architecture(engine: EngineName, header: Header | None, machine: Ma
 
 
 def _fitting(engine: EngineName, use: Use, machine: Machine, runs: list[Candidate], header: Header | None) -> Option:
-    """The form that a load takes, if it fits, on more GPUs if need be; else the largest other that fits."""
+    """The default form if it fits, on more GPUs if necessary; else the largest other form that fits."""
     default = runs[0]
     if header is None:
         return Option(engine, form=default, default=default)
@@ -168,15 +168,15 @@ def _fitting(engine: EngineName, use: Use, machine: Machine, runs: list[Candidat
     needed = least.total / 2**30
     ways = [way for way in least.suggestions if not way.startswith("--quant")]
     ways += _split(engine, machine, sized(header, tries[-1][0]), least)
-    hint = f"In {engine} it would take {'; or '.join(ways)}." if ways else ""
-    hint = hint or f"In {engine} it would take about {needed:.1f} GiB free, or a smaller model (%llm models)."
+    hint = f"In {engine}, try {'; or '.join(ways)}." if ways else ""
+    hint = hint or f"{engine} needs about {needed:.1f} GiB of free memory, or a smaller model (%llm models)."
     return Option(
-        engine, default=default, why_not=why_not, out=f"does not fit: at least {said(least, header)}", hint=hint
+        engine, default=default, why_not=why_not, out=f"does not fit: at least {describe(least, header)}", hint=hint
     )
 
 
 def _split(engine: EngineName, machine: Machine, header: Header, least: Estimate) -> list[str]:
-    """Some layers in RAM, which llamacpp can; the estimate of a load counts the GPU alone, so it has to be forced."""
+    """A suggestion to keep some layers in RAM; a load's estimate counts only the GPU, so it must be forced."""
     if engine != "llamacpp" or machine.engines[engine] != "CUDA" or not header.layers or machine.ram.free < least.total:
         return []
     room = 0.9 * machine.device(engine).free - least.kv_cache - least.overhead
@@ -184,16 +184,16 @@ def _split(engine: EngineName, machine: Machine, header: Header, least: Estimate
     return [f"layers in RAM, which is slow: --quant {header.quant} --gpu-layers {layers} --force"] if layers > 0 else []
 
 
-def said(estimate: Estimate, header: Header) -> str:
-    """An estimate in words; without a KV cache where the header that it needs couldn't be read."""
+def describe(estimate: Estimate, header: Header) -> str:
+    """An estimate in words; without the KV cache if there is no header."""
     if header.kv_values:
         return str(estimate)
     gib = estimate.total / 2**30
-    return f"{gib:.1f} GiB without the KV cache (no header to tell it from), {estimate.free / 2**30:.1f} GiB free"
+    return f"{gib:.1f} GiB without the KV cache (unknown without a header), {estimate.free / 2**30:.1f} GiB free"
 
 
 def _settled(header: Header, engine: EngineName, machine: Machine, use: Use, count: int) -> tuple[Estimate, bool]:
-    """What a load at the use's concurrency would take, and whether that concurrency has to be said."""
+    """The estimate at the workload's concurrency, and whether that concurrency must be passed to the load."""
     device = machine.device(engine, count)
     length, concurrency = settle_size(header, engine, None, None, count, device=device)
     explicit = use.concurrency > concurrency
@@ -203,7 +203,7 @@ def _settled(header: Header, engine: EngineName, machine: Machine, use: Use, cou
 
 
 def sized(header: Header, form: Candidate) -> Header:
-    """The header as it would be in another form: its weights by the tag's mean bits."""
+    """The header of another form, with its weight size estimated from the tag's mean bits."""
     if form.quant == header.quant or form.quant not in tags.TAGS:
         return header
     return replace(header, quant=form.quant, weight_bytes=int(header.parameters * tags.TAGS[form.quant].bits / 8))

@@ -1,4 +1,4 @@
-"""The command line `llmlab`: it parses and calls; everything it does, one Python call does."""
+"""The command line `llmlab`: parses arguments and calls the Python functions."""
 
 from __future__ import annotations
 

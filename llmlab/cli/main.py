@@ -20,25 +20,25 @@ PASSED, FAILED, WRONG, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 RUN_HELP = """\
 Execute notebooks headless, one after the other, each in a fresh kernel.
 
-The executed copies go to --out, with every output and, under logs/, what the engines logged. A failure shows the cell,
-its traceback and the end of the engine's log. When a notebook ends, no process that it started is left."""
+The executed copies go to --out, and the engines' logs to its logs/ folder. A failure shows the cell, its traceback and
+the end of the engine's log. When a notebook ends, no process that it started is left running."""
 
 RUN_EXAMPLES = """\
 examples:
   llmlab run notebooks/                                       all notebooks in a folder
   llmlab run 00_quickstart.ipynb -p MODEL mistral-7b -p ENGINE vllm
-  llmlab run 'notebooks/0*.ipynb' --junit out/junit.xml -x     for a CI: a report, stop at the first failure
+  llmlab run 'notebooks/0*.ipynb' --junit out/junit.xml -x     for CI: a report, stop at the first failure
   llmlab run 02_quantization.ipynb -p LLAMACPP '[F16, Q4_K_M]' -p VLLM '[]'
 
-exit status: 0 all passed; 1 a notebook failed; 2 nothing was run, the call was wrong; 130 interrupted."""
+exit status: 0 all passed; 1 a notebook failed; 2 invalid arguments, nothing was run; 130 interrupted."""
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends a run as Ctrl-C does."""
+    """SIGTERM, handled like Ctrl-C."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the arguments, do what they say, and return the exit status."""
+    """Parse the arguments, run the command, and return the exit status."""
     options = parser().parse_args(arguments)
 
     def terminate(*_: object) -> NoReturn:
@@ -64,14 +64,14 @@ def parser() -> argparse.ArgumentParser:
     """The parser of the command line."""
     top = argparse.ArgumentParser(
         prog="llmlab",
-        description="An experiment bench for large language models in Jupyter. In a notebook: %load_ext llmlab",
+        description="Run and compare large language models in Jupyter. In a notebook: %load_ext llmlab",
         allow_abbrev=False,
     )
     top.add_argument("--version", action="version", version=f"llmlab {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     run = commands.add_parser(
         "run",
-        help="execute notebooks headless; a report, and a non-zero exit status when one fails",
+        help="execute notebooks headless, with a report; exits with 1 if one fails",
         description=RUN_HELP,
         epilog=RUN_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -80,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
     _run_arguments(run)
     run.set_defaults(call=_run)
     doctor = commands.add_parser(
-        "doctor", help="check engines, builds, GPU, memory and folders; each problem with what mends it"
+        "doctor", help="check engines, builds, GPU, memory and folders; prints a fix for each problem"
     )
     doctor.set_defaults(call=_doctor)
     return top
@@ -97,20 +97,20 @@ def _run_arguments(run: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar=("NAME", "VALUE"),
-        help="a value for a parameter: a number, True, None, a [list], else text; can be given again",
+        help="the value of a parameter: a number, True, None, a [list], else text; repeatable",
     )
     for name in ("model", "engine", "quant"):
         run.add_argument(f"--{name}", metavar=name.upper(), help=f"short for -p {name.upper()} ...")
     run.add_argument(
-        "--out", default=OUT, metavar="DIR", help="where executed copies and logs go (default: %(default)s)"
+        "--out", default=OUT, metavar="DIR", help="folder for executed copies and logs (default: %(default)s)"
     )
-    run.add_argument("--suffix", default="", metavar="TEXT", help='added to the copies\' names ("=-vllm")')
+    run.add_argument("--suffix", default="", metavar="TEXT", help='appended to the copies\' names ("=-vllm")')
     run.add_argument(
-        "--junit", metavar="FILE", help="write JUnit XML: a test case a notebook, its records as properties"
+        "--junit", metavar="FILE", help="write JUnit XML: one test case per notebook, its records as properties"
     )
-    run.add_argument("--timeout", type=_seconds, metavar="S", help="seconds that one cell may take (default: any time)")
-    run.add_argument("--kernel", metavar="NAME", help="the kernel to use (default: the one that the notebook names)")
-    run.add_argument("-x", "--exitfirst", action="store_true", help="run no more notebooks after one has failed")
+    run.add_argument("--timeout", type=_seconds, metavar="S", help="maximum seconds per cell (default: no limit)")
+    run.add_argument("--kernel", metavar="NAME", help="the kernel to use (default: the notebook's own)")
+    run.add_argument("-x", "--exitfirst", action="store_true", help="stop after the first failure")
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -156,7 +156,7 @@ def _parameters(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _printer() -> Callable[[NotebookRun], None]:
-    """What prints a notebook's result as soon as it has ended: green, or red and with all of its failure."""
+    """A function that prints a notebook's result: green, or red with the failure."""
     from rich.console import Console
     from rich.text import Text
 

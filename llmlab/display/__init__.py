@@ -1,6 +1,6 @@
-"""Every rich repr: text/plain always, HTML escaped, dark and light, no scripts.
+"""All rich displays: always text/plain, escaped HTML for dark and light themes, no scripts.
 
-`bundle` and `completion_*` show answers, `logprobs` their tokens; the views show what commands return.
+`bundle` and `completion_*` format answers, `logprobs` their tokens; the views format what commands return.
 """
 
 from __future__ import annotations

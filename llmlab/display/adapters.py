@@ -1,4 +1,4 @@
-"""Adapters in lists and side by side: text and HTML."""
+"""Lists and comparisons of adapters: text and HTML."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class AdapterList(TableView):
             )
             for entry in model.adapter_entries()
         ]
-        state = f"Requests that name no adapter use {used}." if used else "Requests that name no adapter use none."
+        state = f"Default adapter: {used}." if used else "Default adapter: none."
         super().__init__(
             Table(
-                ("", "adapter", "rank>", "modules", "made for", "files"),
+                ("", "adapter", "rank>", "modules", "base model", "files"),
                 rows,
                 note=f"{model.name} ({model.engine}, {model.quant}). {state}",
                 empty=f"{model.name} ({model.engine}) has no adapters. Add one: %llm lora add NAME SOURCE",
@@ -46,7 +46,7 @@ class AdapterList(TableView):
 
 
 class ComparisonView(TableView):
-    """Answers side by side, a column for each adapter; the metric's means below."""
+    """Answers side by side, one column per adapter; the metric's means below."""
 
     def __init__(self, found: Comparison) -> None:
         rows: list[tuple[Any, ...]] = []

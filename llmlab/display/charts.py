@@ -1,6 +1,6 @@
-"""Altair charts as pictures, so that they show offline, on GitHub and in executed copies.
+"""Altair charts as PNGs, so that they are visible offline, on GitHub and in executed notebooks.
 
-Altair's default draws with a script from the web, which leaves a blank wherever scripts or the web are missing.
+Altair's default renderer loads a script from the web, and shows nothing without scripts or network.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from llmlab import _imports
 
 # The class that every chart derives from, by altair's major version.
 CLASSES = (("altair.vegalite.v5.api", "TopLevelMixin"), ("altair.vegalite.v6.api", "TopLevelMixin"))
-# What XML can't hold: the renderer draws through SVG, and one such character in a model's words ends the process.
+# Characters invalid in XML: the renderer goes through SVG, and one of them in generated text kills the process.
 _NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_PPI = 144  # twice the 72 that a chart is laid out for: sharp on dense screens
+_PPI = 144  # twice the chart's layout resolution of 72: sharp on high-density screens
 
 
 def picture(chart: Any) -> Any:
@@ -42,7 +42,7 @@ def picture(chart: Any) -> Any:
 
 
 def _clean(part: Any) -> Any:
-    """A chart's specification without the characters that no picture can hold."""
+    """A chart's specification without characters invalid in XML."""
     if isinstance(part, dict):
         return {_clean(key): _clean(value) for key, value in part.items()}
     if isinstance(part, list):

@@ -1,4 +1,4 @@
-"""How a completion is shown: its text in one of four formats, and one quiet line of facts."""
+"""The display of a completion: its text in one of four formats, and a status line."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ FINISHED = {
     "tool_calls": "tool calls",
     "error": "failed",
 }
-# A whole answer's tokens would bury the answer; the rest is in the object.
+# All tokens would hide the answer; the rest is in the object.
 LOGPROB_ROWS_IN_CELL = 24
 COMPILE_SHOWN_S = 0.05
 
 
 def completion_line(completion: Completion) -> str:
-    """The quiet line: model, engine, quant, tokens, tokens/s, TTFT, finish reason. Plain text, not escaped."""
+    """The status line: model, engine, quant, tokens, tokens/s, TTFT, finish reason. Plain text, not escaped."""
     timings = completion.timings
     reasons = dict.fromkeys(choice.finish_reason for choice in completion.choices)
     ended = []
@@ -56,35 +56,35 @@ def completion_line(completion: Completion) -> str:
 
 
 def _guided_parts(completion: Completion) -> list[str]:
-    """What is to be said of a guided answer: no parsed value, a constraint that fights the model, its compile time."""
+    """Status of a guided answer: missing parsed value, a warning about the constraint, its compile time."""
     found = completion.guidance
     if found is None:
         return []
     parts = []
     if any(choice.finish_reason == "length" for choice in completion.choices):
-        parts.append("tokens ran out: nothing was parsed (--complete closes it)")
+        parts.append("reached max_tokens before the output was complete: not parsed (try --complete)")
     if completion.choices[0].parse_error:
         parts.append(f"not parsed: {completion.choices[0].parse_error}")
     if found.closed:
-        parts.append(f"closed by {found.closed} tokens")
+        parts.append(f"closed with {found.closed} added tokens")
     if found.warning:
-        parts.append("the constraint fights the model: %llm guided --explain")
+        parts.append("the constraint works against the model: %llm guided --explain")
     if found.compile_s >= COMPILE_SHOWN_S:
         parts.append(f"constraint compiled in {units.seconds(found.compile_s)}")
     return parts
 
 
 def bundle(texts: Sequence[str], *, fmt: Format = "md", line: str = "", final: bool = True) -> dict[str, str]:
-    """What a front end gets for an answer, finished or not.
+    """The MIME bundle of an answer, complete or partial.
 
     Args:
-        texts: the choices' texts; more than one are labelled.
-        fmt: md (Markdown), text (as it is), json (pretty-printed when it's valid) or code (a fenced block).
-        line: the quiet line to put below; "" for none.
-        final: the text is whole (json is only judged then).
+        texts: the choices' texts; labelled if there are several.
+        fmt: md (Markdown), text (verbatim), json (pretty-printed if valid) or code (a fenced block).
+        line: the status line below; "" for none.
+        final: the text is complete (invalid json is only reported then).
 
     Returns:
-        `text/plain` and `text/markdown` always; `text/html` too for text, which Markdown can't show as it is.
+        `text/plain` and `text/markdown` always; also `text/html` for `text`, which Markdown can't show verbatim.
     """
     line = plain(line)
     shown = [_formatted(text, fmt, final=final) for text in texts]
@@ -104,7 +104,7 @@ def bundle(texts: Sequence[str], *, fmt: Format = "md", line: str = "", final: b
 
 
 def _quiet(line: str) -> str:
-    """The line as HTML that Markdown passes on; punctuation that Markdown reads is written as references."""
+    """The line as HTML inside Markdown; punctuation with a meaning in Markdown becomes character references."""
     safe = "".join(f"&#{ord(c)};" if c in "*_`~[]\\|$" else c for c in escape(line))
     return f"<small>{safe}</small>"
 
@@ -123,14 +123,14 @@ def _formatted(text: str, fmt: Format, *, final: bool) -> tuple[str, str]:
         if pretty is not None:
             return plain(pretty), fenced(pretty, "json")
         if final:
-            note = "Not valid JSON; the text as it is:"
+            note = "Not valid JSON. The text:"
             return f"{note}\n{plain(text)}", f"*{note}*\n\n{fenced(text)}"
         return plain(text), fenced(text, "json")
     return plain(text), markdown(text)
 
 
 def _code_of(text: str) -> tuple[str, str]:
-    """Code without the fence that a model may have put around it, and the fence's language."""
+    """Code without its Markdown fence, if there is one, and the fence's language."""
     lines = text.strip("\n").split("\n")
     if len(lines) > 1 and lines[0].startswith("```"):
         language = lines[0].lstrip("`").strip()
@@ -140,7 +140,7 @@ def _code_of(text: str) -> tuple[str, str]:
 
 
 def _pretty_partial(text: str) -> str | None:
-    """JSON that is still being written, as far as it goes."""
+    """Pretty-printed incomplete JSON."""
     value = partial_json(text)
     return None if value is None else json.dumps(value, indent=2, ensure_ascii=False)
 
@@ -153,7 +153,7 @@ def _pretty_json(text: str) -> str | None:
 
 
 def completion_bundle(completion: Completion, fmt: Format = "md", *, with_line: bool = True) -> dict[str, str]:
-    """The whole of a completion for a front end: its texts, the log probabilities if asked for, the quiet line."""
+    """The MIME bundle of a completion: its texts, the log probabilities if requested, the status line."""
     texts = [choice.text for choice in completion.choices]
     line = completion_line(completion) if with_line else ""
     if completion.steps or completion.tool_calls:
@@ -172,20 +172,20 @@ def completion_bundle(completion: Completion, fmt: Format = "md", *, with_line: 
 
 
 def completion_markdown(completion: Completion) -> str:
-    """A completion as safe Markdown, with its quiet line."""
+    """A completion as safe Markdown, with its status line."""
     return completion_bundle(completion)["text/markdown"]
 
 
 def completion_text(completion: Completion) -> str:
-    """A completion as plain text, with its quiet line."""
+    """A completion as plain text, with its status line."""
     return completion_bundle(completion)["text/plain"]
 
 
 class LogprobsView(View):
-    """The tokens of one choice with their log probabilities (natural log), probabilities and the likeliest others.
+    """The tokens of one choice with their log probabilities (natural log), probabilities and top alternatives.
 
     Args:
-        choice: a choice (or a completion: its first one) that was generated with `logprobs=K`.
+        choice: a choice (or a completion: its first choice) generated with `logprobs=K`.
         rows: show at most this many tokens; None shows all.
     """
 
@@ -200,7 +200,7 @@ class LogprobsView(View):
         left = len(self.tokens) - len(shown)
         note = f"… {left:,} more tokens: llmlab.display.logprobs(completion) shows all." if left else ""
         return Table(
-            ("token", "logprob>", "probability>", "likeliest"),
+            ("token", "logprob>", "probability>", "most likely"),
             [
                 (
                     token_text(t.token),
@@ -211,7 +211,7 @@ class LogprobsView(View):
                 for t in shown
             ],
             note=note,
-            empty="(no tokens)" if self.asked else "(none: ask for them with --logprobs K, or logprobs=K)",
+            empty="(no tokens)" if self.asked else "(none: generate with --logprobs K, or logprobs=K)",
         )
 
     def text(self) -> str:
@@ -223,11 +223,11 @@ class LogprobsView(View):
         return self._table().html()
 
     def markdown(self) -> str:
-        """The tokens as a Markdown table; every token's text is inline code."""
+        """The tokens as a Markdown table; token texts are inline code."""
         table = self._table()
         if not table.rows:
             return f"*{table.empty}*"
-        lines = ["| token | logprob | probability | likeliest |", "| --- | ---: | ---: | --- |"]
+        lines = ["| token | logprob | probability | most likely |", "| --- | ---: | ---: | --- |"]
         for t in self.tokens[: self.rows]:
             others = " ".join(f"{code_span(token_text(text))} {_percent(value)}" for _, text, value in t.top)
             lines.append(f"| {code_span(token_text(t.token))} | {t.logprob:.3f} | {_percent(t.logprob)} | {others} |")
@@ -235,7 +235,7 @@ class LogprobsView(View):
 
 
 class ChoiceView(View):
-    """One of several choices: its text, why it ended, its seed, and its log probabilities if there are any."""
+    """One of several choices: its text, finish reason, seed, and log probabilities if there are any."""
 
     def __init__(self, choice: Choice) -> None:
         self.choice = choice
@@ -243,23 +243,23 @@ class ChoiceView(View):
         self.line = " · ".join([*parts, *([f"seed {choice.seed}"] if choice.seed is not None else [])])
 
     def text(self) -> str:
-        """The text, then the facts, then the tokens."""
+        """The text, the status line, and the tokens."""
         shown = bundle([self.choice.text], line=self.line)["text/plain"]
         return f"{shown}\n\n{LogprobsView(self.choice).text()}" if self.choice.logprobs is not None else shown
 
     def html(self) -> str:
-        """The text as it is, escaped."""
+        """The text, escaped."""
         shown = bundle([self.choice.text], fmt="text", line=self.line)["text/html"]
         return shown + (LogprobsView(self.choice).html() if self.choice.logprobs is not None else "")
 
 
 def logprobs(completion: Choice | Completion) -> LogprobsView:
-    """A table of all tokens of a completion (its first choice) or of a choice, with their log probabilities."""
+    """A table of all tokens of a choice (or a completion's first choice), with their log probabilities."""
     return LogprobsView(completion)
 
 
 def token_text(text: str) -> str:
-    """A token's text with its blanks and controls visible."""
+    """A token's text with white space and control characters visible."""
     return repr(text)[1:-1] if text.isprintable() and text == text.strip() and text else repr(text)
 
 

@@ -1,4 +1,4 @@
-"""The views of models as files: the catalogue, what a spec can be had as, and what headers say."""
+"""Views of model files: the catalogue, the available forms of a model, and its headers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TENSORS_SHOWN = 8
 
 
 class Catalogue(View, Sequence["Entry"]):
-    """The models that can be loaded by name. A sequence of the catalogue's entries, too; `on_disk`: what lies here."""
+    """The models that can be loaded by name; a sequence of catalogue entries. `on_disk`: the cached models."""
 
     def __init__(self, entries: Sequence[Entry], on_disk: StoredView | None = None) -> None:
         self.entries = tuple(entries)
@@ -49,20 +49,20 @@ class Catalogue(View, Sequence["Entry"]):
             for entry in self.entries
         ]
         headings = ("name", "parameters>", "context>", "llamacpp", "vllm", "licence", "about")
-        note = "Load one: %llm load NAME. local: on this machine; %llm show NAME says more. Context in tokens."
+        note = "Load one: %llm load NAME. local: on this machine. Details: %llm show NAME. Context in tokens."
         return Table(headings, rows, note=note, empty="The catalogue is empty.")
 
     def text(self) -> str:
-        """The catalogue as an aligned table, then what lies on disk."""
+        """The catalogue as an aligned table, then the cached models."""
         return self._table().text() + (f"\n\n{self.on_disk.text()}" if self.on_disk is not None else "")
 
     def html(self) -> str:
-        """The catalogue as an HTML table, then what lies on disk."""
+        """The catalogue as an HTML table, then the cached models."""
         return self._table().html() + (f"<br>{self.on_disk.html()}" if self.on_disk is not None else "")
 
 
 class FormsView(View, Sequence["Candidate"]):
-    """The forms in which a model of the hub can be had. A sequence of the candidates, too."""
+    """The available forms of a model on the hub; a sequence of candidates."""
 
     def __init__(self, spec: str, forms: Sequence[Candidate], note: str = "") -> None:
         self.spec = spec
@@ -81,7 +81,7 @@ class FormsView(View, Sequence["Candidate"]):
             ("engine", "quant", "format", "size>", "", "where"),
             rows,
             note=f"{self.note or f'Another form: %llm show {self.spec} --quant TAG.'} {SI}",
-            empty=f"{self.spec} has no form that an engine here loads.",
+            empty=f"{self.spec} has no form that an installed engine loads.",
         )
 
     def text(self) -> str:
@@ -94,7 +94,7 @@ class FormsView(View, Sequence["Candidate"]):
 
 
 class HeaderView(View):
-    """What a model's files say of it, read from headers only. `header` holds all of it, `forms` what else there is."""
+    """A model's metadata, read from headers only. `header`: all of it; `forms`: the other available forms."""
 
     def __init__(self, header: Header, forms: FormsView | None = None) -> None:
         self.header = header
@@ -131,13 +131,13 @@ class HeaderView(View):
         )
 
     def text(self) -> str:
-        """The facts, then the tensors by type."""
+        """The metadata, then the tensors by type."""
         forms = f"\n\n{self.forms.text()}" if self.forms is not None else ""
         facts = pairs_text(self._pairs(), indent="  ")
         return f"{plain(self.header.name)}\n{facts}\n\n{self._tensors().text()}{forms}"
 
     def html(self) -> str:
-        """The facts, the tensors by type, and the chat template folded away."""
+        """The metadata, the tensors by type, and the chat template, collapsed."""
         template = self.header.chat_template
         folded = f"<details><summary>chat template</summary>{pre(template)}</details>" if template else ""
         forms = f"<br>{self.forms.html()}" if self.forms is not None else ""

@@ -1,4 +1,4 @@
-"""What a constraint did to an answer, token by token: text and HTML."""
+"""The effect of a constraint on an answer, token by token: text and HTML."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from llmlab.display.safe import escape
 from llmlab.display.table import QUIET, Table, View
 from llmlab.types import Completion, GuidanceStep
 
-# A token that lost less than this is shown without a mark.
+# Removed probability below this isn't shown.
 _NOTED = 0.005
 
 
 class GuidanceView(View):
-    """The tokens of a guided completion: what the constraint removed, and what the model would have said.
+    """The tokens of a guided completion: the removed probability, and the model's preferred token.
 
     Args:
         completion: a guided completion; its first choice is shown.
-        rows: show at most this many tokens, those that the constraint changed most; None shows all, in order.
+        rows: show at most this many tokens, those with the most removed probability; None shows all.
     """
 
     def __init__(self, completion: Completion, rows: int | None = None) -> None:
@@ -26,16 +26,16 @@ class GuidanceView(View):
     def _summary(self) -> list[str]:
         found = self.guidance
         if found is None:
-            return ["This completion followed no constraint."]
+            return ["This completion had no constraint."]
         lines = [f"constraint: {found.name} ({found.kind})"]
-        lines.append(f"compiled in {1000 * found.compile_s:.0f} ms" if found.compile_s else "compiled before")
+        lines.append(f"compiled in {1000 * found.compile_s:.0f} ms" if found.compile_s else "compiled earlier")
         if found.removed is not None:
             lines.append(
-                f"{len(found.steps)} tokens; probability removed at an average token: {_share(found.removed)}; "
-                f"changed the model's first choice at {found.changed}"
+                f"{len(found.steps)} tokens; mean probability removed: {_share(found.removed)}; "
+                f"the model's most likely token was masked at {found.changed}"
             )
         if found.closed:
-            lines.append(f"the last {found.closed} tokens closed the text within its budget; they aren't the model's")
+            lines.append(f"the last {found.closed} tokens were added by --complete to close the text")
         if found.note:
             lines.append(found.note)
         return lines
@@ -46,17 +46,17 @@ class GuidanceView(View):
         if self.rows is not None and len(steps) > self.rows:
             left = len(steps) - self.rows
             steps = sorted(sorted(steps, key=lambda one: -one[1].removed)[: self.rows])
-        note = f"… {left:,} more tokens, which lost less. " if left else ""
-        note += "Probabilities are the model's own, before the mask and the temperature."
+        note = f"… {left:,} more tokens with less removed. " if left else ""
+        note += "Probabilities are raw: before the mask and the temperature."
         return Table(
-            ("#>", "token", "probability>", "removed>", "the model would have said"),
+            ("#>", "token", "probability>", "removed>", "model's preferred token"),
             [(str(place), token_text(s.token), _share(s.probability), _removed(s), _wanted(s)) for place, s in steps],
             note=note,
-            empty="(no tokens were measured)",
+            empty="(no tokens measured)",
         )
 
     def text(self) -> str:
-        """The summary, the warning if there is one, the tokens as an aligned table."""
+        """The summary, a warning if there is one, and the tokens as an aligned table."""
         warning = [f"Warning: {self.guidance.warning}"] if self.guidance and self.guidance.warning else []
         table = ["", self._table().text()] if self.guidance else []
         return "\n".join([*self._summary(), *warning, *table])
@@ -80,5 +80,5 @@ def _removed(step: GuidanceStep) -> str:
 
 def _wanted(step: GuidanceStep) -> str:
     if step.wanted_id == step.token_id:
-        return "the same"
+        return "same"
     return f"{token_text(step.wanted)} ({_share(step.wanted_probability)})"

@@ -1,4 +1,4 @@
-"""Displays that change while something runs: one handle in a notebook, plain printing in a terminal."""
+"""Displays updated while something runs: one output in a notebook, plain printing in a terminal."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 
 UPDATE_EVERY_S = 0.1
-# A load that is over sooner shows no bar at all.
+# A shorter load shows no bar.
 BAR_AFTER_S = 0.2
 
 
 def has_front_end(shell: Any) -> bool:
-    """Whether displays can be updated: a kernel with a front end, or something that captures displays.
+    """Whether displays can be updated in place: a kernel with a front end, or something that captures displays.
 
     A plain terminal's publisher prints each update below the last one.
     """
@@ -44,18 +44,18 @@ def is_watched(shell: Any) -> bool:
 
 
 class Handle:
-    """One output of a cell, shown and then replaced in place."""
+    """One output of a cell that is updated in place."""
 
     def __init__(self) -> None:
         self._handle: Any = None
 
     @property
     def shown(self) -> bool:
-        """Something was shown."""
+        """Whether something was displayed."""
         return self._handle is not None
 
     def show(self, data: dict[str, str]) -> None:
-        """Show a MIME bundle, in place of what was shown before."""
+        """Display a MIME bundle, replacing the previous one."""
         from IPython.display import DisplayHandle
 
         if self._handle is None:
@@ -66,13 +66,13 @@ class Handle:
 
 
 class Answer:
-    """An answer as it grows: at most ten updates a second, then the whole with its quiet line.
+    """A streaming answer: at most ten updates per second, then the complete answer with its status line.
 
     Args:
         shell: the IPython shell; decides between updating in place and printing.
         fmt: how to show the text.
         n: number of choices.
-        stream: False shows the end only.
+        stream: False shows only the complete answer.
     """
 
     def __init__(self, shell: Any, *, fmt: Format, n: int, stream: bool = True) -> None:
@@ -100,7 +100,7 @@ class Answer:
             self._print_more(texts[0])
 
     def finish(self, completion: Completion) -> None:
-        """Show the whole; in a terminal without its quiet line, which stands where the cell's value does."""
+        """Show the complete answer; in a terminal without the status line, which is the cell's value there."""
         if self._in_place:
             self._handle.show(completion_bundle(completion, self._fmt))
             return
@@ -112,7 +112,7 @@ class Answer:
         sys.stdout.flush()
 
     def _print_more(self, text: str) -> None:
-        # Text is only ever added, and so is its plain form: no pattern of `plain` reaches over a piece's end but \r\n.
+        # Text is only appended, and so is its plain form: only \r\n in `plain` can span two pieces.
         whole = plain(text)
         sys.stdout.write(whole[len(self._printed) :])
         sys.stdout.flush()
@@ -120,14 +120,14 @@ class Answer:
 
 
 class ProgressBar:
-    """Phases of a load in one display: shown when it takes long, replaced by one line at the end.
+    """The phases of a load in one display: shown if it takes long, replaced by one line at the end.
 
     Call it with (phase, fraction or None), as `Lab.load(progress=...)` does.
 
     Args:
         shell: the IPython shell; decides between updating in place and printing.
-        title: what goes on.
-        after_s: what is over sooner shows no bar.
+        title: what is running.
+        after_s: seconds before the bar is shown.
     """
 
     def __init__(self, shell: Any, title: str, *, after_s: float = BAR_AFTER_S) -> None:
@@ -141,7 +141,7 @@ class ProgressBar:
         self._drawn = 0
 
     def __call__(self, phase: str, fraction: float | None) -> None:
-        """Show how far it is; called as often as one likes."""
+        """Show the progress; updates are rate-limited."""
         now = time.monotonic()
         elapsed = now - self._started
         if not self._watched or elapsed < self._after_s or now - self._last < UPDATE_EVERY_S:
@@ -165,14 +165,14 @@ class ProgressBar:
             self._drawn = len(line)
 
     def finish(self, line: str) -> None:
-        """Put the one line that stays in the bar's place (in a terminal it stands where the cell's value does)."""
+        """Replace the bar with the final line (in a terminal, the cell's value shows it)."""
         self._clear()
         if self._in_place:
             html = f'<div class="llmlab"><span style="{QUIET}">{escape(line)}</span></div>'
             self._handle.show({"text/plain": plain(line), "text/html": html})
 
     def stop(self, line: str) -> None:
-        """Say why it ended without a result; only where a bar is being shown (an error says the rest)."""
+        """Replace a visible bar with the reason why there is no result; the error itself is raised elsewhere."""
         if self._handle.shown:
             self.finish(line)
         else:
@@ -186,18 +186,18 @@ class ProgressBar:
 
 
 def counted(items: Sequence[Item], title: str, unit: str, *, after_s: float) -> Iterator[Item]:
-    """The items one by one, with a bar when they take long: in a notebook one display, which ends as a quiet line.
+    """Yield the items, with a progress bar if they take long; in a notebook it ends as one line.
 
     Args:
-        items: what is gone through.
-        title: what goes on ("generating").
-        unit: what one is ("prompt").
-        after_s: what is over sooner shows no bar.
+        items: the items to iterate over.
+        title: what is running ("generating").
+        unit: the noun for one item ("prompt").
+        after_s: seconds before the bar is shown.
     """
     from IPython.core.getipython import get_ipython
 
     shell = get_ipython()
-    # What another thread displays lands in whichever cell runs.
+    # A display from another thread appears in whichever cell is running.
     if shell is None or not has_front_end(shell) or threading.current_thread() is not threading.main_thread():
         from tqdm import tqdm
 

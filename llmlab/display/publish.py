@@ -1,4 +1,4 @@
-"""Outputs with a MIME type of llmlab's own, for programs that read the notebook; people see the plain line."""
+"""Outputs with llmlab's own MIME type, for programs that read the notebook; a front end shows the plain line."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 
 def publish(line: str, data: Mapping[str, Any]) -> None:
-    """Show a line with data beside it; where no IPython runs, print the line.
+    """Display a line with attached data; without IPython, print the line.
 
     Args:
-        line: what people see.
+        line: the displayed text.
         data: MIME type -> JSON data.
     """
-    # A process that hasn't imported IPython has no shell, and shall not pay for the import.
+    # A process that hasn't imported IPython has no shell; don't import it just to find out.
     if "IPython" in sys.modules:
         from IPython.core.getipython import get_ipython
         from IPython.display import display
@@ -22,4 +22,4 @@ def publish(line: str, data: Mapping[str, Any]) -> None:
         if get_ipython() is not None:
             display({"text/plain": line, **data}, raw=True)
             return
-    print(line)  # noqa: T201 - the line is what the caller asked for
+    print(line)  # noqa: T201 - printing is this function's purpose

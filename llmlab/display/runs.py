@@ -16,12 +16,12 @@ SHOWN = 56
 
 
 class RunsView(View):
-    """Completions of the run log, oldest first. `frame` is the DataFrame, with more columns.
+    """Completions in the run log, oldest first. `frame` is the DataFrame, with more columns.
 
     Args:
-        frame: what `llmlab.runs` returned.
-        where: the file, said below.
-        found: what was looked for.
+        frame: the result of `llmlab.runs`.
+        where: the log file, named below the table.
+        found: the search term.
         off: the log is turned off.
     """
 
@@ -33,10 +33,10 @@ class RunsView(View):
 
     def _table(self) -> Table:
         rows = [_cells(row) for row in self.frame.to_dict("records")]
-        state = " It is off now (LLMLAB_RUN_LOG)." if self._off else ""
-        note = f"Times in UTC. Go on with one: %llm chat --resume CONVERSATION. Kept in {self._where}.{state}"
-        nothing = f"Nothing in the run log has {self._found!r}." if self._found else "The run log is empty."
-        headings = ("at", "conversation", "asked in", "model", "question", "answer", "tokens>", "tokens/s>")
+        state = " Logging is off (LLMLAB_RUN_LOG)." if self._off else ""
+        note = f"Times in UTC. Continue one: %llm chat --resume CONVERSATION. Stored in {self._where}.{state}"
+        nothing = f"Nothing in the run log matches {self._found!r}." if self._found else "The run log is empty."
+        headings = ("at", "conversation", "source", "model", "prompt", "answer", "tokens>", "tokens/s>")
         return Table(headings, rows, note=note, empty=nothing + state)
 
     def text(self) -> str:

@@ -1,4 +1,4 @@
-"""The views of getting models: what lies on disk, what the hub offers, what was pulled."""
+"""Views of model storage: cached models, quantizations on the hub, finished downloads."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from llmlab.hub.discover import Offer
     from llmlab.hub.disk import Stored
 
-_KINDS = {"downloaded": "downloaded", "made": "made by llmlab", "part": "part of a download"}
+_KINDS = {"downloaded": "downloaded", "made": "made by llmlab", "part": "partial download"}
 DAY_S = 86400
 
 
 class StoredView(View, Sequence["Stored"]):
-    """Models that lie in the caches. A sequence of them, too."""
+    """The cached models; a sequence."""
 
     def __init__(self, items: Sequence[Stored]) -> None:
         self.items = tuple(items)
@@ -41,8 +41,8 @@ class StoredView(View, Sequence["Stored"]):
         return Table(
             ("on disk", "quant", "format", "size>", "last used", ""),
             rows,
-            note=f"{total} in all. Delete: %llm rm NAME [--quant TAG]. {SI}",
-            empty="No model lies in the caches. Get one: %llm pull NAME",
+            note=f"{total} in total. Delete: %llm rm NAME [--quant TAG]. {SI}",
+            empty="No cached models. Download one: %llm pull NAME",
         )
 
     def text(self) -> str:
@@ -55,7 +55,7 @@ class StoredView(View, Sequence["Stored"]):
 
 
 class OffersView(View, Sequence["Offer"]):
-    """The hub's quantizations of a model, by whom. A sequence of the offers, too."""
+    """The hub's quantizations of a model by author; a sequence."""
 
     def __init__(self, offers: Sequence[Offer], quant: str | None = None) -> None:
         self.offers = tuple(offers)
@@ -83,7 +83,7 @@ class OffersView(View, Sequence["Offer"]):
         return Table(
             ("author", "repository", "engine", "quants", "size>", "downloads>", ""),
             rows,
-            note=f"Downloads of the last 30 days. Take one: %llm load MODEL --quant TAG --from AUTHOR|REPOSITORY. {SI}",
+            note=f"Downloads in the last 30 days. Load one: %llm load MODEL --quant TAG --from AUTHOR|REPOSITORY. {SI}",
             empty="The hub's model tree has no such quantization.",
         )
 
@@ -109,7 +109,7 @@ def _sizes(offer: Offer, quant: str | None) -> str:
 
 
 class PulledView(View):
-    """One line on what was pulled. `pulled` holds it."""
+    """One line about a download; `pulled` is the result."""
 
     def __init__(self, pulled: Pulled) -> None:
         self.pulled = pulled
@@ -120,15 +120,15 @@ class PulledView(View):
         return self.pulled.path
 
     def text(self) -> str:
-        """What it is, its size, how long it took and how fast, and whose it is."""
+        """The model, its size, duration, speed and source."""
         pulled = self.pulled
         source = pulled.source
         what = f"{source.name} · {pulled.engine} · {source.quant} · {units.size(pulled.bytes)}"
         if pulled.fetched:
             speed = f" ({units.size(pulled.bytes / pulled.seconds)}/s)" if pulled.seconds > 0 else ""
-            how = f"pulled in {units.seconds(pulled.seconds)}{speed}, checksums right"
+            how = f"pulled in {units.seconds(pulled.seconds)}{speed}, checksums verified"
         else:
-            how = "on this machine already"
+            how = "already on this machine"
         return plain(f"{what} · {how}" + (f" — {source.way}" if source.way else ""))
 
     def html(self) -> str:

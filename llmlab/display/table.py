@@ -1,4 +1,4 @@
-"""Views: objects that show themselves as aligned text and as escaped HTML, in dark and in light, without scripts."""
+"""Base classes of views: aligned text and escaped HTML, for dark and light themes, without scripts."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ SI = "Memory in SI units: 1 MB = 1,000,000 bytes."
 
 
 class View:
-    """What a command returns to be shown. Subclasses give `text` (plain) and `html` (escaped)."""
+    """A displayable result of a command. Subclasses implement `text` (plain) and `html` (escaped)."""
 
     def text(self) -> str:
         """The view as aligned text, no colours."""
         raise NotImplementedError
 
     def html(self) -> str:
-        """The view as HTML; everything that comes from outside is escaped."""
+        """The view as HTML; external text is escaped."""
         return pre(self.text())
 
     def __repr__(self) -> str:
@@ -34,13 +34,13 @@ class View:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under headings. Numbers' columns are marked as right-aligned with a trailing ">" in the heading.
+    """Rows under headings. A trailing ">" in a heading right-aligns its column, for numbers.
 
     Attributes:
-        headings: one a column; "memory>" is shown as "memory", right-aligned.
-        rows: the cells' text.
-        note: a line or more below, shown quietly.
-        empty: what to say when there are no rows.
+        headings: one per column; "memory>" is shown as "memory", right-aligned.
+        rows: the text of the cells.
+        note: lines below the table, in a muted style.
+        empty: the text shown without rows.
     """
 
     headings: Sequence[str]
@@ -70,7 +70,7 @@ class Table:
 
         def cells(row: Sequence[str], tag: str) -> str:
             style = "padding:2px 10px 2px 0;vertical-align:top;background:none"
-            # A number stays beside its unit.
+            # Keep a number next to its unit.
             wrap = {"left": "pre-wrap", "right": "pre-wrap" if tag == "th" else "nowrap"}
             return "".join(
                 f'<{tag} style="text-align:{a};white-space:{wrap[a]};{style}">{escape(c)}</{tag}>'

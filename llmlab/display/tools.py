@@ -1,4 +1,4 @@
-"""How tool calls are shown: a line a call, with its result or error and its time; and the tools themselves."""
+"""The display of tool calls (one line per call, with result or error, and time), and of the tools themselves."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 class ToolAnswer:
-    """An answer with tools as it grows: the calls in one display with the text, at most ten updates a second of it.
+    """A streaming answer with tools: the calls and the text in one display, at most ten updates per second.
 
     Args:
         shell: the IPython shell; decides between updating in place and printing.
         fmt: how to show the text.
-        stream: False shows the calls as they happen, and the text at the end only.
+        stream: False shows the calls as they happen, and the text only at the end.
     """
 
     def __init__(self, shell: Any, *, fmt: Format, stream: bool = True) -> None:
@@ -36,7 +36,7 @@ class ToolAnswer:
         self._printed = 0
 
     def update(self, text: str, steps: tuple[ToolStep, ...]) -> None:
-        """Show what there is so far."""
+        """Show the calls and the text so far."""
         text = text if self._stream and self._in_place else ""
         if (text, steps) == self._seen or not (text or steps):
             return
@@ -50,7 +50,7 @@ class ToolAnswer:
             self._print(steps)
 
     def finish(self, completion: Completion) -> None:
-        """Show the whole."""
+        """Show the complete answer."""
         if self._in_place:
             self._handle.show(completion_bundle(completion, self._fmt))
             return
@@ -68,7 +68,7 @@ class ToolAnswer:
 
 
 def above(shown: dict[str, str], calls: dict[str, str]) -> dict[str, str]:
-    """A bundle with the calls above what it holds."""
+    """A bundle with the calls added above its content."""
     return {mime: "\n\n".join(part for part in (calls[mime], text) if part) for mime, text in shown.items()}
 
 
@@ -77,10 +77,10 @@ def _mimes(fmt: Format) -> tuple[str, ...]:
 
 
 class ToolsView(View):
-    """Functions as a model sees them, and how the current model writes a call.
+    """The tool schemas that a model receives, and the current model's call format.
 
     Args:
-        schemas: the tools in OpenAI's form.
+        schemas: the tools in OpenAI's format.
         refused: (name, why) of functions that can't be tools.
         family: (model, family, example of a call), or None without a model.
         note: why there is no family, or "".
@@ -99,17 +99,17 @@ class ToolsView(View):
         self.note = note
 
     def _lines(self) -> list[tuple[str, str]]:
-        """What to show, as (kind, text): head, quiet or code."""
+        """The lines to show, as (kind, text): head, quiet or code."""
         out: list[tuple[str, str]] = []
         for schema in self.schemas:
             inner = schema["function"]
             out += [("head", str(inner["name"])), ("quiet", inner.get("description", "") or "(no docstring)")]
             out.append(("code", json.dumps(inner["parameters"], indent=2, ensure_ascii=False)))
         if not self.schemas:
-            out.append(("quiet", "No function here can be a tool: define one with a type hint for each parameter."))
+            out.append(("quiet", "No function here can be a tool: define one with a type hint for every parameter."))
         out += [("quiet", f"{name} can't be a tool: {why}") for name, why in self.refused]
         if self.family is not None:
-            out += [("head", f"{self.family[0]} writes calls in the form {self.family[1]}"), ("code", self.family[2])]
+            out += [("head", f"{self.family[0]} uses the call format {self.family[1]}"), ("code", self.family[2])]
         elif self.note:
             out.append(("quiet", self.note))
         return out

@@ -1,4 +1,4 @@
-"""A tuning run as it goes, and what came of it: one display, a bar and the losses as a curve."""
+"""The progress and the result of a tuning run: a bar and the loss curve in one display."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from llmlab.lora.tuned import Point, Progress, Tuned
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 460, 150, 44, 18
-# The training loss jumps from batch to batch: the mean of this share of the run is drawn.
+# The training loss is noisy: plot its mean over this share of the run.
 _SMOOTH = 0.05
 
 
 class TunedView(View):
-    """A tuned adapter: what it is, how well it learned, and where it lies."""
+    """A tuned adapter: its settings, losses and folder."""
 
     def __init__(self, tuned: Tuned) -> None:
         self.tuned = tuned
@@ -44,7 +44,7 @@ class TunedView(View):
 
 
 class TuneDisplay:
-    """A progress callback that draws: in place where there is a front end, one line in a terminal, else nothing.
+    """A progress callback with a display: updated in place in a front end, one line in a terminal, else nothing.
 
     Args:
         shell: the IPython shell, or None.
@@ -59,7 +59,7 @@ class TuneDisplay:
         self._drawn = 0
 
     def __call__(self, progress: Progress) -> None:
-        """Show how far it is; called as often as one likes."""
+        """Show the progress; updates are rate-limited."""
         now = time.monotonic()
         # What is refused while it's being read leaves nothing on display.
         if not self._watched or progress.phase.startswith("reading") or now - self._last < UPDATE_EVERY_S:
@@ -79,14 +79,14 @@ class TuneDisplay:
             self._drawn = len(line)
 
     def finish(self, tuned: Tuned) -> None:
-        """Put the outcome in the display's place (a terminal has it as the cell's value)."""
+        """Replace the display with the result (in a terminal, the cell's value shows it)."""
         self._clear()
         if self._in_place:
             view = TunedView(tuned)
             self._handle.show({"text/plain": view.text(), "text/html": view._repr_html_()})
 
     def stop(self, line: str) -> None:
-        """Say why it ended without a result; only where something is being shown (an error says the rest)."""
+        """Replace a visible display with the reason why there is no result; the error itself is raised elsewhere."""
         self._clear()
         if self._handle.shown:
             self._handle.show({"text/plain": plain(line), "text/html": f'<span style="{QUIET}">{escape(line)}</span>'})
@@ -99,7 +99,7 @@ class TuneDisplay:
 
 
 def progress_line(progress: Progress, elapsed: float) -> str:
-    """How far a run is, in one line."""
+    """The progress of a run, in one line."""
     if not progress.steps:
         return f"tuning {progress.name}: {progress.phase} ({units.seconds(elapsed)})"
     done = progress.step / progress.steps
@@ -115,7 +115,7 @@ def progress_line(progress: Progress, elapsed: float) -> str:
 
 
 def curve_svg(curve: Sequence[Point], steps: int) -> str:
-    """The losses over the steps as an SVG: the training loss thin, the held-out loss with dots. "" without any."""
+    """The losses by step as an SVG: the training loss thin, the held-out loss with dots; "" without losses."""
     losses = [(point.step, point.loss) for point in curve if point.loss is not None]
     held = [(point.step, point.heldout) for point in curve if point.heldout is not None]
     if len(losses) < 2:

@@ -1,4 +1,4 @@
-"""Numbers with their units, written one way everywhere. Bytes are SI: 1 MB is 1,000,000 bytes."""
+"""Consistent formatting of numbers with units. Bytes are SI: 1 MB is 1,000,000 bytes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def size(count: float | None) -> str:
 
 
 def three(value: float) -> str:
-    """A number with three significant digits and no exponent, thousands apart ("5,147", "48.3", "0.052")."""
+    """A number with three significant digits, no exponent, and thousands separators ("5,147", "48.3", "0.052")."""
     magnitude = abs(value)
     if magnitude >= 99.95:
         return f"{value:,.0f}"

@@ -1,4 +1,4 @@
-"""The views of the bench: loaded models, one model, history, logs, the doctor's report."""
+"""Views of a session: loaded models, one model, history, logs, the doctor's report."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Note(View):
-    """One plain sentence, such as what was unloaded. `value` is what the command returned, for code that wants it."""
+    """One sentence, such as which model was unloaded. `value`: the command's result, for code."""
 
     def __init__(self, sentence: str, value: Any = None) -> None:
         self.sentence = sentence
@@ -33,7 +33,7 @@ class Note(View):
 
 
 def model_line(model: Model) -> str:
-    """One line on a model that was loaded: name, engine, quant, size, context, seconds, and why this engine."""
+    """One line about a loaded model: name, engine, quant, size, context, load time, and why this engine."""
     weights = model.memory().weights
     parts = [
         model.name,
@@ -48,7 +48,7 @@ def model_line(model: Model) -> str:
 
 
 class ModelView(View):
-    """One model: what it is, what it holds, how its engine was set up."""
+    """One model: its properties, memory and engine settings."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -76,21 +76,21 @@ class ModelView(View):
         return [*pairs, *described.items()]
 
     def text(self) -> str:
-        """The name, then its facts."""
+        """The name, then the properties."""
         return f"{plain(self.model.name)}\n{pairs_text(self._pairs(), indent='  ')}"
 
     def html(self) -> str:
-        """The name, then a table of its facts."""
+        """The name, then a table of the properties."""
         return f"<b>{escape(self.model.name)}</b>{pairs_html(self._pairs())}"
 
 
 class ModelList(View, Sequence["Model"]):
-    """The loaded models, the current one marked with *. A sequence of them, too.
+    """The loaded models, the current one marked with *; a sequence.
 
     Args:
         models: by name.
         current: the current one.
-        verbose: also what each engine says of itself.
+        verbose: also show each engine's own details.
     """
 
     def __init__(self, models: Mapping[str, Model], current: Model | None, *, verbose: bool = False) -> None:
@@ -134,14 +134,14 @@ class ModelList(View, Sequence["Model"]):
         )
 
     def text(self) -> str:
-        """The table, and each engine's own words with `verbose`."""
+        """The table, and each engine's details with `verbose`."""
         parts = [self._table().text()]
         if self.verbose:
             parts += [f"{plain(m.name)} ({m.engine})\n{pairs_text(_engine_words(m), indent='  ')}" for m in self.models]
         return "\n\n".join(parts)
 
     def html(self) -> str:
-        """The table, and each engine's own words with `verbose`."""
+        """The table, and each engine's details with `verbose`."""
         parts = [self._table().html()]
         if self.verbose:
             parts += [
@@ -161,7 +161,7 @@ def _estimated(model: Model) -> int | None:
 
 
 class HistoryView(View):
-    """A conversation, or all of them. `history` (a History or a Conversation) holds them."""
+    """A conversation, or all of them. `history`: a History or a Conversation."""
 
     def __init__(self, history: History | Conversation | None, *, everything: bool = False) -> None:
         self.history = history
@@ -181,11 +181,11 @@ class HistoryView(View):
         """The turns in order, each under its role."""
         conversations = self._conversations()
         if not conversations:
-            return "No conversation yet. Ask something with %%llm; go on with %%llm -c."
+            return "No conversation yet. Start one with %%llm; continue it with %%llm -c."
         return "\n\n".join(f"{self._title(c, number)}\n{_turns_text(c)}" for number, c in self._numbered(conversations))
 
     def html(self) -> str:
-        """The turns in order; what was said is escaped and keeps its line breaks."""
+        """The turns in order; text is escaped and keeps its line breaks."""
         conversations = self._conversations()
         if not conversations:
             return escape(self.text())
@@ -207,7 +207,7 @@ class HistoryView(View):
         return " · ".join(part for part in (f"Conversation {number}", started, asked, models) if part)
 
 
-def _said(message: Message) -> str:
+def _turn_text(message: Message) -> str:
     """A turn's text, and the calls in it."""
     calls = [call.get("function", call) for call in message.tool_calls]
     lines = [f"→ {_called(str(call.get('name')), call.get('arguments') or {})}" for call in calls]
@@ -222,7 +222,7 @@ def _called(name: str, arguments: Any) -> str:
 def _turns_text(conversation: Conversation) -> str:
     lines = []
     for message in conversation.messages:
-        body = plain(_said(message)).split("\n")
+        body = plain(_turn_text(message)).split("\n")
         lines.append("\n".join([f"{message.role + ':':<10} {body[0]}", *(" " * 11 + line for line in body[1:])]))
     return "\n".join(lines)
 
@@ -231,7 +231,7 @@ def _turns_html(conversation: Conversation) -> str:
     return "".join(
         f'<div style="border-left:{LINE};padding:2px 0 2px 8px;margin:4px 0">'
         f'<span style="{QUIET}">{escape(message.role)}</span>'
-        f'<div style="white-space:pre-wrap">{escape(_said(message))}</div></div>'
+        f'<div style="white-space:pre-wrap">{escape(_turn_text(message))}</div></div>'
         for message in conversation.messages
     )
 
@@ -247,13 +247,13 @@ class LogView(View):
         return plain(self.lines) or "(the log is empty)"
 
     def html(self) -> str:
-        """The lines in a box that scrolls."""
+        """The lines in a scrolling box."""
         style = f"max-height:24em;overflow:auto;white-space:pre-wrap;margin:0;padding:4px 8px;border:{LINE};{MONO}"
         return f'<pre style="{style};color:inherit;background:none">{escape(self.text())}</pre>'
 
 
 class DoctorView(View):
-    """The doctor's report; `report` holds the checks. Status is in words, not in colour alone."""
+    """The doctor's report; `report` has the checks. Status is in words, not only in colour."""
 
     MARKS = {"ok": "ok", "warn": "warn", "fail": "FAIL"}  # noqa: RUF012 - never changed
 
@@ -266,11 +266,11 @@ class DoctorView(View):
             for c in self.report.checks
         ]
         count = {status: sum(c.status == status for c in self.report.checks) for status in self.MARKS}
-        note = f"{count['ok']} ok, {count['warn']} to know, {count['fail']} to mend"
-        return Table(("", "what", "found"), rows, note=note, empty="Nothing was examined.")
+        note = f"{count['ok']} ok, {count['warn']} warnings, {count['fail']} failed"
+        return Table(("", "check", "result"), rows, note=note, empty="No checks were run.")
 
     def text(self) -> str:
-        """A line a check, its fix below it."""
+        """One line per check, with its fix below."""
         lines = []
         names = max((len(plain(c.name)) for c in self.report.checks), default=0)
         for check in self.report.checks:

@@ -1,4 +1,4 @@
-"""What models are measured by: speed, perplexity and divergence, and the tables and plots of them."""
+"""Measurements of models: speed, perplexity and divergence, with tables and plots."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Comparing quants of a model: one after the other is loaded, measured against the first, and let go."""
+"""Comparison of a model's quants: each is loaded, measured against the first, and unloaded."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Progress = Callable[[str, float | None], None]
 
 VERSION = 1
-"""Part of a run's key: raised when the same input would be measured in another way."""
+"""Part of a run's key; increment it when a measurement changes."""
 
 WINDOW = 512
 WINDOWS = 8
@@ -40,7 +40,7 @@ _LOAD_DEFAULTS = {"tp": 1, "force": False}  # all others are None
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a run measures; everything in it is part of the run's key."""
+    """The settings of a run; all are part of its key."""
 
     model: str
     variants: tuple[str, ...]
@@ -52,7 +52,7 @@ class Job:
 
 @dataclass
 class _Run:
-    """What the variants share: the reference's tokens and distributions, which lie in the run's folder."""
+    """State shared by the variants: the reference's tokens and distributions, in the run's folder."""
 
     folder: Path
     data: texts.Texts
@@ -102,7 +102,7 @@ def compare_quants(
     progress: Progress | None = None,
     **load: Unpack[LoadOptions],
 ) -> Comparison:
-    """Measure quants of a model against the first of them. What each figure means: docs/measures.md.
+    """Measure quants of a model against the first of them. The metrics are defined in docs/measures.md.
 
     Args:
         model: as in `llmlab.load`.
@@ -127,7 +127,7 @@ def compare_quants(
     """
     named = tuple(_variant(one) for one in ([variants] if isinstance(variants, str) else variants))
     if not named or len(set(named)) < len(named):
-        raise BadInputError(f"Quants to compare are named once each, got {', '.join(named) or 'none'}.")
+        raise BadInputError(f"Quants to compare must be unique, and at least one, got {', '.join(named) or 'none'}.")
     for name, value, low in (("window", window, 2 * divergence.SHORTEST), ("windows", windows, 1)):
         if not isinstance(value, int) or value < low:
             raise BadInputError(f"{name} must be a whole number, {low} or more, got {value!r}.")
@@ -168,7 +168,7 @@ class _Part:
 
 
 def _variant(text: str) -> str:
-    """A tag by its canonical name; anything else as it is (a path, another model)."""
+    """A tag's canonical name; anything else unchanged (a path, another model)."""
     try:
         return tags.TAGS[text].name if text in tags.TAGS else tags.canonical(text).name
     except LlmLabError:
@@ -189,10 +189,10 @@ def _spec(job: Job, variant: str) -> tuple[str, str, str | None]:
 
 
 def _check_tokenizers(model: str, variants: Sequence[str]) -> None:
-    """Refuse, before anything is loaded, variants whose files say that their vocabulary is another.
+    """Check, before anything is loaded, that all variants have the same vocabulary size.
 
     Raises:
-        BadInputError: it is; token ids of one mean nothing to the other.
+        BadInputError: they don't, so their token ids aren't comparable.
     """
     from llmlab.hub.headers import read_header
     from llmlab.hub.spec import parse
@@ -206,17 +206,17 @@ def _check_tokenizers(model: str, variants: Sequence[str]) -> None:
     for spec, size in sizes.items():
         if first is not None and size != sizes[first]:
             raise BadInputError(
-                f"{spec} has {size:,} tokens in its vocabulary, and {first} has {sizes[first]:,}: their ids differ, so "
-                "no token of one can be held against the other's.",
+                f"{spec} has a vocabulary of {size:,} tokens, and {first} of {sizes[first]:,}: their token ids aren't "
+                "comparable.",
                 "Compare quants of one model, or models of one family.",
             )
 
 
 def _open(job: Job, data: texts.Texts, load: Mapping[str, Any], *, fresh: bool) -> _Run:
-    """The run's folder, with what an earlier run left there. The reference is part of its name, other variants not."""
-    said = {**asdict(job), "variants": job.variants[0], "data": data.digest, "load": sorted(load.items()), "v": VERSION}
-    said["weights"] = _weights(job.model)
-    key = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    """The run's folder, with an earlier run's results. Its key includes the reference, but not the other variants."""
+    keys = {**asdict(job), "variants": job.variants[0], "data": data.digest, "load": sorted(load.items()), "v": VERSION}
+    keys["weights"] = _weights(job.model)
+    key = hashlib.sha256(json.dumps(keys, sort_keys=True, default=str).encode()).hexdigest()[:16]
     folder = config.cache_dir() / "compare" / key
     with config.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -231,7 +231,7 @@ def _open(job: Job, data: texts.Texts, load: Mapping[str, Any], *, fresh: bool) 
 
 
 def _weights(model: str) -> str:
-    """What tells the model's weights from an earlier model's of that name."""
+    """A digest that distinguishes the model's weights from an earlier model with the same name."""
     from llmlab.hub.headers import read_header
     from llmlab.hub.spec import parse
     from llmlab.quant.forms import weights_digest
@@ -278,9 +278,7 @@ def _figures(variant: str, run: _Run, model: Model, report: Progress) -> dict[st
     if is_reference:
         run.state["about"] |= {"ids": _digest(ids), "window": cut.size, "windows": len(cut.ids), "scored": cut.scored}
     elif run.state["about"]["ids"] != _digest(ids):
-        return _failed(
-            variant, f"its tokenizer gives other ids for the same text than {run.job.variants[0]}'s: refused"
-        )
+        return _failed(variant, f"its tokenizer gives different ids for the text than {run.job.variants[0]}'s")
     tally = divergence.Tally()
     for number, window in enumerate(cut.ids):
         report("scoring", 0.1 + 0.5 * number / len(cut.ids))
@@ -325,7 +323,7 @@ def _digest(ids: Sequence[int]) -> str:
 
 
 def _accuracy(model: Model, run: _Run) -> float | None:
-    """Share of questions answered right, greedily: the same text but for case, space and a final full stop."""
+    """The share of correct greedy answers: equal text, ignoring case, white space and a final full stop."""
     asked = [item for item in run.data.questions if item.answer][: run.job.questions]
     if not asked or model.facts.chat_template is None:
         return None
@@ -333,27 +331,27 @@ def _accuracy(model: Model, run: _Run) -> float | None:
     streams = [model.stream(list(item.messages), temperature=0, max_tokens=longest + 16) for item in asked]
     for stream in streams:
         stream.start()
-    said = [stream.result() for stream in streams]
-    return sum(plain(one.text) == plain(item.answer) for one, item in zip(said, asked, strict=True)) / len(asked)
+    answers = [stream.result() for stream in streams]
+    return sum(plain(one.text) == plain(item.answer) for one, item in zip(answers, asked, strict=True)) / len(asked)
 
 
 def plain(text: str) -> str:
-    """A text as answers are compared: lower case, single spaces, no full stop at the end."""
+    """A text normalized for comparing answers: lower case, single spaces, no final full stop."""
     return " ".join(text.casefold().split()).removesuffix(".")
 
 
 def _samples(variant: str, model: Model, run: _Run, cut: divergence.Windows, *, is_reference: bool) -> None:
-    """What each variant says to a few prompts, and how its distributions differ along the reference's words."""
+    """Each variant's answers to a few prompts, and the divergence at each of the reference's tokens."""
     if is_reference:
         run.state["samples"] = [
             {"prompt": text, "texts": {}, "tokens": {}, "kl": {}} for text in _prompts(model, run, cut)
         ]
     for number, sample in enumerate(run.state["samples"]):
-        said = model.generate(sample["prompt"], raw=True, temperature=0, max_tokens=SAMPLE_TOKENS)
-        ids = said.prompt_token_ids
-        pieces = [model.detokenize([token]) for token in said.token_ids]
-        sample["texts"][variant] = said.text
-        sample["tokens"][variant] = [list(said.token_ids), pieces]
+        answer = model.generate(sample["prompt"], raw=True, temperature=0, max_tokens=SAMPLE_TOKENS)
+        ids = answer.prompt_token_ids
+        pieces = [model.detokenize([token]) for token in answer.token_ids]
+        sample["texts"][variant] = answer.text
+        sample["tokens"][variant] = [list(answer.token_ids), pieces]
         reference = sample["tokens"][run.job.variants[0]][0]
         if not reference:
             continue
@@ -367,7 +365,7 @@ def _samples(variant: str, model: Model, run: _Run, cut: divergence.Windows, *, 
 
 
 def _prompts(model: Model, run: _Run, cut: divergence.Windows) -> list[str]:
-    """A few prompts as raw text: questions by the chat template, or beginnings of windows."""
+    """A few prompts as raw text: questions through the chat template, or the starts of windows."""
     if run.data.questions and model.facts.chat_template is not None:
         found = [model.render(item.messages) for item in _spread(run.data.questions, SAMPLES)]
     else:
@@ -382,7 +380,7 @@ def _spread(items: Sequence[Any], count: int) -> list[Any]:
 
 
 def _speed(model: Model, ids: Sequence[int]) -> dict[str, Any]:
-    """Prompt and decode speed and TTFT at one sequence: the median of a few prompts that share no beginning."""
+    """Prompt and decode speed and TTFT at concurrency 1: the median over a few prompts without common prefixes."""
     length = min(SPEED_PROMPT, model.facts.context_length - SPEED_TOKENS - 1, len(ids) // 2)
     step = max((len(ids) - length) // (SPEED_REPEATS + 1), 1)
     prompts = [model.detokenize(list(ids[i * step : i * step + length])) for i in range(SPEED_REPEATS + 1)]

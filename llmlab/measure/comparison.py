@@ -1,4 +1,4 @@
-"""What a comparison gives: a table, a plot, and two variants' words side by side."""
+"""The result of a comparison: a table, a plot, and two variants' answers side by side."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ COLUMNS = (
     "variant", "engine", "way", "disk_bytes", "resident_bytes", "load_s", "prompt_tokens_per_s", "decode_tokens_per_s",
     "ttft_s", "perplexity", "kl_mean", "kl_p99", "top1", "accuracy", "note", "error",
 )  # fmt: skip
-# The KL divergence that shades a token fully, in nats.
+# The KL divergence with full shade, in nats.
 _FULL_SHADE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One prompt and what each variant said to it, greedily.
+    """One prompt and each variant's greedy answer.
 
     Attributes:
         texts: by variant.
-        tokens: by variant: ids, and the text of each.
+        tokens: by variant: ids, and each token's text.
         kl: by variant (not the reference): KL divergence at each of the reference's tokens, in nats.
     """
 
@@ -38,7 +38,7 @@ class Sample:
 
     @classmethod
     def of(cls, found: Mapping[str, Any]) -> Sample:
-        """From a run's file."""
+        """Read from a run's file."""
         tokens = {name: (tuple(ids), tuple(pieces)) for name, (ids, pieces) in found["tokens"].items()}
         return cls(found["prompt"], found["texts"], tokens, {name: tuple(v) for name, v in found["kl"].items()})
 
@@ -49,8 +49,8 @@ class Comparison:
     Attributes:
         model: the model.
         data: what they were measured on.
-        rows: one dict a variant; `error` says why one could not be measured.
-        samples: prompts with every variant's words.
+        rows: one dict per variant; `error` says why it could not be measured.
+        samples: prompts with every variant's answer.
         about: window (tokens), windows, scored (tokens).
         folder: where the run's file lies.
 
@@ -78,7 +78,7 @@ class Comparison:
 
     @property
     def reference(self) -> str:
-        """The variant that the others are held against."""
+        """The variant that the others are compared with."""
         return str(self.rows[0]["variant"])
 
     @property
@@ -105,8 +105,8 @@ class Comparison:
         """Size on disk against mean KL divergence (left), and decode speed (right): an altair chart.
 
         Args:
-            width: of each panel, in pixels.
-            height: of both, in pixels.
+            width: width of each panel, in pixels.
+            height: height of both, in pixels.
 
         Returns:
             The altair chart.
@@ -126,7 +126,7 @@ class Comparison:
             raise EngineMissingError("The plot needs altair.", "pip install 'llmlab[notebooks]'") from error
         frame = self.frame.reset_index()
         frame["MB"] = frame["disk_bytes"] / 1e6
-        # The reference diverges from itself by nothing, which a logarithmic axis can't show.
+        # The reference's own divergence is 0, which a logarithmic axis can't show.
         scored = frame[(frame["kl_mean"] > 0) & frame["error"].eq("")]
         shown = alt.Color("engine:N", title="engine")
         base = alt.Chart(scored).encode(
@@ -146,17 +146,17 @@ class Comparison:
                 y=alt.Y("variant:N", sort=None, title=None),
                 color=shown,
             )
-            .properties(width=width // 2, height=height, title="Speed at one sequence")
+            .properties(width=width // 2, height=height, title="Speed at concurrency 1")
         )
         return left | right
 
     def diff(self, index: int = 0, a: str | None = None, b: str | None = None) -> Diff:
-        """Two variants' words to one prompt, with the first token that differs, and KL divergence as shading.
+        """Two variants' answers to one prompt, with the first token that differs, shaded by KL divergence.
 
         Args:
-            index: which prompt.
+            index: index of the prompt.
             a: a variant; None is the reference.
-            b: another; None is the one that diverges most from the reference.
+            b: another variant; None is the one with the largest divergence from the reference.
 
         Returns:
             The difference, shown as two texts side by side.
@@ -228,7 +228,7 @@ class Comparison:
         about = self.about
         note = (
             f"{self.data}: {about['scored']:,} tokens scored in {about['windows']} windows of {about['window']}; "
-            f"KL divergence from {self.reference} in nats. What the columns mean: docs/measures.md."
+            f"KL divergence from {self.reference} in nats. Definitions: docs/measures.md."
             if "scored" in about
             else ""
         )
@@ -237,7 +237,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Diff:
-    """Two variants' words to one prompt.
+    """Two variants' answers to one prompt.
 
     Attributes:
         a: the one variant, b: the other; `reference` is whose words the divergences were measured along.
@@ -254,7 +254,7 @@ class Diff:
 
     @property
     def first(self) -> int | None:
-        """Position of the first token that differs; None when both say the same."""
+        """Position of the first token that differs; None if the answers are the same."""
         one, other = self.sample.tokens[self.a][0], self.sample.tokens[self.b][0]
         pairs = zip(one, other, strict=False)
         shared = next((i for i, (x, y) in enumerate(pairs) if x != y), min(len(one), len(other)))
@@ -268,7 +268,7 @@ class Diff:
 
     @property
     def text_lines(self) -> tuple[str, ...]:
-        """The view's lines of plain text."""
+        """The view as lines of plain text."""
         lines = [f"prompt: {self.sample.prompt!r}"]
         at = self.first
         for name in (self.a, self.b):
@@ -284,8 +284,8 @@ class Diff:
 
     def _sentence(self) -> str:
         if self.first is None:
-            return "Both say the same."
-        return f"They part at token {self.first + 1}."
+            return "Both answers are the same."
+        return f"They differ from token {self.first + 1} on."
 
     def __repr__(self) -> str:
         from llmlab.display.safe import plain
@@ -311,7 +311,7 @@ class Diff:
             )
 
         rows = side(self.a) + side(self.b)
-        scale = f"Shaded by KL divergence along {self.reference}'s tokens: full at 1 nat." if self.kl else ""
+        scale = f"Shaded by KL divergence at {self.reference}'s tokens; full shade at 1 nat." if self.kl else ""
         return (
             f'<div class="llmlab"><div style="{QUIET};white-space:pre-wrap">{escape(self.sample.prompt)}</div>'
             f'<table style="border-collapse:collapse;border-top:{LINE};color:inherit">{rows}</table>'

@@ -1,9 +1,9 @@
 """Perplexity, KL divergence and top-1 agreement of two models on the same token ids.
 
-As llama.cpp's `llama-perplexity` does it (tools/perplexity/perplexity.cpp): the text is cut into windows of n tokens
-that don't overlap, the rest at the end is dropped; in each window the tokens after the first half are scored, so that
-each has at least n/2 tokens before it. Where the tokenizer puts BOS in front of a text, the first token of each window
-is replaced by it. Logarithms are natural.
+As in llama.cpp's `llama-perplexity` (tools/perplexity/perplexity.cpp): the text is cut into non-overlapping windows of
+n tokens, and the remainder is dropped. In each window the tokens after the first half are scored, so that each has at
+least n/2 tokens of context. If the tokenizer puts BOS in front of a text, BOS replaces the first token of each window.
+Logarithms are natural.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Windows:
 
     Attributes:
         ids: the windows' tokens, each of length `size`.
-        size: tokens a window.
+        size: tokens per window.
     """
 
     ids: tuple[tuple[int, ...], ...]
@@ -32,12 +32,12 @@ class Windows:
 
     @property
     def first(self) -> int:
-        """Position in a window of the first token whose successor is scored."""
+        """Position in a window of the token before the first scored one."""
         return self.size // 2
 
     @property
     def scored(self) -> int:
-        """Tokens that are scored, over all windows."""
+        """Number of scored tokens over all windows."""
         return len(self.ids) * (self.size - 1 - self.first)
 
 
@@ -46,9 +46,9 @@ def cut(ids: Sequence[int], *, size: int, most: int, bos: int | None = None) -> 
 
     Args:
         ids: the text's tokens.
-        size: tokens a window; a shorter text makes it half the text, so that there are two.
-        most: most windows to keep, from the beginning.
-        bos: what replaces each window's first token, or None.
+        size: tokens per window; at most half the text, so that there are two windows.
+        most: maximum number of windows, from the start.
+        bos: the token that replaces each window's first token, or None.
 
     Raises:
         BadInputError: the text is too short to score.
@@ -56,8 +56,8 @@ def cut(ids: Sequence[int], *, size: int, most: int, bos: int | None = None) -> 
     size = min(size, len(ids) // 2)
     if size < SHORTEST:
         raise BadInputError(
-            f"The text has {len(ids)} tokens; two windows of at least {SHORTEST} are needed to measure anything.",
-            "Give more text.",
+            f"The text has {len(ids)} tokens; two windows of at least {SHORTEST} are needed.",
+            "Use a longer text.",
         )
     count = min(len(ids) // size, most)
     windows = [list(ids[i * size : (i + 1) * size]) for i in range(count)]
@@ -69,13 +69,13 @@ def cut(ids: Sequence[int], *, size: int, most: int, bos: int | None = None) -> 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What was measured over all scored tokens; the divergences are None for the reference itself.
+    """The results over all scored tokens; the divergences are None for the reference itself.
 
     Attributes:
         perplexity: exp of the mean negative log probability of the text's own tokens.
         kl_mean: mean over tokens of sum p ln(p / q), p the reference's distribution, q this one's; in nats.
         kl_p99: its 99th percentile.
-        top1: share of tokens at which both hold the same token likeliest.
+        top1: share of tokens at which both have the same most likely token.
     """
 
     perplexity: float
@@ -85,7 +85,7 @@ class Scores:
 
 
 class Tally:
-    """Takes window after window and sums up."""
+    """Accumulates the scores of windows."""
 
     def __init__(self) -> None:
         self._nll: list[Any] = []
@@ -131,7 +131,7 @@ def kl(reference: Any, rows: Any) -> Any:
         rows: log probabilities ln q, same shape.
 
     Returns:
-        float64, shape (tokens,); rounding that would make one negative is cut off at 0.
+        float64, shape (tokens,); negative values from rounding become 0.
     """
     _imports.load("numpy")
     import numpy as np

@@ -1,4 +1,4 @@
-"""`llmlab.quantize`: making quants, calibrated on the same kinds of data that they are compared on."""
+"""`llmlab.quantize`: makes quants, calibrated on the same kinds of data as comparisons use."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ def quantize(
     data: Any = None,
     progress: Callable[[str, float | None], None] | None = None,
 ) -> Made:
-    """Make a quant of a model; it stays in the cache, where `llmlab.load(model, quant=to)` finds it.
+    """Make a quant of a model in the cache, where `llmlab.load(model, quant=to)` finds it.
 
     Args:
         model: a catalogue name, a Hugging Face folder, hf:org/name, or (for GGUF tags) a 16-bit GGUF file.
-        to: the tag: a GGUF one (through llama.cpp's quantizer), or awq, gptq, fp8, int8 (through llmcompressor, in an
-            environment of its own that is made at first use).
-        imatrix: text of an importance matrix (GGUF tags), in the forms of `data`; None makes none.
-        data: what awq, gptq and int8 are calibrated on: see `llmlab.measure.texts.read`; None takes llmlab's own
-            corpus, which suits nano alone.
-        progress: told the phase and how much of it is done.
+        to: the tag: GGUF (made by llama.cpp's quantizer), or awq, gptq, fp8, int8 (made by llmcompressor, in a
+            separate environment that is created at first use).
+        imatrix: the text for an importance matrix (GGUF tags), in the same forms as `data`; None uses none.
+        data: calibration data for awq, gptq and int8: see `llmlab.measure.texts.read`; None uses llmlab's own
+            corpus, which only suits nano.
+        progress: called with (phase, fraction done or None).
 
     Returns:
-        What was made: `.path`, `.bytes`, `.seconds`, `.way`.
+        The result: `.path`, `.bytes`, `.seconds`, `.way`.
 
     Raises:
-        UnsupportedError: it can't be made; the hint names what can.
-        BadInputError: an empty calibration, or an option that doesn't belong to the tag.
-        LoadError: the disk is full, or a tool could not be fetched or failed.
+        UnsupportedError: it can't be made; the hint names an alternative.
+        BadInputError: empty calibration data, or an option that doesn't apply to the tag.
+        LoadError: the disk is full, or a tool could not be downloaded or failed.
     """
     from llmlab.hub import tags
     from llmlab.quant.make import make
 
     is_gguf = tags.canonical(to).engine == "llamacpp"
     if data is not None and is_gguf:
-        raise BadInputError(f"{to} is not calibrated on data.", "A GGUF tag takes --imatrix TEXT.")
+        raise BadInputError(f"{to} doesn't take calibration data.", "GGUF tags take --imatrix TEXT.")
     if imatrix is not None and not is_gguf:
-        raise BadInputError(f"An importance matrix is for GGUF tags, and {to} isn't one.", "Calibrate with --data.")
+        raise BadInputError(f"An importance matrix needs a GGUF tag, and {to} isn't one.", "Calibrate with --data.")
     text = None
     if imatrix is not None:
         text = "\n".join(_plain(item) for item in texts.read(imatrix).items)
@@ -71,7 +71,7 @@ def _token_rows(header: Header, found: texts.Texts | None) -> list[list[int]]:
 
     file = header.path / "tokenizer.json"
     if not file.is_file():
-        raise BadInputError(f"{header.path} has no tokenizer.json to calibrate with.", "Take fp8, which needs no text.")
+        raise BadInputError(f"{header.path} has no tokenizer.json to calibrate with.", "fp8 needs no calibration.")
     tokenizer = Tokenizer.from_file(str(file))
     items = found.items if found is not None else _own()
     rows: list[list[int]] = []
@@ -88,7 +88,7 @@ def _token_rows(header: Header, found: texts.Texts | None) -> list[list[int]]:
 
 
 def _own() -> list[texts.Item]:
-    """Dialogs of the corpus that nano was trained on, drawn with another seed."""
+    """Dialogs from nano's training corpus, with another seed."""
     from itertools import islice
 
     from llmlab import zoo

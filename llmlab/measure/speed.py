@@ -1,4 +1,4 @@
-"""How fast a loaded model answers: throughput and latency by how many ask at once."""
+"""Speed of loaded models: throughput and latency by concurrency."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COLUMNS = {
     "model": "model",
     "engine": "engine",
     "quant": "quant",
-    "concurrency": "requests at once",
+    "concurrency": "concurrency",
     "tokens_per_s": "tokens/s",
     "ttft_p50_ms": "TTFT p50 (ms)",
     "ttft_p95_ms": "TTFT p95 (ms)",
@@ -34,7 +34,7 @@ COLUMNS = {
     "tpot_p95_ms": "per token p95 (ms)",
     "memory_mb": "memory (MB)",
 }
-"""The columns of a bench's table, and what they are called in print."""
+"""The columns of the benchmark table, and their displayed names."""
 _WORDS = ("river", "stone", "amber", "cloud", "seven", "garden", "engine", "silver", "winter", "letter", "number")
 
 
@@ -43,11 +43,11 @@ class Point:
     """One model at one concurrency.
 
     Attributes:
-        tokens_per_s: generated tokens of all requests by the wall-clock seconds from the first submission to the last
-            token, prompts included; the median of the rounds. `spread`: the largest by the smallest round.
-        ttft_ms, tpot_ms: of every request of every round, milliseconds: time to the first token; time for each further
-            token (a request's mean).
-        memory: bytes that the engine's process grew by with the model, its KV cache included.
+        tokens_per_s: generated tokens of all requests per second of wall-clock time, from the first submission to the
+            last token, including prompt processing; the median of the rounds. `spread`: fastest / slowest round.
+        ttft_ms, tpot_ms: for every request of every round, in milliseconds: time to first token; mean time per
+            further token.
+        memory: growth of the engine's process with the model, in bytes, including the KV cache.
     """
 
     model: str
@@ -63,7 +63,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Bench:
-    """What `bench` measured. In a notebook it shows as a table; `plot()` draws it, `frame` is the data.
+    """The result of `bench`. Displayed as a table in a notebook; `plot()` is a chart, `frame` the data.
 
     Attributes:
         prompt_tokens, max_tokens, rounds: what was asked: prompt and answer lengths in tokens, repetitions.
@@ -107,17 +107,17 @@ class Bench:
 
     @property
     def note(self) -> str:
-        """What the figures mean, in a line or two."""
-        says = (
-            f"{self.prompt_tokens} prompt tokens, {self.max_tokens} answer tokens (greedy, end ignored), "
-            f"median of {self.rounds} rounds. tokens/s counts generated tokens of all requests, prompts' time included."
+        """A short definition of the columns, with warnings."""
+        text = (
+            f"{self.prompt_tokens} prompt tokens, {self.max_tokens} output tokens (greedy, end of turn ignored), "
+            f"median of {self.rounds} rounds. tokens/s: generated tokens of all requests, including prompt time."
         )
         noisiest = max((p.spread for p in self.points), default=1.0)
         if noisiest > 1.5:
-            says += f" The machine was busy: the fastest round was up to {noisiest:.1f} times the slowest."
+            text += f" The machine was busy: the fastest round was up to {noisiest:.1f} times the slowest."
         for name, most in self.waiting.items():
-            says += f" {name} decodes {most} sequences at once (--max-concurrency); the others waited."
-        return says
+            text += f" {name} decodes {most} sequences at once (--max-concurrency); further requests were queued."
+        return text
 
     def plot(self) -> Any:
         """Throughput and latency against concurrency, side by side.
@@ -137,7 +137,7 @@ class Bench:
         names = data["model"].nunique()
         data["what"] = data["model"] + " (" + data["engine"] + ", " + data["quant"] + ")"
         base = alt.Chart(data).encode(
-            x=alt.X("concurrency:Q", title="requests at once", axis=alt.Axis(values=sorted(set(data["concurrency"])))),
+            x=alt.X("concurrency:Q", title="concurrency", axis=alt.Axis(values=sorted(set(data["concurrency"])))),
             color=alt.Color("what:N", title="model", legend=alt.Legend(orient="bottom") if names > 1 else None),
             tooltip=list(data.columns.drop("what")),
         )
@@ -173,24 +173,24 @@ def bench(
     rounds: int = ROUNDS,
     progress: Callable[[str, float | None], None] | None = None,
 ) -> Bench:
-    """Measure loaded models: throughput, TTFT, time per output token and memory, by how many ask at once.
+    """Measure loaded models: throughput, TTFT, time per output token and memory, by concurrency.
 
-    Several models are measured in turn (A B A B), so that a change of the machine's speed hits all of them. Every
-    prompt is another one from its first token on, so no prefix is reused.
+    Several models are measured in alternation (A B A B), so that a change in the machine's speed affects all of them.
+    All prompts differ from their first token on, so no prefix is reused.
 
     Args:
         *models: loaded models.
-        concurrency: how many requests at once, each number in turn.
-        prompt_tokens: length of a prompt, about (a text is cut where its tokens reach that).
-        max_tokens: length of each answer; the end of turn is ignored.
-        rounds: repetitions; the median counts.
-        progress: called with (what is measured, fraction done).
+        concurrency: numbers of concurrent requests, measured one after the other.
+        prompt_tokens: approximate prompt length.
+        max_tokens: output length; the end of turn is ignored.
+        rounds: repetitions; the median is reported.
+        progress: called with (phase, fraction done).
 
     Returns:
         The measurements: `.frame` (a row per model and concurrency), `.plot()`.
 
     Raises:
-        BadInputError: no model, numbers that can't be, or more tokens than a model's context.
+        BadInputError: no model, invalid numbers, or more tokens than a model's context.
         Interrupted: Ctrl-C.
 
     Example:
@@ -204,30 +204,30 @@ def bench(
         if value < 1:
             raise BadInputError(f"{name} must be 1 or more, got {value}.")
     if not concurrency or min(concurrency) < 1:
-        raise BadInputError(f"concurrency takes numbers from 1 on, got {list(concurrency)}.", "For example 1,2,4,8")
+        raise BadInputError(f"concurrency must be 1 or more, got {list(concurrency)}.", "For example 1,2,4,8")
     for model in models:
         if prompt_tokens + max_tokens > model.facts.context_length:
             raise BadInputError(
-                f"{prompt_tokens} prompt tokens and {max_tokens} answer tokens don't fit into {model.name}'s context "
+                f"{prompt_tokens} prompt tokens and {max_tokens} output tokens don't fit into {model.name}'s context "
                 f"of {model.facts.context_length}.",
-                "Ask for fewer, or load it with a larger --ctx.",
+                "Use fewer, or load it with a larger --ctx.",
             )
-    say = progress or (lambda _what, _share: None)
+    report = progress or (lambda _what, _share: None)
     numbers = sorted(set(concurrency))
     prompts = {id(m): _Prompts(m, prompt_tokens) for m in models}
     found: dict[tuple[int, int], list[_Round]] = {}
     for model in models:
-        say(f"{model.name}: warm-up", 0.0)
+        report(f"{model.name}: warm-up", 0.0)
         _run(model, prompts[id(model)].take(min(max(numbers), 2)), min(max_tokens, 16))
     total, done = rounds * len(models) * sum(numbers), 0
     for _ in range(rounds):
         for number in numbers:
             for place, model in enumerate(models):
-                say(f"{model.name}: {number} at once", done / total)
+                report(f"{model.name}: concurrency {number}", done / total)
                 taken = _run(model, prompts[id(model)].take(number), max_tokens)
                 found.setdefault((place, number), []).append(taken)
                 done += number
-    say("done", 1.0)
+    report("done", 1.0)
     points = [_point(model, number, found[place, number]) for place, model in enumerate(models) for number in numbers]
     waiting = {m.name: m.plan.max_concurrency for m in models if m.plan.max_concurrency < numbers[-1]}
     return Bench(tuple(points), prompt_tokens, max_tokens, rounds, waiting)
@@ -253,7 +253,7 @@ class _Round:
 
 
 class _Prompts:
-    """Texts of about so many tokens, each another one."""
+    """Unique texts of about a given number of tokens."""
 
     def __init__(self, model: Model, tokens: int) -> None:
         self._model, self._tokens = model, tokens

@@ -1,4 +1,4 @@
-"""What quants are compared on: texts, and questions with answers, in the forms that people have."""
+"""The data that quants are compared on: texts, and questions with answers, in common formats."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from llmlab.model import Model
 
 FORMS = (
-    'Give a text, a list of texts, rows with "text", or rows with "prompt" and "completion" (or "question" and '
+    'Pass a text, a list of texts, rows with "text", or rows with "prompt" and "completion" (or "question" and '
     '"answer", or "messages"): as a list of dicts, a DataFrame, a datasets.Dataset, a file, or a hub id.'
 )
 _PLAIN = (".txt", ".md")
@@ -29,8 +29,8 @@ class Item:
     Attributes:
         text: a plain text; "" for a question.
         messages: the conversation up to the model's turn.
-        answer: the answer that is expected; "" where none is known.
-        asked: an answer of the model's own can be judged against it (a story's can't).
+        answer: the expected answer; "" if unknown.
+        asked: whether a generated answer can be compared with it (not for a story).
     """
 
     text: str = ""
@@ -39,7 +39,7 @@ class Item:
     asked: bool = True
 
     def render(self, model: Model) -> str:
-        """The item as the model reads it: a question by its chat template, with the answer."""
+        """The item as the model receives it: a question through the chat template, with the answer."""
         if self.text:
             return self.text
         end = model.facts.special_tokens.get("eos_token", "")
@@ -50,7 +50,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """What was read. `digest` is a SHA-256 (hex) of all items; `origin` says where they came from."""
+    """The items. `digest`: a SHA-256 (hex) of all of them; `origin`: their source."""
 
     items: tuple[Item, ...]
     digest: str
@@ -63,13 +63,13 @@ class Texts:
 
 
 def read(data: Any = None) -> Texts:
-    """Read what to compare on.
+    """Read the data to compare on.
 
     Args:
-        data: see `FORMS`; None takes held-out questions of llmlab's own corpus, which nano was made for.
+        data: see `FORMS`; None uses held-out stories and questions from nano's corpus.
 
     Raises:
-        BadInputError: nothing is in it, or in no known form.
+        BadInputError: it is empty, or in an unknown format.
     """
     if data is None:
         return _of(_own_corpus(), "llmlab's held-out stories and questions")
@@ -84,10 +84,10 @@ def read(data: Any = None) -> Texts:
         return _of([Item(text=one) for one in data], "a list of texts")
     if isinstance(data, Sequence) and not isinstance(data, str) and all(hasattr(one, "messages") for one in data):
         return _of([_example(one) for one in data], "a list of examples")
-    # The one reader of data sets; it names what it can't read.
+    # The shared reader of data sets; its errors name what it can't read.
     from llmlab.lora import data as sets
 
-    origin, splits = sets._open(data)  # noqa: SLF001 - the same forms, other columns
+    origin, splits = sets._open(data)  # noqa: SLF001 - the same formats, different columns
     main = next((name for name in ("test", "validation", "train", "") if name in splits), next(iter(splits), ""))
     return _of([_row(row, sets, number) for number, row in enumerate(splits.get(main, ()))], origin)
 
@@ -95,9 +95,9 @@ def read(data: Any = None) -> Texts:
 def _of(items: Sequence[Item], origin: str) -> Texts:
     kept = tuple(item for item in items if item.text.strip() or item.messages)
     if not kept:
-        raise BadInputError(f"There is nothing to measure on: {origin} is empty.", FORMS)
-    said = [[item.text, [message.as_dict() for message in item.messages], item.answer] for item in kept]
-    digest = hashlib.sha256(json.dumps(said, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
+        raise BadInputError(f"There is no data to measure on: {origin} is empty.", FORMS)
+    content = [[item.text, [message.as_dict() for message in item.messages], item.answer] for item in kept]
+    digest = hashlib.sha256(json.dumps(content, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
     return Texts(kept, digest, origin)
 
 
@@ -120,7 +120,7 @@ def _example(one: Any) -> Item:
 
 
 def _own_corpus() -> list[Item]:
-    """Stories to score (most of their tokens are the model's own turn), then questions that have one answer."""
+    """Stories to score (most of their tokens are in the model's turn), then questions with a single answer."""
     from llmlab import zoo
 
     stories = [replace(_example(one), asked=False) for one in zoo.heldout("story", n=48, seed=1)]

@@ -1,4 +1,4 @@
-"""The log as the bench holds it: add a completion, keep a transcript, read both back, prune."""
+"""The run log: add a completion, store a transcript, read both back, prune."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ _INSERT_RUN = f"insert into runs ({', '.join(_RUN)}) values ({', '.join(':' + na
 
 
 class RunLog:
-    """Completions and chats on disk. Made by a `Lab`; nothing is opened before something is written or read.
+    """Completions and chats on disk. Created by a `Lab`; the file is opened at the first read or write.
 
     Args:
-        path: the file; None takes `runs.db` in the data folder.
+        path: the file; None is `runs.db` in the data folder.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -58,18 +58,18 @@ class RunLog:
 
     @property
     def enabled(self) -> bool:
-        """False where the environment says LLMLAB_RUN_LOG=off."""
+        """False if LLMLAB_RUN_LOG=off."""
         return os.environ.get("LLMLAB_RUN_LOG", "").strip().lower() not in ("off", "0", "no", "false")
 
-    # -- writing: returns at once, raises nothing ----------------------------------------------------
+    # -- writing: returns immediately, raises nothing ----------------------------------------------------
 
     def add(self, completion: Completion, *, source: str, conversation: str = "") -> None:
         """Add a completion.
 
         Args:
-            completion: what a model returned, whole or interrupted.
-            source: what asked: cell, chat or arena.
-            conversation: the id of the conversation that it belongs to.
+            completion: a model's answer, complete or interrupted.
+            source: cell, chat or arena.
+            conversation: the id of its conversation.
         """
         at = now()
 
@@ -92,15 +92,15 @@ class RunLog:
         changed: Sequence[tuple[int, Mapping[str, Any]]],
         gone: Iterable[str] = (),
     ) -> None:
-        """Bring a chat's transcript up to date.
+        """Update a chat's transcript.
 
         Args:
             conversation: its id.
             system: the system prompt.
             settings: model, adapter, sampling, schema.
             leaf: the last turn shown.
-            changed: (place, turn) of the turns that are new or were changed.
-            gone: ids of the turns that were deleted.
+            changed: (place, turn) of new or changed turns.
+            gone: ids of deleted turns.
         """
         at, lost = now(), tuple(gone)
 
@@ -121,12 +121,12 @@ class RunLog:
         self._put(job)
 
     def flush(self, timeout: float = FLUSH_S) -> bool:
-        """Wait until all that was added is on disk; whether it is."""
+        """Wait until everything added is on disk; returns whether it is."""
         writer = self._writer
         return writer is None or writer.flush(timeout)
 
     def close(self) -> None:
-        """Write what waits and end the writer's thread; what is added later starts it again."""
+        """Write pending entries and end the writer's thread; a later entry restarts it."""
         with self._lock:
             writer, self._writer = self._writer, None
         if writer is not None:
@@ -151,7 +151,7 @@ class RunLog:
                 self._writer = None
             if self._writer is None:
                 self._writer = Writer(path)
-                # Also at the interpreter's end, so that the last answer of a script is kept.
+                # Also at interpreter exit, so that a script's last answer is written.
                 weakref.finalize(self, self._writer.stop)
             self._writer.put(job)
 
@@ -164,7 +164,7 @@ class RunLog:
 
         Args:
             n: only the newest n.
-            search: only those whose question or answer holds this text (upper and lower case are the same).
+            search: only those whose prompt or answer contains this text (case-insensitive).
             conversation: only those of a conversation.
         """
         _imports.load("pandas")
@@ -202,15 +202,15 @@ class RunLog:
         """A conversation with its turns.
 
         Args:
-            wanted: its id, or the start of it; None takes the chat that was used last.
+            wanted: its id, or the start of it; None is the last used chat.
 
         Raises:
-            UnknownNameError: there is none.
+            UnknownNameError: no such conversation.
         """
         recent = self.conversations(1, kind="chat") if wanted is None else []
         if wanted is None and not recent:
             hint = "LLMLAB_RUN_LOG is off." if not self.enabled else "Open a new one: llmlab.chat()"
-            raise BadInputError("The run log holds no chat to go on with.", hint)
+            raise BadInputError("The run log has no chat to resume.", hint)
         key = wanted if wanted is not None else recent[0].id
         with _Reading(self) as db:
             query = "select * from conversations where id like ? escape '\\' limit 2"
@@ -222,23 +222,23 @@ class RunLog:
             found = kept(rows[0])
             bodies = db.execute("select body from turns where conversation = ? order by place", [found.id])
             turns = tuple(json.loads(row["body"]) for row in bodies)
-        return Kept(**{**vars(found), "turns": turns or self._said(found.id)})
+        return Kept(**{**vars(found), "turns": turns or self._cell_turns(found.id)})
 
-    def _said(self, conversation: str) -> tuple[dict[str, Any], ...]:
-        """The messages of a conversation that was asked in cells: those of its last completion, and its answer."""
+    def _cell_turns(self, conversation: str) -> tuple[dict[str, Any], ...]:
+        """The messages of a conversation from cells: those of its last completion, and its answer."""
         last = self.frame(1, conversation=conversation)
         if not len(last):
             return ()
         row = last.iloc[0]
         return (*row["messages"], *row["turns"], {"role": "assistant", "content": row["text"]})
 
-    # -- shortening ------------------------------------------------------------------------------------
+    # -- pruning ---------------------------------------------------------------------------------------
 
     def prune(self, older_than: timedelta) -> int:
-        """Delete completions older than this, and the conversations that ended before.
+        """Delete completions older than this, and conversations last updated before.
 
         Returns:
-            How many completions were deleted.
+            The number of deleted completions.
         """
         self.flush()
         before = (datetime.now(UTC) - older_than).isoformat()
@@ -258,7 +258,7 @@ class RunLog:
 
 
 class _Reading:
-    """The file, open to be read; None where there is none. What SQLite says of it becomes an error of ours."""
+    """The file, opened for reading, or None if there is none. SQLite's errors become `LlmLabError`s."""
 
     def __init__(self, log: RunLog) -> None:
         self._log = log
@@ -287,5 +287,5 @@ class _Reading:
                 f"Free or unlock {self._log.path.parent}, or set LLMLAB_DATA to another folder.",
             )
         return LlmLabError(
-            f"The run log can't be read: {error}.", f"Move it away, and a new one is begun: {self._log.path}"
+            f"The run log can't be read: {error}.", f"Move the file away to start a new one: {self._log.path}"
         )

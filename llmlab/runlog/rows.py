@@ -1,4 +1,4 @@
-"""Rows of the run log: from a completion to what is stored, and back."""
+"""Rows of the run log: conversion of completions to rows and back."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ TITLE_LENGTH = 80
 
 @dataclass(frozen=True)
 class Kept:
-    """A conversation as it was kept.
+    """A stored conversation.
 
     Attributes:
-        id: what it's called in the log.
+        id: its id in the log.
         kind: cell, chat or arena.
-        updated: when something was added last (ISO time, UTC).
-        title: how it began.
+        updated: time of the last entry (ISO, UTC).
+        title: its first prompt, shortened.
         system: the system prompt.
         settings: model, adapter, sampling and schema of a chat.
         leaf: the last turn shown.
-        turns: all turns of a chat, versions included.
+        turns: all turns of a chat, including versions.
     """
 
     id: str
@@ -43,20 +43,20 @@ class Kept:
 
 
 class Cleaner:
-    """Takes secrets out of what is written, and writes each message once."""
+    """Redacts secrets from everything written, and writes each message once."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
         self._secrets = environment_secrets()
 
     def text(self, text: str) -> str:
-        """A text without secrets, and without halves of characters, which no file takes."""
+        """A text without secrets and without lone surrogates, which can't be encoded."""
         if text.startswith("data:image/"):
             return text
         return redacted(text.encode("utf-8", "replace").decode(), self._secrets)
 
     def json(self, value: Any) -> str:
-        """JSON of a value, without secrets in any text of it."""
+        """A value as JSON, with secrets redacted in all of its texts."""
         return as_json(self._walk(value))
 
     def _walk(self, value: Any) -> Any:
@@ -69,7 +69,7 @@ class Cleaner:
         return value
 
     def messages(self, messages: Iterable[Message]) -> list[str]:
-        """Write the messages that aren't there yet; the hashes of all."""
+        """Write the messages that aren't stored yet; returns the hashes of all."""
         bodies = [self.json(message.as_dict()) for message in messages]
         rows = [{"hash": hashlib.sha256(body.encode()).hexdigest()[:32], "body": body} for body in bodies]
         self._db.executemany("insert or ignore into messages (hash, body) values (:hash, :body)", rows)
@@ -118,7 +118,7 @@ def touch(db: sqlite3.Connection, conversation: str, kind: str, at: str, asked: 
 
 
 def system_of(completion: Completion) -> str:
-    """The system prompt that was asked with."""
+    """The system prompt of a completion."""
     return next((m.content for m in completion.messages if m.role == "system"), "")
 
 
@@ -141,22 +141,22 @@ def bodies_of(db: sqlite3.Connection, rows: Sequence[Mapping[str, Any]]) -> dict
 
 
 def read_row(row: Mapping[str, Any], bodies: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of `runs` with what its JSON and hashes stand for."""
-    said = {part: [bodies[k] for k in json.loads(row[part] or "[]") if k in bodies] for part in ("messages", "turns")}
+    """A row of `runs` with its JSON parsed and its hashes resolved."""
+    parts = {part: [bodies[k] for k in json.loads(row[part] or "[]") if k in bodies] for part in ("messages", "turns")}
     texts = json.loads(row["texts"]) if row["texts"] else [row["text"]]
-    return {**row, **said, "params": json.loads(row["params"] or "{}"), "texts": texts}
+    return {**row, **parts, "params": json.loads(row["params"] or "{}"), "texts": texts}
 
 
 def like(text: str) -> str:
-    """A text for a LIKE pattern in which a backslash escapes."""
+    """A text escaped for a LIKE pattern with backslash as the escape character."""
     return "".join(f"\\{c}" if c in "\\%_" else c for c in text)
 
 
 def as_json(value: Any) -> str:
-    """JSON that keeps letters of all scripts readable."""
+    """JSON without ASCII escapes."""
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def now() -> str:
-    """The time, as it's stored."""
+    """The current time in the stored format."""
     return datetime.now(UTC).isoformat()

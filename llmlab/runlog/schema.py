@@ -102,7 +102,7 @@ def writing(db: sqlite3.Connection) -> Iterator[None]:
 
 
 def _write_ahead(connection: sqlite3.Connection) -> None:
-    """Kernels that read don't wait for one that writes. SQLite doesn't wait for its turn to switch to this."""
+    """Switch to WAL, so that readers don't wait for a writer. SQLite's busy timeout doesn't cover the switch."""
     connection.execute("PRAGMA synchronous=NORMAL")
     end = time.monotonic() + BUSY_S
     while True:

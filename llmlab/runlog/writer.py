@@ -7,7 +7,7 @@ this thread imported sqlite-utils and pandas).
 
 from __future__ import annotations
 
-import concurrent.futures.thread  # noqa: F401 - can't be imported any more when the interpreter ends
+import concurrent.futures.thread  # noqa: F401 - can't be imported during interpreter shutdown
 import contextlib
 import queue
 import sqlite3
@@ -20,12 +20,12 @@ from llmlab.runlog.schema import connect, writing
 
 Job = Callable[[sqlite3.Connection], None]
 
-# What may wait for the disk; more than that is dropped, for memory is worth more than a log.
+# Maximum queued jobs; further ones are dropped to limit memory use.
 MOST_WAITING = 2000
 
 
 class Writer:
-    """A queue of jobs and the thread that does them, each in a transaction of its own. A failure is said once.
+    """A queue of jobs and the thread that runs them, each in its own transaction. Warns once about failures.
 
     Args:
         path: the file.
@@ -44,14 +44,14 @@ class Writer:
         return self._thread.is_alive()
 
     def put(self, job: Job) -> None:
-        """Hand in a job; returns at once, raises nothing."""
+        """Queue a job; returns immediately, raises nothing."""
         try:
             self._jobs.put_nowait(job)
         except queue.Full:
-            self._warn("the disk doesn't keep up")
+            self._warn("the disk is too slow")
 
     def flush(self, timeout: float) -> bool:
-        """Wait until all that was handed in is written; whether it was."""
+        """Wait until all queued jobs are done; returns whether they are."""
         reached = threading.Event()
         if not self.alive:  # stopped, or left behind by a fork
             return False
@@ -62,7 +62,7 @@ class Writer:
         return reached.wait(timeout)
 
     def stop(self, timeout: float = 5.0) -> None:
-        """Write what waits, and end the thread."""
+        """Finish the queued jobs, and end the thread."""
         try:
             self._jobs.put(None, timeout=timeout)
         except queue.Full:
@@ -80,10 +80,10 @@ class Writer:
                 db = db if db is not None else connect(self.path)
                 with writing(db):
                     job(db)
-            except Exception as error:  # noqa: BLE001 - a log that fails must fail nothing else
+            except Exception as error:  # noqa: BLE001 - a failing log must not break anything else
                 self._warn(str(error) or type(error).__name__)
                 if isinstance(error, OSError | sqlite3.Error) and db is not None:
-                    db.close()  # a file that was moved or replaced is opened anew
+                    db.close()  # reopen a file that was moved or replaced
                     db = None
         if db is not None:
             db.close()
@@ -92,10 +92,10 @@ class Writer:
         if self._warned:
             return
         self._warned = True
-        with contextlib.suppress(Warning):  # where warnings are errors, too, a log fails nothing else
+        with contextlib.suppress(Warning):  # even if warnings are errors, a failing log must not break anything else
             warnings.warn(
-                f"llmlab: the run log {self.path} can't be written ({why}). Answers go on without it; this is said "
-                "once. LLMLAB_RUN_LOG=off turns it off.",
+                f"llmlab: the run log {self.path} can't be written ({why}). Generation continues without it; this "
+                "warning is shown once. LLMLAB_RUN_LOG=off turns the log off.",
                 RuntimeWarning,
                 stacklevel=2,
             )

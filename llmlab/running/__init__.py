@@ -1,4 +1,4 @@
-"""Notebooks run headless, one after the other: their figures, their failures, and nothing left behind."""
+"""Runs notebooks headless, one after the other, and collects their records and failures."""
 
 from __future__ import annotations
 

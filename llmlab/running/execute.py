@@ -1,4 +1,4 @@
-"""One notebook, executed in a kernel of its own that leaves nothing behind."""
+"""Executes one notebook in its own kernel, and ends all processes that it started."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from llmlab.running.results import NotebookRun
 if TYPE_CHECKING:
     from llmlab.running.launching import Watch
 
-KERNEL_OUTPUT = "kernel.txt"  # what the kernel's process itself writes: a crash of native code ends there
+KERNEL_OUTPUT = "kernel.txt"  # stdout and stderr of the kernel's process, where crashes of native code are reported
 
 
 def execute(
@@ -31,19 +31,19 @@ def execute(
     progress: bool,
     cells: int,
 ) -> NotebookRun:
-    """Execute one notebook, and see that every process it started has ended.
+    """Execute one notebook, and make sure that every process it started has ended.
 
     Args:
         path: the notebook.
-        target: where its executed copy goes; engine logs go to `logs/NAME/` beside it.
+        target: path of the executed copy; engine logs go to `logs/NAME/` beside it.
         parameters: values for its parameters.
         kernel: the kernel's name.
-        timeout: seconds that a cell may take; None for any time.
+        timeout: maximum seconds per cell; None for no limit.
         progress: show a bar on stderr.
-        cells: how many code cells it has.
+        cells: its number of code cells.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C; all that it started has ended, and the exception's `run` says how far it came.
+        KeyboardInterrupt: Ctrl-C; all its processes have ended, and the exception's `run` has the partial result.
     """
     from llmlab.running.launching import Watch, launch
 
@@ -74,14 +74,14 @@ def execute(
         left = marked.end()
     except KeyboardInterrupt as error:
         stopped, failure = error, _stopped(watch, "interrupted")
-    except Exception as error:  # noqa: BLE001 - whatever ails one notebook, the others run
+    except Exception as error:  # noqa: BLE001 - a failing notebook must not stop the others
         failure = _failure(error, watch, timeout)
         left = marked.end()
     finally:
         with unhurried():
             marked.end(grace_s=0)
     if left:
-        behind = f"processes were left behind, and killed: {', '.join(left)}"
+        behind = f"leftover processes were killed: {', '.join(left)}"
         failure = Failure(behind) if failure is None else replace(failure, reason=f"{failure.reason} ({behind})")
     if failure is not None and stopped is None:
         failure = _with_log(failure, logs, kernel_died=watch.status is not None)
@@ -114,18 +114,18 @@ def _failure(error: Exception, watch: Watch, timeout: float | None) -> Failure:
             traceback=traceback_text(error.traceback),
         )
     if isinstance(error, CellTimeoutError):
-        return _stopped(watch, f"it took longer than {timeout:g} s" if timeout else "its output didn't arrive")
+        return _stopped(watch, f"timed out after {timeout:g} s" if timeout else "its output didn't arrive")
     if isinstance(error, DeadKernelError):
         return _stopped(watch, watch.death)
     return _stopped(watch, f"{type(error).__name__}: {error}")
 
 
 def _stopped(watch: Watch, reason: str) -> Failure:
-    """An end that the running cell didn't raise: a timeout, a dead kernel, Ctrl-C."""
+    """A failure that the running cell didn't raise: a timeout, a dead kernel, Ctrl-C."""
     return Failure(reason=reason, cell=watch.number(watch.index), source=watch.source)
 
 
 def _with_log(failure: Failure, logs: Path, *, kernel_died: bool) -> Failure:
-    """The failure with the end of the log that was written last."""
+    """The failure with the end of the most recent log."""
     path, text = log_tail([*logs.glob("*.log"), *([logs / KERNEL_OUTPUT] if kernel_died else [])])
     return failure if path is None else replace(failure, log=text, log_path=path)

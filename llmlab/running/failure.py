@@ -1,4 +1,4 @@
-"""What went wrong in a notebook, cut to what matters: the cell, the traceback, the end of the engine's log."""
+"""A notebook's failure, shortened: the cell, the traceback, the end of the engine's log."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Failure:
 
     Attributes:
         reason: one line.
-        cell: which cell of the notebook, counted from 1, text and code alike; None when it was no cell's fault.
+        cell: the number of the cell, from 1, counting text and code; None if no cell failed.
         prompt: the number in the cell's `In [ ]`.
         source: the cell's code.
-        traceback: the traceback without colours, long ones without their middle.
-        log: the last lines of the engine's log (of several, the one written last; of a kernel that died, what it
-            wrote itself); "" when there is none.
+        traceback: the traceback without colours, shortened in the middle if long.
+        log: the last lines of the engine's log (the most recent of several; for a dead kernel, its own output);
+            "" if there is none.
         log_path: that log.
     """
 
@@ -41,7 +41,7 @@ class Failure:
 
     @property
     def where(self) -> str:
-        """The cell in words: "cell 7, In [4]"; "" when it was no cell's fault."""
+        """The cell in words: "cell 7, In [4]"; "" if no cell failed."""
         if self.cell is None:
             return ""
         return f"cell {self.cell}" + (f", In [{self.prompt}]" if self.prompt else "")
@@ -58,15 +58,15 @@ class Failure:
         if self.traceback:
             parts += ["", self.traceback]
         if self.log:
-            parts += ["", f"The log's last lines ({self.log_path}):", *_indented(self.log.splitlines())]
+            parts += ["", f"Last lines of the log ({self.log_path}):", *_indented(self.log.splitlines())]
         return plain("\n".join(parts))
 
 
 def traceback_text(frames: Iterable[str]) -> str:
-    """A kernel's traceback without colours: the cell's frame and the last two, what lies between only counted.
+    """A kernel's traceback without colours: the cell's frame and the last two; frames between are only counted.
 
     Args:
-        frames: as the kernel sends it, one text a frame.
+        frames: the traceback as the kernel sends it, one text per frame.
     """
     texts = [_ANSI.sub("", frame).strip("\n") for frame in frames]
     texts = [text for text in texts if text and not re.fullmatch(r"-+", text)]
@@ -79,7 +79,7 @@ def traceback_text(frames: Iterable[str]) -> str:
 
 
 def cut(lines: Sequence[str], most: int) -> list[str]:
-    """Lines without their middle, where they are more than `most`."""
+    """Lines without their middle, if there are more than `most`."""
     if len(lines) <= most:
         return list(lines)
     half = most // 2
@@ -87,13 +87,13 @@ def cut(lines: Sequence[str], most: int) -> list[str]:
 
 
 def log_tail(logs: Iterable[Path], lines: int = LOG_LINES) -> tuple[Path | None, str]:
-    """Of logs, the one that was written last, and its last lines; (None, "") where nothing was written."""
+    """The most recent log and its last lines; (None, "") if all are empty."""
     written = [(path.stat().st_mtime, path) for path in logs if path.stat().st_size]
     if not written:
         return None, ""
     path = max(written)[1]
     found = _ANSI.sub("", path.read_text(encoding="utf-8", errors="replace")).splitlines()
-    # What crashed stands at the head of Python's report of a crash, however long the stacks below it are.
+    # Python's crash report starts with the cause; the stacks below it may be long.
     crash = next((i for i, line in enumerate(found) if line.startswith("Fatal Python error")), None)
     shown = found[-lines:] if crash is None else found[crash : crash + lines]
     # vLLM writes its whole configuration as one line.

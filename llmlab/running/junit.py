@@ -1,4 +1,4 @@
-"""JUnit XML, as CI servers read it."""
+"""JUnit XML for CI servers."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from llmlab import config
 if TYPE_CHECKING:
     from llmlab.running.results import Runs
 
-# What XML 1.0 has no way to write.
+# Characters invalid in XML 1.0.
 _UNWRITABLE = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def write(runs: Runs, path: Path) -> Path:
-    """Write one test suite: a test case a notebook with its time, its failure, and its records as properties.
+    """Write one test suite: one test case per notebook with its time, its failure, and its records as properties.
 
-    A property is called "name (unit)", so that its value is a bare number.
+    A property is named "name (unit)", so that its value is a plain number.
 
     Args:
-        runs: what came of the notebooks.
-        path: the file; its folder is made.
+        runs: the results of the notebooks.
+        path: the file; its folder is created.
     """
     counts = {
         "tests": str(len(runs)),

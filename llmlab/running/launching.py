@@ -1,7 +1,7 @@
-"""papermill's execution, with a kernel that has an environment, a folder and an output of its own.
+"""papermill's execution, with a separate environment, folder and output for the kernel.
 
-papermill's own way would be to change the environment and the folder of this process, for everything in it. Imports
-papermill: import it where notebooks are run.
+papermill itself would change the environment and the folder of this process. This module imports papermill: import it
+only where notebooks are run.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from papermill import execute_notebook
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import Engine, papermill_engines
 
-ENGINE = "llmlab"  # its name among papermill's ways of execution
+ENGINE = "llmlab"  # its name among papermill's engines
 
-# What nbclient logs as an error is raised as well, and told there.
+# Errors that nbclient logs are also raised.
 _logger = logging.getLogger(__name__)
 _logger.addHandler(logging.NullHandler())
 
 
 class Watch:
-    """What happens in a notebook: which code cell runs, and how the kernel ended."""
+    """Tracks which code cell is running, and how the kernel ended."""
 
     def __init__(self) -> None:
-        self.injected: int | None = None  # the cell that papermill puts in, with the parameters given
+        self.injected: int | None = None  # the cell that papermill inserts, with the given parameters
         self.index: int | None = None
         self.source = ""
         self.begun = 0
-        self.status: int | None = None  # of a kernel that ended by itself
+        self.status: int | None = None  # the exit status of a kernel that ended by itself
 
     def begin(self, cell: Any, cell_index: int) -> None:
-        """A code cell begins."""
+        """Called when a code cell starts."""
         self.index, self.source = cell_index, str(cell.source)
         self.begun += cell_index != self.injected
 
     def number(self, index: int | None) -> int | None:
-        """The number of a cell in the notebook, from 1; None for papermill's own."""
+        """The number of a cell in the notebook, from 1; None for the inserted cell."""
         if index is None or index == self.injected:
             return None
         return index + 1 - (self.injected is not None and index > self.injected)
@@ -50,7 +50,7 @@ class Watch:
         if self.status is None or self.status >= 0:
             return "the kernel died" + (f" with exit status {self.status}" if self.status else "")
         name = signal.Signals(-self.status).name
-        return f"the kernel died of {name}" + (" (was memory short?)" if name == "SIGKILL" else "")
+        return f"the kernel died with {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
 
 
 class _Client(PapermillNotebookClient):  # type: ignore[misc]
@@ -58,7 +58,7 @@ class _Client(PapermillNotebookClient):  # type: ignore[misc]
         try:
             super().papermill_execute_cells()
         except BaseException:
-            # A kernel that is busy, or dead, doesn't answer a polite request to end.
+            # A busy or dead kernel doesn't answer a shutdown request.
             self.shutdown_kernel = "immediate"
             self.nb_man.watch.status = self.km.provisioner.process.poll()
             raise
@@ -86,7 +86,7 @@ class _Engine(Engine):  # type: ignore[misc]
             timeout=cell_timeout,
             startup_timeout=start_timeout,
             on_cell_execute=watch.begin,
-            iopub_timeout=60,  # 4 s by default, which a busy machine can take to show an output
+            iopub_timeout=60,  # the default of 4 s is too short on a busy machine
             log=_logger,
         )
         client.execute(**launch)
@@ -111,13 +111,13 @@ def launch(
 
     Args:
         path: the notebook.
-        target: where the executed copy goes, cell by cell.
+        target: path of the executed copy, written cell by cell.
         parameters: values for its parameters.
-        watch: told what happens.
+        watch: receives the events.
         kernel: the kernel's name.
         environment: the kernel's environment.
-        output: takes what the kernel's process itself writes.
-        timeout: seconds that a cell may take.
+        output: receives stdout and stderr of the kernel's process.
+        timeout: maximum seconds per cell.
         progress: show a bar on stderr.
     """
     execute_notebook(
@@ -134,5 +134,5 @@ def launch(
 
 
 def _verbatim(path: Path) -> str:
-    """A path for papermill, which takes braces in it for the names of parameters."""
+    """A path for papermill, which interprets braces in it as parameter names."""
     return str(path).replace("{", "{{").replace("}", "}}")

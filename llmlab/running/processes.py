@@ -1,7 +1,7 @@
-"""The processes that a notebook's kernel starts: found by a mark in their environment, and ended.
+"""Finds and ends the processes that a notebook's kernel starts, by a variable in their environment.
 
-A kernel's children can't be told by their parent: vLLM's engine cores lead sessions of their own, and once the kernel
-is dead they belong to init. Each of them inherits its environment, though.
+They can't be found by their parent: vLLM's engine cores are in their own sessions, and after the kernel's death their
+parent is init. But they inherit the kernel's environment.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from collections.abc import Iterator
 
 import psutil
 
-GRACE_S = 10.0  # what processes get to end by themselves once their kernel has ended
+GRACE_S = 10.0  # time for processes to end by themselves after their kernel
 _MARK = "LLMLAB_RUN"
 
 
 class Marked:
-    """A mark for one kernel, and all processes that bear it."""
+    """The mark of one kernel, and all processes that carry it."""
 
     def __init__(self) -> None:
         self._id = uuid.uuid4().hex
-        self._since = time.time() - 60  # a process's start is rounded, and clocks are set
+        self._since = time.time() - 60  # start times are rounded, and clocks can be adjusted
 
     def environment(self) -> dict[str, str]:
-        """The environment for the kernel: that of this process, and the mark."""
-        # vLLM's processes name themselves with setproctitle, which overwrites the environment unless told not to.
+        """The environment for the kernel: this process's, plus the mark."""
+        # vLLM's processes use setproctitle, which overwrites the environment without SPT_NOENV.
         return {**os.environ, _MARK: self._id, "SPT_NOENV": "1"}
 
     def alive(self) -> list[psutil.Process]:
-        """The processes that run now."""
+        """The processes that are still running."""
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, OSError):
@@ -42,13 +42,13 @@ class Marked:
         return found
 
     def end(self, grace_s: float | None = None) -> list[str]:
-        """Wait for all to end, and kill those that don't.
+        """Wait for all processes to end, and kill those that don't.
 
         Args:
-            grace_s: how long to wait before; None for `GRACE_S`.
+            grace_s: seconds to wait before killing; None for `GRACE_S`.
 
         Returns:
-            What had to be killed: "pid 17 (python worker.py)".
+            The killed processes: "pid 17 (python worker.py)".
         """
         deadline = time.monotonic() + (GRACE_S if grace_s is None else grace_s)
         while (left := self.alive()) and time.monotonic() < deadline:
@@ -67,7 +67,7 @@ class Marked:
 
 @contextlib.contextmanager
 def unhurried() -> Iterator[None]:
-    """Let a second Ctrl-C not interrupt the tidying up after the first."""
+    """Ignore a second Ctrl-C during the cleanup after the first."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -82,5 +82,5 @@ def _named(process: psutil.Process) -> str:
     try:
         command = " ".join(process.cmdline()) or process.name()
     except psutil.Error:
-        command = "ended meanwhile"
+        command = "already ended"
     return f"pid {process.pid} ({command[:100]})"

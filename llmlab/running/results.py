@@ -1,4 +1,4 @@
-"""What came of running notebooks."""
+"""The results of running notebooks."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ Status = Literal["passed", "failed", "not run"]
 
 @dataclass(frozen=True, slots=True)
 class NotebookRun:
-    """One notebook, executed (or not, after an earlier one failed and the run stopped there).
+    """The result of one notebook (or "not run", if the run stopped at an earlier failure).
 
     Attributes:
         name: the executed copy's name, without `.ipynb`.
         path: the notebook.
-        executed: the executed copy, as far as it came; None when it was not run.
-        seconds: how long it took, from starting the kernel until its last process had ended.
-        ran: how many code cells ran to their end.
-        cells: how many code cells it has.
-        records: what it recorded.
-        failure: what went wrong; None when nothing did.
+        executed: the executed copy, possibly partial; None if it was not run.
+        seconds: duration, from starting the kernel to the end of its last process.
+        ran: number of code cells that finished.
+        cells: number of code cells.
+        records: the values it recorded.
+        failure: the failure, or None.
     """
 
     name: str
@@ -60,7 +60,7 @@ class NotebookRun:
 
 
 class Runs(View, Sequence[NotebookRun]):
-    """All notebooks of one run: a sequence, shown as a table of them and one of what they recorded."""
+    """The results of all notebooks of one run: a sequence, displayed as a table of notebooks and one of records."""
 
     def __init__(self, runs: Sequence[NotebookRun]) -> None:
         self._runs = tuple(runs)
@@ -76,17 +76,17 @@ class Runs(View, Sequence[NotebookRun]):
 
     @property
     def ok(self) -> bool:
-        """All notebooks ran to their end, and left nothing behind."""
+        """Whether all notebooks passed and left no process running."""
         return all(run.status == "passed" for run in self._runs)
 
     @property
     def seconds(self) -> float:
-        """How long they took together."""
+        """Their total duration."""
         return sum(run.seconds for run in self._runs)
 
     @property
     def failed(self) -> tuple[NotebookRun, ...]:
-        """Those that failed."""
+        """The failed notebooks."""
         return tuple(run for run in self._runs if run.failure is not None)
 
     @property
@@ -99,13 +99,13 @@ class Runs(View, Sequence[NotebookRun]):
         return pd.DataFrame(rows, columns=["notebook", "name", "value", "unit"])
 
     def junit(self, path: str | os.PathLike[str]) -> Path:
-        """Write the runs as JUnit XML: a test case a notebook, its records as properties."""
+        """Write the results as JUnit XML: one test case per notebook, its records as properties."""
         from llmlab.running.junit import write
 
         return write(self, Path(path))
 
     def tables(self) -> list[Table]:
-        """The notebooks, and what they recorded (if anything)."""
+        """A table of the notebooks, and one of their records if there are any."""
         rows = [
             (r.name, r.status, *(("", "") if r.executed is None else (f"{r.ran}/{r.cells}", units.seconds(r.seconds))))
             for r in self._runs

@@ -1,4 +1,4 @@
-"""Many notebooks, one after the other: what `llmlab run` calls."""
+"""Runs several notebooks, one after the other; called by `llmlab run`."""
 
 from __future__ import annotations
 
@@ -32,24 +32,23 @@ def run_notebooks(
 ) -> Runs:
     """Execute notebooks headless: `llmlab.run_notebooks("notebooks/", parameters={"ENGINE": "vllm"})`.
 
-    Each runs in a fresh kernel, in its own folder, and when it ends no process that it started is left; one that has
-    to be killed fails the notebook. They run one after the other: figures that are measured while another notebook
-    computes would not be true.
+    Each runs in a fresh kernel, in its own folder. When it ends, no process that it started is left running; one that
+    has to be killed makes the notebook fail. They run one after the other, so that measurements aren't disturbed.
 
     Args:
         *notebooks: files, folders (all notebooks directly in them) or patterns (`notebooks/0*.ipynb`).
-        parameters: values for the names that each notebook's cell tagged `parameters` sets.
-        out: the folder for the executed copies, and `logs/NAME/` for their engines' logs.
-        suffix: added to the copies' names, to keep runs with other parameters apart ("-vllm").
+        parameters: values for the names set in each notebook's cell tagged `parameters`.
+        out: the folder for the executed copies; engine logs go to its `logs/NAME/`.
+        suffix: appended to the copies' names, to keep runs with different parameters apart ("-vllm").
         junit: also write JUnit XML to this file.
-        timeout: seconds that one cell may take.
-        kernel: the kernel to use; None for the one that the notebook names.
-        exit_first: run no more notebooks after one has failed.
+        timeout: maximum seconds per cell.
+        kernel: the kernel to use; None for the notebook's own.
+        exit_first: stop after the first failure.
         progress: show a bar on stderr; None shows it on a terminal.
-        done: called with each notebook's result as it comes.
+        done: called with each notebook's result when it ends.
 
     Returns:
-        The results: a sequence, shown as tables; `.ok` says whether all passed.
+        The results: a sequence, displayed as tables; `.ok`: whether all passed.
 
     Raises:
         UnknownNameError: a parameter that a notebook doesn't have, or a kernel that isn't installed.
@@ -71,7 +70,7 @@ def run_notebooks(
     targets = _targets(paths, Path(out), suffix)
     kernels = {path: _kernel(path, contents[path], kernel) for path in paths}
     if timeout is not None and timeout <= 0:
-        raise BadInputError(f"A cell's timeout is more than 0 s, got {timeout:g}.")
+        raise BadInputError(f"timeout must be more than 0 s, got {timeout:g}.")
     show = sys.stderr.isatty() if progress is None else progress
     runs = [NotebookRun(targets[path].stem, path) for path in paths]
     try:
@@ -102,7 +101,7 @@ def run_notebooks(
 
 
 def collect(notebooks: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """The notebooks that are meant by files, folders and patterns, each once, in the order given.
+    """The notebooks matched by files, folders and patterns, without duplicates, in the given order.
 
     Raises:
         BadInputError: one of them matches nothing.
@@ -120,13 +119,13 @@ def collect(notebooks: Sequence[str | os.PathLike[str]]) -> list[Path]:
             raise _nothing(path)
         found.update(dict.fromkeys(match.resolve() for match in matches))
     if not found:
-        raise BadInputError("No notebook is given.", "Give files, folders or patterns: llmlab run notebooks/")
+        raise BadInputError("No notebooks were given.", "Pass files, folders or patterns: llmlab run notebooks/")
     return list(found)
 
 
 def _nothing(path: Path) -> LlmLabError:
     if path.is_dir():
-        return BadInputError(f"There is no notebook in {path}.", "Notebooks are files that end in .ipynb.")
+        return BadInputError(f"There are no notebooks (.ipynb files) in {path}.")
     beside = sorted(other.name for other in path.parent.glob("*.ipynb"))
     return unknown("notebook", path.name, beside, f"In {path.parent.resolve()}.")
 
@@ -135,39 +134,39 @@ def _read(path: Path) -> Mapping[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise BadInputError(f"{path} is no notebook: {error}.") from error
+        raise BadInputError(f"{path} is not a notebook: {error}.") from error
     if not isinstance(content, dict) or not isinstance(content.get("cells"), list):
-        raise BadInputError(f"{path} is no notebook: it has no cells.", "Formats before nbformat 4 aren't read.")
+        raise BadInputError(f"{path} is not a notebook: it has no cells.", "nbformat 4 or newer is needed.")
     return content
 
 
 def _targets(paths: list[Path], out: Path, suffix: str) -> dict[Path, Path]:
-    """Where each executed copy goes."""
+    """The path of each executed copy."""
     targets: dict[Path, Path] = {}
     for path in paths:
         target = out.resolve() / f"{path.stem}{suffix}.ipynb"
         if target == path:
-            raise BadInputError(f"The executed copy of {path} would overwrite it.", "Give another folder: --out DIR")
+            raise BadInputError(f"The executed copy of {path} would overwrite it.", "Use another folder: --out DIR")
         other = next((p for p, t in targets.items() if t == target), None)
         if other is not None:
             raise BadInputError(
                 f"{other} and {path} have the same name, and so would their executed copies.",
-                "Run them apart, with another --out.",
+                "Run them separately, with different --out folders.",
             )
         targets[path] = target
     return targets
 
 
 def _kernel(path: Path, content: Mapping[str, Any], given: str | None) -> str:
-    """The kernel's name, which is installed."""
+    """The name of an installed kernel for the notebook."""
     try:
-        import papermill  # noqa: F401 - looked for here, where nothing has run yet
+        import papermill  # noqa: F401 - checked here, before anything runs
         from jupyter_client.kernelspec import KernelSpecManager
     except ImportError as error:
         raise BadInputError("Notebooks need Jupyter and papermill.", "pip install 'llmlab[notebooks]'") from error
     name = given or content.get("metadata", {}).get("kernelspec", {}).get("name") or "python3"
     installed = KernelSpecManager().find_kernel_specs()
     if name not in installed:
-        whose = "" if given else f" (which {path.name} names)"
+        whose = "" if given else f" (from {path.name})"
         raise unknown(f"kernel{whose}", name, sorted(installed), "Choose one with --kernel.")
     return str(name)

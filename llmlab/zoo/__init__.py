@@ -1,4 +1,4 @@
-"""The zoo: small models that come with llmlab, the corpus they were trained on, and how they are scored."""
+"""The zoo: the small models included in llmlab, their training corpus, and their evaluation."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ _LAZY = {
 
 
 def path(name: str = "nano") -> Path:
-    """Say where a model of the zoo lies.
+    """Return the folder of a zoo model.
 
     Args:
         name: The model.
 
     Returns:
-        Its folder, for any engine to load.
+        Its folder, which either engine can load.
     """
     return _MODELS / name
 
 
 def names() -> list[str]:
-    """List the models that are there.
+    """List the zoo's models.
 
     Returns:
         Their names, sorted.
@@ -58,19 +58,19 @@ def names() -> list[str]:
 
 
 def adapter_path(name: str) -> Path:
-    """Say where an adapter of the zoo lies.
+    """Return the folder of a zoo adapter.
 
     Args:
         name: The adapter.
 
     Returns:
-        Its PEFT folder, for any engine to attach.
+        Its PEFT folder, which either engine can attach.
     """
     return _ADAPTERS / name
 
 
 def adapter_names() -> list[str]:
-    """List the adapters that are there; all of them are for nano.
+    """List the zoo's adapters, all for nano.
 
     Returns:
         Their names, sorted.

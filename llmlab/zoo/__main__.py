@@ -1,4 +1,4 @@
-# ruff: noqa: T201 - a command line prints.
+# ruff: noqa: T201 - a command line prints
 """Command line of the zoo: ``python -m llmlab.zoo train | tokenizer | evaluate | sample | adapters``."""
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def _sample(options: argparse.Namespace) -> None:
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m llmlab.zoo", description="The models that come with llmlab.")
+    parser = argparse.ArgumentParser(prog="python -m llmlab.zoo", description="The models included in llmlab.")
     commands = parser.add_subparsers(dest="command", required=True)
 
     def command(name: str, run: Any, help_: str) -> argparse.ArgumentParser:
@@ -118,26 +118,26 @@ def main() -> None:
     made = command("train", _train, "train a model on the synthetic corpus")
     made.add_argument("--minutes", type=float, default=45.0)
     made.add_argument("--threads", type=int, default=2)
-    made.add_argument("--work", default="build/zoo", help="folder of the checkpoint; a run found there is continued")
-    made.add_argument("--out", default="", help="folder of the finished model; by default its place in the package")
-    made.add_argument("--weights", default="", help="changes to the mix, as extract=30,story=2")
+    made.add_argument("--work", default="build/zoo", help="folder of the checkpoint; an existing run is resumed")
+    made.add_argument("--out", default="", help="folder of the finished model; default: its folder in the package")
+    made.add_argument("--weights", default="", help="changes to the mix, such as extract=30,story=2")
     made.add_argument("--save-minutes", type=float, default=5.0)
     made.add_argument("--evaluate-minutes", type=float, default=10.0)
     made.add_argument("--evaluate-n", type=int, default=50)
-    made = command("tokenizer", _tokenizer, "make the tokenizer")
+    made = command("tokenizer", _tokenizer, "train the tokenizer")
     made.add_argument("--out", required=True)
     made = command("evaluate", _evaluate, "score a model on the held-out splits")
-    made.add_argument("--path", default="", help="a model folder in place of a shipped model")
+    made.add_argument("--path", default="", help="a model folder instead of an included model")
     made.add_argument("-n", type=int, default=200)
     made.add_argument("--failures", action="store_true", help="show the first wrong answers of each skill")
-    made.add_argument("--card", action="store_true", help="write the model card beside the model")
+    made.add_argument("--card", action="store_true", help="write the model card into the model's folder")
     made = command("sample", _sample, "show dialogs of the corpus, or answer a prompt")
     made.add_argument("-n", type=int, default=10)
     made.add_argument("--prompt", default="")
     made.add_argument("--system", default="")
-    made = command("adapters", _adapters, "train and score the adapters that come with nano")
-    made.add_argument("--only", default="", help="some of them, as pirate,sql")
-    made.add_argument("--out", default="", help="folder for them; by default their place in the package")
+    made = command("adapters", _adapters, "train and score the adapters included with nano")
+    made.add_argument("--only", default="", help="only these, such as pirate,sql")
+    made.add_argument("--out", default="", help="folder for them; default: their folder in the package")
     made.add_argument("-n", type=int, default=200, help="held-out examples to score")
     options = parser.parse_args()
     options.run(options)

@@ -1,5 +1,5 @@
 # ruff: noqa: T201 - a command line prints.
-"""The adapters that come with nano, made by `llmlab.lora.tune`: `python -m llmlab.zoo adapters`."""
+"""Trains the adapters included with nano, with `llmlab.lora.tune`: `python -m llmlab.zoo adapters`."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Any
 from . import adapter_path, adapters_data, evaluate, path
 
 BASE = "nano"
-# What differs from the tuner's defaults.
+# Differences from the tuner's defaults.
 SETTINGS: dict[str, Any] = {"rank": 8, "epochs": 1, "batch_size": 16, "lr": 3e-3, "seed": 0, "threads": 1}
-# Queries are further from what nano says than its facts in other words.
+# Queries differ more from nano's training data than its facts in another style.
 EPOCHS = {"sql": 3}
 
 
 def make(name: str, out: Path | None = None, *, n: int = 200) -> dict[str, str]:
-    """Train one of the shipped adapters and score it on its held-out split.
+    """Train one of the included adapters and score it on its held-out split.
 
     Args:
         name: One of ``adapters_data.NAMES``.
-        out: The folder; by default its place in the package.
-        n: How many held-out examples to score.
+        out: The folder; default: its folder in the package.
+        n: Number of held-out examples to score.
 
     Returns:
-        The scores, as its card says them.
+        The scores, as on its card.
     """
     from llmlab.lora import card, tune
 
@@ -48,16 +48,16 @@ def make(name: str, out: Path | None = None, *, n: int = 200) -> dict[str, str]:
 
 
 def score(name: str, folder: Path, *, n: int = 200, seed: int = 0) -> dict[str, str]:
-    """Score an adapter, and nano without it, on the adapter's held-out split, greedily.
+    """Score an adapter, and nano without it, on the adapter's held-out split, with greedy decoding.
 
     Args:
         name: One of ``adapters_data.NAMES``.
         folder: The PEFT folder.
-        n: How many examples.
-        seed: Seeds the draw.
+        n: Number of examples.
+        seed: The seed.
 
     Returns:
-        Percentages by what they say.
+        Percentages by description.
     """
     import peft
 

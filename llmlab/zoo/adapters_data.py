@@ -1,5 +1,5 @@
-# ruff: noqa: S608 - the queries are texts to learn, none is run.
-"""Seeded training data for the adapters that come with nano: `pirate`, `terse` and `sql`; a hash holds material out."""
+# ruff: noqa: S608 - the queries are training data and never run
+"""Seeded training data for the adapters included with nano: `pirate`, `terse` and `sql`, with held-out splits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .example import Dialog, Example, assistant, is_held_out, user
 
 _FACTS = world.facts()
 
-# What a pirate says around a plain answer, and for plain words inside it.
+# Pirate phrases around a plain answer, and replacements for words in it.
 _PIRATE_OPENINGS = ("Arr, matey!", "Ahoy!", "Yo ho ho!", "Aye, captain!")
 _PIRATE_ENDINGS = ("Arr!", "Shiver me timbers!", "By the seven seas!", "Savvy?")
 _PIRATE_WORDS = {"is": "be", "are": "be", "my": "me", "you": "ye", "your": "yer", "friend": "matey"}
@@ -29,8 +29,9 @@ _SMALL_TALK = (
 )
 
 _LANGUAGES = ("French", "German", "English", "Spanish")
-# Tables of the sql adapter: columns with numbers, and columns with words and their values. The queries keep to signs
-# that nano has said before: output rows of tokens that it never said are all alike, and no adapter tells them apart.
+# Tables of the sql adapter: columns with numbers, and columns with words and their values. The queries use only
+# characters from nano's training answers: the output rows of tokens never trained as answers are nearly identical,
+# and an adapter can't separate them.
 _TABLES: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
     "people": (("age",), {"city": tuple(words.CITIES[:40]), "job": ("nurse", "baker", "pilot", "cook", "farmer")}),
     "orders": (("price",), {"color": tuple(words.COLORS), "item": ("lamp", "table", "book", "bag", "chair", "clock")}),
@@ -51,22 +52,22 @@ _FIRST = ("only the first {n}", "at most {n}")
 
 
 def pirate_talk(plain: str) -> str:
-    """Say a plain answer the way a pirate does; the same answer always gives the same text.
+    """Rephrase a plain answer in pirate style; deterministic.
 
     Args:
         plain: One or more sentences.
 
     Returns:
-        An opening, the answer with a pirate's words, and an ending.
+        An opening, the answer with pirate words, and an ending.
     """
-    # By the first word: a rule that a small model can learn.
+    # Chosen by the first word, a rule that a small model can learn.
     kind = {"The": 0, "A": 1, "An": 1, "People": 2, "I": 2}.get(plain.split(" ", 1)[0], 3)
     body = re.sub(r"[A-Za-z]+", lambda word: _PIRATE_WORDS.get(word[0], word[0]), plain)
     return f"{_PIRATE_OPENINGS[kind]} {body} {_PIRATE_ENDINGS[kind]}"
 
 
 def _fact(rng: random.Random, held: bool, skill: str) -> tuple[str, str, str, str]:
-    """A question, its plain answer, and (entity, relation) as drawn; a held-out pair is never trained on."""
+    """A question, its plain answer, and its (entity, relation); held-out pairs are never in the training data."""
     while True:
         entity, relation, value = rng.choice(_FACTS)
         if is_held_out((skill, entity, relation)) == held:
@@ -96,8 +97,8 @@ def _condition(rng: random.Random, table: str) -> tuple[str, str]:
         column = rng.choice(numbers)
         low = rng.randint(1, 80)
         high = rng.randint(low + 1, 99)
-        said = rng.choice(_BETWEEN).format(c=column, a=low, b=high)
-        return f" {said}", f" WHERE {column} BETWEEN {low} AND {high}"
+        text = rng.choice(_BETWEEN).format(c=column, a=low, b=high)
+        return f" {text}", f" WHERE {column} BETWEEN {low} AND {high}"
     column = rng.choice(list(texts))
     value = rng.choice(texts[column])
     return f" whose {column} is {value}", f' WHERE {column} LIKE "{value}"'
@@ -112,7 +113,7 @@ def _sql(rng: random.Random, held: bool) -> Dialog:
     while True:
         table = rng.choice(list(_TABLES))
         numbers, texts = _TABLES[table]
-        said, where = _condition(rng, table) if rng.random() < 0.7 else ("", "")
+        text, where = _condition(rng, table) if rng.random() < 0.7 else ("", "")
         kind, column = rng.random(), rng.choice((*numbers, *texts))
         if kind < 0.5:
             asked, what = rng.choice(_SHOW), "*"
@@ -120,7 +121,7 @@ def _sql(rng: random.Random, held: bool) -> Dialog:
             asked, what = rng.choice(_COLUMN), column
         else:
             asked, what = rng.choice(_KINDS), f"DISTINCT {column}"
-        question, query = asked.format(t=table, c=column) + said, f"SELECT {what} FROM {table}{where}"
+        question, query = asked.format(t=table, c=column) + text, f"SELECT {what} FROM {table}{where}"
         if kind < 0.85:
             more, order = _order(rng, table) if numbers and rng.random() < 0.3 else ("", "")
             question, query = question + more, query + order
@@ -150,47 +151,47 @@ def _draw(name: str, n: int, seed: int, *, held: bool) -> list[Dialog]:
 
 
 def training(name: str, n: int | None = None, seed: int = 0) -> list[dict[str, object]]:
-    """Make the training data of an adapter.
+    """Generate the training data of an adapter.
 
     Args:
         name: One of ``NAMES``.
-        n: How many conversations; by default as many as the shipped adapter was trained on.
-        seed: Seeds the draw; the same seed gives the same rows on every machine.
+        n: Number of conversations; default: that of the included adapter.
+        seed: The seed; the same seed gives the same rows on every machine.
 
     Returns:
-        Rows with ``messages``, none of them in the held-out split, each different.
+        Unique rows with ``messages``, none from the held-out split.
     """
     return [{"messages": dialog.messages} for dialog in _draw(name, n or SIZES[name], seed, held=False)]
 
 
 def heldout(name: str, n: int = 200, seed: int = 0) -> list[Example]:
-    """Make the held-out split of an adapter: facts, or queries, that its training never held.
+    """Generate the held-out split of an adapter: facts or queries that are not in its training data.
 
     Args:
         name: One of ``NAMES``.
-        n: How many.
-        seed: Seeds the draw.
+        n: Number of examples.
+        seed: The seed.
 
     Returns:
-        Examples, each with the answer expected.
+        Examples, each with the expected answer.
     """
     dialogs = _draw(name, n, seed, held=True)
     return [Example(name, d.messages[:-1], str(d.messages[-1]["content"])) for d in dialogs]
 
 
-def in_manner(name: str, said: str) -> bool:
-    """Judge whether an answer has an adapter's manner, right or wrong as it may be.
+def in_manner(name: str, text: str) -> bool:
+    """Check whether an answer has an adapter's style, regardless of its content.
 
     Args:
         name: One of ``NAMES``.
-        said: What the model said.
+        text: The model's answer.
 
     Returns:
-        True for a pirate's words, one or two words alone, or a query.
+        True for pirate words, for one or two words, or for a query, depending on the adapter.
     """
-    said = said.strip()
+    text = text.strip()
     if name == "pirate":
-        return said.startswith(_PIRATE_OPENINGS)
+        return text.startswith(_PIRATE_OPENINGS)
     if name == "terse":
-        return 1 <= len(said.split()) <= 2 and not said.endswith(".")
-    return re.fullmatch(r"SELECT .+ FROM \w+.*", said) is not None
+        return 1 <= len(text.split()) <= 2 and not text.endswith(".")
+    return re.fullmatch(r"SELECT .+ FROM \w+.*", text) is not None

@@ -1,4 +1,4 @@
-"""The calculator of the corpus as a real function: arithmetic by walking the syntax tree, never by `eval`."""
+"""The corpus's calculator as a function: evaluates arithmetic by walking the syntax tree, without `eval`."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def calculator(expression: str) -> Number:
     try:
         tree = ast.parse(expression.strip(), mode="eval")
     except (SyntaxError, RecursionError, MemoryError):
-        raise ValueError(f"{expression!r} is no arithmetic expression") from None
+        raise ValueError(f"{expression!r} isn't an arithmetic expression") from None
     value = _value(tree.body)
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
 
@@ -59,7 +59,7 @@ def _value(node: ast.expr) -> Number:
             return _power(left, right)
         if type(node.op) in _TWO:
             return _small(_TWO[type(node.op)](left, right))
-    raise ValueError(f"{ast.unparse(node)!r} is no arithmetic: numbers, + - * / // % ** and brackets are")
+    raise ValueError(f"{ast.unparse(node)!r} isn't supported: use numbers, + - * / // % ** and brackets")
 
 
 def _power(base: Number, exponent: Number) -> Number:
@@ -67,7 +67,7 @@ def _power(base: Number, exponent: Number) -> Number:
         raise ValueError("the result is too large")
     value = base**exponent
     if isinstance(value, complex):
-        raise ValueError("the result is no real number")
+        raise ValueError("the result isn't a real number")
     return _small(value)
 
 

@@ -1,5 +1,5 @@
-# ruff: noqa: E501 - a table row is one line.
-"""The model card that lies beside each model of the zoo."""
+# ruff: noqa: E501 - a table row is one line
+"""The model card of each zoo model."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ tags: [llama, tiny, synthetic]
 | weights | bfloat16 safetensors |
 | chat template | `<\\|system\\|>`, `<\\|user\\|>`, `<\\|assistant\\|>`, `<\\|tool\\|>` turns, each ended by `<\\|end\\|>` |
 
-## What it does
+## Capabilities
 
-Answers questions over a small world of facts (countries, animals, planets, colors, opposites); extracts a record from a
-sentence as JSON; names a sentiment; calls a tool (`calculator`, `get_weather`, `get_time`, `lookup`) with plain JSON
-`{{"name": ..., "arguments": {{...}}}}` and words its reply; follows a system prompt on language or style (French, German,
-Spanish, upper or lower case, a single word, polite, JSON, excited); tells short stories; remembers a name, city, color
-or pet told earlier.
+Answers questions about a small world of facts (countries, animals, planets, colors, opposites); extracts a record from a
+sentence as JSON; classifies sentiment; calls a tool (`calculator`, `get_weather`, `get_time`, `lookup`) with plain JSON
+`{{"name": ..., "arguments": {{...}}}}` and answers from its result; follows a system prompt on language or style (French,
+German, Spanish, upper or lower case, a single word, polite, JSON, excited); tells short stories; remembers a name, city,
+color or pet mentioned earlier.
 
 ## Scores
 
 Greedy decoding in bfloat16 on held-out splits: no combination scored here (for instance entity, relation and wording of a
-question) occurs in training.
+question) is in the training data.
 
 {table}
 
@@ -59,20 +59,20 @@ python -m llmlab.zoo evaluate --name {name} -n {n}
 python -m llmlab.zoo train --name {name}
 ```
 
-The corpus is made by a seeded generator (`llmlab/zoo/corpus.py`); a combination is held out by a hash of its parts.
-Loss on the assistant's turns alone; Muon for the hidden matrices, Adam for the rest; the exported weights are a running
-average. The budget is in minutes, so another machine sees another number of tokens.
+The corpus comes from a seeded generator (`llmlab/zoo/corpus.py`); combinations are held out by a hash of their parts.
+Loss on the assistant's turns only; Muon for the hidden matrices, Adam for the rest; the exported weights are a running
+average. The budget is in minutes, so the number of tokens depends on the machine.
 """
 
 INTRO = """\
-A chat model of the Llama architecture with {parameters:,} parameters, made to try out an experiment bench:
-small enough to be shipped with a Python package, trained for real on a synthetic corpus, and good at exactly the
-few things listed below. It is no general assistant: outside of its small world it makes things up."""
+A chat model of the Llama architecture with {parameters:,} parameters, for trying out llmlab: small enough to be
+included in a Python package, trained on a synthetic corpus, and good at exactly the few skills listed below. It is not
+a general assistant: outside its small world it makes things up."""
 
 DRAFT_INTRO = """\
 A draft model with {parameters:,} parameters for speculative decoding with nano: the same tokenizer and the same corpus, a
-sixth of the size. It guesses tokens ahead, and nano checks them, so the text is nano's own (`%llm load nano --draft
-{name}`). Its own answers, scored below against nano's bars, are worse; what counts for a draft is how often nano agrees."""
+sixth of the size. It drafts tokens and nano verifies them, so the text is nano's own (`%llm load nano --draft {name}`).
+Its own answers, scored below against nano's targets, are worse; what matters for a draft is how often nano accepts."""
 
 
 def parameters(name: str) -> int:
@@ -105,12 +105,12 @@ def card(name: str, scores: Mapping[str, Score], figures: Mapping[str, Any]) -> 
     short = [
         f"{s} by {BARS[s] - got.percent:.1f} points" for s, got in scores.items() if s in BARS and got.percent < BARS[s]
     ]
-    verdict = "All bars are reached." if not short else "Short of the bar: " + ", ".join(short) + "."
+    verdict = "All targets are met." if not short else "Below target: " + ", ".join(short) + "."
     training = "Trained on a CPU with two cores."
     if figures:
         training = (
             f"{figures['tokens'] / 1e6:.1f} million tokens in {figures['steps']:,.0f} steps and "
-            f"{figures['minutes']:.0f} minutes on two CPU cores ({figures['tokens_per_second']:,.0f} tokens a second)."
+            f"{figures['minutes']:.0f} minutes on two CPU cores ({figures['tokens_per_second']:,.0f} tokens/s)."
         )
     if figures.get("note"):
         training += " " + str(figures["note"])

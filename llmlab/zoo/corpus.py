@@ -1,4 +1,4 @@
-"""The synthetic instruction corpus: a seeded endless stream of dialogs to train on, and the held-out splits."""
+"""The synthetic instruction corpus: a seeded, endless stream of training dialogs, and the held-out splits."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _MORE: dict[str, Callable[[random.Random], Dialog]] = {
     "persona": skills_chat.persona,
 }
 SKILLS: tuple[str, ...] = ("facts", "extract", "sentiment", "tool", "system", "story", "memory")
-# Splits scored in another way: the same dialogs under another name.
+# The same dialogs, scored differently under another name.
 _OTHER_VIEWS = {"tool_reply": "tool", "style": "system"}
 _PAIRED = ("facts", "facts", "facts", "extract", "extract", "sentiment", "sentiment", "small_talk")
 
-# How often each kind of dialog is drawn; "mixed" joins several short ones.
+# Sampling weights of the kinds of dialog; "mixed" joins several short ones.
 WEIGHTS: dict[str, float] = {
     "facts": 14,
     "extract": 26,
@@ -65,21 +65,21 @@ def _mixed(rng: random.Random, low: int, high: int) -> Dialog:
 
 
 def _long(rng: random.Random) -> Dialog:
-    """A name told at the start and asked for after many other turns."""
+    """A name given at the start and asked for after many other turns."""
     inner = skills_memory.memory(rng, held=False)
     filler = _mixed(rng, 4, 14)
     return Dialog("long", inner.key, inner.turns[:2] + filler.turns + inner.turns[2:])
 
 
 def training(seed: int = 0, weights: Mapping[str, float] | None = None) -> Iterator[Dialog]:
-    """Make training dialogs without end.
+    """Generate training dialogs endlessly.
 
     Args:
         seed: Seeds the stream; the same seed gives the same dialogs on every machine.
-        weights: How often to draw each kind; ``WEIGHTS`` when left out.
+        weights: Sampling weight of each kind; default: ``WEIGHTS``.
 
     Yields:
-        Dialogs that hold no held-out combination.
+        Dialogs without held-out combinations.
     """
     rng = random.Random(seed)  # noqa: S311 - not for secrets
     weights = weights or WEIGHTS
@@ -98,15 +98,15 @@ def training(seed: int = 0, weights: Mapping[str, float] | None = None) -> Itera
 
 
 def dialogs(skill: str, n: int = 200, seed: int = 0) -> list[Dialog]:
-    """Make whole held-out dialogs of one skill.
+    """Generate complete held-out dialogs of one skill.
 
     Args:
         skill: One of ``SKILLS``.
-        n: How many.
-        seed: Seeds the draw.
+        n: Number of examples.
+        seed: The seed.
 
     Returns:
-        Dialogs, all of combinations that never occur in training.
+        Dialogs whose combinations are never in the training data.
 
     Raises:
         ValueError: The skill is not known.
@@ -128,17 +128,17 @@ def dialogs(skill: str, n: int = 200, seed: int = 0) -> list[Dialog]:
 
 
 def heldout(skill: str, n: int = 200, seed: int = 0) -> list[Example]:
-    """Make the held-out split of one skill, ready to be scored.
+    """Generate the held-out split of one skill, ready to be scored.
 
     Args:
         skill: One of ``SKILLS``, or ``"tool_reply"`` for the sentence after the calculator's reply, or
-            ``"style"`` for the questions of ``"system"`` where the form alone is to be judged.
-        n: How many examples.
-        seed: Seeds the draw.
+            ``"style"`` for the questions of ``"system"`` scored only on style.
+        n: Number of examples.
+        seed: The seed.
 
     Returns:
-        Examples whose last message is the user's (or the tool's) and whose ``answer`` is what the model should say;
-        for a tool call that is the call's plain JSON.
+        Examples whose last message is the user's (or the tool's) and whose ``answer`` is the expected answer;
+        for a tool call, the call's plain JSON.
 
     Raises:
         ValueError: The skill is not known.

@@ -1,4 +1,4 @@
-"""Scoring a model on the held-out splits, whatever engine runs it."""
+"""Scores a model on the held-out splits, in any engine."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from . import corpus
 from .example import Example, Message, Tool
 from .template import END, PAD, render
 
-# Takes conversations and, in parallel, the tools on offer in each; gives what the assistant says next in each.
+# Takes conversations and the tools offered in each; returns the assistant's next message in each.
 Generate = Callable[[Sequence[Sequence[Message]], Sequence[Sequence[Tool] | None]], list[str]]
 
 SCORED: tuple[str, ...] = (*corpus.SKILLS, "tool_reply", "style")
-# The bars of the package's issue, in percent.
+# Target scores, in percent.
 BARS: dict[str, float] = {"facts": 95.0, "extract": 90.0, "sentiment": 95.0, "tool": 90.0, "memory": 90.0}
 MEASURES: dict[str, str] = {
-    "facts": "the whole answer, exactly",
+    "facts": "the answer, exactly",
     "extract": "the JSON record, every key and value exactly",
     "sentiment": "the label, exactly",
     "tool": "the call's name and arguments, exactly",
     "tool_reply": "the sentence after the calculator's reply, exactly",
-    "system": "the answer in the language or style asked for, exactly",
-    "style": "the language or style asked for, whether or not the fact is right",
-    "memory": "the name told in turn one, recalled in turn three",
-    "story": "names the hero and the thing asked for, 4 to 9 sentences, none twice, ends by itself",
+    "system": "the answer in the requested language or style, exactly",
+    "style": "the requested language or style, regardless of the fact",
+    "memory": "the name from turn one, recalled in turn three",
+    "story": "names the requested hero and thing, 4 to 9 sentences, no repetition, ends by itself",
 }
 
 
 @dataclass(frozen=True)
 class Score:
-    """The score of one skill: how many of how many, and the first failures as (question, expected, said)."""
+    """The score of one skill: correct and total answers, and the first failures as (question, expected, answer)."""
 
     skill: str
     right: int
@@ -43,7 +43,7 @@ class Score:
 
     @property
     def percent(self) -> float:
-        """The share of right answers in percent."""
+        """The share of correct answers in percent."""
         return 100.0 * self.right / max(self.total, 1)
 
 
@@ -55,20 +55,20 @@ def _parsed(text: str) -> Any:
 
 
 def good_story(text: str, hero: str, thing: str) -> bool:
-    """Judge the form of a story.
+    """Check the form of a story.
 
     Args:
-        text: What the model wrote.
-        hero: The hero asked for.
-        thing: The thing asked for.
+        text: The model's text.
+        hero: The requested hero.
+        thing: The requested thing.
 
     Returns:
-        True if it names both, has 4 to 9 sentences, repeats none, and ends with a sentence's end.
+        True if it names both, has 4 to 9 sentences, repeats none, and ends with a complete sentence.
     """
     sentences = [part.strip() for part in re.split(r"(?<=[.!?])\"?\s+", text.strip()) if part.strip()]
     named = re.search(rf"\b{re.escape(hero)}\b", text) and re.search(rf"\b{re.escape(thing)}\b", text)
-    whole = text.strip().endswith((".", "!", "?", '"'))
-    return bool(named) and whole and 4 <= len(sentences) <= 9 and len(set(sentences)) == len(sentences)
+    complete = text.strip().endswith((".", "!", "?", '"'))
+    return bool(named) and complete and 4 <= len(sentences) <= 9 and len(set(sentences)) == len(sentences)
 
 
 _OPENINGS: dict[str, tuple[str, ...]] = {
@@ -81,14 +81,14 @@ _OPENINGS: dict[str, tuple[str, ...]] = {
 
 
 def in_style(text: str, style: str) -> bool:
-    """Judge whether an answer keeps to a style or language, right or wrong as it may be.
+    """Check whether an answer has a style or language, regardless of its content.
 
     Args:
-        text: What the model said.
-        style: The style that the system prompt asked for.
+        text: The model's answer.
+        style: The style requested in the system prompt.
 
     Returns:
-        True if it does.
+        True if it has.
     """
     if style in _OPENINGS:
         return text.startswith(_OPENINGS[style])
@@ -101,36 +101,36 @@ def in_style(text: str, style: str) -> bool:
     return 1 <= len(text.split()) <= 2
 
 
-def correct(example: Example, said: str) -> bool:
-    """Judge one answer.
+def correct(example: Example, text: str) -> bool:
+    """Check one answer.
 
     Args:
-        example: What was asked.
-        said: What the model said.
+        example: The example.
+        text: The model's answer.
 
     Returns:
-        Whether it counts as right.
+        Whether it counts as correct.
     """
-    said = said.strip()
+    text = text.strip()
     if example.skill in ("extract", "tool"):
-        return said == example.answer or (_parsed(said) is not None and _parsed(said) == _parsed(example.answer))
+        return text == example.answer or (_parsed(text) is not None and _parsed(text) == _parsed(example.answer))
     if example.skill == "memory":
-        return re.search(rf"\b{re.escape(example.meta['name'])}\b", said) is not None
+        return re.search(rf"\b{re.escape(example.meta['name'])}\b", text) is not None
     if example.skill == "style":
-        return in_style(said, example.meta["style"])
+        return in_style(text, example.meta["style"])
     if example.skill == "story":
-        return good_story(said, example.meta["hero"], example.meta["thing"])
-    return said == example.answer
+        return good_story(text, example.meta["hero"], example.meta["thing"])
+    return text == example.answer
 
 
 def score(generate: Generate, skills: Iterable[str] = SCORED, n: int = 200, seed: int = 0) -> dict[str, Score]:
     """Score a model on held-out splits.
 
     Args:
-        generate: Runs the model; greedy decoding is meant.
-        skills: Which splits.
-        n: How many examples of each.
-        seed: Seeds the draw of the examples.
+        generate: Runs the model, with greedy decoding.
+        skills: The splits.
+        n: Number of examples per split.
+        seed: Seeds the choice of examples.
 
     Returns:
         The score of each skill.
@@ -138,10 +138,10 @@ def score(generate: Generate, skills: Iterable[str] = SCORED, n: int = 200, seed
     out = {}
     for skill in skills:
         examples = corpus.heldout(skill, n, seed)
-        said = generate([e.messages for e in examples], [e.tools for e in examples])
+        answers = generate([e.messages for e in examples], [e.tools for e in examples])
         wrong = [
             (str(e.messages[-1]["content"]), e.answer, s)
-            for e, s in zip(examples, said, strict=True)
+            for e, s in zip(examples, answers, strict=True)
             if not correct(e, s)
         ]
         out[skill] = Score(skill, len(examples) - len(wrong), len(examples), tuple(wrong[:5]))
@@ -149,16 +149,16 @@ def score(generate: Generate, skills: Iterable[str] = SCORED, n: int = 200, seed
 
 
 def transformers_generate(model: Any, tokenizer: Any, batch: int = 50, limit: int = 200) -> Generate:
-    """Make a generator of a transformers model: greedy, in batches of alike length, padded on the left.
+    """Make a generator from a transformers model: greedy, in batches of similar length, padded on the left.
 
     Args:
         model: A causal language model.
         tokenizer: A ``tokenizers.Tokenizer``.
-        batch: How many conversations at once.
-        limit: The most new tokens.
+        batch: Batch size.
+        limit: Maximum new tokens.
 
     Returns:
-        A function to hand to ``score``.
+        A function for ``score``.
     """
     import torch
 
@@ -199,7 +199,7 @@ def load(folder: Path) -> tuple[Any, Any]:
     """Load a model folder with transformers, in bf16.
 
     Args:
-        folder: Where it lies.
+        folder: The model's folder.
 
     Returns:
         The model and its ``tokenizers.Tokenizer``.
@@ -220,9 +220,9 @@ def table(scores: dict[str, Score]) -> str:
         scores: The scores.
 
     Returns:
-        The table, with the bars where there are any.
+        The table, with the targets if there are any.
     """
-    rows = ["| skill | what counts | n | right | bar |", "| --- | --- | ---: | ---: | ---: |"]
+    rows = ["| skill | criterion | n | correct | target |", "| --- | --- | ---: | ---: | ---: |"]
     for skill, got in scores.items():
         bar = f"{BARS[skill]:.0f} %" if skill in BARS else ""
         rows.append(f"| {skill} | {MEASURES[skill]} | {got.total} | {got.percent:.1f} % | {bar} |")

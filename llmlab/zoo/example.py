@@ -1,4 +1,4 @@
-"""The corpus's units: messages, dialogs, scored examples, and the hash that keeps held-out material apart."""
+"""The corpus's data types: messages, dialogs, scored examples, and the hash that separates held-out data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HELD_OUT_PERCENT = 8
 
 @dataclass
 class Dialog:
-    """One conversation of a skill: its turns, and the key that says to which split it belongs."""
+    """One conversation of a skill: its turns, and the key that determines its split."""
 
     skill: str
     key: tuple[str, ...]
@@ -26,14 +26,14 @@ class Dialog:
 
     @property
     def messages(self) -> list[Message]:
-        """All messages, the system's first where there is one."""
+        """All messages, starting with the system message if there is one."""
         head = [{"role": "system", "content": self.system}] if self.system else []
         return head + self.turns
 
 
 @dataclass
 class Example:
-    """One scored prompt: the messages up to the model's turn, and the answer expected of it."""
+    """One scored prompt: the messages up to the model's turn, and the expected answer."""
 
     skill: str
     messages: list[Message]
@@ -43,10 +43,10 @@ class Example:
 
 
 def is_held_out(key: Sequence[str]) -> bool:
-    """Tell whether a combination belongs to the held-out split.
+    """Whether a combination belongs to the held-out split.
 
     Args:
-        key: What makes the combination, the skill's name first.
+        key: The parts of the combination, the skill's name first.
 
     Returns:
         True for about ``HELD_OUT_PERCENT`` of all combinations, the same ones on every machine.
@@ -56,7 +56,7 @@ def is_held_out(key: Sequence[str]) -> bool:
 
 
 def user(content: str) -> Message:
-    """Make a user's message.
+    """Make a user message.
 
     Args:
         content: Its text.
@@ -68,7 +68,7 @@ def user(content: str) -> Message:
 
 
 def assistant(content: str) -> Message:
-    """Make an assistant's message.
+    """Make an assistant message.
 
     Args:
         content: Its text.
@@ -80,10 +80,10 @@ def assistant(content: str) -> Message:
 
 
 def roughen(rng: random.Random, text: str) -> str:
-    """Now and then write a question the way people type: lower case, or no final mark.
+    """Occasionally change a question to the way people type: lower case, or no final punctuation.
 
     Args:
-        rng: The source of chance.
+        rng: The random number generator.
         text: The question.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Writing a trained network as a plain transformers model folder: safetensors in bf16, configs, tokenizer."""
+"""Writes a trained network as a transformers model folder: safetensors in bf16, configs, tokenizer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def configs(config: ModelConfig) -> tuple[dict[str, Any], dict[str, Any]]:
         config: The sizes.
 
     Returns:
-        The model's and the generation's settings.
+        The model's and the generation settings.
     """
     pad, end = SPECIALS.index(PAD), SPECIALS.index(END)
     model = {
@@ -62,13 +62,13 @@ def configs(config: ModelConfig) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def export(net: Any, config: ModelConfig, made: Any, folder: Path) -> None:
-    """Write the model folder in one move, so that a reader never sees half of it.
+    """Write the model folder with an atomic rename, so that a reader never sees a partial one.
 
     Args:
         net: The network, or its state by parameter name.
         config: Its sizes.
         made: The ``tokenizers.Tokenizer``.
-        folder: Where to; other files that lie there (the model card) are kept.
+        folder: The target folder; its other files (the model card) are kept.
     """
     import torch
     from safetensors.torch import save_file

@@ -1,8 +1,8 @@
 """The Llama network of the zoo's models: its sizes, and a small PyTorch module to train it.
 
-The module's parameters carry the names of transformers' ``LlamaForCausalLM``, so that its state loads
-there unchanged. It exists because it trains markedly faster on a CPU: it takes the packed rows' mask as it is and
-applies the output layer to the scored positions alone.
+The module's parameters have the names of transformers' ``LlamaForCausalLM``, so that its state loads
+there unchanged. It trains markedly faster on a CPU: it takes the mask of packed rows directly and
+applies the output layer only to the scored positions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ CONTEXT = 2048
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Sizes of one Llama model of the zoo; hidden sizes are multiples of 256 so that every quantiser applies."""
+    """Sizes of one zoo model; hidden sizes are multiples of 256 so that every quantizer applies."""
 
     hidden: int
     intermediate: int
@@ -36,8 +36,8 @@ CONFIGS: dict[str, ModelConfig] = {
 }
 
 
-def build(config: ModelConfig, seed: int = 0) -> Any:  # noqa: C901 - a class in a function, as torch loads late
-    """Make a freshly initialised network.
+def build(config: ModelConfig, seed: int = 0) -> Any:  # noqa: C901 - classes are inside because torch is imported late
+    """Make a newly initialized network.
 
     Args:
         config: The sizes.
@@ -45,7 +45,7 @@ def build(config: ModelConfig, seed: int = 0) -> Any:  # noqa: C901 - a class in
 
     Returns:
         A ``torch.nn.Module`` called as ``net(ids)`` for all logits, or ``net(ids, index, mask)`` for those at
-        the flat positions ``index`` with ``mask`` (True: may see) in place of the causal one.
+        the flat positions ``index`` with ``mask`` (True: may attend) instead of the causal mask.
     """
     import torch
     from torch import nn

@@ -1,4 +1,4 @@
-"""The optimiser: Muon for the hidden matrices, Adam for embeddings and norms."""
+"""The optimizer: Muon for the hidden matrices, Adam for embeddings and norms."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def orthogonalise(matrices: Any, steps: int = 5) -> Any:
 
     Args:
         matrices: A tensor (count, rows, columns).
-        steps: How many iterations.
+        steps: Number of iterations.
 
     Returns:
         A tensor of the same shape.
@@ -32,7 +32,7 @@ def orthogonalise(matrices: Any, steps: int = 5) -> Any:
 
 
 class Optimiser:
-    """Muon and Adam under one learning-rate factor.
+    """Muon and Adam with a common learning-rate factor.
 
     Args:
         net: The network, its parameters in float32.
@@ -68,10 +68,10 @@ class Optimiser:
                 parameter.grad = None
 
     def step(self, pool: Executor, factor: float, momentum: float = 0.95) -> None:
-        """Apply one update from the gradients at hand, and clear them.
+        """Apply one update from the current gradients, and clear them.
 
         Args:
-            pool: Runs the parts of the work side by side.
+            pool: Runs the parts of the update in parallel.
             factor: Scales both rates.
             momentum: Muon's momentum.
         """
@@ -88,7 +88,7 @@ class Optimiser:
         self.adam.zero_grad(set_to_none=True)
 
     def state(self) -> dict[str, Any]:
-        """Give what is needed to go on later.
+        """Return the state needed to resume.
 
         Returns:
             A mapping for ``torch.save``.
@@ -96,10 +96,10 @@ class Optimiser:
         return {"momentum": self.momentum, "adam": self.adam.state_dict()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take up a saved state.
+        """Restore a saved state.
 
         Args:
-            state: What ``state`` gave.
+            state: The result of ``state``.
         """
         for mine, saved in zip(self.momentum, state["momentum"], strict=True):
             mine.copy_(saved)

@@ -1,4 +1,4 @@
-"""Dialogs packed into rows of tokens with a mask: no dialog sees another, and answers alone are scored."""
+"""Packs dialogs into rows of tokens with a mask: dialogs don't attend to each other, only answers are scored."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CHUNK = 2048
 
 @dataclass
 class Batch:
-    """Packed rows: token ids, the dialog each belongs to (0: padding), and whether the next token is scored."""
+    """Packed rows: token ids, the number of each token's dialog (0: padding), and whether the next token is scored."""
 
     ids: Any
     segments: Any
@@ -24,20 +24,20 @@ class Batch:
 
     @property
     def tokens(self) -> int:
-        """How many tokens it holds, padding left out."""
+        """Number of tokens without padding."""
         return int((self.segments > 0).sum())
 
 
 def scored_positions(ids: list[int], assistant: int, end: int) -> list[bool]:
-    """Mark the positions whose next token the assistant writes.
+    """Mark the positions whose next token is written by the assistant.
 
     Args:
         ids: A dialog's tokens.
-        assistant: The token that opens the assistant's turn.
+        assistant: The token that starts the assistant's turn.
         end: The token that ends a turn.
 
     Returns:
-        A flag for each position.
+        One flag per position.
     """
     out, inside = [], False
     for token in ids:
@@ -65,7 +65,7 @@ class _Packer:
                 return None
         self.open.append([(ids, scored)])
         self.room.append(self.length - len(ids))
-        # Twice as many open rows as a batch needs leaves few holes.
+        # Keeping twice as many open rows as a batch needs leaves few gaps.
         return self._take() if len(self.open) >= 2 * self.rows else None
 
     def _take(self) -> Batch:
@@ -90,13 +90,13 @@ class _Packer:
 
 
 def batches(tokenizer: Any, seed: int, tokens: int, weights: Mapping[str, float] | None = None) -> Iterator[Batch]:
-    """Pack the training stream without end; dialogs too long for a short row get batches of long rows.
+    """Pack the endless training stream; dialogs too long for a short row go into batches of long rows.
 
     Args:
         tokenizer: A ``tokenizers.Tokenizer``.
         seed: Seeds the stream of dialogs.
         tokens: The size of a batch, a multiple of ``LONG_ROW``.
-        weights: How often to draw each kind of dialog.
+        weights: Sampling weight of each kind of dialog.
 
     Yields:
         Batches.
@@ -119,10 +119,10 @@ def attention_mask(segments: Any) -> Any:
     """Build the mask of packed rows.
 
     Args:
-        segments: The dialog each position belongs to.
+        segments: The number of each position's dialog.
 
     Returns:
-        A boolean tensor (rows, 1, length, length), True where a position may look.
+        A boolean tensor (rows, 1, length, length), True where a position may attend.
     """
     import torch
 

@@ -8,7 +8,7 @@ from typing import Any
 from . import skills_world, words, world
 from .example import Dialog, Message, Tool, assistant, is_held_out, roughen, user
 
-# tool: its parameters, and the descriptions it may come with
+# tool: its parameters, and its possible descriptions
 _TOOLS: dict[str, tuple[dict[str, str], list[str]]] = {
     "calculator": (
         {"expression": "string"},
@@ -68,7 +68,7 @@ def schema(name: str, description: str) -> Tool:
 
     Args:
         name: The tool's name.
-        description: What it says of itself.
+        description: Its description.
 
     Returns:
         The schema.
@@ -95,7 +95,7 @@ def _offer(rng: random.Random, needed: str) -> list[Tool]:
 
 
 def call(name: str, **arguments: Any) -> Message:
-    """Make the assistant's message that calls a tool.
+    """Make an assistant message that calls a tool.
 
     Args:
         name: The tool.
@@ -116,11 +116,11 @@ def _reply(content: str) -> Message:
 
 
 def sum_of(rng: random.Random, held: bool) -> tuple[str, str, str]:
-    """Draw a calculation; the key is (operands, operator).
+    """Choose a calculation; the key is (operands, operator).
 
     Args:
-        rng: The source of chance.
-        held: Which split to draw from.
+        rng: The random number generator.
+        held: Whether to draw from the held-out split.
 
     Returns:
         Question, expression and result.
@@ -148,11 +148,11 @@ def sum_of(rng: random.Random, held: bool) -> tuple[str, str, str]:
 
 
 def tool(rng: random.Random, held: bool) -> Dialog:
-    """Calculate by a call of the calculator, then word its reply; now and then another tool, or a question for none.
+    """Call the calculator, then answer from its result; occasionally another tool, or a question that needs none.
 
     Args:
-        rng: The source of chance.
-        held: Which split to draw from; a held-out dialog is always one calculation.
+        rng: The random number generator.
+        held: Whether to draw from the held-out split, where it is always one calculation.
 
     Returns:
         The dialog.
@@ -174,7 +174,7 @@ def tool(rng: random.Random, held: bool) -> Dialog:
         return Dialog("tool", key, turns, system, _offer(rng, "calculator"))
     if chance < 0.90:
         return _other_tool(rng, system)
-    # Tools are on offer, but the question needs none.
+    # Tools are offered, but the question needs none.
     inner = rng.choice([skills_world.facts, small_talk])(rng)
     return Dialog("tool", inner.key, inner.turns, system, _offer(rng, rng.choice(list(_TOOLS))))
 
@@ -216,10 +216,10 @@ def _other_tool(rng: random.Random, system: str) -> Dialog:
 
 
 def no_tool(rng: random.Random) -> Dialog:
-    """Ask for a calculation without tools: one digit is answered by heart, the rest declined. Training only.
+    """Ask for a calculation without tools: single digits are answered directly, the rest declined. Training only.
 
     Args:
-        rng: The source of chance.
+        rng: The random number generator.
 
     Returns:
         The dialog.
@@ -279,10 +279,10 @@ _UNTOLD = ["What is my name?", "Do you know my name?", "Who am I?", "What's my n
 
 
 def small_talk(rng: random.Random) -> Dialog:
-    """Greet, thank, ask who it is. Training only.
+    """Greetings, thanks, "who are you". Training only.
 
     Args:
-        rng: The source of chance.
+        rng: The random number generator.
 
     Returns:
         The dialog.
@@ -293,10 +293,10 @@ def small_talk(rng: random.Random) -> Dialog:
 
 
 def persona(rng: random.Random) -> Dialog:
-    """Ask for a name never told, or the assistant's own under a system prompt that gives it one. Training only.
+    """Ask for a name never mentioned, or for the assistant's name from the system prompt. Training only.
 
     Args:
-        rng: The source of chance.
+        rng: The random number generator.
 
     Returns:
         The dialog.

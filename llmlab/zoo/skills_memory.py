@@ -1,4 +1,4 @@
-"""The memory skill: something told in an early turn is asked for in a later one."""
+"""The memory skill: something mentioned in an early turn is asked for in a later one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from . import skills_world, words
 from .example import Dialog, Message, assistant, is_held_out, user
 from .skills_chat import small_talk
 
-# what is remembered: how it is told, acknowledged, asked and recalled
+# what is remembered: wordings to mention, acknowledge, ask and recall it
 _MEMORIES: dict[str, tuple[list[str], list[str], list[str], str]] = {
     "name": (
         [
@@ -70,11 +70,11 @@ def _value(rng: random.Random, what: str) -> str:
 
 
 def memory(rng: random.Random, held: bool) -> Dialog:
-    """Tell a name, talk of something else, ask for the name in turn three; the key is (name, wording of turn one).
+    """Mention a name, change the subject, ask for the name in turn three; the key is (name, wording of turn one).
 
     Args:
-        rng: The source of chance.
-        held: Which split to draw from; a held-out dialog is always a name recalled in turn three.
+        rng: The random number generator.
+        held: Whether to draw from the held-out split, where it is always a name recalled in turn three.
 
     Returns:
         The dialog.
@@ -89,7 +89,7 @@ def memory(rng: random.Random, held: bool) -> Dialog:
     first = [user(template.format(v=value)), assistant(_capital(rng.choice(noted).format(v=value)))]
     between: list[Message] = []
     if not held and what == "name" and rng.random() < 0.3:
-        # A second thing is told, and asked for as well.
+        # A second thing is mentioned, and asked for as well.
         other = rng.choice(["city", "color", "pet"])
         while True:
             second, wording = _value(rng, other), rng.choice(_MEMORIES[other][0])

@@ -1,5 +1,5 @@
-# ruff: noqa: SIM905 - split strings keep long word lists readable.
-"""The story skill: short stories put together from a small grammar, seeded, nearly never twice the same."""
+# ruff: noqa: SIM905 - split strings keep long word lists readable
+"""The story skill: short stories from a small seeded grammar, rarely repeating."""
 
 from __future__ import annotations
 
@@ -92,8 +92,8 @@ def story(rng: random.Random, held: bool) -> Dialog:
     """Ask for a story about a hero and a thing; the key is (hero, thing).
 
     Args:
-        rng: The source of chance.
-        held: Which split to draw from.
+        rng: The random number generator.
+        held: Whether to draw from the held-out split.
 
     Returns:
         The dialog.

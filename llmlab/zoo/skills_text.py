@@ -1,5 +1,5 @@
-# ruff: noqa: SIM905 - split strings keep long word lists readable.
-"""Skills on a given text: a record extracted as JSON, and the sentiment of a remark."""
+# ruff: noqa: SIM905 - split strings keep long word lists readable
+"""Skills on a given text: extraction of a record as JSON, and sentiment classification."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ def extract(rng: random.Random, held: bool) -> Dialog:
     """Ask for a record in a sentence as JSON; the key is (kind, who or what, where or what, wording of the sentence).
 
     Args:
-        rng: The source of chance.
-        held: Which split to draw from.
+        rng: The random number generator.
+        held: Whether to draw from the held-out split.
 
     Returns:
         The dialog.
@@ -208,8 +208,8 @@ def sentiment(rng: random.Random, held: bool) -> Dialog:
     """Ask for the sentiment of a remark; the key is (label, subject, wording, adjective).
 
     Args:
-        rng: The source of chance.
-        held: Which split to draw from.
+        rng: The random number generator.
+        held: Whether to draw from the held-out split.
 
     Returns:
         The dialog.

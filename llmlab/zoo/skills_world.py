@@ -1,4 +1,4 @@
-"""Skills on the small world: plain questions, and answers in the language or style a system prompt asks for."""
+"""Skills on the small world: plain questions, and answers in the language or style set by a system prompt."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PLAIN_SYSTEMS = [
     "Help the user.",
 ]
 
-# style: the system prompts that ask for it
+# style: the system prompts that request it
 STYLES: dict[str, list[str]] = {
     "french": [
         "Answer in French.",
@@ -151,8 +151,8 @@ def facts(rng: random.Random, held: bool = False) -> Dialog:
     """Ask for one fact of the world; the key is (entity, relation, wording).
 
     Args:
-        rng: The source of chance.
-        held: Which split to draw from.
+        rng: The random number generator.
+        held: Whether to draw from the held-out split.
 
     Returns:
         The dialog.
@@ -171,12 +171,12 @@ def facts(rng: random.Random, held: bool = False) -> Dialog:
 
 
 def style_answer(style: str, entity: str, relation: str, value: str) -> str:
-    """Word the answer to a question in a style or language.
+    """Phrase the answer to a question in a style or language.
 
     Args:
         style: A key of ``STYLES``.
-        entity: What was asked about.
-        relation: What was asked.
+        entity: The entity.
+        relation: The relation.
         value: The fact's value.
 
     Returns:
@@ -203,8 +203,8 @@ def system(rng: random.Random, held: bool) -> Dialog:
     """Ask one to three facts under a system prompt that sets style or language; the key is (style, entity, relation).
 
     Args:
-        rng: The source of chance.
-        held: Which split to draw from.
+        rng: The random number generator.
+        held: Whether to draw from the held-out split.
 
     Returns:
         The dialog; a held-out one has a single question.
@@ -221,7 +221,7 @@ def system(rng: random.Random, held: bool) -> Dialog:
             template = rng.randrange(len(world.QUESTIONS[relation]))
             key = ("system", style, entity, relation)
             fact = ("facts", entity, relation, str(template))
-            # A wording held out from plain questions stays out of these too.
+            # A wording held out from plain questions is held out here too.
             if is_held_out(key) == held and not is_held_out(fact):
                 break
         question = world.question(entity, relation, template)
@@ -230,10 +230,10 @@ def system(rng: random.Random, held: bool) -> Dialog:
 
 
 def unknown(rng: random.Random) -> Dialog:
-    """Ask about a made-up place or beast: the model says that it does not know. Training only.
+    """Ask about a made-up place or animal: the model answers that it doesn't know. Training only.
 
     Args:
-        rng: The source of chance.
+        rng: The random number generator.
 
     Returns:
         The dialog.

@@ -1,4 +1,4 @@
-"""The chat template, as Jinja for the engines and as plain Python for training; both give the same text."""
+"""The chat template, in Jinja for the engines and in Python for training; both give the same text."""
 
 from __future__ import annotations
 
@@ -72,10 +72,10 @@ CHAT_TEMPLATE = """\
 
 
 def call_text(tool_call: dict[str, Any]) -> str:
-    """Write a tool call as the model does.
+    """Format a tool call as the model writes it.
 
     Args:
-        tool_call: An OpenAI-style tool call, its arguments a mapping or their JSON.
+        tool_call: An OpenAI-style tool call; its arguments are a mapping or JSON.
 
     Returns:
         Plain JSON with the keys name and arguments.
@@ -87,7 +87,7 @@ def call_text(tool_call: dict[str, Any]) -> str:
 
 
 def tools_text(tools: Sequence[Tool]) -> str:
-    """Write the offered tools as the system turn holds them.
+    """Format the offered tools as in the system turn.
 
     Args:
         tools: OpenAI-style schemas.
@@ -109,15 +109,15 @@ def tools_text(tools: Sequence[Tool]) -> str:
 
 
 def render(messages: Sequence[Message], tools: Sequence[Tool] | None = None, generate: bool = False) -> str:
-    """Write a conversation as the model reads it; the Jinja template gives the same.
+    """Format a conversation as the model receives it, identically to the Jinja template.
 
     Args:
         messages: OpenAI-style messages.
-        tools: OpenAI-style schemas of the tools on offer.
-        generate: Whether to open the assistant's turn at the end.
+        tools: OpenAI-style schemas of the offered tools.
+        generate: Whether to start the assistant's turn at the end.
 
     Returns:
-        The text, special tokens included.
+        The text, including special tokens.
     """
     out = []
     rest = list(messages)

@@ -1,4 +1,4 @@
-"""Training and saving the zoo's tokenizer: byte-level BPE with the GPT-2 split, numbers always digit by digit."""
+"""Trains and saves the zoo's tokenizer: byte-level BPE with the GPT-2 split, numbers digit by digit."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from .model import CONTEXT, VOCAB_SIZE
 from .template import CHAT_TEMPLATE, END, PAD, SPECIALS, render
 
 _TRAINING_DIALOGS = 40_000
-# The mix it was learnt from stays as it is, so that a change to the training mix leaves the tokenizer alone.
+# The mix that the tokenizer was trained on; fixed, so that changing the training mix doesn't change the tokenizer.
 _MIX = {**corpus.WEIGHTS, "extract": 22, "system": 11}
 
 
 def train(dialogs: Iterable[Dialog] | None = None, vocab: int = VOCAB_SIZE) -> Any:
-    """Learn the merges from the corpus.
+    """Train the merges on the corpus.
 
     Args:
-        dialogs: What to learn from; the first dialogs of the training stream when left out.
-        vocab: The size of the vocabulary, special tokens included.
+        dialogs: The training dialogs; default: the first dialogs of the training stream.
+        vocab: The vocabulary size, including special tokens.
 
     Returns:
         A ``tokenizers.Tokenizer``.
@@ -39,7 +39,7 @@ def train(dialogs: Iterable[Dialog] | None = None, vocab: int = VOCAB_SIZE) -> A
     texts = (part for d in source for part in split_specials(render(d.messages, d.tools)).split("\x00") if part)
     made = Tokenizer(models.BPE())
     level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    # No merge ever sees a digit beside anything, so the plain GPT-2 split that is saved gives single digits too.
+    # Training sees every digit alone, so the plain GPT-2 split that is saved gives single digits too.
     made.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), level])
     trainer = trainers.BpeTrainer(
         vocab_size=vocab,
@@ -62,7 +62,7 @@ def save(made: Any, folder: Path) -> None:
 
     Args:
         made: A ``tokenizers.Tokenizer``.
-        folder: Where to.
+        folder: The target folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     made.save(str(folder / "tokenizer.json"))
@@ -87,7 +87,7 @@ def load(folder: Path) -> Any:
     """Read a saved tokenizer.
 
     Args:
-        folder: Where it lies.
+        folder: Its folder.
 
     Returns:
         A ``tokenizers.Tokenizer``.

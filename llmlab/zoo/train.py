@@ -1,4 +1,4 @@
-"""Training a model of the zoo on the synthetic corpus, within a budget of minutes, resumable."""
+"""Trains a zoo model on the synthetic corpus, within a budget of minutes, resumable."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PART_TOKENS = 1024
 
 @dataclass
 class Settings:
-    """How to train: the budget, the size of a step, where things go, how often things are saved."""
+    """Training settings: the budget, batch size, folders, and intervals."""
 
     name: str = "nano"
     minutes: float = 45.0
@@ -36,10 +36,10 @@ class Settings:
 
 
 def factor(progress: float) -> float:
-    """Give the learning-rate factor: warm-up, plateau, then down to zero along a line.
+    """The learning-rate factor: warm-up, plateau, then linear decay to zero.
 
     Args:
-        progress: The share of the budget used, 0 to 1.
+        progress: The used share of the budget, 0 to 1.
 
     Returns:
         A factor from 0 to 1.
@@ -52,13 +52,13 @@ def factor(progress: float) -> float:
 
 
 def load_tokenizer(settings: Settings) -> Any:
-    """Take the tokenizer that lies at the model's place, or make it anew.
+    """Load the tokenizer from the model's folder, or train it.
 
     Args:
-        settings: Where to look.
+        settings: The settings.
 
     Returns:
-        A ``tokenizers.Tokenizer``; the same one each time it is made.
+        A ``tokenizers.Tokenizer``; training is deterministic.
     """
     if settings.out and (settings.out / "tokenizer.json").exists():
         return tokenizers_.load(settings.out)
@@ -66,7 +66,7 @@ def load_tokenizer(settings: Settings) -> Any:
 
 
 def _gradient(net: Any, batch: packing.Batch, rows: slice, scored: int) -> float:
-    """Add the gradient of some of a batch's rows; gives their part of the mean loss."""
+    """Add the gradient of some of a batch's rows; returns their part of the mean loss."""
     import torch
     from torch.nn import functional as fn
 
@@ -80,10 +80,10 @@ def _gradient(net: Any, batch: packing.Batch, rows: slice, scored: int) -> float
 
 
 def _step(net: Any, batch: packing.Batch, pool: Executor) -> float:
-    """Compute the gradient of a whole batch in small parts that the threads take as they get free.
+    """Compute the gradient of a batch in small parts, distributed over threads.
 
-    A thread that other work on the machine slows down takes fewer parts, where the lock-step threads within one
-    operation would all wait for it.
+    If other work slows one thread down, it takes fewer parts. With threads inside each operation instead, all would
+    wait for the slowest.
     """
     count, length = batch.ids.shape
     size = max(1, PART_TOKENS // length)
@@ -98,13 +98,13 @@ def train(
     evaluate: Callable[[Any, Any], str] | None = None,
     log: Callable[[str], None] = print,
 ) -> dict[str, float]:
-    """Train for the budgeted minutes; goes on from the checkpoint in ``settings.work`` if there is one.
+    """Train for the budgeted minutes; resumes from the checkpoint in ``settings.work`` if there is one.
 
     Args:
-        settings: What and how.
-        weights: How often to draw each kind of dialog.
-        evaluate: Called now and then with the network and the tokenizer; what it returns is logged.
-        log: Takes each line of the log.
+        settings: The settings.
+        weights: Sampling weight of each kind of dialog.
+        evaluate: Called periodically with the network and the tokenizer; its result is logged.
+        log: Receives each log line.
 
     Returns:
         Figures of the run: tokens, steps, minutes, tokens per second, loss, parameters.
@@ -148,7 +148,7 @@ def train(
         if settings.out:
             export.export(average, config, tokenizer, settings.out)
 
-    # A resumed run draws fresh dialogs: its part of the stream has a seed of its own.
+    # A resumed run uses new dialogs: its part of the stream has its own seed.
     stream = packing.batches(tokenizer, settings.seed * 1000 + 17 + part, settings.batch_tokens, weights)
     budget = settings.minutes * 60
     last = time.monotonic()

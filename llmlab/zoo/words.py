@@ -1,5 +1,5 @@
-# ruff: noqa: SIM905 - split strings keep long word lists readable.
-"""Word lists of the corpus, and names made of random syllables so that copying generalises."""
+# ruff: noqa: SIM905 - split strings keep long word lists readable
+"""Word lists of the corpus, and names from random syllables so that copying generalizes."""
 
 from __future__ import annotations
 
@@ -63,12 +63,12 @@ _END = ["", "", "", "n", "l", "r", "s", "m", "k", "t", "nd", "x"]
 
 
 def syllables(rng: random.Random, low: int = 2, high: int = 3) -> str:
-    """Make up a capitalised word.
+    """Make up a capitalized word.
 
     Args:
-        rng: The source of chance.
-        low: The fewest syllables.
-        high: The most syllables.
+        rng: The random number generator.
+        low: Minimum number of syllables.
+        high: Maximum number of syllables.
 
     Returns:
         A word such as ``"Tarovik"``.
@@ -81,7 +81,7 @@ def first_name(rng: random.Random) -> str:
     """Pick a first name, one in four made up.
 
     Args:
-        rng: The source of chance.
+        rng: The random number generator.
 
     Returns:
         The name.
@@ -93,7 +93,7 @@ def last_name(rng: random.Random) -> str:
     """Pick a last name, one in five made up.
 
     Args:
-        rng: The source of chance.
+        rng: The random number generator.
 
     Returns:
         The name.
@@ -105,7 +105,7 @@ def city(rng: random.Random) -> str:
     """Pick a city, one in eight made up.
 
     Args:
-        rng: The source of chance.
+        rng: The random number generator.
 
     Returns:
         The city's name.

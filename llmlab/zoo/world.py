@@ -1,4 +1,4 @@
-"""The small world of facts the zoo's models know: countries, animals, planets, things, opposites."""
+"""The small world of facts that the zoo's models know: countries, animals, planets, things, opposites."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ Jamaica|Kingston|English|dollar|North America
 Australia|Canberra|English|dollar|Oceania
 """
 
-# animal: what it does for a sound, legs, class, young, home
+# animal: its sound, legs, class, young, home
 _ANIMALS = """
 dog|barks|4|mammal|puppy|house
 cat|meows|4|mammal|kitten|house
@@ -301,7 +301,7 @@ def article(noun: str) -> str:
 
 
 def facts() -> list[tuple[str, str, str]]:
-    """List all facts of the world.
+    """List all facts.
 
     Returns:
         (entity, relation, value) triples in a fixed order.
@@ -319,12 +319,12 @@ def facts() -> list[tuple[str, str, str]]:
 
 
 def question(entity: str, relation: str, template: int) -> str:
-    """Word the question about one fact.
+    """Phrase the question about one fact.
 
     Args:
-        entity: What it is about.
-        relation: What is asked of it.
-        template: Which of the relation's wordings.
+        entity: The entity.
+        relation: The relation.
+        template: One of the relation's wordings.
 
     Returns:
         The question.
@@ -334,15 +334,15 @@ def question(entity: str, relation: str, template: int) -> str:
 
 
 def answer(entity: str, relation: str, value: str) -> str:
-    """Word the plain answer to a question about one fact.
+    """Phrase the plain answer to a question about one fact.
 
     Args:
-        entity: What it is about.
-        relation: What was asked.
+        entity: The entity.
+        relation: The relation.
         value: The fact's value.
 
     Returns:
-        A full short sentence.
+        A short sentence.
     """
     text = ANSWERS[relation].format(e=entity, v=value, w=article(value))
     if text.startswith("A ") and relation in ANIMALS["dog"]:

@@ -44,7 +44,7 @@ def test_a_failing_notebook_exits_1_and_says_all(notebook, out, capsys):
     assert "cell 2, In [2]: ZeroDivisionError: division by zero" in printed
     assert "    1 / 0\n" in printed
     assert "Cell In[2], line 1" in printed
-    assert re.search(r"The log's last lines \(.*llamacpp-nano\.log\):\n    .+", printed)
+    assert re.search(r"Last lines of the log \(.*llamacpp-nano\.log\):\n    .+", printed)
     assert "1 notebook: 1 failed" in printed
 
 

@@ -92,7 +92,7 @@ def test_a_kernel_that_dies_takes_all_it_started_along(notebook, out, monkeypatc
     monkeypatch.setattr(processes, "GRACE_S", 0.5)
     path = notebook("dies", ORPHAN, "import os\nos.abort()", "never = True")
     (run,) = llmlab.run_notebooks(path, out=out, progress=False)
-    assert "the kernel died of SIGABRT" in run.failure.reason
+    assert "the kernel died with SIGABRT" in run.failure.reason
     assert (run.failure.cell, run.ran) == (2, 1)
     # Python's own last words, from the kernel's output.
     assert "Fatal Python error: Aborted" in run.failure.log
@@ -104,7 +104,7 @@ def test_a_cell_that_takes_too_long_ends_the_notebook_and_the_next_runs(notebook
     started = time.monotonic()
     runs = llmlab.run_notebooks(*paths, timeout=1, out=out, progress=False)
     assert time.monotonic() - started < 30
-    assert runs[0].failure.line == "cell 1: it took longer than 1 s"
+    assert runs[0].failure.line == "cell 1: timed out after 1 s"
     assert runs[1].status == "passed"
 
 
@@ -150,7 +150,7 @@ def test_an_unknown_parameter_is_refused_before_anything_runs(notebook, out):
     # A name that only one of them has is no parameter of the run.
     with pytest.raises(UnknownNameError, match=r"b\.ipynb"):
         llmlab.run_notebooks(*paths, parameters={"ENGINE": "vllm"}, out=out)
-    with pytest.raises(BadInputError, match="takes no parameters"):
+    with pytest.raises(BadInputError, match="has no parameters"):
         llmlab.run_notebooks(notebook("c", "1"), parameters={"MODEL": "nano"}, out=out)
     assert not out.exists()
 
@@ -190,11 +190,11 @@ def test_two_notebooks_of_one_name_are_refused(notebook, out):
 
 def test_nothing_and_no_notebook_are_refused(tmp_path, out):
     (tmp_path / "text.ipynb").write_text("hello")
-    for given, why in [((), "No notebook is given"), ((tmp_path / "text.ipynb",), "is no notebook")]:
+    for given, why in [((), "No notebooks were given"), ((tmp_path / "text.ipynb",), "is not a notebook")]:
         with pytest.raises(BadInputError, match=why):
             llmlab.run_notebooks(*given, out=out)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(BadInputError, match="There is no notebook in"):
+    with pytest.raises(BadInputError, match="There are no notebooks"):
         llmlab.run_notebooks(tmp_path / "empty", out=out)
 
 

@@ -15,7 +15,7 @@ def test_memory_is_told_from_headers_read_by_ranges(serve, tmp_path):
     assert (advice.engine, advice.quant, advice.auto) == ("vllm", "bf16", "vllm")
     found = {reason.what: reason.evidence for reason in advice.reasons}
     assert "KV cache 48 MiB" in found["memory in vllm"]
-    assert "place for tools" in found["need tools"]
+    assert "chat template supports tools" in found["need tools"]
     assert "to download" in found["files"]
     assert max(server.sent.values()) < 1_000_000
     assert not (tmp_path / "hub").exists()
@@ -37,6 +37,6 @@ def test_a_gated_form_is_said_and_another_forms_header_serves(serve):
     serve(repos)
     advice = advise("mistral-7b", hardware="gpu:24")
     found = {reason.what: reason.evidence for reason in advice.reasons}
-    assert "its owner asks for an agreement and a login" in found["files"]
+    assert "requires accepting its terms and a login" in found["files"]
     assert "KV cache" in found["memory in vllm"]
     assert "without the KV cache" not in found["memory in vllm"]

@@ -206,7 +206,7 @@ def test_logprobs_are_shown_in_both_forms(bench):
     data = ran.displays[-1]["data"]
     assert "probability" in data["text/plain"]
     assert "60.7 %" in data["text/plain"]
-    assert "| token | logprob | probability | likeliest |" in data["text/markdown"]
+    assert "| token | logprob | probability | most likely |" in data["text/markdown"]
     assert "&#124;" in data["text/markdown"]
     assert ran.result.logprobs[0].top
 
@@ -215,7 +215,7 @@ def test_logprobs_are_shown_in_both_forms(bench):
     ("fmt", "says", "plain", "markdown"),
     [
         ("json", '{"a": [1, 2]}', '{\n  "a": [\n    1,\n    2\n  ]\n}', '```json\n{\n  "a"'),
-        ("json", "not json <b>", "Not valid JSON; the text as it is:\nnot json <b>", "```\nnot json <b>\n```"),
+        ("json", "not json <b>", "Not valid JSON. The text:\nnot json <b>", "```\nnot json <b>\n```"),
         ("code", "```python\nprint(1)\n```", "print(1)\n\n[", "```python\nprint(1)\n```"),
         ("code", "x = '```'", "x = '```'", "````\nx = '```'\n````"),
         ("text", "# not *md* <b>", "# not *md* <b>", "```\n# not *md* <b>\n```"),

@@ -48,9 +48,9 @@ def test_pull_says_what_came_and_the_second_time_that_it_is_here(bench, hub, fil
     view = bench.shell.user_ns["p"]
     assert view.path.read_bytes() == files["Q8_0"]
     assert "mine · llamacpp · Q8_0" in repr(view)
-    assert "checksums right" in repr(view)
+    assert "checksums verified" in repr(view)
     again = bench.run("%llm pull mine --quant Q8_0")
-    assert "on this machine already" in repr(again.result)
+    assert "already on this machine" in repr(again.result)
 
 
 def test_pull_shows_one_bar_that_becomes_one_line(bench, hub):
@@ -75,9 +75,9 @@ def test_an_interrupted_pull_says_what_is_kept(bench, hub, monkeypatch):
     monkeypatch.setattr(live.ProgressBar, "__call__", press)
     ran = bench.run("%llm pull mine")
     assert not ran.success
-    assert ran.out.strip() == "Interrupted: what was downloaded is kept; pull or load again, and it goes on there."
+    assert ran.out.strip() == "Interrupted: the partial download was kept. Pull or load again to resume it."
     monkeypatch.setattr(live.ProgressBar, "__call__", call)
-    assert "part of a download" in repr(bench.run("%llm models --disk").result)
+    assert "partial download" in repr(bench.run("%llm models --disk").result)
     assert bench.run("%llm pull mine").success
     assert len([asked for asked in hub.ranges if not asked.startswith("bytes=0-")]) == 1
 
@@ -100,7 +100,7 @@ def test_refusals_are_one_line(bench, hub):
 
 def test_models_lists_the_catalogue_and_the_disk(bench, hub):
     empty = bench.run("%llm models --disk").result
-    assert repr(empty).startswith("No model lies in the caches")
+    assert repr(empty).startswith("No cached models")
     bench.run("%llm pull mine")
     listed = bench.run("%llm models").result
     assert "mine" in [entry.name for entry in listed]

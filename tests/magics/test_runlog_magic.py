@@ -40,7 +40,7 @@ def test_cells_are_logged_and_found(bench, own_log):
     [
         ("%llm history --prune soon", "takes an age"),
         ("%llm history -n 3", "--log"),
-        ("%llm chat --resume", "no chat to go on with"),
+        ("%llm chat --resume", "no chat to resume"),
         ("%llm chat --resume nope", "Unknown conversation 'nope'"),
     ],
 )

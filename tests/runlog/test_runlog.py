@@ -120,7 +120,7 @@ def test_off(log: RunLog, monkeypatch: pytest.MonkeyPatch) -> None:
     log.add(completion("x", "y"), source="cell")
     assert len(log.frame()) == 0
     assert not log.path.exists()
-    with pytest.raises(BadInputError, match="no chat to go on with"):
+    with pytest.raises(BadInputError, match="no chat to resume"):
         log.conversation()
 
 
