@@ -42,7 +42,7 @@ class Chat(ChatState):
         "resync": "_do_resync",
         "resume": "_do_resume",
     }
-    _esm = assets.esm("turn", "drawer", "chat")
+    _esm = assets.esm("chat")
     _css = assets.css("chat")
 
     def __init__(self, model: str | None = None, *, lab: Lab | None = None, **traits: Any) -> None:
