@@ -3,7 +3,7 @@ import { button, el, icon, num, onceAFrame, options, setText, when } from "./dom
 import { Drawer } from "./drawer";
 import { type Context, type Frame, frame, loader } from "./frame";
 import type { Attachment, ChatState, Live, LoadedModel, Message, Turn } from "./state";
-import { isEnter, picture, TurnView } from "./turn";
+import { type Chat, isEnter, picture, TurnView } from "./turn";
 
 // The chat. The kernel holds the conversation; this draws it, and sends what the user does.
 
@@ -12,9 +12,8 @@ const TEXT_FILES =
   "text/*,.md,.py,.json,.jsonl,.csv,.tsv,.yaml,.yml,.toml,.ipynb,.js,.ts,.c,.cpp,.h,.rs,.go,.java,.sh,.sql,.xml,.html,.css,.log";
 const IMAGE_FILES = "image/png,image/jpeg,image/webp,image/gif";
 
-export class ChatView {
+class ChatView implements Chat {
   readonly f: Frame<ChatState>;
-  /** The turn being edited; "" for none. */
   editing = "";
   private readonly model: AnyModel<ChatState>;
   private readonly views = new Map<string, TurnView>();
@@ -290,7 +289,6 @@ export class ChatView {
     this.f.send("send", { text, files: this.attached, ticket: this.ticket });
   }
 
-  /** Edit a turn; "" ends it. */
   edit(id: string): void {
     this.editing = id;
     this.render();

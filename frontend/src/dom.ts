@@ -145,18 +145,31 @@ export function seconds(value: number): string {
   return value < 0.1 ? `${num(value * 1000, value < 0.01 ? 1 : 0)} ms` : `${num(value, value < 10 ? 2 : 0)} s`;
 }
 
+// Drawing may take a quarter of the time, so that the page answers while a long text grows.
+const REST = 3;
+
 /** Call `f` at most once a frame; at a timer's pace where frames don't come (a tab in the background). */
 export function onceAFrame(f: () => void): () => void {
   let frame = 0;
   let timer: ReturnType<typeof setTimeout> | undefined;
+  let restUntil = 0;
   const run = () => {
     cancelAnimationFrame(frame);
     clearTimeout(timer);
     frame = 0;
+    timer = undefined;
+    const began = performance.now();
     f();
+    const took = performance.now() - began;
+    restUntil = began + took + (took > 8 ? REST * took : 0);
   };
   return () => {
-    if (frame) return;
+    if (timer !== undefined) return;
+    const rest = restUntil - performance.now();
+    if (rest > 0) {
+      timer = setTimeout(run, rest);
+      return;
+    }
     frame = requestAnimationFrame(run);
     timer = setTimeout(run, 250);
   };

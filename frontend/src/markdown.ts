@@ -7,7 +7,7 @@ import { DISPLAY, formula, maths } from "./maths";
 // go to http, https and mailto alone, images aren't fetched, HTML shows as the text it is.
 
 // A paragraph that is longer is shown as it is.
-const INLINE_LIMIT = 20_000;
+const INLINE_LIMIT = 10_000;
 
 function parser(...rules: string[]): MarkdownIt {
   // The address of a link is judged when it's drawn, so that one that isn't followed still shows as a link's text.

@@ -1,10 +1,22 @@
-import type { ChatView } from "./chat";
 import { button, copyButton, el, FINISHED, icon, num, seconds } from "./dom";
+import type { Frame } from "./frame";
 import { MarkdownView } from "./markdown";
-import type { Attachment, Live, TokenRow, Turn } from "./state";
+import type { Attachment, ChatState, Live, TokenRow, Turn } from "./state";
 import { percent, tokenSpan, visible } from "./tokens";
 
 // One turn of a chat: what was said, by whom, how fast, and what can be done with it.
+
+/** What a turn asks of the chat that it is in. */
+export interface Chat {
+  readonly f: Frame<ChatState>;
+  readonly busy: boolean;
+  /** The turn being edited; "" for none. */
+  readonly editing: string;
+  /** Edit a turn; "" ends it. */
+  edit(id: string): void;
+  saveEdit(id: string, text: string): void;
+  render(): void;
+}
 
 /** One turn on the page: built once, updated when its data changed. */
 export class TurnView {
@@ -16,7 +28,7 @@ export class TurnView {
   private tokensShown = false;
 
   constructor(
-    private readonly chat: ChatView,
+    private readonly chat: Chat,
     turn: Turn,
   ) {
     this.id = turn.id;

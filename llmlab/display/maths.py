@@ -1,4 +1,4 @@
-"""Which text is maths: one rule for cells and for the chat, whose front end has it in `frontend/src/maths.ts`.
+r"""Which text is maths: one rule for cells and for the chat, whose front end has it in `frontend/src/maths.ts`.
 
 Maths is `\(…\)`, `\[…\]`, `$$…$$`, and `$…$` where it is no price. `tests/maths_cases.json` holds for both.
 """
