@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from llmlab import display
 from llmlab.display import safe
 from llmlab.display.maths import formula_at
 
@@ -52,6 +53,13 @@ def test_adversarial_texts_take_linear_time(piece):
     began = time.monotonic()
     safe.markdown(piece * (60_000 // len(piece)))
     assert time.monotonic() - began < 20  # a guard against a hang; 0.2 s where it was written
+
+
+def test_no_output_lets_prices_become_maths():
+    line = display.bundle(["x"], line="a $b$ c")["text/markdown"]
+    assert "a <span>&#36;</span>b<span>&#36;</span> c" in line
+    table = display.Table(("prompt",), [("it costs $5 or $10",)])
+    assert "mathjax_ignore" in table._repr_html_()
 
 
 def test_formula_at_a_place_without_one():

@@ -1,5 +1,17 @@
 import type { AnyModel } from "@anywidget/types";
-import { button, copyButton, el, FINISHED, icon, num, onceAFrame, options, type Props, seconds } from "./dom";
+import {
+  button,
+  copyButton,
+  tokens as countTokens,
+  el,
+  FINISHED,
+  icon,
+  num,
+  onceAFrame,
+  options,
+  type Props,
+  seconds,
+} from "./dom";
 import { type Context, type Frame, frame, loader } from "./frame";
 import { MarkdownView } from "./markdown";
 import type { ArenaAnswer, ArenaState, Column, Live, LoadedModel, Message } from "./state";
@@ -193,7 +205,7 @@ class ArenaView {
     for (const [column, { text, tokens }] of this.live) {
       if (!answers[column]?.running || !this.bodies[column]) continue;
       this.bodies[column].view.update(text);
-      this.bodies[column].facts.textContent = `${num(tokens)} tokens …`;
+      this.bodies[column].facts.textContent = `${countTokens(tokens)} …`;
     }
   }
 
@@ -244,7 +256,7 @@ class ArenaView {
       body.facts.textContent = hidden
         ? ""
         : [
-            x.tokens !== undefined && `${num(x.tokens)} tokens`,
+            x.tokens !== undefined && countTokens(x.tokens),
             x.tokens_per_s && `${num(x.tokens_per_s)} tokens/s`,
             x.ttft_s !== undefined && x.ttft_s !== null && `TTFT ${seconds(x.ttft_s)}`,
             FINISHED[x.finish ?? ""],

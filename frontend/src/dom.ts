@@ -140,6 +140,11 @@ export function num(value: number, digits = 0): string {
   return Number(value).toLocaleString("en-US", { maximumFractionDigits: digits, minimumFractionDigits: digits });
 }
 
+/** A number of tokens: "1 token", "1,234 tokens". */
+export function tokens(count: number): string {
+  return `${num(count)} ${count === 1 ? "token" : "tokens"}`;
+}
+
 /** Seconds as "12 ms" or "3.4 s". */
 export function seconds(value: number): string {
   return value < 0.1 ? `${num(value * 1000, value < 0.01 ? 1 : 0)} ms` : `${num(value, value < 10 ? 2 : 0)} s`;

@@ -1,4 +1,4 @@
-import { button, copyButton, el, FINISHED, icon, num, seconds } from "./dom";
+import { button, copyButton, tokens as countTokens, el, FINISHED, icon, num, seconds } from "./dom";
 import type { Frame } from "./frame";
 import { MarkdownView } from "./markdown";
 import type { Attachment, ChatState, Live, TokenRow, Turn } from "./state";
@@ -68,7 +68,7 @@ export class TurnView {
   /** New text of an answer under way. */
   private grow({ text, tokens }: Live): void {
     this.answer.update(text);
-    if (this.count) this.count.textContent = tokens ? `${num(tokens)} tokens …` : "thinking …";
+    if (this.count) this.count.textContent = tokens ? `${countTokens(tokens)} …` : "thinking …";
   }
 
   private head(turn: Turn, siblings: Turn[], running: boolean) {
@@ -134,7 +134,7 @@ export class TurnView {
     this.count = null;
     const x = turn.facts ?? {};
     const facts = [
-      x.tokens !== undefined && `${num(x.tokens)} tokens`,
+      x.tokens !== undefined && countTokens(x.tokens),
       x.tokens_per_s && `${num(x.tokens_per_s)} tokens/s`,
       x.ttft_s !== undefined && x.ttft_s !== null && `TTFT ${seconds(x.ttft_s)}`,
       FINISHED[x.finish ?? ""],

@@ -43,7 +43,7 @@ def formula_at(text: str, at: int) -> Formula | None:
         return None
     end = _closing(text, start, opener)
     tex, behind = text[start:end], text[end + len(opener) : end + len(opener) + 1]
-    if end < 0 or not tex.strip(" \t\n\\"):
+    if end < 0 or not re.search(r"[^\s\\]", tex):
         return None
     if opener == "$" and (tex[-1].isspace() or re.match("[0-9A-Z_{$]", behind) or _PRICE.match(tex)):
         return None

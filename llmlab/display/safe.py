@@ -12,6 +12,9 @@ import unicodedata
 
 from llmlab.display.maths import dollar, dollars, formula_at
 
+# The classes of every HTML output. JupyterLab looks for maths in those too: in a prompt with two prices, for one.
+BOX = "llmlab mathjax_ignore tex2jax_ignore"
+
 # C0 and C1 controls but for tab and newline: they steer a terminal, and browsers skip them in a URL's scheme.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 # Characters that reorder the text around them ("Trojan source").

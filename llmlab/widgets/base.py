@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import anywidget
 import traitlets as t
 
-from llmlab.display.safe import escape, plain
+from llmlab.display.safe import BOX, escape, plain
 from llmlab.errors import LlmLabError, unknown
 from llmlab.widgets.benchview import Forms, Work, bench_state
 
@@ -176,7 +176,7 @@ class BenchWidget(anywidget.AnyWidget):  # type: ignore[misc]
 
     def static(self) -> dict[str, str]:
         """The MIME bundle that stays in a notebook where no widget can be shown."""
-        body = f'<div class="llmlab {self.static_class}">{self.html()}</div>'
+        body = f'<div class="{BOX} {self.static_class}">{self.html()}</div>'
         return {"text/plain": self.text(), "text/markdown": self.markdown(), "text/html": body}
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -117,7 +117,7 @@ CELLS = [
     "from llmlab.engines import vision; vision.refusal = lambda *_: None\npics = llmlab.chat('echo', height=260); pics",
     "print(len(pics._messages()[0].images), engine.prompts[-1][:60])",
     RICH,
-    "lab.get('echo').generate('x')",
+    "got = lab.get('echo').generate('x')\nengine.pace, engine.piece, engine.say = 0.01, 4, lambda *_: 'w ' * 900\ngot",
 ]
 WIDGET_CELLS = {
     "chat": 0,

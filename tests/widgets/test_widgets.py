@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +177,7 @@ def test_an_executed_notebook_is_readable(tmp_path: Path) -> None:
         "and more",
         "You said: and more",
     ]
-    assert sys.getsizeof(nbformat.writes(book)) < 2_000_000
+    assert len(nbformat.writes(book).encode()) < 2_000_000
 
 
 def test_llamacpp_for_real(llamacpp: Any, shared_lab: Any, wire: None) -> None:
