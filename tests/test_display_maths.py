@@ -10,6 +10,7 @@ import pytest
 from llmlab import display
 from llmlab.display import safe
 from llmlab.display.maths import formula_at
+from llmlab.types import Choice
 
 CASES = json.loads((Path(__file__).parent / "maths_cases.json").read_text())
 # Code is out of reach of a notebook's maths.
@@ -58,8 +59,8 @@ def test_adversarial_texts_take_linear_time(piece):
 def test_no_output_lets_prices_become_maths():
     line = display.bundle(["x"], line="a $b$ c")["text/markdown"]
     assert "a <span>&#36;</span>b<span>&#36;</span> c" in line
-    table = display.Table(("prompt",), [("it costs $5 or $10",)])
-    assert "mathjax_ignore" in table._repr_html_()
+    view = display.ChoiceView(Choice("it costs $5 or $10", (1,), "stop"))
+    assert "mathjax_ignore" in view._repr_html_()
 
 
 def test_formula_at_a_place_without_one():
