@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv/bin
 
-.PHONY: help demo test lab lint docs bench lock setup clean
+.PHONY: help demo test lab lint frontend docs bench lock setup clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
@@ -20,12 +20,16 @@ test: setup ## run the tests, on the real engines, and in a browser if one is av
 lab: setup ## open JupyterLab on notebooks/
 	$(VENV)/jupyter lab --ip 127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/00_quickstart.ipynb
 
-lint: setup ## ruff, mypy --strict, import layers, notebooks without outputs
+lint: setup ## ruff, mypy --strict, import layers, notebooks without outputs, the front end where npm is
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
 	$(VENV)/mypy
 	$(VENV)/lint-imports
 	$(VENV)/nbstripout --verify notebooks/*.ipynb
+	@bash scripts/frontend.sh check
+
+frontend: ## build the widgets' front end into llmlab/widgets/static (needs node)
+	@bash scripts/frontend.sh build
 
 docs: setup ## build the documentation site into out/docs
 	@bash scripts/docs.sh

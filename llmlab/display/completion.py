@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from llmlab.display import units
-from llmlab.display.safe import code_span, escape, fenced, markdown, plain
+from llmlab.display.maths import dollar
+from llmlab.display.safe import BOX, code_span, escape, fenced, markdown, plain
 from llmlab.display.table import MONO, Table, View
 from llmlab.display.toolcalls import calls_bundle
 from llmlab.guided.partial import partial_json
@@ -99,13 +100,13 @@ def bundle(texts: Sequence[str], *, fmt: Format = "md", line: str = "", final: b
     if fmt == "text":
         style = f"white-space:pre-wrap;margin:0;{MONO};color:inherit;background:none"
         body = "".join(f'<pre style="{style}">{escape(text)}</pre>' for text in plains)
-        out["text/html"] = f'<div class="llmlab">{body}{_quiet(line) if line else ""}</div>'
+        out["text/html"] = f'<div class="{BOX}">{body}{_quiet(line) if line else ""}</div>'
     return out
 
 
 def _quiet(line: str) -> str:
-    """The line as HTML inside Markdown; punctuation with a meaning in Markdown becomes character references."""
-    safe = "".join(f"&#{ord(c)};" if c in "*_`~[]\\|$" else c for c in escape(line))
+    """The line as HTML that Markdown passes on; punctuation that Markdown reads is written as references."""
+    safe = "".join(f"&#{ord(c)};" if c in "*_`~[]\\|" else c for c in escape(line)).replace("$", dollar())
     return f"<small>{safe}</small>"
 
 

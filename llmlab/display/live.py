@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmlab.display import units
 from llmlab.display.completion import Format, bundle, completion_bundle
-from llmlab.display.safe import escape, plain
+from llmlab.display.safe import BOX, escape, plain
 from llmlab.display.table import QUIET
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ class ProgressBar:
         if self._in_place:
             value = "" if done is None else f' value="{done:.3f}"'
             html = (
-                f'<div class="llmlab">{escape(self._title)}: {escape(phase)} <progress max="1"{value}></progress> '
+                f'<div class="{BOX}">{escape(self._title)}: {escape(phase)} <progress max="1"{value}></progress> '
                 f'<span style="{QUIET}">{share} {units.seconds(elapsed)}</span></div>'
             )
             self._handle.show({"text/plain": plain(text), "text/html": html})
@@ -168,7 +168,7 @@ class ProgressBar:
         """Replace the bar with the final line (in a terminal, the cell's value shows it)."""
         self._clear()
         if self._in_place:
-            html = f'<div class="llmlab"><span style="{QUIET}">{escape(line)}</span></div>'
+            html = f'<div class="{BOX}"><span style="{QUIET}">{escape(line)}</span></div>'
             self._handle.show({"text/plain": plain(line), "text/html": html})
 
     def stop(self, line: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from llmlab.display import units
-from llmlab.display.safe import code_span, escape, plain
+from llmlab.display.safe import BOX, code_span, escape, plain
 from llmlab.display.table import MONO, QUIET
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def calls_bundle(steps: Sequence[ToolStep], unrun: Sequence[ToolCall] = ()) -> d
             for call, mark, detail, took in rows
         ),
         "text/html": "".join(
-            f'<div class="llmlab"><span style="{style}">{escape(call)}</span> '
+            f'<div class="{BOX}"><span style="{style}">{escape(call)}</span> '
             f'<span style="{QUIET}">{escape(mark)}</span> '
             f'<span style="{style}">{escape(detail)}</span> <span style="{QUIET}">{escape(took)}</span></div>'
             for call, mark, detail, took in rows

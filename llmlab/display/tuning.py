@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmlab.display import units
 from llmlab.display.live import UPDATE_EVERY_S, Handle, has_front_end, is_watched
-from llmlab.display.safe import escape, plain
+from llmlab.display.safe import BOX, escape, plain
 from llmlab.display.table import FONT, QUIET, View, pairs_html, pairs_text
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class TuneDisplay:
         if self._in_place:
             share = f' value="{progress.step / progress.steps:.3f}"' if progress.steps else ""
             html = (
-                f'<div class="llmlab" style="{FONT}"><progress max="1"{share}></progress> '
+                f'<div class="{BOX}" style="{FONT}"><progress max="1"{share}></progress> '
                 f'<span style="{QUIET}">{escape(line)}</span>{curve_svg(progress.curve, progress.steps)}</div>'
             )
             self._handle.show({"text/plain": line, "text/html": html})

@@ -191,7 +191,9 @@ class Comparison:
         return str(self._table().text())
 
     def _repr_html_(self) -> str:
-        return f'<div class="llmlab">{self._table().html()}</div>'
+        from llmlab.display.safe import BOX
+
+        return f'<div class="{BOX}">{self._table().html()}</div>'
 
     def _table(self) -> Any:
         from llmlab.display import units
@@ -293,7 +295,7 @@ class Diff:
         return plain("\n".join(self.text_lines))
 
     def _repr_html_(self) -> str:
-        from llmlab.display.safe import escape
+        from llmlab.display.safe import BOX, escape
         from llmlab.display.table import LINE, MONO, QUIET
 
         def side(name: str) -> str:
@@ -313,7 +315,7 @@ class Diff:
         rows = side(self.a) + side(self.b)
         scale = f"Shaded by KL divergence at {self.reference}'s tokens; full shade at 1 nat." if self.kl else ""
         return (
-            f'<div class="llmlab"><div style="{QUIET};white-space:pre-wrap">{escape(self.sample.prompt)}</div>'
+            f'<div class="{BOX}"><div style="{QUIET};white-space:pre-wrap">{escape(self.sample.prompt)}</div>'
             f'<table style="border-collapse:collapse;border-top:{LINE};color:inherit">{rows}</table>'
             f'<div style="{QUIET}">{escape(self._sentence())} {escape(scale)}</div></div>'
         )

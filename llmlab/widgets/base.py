@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import anywidget
 import traitlets as t
 
-from llmlab.display.safe import escape, plain
+from llmlab.display.safe import BOX, escape, plain
 from llmlab.errors import LlmLabError, unknown
 from llmlab.widgets.benchview import Forms, Work, bench_state
 
@@ -188,7 +188,7 @@ class BenchWidget(anywidget.AnyWidget):  # type: ignore[misc]
             >>> sorted(llmlab.panel().static())
             ['text/html', 'text/markdown', 'text/plain']
         """
-        body = f'<div class="llmlab {self.static_class}">{self.html()}</div>'
+        body = f'<div class="{BOX} {self.static_class}">{self.html()}</div>'
         return {"text/plain": self.text(), "text/markdown": self.markdown(), "text/html": body}
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:

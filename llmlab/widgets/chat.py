@@ -50,7 +50,7 @@ class Chat(ChatState):
         "resync": "_do_resync",
         "resume": "_do_resume",
     }
-    _esm = assets.esm("turn", "drawer", "chat")
+    _esm = assets.esm("chat")
     _css = assets.css("chat")
 
     @known_keywords

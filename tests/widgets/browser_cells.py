@@ -62,6 +62,41 @@ one.observe(lambda change: heard.append(change['new']), 'running')
 linked = ipywidgets.jslink((one, 'system'), (two, 'system'))
 ipywidgets.Tab([ipywidgets.HBox([one, two]), llmlab.panel()], titles=['talks', 'bench'])
 """
+RICH = r"""
+RICH = r'''## Cost
+It costs $5 or $10, so $x = 5$ and \(y^2\); nested *emph **strong***, [a link](https://e.org/a_(b)), `code`.
+
+\[
+\int_0^1 \frac{x^2}{1 + \sqrt{x}}\,dx
++ \sum_{n=1}^{\infty} \frac{1}{n^2} = \begin{pmatrix} a & b \\ c & d \end{pmatrix}
+\]
+
+- [x] done
+- [ ] to do: \(a<b\)
+  1. nested
+
+> A quote with ~~old~~ new text.
+
+| item | price | formula |
+|:-----|------:|:-------:|
+| a \| b | $5 | $e^{i\pi}$ |
+| c | $10 | $$x$$ |
+
+```python
+def area(r: float) -> float:
+    "A circle's."
+    return 3.14159 * r ** 2  # not exact
+```
+
+مرحبا بالعالم، هذا نص من اليمين إلى اليسار.
+
+- عنصر أول
+- عنصر ثان
+'''
+engine.pace, engine.piece, engine.say = 0, 4000, lambda p, q: RICH
+rich = llmlab.chat("echo", height=1600)
+rich
+"""
 CELLS = [
     SETUP,
     EVIL,
@@ -81,6 +116,8 @@ CELLS = [
     # No engine is asked here: what is tried is that an image goes where it should once a model can see.
     "from llmlab.engines import vision; vision.refusal = lambda *_: None\npics = llmlab.chat('echo', height=260); pics",
     "print(len(pics._messages()[0].images), engine.prompts[-1][:60])",
+    RICH,
+    "got = lab.get('echo').generate('x')\nengine.pace, engine.piece, engine.say = 0.01, 4, lambda *_: 'w ' * 900\ngot",
 ]
 WIDGET_CELLS = {
     "chat": 0,
@@ -93,4 +130,6 @@ WIDGET_CELLS = {
     "resumed": 13,
     "masked": 14,
     "pictures": 15,
+    "rich": 17,
+    "answer": 18,
 }

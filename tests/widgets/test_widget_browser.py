@@ -345,6 +345,32 @@ def test_images_where_the_model_sees(book: Book) -> None:
     assert "1 <user>[{'type': 'image'}, {'type': 'text'" in book.run(16).inner_text()
 
 
+def test_maths_prices_and_text_as_typed(book: Book) -> None:
+    """One rule for what is maths, in the chat and in a cell; what a person typed stays as it is."""
+    chat = book.run(WIDGET_CELLS["rich"]).locator(".ll-chat")
+    typed = "2*3*4 is $24?\n# hi\n\n  x = [1](2)"
+    ask(chat, typed)
+    chat.locator(".ll-assistant math").first.wait_for()
+    done(chat)
+    assert chat.locator(".ll-user .ll-said").evaluate("e => e.textContent") == typed
+    answer = chat.locator(".ll-assistant .ll-md")
+    assert "It costs $5 or $10, so " in answer.inner_text()
+    assert answer.locator("math").count() == 6
+    assert answer.locator("math mfrac").first.bounding_box()["height"] > 15  # drawn, not a row of letters
+    assert answer.locator(".ll-hl-keyword").first.inner_text() == "def"
+    assert answer.locator("a").get_attribute("href") == "https://e.org/a_(b)"
+    directions = answer.locator("p, li").evaluate_all("all => all.map(e => getComputedStyle(e).direction)")
+    assert directions[0] == "ltr"
+    assert directions[-2:] == ["rtl", "rtl"]
+    shot(book, "rich", chat)
+    cell = book.run(WIDGET_CELLS["answer"])
+    book.page.wait_for_function("e => e.querySelectorAll('mjx-container').length >= 6", arg=cell.element_handle())
+    assert cell.locator("mjx-container").count() == 6
+    assert cell.locator("mjx-merror").count() == 0
+    assert "It costs $5 or $10, so " in cell.inner_text()
+    shot(book, "rich-cell", cell)
+
+
 def test_dark_theme(book: Book) -> None:
     def brightness(selector: str) -> float:
         return float(
@@ -362,6 +388,8 @@ def test_dark_theme(book: Book) -> None:
     book.page.wait_for_selector('.ll-chat[data-dark="true"]')
     assert brightness(".ll-chat") < 200
     shot(book, "dark", book.cell(5).locator(".ll-arena"))
+    for name in ("rich", "panel", "inspector"):
+        shot(book, f"{name}-dark", book.cell(WIDGET_CELLS[name]).locator(".llmlab-w"))
 
 
 def test_reload_then_reopen(book: Book, server: Any) -> None:

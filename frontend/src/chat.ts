@@ -1,108 +1,186 @@
-import { button, el, icon, num, onceAFrame, options, when } from "./dom.js";
-import { frame, loader } from "./frame.js";
-import { Drawer } from "./drawer.js";
-import { TurnView, isEnter, picture } from "./turn.js";
+import type { AnyModel } from "@anywidget/types";
+import { button, el, icon, num, onceAFrame, options, setText, when } from "./dom";
+import { Drawer } from "./drawer";
+import { type Context, type Frame, frame, loader } from "./frame";
+import type { Attachment, ChatState, Live, LoadedModel, Message, Turn } from "./state";
+import { type Chat, isEnter, picture, TurnView } from "./turn";
 
 // The chat. The kernel holds the conversation; this draws it, and sends what the user does.
 
 const MAX_FILE = 2_000_000;
-const TEXT_FILES = "text/*,.md,.py,.json,.jsonl,.csv,.tsv,.yaml,.yml,.toml,.ipynb,.js,.ts,.c,.cpp,.h,.rs,.go,.java,.sh,.sql,.xml,.html,.css,.log";
+const TEXT_FILES =
+  "text/*,.md,.py,.json,.jsonl,.csv,.tsv,.yaml,.yml,.toml,.ipynb,.js,.ts,.c,.cpp,.h,.rs,.go,.java,.sh,.sql,.xml,.html,.css,.log";
 const IMAGE_FILES = "image/png,image/jpeg,image/webp,image/gif";
 
-class ChatView {
-  constructor(context) {
+class ChatView implements Chat {
+  readonly f: Frame<ChatState>;
+  editing = "";
+  private readonly model: AnyModel<ChatState>;
+  private readonly views = new Map<string, TurnView>();
+  private readonly live = new Map<string, Live>();
+  private readonly log: HTMLElement;
+  private readonly empty: HTMLElement;
+  private readonly said: HTMLElement;
+  private readonly draw: () => void;
+  private ticket = "";
+  private editTicket = "";
+  private attached: Attachment[] = [];
+  private noImages = "";
+  private wasRunning = "";
+  private counting: ReturnType<typeof setTimeout> | undefined;
+  private pin = false;
+  private shown = 0;
+  // Made by bar() and composer().
+  private drawer!: Drawer;
+  private modelPick!: HTMLSelectElement;
+  private quantPick!: HTMLSelectElement;
+  private adapterPick!: HTMLSelectElement;
+  private area!: HTMLTextAreaElement;
+  private go!: HTMLButtonElement;
+  private clip!: HTMLButtonElement;
+  private picker!: HTMLInputElement;
+  private chips!: HTMLElement;
+  private meter!: HTMLElement;
+  private meterBar!: HTMLElement;
+  private meterText!: HTMLElement;
+
+  constructor(context: Context<ChatState>) {
     this.model = context.model;
     this.f = frame(context, "chat", "Chat with a language model");
-    this.views = new Map();
-    this.live = new Map();
-    this.editing = "";
-    this.ticket = "";
-    this.attached = [];
-    this.log = el("div", { class: "ll-log", role: "log", "aria-live": "off", "aria-label": "Conversation", tabindex: "0" });
+    this.log = el("div", {
+      class: "ll-log",
+      role: "log",
+      "aria-live": "off",
+      "aria-label": "Conversation",
+      tabindex: "0",
+    });
     this.empty = el("div", { class: "ll-empty" });
     this.said = el("div", { class: "ll-sr", "aria-live": "polite" });
-    this.wasRunning = "";
     this.draw = onceAFrame(() => this.render());
     this.f.root.append(this.bar(), this.drawer.el, this.log, this.composer(), this.said);
     this.bind();
   }
 
-  get busy() {
+  get busy(): boolean {
     return Boolean(this.model.get("running"));
   }
 
   // -- the bar: which model, and the settings ------------------------------------------------------------------------
 
-  bar() {
+  private bar() {
     this.modelPick = el("select", { class: "ll-select", "aria-label": "Model", title: "Model" });
-    this.quantPick = el("select", { class: "ll-select", "aria-label": "Quant", title: "Quant: switching loads it in place" });
+    this.quantPick = el("select", {
+      class: "ll-select",
+      "aria-label": "Quant",
+      title: "Quant: switching loads it in place",
+    });
     this.adapterPick = el("select", { class: "ll-select", "aria-label": "Adapter", title: "Adapter" });
     const { f } = this;
-    for (const one of [this.modelPick, this.quantPick, this.adapterPick]) one.addEventListener("mousedown", () => f.send("look"));
+    for (const one of [this.modelPick, this.quantPick, this.adapterPick])
+      one.addEventListener("mousedown", () => f.send("look"));
     this.modelPick.addEventListener("change", () => f.send("pick", { model: this.modelPick.value, adapter: "" }));
-    this.adapterPick.addEventListener("change", () => f.send("pick", { model: this.model.get("model"), adapter: this.adapterPick.value }));
-    this.quantPick.addEventListener("change", () => f.send("quant", { name: this.picked()?.name ?? "", quant: this.quantPick.value }));
+    this.adapterPick.addEventListener("change", () =>
+      f.send("pick", { model: this.model.get("model"), adapter: this.adapterPick.value }),
+    );
+    this.quantPick.addEventListener("change", () =>
+      f.send("quant", { name: this.picked()?.name ?? "", quant: this.quantPick.value }),
+    );
     this.drawer = new Drawer(this.model, f);
     const fresh = button("New conversation", { iconName: "plus", text: "New", cls: "ll-tab ll-change" });
     fresh.addEventListener("click", () => {
       // Where the run log keeps it, nothing is lost by a new start.
       if (!this.model.get("turns").length || this.model.get("conversation") || fresh.dataset.armed) {
         delete fresh.dataset.armed;
-        fresh.lastChild.textContent = "New";
+        setText(fresh, "New");
         f.send("clear");
         this.area.focus();
         return;
       }
       fresh.dataset.armed = "1";
-      fresh.lastChild.textContent = "Discard all?";
+      setText(fresh, "Discard all?");
       setTimeout(() => {
         delete fresh.dataset.armed;
-        fresh.lastChild.textContent = "New";
+        setText(fresh, "New");
       }, 2500);
     });
-    return el("div", { class: "ll-bar" }, this.modelPick, this.quantPick, this.adapterPick, el("span", { class: "ll-tabs" }, this.drawer.tabs, fresh));
+    return el(
+      "div",
+      { class: "ll-bar" },
+      this.modelPick,
+      this.quantPick,
+      this.adapterPick,
+      el("span", { class: "ll-tabs" }, this.drawer.tabs, fresh),
+    );
   }
 
-  picked() {
+  private picked(): LoadedModel | undefined {
     const models = this.model.get("bench").models ?? [];
     const name = this.model.get("model");
     return name ? models.find((m) => m.name === name) : models.find((m) => m.current);
   }
 
-  pickers() {
+  private pickers() {
     const { models = [], work } = this.model.get("bench") ?? {};
     const name = this.model.get("model");
     const current = models.find((m) => m.current);
-    const items = [["", current ? `${current.name} (current)` : "no model loaded"], ...models.map((m) => [m.name, m.name])];
+    const items: [string, string][] = [
+      ["", current ? `${current.name} (current)` : "no model loaded"],
+      ...models.map((m): [string, string] => [m.name, m.name]),
+    ];
     if (name && !models.some((m) => m.name === name)) items.push([name, `${name} (not loaded)`]);
     options(this.modelPick, items, name);
     const picked = this.picked();
     const quants = picked?.quants ?? [];
-    options(this.quantPick, quants.map(({ quant, action }) => [quant, action === "download" ? `${quant} (download)` : quant]), picked?.quant ?? "");
+    options(
+      this.quantPick,
+      quants.map(({ quant, action }) => [quant, action === "download" ? `${quant} (download)` : quant]),
+      picked?.quant ?? "",
+    );
     this.quantPick.hidden = !picked;
     this.quantPick.disabled = quants.length < 2 || Boolean(work) || this.busy;
     const adapters = picked?.adapters ?? [];
     this.adapterPick.hidden = !picked;
     this.adapterPick.disabled = !adapters.length;
-    this.adapterPick.title = adapters.length ? "Adapter: the next answer uses it" : "No adapter is attached: %llm lora add NAME SOURCE";
+    this.adapterPick.title = adapters.length
+      ? "Adapter: the next answer uses it"
+      : "No adapter is attached: %llm lora add NAME SOURCE";
     const adapter = this.model.get("adapter");
     const gone = adapter && !adapters.includes(adapter);
-    options(this.adapterPick, [["", "no adapter"], ...adapters.map((a) => [a, a]), ...(gone ? [[adapter, `${adapter} (not attached)`]] : [])], adapter);
+    options(
+      this.adapterPick,
+      [
+        ["", "no adapter"],
+        ...[...adapters, ...(gone ? [adapter] : [])].map((a): [string, string] => [
+          a,
+          adapters.includes(a) ? a : `${a} (not attached)`,
+        ]),
+      ],
+      adapter,
+    );
     if (gone) this.adapterPick.disabled = false;
   }
 
   // -- the composer ----------------------------------------------------------------------------------------------------
 
-  composer() {
-    this.area = el("textarea", { class: "ll-input ll-ask", rows: 1, "aria-label": "Message" });
-    this.go = button("Send", { iconName: "send", cls: "ll-primary ll-go", onclick: () => (this.busy ? this.f.send("stop") : this.submit()) });
+  private composer() {
+    this.area = el("textarea", { class: "ll-input ll-ask", rows: 1, dir: "auto", "aria-label": "Message" });
+    this.go = button("Send", {
+      iconName: "send",
+      cls: "ll-primary ll-go",
+      onclick: () => (this.busy ? this.f.send("stop") : this.submit()),
+    });
     this.picker = el("input", { type: "file", multiple: true, hidden: true, accept: TEXT_FILES });
-    this.picker.addEventListener("change", () => this.attach([...this.picker.files]));
+    this.picker.addEventListener("change", () => this.attach([...(this.picker.files ?? [])]));
     this.clip = button("Attach text files", { iconName: "clip", onclick: () => this.picker.click() });
     this.chips = el("div", { class: "ll-files" });
     this.meterText = el("span", {});
     this.meterBar = el("span", { class: "ll-meter-fill" });
-    this.meter = el("div", { class: "ll-meter", title: "Tokens of the conversation, of the context that the model was loaded with" }, el("span", { class: "ll-meter-bar" }, this.meterBar), this.meterText);
+    this.meter = el(
+      "div",
+      { class: "ll-meter", title: "Tokens of the conversation, of the context that the model was loaded with" },
+      el("span", { class: "ll-meter-bar" }, this.meterBar),
+      this.meterText,
+    );
     this.area.addEventListener("input", () => {
       this.size();
       this.countSoon();
@@ -113,9 +191,21 @@ class ChatView {
         if (!this.busy) this.submit();
       } else if (event.key === "Escape" && this.busy) this.f.send("stop");
     });
-    const box = el("div", { class: "ll-composer" }, this.chips, el("div", { class: "ll-ask-row" }, this.clip, this.picker, this.area, this.go), el("div", { class: "ll-row ll-below" }, this.meter, el("span", { class: "ll-space" }), el("span", { class: "ll-quiet" }, "Enter sends · Shift+Enter: new line")));
+    const box = el(
+      "div",
+      { class: "ll-composer" },
+      this.chips,
+      el("div", { class: "ll-ask-row" }, this.clip, this.picker, this.area, this.go),
+      el(
+        "div",
+        { class: "ll-row ll-below" },
+        this.meter,
+        el("span", { class: "ll-space" }),
+        el("span", { class: "ll-quiet" }, "Enter sends · Shift+Enter: new line"),
+      ),
+    );
     this.area.addEventListener("paste", (event) => {
-      const files = [...event.clipboardData.files];
+      const files = [...(event.clipboardData?.files ?? [])];
       if (!files.length) return;
       event.preventDefault();
       this.attach(files);
@@ -124,31 +214,31 @@ class ChatView {
     box.addEventListener("drop", (event) => {
       event.preventDefault();
       event.stopPropagation();
-      this.attach([...event.dataTransfer.files]);
+      this.attach([...(event.dataTransfer?.files ?? [])]);
     });
     return box;
   }
 
-  size() {
+  private size() {
     this.area.style.height = "auto";
     this.area.style.height = `${Math.min(this.area.scrollHeight + 2, 220)}px`;
   }
 
-  countSoon() {
+  private countSoon() {
     clearTimeout(this.counting);
     this.counting = setTimeout(() => {
       if (this.f.connected()) this.f.send("count", { text: this.area.value, files: this.attached });
     }, 350);
   }
 
-  async attach(files) {
+  private async attach(files: File[]) {
     for (const file of files) {
       if (file.type.startsWith("image/") && this.picked()?.no_images === "" && file.size <= MAX_FILE) {
         this.attached.push({ name: file.name, image: await dataUrl(file) });
         continue;
       }
       const bytes = file.size <= MAX_FILE ? await file.arrayBuffer() : null;
-      let text = null;
+      let text: string | null = null;
       try {
         text = bytes && new TextDecoder("utf-8", { fatal: true }).decode(bytes);
       } catch {
@@ -156,9 +246,11 @@ class ChatView {
       }
       const image = text === null && file.type.startsWith("image/");
       if (image) this.noImages = this.picked()?.no_images || "Load a model first.";
-      this.attached.push(text === null
-        ? { name: file.name, text: null, why: image ? "an image" : bytes ? "not text" : "larger than 2 MB" }
-        : { name: file.name, text });
+      this.attached.push(
+        text === null
+          ? { name: file.name, text: null, why: image ? "an image" : bytes ? "not text" : "larger than 2 MB" }
+          : { name: file.name, text },
+      );
     }
     this.picker.value = "";
     this.showChips();
@@ -167,35 +259,48 @@ class ChatView {
     this.countSoon();
   }
 
-  showChips() {
-    this.chips.replaceChildren(...this.attached.map((file) =>
-      el("span", { class: `ll-tag ${file.text === null ? "ll-bad" : ""}` }, picture(file) ?? icon("clip"), file.name, file.why ? ` (${file.why})` : "",
-        button(`Remove ${file.name}`, { iconName: "close", onclick: () => {
-          this.attached = this.attached.filter((one) => one !== file);
-          this.showChips();
-          this.countSoon();
-        } }))), ...(this.noImages ? [el("span", { class: "ll-quiet", role: "status" }, this.noImages)] : []));
+  private showChips() {
+    this.chips.replaceChildren(
+      ...this.attached.map((file) =>
+        el(
+          "span",
+          { class: `ll-tag ${file.text === null ? "ll-bad" : ""}` },
+          picture(file) ?? icon("clip"),
+          file.name,
+          file.why ? ` (${file.why})` : "",
+          button(`Remove ${file.name}`, {
+            iconName: "close",
+            onclick: () => {
+              this.attached = this.attached.filter((one) => one !== file);
+              this.showChips();
+              this.countSoon();
+            },
+          }),
+        ),
+      ),
+      ...(this.noImages ? [el("span", { class: "ll-quiet", role: "status" }, this.noImages)] : []),
+    );
   }
 
-  submit() {
+  private submit() {
     const text = this.area.value;
     if ((!text.trim() && !this.attached.length) || this.ticket || !this.f.connected()) return;
     this.ticket = `t${Math.random().toString(36).slice(2)}`;
     this.f.send("send", { text, files: this.attached, ticket: this.ticket });
   }
 
-  edit(id) {
+  edit(id: string): void {
     this.editing = id;
     this.render();
     if (!id) this.area.focus();
   }
 
-  saveEdit(id, text) {
+  saveEdit(id: string, text: string): void {
     this.editTicket = `e${Math.random().toString(36).slice(2)}`;
     this.f.send("edit", { turn_id: id, text, ticket: this.editTicket });
   }
 
-  accepted({ ticket }) {
+  private accepted({ ticket }: Message) {
     if (ticket && ticket === this.ticket) {
       this.ticket = "";
       this.area.value = "";
@@ -209,7 +314,7 @@ class ChatView {
 
   // -- what is shown -----------------------------------------------------------------------------------------------------
 
-  bind() {
+  private bind() {
     const { f, model } = this;
     f.on("delta", (m) => this.delta(m));
     f.on("accepted", (m) => this.accepted(m));
@@ -221,7 +326,7 @@ class ChatView {
     });
     model.on("msg:custom", (m) => {
       if (m?.do !== "hello") return;
-      for (const [id, live] of Object.entries(m.live ?? {})) this.live.set(id, live);
+      for (const [id, live] of Object.entries(m.live ?? {})) this.live.set(id, live as Live);
       this.draw();
     });
     model.on("change:problem", () => {
@@ -246,7 +351,7 @@ class ChatView {
   }
 
   /** A piece of an answer. `at` says how much came before it: a gap is asked for again. */
-  delta({ id, at, text, tokens }) {
+  private delta({ id, at, text, tokens }: Message) {
     const now = this.live.get(id) ?? { text: "", tokens: 0 };
     if (at > now.text.length) {
       this.f.send("resync");
@@ -256,7 +361,7 @@ class ChatView {
     this.draw();
   }
 
-  state() {
+  private state() {
     const on = this.f.connected();
     const { busy } = this;
     this.area.disabled = !on;
@@ -272,21 +377,25 @@ class ChatView {
     this.clip.setAttribute("aria-label", attach);
     this.clip.title = `${attach}: the model reads them with the message`;
     this.picker.accept = sees ? `${TEXT_FILES},${IMAGE_FILES}` : TEXT_FILES;
-    this.area.placeholder = !on ? "Run this cell to go on with the conversation" : name ? `Ask ${name} …` : "Load a model first";
+    this.area.placeholder = !on
+      ? "Run this cell to go on with the conversation"
+      : name
+        ? `Ask ${name} …`
+        : "Load a model first";
     this.quantPick.disabled = this.quantPick.options.length < 2 || busy;
   }
 
-  render() {
+  render(): void {
     const turns = this.model.get("turns");
     const byId = new Map(turns.map((turn) => [turn.id, turn]));
     const running = this.model.get("running");
-    const path = [];
+    const path: Turn[] = [];
     for (let at = byId.get(this.model.get("leaf")); at; at = byId.get(at.parent)) path.unshift(at);
     const stick = this.pin || this.log.scrollHeight - this.log.scrollTop - this.log.clientHeight < 60;
     const grew = this.pin || running || path.length !== this.shown;
     this.pin = false;
     this.shown = path.length;
-    const nodes = path.map((turn) => {
+    const nodes: HTMLElement[] = path.map((turn) => {
       let view = this.views.get(turn.id);
       if (!view) {
         view = new TurnView(this, turn);
@@ -294,7 +403,12 @@ class ChatView {
       }
       const siblings = turns.filter((one) => one.parent === turn.parent);
       const live = turn.id === running;
-      view.update(live ? { ...turn, busy: true } : { ...turn, busy: Boolean(running) }, siblings, live, this.live.get(turn.id));
+      view.update(
+        live ? { ...turn, busy: true } : { ...turn, busy: Boolean(running) },
+        siblings,
+        live,
+        this.live.get(turn.id),
+      );
       return view.el;
     });
     if (!nodes.length) nodes.push(this.emptyState());
@@ -310,31 +424,57 @@ class ChatView {
     this.wasRunning = running;
   }
 
-  emptyState() {
+  private emptyState() {
     const picked = this.picked();
     const earlier = (this.model.get("earlier") ?? []).filter((one) => one.id !== this.model.get("conversation"));
     const key = JSON.stringify([picked?.name, picked?.quant, picked?.chat, earlier, this.f.connected()]);
     if (this.empty.dataset.key !== key) {
       this.empty.dataset.key = key;
-      this.empty.replaceChildren(...(picked
-        ? [
-          el("b", {}, `Ask ${picked.name} something`),
-          el("span", {}, `${picked.engine} · ${picked.quant} · context of ${num(picked.context)} tokens`),
-          el("span", { class: "ll-quiet" }, picked.chat
-            ? "Each answer shows its speed. Any turn can be edited, answered again and rated; versions are kept."
-            : "This is a base model without a chat template: it goes on with a text, but can't chat."),
-        ]
-        : [el("b", {}, "No model is loaded yet"), el("span", { class: "ll-quiet" }, "Load one to chat with it. nano is small, comes with llmlab and answers at once."), loader(this.f, this.model)]));
+      this.empty.replaceChildren(
+        ...(picked
+          ? [
+              el("b", {}, `Ask ${picked.name} something`),
+              el("span", {}, `${picked.engine} · ${picked.quant} · context of ${num(picked.context)} tokens`),
+              el(
+                "span",
+                { class: "ll-quiet" },
+                picked.chat
+                  ? "Each answer shows its speed. Any turn can be edited, answered again and rated; versions are kept."
+                  : "This is a base model without a chat template: it goes on with a text, but can't chat.",
+              ),
+            ]
+          : [
+              el("b", {}, "No model is loaded yet"),
+              el(
+                "span",
+                { class: "ll-quiet" },
+                "Load one to chat with it. nano is small, comes with llmlab and answers at once.",
+              ),
+              loader(this.f, this.model),
+            ]),
+      );
       if (earlier.length && this.f.connected()) {
-        this.empty.append(el("div", { class: "ll-earlier", role: "group", "aria-label": "Earlier talks" }, el("span", { class: "ll-quiet" }, "Or go on with an earlier talk:"),
-          ...earlier.map(({ id, title, at }) => button(`Go on with: ${title}`, { text: `${title || "(no text)"} · ${when(at)}`, title: `%llm chat --resume ${id}`, onclick: () => this.f.send("resume", { conversation: id }) }))));
+        this.empty.append(
+          el(
+            "div",
+            { class: "ll-earlier", role: "group", "aria-label": "Earlier talks" },
+            el("span", { class: "ll-quiet" }, "Or go on with an earlier talk:"),
+            ...earlier.map(({ id, title, at }) =>
+              button(`Go on with: ${title}`, {
+                text: `${title || "(no text)"} · ${when(at)}`,
+                title: `%llm chat --resume ${id}`,
+                onclick: () => this.f.send("resume", { conversation: id }),
+              }),
+            ),
+          ),
+        );
       }
     }
     return this.empty;
   }
 
-  showMeter() {
-    const { used, draft = 0, context } = this.model.get("meter") ?? {};
+  private showMeter() {
+    const { used = 0, draft = 0, context } = this.model.get("meter") ?? {};
     this.meter.hidden = context === undefined;
     if (context === undefined) return;
     const all = used + draft;
@@ -345,17 +485,17 @@ class ChatView {
 }
 
 /** A file as a data: URL. */
-function dataUrl(file) {
-  return new Promise((resolve, reject) => {
+function dataUrl(file: File): Promise<string> {
+  return new Promise<string>((resolve, reject) => {
     const reader = new FileReader();
-    reader.onload = () => resolve(reader.result);
+    reader.onload = () => resolve(String(reader.result));
     reader.onerror = () => reject(reader.error);
     reader.readAsDataURL(file);
   });
 }
 
 export default {
-  render(context) {
+  render(context: Context<ChatState>) {
     const chat = new ChatView(context);
     return () => chat.f.dispose();
   },

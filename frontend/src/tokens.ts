@@ -1,20 +1,20 @@
-import { el, num } from "./dom.js";
+import { el, num, type Props } from "./dom";
 
 // Tokens shaded by how sure the model was: [text, probability, [[text, probability], ...]].
 
 /** A token's text with its blanks visible. */
-export function visible(text) {
+export function visible(text: string): string {
   if (text === "") return "∅";
   return text.replace(/ /g, "␣").replace(/\n/g, "⏎").replace(/\t/g, "⇥");
 }
 
 /** Shade: none at probability 1, strongest at 0. Never by colour alone: the number shows on hover and focus. */
-export function shade(node, probability) {
+function shade(node: HTMLElement, probability: number): void {
   node.style.setProperty("--ll-doubt", String(Math.round((1 - probability) * 100) / 100));
 }
 
 /** One token as a span; line breaks break. */
-export function tokenSpan([text, probability], props = {}) {
+export function tokenSpan(text: string, probability: number, props: Props = {}): HTMLSpanElement {
   const node = el("span", { class: "ll-token", title: `${visible(text)}  ${percent(probability)}`, ...props });
   if (/^\s*\n\s*$/.test(text)) node.append(el("span", { class: "ll-break" }, "⏎"), text);
   else node.append(text === "" ? "∅" : text);
@@ -22,7 +22,7 @@ export function tokenSpan([text, probability], props = {}) {
   return node;
 }
 
-export function percent(probability) {
+export function percent(probability: number): string {
   const value = probability * 100;
   if (value < 0.001) return "< 0.001 %"; // no token's probability is 0
   return `${num(value, value >= 0.1 ? 1 : 3)} %`;

@@ -1,4 +1,6 @@
-import { button, copyButton, el, icon, options } from "./dom.js";
+import type { AnyModel } from "@anywidget/types";
+import { button, copyButton, el, icon, options } from "./dom";
+import type { BaseState, Message } from "./state";
 
 // What every widget has around it: the connection to the kernel, errors, progress, themes, and keys that stay inside.
 
@@ -7,13 +9,31 @@ const SILENT_MS = 2500;
 // How long a kernel that is alive may take to answer before the widget says that it doesn't.
 const HELLO_MS = 4000;
 
-/**
- * Put a widget's frame into the page.
- *
- * Returns `root` (append to it), `send(action, fields)`, `on(action, f)` for the kernel's messages,
- * `watch(names, f)` for traits, and `connected()`.
- */
-export function frame({ model, el: host }, name, label) {
+export interface Context<S extends BaseState> {
+  model: AnyModel<S>;
+  el: HTMLElement;
+}
+
+export interface Frame<S extends BaseState> {
+  /** The widget's own element: append to it. */
+  root: HTMLElement;
+  /** This view's name, which differs from every other view's. */
+  view: string;
+  /** Ask the kernel to do something. */
+  send(action: string, fields?: object): void;
+  /** Handle one kind of the kernel's messages. */
+  on(action: string, handler: (message: Message) => void): void;
+  /** Call `update` now, and whenever one of the traits changes. */
+  watch(names: (keyof S & string)[], update: () => void): void;
+  connected(): boolean;
+  onConnect(handler: (connected: boolean) => void): void;
+  dispose(): void;
+}
+
+/** Put a widget's frame into the page. */
+export function frame<S extends BaseState>(context: Context<S>, name: string, label: string): Frame<S> {
+  const { el: host } = context;
+  const model = context.model as unknown as AnyModel<BaseState>;
   const view = Math.random().toString(36).slice(2);
   const root = el("div", { class: `llmlab-w ll-${name}`, role: "group", "aria-label": label });
   const notices = el("div", { class: "ll-notices" });
@@ -23,11 +43,11 @@ export function frame({ model, el: host }, name, label) {
   host.classList.add("llmlab-host");
 
   let connected = false;
-  const handlers = new Map();
-  const connectHandlers = [];
+  const handlers = new Map<string, (message: Message) => void>();
+  const connectHandlers: ((connected: boolean) => void)[] = [];
 
-  let silent = 0;
-  const send = (action, fields = {}) => {
+  let silent: ReturnType<typeof setTimeout> | undefined;
+  const send = (action: string, fields: object = {}) => {
     if (action !== "hello" && action !== "look") {
       clearTimeout(silent);
       silent = setTimeout(() => hello(), SILENT_MS);
@@ -39,8 +59,10 @@ export function frame({ model, el: host }, name, label) {
       console.warn("llmlab: the kernel can't be reached", error);
     }
   };
-  const on = (action, f) => handlers.set(action, f);
-  const watch = (names, f) => {
+  const on = (action: string, f: (message: Message) => void) => {
+    handlers.set(action, f);
+  };
+  const watch = (names: string[], f: () => void) => {
     for (const one of names) model.on(`change:${one}`, f);
     f();
   };
@@ -59,14 +81,19 @@ export function frame({ model, el: host }, name, label) {
         el("b", {}, "Read-only: no kernel answers. "),
         "It was restarted, or is busy. ",
         ...(talk && turns
-          ? ["To go on with this talk, run ", el("code", {}, line), copyButton("Copy the line", () => line), " in a cell."]
+          ? [
+              "To go on with this talk, run ",
+              el("code", {}, line),
+              copyButton("Copy the line", () => line),
+              " in a cell.",
+            ]
           : ["Run this cell again to reconnect; what was said stays below."]),
       ),
       button("Try again", { text: "Try again", onclick: () => hello() }),
     );
   };
   notices.append(offline);
-  let timer = 0;
+  let timer: ReturnType<typeof setTimeout> | undefined;
   function lost() {
     connected = false;
     sayOffline();
@@ -124,7 +151,9 @@ export function frame({ model, el: host }, name, label) {
 
   // -- themes: controls that the browser draws follow the host's background, not the system's -----------------------
   const theme = () => {
-    const rgb = getComputedStyle(root).backgroundColor.match(/[\d.]+/g)?.map(Number) ?? [255, 255, 255];
+    const rgb = getComputedStyle(root)
+      .backgroundColor.match(/[\d.]+/g)
+      ?.map(Number) ?? [255, 255, 255];
     root.dataset.dark = String(rgb[0] * 0.3 + rgb[1] * 0.59 + rgb[2] * 0.11 < 128);
   };
   requestAnimationFrame(theme);
@@ -135,15 +164,16 @@ export function frame({ model, el: host }, name, label) {
   // -- keys stay inside ----------------------------------------------------------------------------------------------
   // JupyterLab listens on the document in the capture phase and passes by whatever carries this attribute. Saving and
   // the palette still work from inside.
-  const guard = (event) => {
-    if (!root.contains(event.target)) return;
+  const guard = (event: KeyboardEvent) => {
+    if (!root.contains(event.target as Node)) return;
     const global = (event.ctrlKey || event.metaKey) && (event.shiftKey || ["s", "b"].includes(event.key.toLowerCase()));
     root.toggleAttribute("data-lm-suppress-shortcuts", !(global && event.key !== "Enter"));
   };
   window.addEventListener("keydown", guard, true);
   // A click on the cell beside the widget gives the keys back to the notebook, which leaves the focus where it is.
-  const release = (event) => {
-    if (!root.contains(event.target) && root.contains(document.activeElement)) document.activeElement.blur();
+  const release = (event: MouseEvent) => {
+    const { activeElement } = document;
+    if (!root.contains(event.target as Node) && root.contains(activeElement)) (activeElement as HTMLElement).blur();
   };
   window.addEventListener("mousedown", release, true);
   for (const type of ["keydown", "keyup", "keypress", "paste", "copy", "cut"]) {
@@ -158,7 +188,9 @@ export function frame({ model, el: host }, name, label) {
     on,
     watch,
     connected: () => connected,
-    onConnect: (f) => connectHandlers.push(f),
+    onConnect: (f) => {
+      connectHandlers.push(f);
+    },
     dispose() {
       clearTimeout(timer);
       clearTimeout(silent);
@@ -170,7 +202,7 @@ export function frame({ model, el: host }, name, label) {
 }
 
 /** A field to load a model in. With `full`, also which engine, which quant, and under which name. */
-export function loader(f, model, full = false) {
+export function loader<S extends BaseState>(f: Frame<S>, model: AnyModel<S>, full = false): HTMLFormElement {
   const list = el("datalist", { id: `ll-${f.view}-${Math.random().toString(36).slice(2)}` });
   const input = el("input", {
     class: "ll-input",
@@ -183,10 +215,35 @@ export function loader(f, model, full = false) {
   });
   const go = button("Load", { text: "Load", cls: "ll-primary ll-change", type: "submit" });
   const engine = el("select", { class: "ll-select", "aria-label": "Engine" });
-  options(engine, [["auto", "engine: auto"], ["llamacpp", "llamacpp"], ["vllm", "vllm"]], "auto");
-  const quant = el("input", { class: "ll-input ll-short", placeholder: "quant: default", "aria-label": "Quant", title: "For example Q4_K_M (llamacpp) or awq (vllm)" });
-  const name = el("input", { class: "ll-input ll-short", placeholder: "name: its own", "aria-label": "Name on the bench", title: "Another name lets the same model be loaded twice, in two quants or engines" });
-  const form = el("form", { class: `ll-loader ${full ? "ll-full-loader" : ""}` }, input, full && [engine, quant, name], list, go);
+  options(
+    engine,
+    [
+      ["auto", "engine: auto"],
+      ["llamacpp", "llamacpp"],
+      ["vllm", "vllm"],
+    ],
+    "auto",
+  );
+  const quant = el("input", {
+    class: "ll-input ll-short",
+    placeholder: "quant: default",
+    "aria-label": "Quant",
+    title: "For example Q4_K_M (llamacpp) or awq (vllm)",
+  });
+  const name = el("input", {
+    class: "ll-input ll-short",
+    placeholder: "name: its own",
+    "aria-label": "Name on the bench",
+    title: "Another name lets the same model be loaded twice, in two quants or engines",
+  });
+  const form = el(
+    "form",
+    { class: `ll-loader ${full ? "ll-full-loader" : ""}` },
+    input,
+    full && [engine, quant, name],
+    list,
+    go,
+  );
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     const spec = input.value.trim() || "nano";

@@ -1,24 +1,33 @@
 // Building elements. Text goes in as text nodes only; no file here parses HTML.
 
+export type Child = Node | string | number | null | undefined | false | "" | Child[];
+// biome-ignore lint/suspicious/noExplicitAny: attributes, DOM properties and listeners, as el() tells them apart
+export type Props = Record<string, any>;
+
 /** An element: el("button", {class: "x", onclick: f, "aria-label": "y"}, "text", child, ...). */
-export function el(tag, props, ...children) {
+export function el<K extends keyof HTMLElementTagNameMap>(
+  tag: K,
+  props?: Props | null,
+  ...children: Child[]
+): HTMLElementTagNameMap[K] {
   const node = document.createElement(tag);
   for (const [key, value] of Object.entries(props ?? {})) {
     if (value === undefined || value === null || value === false) continue;
     if (key.startsWith("on") && typeof value === "function") node.addEventListener(key.slice(2), value);
-    else if (key in PROPERTIES) node[key] = value;
+    else if (PROPERTIES.has(key)) Object.assign(node, { [key]: value });
     else node.setAttribute(key, value === true ? "" : String(value));
   }
   add(node, children);
   return node;
 }
 
-const PROPERTIES = { value: 1, checked: 1, disabled: 1, hidden: 1, textContent: 1, readOnly: 1 };
+const PROPERTIES = new Set(["value", "checked", "disabled", "hidden", "textContent", "readOnly"]);
 
-function add(node, children) {
+function add(node: Node, children: Child[]): void {
   for (const child of children) {
     if (Array.isArray(child)) add(node, child);
-    else if (child !== null && child !== undefined && child !== false) node.append(child);
+    else if (child !== null && child !== undefined && child !== false)
+      node.appendChild(typeof child === "object" ? child : document.createTextNode(String(child)));
   }
 }
 
@@ -41,13 +50,14 @@ const ICONS = {
   warn: "M8 2.5l6 10.5H2zM8 6.5v3M8 11.2v.3",
   export: "M8 10V2.5M5 5l3-3 3 3M3 9v4h10V9",
   tune: "M3 5h5M11 5h2M3 11h2M8 11h5M9.5 3.5v3M6.5 9.5v3",
-  braces: "M6 2.5c-2 0-2 1-2 2.5S3.5 8 2.5 8c1 0 1.5 1.5 1.5 3s0 2.5 2 2.5M10 2.5c2 0 2 1 2 2.5s.5 3 1.5 3c-1 0-1.5 1.5-1.5 3s0 2.5-2 2.5",
+  braces:
+    "M6 2.5c-2 0-2 1-2 2.5S3.5 8 2.5 8c1 0 1.5 1.5 1.5 3s0 2.5 2 2.5M10 2.5c2 0 2 1 2 2.5s.5 3 1.5 3c-1 0-1.5 1.5-1.5 3s0 2.5-2 2.5",
   note: "M3 3h10v8l-2.5 2.5H3zM5.5 6.5h5M5.5 9h3",
   eye: "M1.5 8S4 3.5 8 3.5 14.5 8 14.5 8 12 12.5 8 12.5 1.5 8 1.5 8zM8 6.2a1.8 1.8 0 1 1 0 3.6 1.8 1.8 0 0 1 0-3.6z",
 };
 
 /** An icon, hidden from screen readers: the button around it has the label. */
-export function icon(name) {
+export function icon(name: keyof typeof ICONS): SVGElement {
   const ns = "http://www.w3.org/2000/svg";
   const svg = document.createElementNS(ns, "svg");
   svg.setAttribute("viewBox", "0 0 16 16");
@@ -59,8 +69,19 @@ export function icon(name) {
   return svg;
 }
 
+interface ButtonProps extends Props {
+  iconName?: keyof typeof ICONS;
+  text?: string;
+  onclick?: () => void;
+  cls?: string;
+  title?: string;
+}
+
 /** A button: with an icon and a label for screen readers and as a tooltip; or with text that shows. */
-export function button(label, { iconName, text, onclick, cls = "", title, ...more } = {}) {
+export function button(
+  label: string,
+  { iconName, text, onclick, cls = "", title, ...more }: ButtonProps = {},
+): HTMLButtonElement {
   return el(
     "button",
     { type: "button", class: `ll-button ${cls}`, "aria-label": label, title: title ?? label, onclick, ...more },
@@ -69,18 +90,23 @@ export function button(label, { iconName, text, onclick, cls = "", title, ...mor
   );
 }
 
-/** Make a select's options say `items` ([value, text, disabled]); what is there stays if it's the same. */
-export function options(select, items, value) {
+/** Change the text of a button that shows one. */
+export function setText(node: HTMLElement, text: string): void {
+  if (node.lastChild) node.lastChild.textContent = text;
+}
+
+/** Make a select's options say `items`; what is there stays if it's the same. */
+export function options(select: HTMLSelectElement, items: [value: string, text: string][], value: string): void {
   const want = JSON.stringify(items);
   if (select.dataset.items !== want) {
     select.dataset.items = want;
-    select.replaceChildren(...items.map(([v, text, off]) => el("option", { value: v, disabled: off }, text)));
+    select.replaceChildren(...items.map(([v, text]) => el("option", { value: v }, text)));
   }
   if (select.value !== value) select.value = value;
 }
 
 /** Copy text; resolves to whether it worked. */
-export async function copyText(text) {
+async function copyText(text: string): Promise<boolean> {
   try {
     await navigator.clipboard.writeText(text);
     return true;
@@ -95,7 +121,7 @@ export async function copyText(text) {
 }
 
 /** A button that copies what `text()` gives, and says so for a moment. */
-export function copyButton(label, text, props = {}) {
+export function copyButton(label: string, text: () => string, props: ButtonProps = {}): HTMLButtonElement {
   const node = button(label, { iconName: "copy", ...props });
   node.addEventListener("click", async () => {
     const worked = await copyText(text());
@@ -110,38 +136,64 @@ export function copyButton(label, text, props = {}) {
 }
 
 /** A number as people read it: 1,234 or 12.3. */
-export function num(value, digits = 0) {
+export function num(value: number, digits = 0): string {
   return Number(value).toLocaleString("en-US", { maximumFractionDigits: digits, minimumFractionDigits: digits });
 }
 
+/** A number of tokens: "1 token", "1,234 tokens". */
+export function tokens(count: number): string {
+  return `${num(count)} ${count === 1 ? "token" : "tokens"}`;
+}
+
 /** Seconds as "12 ms" or "3.4 s". */
-export function seconds(value) {
+export function seconds(value: number): string {
   return value < 0.1 ? `${num(value * 1000, value < 0.01 ? 1 : 0)} ms` : `${num(value, value < 10 ? 2 : 0)} s`;
 }
 
+// Drawing may take a quarter of the time, so that the page answers while a long text grows.
+const REST = 3;
+
 /** Call `f` at most once a frame; at a timer's pace where frames don't come (a tab in the background). */
-export function onceAFrame(f) {
+export function onceAFrame(f: () => void): () => void {
   let frame = 0;
-  let timer = 0;
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  let restUntil = 0;
   const run = () => {
     cancelAnimationFrame(frame);
     clearTimeout(timer);
-    frame = timer = 0;
+    frame = 0;
+    timer = undefined;
+    const began = performance.now();
     f();
+    const took = performance.now() - began;
+    restUntil = began + took + (took > 8 ? REST * took : 0);
   };
   return () => {
-    if (frame) return;
+    if (timer !== undefined) return;
+    const rest = restUntil - performance.now();
+    if (rest > 0) {
+      timer = setTimeout(run, rest);
+      return;
+    }
     frame = requestAnimationFrame(run);
     timer = setTimeout(run, 250);
   };
 }
 
 /** Why an answer ended, in words. */
-export const FINISHED = { stop: "", length: "stopped at max tokens", interrupted: "stopped by you", tool_calls: "tool calls", error: "failed" };
+export const FINISHED: Record<string, string> = {
+  stop: "",
+  length: "stopped at max tokens",
+  interrupted: "stopped by you",
+  tool_calls: "tool calls",
+  error: "failed",
+};
 
 /** A moment as people say it: "14:05" today, "24 Nov" before. */
-export function when(iso) {
+export function when(iso: string): string {
   const then = new Date(iso);
   const today = then.toDateString() === new Date().toDateString();
-  return today ? then.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }) : then.toLocaleDateString([], { day: "numeric", month: "short" });
+  return today
+    ? then.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })
+    : then.toLocaleDateString([], { day: "numeric", month: "short" });
 }

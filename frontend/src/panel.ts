@@ -1,5 +1,7 @@
-import { button, el, num, options } from "./dom.js";
-import { frame, loader } from "./frame.js";
+import type { AnyModel } from "@anywidget/types";
+import { button, el, num, options, setText } from "./dom";
+import { type Context, type Frame, frame, loader } from "./frame";
+import type { PanelRow, PanelState, Quant } from "./state";
 
 // What is loaded where. While it can be seen, it asks the kernel each second; each answer allows the next question.
 
@@ -7,7 +9,15 @@ const EVERY_MS = 1000;
 const SURE_MS = 2500;
 
 class PanelView {
-  constructor(context) {
+  readonly f: Frame<PanelState>;
+  readonly timer: ReturnType<typeof setInterval>;
+  private readonly model: AnyModel<PanelState>;
+  private readonly list: HTMLElement;
+  private readonly device: HTMLElement;
+  private readonly cards = new Map<string, { key: string; node: HTMLElement }>();
+  private waiting = false;
+
+  constructor(context: Context<PanelState>) {
     this.model = context.model;
     this.f = frame(context, "panel", "Loaded models");
     this.list = el("div", { class: "ll-models" });
@@ -17,7 +27,6 @@ class PanelView {
       this.list,
       el("div", { class: "ll-foot" }, loader(this.f, this.model, true)),
     );
-    this.cards = new Map();
     this.f.watch(["rows", "bench"], () => this.render());
     this.f.watch(["device"], () => this.showDevice());
     this.f.on("looked", () => {
@@ -30,16 +39,20 @@ class PanelView {
     }, EVERY_MS);
   }
 
-  showDevice() {
-    const { name, says, total, free } = this.model.get("device") ?? {};
+  private showDevice() {
+    const { name, says, total = 0, free = 0 } = this.model.get("device") ?? {};
     const share = total ? (100 * (total - free)) / total : 0;
     this.device.replaceChildren(
       el("span", { class: "ll-quiet" }, `${name ?? ""}: ${says ?? ""}`),
-      el("span", { class: "ll-mem", title: `${num(share)} % of the memory in use` }, el("span", { class: "ll-mem-used", style: `width:${share}%` })),
+      el(
+        "span",
+        { class: "ll-mem", title: `${num(share)} % of the memory in use` },
+        el("span", { class: "ll-mem-used", style: `width:${share}%` }),
+      ),
     );
   }
 
-  render() {
+  private render() {
     const rows = this.model.get("rows") ?? [];
     const { models = [], work } = this.model.get("bench") ?? {};
     const total = Math.max(this.model.get("device")?.total ?? 1, 1);
@@ -53,30 +66,47 @@ class PanelView {
       this.cards.set(row.name, { key, node });
       return node;
     });
-    if (!rows.length) nodes.push(el("div", { class: "ll-empty" }, el("b", {}, "No model is loaded"), el("span", { class: "ll-quiet" }, "Type a name below and press Load. nano is small and ready.")));
+    if (!rows.length)
+      nodes.push(
+        el(
+          "div",
+          { class: "ll-empty" },
+          el("b", {}, "No model is loaded"),
+          el("span", { class: "ll-quiet" }, "Type a name below and press Load. nano is small and ready."),
+        ),
+      );
     const now = [...this.list.children];
     if (now.length !== nodes.length || now.some((node, i) => node !== nodes[i])) this.list.replaceChildren(...nodes);
   }
 
-  card(row, quants, busy, largest, total) {
+  private card(row: PanelRow, quants: Quant[], busy: boolean, largest: number, total: number) {
     const { f } = this;
-    const pick = el("select", { class: "ll-select ll-change", "aria-label": `Quant of ${row.name}`, disabled: busy || quants.length < 2 });
-    options(pick, quants.map(({ quant, action }) => [quant, action === "download" ? `${quant} (download)` : quant]), row.quant);
+    const pick = el("select", {
+      class: "ll-select ll-change",
+      "aria-label": `Quant of ${row.name}`,
+      disabled: busy || quants.length < 2,
+    });
+    options(
+      pick,
+      quants.map(({ quant, action }) => [quant, action === "download" ? `${quant} (download)` : quant]),
+      row.quant,
+    );
     pick.addEventListener("change", () => f.send("quant", { name: row.name, quant: pick.value }));
     const out = button(`Unload ${row.name}`, { text: "Unload", cls: "ll-change", disabled: busy });
-    let armed = 0;
+    let armed: ReturnType<typeof setTimeout> | undefined;
     out.addEventListener("click", () => {
       if (armed) {
         f.send("unload", { name: row.name });
         return;
       }
-      out.lastChild.textContent = "Sure?";
+      setText(out, "Sure?");
       armed = setTimeout(() => {
-        armed = 0;
-        out.lastChild.textContent = "Unload";
+        armed = undefined;
+        setText(out, "Unload");
       }, SURE_MS);
     });
-    const part = (bytes, cls, what) => el("span", { class: `ll-mem-${cls}`, style: `width:${(100 * bytes) / largest}%`, title: what });
+    const part = (bytes: number, cls: string, what: string) =>
+      el("span", { class: `ll-mem-${cls}`, style: `width:${(100 * bytes) / largest}%`, title: what });
     return el(
       "div",
       { class: "ll-model", role: "group", "aria-label": row.name },
@@ -90,23 +120,44 @@ class PanelView {
         row.adapters.map((a) => el("span", { class: "ll-tag" }, `adapter ${a}`)),
         row.current && el("span", { class: "ll-tag ll-current" }, "current"),
         el("span", { class: "ll-space" }),
-        row.in_flight ? el("span", { class: "ll-flight", role: "status" }, el("span", { class: "ll-running" }), `${row.in_flight} in flight`) : el("span", { class: "ll-quiet" }, "idle"),
+        row.in_flight
+          ? el(
+              "span",
+              { class: "ll-flight", role: "status" },
+              el("span", { class: "ll-running" }),
+              `${row.in_flight} in flight`,
+            )
+          : el("span", { class: "ll-quiet" }, "idle"),
         pick,
-        !row.current && button(`Make ${row.name} the current model`, { text: "Use", cls: "ll-change", onclick: () => f.send("use", { name: row.name }) }),
+        !row.current &&
+          button(`Make ${row.name} the current model`, {
+            text: "Use",
+            cls: "ll-change",
+            onclick: () => f.send("use", { name: row.name }),
+          }),
         out,
       ),
       el(
         "div",
         { class: "ll-row" },
-        el("span", { class: "ll-mem ll-wide", role: "img", "aria-label": row.says }, part(row.weights, "weights", "weights"), part(row.kv, "kv", "KV cache")),
-        el("span", { class: "ll-quiet", title: row.reason }, `${row.says} · ${num((100 * (row.weights + row.kv)) / total, 1)} % of the memory (${row.on})`),
+        el(
+          "span",
+          { class: "ll-mem ll-wide", role: "img", "aria-label": row.says },
+          part(row.weights, "weights", "weights"),
+          part(row.kv, "kv", "KV cache"),
+        ),
+        el(
+          "span",
+          { class: "ll-quiet", title: row.reason },
+          `${row.says} · ${num((100 * (row.weights + row.kv)) / total, 1)} % of the memory (${row.on})`,
+        ),
       ),
     );
   }
 }
 
 export default {
-  render(context) {
+  render(context: Context<PanelState>) {
     const panel = new PanelView(context);
     return () => {
       clearInterval(panel.timer);

@@ -1,0 +1,381 @@
+import type { AnyModel } from "@anywidget/types";
+import {
+  button,
+  copyButton,
+  tokens as countTokens,
+  el,
+  FINISHED,
+  icon,
+  num,
+  onceAFrame,
+  options,
+  type Props,
+  seconds,
+} from "./dom";
+import { type Context, type Frame, frame, loader } from "./frame";
+import { MarkdownView } from "./markdown";
+import type { ArenaAnswer, ArenaState, Column, Live, LoadedModel, Message } from "./state";
+import { isEnter } from "./turn";
+
+// One prompt, several columns, a vote. In blind mode who is who stays hidden until then.
+
+const LETTERS = "ABCDEFGH";
+
+class ArenaView {
+  readonly f: Frame<ArenaState>;
+  private readonly model: AnyModel<ArenaState>;
+  private readonly live = new Map<number, Live>();
+  private readonly bodies: { view: MarkdownView; facts: HTMLElement }[] = [];
+  private readonly grid: HTMLElement;
+  private readonly votes: HTMLElement;
+  private readonly asked: HTMLElement;
+  private readonly said: HTMLElement;
+  private readonly none: HTMLElement;
+  private readonly draw: () => void;
+  private ticket = "";
+  private queued = false;
+  private wasBusy = false;
+  // Made by bar() and composer().
+  private blindBox!: HTMLInputElement;
+  private seedBox!: HTMLInputElement;
+  private more!: HTMLElement;
+  private area!: HTMLTextAreaElement;
+  private go!: HTMLButtonElement;
+  private tally!: HTMLElement;
+
+  constructor(context: Context<ArenaState>) {
+    this.model = context.model;
+    this.f = frame(context, "arena", "Arena: compare answers");
+    this.grid = el("div", { class: "ll-grid" });
+    this.votes = el("div", { class: "ll-votes", role: "group", "aria-label": "Vote" });
+    this.asked = el("div", { class: "ll-asked" });
+    this.said = el("div", { class: "ll-sr", "aria-live": "polite" });
+    this.none = el(
+      "div",
+      { class: "ll-empty", hidden: true },
+      el("b", {}, "No model is loaded yet"),
+      el("span", { class: "ll-quiet" }, "Load one or two to compare their answers."),
+      loader(this.f, this.model),
+    );
+    this.f.root.append(this.bar(), this.more, this.none, this.asked, this.grid, this.votes, this.composer(), this.said);
+    this.draw = onceAFrame(() => this.flow());
+    this.f.on("delta", (m) => this.delta(m));
+    this.f.on("accepted", ({ ticket }) => {
+      if (ticket !== this.ticket) return;
+      this.ticket = "";
+      this.area.value = "";
+    });
+    this.model.on("msg:custom", (m) => {
+      if (m?.do !== "hello") return;
+      for (const [column, live] of Object.entries(m.live ?? {})) this.live.set(Number(column), live as Live);
+      this.draw();
+    });
+    this.model.on("change:problem", () => {
+      this.ticket = "";
+    });
+    this.f.onConnect((on) => {
+      if (!on) this.ticket = "";
+      this.render();
+    });
+    this.f.watch(["columns", "answers", "order", "revealed", "verdict", "bench", "prompt", "ballots"], () =>
+      this.renderSoon(),
+    );
+    this.f.watch(["blind", "seed"], () => this.showBar());
+    this.render();
+  }
+
+  // Several traits change at once; one drawing does for them.
+  private renderSoon() {
+    if (this.queued) return;
+    this.queued = true;
+    queueMicrotask(() => {
+      this.queued = false;
+      this.render();
+    });
+  }
+
+  private get busy(): boolean {
+    return this.model.get("answers").some((a) => a.running);
+  }
+
+  private bar() {
+    this.blindBox = el("input", { type: "checkbox" });
+    this.blindBox.addEventListener("change", () => this.f.send("blind", { on: this.blindBox.checked }));
+    this.seedBox = el("input", {
+      class: "ll-input ll-seed",
+      type: "number",
+      min: 0,
+      placeholder: "fresh",
+      "aria-label": "Seed, the same for all columns",
+    });
+    this.seedBox.addEventListener("change", () => {
+      this.model.set("seed", this.seedBox.value === "" ? -1 : Number(this.seedBox.value));
+      this.model.save_changes();
+    });
+    const more = button("Add a column", {
+      iconName: "plus",
+      text: "Column",
+      cls: "ll-tab ll-change",
+      onclick: () => {
+        const columns = this.model.get("columns");
+        this.setColumns([...columns, columns[columns.length - 1]]);
+      },
+    });
+    this.more = el("div", { class: "ll-bar", hidden: true }, loader(this.f, this.model, true));
+    const load = button("Load another model, or the same one in another quant", {
+      iconName: "plus",
+      text: "Model",
+      cls: "ll-tab ll-change",
+      "aria-expanded": "false",
+      onclick: () => {
+        this.more.hidden = !this.more.hidden;
+        load.setAttribute("aria-expanded", String(!this.more.hidden));
+        if (!this.more.hidden) this.more.querySelector("input")?.focus();
+      },
+    });
+    return el(
+      "div",
+      { class: "ll-bar" },
+      el("b", {}, "Arena"),
+      el("span", { class: "ll-space" }),
+      el("label", { class: "ll-check", title: "Hide who is who until you have voted" }, this.blindBox, " Blind"),
+      el("label", { class: "ll-check" }, " Seed ", this.seedBox),
+      more,
+      load,
+    );
+  }
+
+  private showBar() {
+    this.blindBox.checked = this.model.get("blind");
+    const seed = this.model.get("seed");
+    this.seedBox.value = seed < 0 ? "" : String(seed);
+  }
+
+  private setColumns(columns: Column[]) {
+    this.f.send("columns", { columns });
+  }
+
+  private composer() {
+    this.area = el("textarea", {
+      class: "ll-input ll-ask",
+      rows: 1,
+      dir: "auto",
+      "aria-label": "Prompt for all columns",
+      placeholder: "Ask all of them the same …",
+    });
+    this.go = button("Send", {
+      iconName: "send",
+      cls: "ll-primary ll-go",
+      onclick: () => (this.busy ? this.f.send("stop") : this.submit()),
+    });
+    this.area.addEventListener("keydown", (event) => {
+      if (isEnter(event)) {
+        event.preventDefault();
+        if (!this.busy) this.submit();
+      } else if (event.key === "Escape" && this.busy) this.f.send("stop");
+    });
+    this.area.addEventListener("input", () => {
+      this.area.style.height = "auto";
+      this.area.style.height = `${Math.min(this.area.scrollHeight + 2, 200)}px`;
+    });
+    this.tally = el("div", { class: "ll-quiet ll-below" });
+    return el("div", { class: "ll-composer" }, el("div", { class: "ll-ask-row" }, this.area, this.go), this.tally);
+  }
+
+  private submit() {
+    if (!this.area.value.trim() || this.ticket || !this.f.connected()) return;
+    this.ticket = `t${Math.random().toString(36).slice(2)}`;
+    this.f.send("send", { text: this.area.value, ticket: this.ticket });
+  }
+
+  private delta({ column, at, text, tokens }: Message) {
+    const now = this.live.get(column) ?? { text: "", tokens: 0 };
+    if (at === 0) now.text = "";
+    if (at > now.text.length) {
+      this.f.send("resync");
+      return;
+    }
+    this.live.set(column, { text: now.text.slice(0, at) + text, tokens });
+    this.draw();
+  }
+
+  /** New text in the columns that still answer. */
+  private flow() {
+    const answers = this.model.get("answers");
+    for (const [column, { text, tokens }] of this.live) {
+      if (!answers[column]?.running || !this.bodies[column]) continue;
+      this.bodies[column].view.update(text);
+      this.bodies[column].facts.textContent = `${countTokens(tokens)} …`;
+    }
+  }
+
+  private render() {
+    const answers = this.model.get("answers");
+    const order = this.model.get("order");
+    const verdict = this.model.get("verdict");
+    const prompt = this.model.get("prompt");
+    const models = this.model.get("bench")?.models ?? [];
+    const on = this.f.connected();
+    this.none.hidden = models.length > 0;
+    this.asked.hidden = !prompt;
+    this.asked.replaceChildren(el("b", {}, "You"), el("div", { class: "ll-said", dir: "auto" }, prompt));
+    this.grid.style.setProperty("--ll-columns", String(order.length));
+    const nodes = order.map((column, place) => this.column(answers[column] ?? {}, column, place, models));
+    this.grid.replaceChildren(...nodes);
+    this.flow();
+    this.showVotes(order, answers, verdict, prompt);
+    const { busy } = this;
+    if (this.wasBusy && !busy) {
+      this.live.clear();
+      this.said.textContent = "All columns have answered. Vote for the better one.";
+    }
+    this.wasBusy = busy;
+    this.area.disabled = this.go.disabled = !on;
+    this.go.replaceChildren(icon(busy ? "stop" : "send"));
+    this.go.setAttribute("aria-label", busy ? "Stop" : "Send");
+    this.go.classList.toggle("ll-stop", busy);
+    const ballots = this.model.get("ballots");
+    const wins = new Map<string, number>();
+    for (const { winner } of ballots) wins.set(winner, (wins.get(winner) ?? 0) + 1);
+    this.tally.textContent = ballots.length
+      ? `${ballots.length === 1 ? "1 vote" : `${ballots.length} votes`} — ${[...wins].map(([who, n]) => `${who === "none" ? "all bad" : who}: ${n}`).join(", ")}`
+      : "Same prompt, same seed. Your votes end up in arena.votes, a DataFrame.";
+  }
+
+  private column(answer: ArenaAnswer, column: number, place: number, models: LoadedModel[]) {
+    const verdict = this.model.get("verdict");
+    const locked = this.busy || !this.f.connected();
+    const hidden = !this.model.get("revealed");
+    const body = this.bodies[column] ?? { view: new MarkdownView(), facts: el("span", { class: "ll-facts" }) };
+    this.bodies[column] = body;
+    if (!answer.running) body.view.update(answer.text ?? "");
+    else if (!this.live.has(column)) body.view.update("");
+    body.view.el.classList.toggle("ll-caret", Boolean(answer.running));
+    const x = answer.facts ?? {};
+    if (!answer.running) {
+      body.facts.textContent = hidden
+        ? ""
+        : [
+            x.tokens !== undefined && countTokens(x.tokens),
+            x.tokens_per_s && `${num(x.tokens_per_s)} tokens/s`,
+            x.ttft_s !== undefined && x.ttft_s !== null && `TTFT ${seconds(x.ttft_s)}`,
+            FINISHED[x.finish ?? ""],
+          ]
+            .filter(Boolean)
+            .join(" · ");
+    }
+    const settings = hidden
+      ? el("span", { class: "ll-quiet" }, "hidden until the vote")
+      : this.settings(column, models, locked);
+    return el(
+      "section",
+      { class: `ll-column ${verdict === String(column) ? "ll-won" : ""}`, "aria-label": `Column ${LETTERS[place]}` },
+      el("header", { class: "ll-row" }, el("b", { class: "ll-letter" }, LETTERS[place]), settings),
+      el(
+        "div",
+        { class: "ll-answer" },
+        body.view.el,
+        answer.error &&
+          el(
+            "div",
+            { class: "ll-notice ll-problem", role: "alert" },
+            icon("warn"),
+            el("span", {}, el("b", {}, answer.error.message), " ", answer.error.hint),
+          ),
+        !answer.text &&
+          !answer.running &&
+          !answer.error &&
+          el("span", { class: "ll-quiet" }, x.finish ? "(no text)" : "The answer will stand here."),
+      ),
+      el(
+        "footer",
+        { class: "ll-row" },
+        body.facts,
+        el("span", { class: "ll-space" }),
+        answer.text ? copyButton("Copy", () => answer.text ?? "") : "",
+      ),
+    );
+  }
+
+  private settings(column: number, models: LoadedModel[], locked: boolean) {
+    const columns = this.model.get("columns");
+    const one = columns[column];
+    const change = (fields: Partial<Column>) =>
+      this.setColumns(columns.map((c, i) => (i === column ? { ...c, ...fields } : c)));
+    const model = el("select", { class: "ll-select", "aria-label": "Model", disabled: locked });
+    const items = models.map((m): [string, string] => [m.name, `${m.name} (${m.quant})`]);
+    if (!models.some((m) => m.name === one.model))
+      items.unshift([one.model, one.model ? `${one.model} (not loaded)` : "current model"]);
+    options(model, items, one.model);
+    model.addEventListener("change", () => change({ model: model.value, adapter: "" }));
+    const adapters = models.find((m) => m.name === one.model)?.adapters ?? [];
+    const adapter = el("select", {
+      class: "ll-select",
+      "aria-label": "Adapter",
+      hidden: !adapters.length,
+      disabled: locked,
+    });
+    options(adapter, [["", "no adapter"], ...adapters.map((a): [string, string] => [a, a])], one.adapter);
+    adapter.addEventListener("change", () => change({ adapter: adapter.value }));
+    const field = (key: string, label: string, limits: Props) => {
+      const input = el("input", {
+        class: "ll-input",
+        type: "number",
+        value: one.sampling[key] ?? "",
+        placeholder: "auto",
+        title: "auto: the model's own",
+        disabled: locked,
+        ...limits,
+      });
+      input.addEventListener("change", () => {
+        const sampling = { ...one.sampling };
+        if (input.value === "") delete sampling[key];
+        else sampling[key] = Number(input.value);
+        change({ sampling });
+      });
+      return el("label", { class: "ll-mini" }, el("span", {}, label), input);
+    };
+    return [
+      model,
+      adapter,
+      field("temperature", "temp.", { min: 0, step: 0.1 }),
+      field("top_p", "top p", { min: 0, max: 1, step: 0.05 }),
+      field("max_tokens", "max", { min: 1 }),
+      columns.length > 2
+        ? button("Remove this column", {
+            iconName: "close",
+            cls: "ll-change ll-remove",
+            disabled: locked,
+            onclick: () => this.setColumns(columns.filter((_, i) => i !== column)),
+          })
+        : "",
+    ];
+  }
+
+  private showVotes(order: number[], answers: ArenaAnswer[], verdict: string, prompt: string) {
+    const ready = prompt && !this.busy && answers.some((a) => a.text);
+    this.votes.hidden = !ready;
+    if (!ready) return;
+    const vote = (choice: number | string, text: string) =>
+      button(`Vote: ${text}`, {
+        text,
+        cls: "ll-change",
+        disabled: Boolean(verdict),
+        "aria-pressed": String(verdict === String(choice)),
+        onclick: () => this.f.send("vote", { choice }),
+      });
+    this.votes.replaceChildren(
+      el("span", {}, verdict ? "You voted." : "Which is better?"),
+      ...order.map((column, place) => vote(column, LETTERS[place])),
+      vote("tie", "Tie"),
+      vote("none", "All bad"),
+    );
+  }
+}
+
+export default {
+  render(context: Context<ArenaState>) {
+    const arena = new ArenaView(context);
+    return () => arena.f.dispose();
+  },
+};

@@ -1,0 +1,241 @@
+import type { AnyModel } from "@anywidget/types";
+import { button, copyButton, el } from "./dom";
+import type { Frame } from "./frame";
+import type { ChatState, Message, Sampling } from "./state";
+
+// The chat's settings and exports: tabs in the bar, and a drawer below it that shows one of them.
+
+const NUMBERS: [key: string, label: string, help: string, limits: { min: number; max?: number; step: number }][] = [
+  ["temperature", "Temperature", "0 is greedy: always the likeliest token", { min: 0, step: 0.1 }],
+  ["top_p", "top p", "Keep the likeliest tokens up to this probability", { min: 0, max: 1, step: 0.05 }],
+  ["top_k", "top k", "Keep the K likeliest tokens; 0 keeps all", { min: 0, step: 1 }],
+  ["min_p", "min p", "Keep tokens at least this fraction as likely as the likeliest", { min: 0, max: 1, step: 0.01 }],
+  ["max_tokens", "Max tokens", "Most tokens to generate", { min: 1, step: 1 }],
+  ["seed", "Seed", "The same seed gives the same text", { min: 0, step: 1 }],
+];
+
+type Panel = [text: string, icon: "note" | "tune" | "braces" | "export", label: string, build: () => HTMLElement];
+
+export class Drawer {
+  readonly el = el("div", { class: "ll-drawer", hidden: true });
+  readonly tabs: HTMLButtonElement[];
+  private readonly panels: Record<string, Panel>;
+  private open = "";
+  private exported: HTMLElement | null = null;
+
+  constructor(
+    private readonly model: AnyModel<ChatState>,
+    private readonly f: Frame<ChatState>,
+  ) {
+    this.panels = {
+      system: ["System", "note", "System prompt", () => this.systemPanel()],
+      sampling: ["Sampling", "tune", "Sampling params", () => this.samplingPanel()],
+      schema: ["Schema", "braces", "Schema of the answer", () => this.schemaPanel()],
+      export: ["Export", "export", "Export the conversation", () => this.exportPanel()],
+    };
+    this.tabs = Object.entries(this.panels).map(([name, [text, iconName, label]]) =>
+      button(label, {
+        iconName,
+        text,
+        cls: "ll-tab",
+        "aria-expanded": "false",
+        "data-panel": name,
+        onclick: () => this.toggle(name),
+      }),
+    );
+  }
+
+  private toggle(name: string): void {
+    this.open = this.open === name ? "" : name;
+    this.el.hidden = !this.open;
+    for (const tab of this.tabs) tab.setAttribute("aria-expanded", String(tab.dataset.panel === this.open));
+    if (this.open) {
+      this.el.replaceChildren(this.panels[this.open][3]());
+      this.el.querySelector<HTMLElement>("textarea, input, button")?.focus();
+    }
+  }
+
+  /** Mark the tabs of what is set. */
+  marks(): void {
+    const set: Record<string, unknown> = {
+      system: this.model.get("system").trim(),
+      sampling: Object.keys(this.model.get("sampling")).length,
+      schema: this.model.get("schema").trim(),
+    };
+    for (const tab of this.tabs) tab.classList.toggle("ll-set", Boolean(set[tab.dataset.panel ?? ""]));
+  }
+
+  private save<K extends "system" | "sampling" | "schema">(name: K, value: ChatState[K]): void {
+    this.model.set(name, value);
+    this.model.save_changes();
+  }
+
+  private systemPanel() {
+    const area = el("textarea", {
+      class: "ll-input",
+      rows: 3,
+      dir: "auto",
+      value: this.model.get("system"),
+      placeholder: "For example: Answer in French, in one sentence.",
+      "aria-label": "System prompt",
+    });
+    area.addEventListener("change", () => this.save("system", area.value));
+    return el("label", { class: "ll-field" }, el("span", {}, "System prompt: how the model should answer"), area);
+  }
+
+  private samplingPanel() {
+    const now = this.model.get("sampling");
+    const set = (key: string, value: number | string[] | "") => {
+      const next: Sampling = { ...this.model.get("sampling") };
+      if (value === "" || Number.isNaN(value)) delete next[key];
+      else next[key] = value;
+      this.save("sampling", next);
+    };
+    const fields = NUMBERS.map(([key, label, help, limits]) => {
+      const input = el("input", {
+        class: "ll-input",
+        type: "number",
+        value: now[key] ?? "",
+        placeholder: key === "seed" ? "random" : "default",
+        ...limits,
+      });
+      input.addEventListener("change", () => set(key, input.value === "" ? "" : Number(input.value)));
+      return el("label", { class: "ll-field", title: help }, el("span", {}, label), input);
+    });
+    const stop = el("input", {
+      class: "ll-input",
+      type: "text",
+      value: (now.stop ?? []).join(", "),
+      placeholder: "END, ###",
+    });
+    stop.addEventListener("change", () =>
+      set(
+        "stop",
+        stop.value.trim()
+          ? stop.value
+              .split(",")
+              .map((s) => s.trim())
+              .filter(Boolean)
+          : "",
+      ),
+    );
+    const sure = el("input", { type: "checkbox", checked: now.logprobs !== undefined });
+    sure.addEventListener("change", () => set("logprobs", sure.checked ? 5 : ""));
+    return el(
+      "div",
+      {},
+      el(
+        "div",
+        { class: "ll-fields" },
+        fields,
+        el(
+          "label",
+          { class: "ll-field", title: "Texts that end the answer, with commas between" },
+          el("span", {}, "Stop"),
+          stop,
+        ),
+      ),
+      el(
+        "div",
+        { class: "ll-row" },
+        el("label", { class: "ll-check" }, sure, " Keep token probabilities (how sure the model was)"),
+        el("span", { class: "ll-space" }),
+        button("Reset", {
+          text: "Reset",
+          onclick: () => {
+            this.save("sampling", {});
+            this.el.replaceChildren(this.samplingPanel());
+          },
+        }),
+      ),
+    );
+  }
+
+  private schemaPanel() {
+    const area = el("textarea", {
+      class: "ll-input ll-mono",
+      rows: 6,
+      value: this.model.get("schema"),
+      spellcheck: "false",
+      "aria-label": "JSON schema",
+      placeholder: '{"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}',
+    });
+    const says = el("span", { class: "ll-quiet" });
+    const check = () => {
+      says.textContent = "Answers will be JSON of this schema. Empty: no constraint.";
+      if (!area.value.trim()) return;
+      try {
+        JSON.parse(area.value);
+      } catch (error) {
+        says.textContent = `Not JSON yet: ${(error as Error).message}`;
+      }
+    };
+    area.addEventListener("input", check);
+    area.addEventListener("change", () => this.save("schema", area.value));
+    check();
+    return el("label", { class: "ll-field" }, el("span", {}, "JSON schema that the answer must follow"), area, says);
+  }
+
+  private exportPanel() {
+    const { f } = this;
+    const name = el("input", {
+      class: "ll-input ll-short",
+      type: "text",
+      value: "talk",
+      "aria-label": "Variable's name",
+    });
+    this.exported = el("div", { class: "ll-exported", role: "status" });
+    const go = (kind: string, text: string) =>
+      button(text, { text, onclick: () => f.send("export", { kind, name: name.value.trim() }) });
+    return el(
+      "div",
+      {},
+      el(
+        "div",
+        { class: "ll-row" },
+        go("markdown", "Markdown"),
+        go("row", "datasets row"),
+        go("cell", "%%llm cells"),
+        el("span", { class: "ll-space" }),
+        go("variable", "Keep in variable"),
+        name,
+      ),
+      this.exported,
+    );
+  }
+
+  showExport({ kind, pieces, note }: Message): void {
+    if (!this.exported) return;
+    const area = (text: string) => {
+      const box = el("textarea", {
+        class: "ll-input ll-mono",
+        rows: Math.min(8, text.split("\n").length + 1),
+        readOnly: true,
+        value: text,
+        "aria-label": "Exported text",
+      });
+      return el(
+        "div",
+        { class: "ll-piece" },
+        box,
+        copyButton("Copy", () => text),
+      );
+    };
+    const download = () => {
+      const suffix = { markdown: "md", row: "jsonl", cell: "txt" }[kind as string];
+      const link = el("a", { download: `chat.${suffix}`, href: URL.createObjectURL(new Blob([pieces.join("\n\n")])) });
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+    };
+    this.exported.replaceChildren(
+      el(
+        "div",
+        { class: "ll-row" },
+        el("span", { class: "ll-quiet" }, pieces.length || kind === "variable" ? note : "Nothing was said yet."),
+        el("span", { class: "ll-space" }),
+        pieces.length ? button("Download", { text: "Download", onclick: download }) : "",
+      ),
+      ...pieces.map(area),
+    );
+  }
+}

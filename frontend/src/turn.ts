@@ -1,0 +1,268 @@
+import { button, copyButton, tokens as countTokens, el, FINISHED, icon, num, seconds } from "./dom";
+import type { Frame } from "./frame";
+import { MarkdownView } from "./markdown";
+import type { Attachment, ChatState, Live, TokenRow, Turn } from "./state";
+import { percent, tokenSpan, visible } from "./tokens";
+
+// One turn of a chat: what was said, by whom, how fast, and what can be done with it.
+
+/** What a turn asks of the chat that it is in. */
+export interface Chat {
+  readonly f: Frame<ChatState>;
+  readonly busy: boolean;
+  /** The turn being edited; "" for none. */
+  readonly editing: string;
+  /** Edit a turn; "" ends it. */
+  edit(id: string): void;
+  saveEdit(id: string, text: string): void;
+  render(): void;
+}
+
+/** One turn on the page: built once, updated when its data changed. */
+export class TurnView {
+  readonly el: HTMLElement;
+  private readonly id: string;
+  private readonly answer = new MarkdownView();
+  private count: HTMLElement | null = null;
+  private key = "";
+  private tokensShown = false;
+
+  constructor(
+    private readonly chat: Chat,
+    turn: Turn,
+  ) {
+    this.id = turn.id;
+    this.el = el("article", { class: `ll-turn ll-${turn.role}` });
+  }
+
+  update(turn: Turn, siblings: Turn[], running: boolean, live: Live | undefined): void {
+    const key = JSON.stringify([
+      turn,
+      siblings.map((s) => s.id),
+      running,
+      this.tokensShown,
+      this.chat.editing === this.id,
+    ]);
+    if (running && live) this.grow(live);
+    if (key === this.key) return;
+    this.key = key;
+    if (!running && turn.role === "assistant") this.answer.update(turn.text);
+    this.answer.el.classList.toggle("ll-caret", running);
+    const editing = this.chat.editing === this.id;
+    this.el.setAttribute("aria-label", turn.role === "user" ? "You" : `Answer of ${turn.facts.model ?? "a model"}`);
+    this.el.replaceChildren(
+      this.head(turn, siblings, running),
+      ...(editing ? [this.editor(turn)] : [this.body(turn), this.files(turn)].filter((node) => node !== null)),
+      ...(turn.error ? [this.error(turn.error)] : []),
+      ...(turn.role === "user" ? [] : [this.foot(turn, running)]),
+    );
+    if (running) this.grow(live ?? { text: "", tokens: 0 });
+  }
+
+  private body(turn: Turn): HTMLElement {
+    if (this.tokensShown && turn.tokens) return this.tokens(turn.tokens);
+    // What a person wrote is shown as typed.
+    return turn.role === "user" ? el("div", { class: "ll-said", dir: "auto" }, turn.text) : this.answer.el;
+  }
+
+  /** New text of an answer under way. */
+  private grow({ text, tokens }: Live): void {
+    this.answer.update(text);
+    if (this.count) this.count.textContent = tokens ? `${countTokens(tokens)} …` : "thinking …";
+  }
+
+  private head(turn: Turn, siblings: Turn[], running: boolean) {
+    const at = siblings.findIndex((s) => s.id === this.id);
+    const go = (step: number) => () => this.chat.f.send("show", { turn_id: siblings[at + step].id });
+    const { model, engine, quant, adapter } = turn.facts ?? {};
+    const tags = [engine, quant, adapter && `adapter ${adapter}`].filter(Boolean);
+    return el(
+      "header",
+      { class: "ll-turn-head" },
+      el("b", {}, turn.role === "user" ? "You" : (model ?? "Model")),
+      tags.map((tag) => el("span", { class: "ll-tag" }, tag)),
+      siblings.length > 1 &&
+        el(
+          "span",
+          { class: "ll-versions", role: "group", "aria-label": "Versions" },
+          button("Version before", { iconName: "left", onclick: go(-1), disabled: at === 0 || this.chat.busy }),
+          el("span", {}, `${at + 1} / ${siblings.length}`),
+          button("Version after", {
+            iconName: "right",
+            onclick: go(1),
+            disabled: at === siblings.length - 1 || this.chat.busy,
+          }),
+        ),
+      running && el("span", { class: "ll-running", "aria-hidden": "true" }),
+      turn.role === "user" && this.actions(turn),
+    );
+  }
+
+  private files(turn: Turn): HTMLElement | null {
+    if (!turn.files?.length) return null;
+    return el(
+      "div",
+      { class: "ll-files" },
+      turn.files.map((f) =>
+        el("span", { class: "ll-tag", title: f.text?.slice(0, 500) }, picture(f) ?? icon("clip"), f.name),
+      ),
+    );
+  }
+
+  private error({ message, hint }: { message: string; hint: string }) {
+    return el(
+      "div",
+      { class: "ll-notice ll-problem", role: "alert" },
+      icon("warn"),
+      el("span", {}, el("b", {}, message), " ", hint),
+    );
+  }
+
+  private tokens(rows: TokenRow[]) {
+    const spans = rows.map(([text, probability, top]) => {
+      const title = top.map(([t, p]) => `${visible(t)}  ${percent(p)}`).join("\n");
+      return tokenSpan(text, probability ?? 1, title ? { title } : {});
+    });
+    return el("div", { class: "ll-tokens" }, spans);
+  }
+
+  private foot(turn: Turn, running: boolean) {
+    if (running) {
+      this.count = el("span", {});
+      return el("footer", { class: "ll-turn-foot" }, el("span", { class: "ll-facts" }, this.count));
+    }
+    this.count = null;
+    const x = turn.facts ?? {};
+    const facts = [
+      x.tokens !== undefined && countTokens(x.tokens),
+      x.tokens_per_s && `${num(x.tokens_per_s)} tokens/s`,
+      x.ttft_s !== undefined && x.ttft_s !== null && `TTFT ${seconds(x.ttft_s)}`,
+      FINISHED[x.finish ?? ""],
+      x.tokens === undefined && x.line,
+    ].filter(Boolean);
+    return el(
+      "footer",
+      { class: "ll-turn-foot" },
+      el(
+        "span",
+        {
+          class: "ll-facts",
+          title:
+            x.seed !== undefined && x.seed !== null ? `seed ${x.seed}, ${num(x.prompt_tokens ?? 0)} prompt tokens` : "",
+        },
+        facts.join(" · "),
+      ),
+      this.actions(turn),
+    );
+  }
+
+  /** What can be done with a turn. */
+  private actions(turn: Turn): HTMLElement {
+    const { f } = this.chat;
+    const rate = (value: number) => () =>
+      f.send("rate", { turn_id: this.id, rating: turn.rating === value ? 0 : value });
+    const locked = this.chat.busy;
+    return el(
+      "span",
+      { class: "ll-actions" },
+      copyButton("Copy", () => turn.text),
+      turn.tokens &&
+        button("How sure: shade by probability", {
+          iconName: "eye",
+          "aria-pressed": String(this.tokensShown),
+          onclick: () => {
+            this.tokensShown = !this.tokensShown;
+            this.chat.render();
+          },
+        }),
+      button(turn.role === "user" ? "Edit and ask again" : "Edit", {
+        iconName: "edit",
+        disabled: locked,
+        cls: "ll-change",
+        onclick: () => this.chat.edit(this.id),
+      }),
+      button(turn.role === "user" ? "Answer again" : "Regenerate", {
+        iconName: "again",
+        disabled: locked,
+        cls: "ll-change",
+        onclick: () => f.send("regenerate", { turn_id: this.id }),
+      }),
+      turn.role === "assistant" && [
+        button("Good answer", {
+          iconName: "up",
+          cls: "ll-change",
+          "aria-pressed": String(turn.rating === 1),
+          onclick: rate(1),
+        }),
+        button("Bad answer", {
+          iconName: "down",
+          cls: "ll-change",
+          "aria-pressed": String(turn.rating === -1),
+          onclick: rate(-1),
+        }),
+      ],
+      this.deleter(locked),
+    );
+  }
+
+  /** Deleting takes two clicks: what hangs below goes too. */
+  private deleter(locked: boolean) {
+    const node = button("Delete this and all below", { iconName: "trash", cls: "ll-change", disabled: locked });
+    let armed: ReturnType<typeof setTimeout> | undefined;
+    node.addEventListener("click", () => {
+      if (armed) {
+        clearTimeout(armed);
+        this.chat.f.send("delete", { turn_id: this.id });
+        return;
+      }
+      node.append(el("span", {}, "Delete?"));
+      armed = setTimeout(() => {
+        armed = undefined;
+        node.lastChild?.remove();
+      }, 2500);
+    });
+    return node;
+  }
+
+  private editor(turn: Turn) {
+    const area = el("textarea", {
+      class: "ll-input",
+      rows: Math.min(14, turn.text.split("\n").length + 1),
+      value: turn.text,
+      dir: "auto",
+      "aria-label": "Edit the text",
+    });
+    const save = () => this.chat.saveEdit(this.id, area.value);
+    area.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") this.chat.edit("");
+      if (isEnter(event)) {
+        event.preventDefault();
+        save();
+      }
+    });
+    setTimeout(() => area.focus());
+    return el(
+      "div",
+      { class: "ll-editor" },
+      area,
+      el(
+        "div",
+        { class: "ll-row" },
+        button("Save", { text: turn.role === "user" ? "Save and ask" : "Save", cls: "ll-primary", onclick: save }),
+        button("Cancel", { text: "Cancel", onclick: () => this.chat.edit("") }),
+        el("span", { class: "ll-quiet" }, "The version before is kept."),
+      ),
+    );
+  }
+}
+
+/** An attached image, small; null for a text. Only pictures: an SVG, or an address elsewhere, is not shown. */
+export function picture({ image, name }: Attachment): HTMLElement | null {
+  if (!/^data:image\/(png|jpeg|webp|gif);base64,/.test(image ?? "")) return null;
+  return el("img", { class: "ll-picture", src: image, alt: name });
+}
+
+/** Enter that sends: not with Shift, and not the Enter that ends a composition (Japanese, Chinese, Korean input). */
+export function isEnter(event: KeyboardEvent): boolean {
+  return event.key === "Enter" && !event.shiftKey && !event.isComposing && event.keyCode !== 229;
+}
