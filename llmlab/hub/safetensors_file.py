@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from llmlab.errors import LoadError, UnsupportedError
 from llmlab.hub import jsonfile
@@ -86,7 +86,7 @@ def _tensor(name: str, info: Any) -> tuple[TensorInfo, int]:
     return tensor, place[1]
 
 
-def _whole(values: Any) -> bool:
+def _whole(values: Any) -> TypeGuard[list[int]]:
     return isinstance(values, list) and all(type(one) is int and one >= 0 for one in values)
 
 
