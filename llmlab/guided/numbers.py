@@ -14,7 +14,10 @@ MOST = 2000
 def exact(text: str) -> int | Decimal:
     """A JSON number with a point or an exponent, as written."""
     value = Decimal(text)
-    return int(value) if abs(value.adjusted()) < 400 and value == value.to_integral_value() else value
+    _, digits, exponent = value.as_tuple()
+    whole = not any(digits[int(exponent) :]) if int(exponent) < 0 else int(exponent) < 400
+    # to_integral_value raises beyond the context's precision, which is 28 digits.
+    return int(value) if whole else value
 
 
 def negative_multiples(node: dict[str, Any]) -> list[int | float] | None:

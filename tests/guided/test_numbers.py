@@ -191,6 +191,9 @@ def test_multiples_of_decimals_are_exact(compiler):
         ({"type": "number", "maximum": 0.3}, "0.30000000000000001", False),
         ({"type": "number", "multipleOf": 0.01}, "1e999999", False),
         ({"type": "number", "multipleOf": 0.01}, "1e300", True),
+        ({"type": "number", "minimum": 0.5}, f"{'9' * 60}.{'1' * 60}", True),
+        ({"type": "integer"}, f"{'9' * 60}.000", True),
+        ({"type": "number"}, "-0.0", True),
     ],
 )
 def test_the_validator_reads_numbers_as_written(schema, text, good):
