@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from llmlab.advising import Advice
+    from llmlab.advice import Advice
     from llmlab.errors import LlmLabError
-    from llmlab.getting import Pulled
-    from llmlab.lora.merge import Merged
-    from llmlab.lora.tuned import Tuned
+    from llmlab.loading.storage import Pulled
     from llmlab.measure.comparison import Comparison
     from llmlab.model import Model
-    from llmlab.quant.make import Made
-    from llmlab.recording import record, records
-    from llmlab.running import run_notebooks
+    from llmlab.notebooks import run_notebooks
+    from llmlab.notebooks.records import record, records
+    from llmlab.quant.recipes import Made
     from llmlab.session import Lab
+    from llmlab.training.merging import Merged
+    from llmlab.training.result import Tuned
     from llmlab.types import Chunk, Completion, Message, SamplingParams
     from llmlab.widgets import Arena, Chat, Panel
 
@@ -73,9 +73,9 @@ _LAZY = {
     "Message": "llmlab.types",
     "Model": "llmlab.model",
     "SamplingParams": "llmlab.types",
-    "record": "llmlab.recording",
-    "records": "llmlab.recording",
-    "run_notebooks": "llmlab.running",
+    "record": "llmlab.notebooks.records",
+    "records": "llmlab.notebooks.records",
+    "run_notebooks": "llmlab.notebooks",
 }
 
 # The bench that the magics and `llmlab.load` share: a user of both would be surprised by two.
@@ -117,7 +117,7 @@ def load(model: str, **options: Any) -> Model:
 
 
 def advise(model: str | None = None, **options: Any) -> Advice:
-    """Which engine and quant suit a model, a machine and a use, and why; see `llmlab.advising.advise`.
+    """Which engine and quant suit a model, a machine and a use, and why; see `llmlab.advice.choice`.
 
     Args:
         model: as in `load`, or a loaded model's name; None is the current one.
@@ -127,39 +127,39 @@ def advise(model: str | None = None, **options: Any) -> Advice:
     Returns:
         The advice: .engine, .quant, .command (the line that loads it) and .frame (the reasons).
     """
-    from llmlab import advising
+    from llmlab import advice
 
-    return advising.advise(lab(), model, **options)
+    return advice.advise(lab(), model, **options)
 
 
 def quantize(model: str, to: str, **options: Any) -> Made:
-    """Make a quant of a model; it stays in the cache. Options and errors as `llmlab.measure.making.quantize`.
+    """Make a quant of a model; it stays in the cache. Options and errors as `llmlab.measure.calibration.quantize`.
 
     Args:
         model: a catalogue name, a Hugging Face folder, hf:org/name, or a 16-bit GGUF file.
         to: the tag, such as Q4_K_M or awq.
         **options: imatrix, data, progress.
     """
-    from llmlab.measure import making
+    from llmlab.measure import calibration
 
-    return making.quantize(model, to, **options)
+    return calibration.quantize(model, to, **options)
 
 
 def compare_quants(model: str, variants: Sequence[str], **options: Any) -> Comparison:
-    """Measure quants of a model against the first; options and errors as `llmlab.measure.compare.compare_quants`.
+    """Measure quants of a model against the first; options and errors as `llmlab.measure.quants.compare_quants`.
 
     Args:
         model: as in `load`.
         variants: quant tags; the first is the reference.
         **options: data, window, windows, questions, speed, fresh, progress, and options of `load` for all.
     """
-    from llmlab.measure import compare
+    from llmlab.measure import quants
 
-    return compare.compare_quants(model, variants, **options)
+    return quants.compare_quants(model, variants, **options)
 
 
 def pull(model: str, **options: Any) -> Pulled:
-    """Download a model without loading it; options and errors as `llmlab.getting.pull`.
+    """Download a model without loading it; options and errors as `llmlab.loading.storage.pull`.
 
     Args:
         model: a catalogue name or `hf:org/repo[@revision][:QUANT]`.
@@ -168,24 +168,24 @@ def pull(model: str, **options: Any) -> Pulled:
     Returns:
         Where it lies now (`.path`), its size and how long it took.
     """
-    from llmlab import getting
+    from llmlab.loading import storage
 
-    return getting.pull(model, **options)
+    return storage.pull(model, **options)
 
 
 def remove(model: str, *, quant: str | None = None) -> int:
-    """Delete a model's files from the caches, never a path of your own; see `llmlab.getting.remove`.
+    """Delete a model's files from the caches, never a path of your own; see `llmlab.loading.storage.remove`.
 
     Returns:
         The bytes freed.
     """
-    from llmlab import getting
+    from llmlab.loading import storage
 
-    return getting.remove(model, quant=quant)
+    return storage.remove(model, quant=quant)
 
 
 def tune(data: Any, *, name: str, **options: Any) -> Tuned:
-    """Train a LoRA adapter on conversations and attach it; options and errors as `llmlab.tuning.tune`.
+    """Train a LoRA adapter on conversations and attach it; options and errors as `llmlab.training.commands.tune`.
 
     In a notebook the loss is drawn as it goes. Ctrl-C ends the training and keeps the best so far.
 
@@ -199,17 +199,17 @@ def tune(data: Any, *, name: str, **options: Any) -> Tuned:
     Returns:
         The adapter, its losses and its folder.
     """
-    from llmlab import tuning
+    from llmlab.training import commands
 
     if "progress" in options:
-        return tuning.tune(lab(), data, name=name, **options)
+        return commands.tune(lab(), data, name=name, **options)
     from IPython.core.getipython import get_ipython
 
     from llmlab.display.tuning import TuneDisplay
 
     live = TuneDisplay(get_ipython())
     try:
-        tuned = tuning.tune(lab(), data, name=name, progress=live, **options)
+        tuned = commands.tune(lab(), data, name=name, progress=live, **options)
     except BaseException:
         live.stop(f"tuning {name}: stopped, nothing was kept")
         raise
@@ -218,16 +218,16 @@ def tune(data: Any, *, name: str, **options: Any) -> Tuned:
 
 
 def merge(adapter: str, *, name: str, **options: Any) -> Merged:
-    """Merge an adapter into a loaded model's weights, as a model of its own; see `llmlab.tuning.merge`.
+    """Merge an adapter into a loaded model's weights, as a model of its own; see `llmlab.training.commands.merge`.
 
     Args:
         adapter: an attached adapter or one that llmlab knows, or a mix of them (`pirate:0.7+terse:0.3`).
         name: what to call the new model; `llmlab.load(name)` loads it in either engine.
         **options: model, out, force, progress.
     """
-    from llmlab import tuning
+    from llmlab.training import commands
 
-    return tuning.merge(lab(), adapter, name=name, **options)
+    return commands.merge(lab(), adapter, name=name, **options)
 
 
 def runs(n: int | None = None, *, search: str | None = None, conversation: str | None = None) -> pd.DataFrame:

@@ -9,23 +9,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from llmlab.asking import Prepared, Subject, conversation, prepare
+from llmlab.adapters.attached import Adapters, Entry, Specs
+from llmlab.adapters.comparison import Comparison, Metric, compare
 from llmlab.engines.base import Engine, EngineLog, LoadPlan, LoraLimits, Memory, ModelFacts, Progress, Request
-from llmlab.engines.chat import render
 from llmlab.engines.stream import Buffer
+from llmlab.engines.templates import render
 from llmlab.errors import BadInputError, UnloadedError
 from llmlab.guided.request import choices_with_values, spread
-from llmlab.lora.attached import Adapters, Entry, Specs
-from llmlab.lora.comparing import Comparison, Metric, compare
-from llmlab.streaming import Stream, wait_all
-from llmlab.tools.loop import Asking, Loop
-from llmlab.tools.options import ToolUse
-from llmlab.tools.stream import ToolStream, run_all
+from llmlab.inference.request import Prepared, Subject, conversation, prepare
+from llmlab.inference.stream import Stream, wait_all
+from llmlab.tool_calls.loop import Asking, Loop
+from llmlab.tool_calls.options import ToolUse
+from llmlab.tool_calls.stream import ToolStream, run_all
 from llmlab.types import Completion, Message, Prompt, SamplingParams
 
 if TYPE_CHECKING:
-    from llmlab.hub.fit import Estimate
-    from llmlab.hub.source import Source
+    from llmlab.files.estimate import Estimate
+    from llmlab.files.source import Source
 
 BATCH_PROGRESS_AFTER_S = 2.0
 
@@ -226,7 +226,7 @@ class Model:
         metric: Metric | None = None,
         **options: Any,
     ) -> Comparison:
-        """Ask every prompt under every adapter, in one batch, greedily. See `llmlab.lora.comparing.compare`."""
+        """Ask every prompt under every adapter, in one batch, greedily. See `llmlab.adapters.comparison.compare`."""
         return compare(self.generate, adapters, prompts, metric, **options)
 
     # -- asking --------------------------------------------------------------------------------

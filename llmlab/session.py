@@ -9,14 +9,14 @@ from dataclasses import replace
 from typing import Any
 
 from llmlab import config
-from llmlab.conversation import History
 from llmlab.engines.base import Engine, EngineLog, LoadPlan, Progress
 from llmlab.engines.registry import check_name, engine_class
 from llmlab.errors import BadInputError, Interrupted, LlmLabError, LoadError, UnknownNameError, unknown
+from llmlab.inference.conversation import History
+from llmlab.loading.plan import Planned, make_plan
+from llmlab.loading.switch import carry_over, plan_switch
 from llmlab.model import Model
-from llmlab.planning import Planned, make_plan
 from llmlab.runlog import RunLog
-from llmlab.switching import carry_over, plan_switch
 
 LOGS_KEPT = 20
 

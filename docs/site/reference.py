@@ -27,7 +27,7 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             "Completion",
             "llmlab.types.Choice",
             "Chunk",
-            "llmlab.streaming.Stream",
+            "llmlab.inference.stream.Stream",
             "Message",
             "SamplingParams",
             "llmlab.types.Usage",
@@ -46,10 +46,10 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         (
             "llmlab.measure.comparison.Comparison",
             "llmlab.measure.comparison.Diff",
-            "llmlab.getting.Pulled",
-            "llmlab.quant.make.Made",
-            "llmlab.lora.tuned.Tuned",
-            "llmlab.lora.merge.Merged",
+            "llmlab.loading.storage.Pulled",
+            "llmlab.quant.recipes.Made",
+            "llmlab.training.result.Tuned",
+            "llmlab.training.merging.Merged",
         ),
     ),
     (

@@ -8,7 +8,7 @@ from llmlab.display.safe import escape, plain
 from llmlab.display.table import QUIET, Table, View
 
 if TYPE_CHECKING:
-    from llmlab.advising.advice import Advice
+    from llmlab.advice.result import Advice
 
 
 class AdviceView(View):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from llmlab.display import units
 from llmlab.display.safe import code_span, escape, fenced, markdown, plain
 from llmlab.display.table import MONO, Table, View
-from llmlab.display.toolcalls import calls_bundle
+from llmlab.display.tool_calls import calls_bundle
 from llmlab.guided.partial import partial_json
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from llmlab.display.safe import escape, plain
 from llmlab.display.table import SI, Table, View, pairs_html, pairs_text, pre
 
 if TYPE_CHECKING:
-    from llmlab.display.stored import StoredView
+    from llmlab.display.cached import StoredView
+    from llmlab.files.headers import Header
     from llmlab.hub.catalogue import Entry
-    from llmlab.hub.headers import Header
     from llmlab.hub.resolve import Candidate
     from llmlab.types import EngineName
 

@@ -13,7 +13,7 @@ from llmlab.display.safe import escape, plain
 from llmlab.display.table import FONT, QUIET, View, pairs_html, pairs_text
 
 if TYPE_CHECKING:
-    from llmlab.lora.tuned import Point, Progress, Tuned
+    from llmlab.training.result import Point, Progress, Tuned
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 460, 150, 44, 18
 # The training loss jumps from batch to batch: the mean of this share of the run is drawn.

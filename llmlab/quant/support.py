@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from llmlab.errors import UnsupportedError
-from llmlab.hub import tags
+from llmlab.files import tags
 from llmlab.types import EngineName
 
 Hardware = Literal["CPU", "CUDA", "Metal"]

@@ -13,7 +13,7 @@ import traitlets as t
 
 from llmlab.display.safe import escape, plain
 from llmlab.errors import LlmLabError, unknown
-from llmlab.widgets.benchview import Forms, Work, bench_state
+from llmlab.widgets.lab_state import Forms, Work, bench_state
 
 if TYPE_CHECKING:
     from llmlab.model import Model

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from llmlab.errors import BadInputError, LlmLabError, unknown
 from llmlab.types import Completion
-from llmlab.widgets import assets, settings, static
+from llmlab.widgets import assets, chat_settings, static
 from llmlab.widgets.base import described
-from llmlab.widgets.chatstate import EDITED, ChatState
+from llmlab.widgets.chat_state import EDITED, ChatState
 from llmlab.widgets.pump import Answering
 from llmlab.widgets.transcript import Transcript, messages
 
 if TYPE_CHECKING:
+    from llmlab.inference.stream import Stream
     from llmlab.model import Model
     from llmlab.session import Lab
-    from llmlab.streaming import Stream
 
 
 class Chat(ChatState):
@@ -56,7 +56,7 @@ class Chat(ChatState):
                 (`temperature=0`).
         """
         sampling = dict(traits.pop("sampling", {}))
-        sampling |= {name: traits.pop(name) for name in settings.SAMPLING if name in traits}
+        sampling |= {name: traits.pop(name) for name in chat_settings.SAMPLING if name in traits}
         earlier, resume, schema = traits.pop("messages", ()), traits.pop("resume", None), traits.pop("schema", "")
         if earlier and resume:
             raise BadInputError("Messages and a conversation to resume were given.", "Leave out one of them.")
@@ -71,9 +71,9 @@ class Chat(ChatState):
         else:
             self._begin()
             self._take(earlier)
-        self.sampling = {**self.sampling, **settings.checked(sampling)}
+        self.sampling = {**self.sampling, **chat_settings.checked(sampling)}
         if schema:
-            self.schema = schema if isinstance(schema, str) else json.dumps(settings.schema_dict(schema), indent=2)
+            self.schema = schema if isinstance(schema, str) else json.dumps(chat_settings.schema_dict(schema), indent=2)
         if model is not None:
             self.model = self.lab.get(model).name
         self._count()
@@ -110,7 +110,7 @@ class Chat(ChatState):
             parent = tree.leaf
             if path and path[-1]["role"] == "user":  # nobody answered it: this one takes its place
                 parent = path[-1]["parent"]
-            return self._ask(tree, parent, text, settings.files(files, self._no_images()))
+            return self._ask(tree, parent, text, chat_settings.files(files, self._no_images()))
 
     def regenerate(self, turn_id: str | None = None) -> Answering:
         """Answer again, beside the answers that are there. A set seed moves on by one for each version.
@@ -196,7 +196,7 @@ class Chat(ChatState):
         self.delete(turn_id)
 
     def _do_count(self, text: str = "", files: Sequence[Mapping[str, str]] = ()) -> None:
-        self._count(text, settings.files(files))
+        self._count(text, chat_settings.files(files))
 
     def _do_pick(self, model: str = "", adapter: str = "") -> None:
         picked = self.lab.get(model or None)

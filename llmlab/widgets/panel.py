@@ -39,7 +39,7 @@ class Panel(BenchWidget):
 
     def _look(self) -> None:
         super()._look()
-        from llmlab.hub import memory
+        from llmlab.machine import memory
 
         device = memory.device()
         current = self.lab.current

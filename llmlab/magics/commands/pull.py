@@ -45,7 +45,7 @@ class Pull(Command):
     @classmethod
     def run(cls, args: argparse.Namespace, bench: Bench) -> object:
         """Download, with a bar while it lasts and one line at the end."""
-        from llmlab.getting import pull
+        from llmlab.loading.storage import pull
 
         bar = ProgressBar(bench.shell, f"pulling {args.model}")
         try:

@@ -1,0 +1,113 @@
+"""What advice is: an engine, a quant, the line to type, and the reasons."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from llmlab.advice.machine import Machine
+from llmlab.types import EngineName
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from llmlab.measure.speed import Bench
+
+Strength = Literal["decides", "helps", "note"]
+STRENGTHS: tuple[Strength, ...] = ("decides", "helps", "note")
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One thing that was looked at.
+
+    Attributes:
+        what: what was looked at, in a few words.
+        evidence: what was found: a figure with its unit, or a named fact.
+        engine: the engine that it speaks for; None: for neither.
+        strength: decides (it settles the choice), helps (speaks for an engine, and settles nothing), or note.
+    """
+
+    what: str
+    evidence: str
+    engine: EngineName | None = None
+    strength: Strength = "note"
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What the model is wanted for.
+
+    Attributes:
+        model: a catalogue name, a path, or hf:org/repo.
+        concurrency: requests at once.
+        adapters: different LoRA adapters attached at once.
+        quant: the quant that was asked for, or None.
+        needs: names of `llmlab.advice.NEEDS`.
+    """
+
+    model: str
+    concurrency: int = 1
+    adapters: int = 0
+    quant: str | None = None
+    needs: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        parts = [self.model, "one request at a time" if self.concurrency == 1 else f"{self.concurrency} at once"]
+        if self.adapters:
+            parts.append(f"{self.adapters} adapter{'s' * (self.adapters > 1)}")
+        if self.quant:
+            parts.append(f"quant {self.quant}")
+        return ", ".join(parts) + (f"; needs {', '.join(self.needs)}" if self.needs else "")
+
+
+@dataclass(frozen=True)
+class Advice:
+    """Which engine and quant, why, and the line to type. In a notebook it shows as a table.
+
+    Attributes:
+        use: what was asked.
+        machine: the machine that it is for.
+        engine: the engine; None when none can do it.
+        quant: the quant that it would load; None when there is no engine.
+        command: the `%llm load` line; "" when there is no engine.
+        reasons: all that was looked at, the deciding ones first.
+        auto: what `--engine auto` takes for the same model and quant; None when it takes none.
+        way_out: what to do where no engine can do it; else "".
+        bench: what was measured, with `measure=True`.
+    """
+
+    use: Use
+    machine: Machine
+    engine: EngineName | None
+    quant: str | None
+    command: str
+    reasons: tuple[Reason, ...]
+    auto: EngineName | None = None
+    way_out: str = ""
+    bench: Bench | None = None
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The reasons as a DataFrame: one row each, with what, evidence, engine ("" for neither) and strength."""
+        import pandas as pd
+
+        rows = [(reason.strength, reason.engine or "", reason.what, reason.evidence) for reason in self.reasons]
+        return pd.DataFrame(rows, columns=["strength", "engine", "what", "evidence"])
+
+    @property
+    def line(self) -> str:
+        """The advice in one line."""
+        if self.engine is None:
+            return f"No engine fits: {self.way_out}"
+        return f"{self.engine}, {self.quant}"
+
+    def __repr__(self) -> str:
+        from llmlab.display.advice import AdviceView
+
+        return AdviceView(self).text()
+
+    def _repr_html_(self) -> str:
+        from llmlab.display.advice import AdviceView
+
+        return AdviceView(self)._repr_html_()

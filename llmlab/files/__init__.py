@@ -1,0 +1,1 @@
+"""Model files, read from their headers: GGUF, safetensors, configuration, quant tags, and the memory they need."""

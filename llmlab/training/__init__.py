@@ -1,0 +1,1 @@
+"""LoRA fine-tuning: data, the training loop, its result, and merging."""

@@ -1,0 +1,184 @@
+"""Completions, their chunks and tool calls. All frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from llmlab.types.messages import Message
+from llmlab.types.metrics import Guidance, Speculation, Timings, TokenLogprob, Usage
+from llmlab.types.params import SamplingParams
+
+FinishReason = Literal["stop", "length", "interrupted", "tool_calls", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What a stream yields: the text that is new, and its tokens.
+
+    `finish_reason` is set on a choice's last chunk only. `index` says which of the n completions.
+    """
+
+    text: str
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    finish_reason: FinishReason | None = None
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A tool call as the model wrote it.
+
+    Attributes:
+        name: the tool that was asked for.
+        arguments: by parameter, as JSON has them.
+        id: nine letters and digits, unlike any other in the conversation.
+        problem: why the call can't be read; "" when it can.
+    """
+
+    name: str
+    arguments: Mapping[str, Any]
+    id: str = ""
+    problem: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The call as a message of the assistant holds it (OpenAI's form)."""
+        return {
+            "type": "function",
+            "id": self.id,
+            "function": {"name": self.name, "arguments": dict(self.arguments)},
+        }
+
+    def __str__(self) -> str:
+        return f"{self.name or '?'}({', '.join(f'{key}={value!r}' for key, value in self.arguments.items())})"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolStep:
+    """One call that was dealt with: what the tool was given, and what the model was told.
+
+    Attributes:
+        call: what the model asked for.
+        result: the text that the model got for it; None while the tool runs, and after an error.
+        error: what went wrong, as the model was told; "" when nothing did.
+        seconds: how long the tool ran (wall clock); 0 when it didn't.
+        value: what the tool returned, as it is.
+    """
+
+    call: ToolCall
+    result: str | None = None
+    error: str = ""
+    seconds: float = 0.0
+    value: Any = field(default=None, repr=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        """The tool's name."""
+        return self.call.name
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """The arguments that the model wrote."""
+        return self.call.arguments
+
+    @property
+    def running(self) -> bool:
+        """There is neither a result nor an error yet."""
+        return self.result is None and not self.error
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of the n texts of a completion. `token_ids` includes the end-of-turn token when it ended the text.
+
+    `parsed` is the typed object of a guided generation that ended by itself; where the text satisfies the schema and
+    the type's own validators refuse it all the same, it is None and `parse_error` says why.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    parsed: Any = None
+    seed: int | None = None
+    parse_error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """What a generation returned, with everything needed to repeat it.
+
+    `text`, `token_ids`, `finish_reason`, `logprobs` and `parsed` are those of the first choice; `choices` holds all n.
+
+    With `tools`: `steps` is the transcript of the calls that were run, `turns` holds the messages that they became,
+    `tool_calls` the calls that were not run (`finish_reason` is "tool_calls" then), and `text` is what the model said
+    besides its calls. `usage` counts the tokens of every step; `timings` is the first TTFT and the decoding of every
+    step, without the time of the tools.
+    """
+
+    choices: tuple[Choice, ...]
+    usage: Usage
+    timings: Timings
+    model: str
+    engine: str
+    quant: str
+    params: SamplingParams
+    messages: tuple[Message, ...] = ()
+    prompt: str = ""
+    prompt_token_ids: tuple[int, ...] = field(default=(), repr=False)
+    adapter: str | None = None
+    guidance: Guidance | None = field(default=None, repr=False)
+    speculation: Speculation | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    steps: tuple[ToolStep, ...] = ()
+    turns: tuple[Message, ...] = field(default=(), repr=False)
+
+    @property
+    def text(self) -> str:
+        """The first choice's text."""
+        return self.choices[0].text
+
+    @property
+    def token_ids(self) -> tuple[int, ...]:
+        """The first choice's token ids."""
+        return self.choices[0].token_ids
+
+    @property
+    def finish_reason(self) -> FinishReason:
+        """Why the first choice ended."""
+        return self.choices[0].finish_reason
+
+    @property
+    def logprobs(self) -> tuple[TokenLogprob, ...] | None:
+        """The first choice's log probabilities, when they were asked for."""
+        return self.choices[0].logprobs
+
+    @property
+    def parsed(self) -> Any:
+        """The first choice as the typed object that was asked for, or None."""
+        return self.choices[0].parsed
+
+    @property
+    def message(self) -> Message:
+        """The answer as the assistant's turn of a conversation, with the calls that were not run."""
+        return Message("assistant", self.text, tuple(call.as_dict() for call in self.tool_calls))
+
+    def inspect(self, choice: int = 0) -> Any:
+        """The tokens shaded by probability, in a widget; a click on another likely token goes on from there.
+
+        Args:
+            choice: which of the n texts.
+        """
+        from llmlab.widgets import Inspector
+
+        return Inspector(self, choice=choice)
+
+    def __str__(self) -> str:
+        return self.text
+
+    def _repr_markdown_(self) -> str:
+        from llmlab.display import completion_markdown
+
+        return completion_markdown(self)
