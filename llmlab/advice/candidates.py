@@ -11,7 +11,7 @@ from llmlab.advice.result import Use
 from llmlab.engines.registry import INSTALL
 from llmlab.errors import LlmLabError, UnsupportedError
 from llmlab.files import architectures, tags
-from llmlab.files.estimate import Estimate
+from llmlab.files.fit import Estimate
 from llmlab.files.headers import Header, read_header
 from llmlab.hub import resolve
 from llmlab.hub.resolve import Candidate

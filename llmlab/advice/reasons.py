@@ -8,7 +8,7 @@ from llmlab.advice import requirements
 from llmlab.advice.candidates import Option, said
 from llmlab.advice.machine import Machine
 from llmlab.advice.result import Reason, Use
-from llmlab.files.estimate import Estimate
+from llmlab.files.fit import Estimate
 from llmlab.files.headers import Header
 from llmlab.hub.resolve import Candidate
 from llmlab.hub.spec import Spec

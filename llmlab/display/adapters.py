@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llmlab.display.table import Table, TableView
+from llmlab.render.table import Table, TableView
 
 if TYPE_CHECKING:
     from llmlab.adapters.comparison import Comparison

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from llmlab.display import units
-from llmlab.display.safe import escape, plain
-from llmlab.display.table import SI, Table, View
+from llmlab.render import units
+from llmlab.render.safe import escape, plain
+from llmlab.render.table import SI, Table, View
 
 if TYPE_CHECKING:
     from llmlab.hub.cache import Stored

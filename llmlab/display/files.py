@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from llmlab.display import units
-from llmlab.display.safe import escape, plain
-from llmlab.display.table import SI, Table, View, pairs_html, pairs_text, pre
+from llmlab.render import units
+from llmlab.render.safe import escape, plain
+from llmlab.render.table import SI, Table, View, pairs_html, pairs_text, pre
 
 if TYPE_CHECKING:
     from llmlab.display.cached import StoredView

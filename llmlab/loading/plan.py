@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from llmlab.engines.base import Capabilities, Draft, LoadPlan, Progress
 from llmlab.engines.registry import ENGINES, INSTALL, check_name, engine_class, installed
 from llmlab.errors import BadInputError, EngineMissingError, UnsupportedError, unknown
-from llmlab.files import estimate as fit
-from llmlab.files import tags
+from llmlab.files import fit, tags
 from llmlab.files.headers import Header, read_header
 from llmlab.hub.spec import parse
 from llmlab.machine import hardware

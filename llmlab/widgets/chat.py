@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from llmlab.errors import BadInputError, LlmLabError, unknown
 from llmlab.types import Completion
-from llmlab.widgets import assets, chat_settings, static
+from llmlab.widgets import assets, chat_settings, static_forms
 from llmlab.widgets.base import described
 from llmlab.widgets.chat_state import EDITED, ChatState
 from llmlab.widgets.pump import Answering
@@ -265,9 +265,9 @@ class Chat(ChatState):
             if completion is not None:
                 self._completions[turn_id] = completion
                 self.lab.runlog.add(completion, source="chat", conversation=self.conversation)
-                fields = {"text": completion.text, "facts": static.facts_of(completion)}
+                fields = {"text": completion.text, "facts": static_forms.facts_of(completion)}
                 if completion.logprobs is not None:
-                    fields["tokens"] = static.token_rows(completion.logprobs)
+                    fields["tokens"] = static_forms.token_rows(completion.logprobs)
             if error is not None:
                 fields["error"] = described(error)
             tree.change(turn_id, **fields)

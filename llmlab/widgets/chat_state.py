@@ -14,7 +14,7 @@ from llmlab.engines import vision
 from llmlab.errors import LlmLabError, UnknownNameError, unknown
 from llmlab.inference.conversation import new_id
 from llmlab.types import Completion, Message
-from llmlab.widgets import chat_settings, export, static
+from llmlab.widgets import chat_settings, export, static_forms
 from llmlab.widgets.base import BenchWidget, problem_html
 from llmlab.widgets.transcript import Transcript, messages
 
@@ -225,17 +225,17 @@ class ChatState(BenchWidget):
 
     def markdown(self) -> str:
         """The conversation as Markdown."""
-        said = static.turns_markdown(self._path(), self.system)
+        said = static_forms.turns_markdown(self._path(), self.system)
         return said or f"*{self._empty()}*"
 
     def text(self) -> str:
         """The conversation as plain text."""
-        return static.turns_text(self._path(), self.system) or self._empty()
+        return static_forms.turns_text(self._path(), self.system) or self._empty()
 
     def html(self) -> str:
         """The conversation as escaped HTML."""
-        said = static.turns_html(self._path(), self.system) + problem_html(self.problem)
-        return static.frame(f"Chat with {self._asked_name() or 'no model yet'}" if said else self._empty(), said)
+        said = static_forms.turns_html(self._path(), self.system) + problem_html(self.problem)
+        return static_forms.frame(f"Chat with {self._asked_name() or 'no model yet'}" if said else self._empty(), said)
 
     def _empty(self) -> str:
         name = self._asked_name()
