@@ -20,8 +20,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from llmlab import Lab
 from tests.lora import adapters
+
+from llmlab import Lab
 
 ROUNDS = 60
 

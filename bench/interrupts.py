@@ -48,9 +48,9 @@ def nursery(engine: str) -> None:
     import ipykernel.zmqshell
 
     if engine == "vllm":
-        from llmlab.engines.vllm import load, quiet
+        from llmlab.engines.vllm import load, logs
 
-        with quiet.environment(load.environment(cpu_build=load.is_cpu_build())):
+        with logs.environment(load.environment(cpu_build=load.is_cpu_build())):
             load.import_vllm()
     tasks = len(list(Path("/proc/self/task").iterdir()))
     print(f"ready {tasks}", flush=True)

@@ -37,7 +37,7 @@ def raw_llama() -> Run:
     from llama_cpp import Llama
 
     from llmlab import zoo
-    from llmlab.quant.gguf import to_gguf
+    from llmlab.quant.gguf_cache import to_gguf
 
     llama = Llama(str(to_gguf(zoo.path("nano"))), n_ctx=2048, n_threads=os.cpu_count(), verbose=False)
 

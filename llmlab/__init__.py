@@ -23,31 +23,32 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from llmlab import advising as advising
+    from llmlab import advice as advice
     from llmlab import errors as errors
-    from llmlab import getting as getting
+    from llmlab import files as files
     from llmlab import guided as guided
     from llmlab import hub as hub
+    from llmlab import loading as loading
     from llmlab import measure as measure
     from llmlab import options as options
-    from llmlab import tools as tools
-    from llmlab import tuning as tuning
+    from llmlab import tool_calls as tool_calls
+    from llmlab import training as training
     from llmlab import types as types
     from llmlab import widgets as widgets
     from llmlab import zoo as zoo
-    from llmlab.advising import Advice, Machine
+    from llmlab.advice import Advice, Machine
     from llmlab.engines.base import Progress
     from llmlab.errors import LlmLabError
-    from llmlab.getting import Pulled
-    from llmlab.lora.merge import Merged
-    from llmlab.lora.tuned import OnProgress, Tuned
+    from llmlab.loading.storage import Pulled
     from llmlab.measure.comparison import Comparison
     from llmlab.model import Model
+    from llmlab.notebooks import run_notebooks
+    from llmlab.notebooks.records import record, records
     from llmlab.options import EngineOption
-    from llmlab.quant.make import Made
-    from llmlab.recording import record, records
-    from llmlab.running import run_notebooks
+    from llmlab.quant.recipes import Made
     from llmlab.session import Lab
+    from llmlab.training.merging import Merged
+    from llmlab.training.result import OnProgress, Tuned
     from llmlab.types import Chunk, Completion, Message, SamplingParams
     from llmlab.widgets import Arena, Chat, Panel
     from llmlab.widgets import Inspector as Inspector
@@ -91,21 +92,22 @@ _LAZY = {
     "Message": "llmlab.types",
     "Model": "llmlab.model",
     "SamplingParams": "llmlab.types",
-    "record": "llmlab.recording",
-    "records": "llmlab.recording",
-    "run_notebooks": "llmlab.running",
+    "record": "llmlab.notebooks.records",
+    "records": "llmlab.notebooks.records",
+    "run_notebooks": "llmlab.notebooks",
 }
-# Public modules, which work as attributes after `import llmlab` alone: `llmlab.getting.show("nano")`.
+# Public modules, which work as attributes after `import llmlab` alone: `llmlab.loading.storage.show("nano")`.
 _MODULES = (
-    "advising",
+    "advice",
     "errors",
-    "getting",
+    "files",
     "guided",
     "hub",
+    "loading",
     "measure",
     "options",
-    "tools",
-    "tuning",
+    "tool_calls",
+    "training",
     "types",
     "widgets",
     "zoo",
@@ -244,9 +246,9 @@ def advise(
         concurrency: requests at once.
         adapters: different LoRA adapters at once.
         quant: the quant that it has to be; None leaves the choice.
-        needs: required features, names of `llmlab.advising.NEEDS` ("guided,logprobs", or a list).
+        needs: required features, names of `llmlab.advice.NEEDS` ("guided,logprobs", or a list).
         hardware: another machine than this one: "cpu:16", "gpu:24", "gpu:24x2", "mac:16" (GiB that are free), or a
-            `llmlab.advising.Machine`.
+            `llmlab.advice.Machine`.
         measure: load the engines that support all of it and measure them at that concurrency; the faster one decides.
         progress: called with (phase, fraction from 0 to 1 or None).
 
@@ -266,9 +268,9 @@ def advise(
         >>> advice.command
         '%llm load nano --engine vllm --quant bf16 --max-concurrency 16'
     """
-    from llmlab import advising
+    from llmlab import advice
 
-    return advising.advise(
+    return advice.advise(
         lab(),
         model,
         concurrency=concurrency,
@@ -309,9 +311,9 @@ def quantize(
         >>> made.tag, made.path.suffix, made.bytes < made.before
         ('Q4_K_M', '.gguf', True)
     """
-    from llmlab.measure import making
+    from llmlab.measure import calibration
 
-    return making.quantize(model, to, imatrix=imatrix, data=data, progress=progress)
+    return calibration.quantize(model, to, imatrix=imatrix, data=data, progress=progress)
 
 
 @known_keywords
@@ -365,9 +367,9 @@ def compare_quants(
         >>> found.reference, bool(found.frame.loc["Q4_K_M", "kl_mean"] > 0)
         ('F16', True)
     """
-    from llmlab.measure import compare
+    from llmlab.measure import quants
 
-    return compare.compare_quants(
+    return quants.compare_quants(
         model,
         variants,
         data=data,
@@ -424,9 +426,9 @@ def pull(
         >>> pulled.engine, pulled.path.suffix, pulled.fetched
         ('llamacpp', '.gguf', False)
     """
-    from llmlab import getting
+    from llmlab.loading import storage
 
-    return getting.pull(model, quant=quant, engine=engine, from_=from_, progress=progress)
+    return storage.pull(model, quant=quant, engine=engine, from_=from_, progress=progress)
 
 
 @known_keywords
@@ -449,9 +451,9 @@ def remove(model: str, *, quant: str | None = None) -> int:
         >>> llmlab.remove("nano", quant="Q5_K_M") >= made.bytes
         True
     """
-    from llmlab import getting
+    from llmlab.loading import storage
 
-    return getting.remove(model, quant=quant)
+    return storage.remove(model, quant=quant)
 
 
 @known_keywords
@@ -488,7 +490,7 @@ def tune(
         model: a loaded model or its name; None takes the current one.
         out: folder to write; None takes `adapters/NAME` in the user's data folder, where it is found by its name.
         force: train even when the estimate says that it doesn't fit into memory.
-        progress: called with `llmlab.lora.tuned.Progress`; None shows nothing; left out: a chart in a notebook.
+        progress: called with `llmlab.training.result.Progress`; None shows nothing; left out: a chart in a notebook.
         rank: LoRA rank, 1 to 1024.
         alpha: LoRA's scale is alpha / rank; None takes 2 * rank.
         dropout: LoRA dropout, 0 to below 1.
@@ -519,7 +521,7 @@ def tune(
         >>> tuned.rows, tuned.attached, llmlab.lab().get("nano").adapters
         (3, 'nano', ('arr',))
     """
-    from llmlab import tuning
+    from llmlab.training import commands
 
     options: dict[str, Any] = {
         "model": model,
@@ -539,14 +541,14 @@ def tune(
         "threads": threads,
     }
     if progress is not UNSET:
-        return tuning.tune(lab(), data, name=name, progress=progress, **options)
+        return commands.tune(lab(), data, name=name, progress=progress, **options)
     from IPython.core.getipython import get_ipython
 
     from llmlab.display.tuning import TuneDisplay
 
     live = TuneDisplay(get_ipython())
     try:
-        tuned = tuning.tune(lab(), data, name=name, progress=live, **options)
+        tuned = commands.tune(lab(), data, name=name, progress=live, **options)
     except BaseException:
         live.stop(f"tuning {name}: stopped, nothing was kept")
         raise
@@ -588,9 +590,9 @@ def merge(
         >>> merged
         <Merged nano-pirate: nano with pirate, ...; load it: %llm load nano-pirate>
     """
-    from llmlab import tuning
+    from llmlab.training import commands
 
-    return tuning.merge(lab(), adapter, name=name, model=model, out=out, force=force, progress=progress)
+    return commands.merge(lab(), adapter, name=name, model=model, out=out, force=force, progress=progress)
 
 
 @known_keywords

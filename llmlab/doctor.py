@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from llmlab import _imports, config, hardware
+from llmlab import _imports, config
 from llmlab._version import __version__
+from llmlab.machine import hardware
 
 if TYPE_CHECKING:
     from llmlab.session import Lab

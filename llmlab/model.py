@@ -10,35 +10,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, cast, overload
 
-from llmlab.asking import Prepared, Subject, conversation, prepare
+from llmlab.adapters.attached import Adapters, Entry, Specs
+from llmlab.adapters.comparison import Comparison, Metric, compare
 from llmlab.engines.base import Engine, EngineLog, LoadPlan, LoraLimits, Memory, ModelFacts, Progress, Request
-from llmlab.engines.chat import render
 from llmlab.engines.stream import Buffer
+from llmlab.engines.templates import render
 from llmlab.errors import BadInputError, UnloadedError
 from llmlab.guided.request import choices_with_values, spread
-from llmlab.lora.attached import Adapters, Entry, Specs
-from llmlab.lora.comparing import Comparison, Metric, compare
-from llmlab.options import (
-    UNSET,
-    BatchOptions,
-    GenerateOptions,
-    RequestOptions,
-    given,
-    known_keywords,
-)
-from llmlab.streaming import Stream, check_process, wait_all
-from llmlab.tools.loop import Asking, Loop
-from llmlab.tools.options import ToolUse
-from llmlab.tools.stream import ToolStream, run_all
+from llmlab.inference.request import Prepared, Subject, conversation, prepare
+from llmlab.inference.stream import Stream, check_process, wait_all
+from llmlab.options import UNSET, BatchOptions, GenerateOptions, RequestOptions, given, known_keywords
+from llmlab.tool_calls.loop import Asking, Loop
+from llmlab.tool_calls.options import ToolUse
+from llmlab.tool_calls.stream import ToolStream, run_all
 from llmlab.types import Chunk, Completion, EngineName, Message, Prompt, SamplingParams, ToolCall
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from llmlab.files.fit import Estimate
+    from llmlab.files.source import Source
     from llmlab.guided import Guide
-    from llmlab.hub.fit import Estimate
-    from llmlab.hub.source import Source
     from llmlab.options import Tools
 
 BATCH_PROGRESS_AFTER_S = 2.0
@@ -507,7 +500,7 @@ class Model:
             regex: the whole text matches this regex.
             choice: the text is one of these.
             grammar: the text follows this grammar: Lark with a rule `start`, or GBNF with a rule `root`.
-            guide: a constraint that `llmlab.guided.make` made, in place of the five above.
+            guide: a constraint that `llmlab.guided.constraints` made, in place of the five above.
             complete: end a constrained text within `max_tokens` where the constraint allows it.
             tools: functions with type hints that the model may call until it has an answer.
             tool_choice: auto, none, required, or a tool's name.

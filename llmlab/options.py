@@ -17,7 +17,7 @@ from llmlab.types import ToolCall
 
 if TYPE_CHECKING:
     from llmlab.guided import Guide
-    from llmlab.tools import Tool
+    from llmlab.tool_calls import Tool
 
     Tools: TypeAlias = Collection[Callable[..., object] | Tool] | Callable[..., object] | Tool
     """What `tools=` takes: functions with type hints, or one of them."""
@@ -70,7 +70,7 @@ class SamplingOptions(TypedDict, total=False):
 
 
 class GuidedOptions(TypedDict, total=False):
-    """The constraint on a text: at most one of the first six. See `llmlab.guided.make`."""
+    """The constraint on a text: at most one of the first six. See `llmlab.guided.constraints`."""
 
     schema: object
     type: object
@@ -82,7 +82,7 @@ class GuidedOptions(TypedDict, total=False):
 
 
 class ToolOptions(TypedDict, total=False):
-    """Functions that a model may call, and how. See `llmlab.tools.ToolUse`."""
+    """Functions that a model may call, and how. See `llmlab.tool_calls.ToolUse`."""
 
     tools: Tools | None
     tool_choice: str

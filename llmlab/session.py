@@ -10,16 +10,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from llmlab import _imports, config
-from llmlab.asking import IMPORTS
-from llmlab.conversation import History
 from llmlab.engines.base import Engine, EngineLog, LoadPlan, Progress
 from llmlab.engines.registry import check_name, engine_class
 from llmlab.errors import BadInputError, Interrupted, LlmLabError, LoadError, UnknownNameError, unknown
+from llmlab.inference.conversation import History
+from llmlab.inference.request import IMPORTS
+from llmlab.loading.plan import Planned, make_plan
+from llmlab.loading.switch import carry_over, plan_switch
 from llmlab.model import Model
 from llmlab.options import EngineOption, known_keywords
-from llmlab.planning import Planned, make_plan
 from llmlab.runlog import RunLog
-from llmlab.switching import carry_over, plan_switch
 
 LOGS_KEPT = 20
 

@@ -11,7 +11,7 @@ import pytest
 
 from llmlab import Lab, zoo
 from llmlab.errors import LlmLabError
-from llmlab.quant.gguf import to_gguf
+from llmlab.quant.gguf_cache import to_gguf
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,7 @@ def test_broken_files_are_named_and_harm_nothing(bench, tmp_path, make, engine):
 
 def test_what_does_not_fit_is_refused_with_figures_and_what_would_fit(bench, monkeypatch):
     from llmlab.errors import DoesNotFitError
-    from llmlab.hub import memory
+    from llmlab.machine import memory
 
     _, lab, standing = bench
     real = memory.device

@@ -13,19 +13,20 @@ import numpy as np
 import pytest
 
 from llmlab import config, zoo
+from llmlab.adapters import files, library, mixing
 from llmlab.engines import base
 from llmlab.engines.base import EngineLog
 from llmlab.errors import BadInputError, DiskError, LlmLabError, LoadError
-from llmlab.hub import disk
-from llmlab.hub.headers import read_header
-from llmlab.lora import library, mixing, reading, tune
-from llmlab.measure import compare
-from llmlab.quant import forms, imatrix
-from llmlab.quant import gguf as making
+from llmlab.files.headers import read_header
+from llmlab.hub import cache
+from llmlab.measure import quants
+from llmlab.notebooks import junit
+from llmlab.notebooks.execution import execute
+from llmlab.notebooks.results import Runs
+from llmlab.quant import gguf_cache as making
+from llmlab.quant import imatrix, vllm_forms
 from llmlab.runlog import RunLog
-from llmlab.running import junit
-from llmlab.running.execute import execute
-from llmlab.running.results import Runs
+from llmlab.training import run
 from tests.hub.fakes import NANO
 from tests.hub.hubserver import HubServer, Repo
 
@@ -67,11 +68,11 @@ every_fault = pytest.mark.parametrize("broken", FAULTS, indirect=True)
 
 
 def _parts():
-    return [(reading.read(zoo.adapter_path(name)), 0.5) for name in ("pirate", "terse")]
+    return [(files.read(zoo.adapter_path(name)), 0.5) for name in ("pirate", "terse")]
 
 
 def _int8(_root):
-    forms.of(read_header(NANO))["int8"].make(None)
+    vllm_forms.of(read_header(NANO))["int8"].make(None)
 
 
 def _fill(part):
@@ -79,7 +80,7 @@ def _fill(part):
 
 
 def _run(root):
-    return compare._Run(root, None, None, {"rows": {"x": "y" * 100_000}})
+    return quants._Run(root, None, None, {"rows": {"x": "y" * 100_000}})
 
 
 def _execute(root):
@@ -87,7 +88,7 @@ def _execute(root):
 
 
 def _fetch(root):
-    from llmlab.hub.remote import fetch_file
+    from llmlab.hub.repository import fetch_file
 
     with HubServer({"acme/m": Repo({"m.gguf": bytes(200_000)})}) as server, pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_ENDPOINT", server.url)
@@ -118,8 +119,8 @@ WRITERS = {
     "mixed adapters": lambda root: mixing.write(_parts()),
     "int8 checkpoint": _int8,
     "importance matrix": _imatrix,
-    "tuned adapter": lambda root: tune.write_folder(library.own_dir() / "mine", _fill),
-    "before a training": lambda root: tune.check_writable(library.own_dir() / "mine"),
+    "tuned adapter": lambda root: run.write_folder(library.own_dir() / "mine", _fill),
+    "before a training": lambda root: run.check_writable(library.own_dir() / "mine"),
     "safetensors": _save_tensors,
     "comparison": lambda root: _run(root).save(),
     "comparison's tensors": lambda root: _run(root).keep("a", np.zeros(100_000)),
@@ -149,10 +150,10 @@ def test_a_failed_write_is_an_error_that_names_the_folder(broken, writer):
 
 
 LOOKS = {
-    "models on disk": lambda: disk.made(),
+    "models on disk": lambda: cache.made(),
     "adapters": lambda: library.names(),
     "an adapter": lambda: library.find("pirate"),
-    "forms of a folder": lambda: forms.of(read_header(NANO)),
+    "forms of a folder": lambda: vllm_forms.of(read_header(NANO)),
     "run log": lambda: RunLog().frame(),
     "conversations": lambda: RunLog().conversations(),
     "prune": lambda: RunLog().prune(timedelta(days=1)),
@@ -268,28 +269,28 @@ def test_a_folder_that_cannot_be_replaced_stays(tmp_path):
         raise OSError(28, "No space left on device")
 
     with pytest.raises(DiskError, match=r"the disk of .* is full"):
-        tune.write_folder(folder, fails)
+        run.write_folder(folder, fails)
     assert (folder / "weights").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
-    tune.write_folder(folder, lambda part: (part / "weights").write_text("new"))
+    run.write_folder(folder, lambda part: (part / "weights").write_text("new"))
     assert (folder / "weights").read_text() == "new"
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
 def test_what_cannot_be_deleted_is_said(tmp_path, monkeypatch):
     monkeypatch.setenv("LLMLAB_CACHE", str(tmp_path))
-    monkeypatch.setattr(disk, "_remove", lambda path: Path("/sys/kernel").rmdir())
-    item = disk.Stored("m", "made", "gguf", "F16", 1, 0.0, None, (tmp_path / "gguf/x/m.gguf",))
+    monkeypatch.setattr(cache, "_remove", lambda path: Path("/sys/kernel").rmdir())
+    item = cache.Stored("m", "made", "gguf", "F16", 1, 0.0, None, (tmp_path / "gguf/x/m.gguf",))
     with pytest.raises(DiskError, match=r"m.gguf can't be deleted: .*LLMLAB_CACHE"):
-        disk.delete([item])
+        cache.delete([item])
 
 
 @pytest.mark.parametrize("name", ["a\0b", "\ud800"])
 def test_what_is_no_path_is_bad_input(name):
     with pytest.raises(BadInputError, match="is no path"):
-        tune.check_writable(Path("/tmp") / name)
+        run.check_writable(Path("/tmp") / name)
     with pytest.raises(BadInputError, match="is no path"):
-        tune.write_folder(Path("/tmp") / name, _fill)
+        run.write_folder(Path("/tmp") / name, _fill)
 
 
 def test_a_name_too_long_for_an_adapter_is_refused():

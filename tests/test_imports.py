@@ -26,7 +26,7 @@ HEAVY = {
 ELSEWHERE = {
     "engines/llamacpp": "runs on the load's worker or the engine's thread, or after them",
     "engines/vllm": "runs on the engine's thread, or after the load",
-    "guided": "numpy comes with the engine; outlines is loaded by `llmlab.asking.prepare`",
+    "guided": "numpy comes with the engine; outlines is loaded by `llmlab.inference.request.prepare`",
     "quant/compress_worker.py": "a process of its own",
     "quant/quantize_worker.py": "a process of its own",
     "zoo": "scripts that make nano",

@@ -101,11 +101,11 @@ def test_unload_from_python_gives_up_the_place_on_the_bench(lab):
 
 
 def test_a_switch_that_releases_first_keeps_the_place(lab, monkeypatch):
-    from llmlab import switching
+    from llmlab.loading import switch
 
     first = lab.load("nano", engine="llamacpp", name="first")
     lab.load("nano", engine="llamacpp", name="second")
-    plan = switching.plan_switch
+    plan = switch.plan_switch
     monkeypatch.setattr("llmlab.session.plan_switch", lambda *given: replace(plan(*given), first_release=True))
     assert lab.switch_quant("Q8_0", name="first") is first
     assert list(lab.models) == ["first", "second"]

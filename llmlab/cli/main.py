@@ -13,7 +13,7 @@ from llmlab._version import __version__
 from llmlab.errors import BadInputError, LlmLabError
 
 if TYPE_CHECKING:
-    from llmlab.running import NotebookRun
+    from llmlab.notebooks import NotebookRun
 
 PASSED, FAILED, WRONG, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
@@ -87,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _run_arguments(run: argparse.ArgumentParser) -> None:
-    from llmlab.running.run import OUT
+    from llmlab.notebooks.run import OUT
 
     run.add_argument("notebooks", nargs="+", metavar="NOTEBOOK", help="a file, a folder, or a pattern in quotes")
     run.add_argument(
@@ -114,7 +114,7 @@ def _run_arguments(run: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from llmlab.running import run_notebooks
+    from llmlab.notebooks import run_notebooks
 
     print_line = _printer()
     runs = run_notebooks(
@@ -144,7 +144,7 @@ def _doctor(_: argparse.Namespace) -> int:
 
 
 def _parameters(options: argparse.Namespace) -> dict[str, Any]:
-    from llmlab.running import parameters
+    from llmlab.notebooks import parameters
 
     found: dict[str, Any] = {}
     short = [(name.upper(), getattr(options, name)) for name in ("model", "engine", "quant")]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llmlab.display.table import Table, TableView
+from llmlab.render.table import Table, TableView
 
 if TYPE_CHECKING:
-    from llmlab.lora.comparing import Comparison
+    from llmlab.adapters.comparison import Comparison
     from llmlab.model import Model
 
 _LONGEST = 400

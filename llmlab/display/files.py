@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from llmlab.display import units
-from llmlab.display.safe import escape, plain
-from llmlab.display.table import SI, Table, View, pairs_html, pairs_text, pre
+from llmlab.render import units
+from llmlab.render.safe import escape, plain
+from llmlab.render.table import SI, Table, View, pairs_html, pairs_text, pre
 
 if TYPE_CHECKING:
-    from llmlab.display.stored import StoredView
+    from llmlab.display.cached import StoredView
+    from llmlab.files.headers import Header
     from llmlab.hub.catalogue import Entry
-    from llmlab.hub.headers import Header
     from llmlab.hub.resolve import Candidate
     from llmlab.types import EngineName
 

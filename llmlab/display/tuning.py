@@ -7,13 +7,13 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from llmlab.display import units
 from llmlab.display.live import UPDATE_EVERY_S, Handle, has_front_end, is_watched
-from llmlab.display.safe import BOX, escape, plain
-from llmlab.display.table import FONT, QUIET, View, pairs_html, pairs_text
+from llmlab.render import units
+from llmlab.render.safe import BOX, escape, plain
+from llmlab.render.table import FONT, QUIET, View, pairs_html, pairs_text
 
 if TYPE_CHECKING:
-    from llmlab.lora.tuned import Point, Progress, Tuned
+    from llmlab.training.result import Point, Progress, Tuned
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 460, 150, 44, 18
 # The training loss is noisy: plot its mean over this share of the run.

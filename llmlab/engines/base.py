@@ -23,9 +23,9 @@ from typing import Any, ClassVar, Literal
 from llmlab import config
 from llmlab.engines.stream import Buffer
 from llmlab.errors import LlmLabError, UnsupportedError
+from llmlab.files.source import Format, Source
 from llmlab.guided import Guide
 from llmlab.guided.compiler import Compiler
-from llmlab.hub.source import Format, Source
 from llmlab.types import EngineName, GuidanceStep, SamplingParams
 
 Feature = Literal[
@@ -103,7 +103,7 @@ class ModelFacts:
         add_bos: a raw prompt gets the BOS token in front.
         defaults: the model's own sampling defaults (generation_config.json), gaps as None.
         shifts: an answer may go on past the context length, whose older part is then forgotten (asked for at the load).
-        sees: its files have a part that reads images (`llmlab.hub.vision`).
+        sees: its files have a part that reads images (`llmlab.files.vision`).
     """
 
     architecture: str

@@ -6,8 +6,8 @@ the guide into token masks; `Closer` finishes a text that runs out of tokens.
 
 from __future__ import annotations
 
+from llmlab.guided.constraints import make
 from llmlab.guided.guide import Guide, Kind
-from llmlab.guided.make import make
 from llmlab.guided.partial import partial_json
 
 __all__ = ["Guide", "Kind", "make", "partial_json"]

@@ -16,7 +16,7 @@ def _as_text(text: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Guide:
-    """A constraint on a text, checked. Make it with `llmlab.guided.make`.
+    """A constraint on a text, checked. Make it with `llmlab.guided.constraints`.
 
     Attributes:
         kind: what was asked for: json (a schema or a structured type), regex (a regex or a plain type), choice, lark

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from llmlab.errors import BadInputError, UnsupportedError
+from llmlab.guided.constraints import make
 from llmlab.guided.guide import Guide
-from llmlab.guided.make import make
 from llmlab.types import Choice, Guidance, GuidanceStep, SamplingParams
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Constraint:
         guide = options.get("guide")
         asked = {name: options[name] for name in NAMES if options.get(name) is not None}
         if guide is not None and (asked or not isinstance(guide, Guide)):
-            raise BadInputError("guide= takes one guide that llmlab.guided.make made, and no other constraint.")
+            raise BadInputError("guide= takes one guide that llmlab.guided.constraints made, and no other constraint.")
         guide = guide or make(**asked, bounded=limit is None and not complete)
         if complete and guide is None:
             raise BadInputError("complete closes a text that follows a constraint, and none was given.", "Add schema=.")

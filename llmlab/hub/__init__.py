@@ -1,18 +1,18 @@
-"""Which models there are, where their files lie, what their headers say, and whether they fit."""
+"""The hub and its cache: the catalogue, repositories, what is on disk."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llmlab.hub import catalogue, discover, disk, headers, memory, tags
+    from llmlab.hub import cache, catalogue, discover
 
-__all__ = ["catalogue", "discover", "disk", "headers", "memory", "tags"]
+__all__ = ["cache", "catalogue", "discover"]
 
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        """The public modules, imported at first use: `llmlab.hub.tags.names()`."""
+        """The public modules, imported at first use: `llmlab.hub.cache.on_disk()`."""
         if name in __all__:
             import importlib
 

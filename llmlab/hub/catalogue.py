@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmlab import config
 from llmlab.errors import BadInputError, unknown
-from llmlab.hub import tags
+from llmlab.files import tags
 from llmlab.types import EngineName
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from llmlab.errors import BadInputError
-from llmlab.hub import tags
+from llmlab.files import tags
 from llmlab.types import EngineName
 
 

@@ -20,9 +20,10 @@ from typing import Any
 
 from llmlab import config
 from llmlab.errors import BadInputError, ChoiceError, LlmLabError, UnsupportedError, unknown
-from llmlab.hub import catalogue, remote, tags
-from llmlab.hub.jsonfile import read_optional
-from llmlab.hub.refusals import endpoint, offline, retried, translated
+from llmlab.files import tags
+from llmlab.files.jsonfile import read_optional
+from llmlab.hub import catalogue, repository
+from llmlab.hub.failures import endpoint, offline, retried, translated
 from llmlab.hub.spec import Spec, parse
 from llmlab.types import EngineName
 
@@ -108,7 +109,7 @@ def base_of(spec: Spec) -> str:
             f"{spec.text} lies on this machine; --from and discovery are for models of the hub.",
             "Make another quant of it: %llm quantize.",
         )
-    listing = remote.listing(spec.repo, spec.revision)
+    listing = repository.listing(spec.repo, spec.revision)
     return listing.bases[0] if listing.bases else spec.repo
 
 
@@ -159,7 +160,7 @@ def choose(spec: Spec, *, engine: EngineName | None, quant: str | None, from_: s
 def _named(from_: str, engine: EngineName | None, quant: str | None) -> tuple[Offer, str]:
     """The offer of a repository that the user names; it need not be in the tree."""
     repo, _, revision = from_.removeprefix("hf:").partition("@")
-    listing = remote.listing(repo, revision or None)
+    listing = repository.listing(repo, revision or None)
     offers = [
         offer
         for offer in _offers_of(repo, listing.files, (), None, gated=False, ranks={})
@@ -290,7 +291,7 @@ def _sized(offers: list[Offer]) -> list[Offer]:
 
     def look(offer: Offer) -> Offer:
         try:
-            files = remote.listing(offer.repo).files
+            files = repository.listing(offer.repo).files
         except LlmLabError:
             return offer
         found = _offers_of(offer.repo, files, offer.quants, None, gated=False, ranks={})

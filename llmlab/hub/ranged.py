@@ -13,9 +13,10 @@ from pathlib import Path
 
 from llmlab.config import scratch
 from llmlab.errors import LoadError
-from llmlab.hub import gguf_file, remote, safetensors_file
-from llmlab.hub.headers import Header, of_folder, of_gguf, read_config
-from llmlab.hub.refusals import endpoint, retried, translated
+from llmlab.files import gguf, safetensors
+from llmlab.files.headers import Header, of_folder, of_gguf, read_config
+from llmlab.hub import repository
+from llmlab.hub.failures import endpoint, retried, translated
 
 FIRST = 128 * 2**10
 LARGEST = 4 * 2**20
@@ -88,7 +89,7 @@ class RemoteBytes:
         return data
 
 
-def read_gguf(found: remote.Listing, names: Sequence[str]) -> Header:
+def read_gguf(found: repository.Listing, names: Sequence[str]) -> Header:
     """The header of a GGUF file on the hub, or of all parts of a split one.
 
     Args:
@@ -101,22 +102,22 @@ def read_gguf(found: remote.Listing, names: Sequence[str]) -> Header:
     heads = []
     for name in names:
         data = RemoteBytes(found.repo, name, found.files[name], found.revision)
-        heads.append(gguf_file.parse(data, Path(f"hf:{found.repo}/{name}")))
+        heads.append(gguf.parse(data, Path(f"hf:{found.repo}/{name}")))
     return of_gguf(heads)
 
 
-def read_folder(found: remote.Listing) -> Header:
+def read_folder(found: repository.Listing) -> Header:
     """The header of a model folder on the hub: its small files, and each weight file's first bytes.
 
     Raises:
         LoadError: broken or incomplete files, or the hub refuses.
         UnsupportedError: its weights are pickles.
     """
-    remote.check_weights(found)
+    repository.check_weights(found)
     names = sorted(
         name for name in found.files if name.endswith(".safetensors") and not name.startswith("consolidated")
     )
-    tensors: list[gguf_file.TensorInfo] = []
+    tensors: list[gguf.TensorInfo] = []
     for name in names:
         data = RemoteBytes(found.repo, name, found.files[name], found.revision)
         tensors += _safetensors(data, Path(f"hf:{found.repo}/{name}"))
@@ -141,7 +142,7 @@ def _text(file: Path) -> str:
     return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
 
 
-def _safetensors(data: RemoteBytes, path: Path) -> tuple[gguf_file.TensorInfo, ...]:
+def _safetensors(data: RemoteBytes, path: Path) -> tuple[gguf.TensorInfo, ...]:
     at = 0
 
     def take(count: int) -> bytes:
@@ -149,4 +150,4 @@ def _safetensors(data: RemoteBytes, path: Path) -> tuple[gguf_file.TensorInfo, .
         at += count
         return data[at - count : at]
 
-    return safetensors_file.parse(take, len(data), path)
+    return safetensors.parse(take, len(data), path)

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Literal
 
 from llmlab.errors import BadInputError, ChoiceError, LoadError, UnsupportedError
-from llmlab.hub import architectures, discover, gguf_file, remote, tags
+from llmlab.files import architectures, gguf, tags
+from llmlab.files.headers import Header, folder_tag, read_config, read_header
+from llmlab.files.source import Format, Source
+from llmlab.hub import discover, repository
 from llmlab.hub.catalogue import Entry
-from llmlab.hub.headers import Header, folder_tag, read_config, read_header
-from llmlab.hub.source import Format, Source
 from llmlab.hub.spec import Spec, parse
 from llmlab.types import EngineName
 
@@ -116,7 +117,7 @@ def _candidates(parsed: Spec, converter: Converter | None) -> tuple[Candidate, .
         header = read_header(parsed.path)
         return (Candidate("llamacpp", header.quant, "gguf", "ready", str(parsed.path)),)
     assert parsed.repo is not None
-    return _of_listing(remote.listing(parsed.repo, parsed.revision), parsed.quant)
+    return _of_listing(repository.listing(parsed.repo, parsed.revision), parsed.quant)
 
 
 def _of_entry(entry: Entry) -> tuple[Candidate, ...]:
@@ -127,9 +128,9 @@ def _of_entry(entry: Entry) -> tuple[Candidate, ...]:
             form: Format = "gguf" if files.file else "safetensors"
             if files.file:
                 where = f"{files.repo}/{files.filename(quant)}"
-                here = remote.cached_file(files.repo, files.filename(quant), files.revision)
+                here = repository.cached_file(files.repo, files.filename(quant), files.revision)
             else:
-                where, here = files.repo, remote.cached_folder(files.repo, files.revision)
+                where, here = files.repo, repository.cached_folder(files.repo, files.revision)
             ready: Action = "ready" if here else "download"
             out.append(Candidate(files.engine, quant, form, ready, where, 0 if here else size))
     return tuple(out)
@@ -151,7 +152,7 @@ def _of_folder(folder: Path, converter: Converter | None) -> tuple[Candidate, ..
     return tuple(out)
 
 
-def _of_listing(found: remote.Listing, quant: str | None) -> tuple[Candidate, ...]:
+def _of_listing(found: repository.Listing, quant: str | None) -> tuple[Candidate, ...]:
     out = []
     action: Action = "download" if found.online else "ready"
     sizes = discover.gguf_sizes(found.files)
@@ -161,7 +162,7 @@ def _of_listing(found: remote.Listing, quant: str | None) -> tuple[Candidate, ..
         guess = tags.canonical(quant, "vllm").name if quant and not out else (tags.in_repository(found.repo) or "bf16")
         out.append(Candidate("vllm", guess, "safetensors", action, found.repo, total))
     if not out:
-        remote.check_weights(found)
+        repository.check_weights(found)
     return tuple(out)
 
 
@@ -341,7 +342,7 @@ def _from_file(parsed: Spec, path: Path, engine: EngineName | None, quant: str |
         raise UnsupportedError(
             f"{path} is a pickle, which can run any code when it is read.", "Use safetensors or GGUF."
         )
-    if path.suffix.lower() == ".safetensors" and not gguf_file.is_gguf(path):
+    if path.suffix.lower() == ".safetensors" and not gguf.is_gguf(path):
         raise BadInputError(f"{path} is one file of a model folder.", f"Load the folder: {path.parent}.")
     header = read_header(path)
     if engine == "vllm":
@@ -362,30 +363,30 @@ def _from_entry(parsed: Spec, entry: Entry, chosen: Candidate, progress: Progres
     files = entry.find(chosen.engine, chosen.quant)
     assert files is not None
     if files.file:
-        path = remote.fetch_file(
+        path = repository.fetch_file(
             files.repo, files.filename(chosen.quant), files.revision, size=chosen.bytes or 0, progress=progress
         )
         return Source(parsed.text, parsed.name, "gguf", path, chosen.quant)
-    folder = remote.fetch_folder(files.repo, files.revision, progress=progress)
+    folder = repository.fetch_folder(files.repo, files.revision, progress=progress)
     return Source(parsed.text, parsed.name, "safetensors", folder, chosen.quant)
 
 
 def _from_repo(parsed: Spec, chosen: Candidate, progress: Progress | None) -> Source:
     assert parsed.repo is not None
     if chosen.format == "safetensors":
-        folder = remote.fetch_folder(parsed.repo, parsed.revision, progress=progress)
+        folder = repository.fetch_folder(parsed.repo, parsed.revision, progress=progress)
         quant = folder_tag(read_config(folder))
         return Source(parsed.text, parsed.name, "safetensors", folder, chosen.quant if quant == "mixed" else quant)
-    found = remote.listing(parsed.repo, parsed.revision)
+    found = repository.listing(parsed.repo, parsed.revision)
     wanted = gguf_names(found, chosen.quant)
     if not wanted:
         raise LoadError(f"{parsed.repo} has no {chosen.quant} file any more.", "List it again.")
     size = sum(found.files[name] for name in wanted)
-    paths = remote.fetch_files(parsed.repo, wanted, parsed.revision, size=size, progress=progress)
+    paths = repository.fetch_files(parsed.repo, wanted, parsed.revision, size=size, progress=progress)
     return Source(parsed.text, parsed.name, "gguf", paths[0], chosen.quant)
 
 
-def gguf_names(found: remote.Listing, quant: str) -> list[str]:
+def gguf_names(found: repository.Listing, quant: str) -> list[str]:
     """The GGUF file of a tag in a repository, or all its parts in order; none when it has none.
 
     Raises:

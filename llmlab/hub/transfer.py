@@ -36,8 +36,8 @@ import psutil
 
 from llmlab import config
 from llmlab.errors import LoadError, PullInterrupted
-from llmlab.hub import refusals
-from llmlab.hub.refusals import endpoint, retried, translated
+from llmlab.hub import failures
+from llmlab.hub.failures import endpoint, retried, translated
 
 Progress = Callable[[str, float | None], None]
 
@@ -95,7 +95,7 @@ def cache_root() -> Path:
     """The hub's cache folder."""
     from huggingface_hub import constants
 
-    from llmlab.hub.remote import cache_dir
+    from llmlab.hub.repository import cache_dir
 
     return Path(cache_dir() or constants.HF_HUB_CACHE)
 
@@ -345,9 +345,9 @@ def _stream(url: str, blob: _Blob, out: BinaryIO, digest: Any, meter: Meter) -> 
                 have, wrote = out.seek(0, os.SEEK_END), time.time()
         except Exception as error:
             tries = tries + 1 if have <= began else 1
-            wait = refusals.wait_before(error, tries)
-            if wait is None and refusals.is_connection(error) and refusals.status_of(error) is None:
-                wait = refusals.WAIT_S * 2.0 ** (tries - 1)
+            wait = failures.wait_before(error, tries)
+            if wait is None and failures.is_connection(error) and failures.status_of(error) is None:
+                wait = failures.WAIT_S * 2.0 ** (tries - 1)
             if wait is None or tries >= TRIES:
                 raise
         else:

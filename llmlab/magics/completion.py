@@ -142,7 +142,7 @@ def _catalogue(_words: list[str], _bench: Bench) -> Iterable[str]:
 
 
 def _quants(words: list[str], _bench: Bench) -> Iterable[str]:
-    from llmlab.hub.tags import names
+    from llmlab.files.tags import names
 
     engine = words[words.index("--engine") + 1] if "--engine" in words[:-1] else None
     return names(engine if engine in ("vllm", "llamacpp") else None)  # type: ignore[arg-type]
@@ -160,7 +160,7 @@ def _extras(words: list[str], _bench: Bench) -> Iterable[str]:
 
 
 def _cached(_words: list[str], _bench: Bench) -> Iterable[str]:
-    from llmlab.hub.disk import on_disk
+    from llmlab.hub.cache import on_disk
 
     made = {one.name for one in on_disk() if one.kind == "made"}
     known = set(_catalogue([], _bench))
@@ -184,7 +184,7 @@ def _adapters(words: list[str], bench: Bench) -> Iterable[str]:
 
 
 def _shipped(_words: list[str], _bench: Bench) -> Iterable[str]:
-    from llmlab.lora.library import names
+    from llmlab.adapters.library import names
 
     return names()
 

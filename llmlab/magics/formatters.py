@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from llmlab.display.charts import CLASSES as CHARTS
-from llmlab.display.table import View
+from llmlab.render.table import View
 
 
 def _model(value: Any) -> View:
@@ -54,12 +54,12 @@ def _tuned(value: Any) -> View:
 VIEWS: dict[tuple[str, str], Callable[[Any], View]] = {
     ("llmlab.model", "Model"): _model,
     ("llmlab.types", "Choice"): _choice,
-    ("llmlab.conversation", "History"): _history,
-    ("llmlab.conversation", "Conversation"): _history,
-    ("llmlab.hub.headers", "Header"): _header,
+    ("llmlab.inference.conversation", "History"): _history,
+    ("llmlab.inference.conversation", "Conversation"): _history,
+    ("llmlab.files.headers", "Header"): _header,
     ("llmlab.doctor", "Report"): _report,
     ("llmlab.session", "Lab"): _lab,
-    ("llmlab.lora.tuned", "Tuned"): _tuned,
+    ("llmlab.training.result", "Tuned"): _tuned,
 }
 
 

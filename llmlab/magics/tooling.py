@@ -12,7 +12,7 @@ from llmlab.errors import BadInputError, UnknownNameError, unknown
 from llmlab.magics.command import Bench
 from llmlab.magics.expand import look_up
 from llmlab.magics.parser import Parser, number, whole
-from llmlab.tools.stream import ToolStream
+from llmlab.tool_calls.stream import ToolStream
 from llmlab.types import Completion
 
 

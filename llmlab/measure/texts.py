@@ -85,7 +85,7 @@ def read(data: Any = None) -> Texts:
     if isinstance(data, Sequence) and not isinstance(data, str) and all(hasattr(one, "messages") for one in data):
         return _of([_example(one) for one in data], "a list of examples")
     # The shared reader of data sets; its errors name what it can't read.
-    from llmlab.lora import data as sets
+    from llmlab.training import data as sets
 
     origin, splits = sets._open(data)  # noqa: SLF001 - the same formats, different columns
     main = next((name for name in ("test", "validation", "train", "") if name in splits), next(iter(splits), ""))

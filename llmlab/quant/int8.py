@@ -18,8 +18,8 @@ from typing import Any
 
 from llmlab import _imports
 from llmlab.errors import LoadError
-from llmlab.hub.headers import Header
-from llmlab.quant import reading
+from llmlab.files import weights
+from llmlab.files.headers import Header
 
 Progress = Callable[[str, float | None], None]
 
@@ -107,7 +107,7 @@ def _write_weights(header: Header, file: Path, progress: Progress | None) -> Non
         entries[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [at, at + size]}
         at += size
 
-    order = [name for part in header.files for name in reading.names(part)]
+    order = [name for part in header.files for name in weights.names(part)]
     shapes = {tensor.name: tensor.shape for tensor in header.tensors}
     for name in order:
         shape = shapes[name]
@@ -123,7 +123,7 @@ def _write_weights(header: Header, file: Path, progress: Progress | None) -> Non
         out.write(struct.pack("<Q", len(head)) + head)
         done = 0
         for part in header.files:
-            for name, data in reading.tensors(part):
+            for name, data in weights.tensors(part):
                 values = np.asarray(data, dtype=np.float32)
                 if _linear(name):
                     scale = np.maximum(np.abs(values).max(axis=1, keepdims=True), 1e-12) / np.float32(127)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from llmlab import config
 from llmlab.errors import EngineMissingError, LoadError
-from llmlab.quant.child import follow
+from llmlab.quant.process import follow
 
 Progress = Callable[[str, float | None], None]
 

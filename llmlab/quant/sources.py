@@ -4,28 +4,28 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from llmlab.files import tags
+from llmlab.files.source import Source
 from llmlab.hub import resolve as hub
-from llmlab.hub import tags
 from llmlab.hub.resolve import Candidate, Converter, Progress
-from llmlab.hub.source import Source
 from llmlab.types import EngineName
 
 
 def _make(folder: Path, quant: str, progress: Progress | None) -> Path:
-    from llmlab.quant.gguf import to_gguf
+    from llmlab.quant.gguf_cache import to_gguf
 
     return to_gguf(folder, quant=quant, progress=progress)
 
 
 def converter() -> Converter:
-    """What makes GGUF files of Hugging Face folders, F16 first; see llmlab.quant.gguf."""
-    from llmlab.quant import forms
-    from llmlab.quant.gguf import cached_paths, can_convert
-    from llmlab.quant.quantize import can_make
+    """What makes GGUF files of Hugging Face folders, F16 first; see llmlab.quant.gguf_cache."""
+    from llmlab.quant import vllm_forms
+    from llmlab.quant.gguf_cache import cached_paths, can_convert
+    from llmlab.quant.gguf_quantizer import can_make
 
     makable = [name for name in tags.names("llamacpp") if can_make(tags.TAGS[name])]
     makable.sort(key=lambda name: name != "F16")
-    return Converter(can_convert, tuple(makable), cached_paths, _make, forms.of)
+    return Converter(can_convert, tuple(makable), cached_paths, _make, vllm_forms.of)
 
 
 def resolve(

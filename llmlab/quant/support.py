@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from llmlab.errors import UnsupportedError
-from llmlab.hardware import has_avx512
-from llmlab.hub import tags
+from llmlab.files import tags
+from llmlab.machine.hardware import has_avx512
 from llmlab.types import EngineName
 
 Hardware = Literal["CPU", "CUDA", "Metal"]

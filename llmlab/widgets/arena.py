@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import traitlets as t
 
 from llmlab import _imports
-from llmlab.display.safe import escape
 from llmlab.errors import BadInputError, Interrupted, LlmLabError, UnknownNameError
 from llmlab.options import known_keywords
+from llmlab.render.safe import escape
 from llmlab.types import Completion, SamplingParams
-from llmlab.widgets import assets, static
+from llmlab.widgets import assets, static_forms
 from llmlab.widgets.base import BenchWidget, described, problem_html
 from llmlab.widgets.pump import Answering
 
@@ -316,7 +316,7 @@ class Arena(BenchWidget):
                 if completion is not None:
                     self._completions[column] = completion
                     self.lab.runlog.add(completion, source="arena")
-                    answer |= {"text": completion.text, "facts": static.facts_of(completion)}
+                    answer |= {"text": completion.text, "facts": static_forms.facts_of(completion)}
                 if error is not None:
                     answer["error"] = described(error)
                 self.answers = [answer if i == column else one for i, one in enumerate(self.answers)]
@@ -354,19 +354,19 @@ class Arena(BenchWidget):
         if not self.prompt:
             return f"*An arena of {len(self.columns)} columns; nothing was asked.*"
         turns = [{"role": "user", "text": self.prompt}]
-        parts = [static.turns_markdown(turns)]
+        parts = [static_forms.turns_markdown(turns)]
         for title, answer in self._titled():
-            parts.append(static.titled_markdown(title, answer, secret=not self.revealed))
+            parts.append(static_forms.titled_markdown(title, answer, secret=not self.revealed))
         return "\n\n".join([*parts, f"<small>{escape(self._tally())}</small>"])
 
     def html(self) -> str:
         """The answers side by side, escaped."""
         if not self.prompt:
-            return static.frame(f"An arena of {len(self.columns)} columns; nothing was asked.", "")
-        cells = "".join(static.titled_html(title, a, secret=not self.revealed) for title, a in self._titled())
-        body = f"{static.turns_html([{'role': 'user', 'text': self.prompt}])}"
+            return static_forms.frame(f"An arena of {len(self.columns)} columns; nothing was asked.", "")
+        cells = "".join(static_forms.titled_html(title, a, secret=not self.revealed) for title, a in self._titled())
+        body = f"{static_forms.turns_html([{'role': 'user', 'text': self.prompt}])}"
         body += f'<div style="display:flex;gap:12px;flex-wrap:wrap">{cells}</div>'
-        return static.frame(f"Arena · {self._tally()}", body) + problem_html(self.problem)
+        return static_forms.frame(f"Arena · {self._tally()}", body) + problem_html(self.problem)
 
     def __repr__(self) -> str:
         return f"<Arena of {len(self.columns)} columns: {self._tally()}>"

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import anywidget
 import traitlets as t
 
-from llmlab.display.safe import BOX, escape, plain
 from llmlab.errors import LlmLabError, unknown
-from llmlab.widgets.benchview import Forms, Work, bench_state
+from llmlab.render.safe import BOX, escape, plain
+from llmlab.widgets.lab_state import Forms, Work, bench_state
 
 if TYPE_CHECKING:
     from llmlab.model import Model

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from llmlab.errors import BadInputError, LlmLabError, unknown
 from llmlab.options import known_keywords
 from llmlab.types import Completion, Message
-from llmlab.widgets import assets, settings, static
+from llmlab.widgets import assets, chat_settings, static_forms
 from llmlab.widgets.base import described
-from llmlab.widgets.chatstate import EDITED, ChatState
+from llmlab.widgets.chat_state import EDITED, ChatState
 from llmlab.widgets.pump import Answering
 from llmlab.widgets.transcript import Transcript
 from llmlab.widgets.transcript import messages as turned
 
 if TYPE_CHECKING:
+    from llmlab.inference.stream import Stream
     from llmlab.model import Model
     from llmlab.session import Lab
-    from llmlab.streaming import Stream
 
 
 class Chat(ChatState):
@@ -97,9 +97,9 @@ class Chat(ChatState):
         else:
             self._begin()
             self._take(messages)
-        self.sampling = {**self.sampling, **settings.checked(sampling)}
+        self.sampling = {**self.sampling, **chat_settings.checked(sampling)}
         if schema:
-            self.schema = schema if isinstance(schema, str) else json.dumps(settings.schema_dict(schema), indent=2)
+            self.schema = schema if isinstance(schema, str) else json.dumps(chat_settings.schema_dict(schema), indent=2)
         if model is not None:
             self.model = self.lab.get(model).name
         self._count()
@@ -161,7 +161,7 @@ class Chat(ChatState):
             parent = tree.leaf
             if path and path[-1]["role"] == "user":  # nobody answered it: this one takes its place
                 parent = path[-1]["parent"]
-            return self._ask(tree, parent, text, settings.files(files, self._no_images()))
+            return self._ask(tree, parent, text, chat_settings.files(files, self._no_images()))
 
     def regenerate(self, turn_id: str | None = None) -> Answering:
         """Answer again, beside the answers that are there. A set seed moves on by one for each version.
@@ -320,7 +320,7 @@ class Chat(ChatState):
         self.delete(turn_id)
 
     def _do_count(self, text: str = "", files: Sequence[Mapping[str, str]] = ()) -> None:
-        self._count(text, settings.files(files))
+        self._count(text, chat_settings.files(files))
 
     def _do_pick(self, model: str = "", adapter: str = "") -> None:
         picked = self.lab.get(model or None)
@@ -389,9 +389,9 @@ class Chat(ChatState):
             if completion is not None:
                 self._completions[turn_id] = completion
                 self.lab.runlog.add(completion, source="chat", conversation=self.conversation)
-                fields = {"text": completion.text, "facts": static.facts_of(completion)}
+                fields = {"text": completion.text, "facts": static_forms.facts_of(completion)}
                 if completion.logprobs is not None:
-                    fields["tokens"] = static.token_rows(completion.logprobs)
+                    fields["tokens"] = static_forms.token_rows(completion.logprobs)
             if error is not None:
                 fields["error"] = described(error)
             tree.change(turn_id, **fields)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import traitlets as t
 
-from llmlab.display.safe import escape, markdown, plain
 from llmlab.errors import BadInputError, UnloadedError, UnsupportedError
 from llmlab.options import GenerateOptions
+from llmlab.render.safe import escape, markdown, plain
 from llmlab.types import Completion, Guidance
-from llmlab.widgets import assets, static
+from llmlab.widgets import assets, static_forms
 from llmlab.widgets.base import BenchWidget, problem_html
 from llmlab.widgets.pump import Answering
 
@@ -77,7 +77,7 @@ class Inspector(BenchWidget):
         one = completion.choices[choice]
         guidance = completion.guidance if choice == 0 else None  # it tells of the first choice
         if one.logprobs is not None:
-            rows = static.token_rows(one.logprobs)
+            rows = static_forms.token_rows(one.logprobs)
         else:
             rows = self._plain_rows(one.token_ids, one.text)
         if guidance is not None:
@@ -198,14 +198,14 @@ class Inspector(BenchWidget):
             if time.monotonic() - last[0] < UPDATE_EVERY_S:
                 return
             last[0] = time.monotonic()
-            self._set(number, [*prefix, *static.token_rows(stream.partial().logprobs or ())], None)
+            self._set(number, [*prefix, *static_forms.token_rows(stream.partial().logprobs or ())], None)
 
         def ended(completion: Completion | None, error: BaseException | None) -> None:
             if self._closed:
                 return
             with self._guard, self.hold_sync():
                 if completion is not None:
-                    self._set(number, [*prefix, *static.token_rows(completion.logprobs or ())], completion)
+                    self._set(number, [*prefix, *static_forms.token_rows(completion.logprobs or ())], completion)
                 self.running = False
             if error is not None:
                 self._report(error)
@@ -255,7 +255,7 @@ class Inspector(BenchWidget):
         rest = f" … {len(rows) - STATIC_TOKENS:,} more tokens" if len(rows) > STATIC_TOKENS else ""
         body = f'<div style="white-space:pre-wrap;overflow-wrap:anywhere">{spans}{rest}</div>'
         body += f"<div>{escape(self.guided['says'])}</div>" if self.guided and not self.shown else ""
-        return static.frame(f"{self._completion.model}: {self._doubts(rows)}", body) + problem_html(self.problem)
+        return static_forms.frame(f"{self._completion.model}: {self._doubts(rows)}", body) + problem_html(self.problem)
 
     def _doubts(self, rows: Sequence[Row]) -> str:
         known = [row for row in rows if row[1] is not None]
@@ -263,15 +263,15 @@ class Inspector(BenchWidget):
             return "no token probabilities (ask with logprobs=5)"
         least = sorted(known, key=lambda row: row[1])[:3]
         mean = sum(row[1] for row in known) / len(known)
-        doubts = ", ".join(f"{row[0]!r} {static.percent(row[1])}" for row in least)
-        return f"{len(rows)} tokens, mean probability {static.percent(mean)}; least sure: {doubts}"
+        doubts = ", ".join(f"{row[0]!r} {static_forms.percent(row[1])}" for row in least)
+        return f"{len(rows)} tokens, mean probability {static_forms.percent(mean)}; least sure: {doubts}"
 
     def __repr__(self) -> str:
         return f"<Inspector of {len(self.versions[0]['rows'])} tokens of {self._completion.model}>"
 
 
 def _version(label: str, rows: list[Row], completion: Completion | None, at: int = 0) -> dict[str, Any]:
-    line = static.quiet_line(completion) if completion is not None else ""
+    line = static_forms.quiet_line(completion) if completion is not None else ""
     return {"label": label, "rows": rows, "at": at, "line": line}
 
 
@@ -303,7 +303,7 @@ def guided_line(guidance: Guidance) -> str:
     """What the constraint did, in one line."""
     if guidance.removed is None:
         return f"{guidance.name} ({guidance.kind}): {guidance.note or 'not measured'}"
-    share, count = static.percent(guidance.removed), len(guidance.steps)
+    share, count = static_forms.percent(guidance.removed), len(guidance.steps)
     return (
         f"{guidance.name} ({guidance.kind}) removed {share} of the probability at an average token, and changed the "
         f"model's first choice at {guidance.changed} of {count} tokens"
@@ -314,4 +314,4 @@ def _span(row: Row) -> str:
     if row[1] is None:
         return escape(row[0])
     doubt = f"background:rgba(200,120,0,{(1 - row[1]) * 0.6:.2f})"
-    return f'<span style="{doubt}" title="{static.percent(row[1])}">{escape(row[0])}</span>'
+    return f'<span style="{doubt}" title="{static_forms.percent(row[1])}">{escape(row[0])}</span>'

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import traitlets as t
 
-from llmlab.display import ModelList, units
+from llmlab.display import ModelList
 from llmlab.errors import LlmLabError
 from llmlab.options import known_keywords
+from llmlab.render import units
 from llmlab.widgets import assets
 from llmlab.widgets.base import BenchWidget, problem_html
 
@@ -56,7 +57,7 @@ class Panel(BenchWidget):
 
     def _look(self) -> None:
         super()._look()
-        from llmlab.hub import memory
+        from llmlab.machine import memory
 
         device = memory.device()
         current = self.lab.current

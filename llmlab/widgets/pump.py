@@ -11,7 +11,7 @@ from llmlab.types import Completion
 
 if TYPE_CHECKING:
     from llmlab.engines.stream import Buffer
-    from llmlab.streaming import Stream
+    from llmlab.inference.stream import Stream
 
 # 25 messages a second read as a flow, and cost the engine's loop and the page little.
 SEND_EVERY_S = 0.04

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .calculate import calculator
-    from .corpus import heldout, training
-    from .evaluate import score
-    from .example import Dialog, Example
+    from llmlab.zoo.calculation import calculator
+    from llmlab.zoo.training.corpus import heldout, training_dialogs
+    from llmlab.zoo.training.evaluation import score
+    from llmlab.zoo.training.example import Dialog, Example
 
 __all__ = [
     "Dialog",
@@ -21,18 +21,18 @@ __all__ = [
     "names",
     "path",
     "score",
-    "training",
+    "training_dialogs",
 ]
 
 _MODELS = Path(__file__).resolve().parent / "models"
 _ADAPTERS = Path(__file__).resolve().parent / "adapters"
 _LAZY = {
-    "calculator": "calculate",
-    "heldout": "corpus",
-    "training": "corpus",
-    "Dialog": "example",
-    "Example": "example",
-    "score": "evaluate",
+    "calculator": "calculation",
+    "heldout": "training.corpus",
+    "training_dialogs": "training.corpus",
+    "Dialog": "training.example",
+    "Example": "training.example",
+    "score": "training.evaluation",
 }
 
 

@@ -10,20 +10,20 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from . import path
-from .model import CONFIGS
+from llmlab.zoo import path
+from llmlab.zoo.training.model import CONFIGS
 
 
 def _weights(text: str) -> dict[str, float]:
-    from .corpus import WEIGHTS
+    from llmlab.zoo.training.corpus import WEIGHTS
 
     changes = {key: float(value) for key, value in (item.split("=") for item in text.split(",") if item)}
     return {**WEIGHTS, **changes}
 
 
 def _train(options: argparse.Namespace) -> None:
-    from . import evaluate, export
-    from .train import Settings, train
+    from llmlab.zoo.training import evaluation, export
+    from llmlab.zoo.training.train import Settings, train
 
     config = CONFIGS[options.name]
     out = Path(options.out) if options.out else path(options.name)
@@ -45,10 +45,10 @@ def _train(options: argparse.Namespace) -> None:
         model = LlamaForCausalLM(LlamaConfig(**export.configs(config)[0])).to(torch.bfloat16)
         model.load_state_dict({**net.state_dict(), "lm_head.weight": net.state_dict()["model.embed_tokens.weight"]})
         begun = time.monotonic()
-        generate = evaluate.transformers_generate(model.eval(), tokenizer)
-        scores = evaluate.score(generate, n=options.evaluate_n, seed=99)
+        generate = evaluation.transformers_generate(model.eval(), tokenizer)
+        scores = evaluation.score(generate, n=options.evaluate_n, seed=99)
         lines = [f"   {skill}: {wrong}" for skill, got in scores.items() for wrong in got.failures[:2]]
-        return "\n".join([f"EVAL {evaluate.brief(scores)}  ({time.monotonic() - begun:.0f} s)", *lines])
+        return "\n".join([f"EVAL {evaluation.brief(scores)}  ({time.monotonic() - begun:.0f} s)", *lines])
 
     def log(line: str) -> None:
         print(line, flush=True)
@@ -60,18 +60,18 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _tokenizer(options: argparse.Namespace) -> None:
-    from . import tokenizer
+    from llmlab.zoo.training import tokenizer
 
     tokenizer.save(tokenizer.train(), Path(options.out))
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from . import card, evaluate
+    from llmlab.zoo.training import card, evaluation
 
     folder = Path(options.path) if options.path else path(options.name)
-    model, tokenizer = evaluate.load(folder)
-    scores = evaluate.score(evaluate.transformers_generate(model, tokenizer), n=options.n, seed=options.seed)
-    print(evaluate.table(scores))
+    model, tokenizer = evaluation.load(folder)
+    scores = evaluation.score(evaluation.transformers_generate(model, tokenizer), n=options.n, seed=options.seed)
+    print(evaluation.table(scores))
     if options.failures:
         for skill, got in scores.items():
             for wrong in got.failures:
@@ -83,24 +83,24 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _adapters(options: argparse.Namespace) -> None:
-    from . import adapters, adapters_data
+    from llmlab.zoo.training import adapters, adapters_data
 
     for name in options.only.split(",") if options.only else adapters_data.NAMES:
         adapters.make(name, Path(options.out) / name if options.out else None, n=options.n)
 
 
 def _sample(options: argparse.Namespace) -> None:
-    from . import corpus, evaluate
-    from .example import user
-    from .template import render
+    from llmlab.zoo.training import corpus, evaluation
+    from llmlab.zoo.training.example import user
+    from llmlab.zoo.training.template import render
 
     if not options.prompt:
-        for dialog in islice(corpus.training(options.seed), options.n):
+        for dialog in islice(corpus.training_dialogs(options.seed), options.n):
             print(render(dialog.messages, dialog.tools), end="\n\n")
         return
-    model, tokenizer = evaluate.load(path(options.name))
+    model, tokenizer = evaluation.load(path(options.name))
     system = [{"role": "system", "content": options.system}] if options.system else []
-    print(evaluate.transformers_generate(model, tokenizer)([[*system, user(options.prompt)]], [None])[0])
+    print(evaluation.transformers_generate(model, tokenizer)([[*system, user(options.prompt)]], [None])[0])
 
 
 def main() -> None:

@@ -28,8 +28,8 @@ LIVE = {
     "m.astream('hi', ": {"temperature", "schema", "adapter", "raw"},
     "m.compare([None], ['hi'], ": {"temperature", "metric"},
     "llmlab.widgets.Chat(": {"system", "temperature"},
-    "llmlab.tuning.tune(llmlab.lab(), rows, ": {"rank", "epochs"},
-    "llmlab.measure.compare.compare_quants('nano', [], ": {"windows", "ctx"},
+    "llmlab.training.commands.tune(llmlab.lab(), rows, ": {"rank", "epochs"},
+    "llmlab.measure.quants.compare_quants('nano', [], ": {"windows", "ctx"},
 }
 
 

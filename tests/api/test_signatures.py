@@ -12,8 +12,8 @@ from public import constructors, functions
 import llmlab
 from llmlab import options
 from llmlab.errors import LlmLabError, UnknownNameError
-from llmlab.lora.tune import Settings, TuneOptions
 from llmlab.model import Model
+from llmlab.training.run import Settings, TuneOptions
 
 CALLS = {**functions(), **constructors()}
 
@@ -65,14 +65,14 @@ def test_defaults_of_the_face_are_those_of_the_work():
     assert {name: defaults(llmlab.tune)[name] for name in settings} == settings
     for face, work in (
         (llmlab.load, llmlab.Lab.load),
-        (llmlab.advise, llmlab.advising.advise),
-        (llmlab.pull, llmlab.getting.pull),
-        (llmlab.remove, llmlab.getting.remove),
-        (llmlab.merge, llmlab.tuning.merge),
+        (llmlab.advise, llmlab.advice.choice),
+        (llmlab.pull, llmlab.loading.storage.pull),
+        (llmlab.remove, llmlab.loading.storage.remove),
+        (llmlab.merge, llmlab.training.commands.merge),
         (llmlab.arena, llmlab.widgets.Arena.__init__),
     ):
         assert defaults(face).items() <= defaults(work).items()
-    from llmlab.measure.compare import compare_quants
+    from llmlab.measure.quants import compare_quants
 
     shown = {
         name: value
@@ -89,7 +89,7 @@ def test_defaults_of_the_face_are_those_of_the_work():
         (lambda: llmlab.lab().load("nano", enigne="vllm"), "enigne", "engine"),
         (lambda: llmlab.load("nano", n_thread=1), "n_thread", None),
         (lambda: llmlab.tune([], name="x", epoch=1), "epoch", "epochs"),
-        (lambda: llmlab.tuning.tune(llmlab.lab(), [], name="x", rnak=1), "rnak", "rank"),
+        (lambda: llmlab.training.commands.tune(llmlab.lab(), [], name="x", rnak=1), "rnak", "rank"),
         (lambda: llmlab.compare_quants("nano", ["F16"], window_s=1), "window_s", "windows"),
         (lambda: llmlab.pull("nano", qant="F16"), "qant", "quant"),
         (lambda: llmlab.quantize("nano", "Q4_K_M", imtrix="x"), "imtrix", "imatrix"),
@@ -148,10 +148,10 @@ def test_names_that_the_docs_mention_work_after_one_import_that_loads_no_engine(
         import sys
         import llmlab
 
-        assert callable(llmlab.getting.show)
-        assert "Q4_K_M" in llmlab.hub.tags.names()
-        assert callable(llmlab.hub.disk.on_disk) and callable(llmlab.hub.discover.find)
-        assert callable(llmlab.guided.make) and callable(llmlab.measure.bench)
+        assert callable(llmlab.loading.storage.show)
+        assert "Q4_K_M" in llmlab.files.tags.names()
+        assert callable(llmlab.hub.cache.on_disk) and callable(llmlab.hub.discover.find)
+        assert callable(llmlab.guided.constraints) and callable(llmlab.measure.bench)
         assert llmlab.zoo.calculator("1 + 1") == 2
         assert llmlab.types.data_url(b"x").startswith("data:image/")
         assert llmlab.Inspector.__name__ == "Inspector"

@@ -14,7 +14,7 @@ import pytest
 from llmlab.engines import registry
 from llmlab.engines.base import Engine, EngineLog, LoadPlan
 from llmlab.errors import UnsupportedError
-from llmlab.hub.source import Source
+from llmlab.files.source import Source
 from llmlab.magics import helptext, register, table, unregister
 from llmlab.model import Model
 

@@ -8,7 +8,7 @@ import pytest
 
 import llmlab
 from llmlab import errors
-from llmlab.hub import tags
+from llmlab.files import tags
 from llmlab.quant import support
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ from safetensors.numpy import load_file, save_file
 
 from llmlab import Lab, zoo
 from llmlab.errors import GenerationError, LoadError
-from tests.lora import adapters
+from tests.adapters import adapters
 
 ENGINES = ("llamacpp", "vllm")
 WAYS = {

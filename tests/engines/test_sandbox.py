@@ -12,7 +12,7 @@ import time
 import pytest
 
 from llmlab.engines import sandbox
-from llmlab.engines.chat import render
+from llmlab.engines.templates import render
 from llmlab.errors import BadInputError
 from llmlab.types import Message
 

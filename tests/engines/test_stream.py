@@ -9,7 +9,7 @@ import pytest
 
 from llmlab.engines.stream import Buffer
 from llmlab.errors import GenerationError, Interrupted
-from llmlab.streaming import Stream, wait_all
+from llmlab.inference.stream import Stream, wait_all
 from llmlab.types import Completion, SamplingParams
 
 

@@ -18,7 +18,7 @@ def serve(tmp_path, monkeypatch):
             monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
             monkeypatch.setenv("LLMLAB_CACHE", str(tmp_path / "cache"))
             monkeypatch.setenv("HF_TOKEN", "hf_secretsecretsecret")
-            monkeypatch.setattr("llmlab.hub.refusals.WAIT_S", 0.01)
+            monkeypatch.setattr("llmlab.hub.failures.WAIT_S", 0.01)
             return server
 
         yield start

@@ -2,7 +2,7 @@
 
 from llmlab import advise
 from llmlab.magics.commands.load import Load
-from llmlab.quant.gguf import to_gguf
+from llmlab.quant.gguf_cache import to_gguf
 
 from .fakes import NANO
 from .hubserver import Repo, folder_files

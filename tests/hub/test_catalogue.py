@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from llmlab.errors import BadInputError, UnknownNameError
-from llmlab.hub import catalogue, tags
+from llmlab.files import tags
+from llmlab.hub import catalogue
 
 
 @pytest.fixture
@@ -128,7 +129,7 @@ def test_ftypes_are_llama_cpps():
 
 def test_import_is_light():
     code = (
-        "import sys, llmlab.hub, llmlab.hub.resolve, llmlab.hub.fit, llmlab.quant.sources, llmlab.quant.gguf; "
+        "import sys, llmlab.hub.resolve, llmlab.files.fit, llmlab.quant.sources, llmlab.quant.gguf_cache; "
         "print([m for m in ('numpy', 'gguf', 'torch', 'huggingface_hub', 'pydantic', 'llama_cpp', 'vllm') "
         "if m in sys.modules])"
     )

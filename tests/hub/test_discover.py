@@ -5,8 +5,8 @@ import pytest
 import llmlab
 from llmlab.errors import BadInputError, ChoiceError, UnknownNameError, UnsupportedError
 from llmlab.hub import catalogue, discover
-from llmlab.planning import choose_engine
-from llmlab.quant.gguf import to_gguf
+from llmlab.loading.plan import choose_engine
+from llmlab.quant.gguf_cache import to_gguf
 from llmlab.quant.sources import resolve
 
 from .fakes import NANO

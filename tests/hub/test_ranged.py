@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from llmlab.errors import LoadError
-from llmlab.getting import show
-from llmlab.hub.headers import read_header
-from llmlab.quant.gguf import to_gguf
+from llmlab.files.headers import read_header
+from llmlab.loading.storage import show
+from llmlab.quant.gguf_cache import to_gguf
 
 from .fakes import NANO
 from .hubserver import Repo, folder_files

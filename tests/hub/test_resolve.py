@@ -6,8 +6,8 @@ import shutil
 import pytest
 
 from llmlab.errors import BadInputError, UnknownNameError, UnsupportedError
+from llmlab.files.headers import read_header
 from llmlab.hub import resolve as hub
-from llmlab.hub.headers import read_header
 from llmlab.quant.sources import peek, resolve
 
 from .fakes import NANO, llama_config, llama_folder

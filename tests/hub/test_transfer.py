@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from llmlab.errors import BadInputError, Interrupted, LlmLabError, LoadError, PullInterrupted
-from llmlab.hub import refusals, transfer
-from llmlab.hub.remote import fetch_file, fetch_files, fetch_folder
+from llmlab.hub import failures, transfer
+from llmlab.hub.repository import fetch_file, fetch_files, fetch_folder
 
 from .fakes import NANO
 from .hubserver import HubServer, Repo, etag, folder_files
@@ -160,7 +160,7 @@ def test_the_token_goes_to_the_hub_and_no_further(serve):
 
 
 def test_secrets_are_scrubbed():
-    said = refusals.scrub(
+    said = failures.scrub(
         "GET https://me:pw@hub.example/x?X-Amz-Signature=abc failed: Authorization: Bearer hf_abcdefghij123"
     )
     assert said == "GET https://hub.example/x?... failed: Authorization: Bearer ..."
@@ -238,7 +238,7 @@ def test_without_a_progress_a_bar_goes_to_stderr(serve, capfd):
     assert "acme/m" in capfd.readouterr().err
 
 
-PULL = "from llmlab.hub.remote import fetch_file; print(len(fetch_file('acme/m', 'model-Q8_0.gguf').read_bytes()))"
+PULL = "from llmlab.hub.repository import fetch_file; print(len(fetch_file('acme/m', 'model-Q8_0.gguf').read_bytes()))"
 
 
 def test_two_processes_that_pull_the_same_file_fetch_it_once(tmp_path):

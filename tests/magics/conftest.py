@@ -18,7 +18,7 @@ from IPython.terminal.interactiveshell import TerminalInteractiveShell
 from traitlets.config import Config
 
 from llmlab.engines.base import Capabilities, Engine, EngineLog, LoadPlan, Memory, ModelFacts, Request
-from llmlab.hub.source import Source
+from llmlab.files.source import Source
 from llmlab.magics import register, unregister
 from llmlab.model import Model
 from llmlab.session import Lab

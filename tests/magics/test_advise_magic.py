@@ -2,7 +2,7 @@
 
 import pytest
 
-from llmlab.advising import Advice
+from llmlab.advice import Advice
 
 
 def test_it_returns_what_the_python_call_does(bench):

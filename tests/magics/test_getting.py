@@ -5,11 +5,11 @@ import signal
 from dataclasses import replace
 
 import pytest
-from hub.hubserver import HubServer, Repo, folder_files
 
 from llmlab.magics.completion import complete
-from llmlab.quant.gguf import to_gguf
+from llmlab.quant.gguf_cache import to_gguf
 from llmlab.zoo import path as zoo_path
+from tests.hub.hubserver import HubServer, Repo, folder_files
 
 NANO = zoo_path("nano")
 TREE = ("base_model:quantized:acme/nano",)
@@ -38,7 +38,7 @@ def hub(files, tmp_path, monkeypatch):
         monkeypatch.setenv("HF_ENDPOINT", server.url)
         monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
         monkeypatch.setenv("LLMLAB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr("llmlab.hub.refusals.WAIT_S", 0.01)
+        monkeypatch.setattr("llmlab.hub.failures.WAIT_S", 0.01)
         yield server
 
 

@@ -132,7 +132,7 @@ def test_ctrl_c_in_a_tool_ends_the_cell_and_keeps_what_came(cells):
 
 
 def test_approve_asks_in_a_notebook(cells, monkeypatch):
-    monkeypatch.setattr("llmlab.tools.options.can_ask", lambda: True)
+    monkeypatch.setattr("llmlab.tool_calls.options.can_ask", lambda: True)
     asked = []
     monkeypatch.setattr("builtins.input", lambda text: asked.append(text) or "n")
     cells.say(call("add", a=1, b=1), "no")

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from llmlab.errors import LoadError, UnsupportedError
-from llmlab.hub.headers import read_header
-from llmlab.quant import gguf as making
-from llmlab.quant.gguf import cached_path, to_gguf
-from llmlab.quant.reading import tensors
+from llmlab.files.headers import read_header
+from llmlab.files.weights import tensors
+from llmlab.quant import gguf_cache as making
+from llmlab.quant.gguf_cache import cached_path, to_gguf
 from tests.hub.fakes import NANO, llama_config, llama_folder
 
 
@@ -179,10 +179,10 @@ def test_full_disk_is_told_before_and_while_writing(cache, tmp_path, monkeypatch
     def fails(*_):
         raise OSError(28, "No space left on device")
 
-    from llmlab.quant import writing
+    from llmlab.quant import gguf_writer
 
     with monkeypatch.context() as patched:
-        patched.setattr(writing, "_permuted", fails)
+        patched.setattr(gguf_writer, "_permuted", fails)
         with pytest.raises(LoadError, match="is full"):
             to_gguf(folder)
     assert not [p for p in cache.rglob("*") if p.is_file()]
@@ -192,7 +192,7 @@ def test_two_processes_at_once(tmp_path):
     folder = llama_folder(tmp_path / "m", vocab=2048, layers=2)
     # Both are through their imports before either starts to write.
     code = (
-        "import sys; from llmlab.quant.gguf import to_gguf; import gguf, numpy; print('ready', flush=True); "
+        "import sys; from llmlab.quant.gguf_cache import to_gguf; import gguf, numpy; print('ready', flush=True); "
         "sys.stdin.readline(); print(to_gguf(sys.argv[1], quant='Q8_0'))"
     )
     environment = os.environ | {"LLMLAB_CACHE": str(tmp_path / "cache")}
@@ -231,7 +231,7 @@ def test_interrupt_while_quantizing_leaves_nothing(tmp_path):
     )  # fmt: skip
     folder = llama_folder(tmp_path / "m", config=config, **big)
     code = (
-        "from llmlab.quant.gguf import to_gguf\n"
+        "from llmlab.quant.gguf_cache import to_gguf\n"
         f"to_gguf({str(folder)!r}, quant='IQ4_XS', progress=lambda p, x: print(p, flush=True))"
     )
     env = {**os.environ, "LLMLAB_CACHE": str(tmp_path / "cache")}
@@ -257,8 +257,8 @@ def test_the_quantizers_output_stays_out_of_the_notebook(cache, capfd):
 
 
 def test_a_failing_quantizer_tells_its_last_lines(cache, tmp_path):
-    from llmlab.hub.tags import TAGS
-    from llmlab.quant.quantize import quantize_file
+    from llmlab.files.tags import TAGS
+    from llmlab.quant.gguf_quantizer import quantize_file
 
     bad = tmp_path / "bad.gguf"
     bad.write_bytes(b"GGUF" + bytes(100))

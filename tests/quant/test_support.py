@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from llmlab.errors import LoadError, UnsupportedError
-from llmlab.hub import tags
+from llmlab.files import tags
 from llmlab.quant import support
 
 DOC = Path(__file__).parents[2] / "docs" / "quants.md"

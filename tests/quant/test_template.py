@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from llmlab.hub.headers import read_header
-from llmlab.quant.gguf import to_gguf
-from llmlab.quant.vocab import one_template, tokenizer_config
+from llmlab.files.headers import read_header
+from llmlab.quant.gguf_cache import to_gguf
+from llmlab.quant.gguf_vocab import one_template, tokenizer_config
 from tests.hub.fakes import llama_folder
 
 JINJA = "{% for message in messages %}[{{ message.role }}] {{ message.content }}\n{% endfor %}"

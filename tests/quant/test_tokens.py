@@ -2,7 +2,7 @@
 
 import pytest
 
-from llmlab.quant.gguf import to_gguf
+from llmlab.quant.gguf_cache import to_gguf
 from tests.hub.fakes import NANO
 
 from .texts import sample

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from comm.base_comm import BaseComm
 
 from llmlab.engines.base import Capabilities, Engine, EngineLog, LoadPlan, Memory, ModelFacts, Request
-from llmlab.hub.source import Source
+from llmlab.files.source import Source
 from llmlab.model import Model
 from llmlab.types import SamplingParams, TokenLogprob
 

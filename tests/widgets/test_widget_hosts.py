@@ -138,7 +138,7 @@ def test_an_image_is_refused_by_what_the_files_say(bench: Any, wire: None, llama
     from dataclasses import replace
 
     from llmlab.engines.vision import refusal
-    from llmlab.hub.vision import sees
+    from llmlab.files.vision import sees
 
     chat = Chat(lab=bench.lab)
     assert "echo reads text only" in chat.bench["models"][0]["no_images"]

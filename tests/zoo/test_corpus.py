@@ -7,21 +7,21 @@ from itertools import islice
 
 import pytest
 
-from llmlab.zoo import corpus, skills_chat, skills_text, skills_world, world
-from llmlab.zoo.example import Dialog, is_held_out
+from llmlab.zoo.training import corpus, skills_chat, skills_text, skills_world, world
+from llmlab.zoo.training.example import Dialog, is_held_out
 
 TRAINING = 20_000
 
 
 @pytest.fixture(scope="module")
 def trained() -> list[Dialog]:
-    return list(islice(corpus.training(seed=0), TRAINING))
+    return list(islice(corpus.training_dialogs(seed=0), TRAINING))
 
 
 def test_stream_is_deterministic() -> None:
-    first = [d.messages for d in islice(corpus.training(seed=4), 500)]
-    again = [d.messages for d in islice(corpus.training(seed=4), 500)]
-    other = [d.messages for d in islice(corpus.training(seed=5), 500)]
+    first = [d.messages for d in islice(corpus.training_dialogs(seed=4), 500)]
+    again = [d.messages for d in islice(corpus.training_dialogs(seed=4), 500)]
+    other = [d.messages for d in islice(corpus.training_dialogs(seed=5), 500)]
     assert first == again
     assert first != other
 

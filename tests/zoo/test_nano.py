@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from llmlab.zoo import card, evaluate, names, path
-from llmlab.zoo.example import Example
-from llmlab.zoo.model import CONFIGS
+from llmlab.zoo import names, path
+from llmlab.zoo.training import card, evaluation
+from llmlab.zoo.training.example import Example
+from llmlab.zoo.training.model import CONFIGS
 
 # Percent on a subsample, with some slack below the bars of the full splits.
 SLACK = {
@@ -31,7 +32,7 @@ SLACK = {
 def loaded() -> tuple[Any, Any]:
     pytest.importorskip("torch")
     pytest.importorskip("transformers")
-    return evaluate.load(path("nano"))
+    return evaluation.load(path("nano"))
 
 
 def test_import_is_light() -> None:
@@ -71,7 +72,7 @@ def test_weights_are_those_of_llama(loaded: tuple[Any, Any]) -> None:
 def test_own_network_is_the_same_as_transformers(loaded: tuple[Any, Any]) -> None:
     import torch
 
-    from llmlab.zoo.model import build
+    from llmlab.zoo.training.model import build
 
     model, tokenizer = loaded
     state = {k: v.float() for k, v in model.state_dict().items() if k != "lm_head.weight"}
@@ -84,16 +85,16 @@ def test_own_network_is_the_same_as_transformers(loaded: tuple[Any, Any]) -> Non
     assert torch.allclose(ours, theirs, atol=1e-3)
 
 
-@pytest.mark.parametrize("skill", evaluate.SCORED)
+@pytest.mark.parametrize("skill", evaluation.SCORED)
 def test_bars_hold_on_a_subsample(skill: str, loaded: tuple[Any, Any]) -> None:
-    got = evaluate.score(evaluate.transformers_generate(*loaded), [skill], n=60, seed=5)[skill]
+    got = evaluation.score(evaluation.transformers_generate(*loaded), [skill], n=60, seed=5)[skill]
     assert got.percent >= SLACK[skill], got.failures
 
 
 def test_packed_rows_score_answers_alone() -> None:
     pytest.importorskip("torch")
-    from llmlab.zoo import packing
-    from llmlab.zoo import tokenizer as tokenizers_
+    from llmlab.zoo.training import packing
+    from llmlab.zoo.training import tokenizer as tokenizers_
 
     made = tokenizers_.load(path("nano"))
     batch = next(packing.batches(made, seed=3, tokens=2048))
@@ -116,7 +117,7 @@ def test_packed_rows_score_answers_alone() -> None:
 
 def test_training_starts_resumes_and_exports(tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    from llmlab.zoo.train import Settings, train
+    from llmlab.zoo.training.train import Settings, train
 
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "tokenizer.json").write_text((path("nano") / "tokenizer.json").read_text("utf-8"), "utf-8")
@@ -131,21 +132,21 @@ def test_training_starts_resumes_and_exports(tmp_path: Path) -> None:
     assert second["steps"] > first["steps"] > 0
     assert second["loss"] < 8.0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "work"]
-    evaluate.load(tmp_path / "out")
+    evaluation.load(tmp_path / "out")
 
 
 def test_judging() -> None:
     record = Example("extract", [], '{"name": "Anna", "age": 3}')
-    assert evaluate.correct(record, '{"name":"Anna","age":3}')
-    assert not evaluate.correct(record, '{"name": "Anna", "age": 4}')
-    assert not evaluate.correct(record, "Anna")
+    assert evaluation.correct(record, '{"name":"Anna","age":3}')
+    assert not evaluation.correct(record, '{"name": "Anna", "age": 4}')
+    assert not evaluation.correct(record, "Anna")
     name = Example("memory", [], "Your name is Tom.", meta={"name": "Tom"})
-    assert evaluate.correct(name, "You are Tom.")
-    assert not evaluate.correct(name, "You are Tomas.")
+    assert evaluation.correct(name, "You are Tom.")
+    assert not evaluation.correct(name, "You are Tomas.")
     tale = "A fox lived here. It found a key. It was glad. The end."
-    assert evaluate.good_story(tale, "fox", "key")
-    assert not evaluate.good_story(tale, "owl", "key")
-    assert not evaluate.good_story(tale[:-1], "fox", "key")
+    assert evaluation.good_story(tale, "fox", "key")
+    assert not evaluation.good_story(tale, "owl", "key")
+    assert not evaluation.good_story(tale[:-1], "fox", "key")
 
 
 @pytest.mark.parametrize(
@@ -161,5 +162,5 @@ def test_judging() -> None:
     ],
 )
 def test_judging_of_styles(style: str, good: str, bad: str) -> None:
-    assert evaluate.in_style(good, style)
-    assert not evaluate.in_style(bad, style)
+    assert evaluation.in_style(good, style)
+    assert not evaluation.in_style(bad, style)

@@ -8,15 +8,16 @@ from typing import Any
 
 import pytest
 
-from llmlab.zoo import corpus, export, path, template
-from llmlab.zoo.model import CONFIGS
+from llmlab.zoo import path
+from llmlab.zoo.training import corpus, export, template
+from llmlab.zoo.training.model import CONFIGS
 
 pytest.importorskip("tokenizers")
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
-    from llmlab.zoo import tokenizer as tokenizers_
+    from llmlab.zoo.training import tokenizer as tokenizers_
 
     return tokenizers_.load(path("nano"))
 
@@ -58,7 +59,7 @@ def test_jinja_and_python_render_alike() -> None:
     transformers = pytest.importorskip("transformers")
     tokenizer = transformers.AutoTokenizer.from_pretrained(str(path("nano")))
     assert tokenizer.chat_template == template.CHAT_TEMPLATE
-    for dialog in islice(corpus.training(seed=8), 400):
+    for dialog in islice(corpus.training_dialogs(seed=8), 400):
         for generate in (False, True):
             made = tokenizer.apply_chat_template(
                 dialog.messages, tools=dialog.tools, tokenize=False, add_generation_prompt=generate

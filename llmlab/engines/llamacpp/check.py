@@ -24,8 +24,8 @@ from typing import Any
 from llmlab import config
 from llmlab.engines.base import EngineLog, LoadPlan
 from llmlab.errors import Interrupted, LoadError
-from llmlab.hub import architectures, gguf_file
-from llmlab.hub.source import Source
+from llmlab.files import architectures, gguf
+from llmlab.files.source import Source
 
 _WORKER = Path(__file__).with_name("check_worker.py")
 # A vocabulary of 260,000 tokens takes 0.5 s to read; slow disks and busy machines more.
@@ -96,7 +96,7 @@ def _reason(code: int, said: str) -> str:
 def _note(path: Path) -> Path:
     import llama_cpp
 
-    stats = [(str(part.resolve()), part.stat()) for part in gguf_file.parts(path)]
+    stats = [(str(part.resolve()), part.stat()) for part in gguf.parts(path)]
     state = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
     key = hashlib.sha256(repr((_VERSION, llama_cpp.__version__, state)).encode()).hexdigest()[:24]
     return config.cache_dir() / "checked" / key

@@ -39,8 +39,8 @@ from llmlab.errors import (
     LoadError,
     UnsupportedError,
 )
+from llmlab.files import tags
 from llmlab.guided.compiler import Compiler
-from llmlab.hub import tags
 from llmlab.types import EngineName
 
 _LOG_TAIL = 12

@@ -9,8 +9,8 @@ from typing import Any
 
 from llmlab.engines.base import ModelFacts
 from llmlab.engines.llamacpp.native import NativeModel
-from llmlab.hub.jsonfile import read_optional
-from llmlab.hub.vision import sees
+from llmlab.files.jsonfile import read_optional
+from llmlab.files.vision import sees
 from llmlab.types import SamplingParams
 
 _SPECIAL = {

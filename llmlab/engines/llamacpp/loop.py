@@ -19,6 +19,7 @@ from typing import Literal
 
 from llmlab.engines.base import EngineLog, Request
 from llmlab.engines.calls import Call
+from llmlab.engines.guidance import Steer
 from llmlab.engines.llamacpp.adapters import Adapters
 from llmlab.engines.llamacpp.batch import Batch
 from llmlab.engines.llamacpp.draft import Drafter
@@ -30,7 +31,6 @@ from llmlab.engines.llamacpp.sequence import KEPT, Sequence, prompt_problem
 from llmlab.engines.llamacpp.slots import Slots, common_prefix
 from llmlab.engines.logits import not_finite
 from llmlab.engines.speculation import Meter
-from llmlab.engines.steering import Steer
 from llmlab.errors import GenerationError, UnloadedError, UnsupportedError
 from llmlab.guided.compiler import Compiler
 from llmlab.types import FinishReason

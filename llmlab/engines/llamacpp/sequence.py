@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from llmlab.engines.base import Request, mix_key
+from llmlab.engines.guidance import Steer
 from llmlab.engines.llamacpp.sampler import build_chain
 from llmlab.engines.llamacpp.slots import Slot
-from llmlab.engines.llamacpp.text import TextStream
-from llmlab.engines.steering import Steer
+from llmlab.engines.text import TextStream
 from llmlab.errors import GenerationError
 from llmlab.types import FinishReason, TokenLogprob
 

@@ -2,7 +2,7 @@
 
 An interrupt of a notebook's kernel sends SIGINT to the kernel's whole process group. vLLM starts its core with
 multiprocessing's spawn, which offers no way to leave the group, but lets one say which executable to start: a
-short script that starts Python through `llmlab.guardian`, which also ends it when the kernel is killed.
+short script that starts Python through `llmlab.machine.guardian`, which also ends it when the kernel is killed.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Any
 
 import psutil
 
-from llmlab import guardian
 from llmlab.config import scratch
+from llmlab.machine import guardian
 
 
 @contextlib.contextmanager

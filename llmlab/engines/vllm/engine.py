@@ -13,7 +13,6 @@ import weakref
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from llmlab import hardware
 from llmlab.engines.base import (
     Adapter,
     Capabilities,
@@ -25,14 +24,15 @@ from llmlab.engines.base import (
     Progress,
     Request,
 )
-from llmlab.engines.vllm import settings
+from llmlab.engines.vllm import options
 from llmlab.engines.vllm.facts import Codec, read_facts
 from llmlab.engines.vllm.guided import Watched, guide_tokenizer
 from llmlab.engines.vllm.loop import Loop
 from llmlab.errors import Interrupted, UnloadedError
+from llmlab.files import tags
+from llmlab.files.headers import read_header
 from llmlab.guided.compiler import Compiler
-from llmlab.hub import tags
-from llmlab.hub.headers import read_header
+from llmlab.machine import hardware
 from llmlab.types import EngineName
 
 # Modules that `import vllm` and what a load needs bring in (vllm 0.32 on the CPU), to tell how far it has come.
@@ -63,7 +63,7 @@ class VllmEngine(Engine):
                 "images",
             }
         ),
-        extra=settings.EXTRA,
+        extra=options.EXTRA,
     )
 
     def __init__(self, plan: LoadPlan, loop: Loop, codec: Codec, facts: Any) -> None:
@@ -96,7 +96,7 @@ class VllmEngine(Engine):
             LoadError, UnsupportedError, BadInputError: it can't be loaded; nothing is left behind.
             Interrupted: `cancelled` was set meanwhile; nothing is left behind.
         """
-        settings.check(plan, cpu=hardware.vllm_build() == "CPU")
+        options.check(plan, cpu=hardware.vllm_build() == "CPU")
         header = read_header(plan.source.path)
         loop = Loop(plan, header, log)
         modules = len(sys.modules)
@@ -146,7 +146,7 @@ class VllmEngine(Engine):
         """From a child process only the likeliest tokens come."""
         if self._live().in_process:
             return ""
-        return f"of each distribution the {settings.MAX_LOGPROBS} likeliest tokens are exact, the rest is spread evenly"
+        return f"of each distribution the {options.MAX_LOGPROBS} likeliest tokens are exact, the rest is spread evenly"
 
     def submit(self, request: Request) -> None:
         """Queue a request; thread-safe, returns at once. More than `max_concurrency` wait their turn in vLLM."""
@@ -162,7 +162,7 @@ class VllmEngine(Engine):
     def lora(self) -> LoraLimits:
         """As many adapters in a step as it has slots; a scale or a mix is an adapter of its own."""
         extra = self._plan.extra
-        slots = settings.lora_slots(extra, cpu=hardware.vllm_build() == "CPU")
+        slots = options.lora_slots(extra, cpu=hardware.vllm_build() == "CPU")
         if not slots:
             return LoraLimits(
                 "peft",
@@ -170,7 +170,7 @@ class VllmEngine(Engine):
                 refused="this vLLM model was loaded without room for adapters (max_loras=0, or compiled on the CPU)",
                 hint=f"Load it again with adapters: %llm load {self._plan.source.spec} --engine vllm -x max_loras=4",
             )
-        return LoraLimits("peft", mixes=False, max_rank=settings.lora_rank(extra), slots=slots)
+        return LoraLimits("peft", mixes=False, max_rank=options.lora_rank(extra), slots=slots)
 
     def attach(self, adapter: Adapter) -> None:
         """Load an adapter, between two steps. See `Engine.attach`."""
@@ -221,7 +221,7 @@ class VllmEngine(Engine):
             "torch": importlib.metadata.version("torch"),
             "device": f"{held.device} ({where})",
             "runs": "in this process" if loaded.in_process else "in a child process",
-            "threads": f"{loaded.settings.threads} of {settings.cores()}, not bound" if loaded.in_process else "GPU",
+            "threads": f"{loaded.settings.threads} of {options.cores()}, not bound" if loaded.in_process else "GPU",
             "dtype": str(config.model_config.dtype).removeprefix("torch."),
             "mode": "eager" if config.model_config.enforce_eager else "compiled",
             "KV cache": f"{config.cache_config.kv_cache_size_tokens or 0:,} tokens",

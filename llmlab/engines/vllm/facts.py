@@ -8,9 +8,9 @@ from typing import Any
 
 from llmlab.engines.base import ModelFacts
 from llmlab.errors import BadInputError
-from llmlab.hub.headers import Header
-from llmlab.hub.jsonfile import read_optional
-from llmlab.hub.vision import sees
+from llmlab.files.headers import Header
+from llmlab.files.jsonfile import read_optional
+from llmlab.files.vision import sees
 from llmlab.types import SamplingParams
 
 SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")

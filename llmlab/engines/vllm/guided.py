@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmlab.engines.base import Request
-from llmlab.engines.llamacpp.text import TextStream
-from llmlab.engines.steering import Steer
+from llmlab.engines.guidance import Steer
+from llmlab.engines.text import TextStream
 from llmlab.errors import GenerationError
 from llmlab.guided import Guide
 from llmlab.guided.compiler import Compiler

@@ -18,12 +18,12 @@ import psutil
 from llmlab.config import scratch
 from llmlab.engines.base import EngineLog, LoadPlan
 from llmlab.engines.logits import not_finite
-from llmlab.engines.vllm import child, quiet
+from llmlab.engines.vllm import child, logs
 from llmlab.engines.vllm.guided import Seen
+from llmlab.engines.vllm.options import Settings, settle
 from llmlab.engines.vllm.process import SHARED, give_back_memory
-from llmlab.engines.vllm.settings import Settings, settle
 from llmlab.errors import EngineMissingError, LoadError
-from llmlab.hub.headers import Header
+from llmlab.files.headers import Header
 
 COMPANIONS = ("torchvision", "torchaudio", "torchcodec")
 _GUIDED = (
@@ -195,10 +195,10 @@ def build(plan: LoadPlan, header: Header, log: EngineLog, key: int, announce: Ca
     before = _resident()
     announce("weights")
     with contextlib.ExitStack() as stack:
-        stack.enter_context(quiet.process_state())
+        stack.enter_context(logs.process_state())
         if cpu:
             # Kept by vLLM as the user's wish; else it would go down to one thread after the load.
-            stack.enter_context(quiet.environment({"OMP_NUM_THREADS": str(settings.threads)}))
+            stack.enter_context(logs.environment({"OMP_NUM_THREADS": str(settings.threads)}))
             torch.set_num_threads(settings.threads)
             _inspect_in_process(header.architecture)
             logging_config = LoggingConfig(log_level="WARNING", configure_logging=False)

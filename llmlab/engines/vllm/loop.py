@@ -17,20 +17,20 @@ from collections.abc import Callable, Iterable
 from itertools import count
 from typing import Any
 
-from llmlab import hardware
 from llmlab.engines import logits
 from llmlab.engines.base import EngineLog, LoadPlan, Request
 from llmlab.engines.calls import Call
 from llmlab.engines.speculation import Meter
-from llmlab.engines.vllm import child, images, load, quiet, scoring
+from llmlab.engines.vllm import child, images, load, logs, scoring
 from llmlab.engines.vllm.guided import Part, Watched
 from llmlab.engines.vllm.lora import Attached
+from llmlab.engines.vllm.options import MAX_LOGPROBS
 from llmlab.engines.vllm.outputs import is_dead, reason_of, token_logprobs, vllm_params
 from llmlab.engines.vllm.process import SHARED, give_back_memory
-from llmlab.engines.vllm.settings import MAX_LOGPROBS
 from llmlab.engines.vllm.speculation import Observer, mend_sampling
 from llmlab.errors import GenerationError, Interrupted, LlmLabError, LoadError, UnloadedError, UnsupportedError
-from llmlab.hub.headers import Header
+from llmlab.files.headers import Header
+from llmlab.machine import hardware
 
 PUSH_EVERY_S = 0.02
 _KEYS = count(1)
@@ -81,8 +81,8 @@ class Loop:
         self._closed = False
         self._number = count(1)
         self._step_s = PUSH_EVERY_S  # a step's duration, smoothed
-        self._thread = threading.Thread(target=self._run, name=f"{quiet.THREAD_NAME}-{self._key}", daemon=True)
-        self._tap = quiet.LogTap(log, self._thread, self._note_phase)
+        self._thread = threading.Thread(target=self._run, name=f"{logs.THREAD_NAME}-{self._key}", daemon=True)
+        self._tap = logs.LogTap(log, self._thread, self._note_phase)
 
     # -- any thread --------------------------------------------------------------------------
 
@@ -191,14 +191,14 @@ class Loop:
         failure: BaseException | None = None
         cores = child.cores()
         variables = load.environment(cpu_build=hardware.vllm_build() == "CPU")
-        with SHARED.turns, quiet.environment(variables), quiet.no_tqdm_monitor():
+        with SHARED.turns, logs.environment(variables), logs.no_tqdm_monitor():
             try:
-                with quiet.python_noise(self._log):
+                with logs.python_noise(self._log):
                     load.import_vllm()
                 # Again: the import has made handlers of its own.
                 if self._plan.draft is not None and load.runs_in_process():
                     mend_sampling()
-                with quiet.python_noise(self._log):
+                with logs.python_noise(self._log):
                     self.loaded = self._build()
                 if self._weights_read:
                     self.warm_up_s = time.perf_counter() - self._weights_read
@@ -465,7 +465,7 @@ class Loop:
         loaded, self.loaded = self.loaded, None
         if loaded is None:
             return
-        with SHARED.turns, quiet.environment({}), contextlib.suppress(Exception):
+        with SHARED.turns, logs.environment({}), contextlib.suppress(Exception):
             SHARED.shut_down(self._key, loaded.llm)
         del loaded
         give_back_memory()

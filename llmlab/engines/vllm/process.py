@@ -14,7 +14,7 @@ import threading
 import time
 from typing import Any
 
-from llmlab.engines.vllm.quiet import TapSwitch
+from llmlab.engines.vllm.logs import TapSwitch
 
 
 class Turns:

@@ -53,11 +53,11 @@ class Advise(Command):
     @classmethod
     def run(cls, args: argparse.Namespace, bench: Bench) -> object:
         """The advice, with a bar while it is measured."""
-        from llmlab.advising import advise
+        from llmlab.advice import choice
 
         bar = ProgressBar(bench.shell, "advising")
         try:
-            advice = advise(
+            advice = choice(
                 bench.lab,
                 args.model,
                 concurrency=args.concurrency,

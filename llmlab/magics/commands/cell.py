@@ -13,13 +13,13 @@ from llmlab.magics import constraint, tooling
 from llmlab.magics.command import Bench, Command
 from llmlab.magics.expand import expand
 from llmlab.magics.parser import Parser, number, whole
-from llmlab.tools.stream import ToolStream
+from llmlab.tool_calls.stream import ToolStream
 from llmlab.types import Completion, Message, SamplingParams
 
 if TYPE_CHECKING:
-    from llmlab.conversation import Conversation, History
+    from llmlab.inference.conversation import Conversation, History
+    from llmlab.inference.stream import Stream
     from llmlab.model import Model
-    from llmlab.streaming import Stream
 
 # Until the first words are there, look more often: they should not wait for a tick.
 FIRST_LOOK_S = 0.02

@@ -116,10 +116,10 @@ def _compare(args: argparse.Namespace, bench: Bench) -> object:
 
 
 def _merge(args: argparse.Namespace, bench: Bench) -> object:
-    from llmlab import tuning
+    from llmlab.training import commands
 
     if args.name is None or args.as_name is None or args.source is not None:
         raise BadInputError(
             "%llm lora merge takes an adapter and the new model's name.", "Usage: %llm lora merge NAME --as MODEL"
         )
-    return tuning.merge(bench.lab, args.name, name=args.as_name, model=args.model)
+    return commands.merge(bench.lab, args.name, name=args.as_name, model=args.model)

@@ -17,7 +17,7 @@ class Models(Command):
     summary: ClassVar[str] = "list the models that can be loaded by name, and what lies on disk"
     details: ClassVar[str] = """
         On disk: the Hugging Face cache, what llmlab converted or quantized, and parts of broken downloads, with size
-        and when it was used last. In Python: llmlab.hub.catalogue.entries() and llmlab.hub.disk.on_disk().
+        and when it was used last. In Python: llmlab.hub.catalogue.entries() and llmlab.hub.cache.on_disk().
     """
     examples: ClassVar[tuple[tuple[str, str], ...]] = (
         ("%llm models", ""),
@@ -32,8 +32,8 @@ class Models(Command):
     @classmethod
     def run(cls, args: argparse.Namespace, bench: Bench) -> object:  # noqa: ARG003
         """The catalogue, and what lies on disk."""
+        from llmlab.hub.cache import on_disk
         from llmlab.hub.catalogue import entries
-        from llmlab.hub.disk import on_disk
 
         stored = StoredView(on_disk())
         return stored if args.disk else Catalogue(entries(), stored)

@@ -73,16 +73,16 @@ class Quant(Command):
 
 def _forms(args: argparse.Namespace, bench: Bench) -> object:
     from llmlab.display import FormsView
+    from llmlab.loading.switch import bare_spec
     from llmlab.quant.sources import peek
-    from llmlab.switching import bare_spec
 
     model = bench.lab.get(args.model)
     return FormsView(model.name, peek(bare_spec(model.source.spec)))
 
 
 def _compare(args: argparse.Namespace, bench: Bench) -> object:
-    from llmlab.measure.compare import compare_quants
-    from llmlab.switching import bare_spec
+    from llmlab.loading.switch import bare_spec
+    from llmlab.measure.quants import compare_quants
 
     lab = bench.lab
     named = lab.models.get(args.model) if args.model else lab.current

@@ -47,7 +47,7 @@ class Quantize(Command):
     @classmethod
     def run(cls, args: argparse.Namespace, bench: Bench) -> object:
         """Make it, with a bar while it lasts; returns what was made (in `.value`)."""
-        from llmlab.measure.making import quantize
+        from llmlab.measure.calibration import quantize
 
         bar = ProgressBar(bench.shell, f"quantizing {args.model} to {args.to}")
         names = bench.shell.user_ns

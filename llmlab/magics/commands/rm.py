@@ -6,13 +6,14 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from llmlab.display import Note, StoredView, units
+from llmlab.display import Note, StoredView
 from llmlab.errors import BadInputError
 from llmlab.magics.command import Bench, Command
 from llmlab.magics.parser import Parser
+from llmlab.render import units
 
 if TYPE_CHECKING:
-    from llmlab.hub.disk import Stored
+    from llmlab.hub.cache import Stored
 
 
 class Rm(Command):
@@ -39,8 +40,8 @@ class Rm(Command):
     @classmethod
     def run(cls, args: argparse.Namespace, bench: Bench) -> object:
         """Ask, delete, and say how much was freed."""
-        from llmlab.getting import in_use, removable
-        from llmlab.hub.disk import delete
+        from llmlab.hub.cache import delete
+        from llmlab.loading.storage import in_use, removable
 
         doomed = removable(args.model, quant=args.quant)
         for name, model in bench.lab.models.items():

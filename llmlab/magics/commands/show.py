@@ -48,7 +48,7 @@ class Show(Command):
     @classmethod
     def run(cls, args: argparse.Namespace, bench: Bench) -> object:
         """Read the headers."""
-        from llmlab.hub.headers import read_header
+        from llmlab.files.headers import read_header
 
         engine = None if args.engine == "auto" else args.engine
         if args.discover:
@@ -59,9 +59,9 @@ class Show(Command):
         plain = (args.quant, engine, args.from_) == (None, None, None)
         if loaded is not None and plain:
             return HeaderView(read_header(loaded.path))
-        from llmlab.getting import show
         from llmlab.hub.resolve import peek
         from llmlab.hub.spec import parse
+        from llmlab.loading.storage import show
 
         if parse(args.model).path is not None or not plain:
             return HeaderView(show(args.model, quant=args.quant, engine=engine, from_=args.from_))

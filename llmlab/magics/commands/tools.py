@@ -11,8 +11,8 @@ from llmlab.errors import BadInputError, UnsupportedError
 from llmlab.magics.command import Bench, Command
 from llmlab.magics.parser import Parser
 from llmlab.magics.tooling import functions
-from llmlab.tools.families import detect
-from llmlab.tools.tool import Tool, Toolbox
+from llmlab.tool_calls.families import detect
+from llmlab.tool_calls.tool import Tool, Toolbox
 
 
 class Tools(Command):
@@ -24,7 +24,7 @@ class Tools(Command):
         A tool is a plain function with a type hint for each parameter; its docstring (plain, Google, NumPy or reST
         style) says what it and its parameters are for. Without names, the functions that this notebook defines are
         shown, and why others can't be tools. Nothing is run here; %%llm --tools f,g lets a model call them.
-        The same in Python: llmlab.tools.Toolbox([f, g]).schemas.
+        The same in Python: llmlab.tool_calls.Toolbox([f, g]).schemas.
     """
     examples: ClassVar[tuple[tuple[str, str], ...]] = (
         ("%llm tools", "what this notebook's functions would look like to the model"),

@@ -63,14 +63,14 @@ class Tune(Command):
     @classmethod
     def run(cls, args: argparse.Namespace, bench: Bench) -> object:
         """Train with a live curve; returns the Tuned."""
-        from llmlab import tuning
+        from llmlab.training import commands
 
         options = {flag[2:].replace("-", "_") for flag, *_ in _SETTINGS}
         given = {key: getattr(args, key) for key in options if getattr(args, key) is not None}
         data = _data(args.data, bench.shell.user_ns)
         live = TuneDisplay(bench.shell)
         try:
-            tuned = tuning.tune(
+            tuned = commands.tune(
                 bench.lab,
                 data,
                 name=args.name,

@@ -56,7 +56,7 @@ m.generate(
     "hi", tools=[add, len], tool_choice="auto", max_steps=3, strict=True, approve=lambda call: call.name == "add"
 )
 m.generate("hi", params=SamplingParams(temperature=0), max_tokens=8)
-m.generate("hi", guide=llmlab.guided.make(regex="[0-9]{3}"))
+m.generate("hi", guide=llmlab.guided.constraints(regex="[0-9]{3}"))
 one: Completion = m.generate([{"role": "user", "content": "hi"}], system="Be brief.")
 two: Completion = m.generate([Message("user", "hi"), {"role": "assistant", "content": "yes"}, Message("user", "go")])
 
@@ -102,9 +102,9 @@ llmlab.run_notebooks("a.ipynb", Path("b.ipynb"), parameters={"ENGINE": "vllm"}, 
 llmlab.record("speed", 3.5, "tokens/s")
 llmlab.records("a.ipynb").frame
 llmlab.runs(3, search="hi")
-llmlab.getting.show("nano").context_length
-llmlab.hub.tags.names("vllm")[0]
-[one.bytes for one in llmlab.hub.disk.on_disk()]
+llmlab.loading.storage.show("nano").context_length
+llmlab.files.tags.names("vllm")[0]
+[one.bytes for one in llmlab.hub.cache.on_disk()]
 llmlab.zoo.calculator("1 + 1")
 llmlab.types.data_url(b"")
 

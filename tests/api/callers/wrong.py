@@ -33,7 +33,7 @@ m.engine = "vllm"  # error: misc
 
 llmlab.tune([], name="x", epoch=3)  # error: call-arg
 llmlab.tune([], rank=3)  # error: call-arg
-llmlab.tuning.tune(llmlab.lab(), [], name="x", rank="8")  # error: arg-type
+llmlab.training.commands.tune(llmlab.lab(), [], name="x", rank="8")  # error: arg-type
 llmlab.compare_quants("nano", ["F16"], window="x")  # error: arg-type
 llmlab.compare_quants("nano", ["F16"], engine="vllm")  # error: call-arg
 llmlab.pull("nano", tag="F16")  # error: call-arg
@@ -43,4 +43,4 @@ llmlab.merge("pirate")  # error: call-arg
 llmlab.chat(tempereture=0)  # error: call-arg
 llmlab.arena("a", "b", blind="no")  # error: arg-type
 llmlab.panel(height=3)  # error: call-arg
-llmlab.getting.shwo("nano")  # error: attr-defined
+llmlab.loading.storage.shwo("nano")  # error: attr-defined

@@ -7,7 +7,7 @@ import pytest
 
 from llmlab.engines.base import EngineLog, LoadPlan
 from llmlab.engines.llamacpp import LlamaCppEngine
-from llmlab.hub.source import Source
+from llmlab.files.source import Source
 
 NANO = Path(__file__).parents[3] / "llmlab" / "zoo" / "models" / "nano"
 
@@ -15,7 +15,7 @@ NANO = Path(__file__).parents[3] / "llmlab" / "zoo" / "models" / "nano"
 @pytest.fixture(scope="session")
 def gguf():
     """nano's F16 GGUF file."""
-    from llmlab.quant.gguf import to_gguf
+    from llmlab.quant.gguf_cache import to_gguf
 
     return to_gguf(NANO)
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmlab.engines.llamacpp.slots import common_prefix
-from llmlab.engines.llamacpp.text import TextStream
+from llmlab.engines.text import TextStream
 
 
 def run(pieces, stop=()):

@@ -8,7 +8,7 @@ from vllm_driver import NANO
 
 from llmlab.engines.base import EngineLog, LoadPlan
 from llmlab.engines.vllm import VllmEngine
-from llmlab.hub.source import Source
+from llmlab.files.source import Source
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,285 @@
+"""The adapters of one loaded model: by name, with the one in use, and what an `adapter=` comes to."""
+
+from __future__ import annotations
+
+import math
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from llmlab.adapters import checks, conversion, mixing
+from llmlab.adapters import source as places
+from llmlab.adapters.files import AdapterFiles, read
+from llmlab.engines.base import Adapter, Engine, Mix
+from llmlab.errors import BadInputError, LlmLabError, UnsupportedError, unknown
+from llmlab.files.headers import Header, read_header
+from llmlab.files.source import Source
+
+Progress = Callable[[str, float | None], None]
+
+NONE = "none"
+"""What an `adapter=` says for the model without any."""
+_RESERVED = (NONE, "off", "base")
+# Scales and mixes that an engine without mixes of its own keeps attached.
+_MIXES_KEPT = 16
+
+
+class AdapterWarning(UserWarning):
+    """Something to know of an adapter that works all the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An attached adapter.
+
+    Attributes:
+        name: what it's called.
+        spec: where it came from, as it was given; adding it to another model repeats that.
+        files: what its files say.
+        adapter: what the engine knows it as.
+    """
+
+    name: str
+    spec: str
+    files: AdapterFiles
+    adapter: Adapter
+
+    def __repr__(self) -> str:
+        return f"<Adapter {self.name}: rank {self.files.rank}, {self.files.path}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Specs:
+    """What to attach to a model so that it has the adapters of another: names and sources, and the one in use."""
+
+    entries: tuple[Entry, ...] = ()
+    current: str | None = None
+
+
+class Adapters:
+    """Attaches adapters to one model, and knows them by name. Thread-safe.
+
+    Args:
+        engine: the engine that runs it.
+        source: what is loaded in it.
+        model: the model's name, for messages.
+    """
+
+    def __init__(self, engine: Engine, source: Source, model: str) -> None:
+        self._engine = engine
+        self._source = source
+        self._model = model
+        self._entries: dict[str, Entry] = {}
+        self._mixes: OrderedDict[str, Adapter] = OrderedDict()
+        self._current: str | None = None
+        self._told = False
+        self._header: Header | None = None
+        self._lock = threading.RLock()
+
+    # -- what is there -------------------------------------------------------------------------
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """The attached adapters, in the order in which they were added."""
+        return tuple(self._entries.values())
+
+    @property
+    def current(self) -> str | None:
+        """What requests without an `adapter=` use; None: the model alone."""
+        return self._current
+
+    def get(self, name: str) -> Entry:
+        """An adapter by name.
+
+        Raises:
+            UnknownNameError: none of that name; the known ones and the closest are named.
+        """
+        if name not in self._entries:
+            hint = "" if self._entries else "Add one: %llm lora add NAME SOURCE"
+            raise unknown("adapter", name, self._entries, hint)
+        return self._entries[name]
+
+    # -- changes -------------------------------------------------------------------------------
+
+    def add(self, name: str, spec: str | Path, *, replace: bool = False, progress: Progress | None = None) -> Entry:
+        """Attach an adapter. See `Model.add_adapter`."""
+        _check_name(name)
+        with self._lock:
+            if name in self._entries and not replace:
+                raise BadInputError(
+                    f"{self._model} has an adapter called {name!r} already ({self._entries[name].files.path}).",
+                    f"Take another name, or remove it first: %llm lora rm {name}",
+                )
+            engine = self._engine
+            path = places.find(spec, progress)
+            files = read(path)
+            if self._header is None:
+                self._header = read_header(self._source.path)
+            checks.check(files, self._header, engine.lora, engine.name, self._model)
+            adapter = self._made(name, files, engine)
+            engine.attach(adapter)
+            kept = str(spec) if str(spec).startswith("hf:") else str(path.resolve())
+            replaced = self._entries.get(name)
+            entry = self._entries[name] = Entry(name, kept, files, adapter)
+            if replaced is not None:
+                self._release(replaced.adapter)
+        note = checks.other_name(files, self._source)
+        if note:
+            warnings.warn(note, AdapterWarning, stacklevel=3)
+        return entry
+
+    def remove(self, name: str) -> Entry:
+        """Take an adapter away: no new request gets it; those under way finish with it, then the engine frees it."""
+        with self._lock:
+            entry = self.get(name)
+            del self._entries[name]
+            if self._current is not None and name in [part for part, _ in parse(self._current)]:
+                self._current = None
+            self._release(entry.adapter)
+            return entry
+
+    def _release(self, adapter: Adapter) -> None:
+        """Detach an adapter and the mixes made of it, unless another entry has the same content."""
+        if any(other.adapter.digest == adapter.digest for other in self._entries.values()):
+            return
+        for key in [key for key in self._mixes if adapter.digest in key]:
+            self._engine.detach(self._mixes.pop(key))
+        self._engine.detach(adapter)
+
+    def use(self, spec: str | None) -> str | None:
+        """Set what requests without an `adapter=` use; returns it as it will be shown."""
+        with self._lock:
+            _, self._current = self.resolve(spec)
+            return self._current
+
+    @property
+    def specs(self) -> Specs:
+        """What `take` repeats on another model."""
+        return Specs(self.entries, self._current)
+
+    def take(self, specs: Specs) -> list[str]:
+        """Attach what another model had, and use what it used.
+
+        Returns:
+            `name (reason)` for each adapter that this model or its engine can't take.
+        """
+        lost = []
+        for entry in specs.entries:
+            try:
+                if entry.name not in self._entries:
+                    self.add(entry.name, entry.spec)
+            except LlmLabError as error:
+                lost.append(f"{entry.name} ({error.message})")
+        parts = [name for name, _ in parse(specs.current)] if specs.current else []
+        if parts and all(name in self._entries for name in parts):
+            self.use(specs.current)
+        return lost
+
+    # -- asking --------------------------------------------------------------------------------
+
+    def resolve(self, spec: str | None) -> tuple[Mix | None, str | None]:
+        """What an `adapter=` comes to.
+
+        Args:
+            spec: `a`, `a:0.5`, `a:0.7+b:0.3`; None or "none" for the model alone.
+
+        Returns:
+            What the request carries, and how the completion shows it.
+
+        Raises:
+            UnknownNameError: a name that isn't attached.
+            BadInputError: not in that form.
+            UnsupportedError: a mix whose rank is above the engine's limit.
+        """
+        if spec is None:
+            return None, None
+        parts = parse(spec)
+        with self._lock:
+            entries = [(self.get(name), scale) for name, scale in parts]
+            used = [(entry, scale) for entry, scale in entries if scale]
+            if not used:
+                return None, None
+            shown = "+".join(name if scale == 1 else f"{name}:{scale:g}" for name, scale in parts if scale)
+            engine = self._engine
+            if engine.lora.mixes or (len(used) == 1 and used[0][1] == 1):
+                return tuple((entry.adapter, scale) for entry, scale in used), shown
+            return ((self._mixed(engine, used, shown), 1.0),), shown
+
+    def _mixed(self, engine: Engine, used: list[tuple[Entry, float]], shown: str) -> Adapter:
+        """A scale or a mix as an adapter of its own, made at its first use."""
+        key = "+".join(sorted(f"{entry.adapter.digest}:{scale:.9g}" for entry, scale in used))
+        if key in self._mixes:
+            self._mixes.move_to_end(key)
+            return self._mixes[key]
+        parts = [(entry.files, scale) for entry, scale in used]
+        limit = engine.lora.max_rank
+        if limit is not None and mixing.rank(parts) > limit:
+            ranks = " + ".join(str(files.rank) for files, _ in parts)
+            raise UnsupportedError(
+                f"{shown} has rank {mixing.rank(parts)} ({ranks}), and {self._model} was loaded in {engine.name} with "
+                f"room for rank {limit}.",
+                f"Load the model with -x max_lora_rank={mixing.rank(parts)}.",
+            )
+        adapter = Adapter(shown, mixing.key(parts), mixing.rank(parts), folder=mixing.write(parts))
+        engine.attach(adapter)
+        self._mixes[key] = adapter
+        while len(self._mixes) > _MIXES_KEPT:
+            engine.detach(self._mixes.popitem(last=False)[1])
+        if not self._told:
+            self._told = True
+            warnings.warn(
+                f"{engine.name} doesn't scale or mix adapters as it decodes, so {shown} was made as an adapter of its "
+                "own (exactly the sum; kept in the cache). Other scales and mixes are made in the same way.",
+                AdapterWarning,
+                stacklevel=2,
+            )
+        return adapter
+
+    def _made(self, name: str, files: AdapterFiles, engine: Engine) -> Adapter:
+        if engine.lora.form == "peft":
+            return Adapter(name, files.digest, files.rank, folder=mixing.folder(files))
+        assert self._header is not None
+        return Adapter(name, files.digest, files.rank, gguf=conversion.to_gguf(files, self._header))
+
+
+def parse(spec: str) -> list[tuple[str, float]]:
+    """The names and scales of `a:0.7+b:0.3`; none for "none".
+
+    Raises:
+        BadInputError: it isn't in that form.
+    """
+    if not isinstance(spec, str):
+        raise BadInputError(
+            f"adapter must be a name like 'pirate', 'pirate:0.5' or 'pirate:0.7+terse:0.3', got {spec!r:.80}.",
+            "A list of adapters goes with a list of prompts.",
+        )
+    if spec.strip() in ("", *_RESERVED):
+        return []
+    parts: list[tuple[str, float]] = []
+    for one in spec.split("+"):
+        name, colon, scale = one.strip().partition(":")
+        try:
+            factor = float(scale) if colon else 1.0
+        except ValueError:
+            factor = math.nan
+        if not name or not math.isfinite(factor):
+            raise BadInputError(
+                f"An adapter is written NAME, NAME:SCALE or a mix NAME:SCALE+NAME:SCALE, got {spec!r}.",
+                "For example pirate:0.5, or pirate:0.7+terse:0.3",
+            )
+        if name in [other for other, _ in parts]:
+            raise BadInputError(f"{spec!r} names {name} twice.", f"Add the scales up: {name}:SCALE")
+        parts.append((name, factor))
+    return parts
+
+
+def _check_name(name: str) -> None:
+    if not name or name in _RESERVED or any(c.isspace() or c in ":+,=/\\" for c in name) or name.startswith("-"):
+        raise BadInputError(
+            f"An adapter can't be called {name!r}.",
+            "A name has no spaces and none of the signs : + , = / (they mean something); "
+            f"{', '.join(_RESERVED)} stand for the model alone.",
+        )

@@ -1,0 +1,154 @@
+"""The same prompts under several adapters, side by side, with a metric that the user gives."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llmlab import _imports
+from llmlab.adapters.attached import NONE
+from llmlab.errors import BadInputError
+from llmlab.types import Completion
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from llmlab.display import ComparisonView
+
+Metric = Callable[..., float]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found.
+
+    Attributes:
+        adapters: the columns, "none" for the model alone.
+        prompts: the rows: a text, or a conversation's last message.
+        completions: one for each adapter of each prompt.
+        scores: the metric of each, in the same places; None without a metric.
+        metric: the metric's name, or "".
+    """
+
+    adapters: tuple[str, ...]
+    prompts: tuple[str, ...]
+    completions: tuple[tuple[Completion, ...], ...]
+    scores: tuple[tuple[float, ...], ...] | None = None
+    metric: str = ""
+
+    @property
+    def means(self) -> dict[str, float]:
+        """The metric's mean for each adapter; empty without a metric."""
+        if self.scores is None:
+            return {}
+        columns = zip(*self.scores, strict=True)
+        return {name: sum(column) / len(self.prompts) for name, column in zip(self.adapters, columns, strict=True)}
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A row for each prompt and adapter: prompt, adapter, text, tokens, seconds, finish_reason, and the metric."""
+        _imports.load("pandas")
+        import pandas as pd
+
+        rows = []
+        for i, prompt in enumerate(self.prompts):
+            for j, adapter in enumerate(self.adapters):
+                done = self.completions[i][j]
+                row: dict[str, Any] = {
+                    "prompt": prompt,
+                    "adapter": adapter,
+                    "text": done.text,
+                    "tokens": done.usage.completion_tokens,
+                    "seconds": done.timings.total_s,
+                    "finish_reason": done.finish_reason,
+                }
+                if self.scores is not None:
+                    row[self.metric] = self.scores[i][j]
+                rows.append(row)
+        return pd.DataFrame(rows)
+
+    def __repr__(self) -> str:
+        return self._view().text()
+
+    def _repr_html_(self) -> str:
+        return self._view()._repr_html_()
+
+    def _view(self) -> ComparisonView:
+        from llmlab.display import ComparisonView
+
+        return ComparisonView(self)
+
+
+def compare(
+    generate: Callable[..., list[Completion]],
+    adapters: Sequence[str | None],
+    prompts: Sequence[Any],
+    metric: Metric | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Comparison:
+    """Ask every prompt under every adapter, in one batch.
+
+    Args:
+        generate: the `generate` of the model that has them attached.
+        adapters: as `generate(adapter=...)` takes them; None or "none" for the model alone.
+        prompts: texts or conversations.
+        metric: a function of the answer's text; or of the text and the prompt; or of the text, the prompt and the
+            completion. It gives a number (True counts as 1).
+        options: the other keywords of `generate`; greedy unless a temperature is given.
+
+    Raises:
+        BadInputError: nothing to compare, or the metric can't be called that way or gives no number.
+    """
+    if isinstance(prompts, str) or not prompts:
+        raise BadInputError("Give the prompts as a list of texts that isn't empty.", "For example --prompts questions")
+    if not adapters:
+        raise BadInputError("Name at least one adapter to compare.", "none stands for the model alone.")
+    names = tuple(name if name is not None else NONE for name in adapters)
+    arguments = _arguments(metric) if metric is not None else 0
+    options = dict(options or {})
+    if "params" not in options:
+        options.setdefault("temperature", 0)
+    asked = [prompt for prompt in prompts for _ in names]
+    found = generate(asked, adapter=[name for _ in prompts for name in names], **options)
+    rows = tuple(tuple(found[i * len(names) : (i + 1) * len(names)]) for i in range(len(prompts)))
+    shown = tuple(_text(prompt) for prompt in prompts)
+    if metric is None:
+        return Comparison(names, shown, rows)
+    scores = tuple(
+        tuple(_score(metric, (done.text, prompt, done)[:arguments]) for done in row)
+        for prompt, row in zip(prompts, rows, strict=True)
+    )
+    return Comparison(names, shown, rows, scores, getattr(metric, "__name__", "metric"))
+
+
+def _arguments(metric: Metric) -> int:
+    """How many of (text, prompt, completion) the metric takes by place."""
+    if not callable(metric):
+        raise BadInputError(f"A metric is a function of the answer's text, got {type(metric).__name__}.")
+    try:
+        parameters = inspect.signature(metric).parameters.values()
+    except (TypeError, ValueError):
+        return 1
+    if any(one.kind is one.VAR_POSITIONAL for one in parameters):
+        return 3
+    places = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    needed = [one for one in places if one.default is one.empty]
+    if not places or len(needed) > 3:
+        raise BadInputError("A metric takes the answer's text, and the prompt and the completion if it wants them.")
+    return max(len(needed), 1)
+
+
+def _score(metric: Metric, arguments: tuple[Any, ...]) -> float:
+    value = metric(*arguments)
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise BadInputError(f"The metric must give a number, and it gave {value!r:.80}.") from None
+
+
+def _text(prompt: Any) -> str:
+    if isinstance(prompt, str):
+        return prompt
+    last = prompt[-1]
+    return str(last["content"] if isinstance(last, Mapping) else getattr(last, "content", last))

@@ -1,0 +1,118 @@
+"""A GGUF adapter from a PEFT folder, in process, with the `gguf` package; made once and kept in the cache.
+
+Keys, names and types are those of llama.cpp's convert_lora_to_gguf.py, 32-bit floats as there by default.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+from typing import Any
+
+from llmlab import _imports, config
+from llmlab.adapters.files import AdapterFiles, kind_of
+from llmlab.errors import UnsupportedError
+from llmlab.files import weights
+from llmlab.files.headers import Header
+from llmlab.quant.gguf_cache import with_room, write_whole
+
+# Architectures whose projections keep the checkpoint's order of rows, or change it as `_permuted` does.
+_PERMUTED = ("llama",)
+_PLAIN = ("qwen2", "qwen3", "gemma", "gemma2", "gemma3", "phi3", "smollm3", "olmo2", "starcoder2", "mistral3")
+
+
+def check(header: Header) -> None:
+    """Say why adapters of a model can't be converted here.
+
+    Args:
+        header: of the GGUF file that is loaded.
+
+    Raises:
+        UnsupportedError: an architecture whose tensors are rearranged in ways that aren't known here.
+    """
+    if header.architecture not in (*_PERMUTED, *_PLAIN):
+        raise UnsupportedError(
+            f"llmlab can't convert adapters of the architecture {header.architecture!r} to GGUF.",
+            "Convert it with llama.cpp's convert_lora_to_gguf.py and add the GGUF file.",
+        )
+
+
+def gguf_names(header: Header, modules: list[str]) -> dict[str, str | None]:
+    """The GGUF tensor of each Hugging Face module, None where the architecture has none.
+
+    Args:
+        header: of the GGUF file.
+        modules: `model.layers.0.self_attn.q_proj` and the like.
+    """
+    _imports.load("gguf")
+    import gguf
+
+    arch = next((key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == header.architecture), None)
+    if arch is None:
+        return dict.fromkeys(modules)
+    names = gguf.get_tensor_name_map(arch, header.layers)
+    return {module: names.get_name(f"{module}.weight", try_suffixes=(".weight",)) for module in modules}
+
+
+def to_gguf(files: AdapterFiles, header: Header) -> Path:
+    """The GGUF file of an adapter, made now if it isn't in the cache.
+
+    Args:
+        files: a PEFT adapter that was checked against the model.
+        header: of the GGUF file that is loaded.
+
+    Raises:
+        UnsupportedError: see `check`.
+        LoadError: the disk is full or can't be written.
+    """
+    if files.format == "gguf":
+        return files.path
+    check(header)
+    # The order of rows depends on the heads, so the base's shape is part of the key.
+    shape = f"{files.digest} {header.architecture} {header.layers} {header.heads} {header.kv_heads}"
+    key = hashlib.sha256(shape.encode()).hexdigest()[:16]
+    target = config.cache_dir() / "adapters" / key / f"{files.path.name or 'adapter'}.gguf"
+    if target.is_file():
+        return target
+    needed = sum(4 * (pair.a[0] * pair.a[1] + pair.b[0] * pair.b[1]) for pair in files.modules.values())
+    with_room(target, needed)
+    return write_whole(target, lambda part: _write(files, header, part))
+
+
+def _write(files: AdapterFiles, header: Header, target: Path) -> None:
+    _imports.load("gguf", "numpy")
+    import gguf
+    import numpy as np
+
+    logging.getLogger("gguf").setLevel(logging.ERROR)
+    names = gguf_names(header, list(files.modules))
+    alphas = {pair.scaling * pair.rank for pair in files.modules.values()}
+    # llama.cpp divides one alpha by each matrix's rank; where that isn't the factor, it goes into B, and alpha is 0.
+    alpha = alphas.pop() if len(alphas) == 1 else 0.0
+    writer = gguf.GGUFWriter(None, header.architecture)
+    writer.add_type(gguf.GGUFType.ADAPTER)
+    writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
+    writer.add_string(gguf.Keys.General.NAME, files.path.name)
+    writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, alpha)
+    data = dict(weights.tensors(files.weights))
+    try:
+        for module, pair in files.modules.items():
+            a, b = (data[name].astype(np.float32) for name in pair.names)
+            if not alpha:
+                b = b * np.float32(pair.scaling)
+            writer.add_tensor(f"{names[module]}.lora_a", np.ascontiguousarray(a))
+            writer.add_tensor(f"{names[module]}.lora_b", np.ascontiguousarray(_permuted(module, b, header)))
+        writer.write_header_to_file(target)
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+    finally:
+        writer.close()
+
+
+def _permuted(module: str, b: Any, header: Header) -> Any:
+    """Interleave the rows of query and key projections, as the base's weights were (see llmlab.quant.gguf_writer)."""
+    heads = {"q_proj": header.heads, "k_proj": header.kv_heads}.get(kind_of(module))
+    if header.architecture not in _PERMUTED or heads is None:
+        return b
+    return b.reshape(heads, 2, b.shape[0] // heads // 2, b.shape[1]).swapaxes(1, 2).reshape(b.shape)

@@ -1,0 +1,214 @@
+"""What each engine could load of a model on a machine: the form, whether it fits, or why not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from llmlab.advice.machine import Machine
+from llmlab.advice.result import Use
+from llmlab.engines.registry import INSTALL
+from llmlab.errors import LlmLabError, UnsupportedError
+from llmlab.files import architectures, tags
+from llmlab.files.fit import Estimate
+from llmlab.files.headers import Header, read_header
+from llmlab.hub import resolve
+from llmlab.hub.resolve import Candidate
+from llmlab.hub.spec import Spec
+from llmlab.loading import storage
+from llmlab.loading.plan import estimate_load, settle_size
+from llmlab.quant import sources, support
+from llmlab.types import EngineName
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """How one engine could serve the workload.
+
+    Attributes:
+        form: the form it would load.
+        estimate: its memory estimate, at the resulting context length and concurrency.
+        tensor_parallel: number of GPUs to split it over.
+        explicit: whether the concurrency must be passed to the load, since it exceeds a load's default.
+        default: the form that a load chooses without a quant; `form` differs if that doesn't fit.
+        why_not: the estimate of the default form, if it doesn't fit.
+        out: why the engine can't do it; "" if it can.
+        hint: a suggested fix for that.
+    """
+
+    engine: EngineName
+    form: Candidate | None = None
+    estimate: Estimate | None = None
+    tensor_parallel: int = 1
+    explicit: bool = False
+    default: Candidate | None = None
+    why_not: Estimate | None = None
+    out: str = ""
+    hint: str = ""
+
+
+def find_header(parsed: Spec, found: Sequence[Candidate]) -> Header | None:
+    """A model's header, from local files or from the hub; None if neither is available.
+
+    Layers and key-value heads are the same in all forms, so any form's header will do.
+    """
+    if parsed.path is not None:
+        return read_header(parsed.path)
+    ready = [form for form in found if form.action == "ready"]
+    first = {form.engine: form for form in reversed(found)}
+    for form in (*ready, *first.values()):
+        try:
+            return storage.show(parsed.text, quant=form.quant, engine=form.engine)
+        except LlmLabError:
+            continue  # gated, or no network
+    return None
+
+
+def catalogue_header(parsed: Spec) -> Header | None:
+    """A header with only the catalogue's figures: parameters and context. Its KV cache counts as zero."""
+    entry = parsed.entry
+    if entry is None or not entry.parameters:
+        return None
+    return Header(
+        path=Path(entry.name), format="safetensors", files=(), name=entry.name, architecture="",
+        parameters=entry.parameters, context_length=entry.context_length or 0, layers=0, hidden=0, heads=0, kv_heads=0,
+        head_dim=0, kv_values=0, vocab_size=0, quant="", tensors=(), weight_bytes=0, chat_template=None,
+        licence=entry.licence, tokenizer="", tied=False, metadata={},
+    )  # fmt: skip
+
+
+def option(
+    engine: EngineName, use: Use, machine: Machine, parsed: Spec, found: Sequence[Candidate], header: Header | None
+) -> Option:
+    """How one engine could serve the workload, or why it can't.
+
+    Args:
+        engine: the engine.
+        use: the workload.
+        machine: the machine.
+        parsed: the model's spec.
+        found: the model's available forms.
+        header: its header, or the catalogue's figures; None if no sizes are known.
+    """
+    if engine not in machine.engines:
+        if machine.system != "linux" and engine == "vllm":
+            return Option(engine, out="llmlab supports vllm on Linux only", hint="Use Linux.")
+        return Option(engine, out=f"{engine} isn't installed", hint=f"Install it: {INSTALL[engine]}.")
+    try:
+        first = resolve.choose(tuple(found), engine, use.quant, use.model)
+    except UnsupportedError as error:
+        return _refused(engine, use, machine, parsed, error)
+    own = [form for form in found if form.engine == engine and (use.quant is None or form.quant == first.quant)]
+    runs = [form for form in own if _runs(form.quant, engine, machine)]
+    if not runs:
+        try:
+            support.check(first.quant, engine, machine.engines[engine], avx512=_avx512(machine))
+        except UnsupportedError as error:
+            return Option(engine, out=error.message.rstrip("."), hint=error.hint)
+    unknown = _unknown_architecture(engine, header, machine)
+    if unknown is not None:
+        return Option(engine, out=unknown.message.rstrip("."), hint=unknown.hint)
+    return _fitting(engine, use, machine, runs, header)
+
+
+def _avx512(machine: Machine) -> bool | None:
+    """An assumed machine has a CPU of today; this one is asked."""
+    return True if machine.assumed else None
+
+
+def _runs(quant: str, engine: EngineName, machine: Machine) -> bool:
+    return quant not in tags.TAGS or support.support(quant, engine, machine.engines[engine], avx512=_avx512(machine)).ok
+
+
+def _refused(engine: EngineName, use: Use, machine: Machine, parsed: Spec, error: UnsupportedError) -> Option:
+    """An engine without a loadable form, with the error that a load would raise."""
+    out, hint = error.message, error.hint
+    if use.quant is not None:
+        near = support.nearest(tags.canonical(use.quant).name, engine, machine.engines[engine], avx512=_avx512(machine))
+        hint = f"Nearest in {engine}: --quant {near}." if near else hint
+    elif parsed.path is not None:
+        try:
+            # No form exists, so this raises before anything is made.
+            sources.resolve(use.model, engine=engine)
+        except LlmLabError as refusal:
+            out, hint = refusal.message, refusal.hint
+    return Option(engine, out=out.rstrip("."), hint=hint)
+
+
+def _unknown_architecture(engine: EngineName, header: Header | None, machine: Machine) -> UnsupportedError | None:
+    own = {"gguf": "llamacpp", "safetensors": "vllm"}
+    if header is None or not header.architecture or own[header.format] != engine or machine.assumed:
+        return None
+    try:
+        architectures.check(header, engine)
+    except UnsupportedError as error:
+        return error
+    return None
+
+
+def _fitting(engine: EngineName, use: Use, machine: Machine, runs: list[Candidate], header: Header | None) -> Option:
+    """The default form if it fits, on more GPUs if necessary; else the largest other form that fits."""
+    default = runs[0]
+    if header is None:
+        return Option(engine, form=default, default=default)
+    most = len(machine.gpus) if engine == "vllm" and machine.engines[engine] == "CUDA" else 1
+    splits = [count for count in (1, 2, 4, 8) if count <= max(most, 1)]
+    smaller = sorted((f for f in runs[1:] if _bits(f) < _bits(default)), key=_bits, reverse=True)
+    tries = [(default, count) for count in splits] + [(form, 1) for form in smaller]
+    least: Estimate | None = None
+    why_not: Estimate | None = None
+    for form, count in tries:
+        estimate, explicit = _settled(sized(header, form), engine, machine, use, count)
+        if estimate.fits:
+            return Option(engine, form, estimate, count, explicit, default, why_not)
+        why_not = why_not or estimate
+        if least is None or estimate.total < least.total:
+            least = estimate
+    assert least is not None
+    needed = least.total / 2**30
+    ways = [way for way in least.suggestions if not way.startswith("--quant")]
+    ways += _split(engine, machine, sized(header, tries[-1][0]), least)
+    hint = f"In {engine}, try {'; or '.join(ways)}." if ways else ""
+    hint = hint or f"{engine} needs about {needed:.1f} GiB of free memory, or a smaller model (%llm models)."
+    return Option(
+        engine, default=default, why_not=why_not, out=f"does not fit: at least {describe(least, header)}", hint=hint
+    )
+
+
+def _split(engine: EngineName, machine: Machine, header: Header, least: Estimate) -> list[str]:
+    """A suggestion to keep some layers in RAM; a load's estimate counts only the GPU, so it must be forced."""
+    if engine != "llamacpp" or machine.engines[engine] != "CUDA" or not header.layers or machine.ram.free < least.total:
+        return []
+    room = 0.9 * machine.device(engine).free - least.kv_cache - least.overhead
+    layers = int(header.layers * room / header.weight_bytes)
+    return [f"layers in RAM, which is slow: --quant {header.quant} --gpu-layers {layers} --force"] if layers > 0 else []
+
+
+def describe(estimate: Estimate, header: Header) -> str:
+    """An estimate in words; without the KV cache if there is no header."""
+    if header.kv_values:
+        return str(estimate)
+    gib = estimate.total / 2**30
+    return f"{gib:.1f} GiB without the KV cache (unknown without a header), {estimate.free / 2**30:.1f} GiB free"
+
+
+def _settled(header: Header, engine: EngineName, machine: Machine, use: Use, count: int) -> tuple[Estimate, bool]:
+    """The estimate at the workload's concurrency, and whether that concurrency must be passed to the load."""
+    device = machine.device(engine, count)
+    length, concurrency = settle_size(header, engine, None, None, count, device=device)
+    explicit = use.concurrency > concurrency
+    if explicit:
+        length, concurrency = settle_size(header, engine, None, use.concurrency, count, device=device)
+    return estimate_load(header, engine, length, concurrency, count, device), explicit
+
+
+def sized(header: Header, form: Candidate) -> Header:
+    """The header of another form, with its weight size estimated from the tag's mean bits."""
+    if form.quant == header.quant or form.quant not in tags.TAGS:
+        return header
+    return replace(header, quant=form.quant, weight_bytes=int(header.parameters * tags.TAGS[form.quant].bits / 8))
+
+
+def _bits(form: Candidate) -> float:
+    return tags.TAGS[form.quant].bits if form.quant in tags.TAGS else 16.0

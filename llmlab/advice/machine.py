@@ -1,0 +1,117 @@
+"""The machine that advice is for: this one, or a hypothetical one."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from llmlab.engines.registry import ENGINES, installed
+from llmlab.errors import BadInputError
+from llmlab.machine import hardware, memory
+from llmlab.machine.memory import Device
+from llmlab.quant.support import Hardware
+from llmlab.types import EngineName
+
+_GIB = 2**30
+_FORMS = "cpu:16 (GiB of free RAM), gpu:24 or gpu:24x2 (GiB free on each NVIDIA GPU), mac:16"
+# Where the engines' builds compute, by kind of machine.
+_BUILDS: dict[str, dict[EngineName, Hardware]] = {
+    "cpu": {"llamacpp": "CPU", "vllm": "CPU"},
+    "gpu": {"llamacpp": "CUDA", "vllm": "CUDA"},
+    "mac": {"llamacpp": "Metal"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The hardware and the installed engines.
+
+    Attributes:
+        ram: main memory.
+        gpus: the NVIDIA GPUs.
+        engines: the installed engines, and the device type that each build computes on.
+        system: "linux", "darwin" or "win32".
+        cores: CPU cores available to this process; None if unknown.
+        assumed: whether it is hypothetical.
+    """
+
+    ram: Device
+    gpus: tuple[Device, ...] = ()
+    engines: Mapping[EngineName, Hardware] = field(default_factory=dict)
+    system: str = "linux"
+    cores: int | None = None
+    assumed: bool = True
+
+    @classmethod
+    def here(cls) -> Machine:
+        """The machine that this runs on, as `--engine auto` sees it."""
+        engines: dict[EngineName, Hardware] = {}
+        for name in ENGINES:
+            if installed(name):
+                try:
+                    engines[name] = hardware.computes_on(name)
+                except (ImportError, OSError, RuntimeError):
+                    # Installed but broken; %llm doctor reports it.
+                    continue
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        return cls(memory.cpu(), memory.gpus(), engines, sys.platform, cores, assumed=False)
+
+    @classmethod
+    def of(cls, text: str) -> Machine:
+        """A hypothetical machine, with both engines in the matching builds.
+
+        Args:
+            text: `cpu:16`, `gpu:24`, `gpu:24x2` or `mac:16`; the number is the free memory in GiB.
+
+        Raises:
+            BadInputError: an invalid text.
+        """
+        found = re.fullmatch(r"(cpu|gpu|mac):(\d+(?:\.\d+)?)(?:x(\d+))?", text.strip().lower())
+        kind, free, count = found.groups() if found is not None else ("", "0", None)
+        if float(free) <= 0 or (count is not None and (kind != "gpu" or int(count) < 1)):
+            raise BadInputError(f"Invalid hardware {text!r}.", f"Use one of: {_FORMS}; or a llmlab.advice.Machine.")
+        size = int(float(free) * _GIB)
+        system = "darwin" if kind == "mac" else "linux"
+        if kind != "gpu":
+            return cls(Device("CPU" if kind == "cpu" else "Metal", size, size), (), _BUILDS[kind], system)
+        gpus = tuple(Device("NVIDIA GPU", size, size) for _ in range(int(count or 1)))
+        # Its RAM is unspecified, so assume none.
+        return cls(Device("CPU", 0, 0), gpus, _BUILDS[kind], system)
+
+    @property
+    def words(self) -> str:
+        """The hardware in the words of `auto`: "no GPU", "2 GPUs", "macOS"."""
+        if self.system == "darwin":
+            return "macOS"
+        count = len(self.gpus)
+        return "no GPU" if not count else f"{count} GPU{'s' if count > 1 else ''}"
+
+    @property
+    def vllm_on_gpu(self) -> bool:
+        """Whether `auto` prefers vllm."""
+        return bool(self.gpus) and self.engines.get("vllm") == "CUDA"
+
+    def device(self, engine: EngineName, count: int = 1) -> Device:
+        """The device that an engine would load a model on: `count` GPUs if it computes on them, else RAM."""
+        if self.engines.get(engine) != "CUDA" or not self.gpus:
+            return self.ram
+        taken = self.gpus[:count]
+        return Device(taken[0].name, sum(d.free for d in taken), sum(d.total for d in taken), len(taken))
+
+    def __str__(self) -> str:
+        parts = [self.words]
+        if self.gpus:
+            parts[0] += f" ({self.gpus[0].name}, {_gib(self.gpus[0].free)} free{' on each' * (len(self.gpus) > 1)})"
+        if self.cores:
+            parts.append(f"{self.cores} core{'s' * (self.cores > 1)}")
+        if self.ram.total:
+            parts.append(f"{_gib(self.ram.free)} of memory free")
+        builds = [f"{name} on {'the CPU' if where == 'CPU' else where}" for name, where in self.engines.items()]
+        return ", ".join([*parts, *(builds or ["no engine installed"])])
+
+
+def _gib(count: int) -> str:
+    return f"{count / _GIB:.1f} GiB"

@@ -1,0 +1,233 @@
+"""Will a model fit? An estimate from headers alone, against the memory that is free now.
+
+    total = weights + KV cache + overhead
+
+weights: the bytes of all tensors, as the headers list them.
+KV cache: one key and one value a token, layer and key-value head,
+    2 * layers * kv_heads * head_dim * tokens * bytes_a_value
+    (Pope et al., "Efficiently Scaling Transformer Inference", arXiv:2211.05102, section 3.3; the same sum over
+    layers where they differ: Header.kv_values). Sliding-window layers are counted in full: an upper bound.
+overhead: what an engine takes besides, by the constants below.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from llmlab.errors import DoesNotFitError
+from llmlab.files import tags
+from llmlab.files.headers import Header
+from llmlab.machine import memory
+from llmlab.machine.memory import Device
+from llmlab.types import EngineName
+
+_MIB = 2**20
+# llama.cpp: its library and tables (measured: resident memory of a process grows by 15 MiB at import and 4 MiB more
+# than the weights at load), and Python's side of a loaded model.
+_LLAMACPP_BASE = 32 * _MIB
+# Tokens computed at once (llama.cpp's default n_ubatch).
+_UBATCH = 512
+# vLLM on the CPU, measured for 0.32: importing it (with torch) takes 570 MiB once a process; an engine takes 85 MiB
+# besides weights and KV cache when eager, and compiling adds to that while it loads.
+_VLLM_IMPORT = 570 * _MIB
+_VLLM_ENGINE = 300 * _MIB
+# vLLM on a GPU: the CUDA context, work space of the kernels and captured graphs.
+_VLLM_GPU = 1024 * _MIB
+# Bytes a KV value takes, by cache type; quantized ones by llama.cpp's block sizes.
+CACHE_BYTES: dict[str, float] = {
+    "f32": 4.0, "f16": 2.0, "bf16": 2.0, "fp8": 1.0, "q8_0": 34 / 32, "q5_1": 24 / 32, "q5_0": 22 / 32,
+    "q4_1": 20 / 32, "q4_0": 18 / 32,
+}  # fmt: skip
+# Some of what is free must stay free.
+_HEADROOM = 0.03
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a model would take, in bytes, and what there is.
+
+    Attributes:
+        kv_cache: for `kv_tokens` tokens, over all sequences.
+        context_length: tokens a sequence may have.
+        max_concurrency: sequences at once.
+        free: bytes free on `device` when the estimate was made.
+        suggestions: what would fit instead, one line each; empty when it fits.
+    """
+
+    name: str
+    weights: int
+    kv_cache: int
+    overhead: int
+    free: int
+    device: str
+    context_length: int
+    max_concurrency: int
+    kv_tokens: int
+    suggestions: tuple[str, ...] = ()
+
+    @property
+    def total(self) -> int:
+        """Weights, KV cache and overhead."""
+        return self.weights + self.kv_cache + self.overhead
+
+    @property
+    def fits(self) -> bool:
+        """Whether it can be loaded with a little to spare."""
+        return self.total <= self.free * (1 - _HEADROOM)
+
+    def __str__(self) -> str:
+        return (
+            f"{_gib(self.total)} (weights {_gib(self.weights)} + KV cache {_gib(self.kv_cache)} for "
+            f"{self.kv_tokens:,} tokens + overhead {_gib(self.overhead)}), {_gib(self.free)} free on {self.device}"
+        )
+
+
+def kv_bytes(header: Header, tokens: int, cache: str = "f16") -> int:
+    """Bytes of the KV cache for a number of tokens.
+
+    Args:
+        header: the model's header.
+        tokens: over all sequences.
+        cache: type of its values: f32, f16, bf16, fp8, q8_0, q5_1, q5_0, q4_1 or q4_0.
+    """
+    return int(header.kv_values * tokens * CACHE_BYTES[cache])
+
+
+def overhead_bytes(header: Header, engine: EngineName, kv_tokens: int, *, on_gpu: bool = False) -> int:
+    """What an engine takes besides weights and KV cache.
+
+    llama.cpp's compute buffer, measured on nano (8.5 MiB at 2,048 tokens, 22.5 MiB at 16,384): for the 512 tokens of
+    a step, logits (vocabulary) and activations (5 * hidden) as 32-bit floats, and the attention mask as 16-bit ones.
+    """
+    if engine == "llamacpp":
+        step = 4 * (header.vocab_size + 5 * header.hidden) + 2 * kv_tokens
+        return _LLAMACPP_BASE + _UBATCH * step
+    if on_gpu:
+        return _VLLM_GPU
+    return _VLLM_ENGINE + (0 if "vllm" in sys.modules else _VLLM_IMPORT)
+
+
+def estimate(
+    header: Header,
+    *,
+    engine: EngineName,
+    context_length: int | None = None,
+    max_concurrency: int = 1,
+    kv_tokens: int | None = None,
+    cache: str = "f16",
+    gpu: bool | None = None,
+    tensor_parallel: int = 1,
+    device: Device | None = None,
+    quants: Iterable[str] = (),
+) -> Estimate:
+    """Estimate what a model would take.
+
+    Args:
+        header: its header.
+        engine: who loads it.
+        context_length: tokens a sequence may have; None is what the model was trained for.
+        max_concurrency: sequences at once.
+        kv_tokens: tokens the KV cache holds over all sequences; None is context_length * max_concurrency.
+        cache: the KV cache's type.
+        gpu: on the GPU or not; None takes the GPU when there is one.
+        tensor_parallel: GPUs to split it over.
+        device: where it would lie, when that is already known.
+        quants: tags that the model can be had in, for the suggestions; empty means all of the engine's.
+
+    Returns:
+        The estimate, with suggestions when it doesn't fit.
+    """
+    where = device or memory.device(gpu=gpu, count=tensor_parallel)
+    context = context_length or header.context_length or 4096
+    tokens = kv_tokens if kv_tokens is not None else context * max_concurrency
+    on_gpu = where.name != "CPU"
+    over = overhead_bytes(header, engine, tokens, on_gpu=on_gpu)
+    kv = kv_bytes(header, tokens, cache)
+    out = Estimate(header.name, header.weight_bytes, kv, over, where.free, where.name, context, max_concurrency, tokens)
+    if out.fits:
+        return out
+    found = _suggestions(header, out, engine, cache, tuple(quants), on_gpu)
+    return Estimate(
+        header.name, header.weight_bytes, kv, over, where.free, where.name, context, max_concurrency, tokens, found
+    )
+
+
+def longest_context(
+    header: Header, found: Estimate, engine: EngineName, cache: str = "f16", on_gpu: bool = False
+) -> int:
+    """The longest context, a multiple of 256, with which a model fits; 0 when none does.
+
+    Args:
+        header: the model's header.
+        found: its estimate: how many sequences, and what is free.
+        engine: who loads it.
+        cache: the KV cache's type.
+        on_gpu: whether it lies on a GPU.
+    """
+    # As many cache tokens a token of context as the estimate had.
+    share = found.kv_tokens / found.context_length
+    low, high = 0, min(found.context_length, header.context_length or found.context_length) // 256
+    while low < high:
+        middle = (low + high + 1) // 2
+        tokens = int(middle * 256 * share)
+        needed = header.weight_bytes + kv_bytes(header, tokens, cache)
+        needed += overhead_bytes(header, engine, tokens, on_gpu=on_gpu)
+        if needed <= found.free * (1 - _HEADROOM):
+            low = middle
+        else:
+            high = middle - 1
+    return low * 256
+
+
+def _suggestions(
+    header: Header, found: Estimate, engine: EngineName, cache: str, quants: tuple[str, ...], on_gpu: bool
+) -> tuple[str, ...]:
+    out = []
+    context = longest_context(header, found, engine, cache, on_gpu)
+    if context:
+        out.append(f"--ctx {context}")
+    if found.max_concurrency > 1:
+        tokens = found.context_length
+        needed = header.weight_bytes + kv_bytes(header, tokens, cache)
+        if needed + overhead_bytes(header, engine, tokens, on_gpu=on_gpu) <= found.free * (1 - _HEADROOM):
+            out.append("one sequence at a time (max_concurrency=1)")
+    smaller = smaller_quant(header, found, engine, quants)
+    if smaller is not None:
+        out.append(f"--quant {smaller}")
+    return tuple(out)
+
+
+def smaller_quant(header: Header, found: Estimate, engine: EngineName, quants: tuple[str, ...] = ()) -> str | None:
+    """The largest tag, smaller than the model's own, with which it would fit; None when none does.
+
+    The size is told from the mean bits a weight of each tag takes (llmlab.files.tags), so it is about 5 % off.
+    """
+    room = found.free * (1 - _HEADROOM) - found.kv_cache - found.overhead
+    fitting = [
+        tags.TAGS[name]
+        for name in (quants or tags.names(engine))
+        if name in tags.TAGS
+        and tags.TAGS[name].engine == engine
+        and header.parameters * tags.TAGS[name].bits / 8 <= min(room, header.weight_bytes * 0.98)
+    ]
+    return max(fitting, key=lambda tag: tag.bits).name if fitting else None
+
+
+def check(found: Estimate) -> None:
+    """Refuse what doesn't fit.
+
+    Raises:
+        DoesNotFitError: the estimate is above what is free; the hint says what would fit, and how to try anyway.
+    """
+    if found.fits:
+        return
+    way = f"What would fit: {'; '.join(found.suggestions)}." if found.suggestions else "No context or quant would fit."
+    raise DoesNotFitError(
+        f"{found.name} does not fit: it needs about {found}.", f"{way} --force (force=True) loads it all the same."
+    )
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / _MIB:.0f} MiB"

@@ -1,0 +1,1 @@
+"""One request: checked and prepared, streamed, and kept in a conversation."""

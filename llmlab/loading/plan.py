@@ -1,0 +1,342 @@
+"""Everything that is decided and checked before an engine starts: which engine, which files, how long a context."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmlab.engines.base import Capabilities, Draft, LoadPlan, Progress
+from llmlab.engines.registry import ENGINES, INSTALL, check_name, engine_class, installed
+from llmlab.errors import BadInputError, EngineMissingError, UnsupportedError, unknown
+from llmlab.files import fit, tags
+from llmlab.files.headers import Header, read_header
+from llmlab.hub.spec import parse
+from llmlab.machine import hardware
+from llmlab.machine.memory import Device
+from llmlab.quant import sources, support
+from llmlab.types import EngineName
+
+if TYPE_CHECKING:
+    from llmlab.files.source import Source
+    from llmlab.hub.resolve import Candidate
+
+# Without a word from the user: long enough to work with, and a KV cache that a laptop holds.
+DEFAULT_CONTEXT = 8192
+SHORTEST_CONTEXT = 2048
+DEFAULT_CONCURRENCY = 8
+# Speculative decoding: the word for looking up n-grams, and tokens guessed ahead in a step.
+NGRAM = "ngram"
+NGRAM_TOKENS = 8
+DRAFT_TOKENS = 4
+MOST_DRAFTED = 32
+# The KV cache that nobody asked for takes at most this share of what is free.
+KV_SHARE = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A load that passed every check. `reason` says why this engine, in one line."""
+
+    engine: EngineName
+    reason: str
+    plan: LoadPlan
+    estimate: fit.Estimate
+
+
+def make_plan(
+    spec: str,
+    *,
+    engine: str,
+    quant: str | None,
+    ctx: int | None,
+    gpu_layers: int | None,
+    tp: int,
+    max_concurrency: int | None,
+    force: bool,
+    extra: Mapping[str, Any],
+    progress: Progress,
+    draft: str | None = None,
+    from_: str | None = None,
+) -> Planned:
+    """Choose the engine, get the files, check them and the memory. Arguments and errors as `Lab.load`."""
+    _check_numbers(ctx, gpu_layers, tp, max_concurrency)
+    chosen, reason = choose_engine(spec, engine, quant, from_)
+    capabilities = engine_class(chosen).capabilities
+    options = _check_extra(chosen, capabilities, extra)
+    if gpu_layers is not None and chosen != "llamacpp":
+        raise UnsupportedError(
+            "gpu_layers is llamacpp's.", "vllm puts the whole model on the GPU; split it with --tp N."
+        )
+    if tp > 1:
+        _check_tensor_parallel(chosen, tp)
+    if quant is not None:
+        _check_hardware(chosen, quant)
+    source = sources.resolve(spec, engine=chosen, quant=quant, progress=progress, from_=from_)
+    support.check(source.quant, chosen, hardware.computes_on(chosen))
+    header = read_header(source.path)
+    if source.way:
+        reason = f"{reason}; {source.way}"
+    if not _can_load(capabilities, source, header):
+        others = ", ".join(capabilities.quants)
+        raise UnsupportedError(f"{chosen} does not load {source.quant} here.", f"It loads {others}.")
+    if draft is None and "draft_tokens" in options:
+        raise BadInputError("-x draft_tokens says how far --draft guesses, and there is no --draft.", "--draft ngram")
+    drafting = _settle_draft(draft, chosen, header, options, progress) if draft is not None else None
+    length, concurrency = settle_size(header, chosen, ctx, max_concurrency, tp, force=force)
+    estimate = estimate_load(header, chosen, length, concurrency, tp)
+    if not force:
+        fit.check(estimate)
+    plan = LoadPlan(
+        source=source,
+        context_length=length,
+        gpu_layers=gpu_layers,
+        tensor_parallel=tp,
+        max_concurrency=concurrency,
+        extra=options,
+        draft=drafting,
+    )
+    return Planned(chosen, reason, plan, estimate)
+
+
+def _settle_draft(draft: str, engine: EngineName, header: Header, options: dict[str, Any], progress: Progress) -> Draft:
+    """Find what guesses ahead; `draft_tokens` among the options says how many tokens.
+
+    Raises:
+        BadInputError: the draft model has another vocabulary, or a number of tokens that can't be.
+    """
+    tokens = options.pop("draft_tokens", None)
+    if tokens is not None and not 1 <= tokens <= MOST_DRAFTED:
+        raise BadInputError(f"-x draft_tokens must be a whole number from 1 to {MOST_DRAFTED}, got {tokens}.")
+    if draft == NGRAM:
+        return Draft(NGRAM, None, tokens or NGRAM_TOKENS)
+    source = sources.resolve(draft, engine=engine, quant=None, progress=progress)
+    found = read_header(source.path)
+    if header.vocab_size and found.vocab_size and header.vocab_size != found.vocab_size:
+        raise BadInputError(
+            f"{source.name} can't draft for {header.name}: it has {found.vocab_size:,} tokens in its vocabulary, and "
+            f"{header.name} has {header.vocab_size:,}.",
+            "A draft model has the same tokenizer, as a smaller one of the same family has; or take --draft ngram.",
+        )
+    return Draft(source.name, source, tokens or DRAFT_TOKENS)
+
+
+def choose_engine(spec: str | Path, engine: str, quant: str | None, from_: str | None = None) -> tuple[EngineName, str]:
+    """The engine for a model, and why, in one line ("llamacpp: no GPU, GGUF file").
+
+    With auto, in this order: what the quant asks for; the only format there is; vLLM on a GPU, where its CUDA
+    build and safetensors are there; else llama.cpp, which loads in a blink; else vLLM.
+
+    Raises:
+        UnknownNameError: no such engine, model or quant.
+        EngineMissingError: no engine that could load it is installed.
+        UnsupportedError: the model has no form with that quant.
+    """
+    if engine != "auto":
+        name = check_name(engine)
+        engine_class(name)  # raises when it isn't installed
+        return name, f"{name}: asked for"
+    found = forms(spec, quant, from_)
+    if not found and quant is not None:
+        # Not among what the catalogue or the repository has: looked for on the hub, for the tag's own engine.
+        tag = tags.canonical(quant)
+        engine_class(tag.engine)
+        return tag.engine, f"{tag.engine}: quant {tag.name}"
+    have = tuple(name for name in ENGINES if installed(name))
+    gpu = hardware.on_gpu("vllm")
+    return pick_engine(spec, found, quant, have=have, gpu=gpu, device=hardware.describe_device())
+
+
+def forms(spec: str | Path, quant: str | None, from_: str | None = None) -> tuple[Candidate, ...]:
+    """The forms in which a model could be loaded, those of a quant where one is asked for.
+
+    A local model that has no such form is given with all that it has (a load then says what there is); of a model on
+    the hub there is none, and its quant is looked for elsewhere.
+
+    Raises:
+        UnknownNameError: no such model or quant.
+    """
+    found = sources.peek(f"hf:{from_}" if from_ is not None and "/" in from_ and parse(spec).path is None else spec)
+    if quant is None:
+        return found
+    tag = tags.canonical(quant)
+    same = {tags.canonical(quant, other).name for other in ENGINES if _has_tag(quant, other)} | {tag.name}
+    having = tuple(candidate for candidate in found if candidate.quant in same)
+    return having or (found if parse(spec).path is not None else ())
+
+
+def pick_engine(
+    spec: str | Path,
+    found: tuple[Candidate, ...],
+    quant: str | None,
+    *,
+    have: Collection[EngineName],
+    gpu: bool,
+    device: str,
+) -> tuple[EngineName, str]:
+    """What `auto` takes of some forms, and why, in one line; see `choose_engine`.
+
+    Args:
+        spec: the model, for the error.
+        found: its forms.
+        quant: the quant that was asked for, or None.
+        have: the installed engines.
+        gpu: vLLM is a CUDA build, and there is a GPU.
+        device: what there is, in words.
+
+    Raises:
+        EngineMissingError: no engine that could load it is installed.
+    """
+    able = tuple(candidate for candidate in found if candidate.engine in have)
+    if not able:
+        needed = " or ".join(dict.fromkeys(candidate.engine for candidate in found))
+        commands = "; ".join(INSTALL[name] for name in dict.fromkeys(candidate.engine for candidate in found))
+        raise EngineMissingError(f"{spec} needs {needed}, which isn't installed.", f"Install it: {commands}.")
+    choice = _prefer(able, gpu=gpu)
+    why = [device, _says(choice)]
+    if len({candidate.engine for candidate in able}) == 1:
+        missing = [name for name in ENGINES if name not in have]
+        why.append(f"{missing[0]} isn't installed" if missing else "the only engine for it")
+    if quant is not None:
+        why.append(f"quant {choice.quant}")
+    return choice.engine, f"{choice.engine}: {', '.join(why)}"
+
+
+def _prefer(found: tuple[Candidate, ...], *, gpu: bool) -> Candidate:
+    order = ("vllm", "llamacpp") if gpu else ("llamacpp", "vllm")
+    ready = [candidate for candidate in found if candidate.action != "download"] or list(found)
+    return min(ready, key=lambda candidate: order.index(candidate.engine))
+
+
+def _says(choice: Candidate) -> str:
+    form = "GGUF file" if choice.format == "gguf" else "safetensors folder"
+    return "GGUF made from safetensors" if choice.action == "convert" else form
+
+
+def _has_tag(quant: str, engine: EngineName) -> bool:
+    try:
+        tags.canonical(quant, engine)
+    except BadInputError:
+        return False
+    return True
+
+
+def _check_hardware(engine: EngineName, quant: str) -> None:
+    """Refuse a tag that the engine doesn't run here, before anything is fetched or made."""
+    tag = tags.canonical(quant, engine) if _has_tag(quant, engine) else tags.canonical(quant)
+    support.check(tag.name, engine, hardware.computes_on(engine))
+
+
+def _can_load(capabilities: Capabilities, source: Source, header: Header) -> bool:
+    if source.format not in capabilities.formats:
+        return False
+    # A file whose header names no known tag is tried: the engine knows more types than we have names for.
+    return source.quant in capabilities.quants or source.quant == "mixed" or source.quant != header.quant
+
+
+def _check_numbers(ctx: int | None, gpu_layers: int | None, tp: int, max_concurrency: int | None) -> None:
+    for name, value, low in (
+        ("ctx", ctx, 16),
+        ("gpu_layers", gpu_layers, -1),
+        ("tp", tp, 1),
+        ("max_concurrency", max_concurrency, 1),
+    ):
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < low):
+            raise BadInputError(f"{name} must be a whole number, {low} or more, got {value!r}.")
+
+
+def _check_extra(engine: EngineName, capabilities: Capabilities, extra: Mapping[str, Any]) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for key, value in extra.items():
+        if key not in capabilities.extra:
+            raise unknown(f"{engine} option", key, capabilities.extra)
+        kind = capabilities.extra[key][0]
+        options[key] = _typed(key, value, kind)
+    return options
+
+
+def _typed(key: str, value: Any, kind: type) -> Any:
+    if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+        return value
+    text = str(value).strip()
+    if kind is bool:
+        known = {
+            "true": True,
+            "1": True,
+            "yes": True,
+            "on": True,
+            "false": False,
+            "0": False,
+            "no": False,
+            "off": False,
+        }
+        if text.lower() in known:
+            return known[text.lower()]
+        raise BadInputError(f"-x {key} takes true or false, got {value!r}.")
+    try:
+        return kind(text)
+    except ValueError:
+        raise BadInputError(f"-x {key} takes a value of type {kind.__name__}, got {value!r}.") from None
+
+
+def _check_tensor_parallel(engine: EngineName, tp: int) -> None:
+    if engine != "vllm":
+        raise UnsupportedError("tp is vllm's.", "llamacpp splits a model over all GPUs by itself.")
+    gpus = hardware.nvidia_gpus()
+    if tp > gpus:
+        raise UnsupportedError(f"tp={tp} needs {tp} GPUs, and this machine has {gpus}.", "Leave --tp out.")
+
+
+def settle_size(
+    header: Header,
+    engine: EngineName,
+    ctx: int | None,
+    max_concurrency: int | None,
+    tp: int,
+    *,
+    force: bool = False,
+    device: Device | None = None,
+) -> tuple[int, int]:
+    """Context length and concurrency: as asked for, else as much as leaves the machine most of its memory.
+
+    Raises:
+        BadInputError: a context longer than what the model was trained for, without `force`.
+    """
+    trained = header.context_length
+    if ctx is not None and trained and ctx > trained and not force:
+        raise BadInputError(
+            f"A context of {ctx} tokens was asked for, and {header.name} was trained for {trained}.",
+            f"Use --ctx {trained} or less, or --force to try.",
+        )
+    length = ctx or min(trained or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
+    concurrency = max_concurrency or DEFAULT_CONCURRENCY
+    while not _modest(estimate_load(header, engine, length, concurrency, tp, device)):
+        if max_concurrency is None and concurrency > 1:
+            concurrency //= 2
+        elif ctx is None and length > SHORTEST_CONTEXT:
+            length = max(length // 2, SHORTEST_CONTEXT)
+        else:
+            break
+    return length, concurrency
+
+
+def estimate_load(
+    header: Header, engine: EngineName, context: int, concurrency: int, tp: int, device: Device | None = None
+) -> fit.Estimate:
+    """What a load would take, on a device, or where the installed build puts it on this machine."""
+    # A CPU build lies in RAM, whatever GPU the machine has.
+    gpu = None if device is not None or hardware.on_gpu(engine) else False
+    return fit.estimate(
+        header,
+        engine=engine,
+        context_length=context,
+        max_concurrency=concurrency,
+        gpu=gpu,
+        tensor_parallel=tp,
+        device=device,
+    )
+
+
+def _modest(estimate: fit.Estimate) -> bool:
+    return estimate.fits and estimate.kv_cache <= estimate.free * KV_SHARE

@@ -1,0 +1,155 @@
+"""Switching a loaded model to another quant in place: what is decided before, and what is carried over."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from llmlab.engines.registry import engine_class
+from llmlab.errors import UnsupportedError
+from llmlab.files import fit, tags
+from llmlab.loading.plan import Planned, make_plan
+from llmlab.machine import hardware
+from llmlab.quant import support
+
+if TYPE_CHECKING:
+    from llmlab.adapters.attached import Specs
+    from llmlab.engines.base import LoadPlan, Progress
+    from llmlab.model import Model
+    from llmlab.types import EngineName
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """A switch that passed every check.
+
+    Attributes:
+        planned: the load that it comes to.
+        first_release: the old model must go before the new one is loaded.
+        notes: what the status line says besides: the engine's change, what can't be carried over.
+    """
+
+    planned: Planned
+    first_release: bool
+    notes: tuple[str, ...]
+
+
+def meant(quant: str, engine: EngineName) -> tags.Tag:
+    """The tag that a user means, when a model runs in `engine`.
+
+    A canonical name, spelled exactly, is that tag (`bf16` is vllm's, `BF16` llamacpp's); any other spelling is read as
+    the running engine's first, then as the other's.
+
+    Raises:
+        UnknownNameError: no engine has such a tag.
+    """
+    if quant.strip() in tags.TAGS:
+        return tags.TAGS[quant.strip()]
+    try:
+        return tags.canonical(quant, engine)
+    except UnsupportedError:
+        return tags.canonical(quant)
+
+
+def plan_switch(model: Model, quant: str, progress: Progress) -> Switch | None:
+    """Decide and check a switch; nothing is loaded or released.
+
+    Args:
+        model: the loaded model.
+        quant: the tag wanted.
+        progress: told how far a download or conversion is.
+
+    Returns:
+        The switch, or None when the model has that quant already.
+
+    Raises:
+        UnsupportedError: the model, the engine or the hardware hasn't this quant; the hint names the nearest.
+        EngineMissingError: the tag asks for an engine that isn't installed.
+        DoesNotFitError: it wouldn't fit even with the old one gone.
+    """
+    old: EngineName = model.engine  # type: ignore[assignment]
+    tag = meant(quant, old)
+    if (tag.name, tag.engine) == (model.quant, old):
+        return None
+    engine_class(tag.engine)  # raises when it isn't installed
+    support.check(tag.name, tag.engine, hardware.computes_on(tag.engine))
+    stays = tag.engine == old
+    plan = model.plan
+    planned = make_plan(
+        bare_spec(plan.source.spec),
+        engine=tag.engine,
+        quant=tag.name,
+        ctx=plan.context_length,
+        gpu_layers=plan.gpu_layers if stays else None,
+        tp=plan.tensor_parallel if stays else 1,
+        max_concurrency=plan.max_concurrency,
+        force=True,
+        extra=_extra(tag.engine, plan),
+        progress=progress,
+        draft=_draft(plan),
+    )
+    notes = []
+    if not stays:
+        notes.append(f"{old} → {tag.engine}, since {tag.name} is one of {tag.engine}'s")
+        left = [key for key in plan.extra if key not in planned.plan.extra]
+        if left:
+            notes.append(f"-x {', '.join(left)} left behind: {old}'s own")
+    if planned.plan.source.way:
+        notes.append(planned.plan.source.way)
+    first = must_go_first(model, planned)
+    if first:
+        notes.append(f"{model.quant} released first: both would not fit")
+    return Switch(planned, first, tuple(notes))
+
+
+def must_go_first(model: Model, planned: Planned) -> bool:
+    """Whether the old model has to be released before the new one is loaded.
+
+    Raises:
+        DoesNotFitError: not even then would it fit.
+    """
+    found = planned.estimate
+    # On a GPU vLLM takes its share of the whole memory for itself, whatever the model needs.
+    greedy = (
+        hardware.on_gpu(planned.engine) and hardware.on_gpu(model.engine) and "vllm" in (planned.engine, model.engine)
+    )
+    if found.fits and not greedy:
+        return False
+    held = model.memory()
+    alone = replace(found, free=found.free + max(held.resident, held.weights + held.kv_cache), suggestions=())
+    if not greedy:
+        fit.check(alone)
+    return True
+
+
+def bare_spec(spec: str) -> str:
+    """A model spec without the quant that `hf:org/repo:QUANT` may end in."""
+    return re.sub(r"(?<=[^:]):[^:/\s]+$", "", spec) if spec.startswith("hf:") and spec.count(":") > 1 else spec
+
+
+def carry_over(specs: Specs, model: Model) -> str:
+    """Attach the adapters of before to the model that has taken the old one's place.
+
+    Args:
+        specs: what `Model.adapter_specs` gave before.
+        model: the model that stands now.
+
+    Returns:
+        What could not be carried over, for the status line; "" when all could.
+    """
+    lost = model.restore_adapters(specs)
+    return f"adapters left behind: {', '.join(lost)}" if lost else ""
+
+
+def _extra(engine: EngineName, plan: LoadPlan) -> dict[str, Any]:
+    """The engine options that the new engine knows too; what guesses ahead keeps its number of tokens."""
+    known = engine_class(engine).capabilities.extra
+    shared = {key: value for key, value in plan.extra.items() if key in known}
+    return shared | ({"draft_tokens": plan.draft.tokens} if plan.draft is not None else {})
+
+
+def _draft(plan: LoadPlan) -> str | None:
+    if plan.draft is None:
+        return None
+    return plan.draft.source.spec if plan.draft.source is not None else plan.draft.name

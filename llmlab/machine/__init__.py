@@ -1,0 +1,1 @@
+"""What this machine has: GPUs, memory, and which engine builds are installed."""

@@ -1,0 +1,68 @@
+"""The process that `llmlab.quant.checkpoints` starts, in llmcompressor's own environment. It imports nothing of llmlab.
+
+Its one argument is a JSON file: model (folder), target (folder), scheme (awq, gptq, fp8, int8), ignore (list), and for
+the schemes that look at text: calibration (a file of one JSON list of token ids a line), samples, length, seed.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+
+def main(job_file: str) -> int:
+    """Quantize one folder; 0 when the target is written."""
+    job = json.loads(Path(job_file).read_text(encoding="utf-8"))
+    os.environ.update(TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
+    say("import")
+    import torch
+    from llmcompressor import oneshot
+    from llmcompressor.modifiers.gptq import GPTQModifier
+    from llmcompressor.modifiers.quantization import QuantizationModifier
+    from llmcompressor.modifiers.transform.awq import AWQModifier
+    from llmcompressor.pipelines.cache import IntermediatesCache
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    if not torch.accelerator.is_available():
+        # llmcompressor 0.14's AWQ pins memory for a copy to an accelerator, which raises where there is none.
+        IntermediatesCache.pin_memory = lambda *_args, **_options: None
+    say("weights")
+    torch.manual_seed(job["seed"])
+    model = AutoModelForCausalLM.from_pretrained(job["model"], dtype="auto")
+    tokenizer = AutoTokenizer.from_pretrained(job["model"])
+    common = {"targets": "Linear", "ignore": job["ignore"]}
+    recipes = {
+        "awq": lambda: [AWQModifier(duo_scaling="both"), QuantizationModifier(scheme="W4A16_ASYM", **common)],
+        "gptq": lambda: [GPTQModifier(scheme="W4A16", **common)],
+        "fp8": lambda: [QuantizationModifier(scheme="FP8_DYNAMIC", **common)],
+        "int8": lambda: [GPTQModifier(scheme="W8A8", **common)],
+    }
+    options = {}
+    if job["calibration"] is not None:
+        from datasets import Dataset
+
+        lines = Path(job["calibration"]).read_text(encoding="utf-8").splitlines()
+        rows = [json.loads(line) for line in lines]
+        data = Dataset.from_dict({"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows]})
+        options = {
+            "dataset": data,
+            "num_calibration_samples": len(rows),
+            "max_seq_length": job["length"],
+            "shuffle_calibration_samples": False,
+        }
+    say("calibrate" if options else "quantize")
+    oneshot(model=model, tokenizer=tokenizer, recipe=recipes[job["scheme"]](), log_dir=None, **options)
+    say("write")
+    model.save_pretrained(job["target"], save_compressed=True)
+    tokenizer.save_pretrained(job["target"])
+    return 0
+
+
+def say(phase: str) -> None:
+    """Tell the parent what begins."""
+    sys.stdout.write(f"\n@phase {phase}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,188 @@
+"""GGUF files made from Hugging Face folders at first use, and kept in the cache.
+
+A file's place is named by a digest of everything that shapes it (weights, tokenizer, configuration, the writer's
+version), so a retrained model never meets an old file. Files are written under a temporary name and renamed when
+they are whole: no half file ever has the final name, and two kernels that make the same one do no harm.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import mkstemp
+
+from llmlab import config
+from llmlab.errors import LoadError, UnsupportedError
+from llmlab.files import tags
+from llmlab.files.headers import Header, read_header
+
+Progress = Callable[[str, float | None], None]
+
+# Weight files up to this size are hashed whole (11 MB take 10 ms); longer ones by header, size and time.
+_HASHED_WHOLE = 64 * 2**20
+# What shapes the GGUF besides the weights; the model card gives name and licence.
+_SHAPING = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "README.md",
+)
+
+
+def to_gguf(folder: str | Path, *, quant: str = "F16", progress: Progress | None = None) -> Path:
+    """The GGUF file of a Hugging Face folder, made now if it isn't in the cache.
+
+    Args:
+        folder: a folder with config.json, safetensors and tokenizer.json: LlamaForCausalLM with a byte-level BPE.
+        quant: F32, F16 or BF16 (written straight from the safetensors), or any tag that llama.cpp's quantizer makes
+            (from the F16 file).
+        progress: told the phase ("convert", "quantize") and how much of it is done, 0 to 1.
+
+    Returns:
+        The file.
+
+    Raises:
+        UnsupportedError: an architecture, tokenizer or tag that can't be made here; the hint names what can.
+        LoadError: the folder is broken, the disk is full, or the quantizer failed.
+    """
+    tag = tags.canonical(quant, "llamacpp")
+    folder = Path(folder)
+    target = cached_path(folder, tag.name)
+    if target.is_file():
+        return target
+    from llmlab.quant import gguf_quantizer, gguf_writer
+
+    header = read_header(folder)
+    gguf_writer.check(header)
+    if tag.making == "convert":
+        with_room(target, header.parameters * tag.bits / 8)
+        return write_whole(target, lambda part: gguf_writer.write(header, part, tag.name, progress))
+    gguf_quantizer.check(tag)
+    source = to_gguf(folder, quant="F16", progress=progress)
+    with_room(target, header.parameters * tag.bits / 8)
+    return write_whole(target, lambda part: gguf_quantizer.quantize_file(source, part, tag, progress=progress))
+
+
+def cached_path(folder: Path, tag: str) -> Path:
+    """Where the GGUF file of a folder lies, or will lie, in the cache.
+
+    Args:
+        folder: the Hugging Face folder.
+        tag: the canonical quant tag.
+    """
+    return cached_paths(folder)(tag)
+
+
+def cached_paths(folder: Path) -> Callable[[str], Path]:
+    """As `cached_path`, for many tags of one folder (which is hashed once)."""
+    place = config.cache_dir() / "gguf" / digest(folder)[:16]
+    absolute = folder.resolve()
+    # The hub's cache names snapshots by commit; the repository's name is two folders up.
+    hub = absolute.parent.parent.name
+    name = hub.rsplit("--", 1)[-1] if hub.startswith("models--") else absolute.name
+    return lambda tag: place / f"{name or 'model'}-{tag}.gguf"
+
+
+def digest(folder: Path) -> str:
+    """A hash (SHA-256, hex) of everything in a folder that shapes its GGUF, and of the writer's version.
+
+    Kept as long as the files' sizes and times stay the same: a switch of the quant asks for it each time.
+    """
+    shaping = [folder / name for name in _SHAPING if (folder / name).is_file()]
+    stats = [(str(file), file.stat()) for file in (*shaping, *sorted(folder.glob("*.safetensors")))]
+    return _digest(folder, tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats))
+
+
+@functools.lru_cache(maxsize=32)
+def _digest(folder: Path, _state: tuple[tuple[str, int, int], ...]) -> str:
+    from llmlab.quant import gguf_writer
+
+    out = hashlib.sha256(f"llmlab gguf {gguf_writer.VERSION}\n".encode())
+    for name in _SHAPING:
+        file = folder / name
+        if file.is_file():
+            data = file.read_bytes()
+            out.update(f"{name} {len(data)}\n".encode() + data)
+    for file in sorted(folder.glob("*.safetensors")):
+        stat = file.stat()
+        out.update(f"{file.name} {stat.st_size}\n".encode())
+        with file.open("rb") as handle:
+            if stat.st_size <= _HASHED_WHOLE:
+                out.update(handle.read())
+            else:
+                out.update(f"{stat.st_mtime_ns}\n".encode() + handle.read(2**20))
+    return out.hexdigest()
+
+
+def can_convert(header: Header) -> str | None:
+    """Why a folder can't be converted here, in one line, or None when it can (the tokenizer is looked at too)."""
+    from llmlab.quant import gguf_vocab, gguf_writer
+
+    try:
+        gguf_writer.check(header)
+        gguf_vocab.check(header.path)
+    except (UnsupportedError, LoadError) as error:
+        return str(error)
+    return None
+
+
+def with_room(target: Path, needed: float) -> None:
+    """Check that the disk has room for a file.
+
+    Args:
+        target: the file to be written.
+        needed: bytes.
+
+    Raises:
+        LoadError: it hasn't, or its folder can't be made.
+    """
+    with config.writing(target, error=LoadError):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(target.parent).free
+    if free < needed * 1.02 + 2**20:
+        raise LoadError(
+            f"The disk of {target.parent} has {free / 1e6:,.0f} MB free, and {target.name} needs {needed / 1e6:,.0f}.",
+            "Free some space, or set LLMLAB_CACHE to a folder on another disk.",
+        )
+
+
+def write_whole(target: Path, write: Callable[[Path], None]) -> Path:
+    """Write a file under a temporary name beside its place and rename it; on any failure nothing is left.
+
+    Raises:
+        LoadError: the disk is full, or the folder can't be written.
+    """
+    with config.writing(target, error=LoadError):
+        _sweep(target.parent)
+        handle, name = mkstemp(prefix=f".{target.name[:100]}.", suffix=".part", dir=target.parent)
+        os.close(handle)
+        part = Path(name)
+        try:
+            write(part)
+            # mkstemp's files are private; a cache may be shared, as any other file made here would be.
+            mask = os.umask(0)
+            os.umask(mask)
+            part.chmod(0o666 & ~mask)
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+    return target
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a process that was killed left behind (parts older than a day)."""
+    for part in folder.glob(".*.part"):
+        try:
+            if time.time() - part.stat().st_mtime > 86400:
+                part.unlink()
+        except OSError:
+            continue

@@ -1,0 +1,157 @@
+"""The vocabulary of a byte-level BPE tokenizer with the GPT-2 split, as GGUF stores it.
+
+llama.cpp's `gpt-2` pre-tokenizer splits text as the Hugging Face ByteLevel one with its regex does; anything else
+in tokenizer.json (another split, a normalizer, byte fallback) would tokenize differently and is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmlab.errors import LoadError, UnsupportedError
+from llmlab.files import jsonfile
+from llmlab.files.headers import chat_template
+from llmlab.files.jsonfile import Fields
+
+CONVERTER = (
+    "Use llama.cpp's convert_hf_to_gguf.py (it lies in llama-cpp-python's source distribution: pip download "
+    "--no-deps --no-binary llama-cpp-python llama-cpp-python, folder vendor/llama.cpp), or --engine vllm, or a "
+    "GGUF that someone made."
+)
+
+
+# Token types of the format (gguf.TokenType, llama.h's llama_token_type).
+_NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5
+
+
+@dataclass(frozen=True, slots=True)
+class Vocab:
+    """Token texts in id order, and each one's GGUF token type (`gguf.TokenType`)."""
+
+    tokens: list[str]
+    types: list[int]
+
+
+def gpt2_vocab(folder: Path, vocab_size: int) -> Vocab:
+    """Read tokenizer.json.
+
+    Args:
+        folder: the model's folder.
+        vocab_size: rows of the embedding; ids without a token become unused ones.
+
+    Raises:
+        LoadError: there is no tokenizer.json, or it has more tokens than the model.
+        UnsupportedError: it isn't a byte-level BPE with the GPT-2 split.
+    """
+    spec = check(folder)
+    file = folder / "tokenizer.json"
+    tokens_of = spec.table("model").table("vocab")
+    by_id = {tokens_of.count(token): token for token in tokens_of}
+    added = {entry.count("id"): entry for entry in _added(spec)}
+    by_id.update((number, entry.text("content") or "") for number, entry in added.items())
+    if not by_id:
+        raise LoadError(f"{file} has no tokens.", "Fetch it again.")
+    if max(by_id) >= vocab_size:
+        raise LoadError(
+            f"{file} has token id {max(by_id)}, and the model's vocabulary has {vocab_size} rows.",
+            "The tokenizer belongs to another model.",
+        )
+    tokens, types = [], []
+    for number in range(vocab_size):
+        token = by_id.get(number)
+        if token is None:
+            kind, token = _UNUSED, f"[PAD{number}]"
+        elif number not in added:
+            kind = _NORMAL
+        else:
+            control = added[number].get("special") or _looks_special(token)
+            kind = _CONTROL if control else _USER_DEFINED
+        tokens.append(token)
+        types.append(kind)
+    return Vocab(tokens, types)
+
+
+def _added(spec: Fields) -> list[Fields]:
+    """The `added_tokens`, in their order."""
+    found = spec.get("added_tokens") or ()
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise LoadError("tokenizer.json must hold added_tokens as a list of objects.", "Fetch it again.")
+    return [Fields(one, "tokenizer.json: added_tokens") for one in found]
+
+
+def check(folder: Path) -> Fields:
+    """Read tokenizer.json and make sure that llama.cpp's gpt-2 tokenizer gives the same ids.
+
+    Raises:
+        LoadError: there is none, or it isn't JSON.
+        UnsupportedError: it isn't a byte-level BPE with the GPT-2 split.
+    """
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        raise LoadError(f"{folder} has no tokenizer.json.", "Fetch the folder again, or convert its tokenizer.")
+    spec = Fields(jsonfile.read(file), file)
+    reason = _why_not(spec)
+    if reason:
+        raise UnsupportedError(f"llmlab can't convert this tokenizer to GGUF: {reason}.", CONVERTER)
+    return spec
+
+
+def tokenizer_config(folder: Path) -> dict[str, Any]:
+    """A folder's tokenizer_config.json, or {} when there is none."""
+    file = folder / "tokenizer_config.json"
+    return jsonfile.read(file) if file.is_file() else {}
+
+
+@contextmanager
+def one_template(folder: Path) -> Iterator[Path]:
+    """A folder as llama.cpp's converter must see it to write the chat template that transformers uses.
+
+    The converter takes tokenizer_config.json's template before chat_template.jinja, transformers the other way round.
+    Where they differ, this is a folder of links whose tokenizer_config.json has the right one; else the folder itself.
+    """
+    said, template = tokenizer_config(folder), chat_template(folder)
+    if said.get("chat_template") in (None, template):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="llmlab-") as scratch:
+        copy = Path(scratch) / folder.resolve().name
+        copy.mkdir()
+        for file in folder.iterdir():
+            if file.name != "tokenizer_config.json":
+                (copy / file.name).symlink_to(file.resolve())
+        (copy / "tokenizer_config.json").write_text(json.dumps({**said, "chat_template": template}), encoding="utf-8")
+        yield copy
+
+
+def _looks_special(token: str) -> bool:
+    """Llama.cpp's converter takes added tokens of this form as control tokens, flagged or not."""
+    return token in ("<pad>", "<mask>", "<2mass>", "[@BOS@]") or (
+        token.startswith(("<|", "<｜")) and token.endswith(("|>", "｜>"))
+    )
+
+
+def _why_not(spec: Fields) -> str | None:
+    """Why llama.cpp's gpt-2 tokenizer would not give the same ids, or None when it does."""
+    model, split, decoder = (spec.table(name) for name in ("model", "pre_tokenizer", "decoder"))
+    if model.get("type") != "BPE" or model.get("byte_fallback") or model.get("ignore_merges"):
+        return f"its model is {model.get('type')}, not a plain byte-level BPE"
+    if spec.get("normalizer"):
+        return f"it normalizes text first ({spec.table('normalizer').get('type')})"
+    if split.get("type") != "ByteLevel" or not split.get("use_regex", True) or split.get("add_prefix_space"):
+        return f"its pre-tokenizer is {split.get('type', 'missing')}, not ByteLevel with the GPT-2 split"
+    if decoder.get("type") != "ByteLevel":
+        return f"its decoder is {decoder.get('type', 'missing')}, not ByteLevel"
+    if any(model.get(key) for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix")):
+        return "its BPE has dropout, a prefix or a suffix"
+    stripping = [
+        entry.text("content")
+        for entry in _added(spec)
+        if entry.get("lstrip") or entry.get("rstrip") or entry.get("single_word")
+    ]
+    return f"its token {stripping[0]!r} strips the text around it" if stripping else None

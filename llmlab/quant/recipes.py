@@ -1,0 +1,204 @@
+"""Making a quant of a model: GGUF through llama.cpp's quantizer, checkpoints through llmcompressor."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from llmlab.errors import BadInputError, LlmLabError, UnsupportedError
+from llmlab.files import tags
+from llmlab.files.headers import Header, read_header
+from llmlab.quant import (
+    checkpoints,
+    gguf_cache,
+    gguf_quantizer,
+    gguf_vocab,
+    imatrix,
+    llamacpp_source,
+    sources,
+    vllm_forms,
+)
+
+Progress = Callable[[str, float | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A quant that was made.
+
+    Attributes:
+        tag: its canonical tag.
+        path: the GGUF file or the folder.
+        bytes: its weights on disk, `before` those of what it was made from.
+        seconds: what it took; near 0 when it was there already.
+        way: how it was made.
+
+    Example:
+        >>> made = llmlab.quantize("nano", "Q4_K_M")
+        >>> made.tag, made.bytes < made.before
+        ('Q4_K_M', True)
+    """
+
+    tag: str
+    path: Path
+    bytes: int
+    before: int
+    seconds: float
+    way: str
+
+    @property
+    def line(self) -> str:
+        """One line on it, with how to load it."""
+        share = f"{self.before / 1e6:,.1f} MB → {self.bytes / 1e6:,.1f} MB"
+        return f"{self.tag}: {share} in {self.seconds:.1f} s ({self.way}). Load it: %llm load {self.path}"
+
+    def __repr__(self) -> str:
+        return self.line
+
+
+def make(
+    model: str | Path,
+    to: str,
+    *,
+    calibration: str | None = None,
+    tokens: Callable[[Header], Sequence[Sequence[int]]] | None = None,
+    progress: Progress | None = None,
+) -> Made:
+    """Make a quant of a model and keep it in the cache.
+
+    Args:
+        model: a catalogue name, a folder, or hf:org/name: 16-bit safetensors; or a 16-bit GGUF file for a GGUF tag.
+        to: the tag.
+        calibration: a GGUF tag's text for an importance matrix; None makes it without.
+        tokens: a checkpoint's calibration: called with the model's header, gives token ids, one list a text.
+        progress: told the phase and how much of it is done.
+
+    Raises:
+        UnsupportedError: it can't be made; the hint names what can.
+        BadInputError: an empty calibration, or options that don't belong to the tag.
+        LoadError: the disk is full, a tool could not be fetched or failed; no half file has a final name.
+    """
+    tag = tags.canonical(to)
+    started = time.perf_counter()
+    if tag.engine == "llamacpp":
+        before, path, way = _gguf(model, tag, calibration, progress)
+        size = path.stat().st_size
+    else:
+        if calibration is not None:
+            raise BadInputError(f"An importance matrix is for GGUF tags, and {tag.name} isn't one.", "Leave it out.")
+        header = _folder(model, progress)
+        before = header.weight_bytes
+        path, way = _checkpoint(header, tag, tokens, progress)
+        size = read_header(path).weight_bytes
+    return Made(tag.name, path, size, before, time.perf_counter() - started, way)
+
+
+def _folder(model: str | Path, progress: Progress | None) -> Header:
+    source = sources.resolve(model, engine="vllm", progress=progress)
+    if source.format != "safetensors":
+        raise UnsupportedError(f"{model} is a GGUF file; a checkpoint is made of a Hugging Face folder.")
+    return read_header(source.path)
+
+
+def _checkpoint(
+    header: Header, tag: tags.Tag, tokens: Callable[[Header], Sequence[Sequence[int]]] | None, progress: Progress | None
+) -> tuple[Path, str]:
+    if tag.name not in checkpoints.SCHEMES:
+        raise UnsupportedError(
+            f"{tag.name} can't be made here.", f"Made here: {', '.join(checkpoints.SCHEMES)}, and GGUF tags (Q4_K_M)."
+        )
+    checkpoints.check(header, tag.name)
+    rows = tokens(header) if tokens is not None and tag.name not in checkpoints.NO_CALIBRATION else ()
+    path = checkpoints.quantize(header, tag.name, rows, progress=progress)
+    return path, f"{vllm_forms.note(path).get('by', 'llmcompressor')}, {checkpoints.SCHEMES[tag.name]}"
+
+
+def _gguf(
+    model: str | Path, tag: tags.Tag, calibration: str | None, progress: Progress | None
+) -> tuple[int, Path, str]:
+    path = Path(str(model)).expanduser()
+    if path.is_file():
+        base, way = path, f"llama.cpp's quantizer from {path.name}"
+        if (kind := read_header(path).quant) not in ("F32", "F16", "BF16"):
+            raise UnsupportedError(
+                f"{path.name} is {kind}: quantizing it again would lose twice.",
+                "Start from the F16 file or the folder.",
+            )
+        name = path.stem
+        place = path.parent
+    else:
+        header = _folder(model, progress)
+        _check_rows(header, tag)
+        base, way = _base(header, progress)
+        name, place = header.path.resolve().name, base.parent
+        if tag.name == "F16":
+            return header.weight_bytes, base, way
+    if calibration is None:
+        gguf_quantizer.check(tag)
+        if (
+            not path.is_file()
+            and base == gguf_cache.cached_path(header.path, "F16")
+            and gguf_cache.can_convert(header) is None
+        ):
+            return header.weight_bytes, gguf_cache.to_gguf(header.path, quant=tag.name, progress=progress), way
+    matrix = imatrix.imatrix(base, calibration, progress=progress) if calibration is not None else None
+    mark = f"-imatrix-{hashlib.sha256((calibration or '').encode()).hexdigest()[:8]}" if matrix else ""
+    target = place / f"{name}-{tag.name}{mark}.gguf"
+    if not target.is_file():
+        gguf_cache.with_room(target, base.stat().st_size * tag.bits / 16)
+        gguf_cache.write_whole(
+            target, lambda part: gguf_quantizer.quantize_file(base, part, tag, progress=progress, imatrix=matrix)
+        )
+    return base.stat().st_size, target, f"{way}{', with an importance matrix' if matrix else ''}"
+
+
+def _check_rows(header: Header, tag: tags.Tag) -> None:
+    """Refuse a tag whose blocks divide no row of the model: llama.cpp would store every matrix as something else."""
+    rows = {t.shape[-1] for t in header.tensors if len(t.shape) == 2}
+    if tag.block > 1 and rows and all(row % tag.block for row in rows):
+        raise UnsupportedError(
+            f"{tag.name} packs blocks of {tag.block} weights, and no row of {header.name} is a multiple of that "
+            f"({', '.join(map(str, sorted(rows)))}): nothing would be stored as {tag.name}.",
+            "Take a tag with blocks of 32: Q8_0, Q5_0, Q4_0 or IQ4_NL."
+            if not any(r % 32 for r in rows)
+            else "Take F16.",
+        )
+
+
+def _base(header: Header, progress: Progress | None) -> tuple[Path, str]:
+    """The F16 file of a folder: written here where that is possible, else by llama.cpp's own converter."""
+    reason = gguf_cache.can_convert(header)
+    if reason is None:
+        return gguf_cache.to_gguf(
+            header.path, quant="F16", progress=progress
+        ), "llmlab's converter, llama.cpp's quantizer"
+    if header.metadata.get("quantization_config"):
+        raise UnsupportedError(reason)
+    target = gguf_cache.cached_path(header.path, "F16")
+    if not target.is_file():
+        script = llamacpp_source.folder(progress) / "convert_hf_to_gguf.py"
+        gguf_cache.with_room(target, header.parameters * 2)
+
+        def write(part: Path) -> None:
+            if progress is not None:
+                progress("converting with llama.cpp's own converter", None)
+            try:
+                with gguf_vocab.one_template(header.path) as folder:
+                    command = [sys.executable, str(script), str(folder), "--outfile", str(part), "--outtype", "f16"]
+                    llamacpp_source.run(command, f"convert {header.name} with llama.cpp's converter")
+            except LlmLabError as error:
+                tail = getattr(error, "log_tail", "")
+                if "is not supported" in tail or "NotImplementedError" in tail:
+                    raise UnsupportedError(
+                        f"llama.cpp's converter does not know {header.architecture} or its tokenizer: "
+                        f"{tail.strip().splitlines()[-1]}",
+                        "Load it with --engine vllm, or look for a GGUF that someone made: %llm pull.",
+                    ) from error
+                raise
+
+        gguf_cache.write_whole(target, write)
+    return target, "llama.cpp's converter and quantizer"

@@ -1,0 +1,146 @@
+"""The quants that vLLM can have of a 16-bit folder, and how each comes to be.
+
+A checkpoint that lies beside it goes first: in the folder itself (`nano/awq`), next to it (`nano-awq`), or in the
+cache, where `%llm quantize` puts what it makes. Then what vLLM does itself while it loads ("online"), and int8, which
+is made here in seconds and kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from llmlab import config
+from llmlab.errors import LlmLabError, LoadError
+from llmlab.files.headers import Header, read_header
+from llmlab.files.jsonfile import read_optional
+from llmlab.hub.resolve import Form, Progress
+from llmlab.quant import int8
+
+CHECKPOINTS = ("awq", "gptq", "fp8", "int8")
+# What vLLM 0.32 calls the quantizations that it does while it loads (vllm/config/quantization.py, _ONLINE_SHORTHANDS).
+ONLINE = {
+    "fp8": "fp8_per_channel",
+    "fp8_per_tensor": "fp8_per_tensor",
+    "fp8_per_block": "fp8_per_block",
+    "mxfp8": "mxfp8",
+}
+ONLINE_EXPERTS = {"int8": "int8_per_channel_weight_only"}
+NOTE = "llmlab.json"
+_PLAIN = ("bf16", "fp16", "fp32")
+
+
+def of(header: Header) -> Mapping[str, Form]:
+    """The forms of a folder by tag, in order of falling size; none for a checkpoint that is already quantized."""
+    if header.quant not in _PLAIN:
+        return {}
+    out: dict[str, Form] = {}
+    for tag in CHECKPOINTS:
+        found = checkpoint(header, tag)
+        if found is not None:
+            out[tag] = Form(f"checkpoint, {_origin(found)}", found)
+    for tag, name in ONLINE.items():
+        out.setdefault(tag, Form(f"online: vLLM quantizes it while it loads ({name})", header.path, name))
+    if "int8" not in out:
+        if is_mixture(header):
+            name = ONLINE_EXPERTS["int8"]
+            out["int8"] = Form(f"online: vLLM quantizes the experts while it loads ({name})", header.path, name)
+        elif int8.why_not(header) is None:
+            way = "made by llmlab: weights rounded to nearest, no calibration"
+            made = place_of(header, "int8", "rounded")
+            ready = made if (made / "config.json").is_file() else None
+            out["int8"] = Form(way, ready, None, lambda progress: _make_int8(header, made, progress))
+    return out
+
+
+def checkpoint(header: Header, tag: str) -> Path | None:
+    """A checkpoint of this model with that tag which lies on this machine, or None."""
+    folder = header.path
+    for place in (folder / tag, folder.parent / f"{folder.name}-{tag}", place_of(header, tag)):
+        if (place / "config.json").is_file() and _fits(header, place, tag):
+            return place
+    return None
+
+
+def place_of(header: Header, tag: str, how: str = "") -> Path:
+    """Where the cache keeps a checkpoint made of a folder: named by a digest of the folder's weights."""
+    name = f"{header.path.resolve().name}-{tag}{'-' + how if how else ''}"
+    return config.cache_dir() / "checkpoints" / weights_digest(header)[:16] / name
+
+
+_digests: dict[tuple[object, ...], str] = {}
+
+
+def weights_digest(header: Header) -> str:
+    """SHA-256 (hex) of a folder's weight files: whole up to 64 MiB each, else their first MiB, size and date."""
+    stats = [(file, file.stat()) for file in header.files]
+    key = tuple((str(file), stat.st_size, stat.st_mtime_ns) for file, stat in stats)
+    if key not in _digests:
+        out = hashlib.sha256()
+        for file, stat in stats:
+            with file.open("rb") as handle:
+                if stat.st_size <= 64 * 2**20:
+                    out.update(handle.read())
+                else:
+                    out.update(f"{stat.st_size} {stat.st_mtime_ns}\n".encode() + handle.read(2**20))
+        _digests[key] = out.hexdigest()
+    return _digests[key]
+
+
+def is_mixture(header: Header) -> bool:
+    """Whether it is a mixture of experts."""
+    names = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+    return any(isinstance(count := header.metadata.get(name), int) and count > 1 for name in names)
+
+
+def install(made: Path, target: Path) -> Path:
+    """Move a whole folder to its final place; what another process has put there meanwhile stays."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        made.rename(target)
+    except OSError:
+        if not (target / "config.json").is_file():
+            raise
+        shutil.rmtree(made, ignore_errors=True)
+    return target
+
+
+def note(folder: Path) -> Mapping[str, str]:
+    """What llmlab wrote down when it made a checkpoint: base (digest of its weights), by, scheme; {} for others."""
+    return {str(k): str(v) for k, v in read_optional(folder / NOTE).items()}
+
+
+def _origin(folder: Path) -> str:
+    by = note(folder).get("by")
+    return f"made by {by}" if by else folder.name
+
+
+def _fits(header: Header, place: Path, tag: str) -> bool:
+    """Whether a checkpoint is this tag, and of this model: by the digest it names, else by its sizes."""
+    try:
+        other = read_header(place)
+    except LlmLabError:
+        return False
+    base = note(place).get("base")
+    same = ("architecture", "layers", "hidden", "heads", "vocab_size")
+    alike = all(getattr(header, name) == getattr(other, name) for name in same)
+    return other.quant == tag and alike and base in (None, weights_digest(header))
+
+
+def _make_int8(header: Header, target: Path, progress: Progress | None) -> Path:
+    from llmlab.quant.gguf_cache import with_room
+
+    if (target / "config.json").is_file():
+        return target
+    with_room(target, header.parameters * 1.1)
+    with config.writing(target, error=LoadError):
+        part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
+        try:
+            int8.write(header, part, progress)
+            part.chmod(0o755)
+            return install(part, target)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)

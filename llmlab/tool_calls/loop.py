@@ -1,0 +1,271 @@
+"""One prompt's way to an answer: ask, read the calls, hand in the results, ask again. No thread, no engine in here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from llmlab.errors import BadInputError, UnsupportedError
+from llmlab.guided.guide import Guide
+from llmlab.inference.stream import Stream
+from llmlab.tool_calls.families import Family, detect, read_calls, with_controls
+from llmlab.tool_calls.options import ToolUse
+from llmlab.tool_calls.results import shortened, without_controls
+from llmlab.tool_calls.strict import calls_guide
+from llmlab.types import Completion, FinishReason, Message, SamplingParams, Timings, ToolCall, ToolStep, Usage
+
+RESULT_SHARE = 0.25
+"""A result takes at most this share of the context; the rest of it is left out, and the model is told."""
+
+
+class Asked(Protocol):
+    """What the loop needs of a model."""
+
+    @property
+    def name(self) -> str:
+        """What it's called."""
+
+    @property
+    def facts(self) -> Any:
+        """Its chat template and context length."""
+
+    def tokenize(self, text: str, *, special: bool = True) -> list[int]:
+        """Token ids of a text."""
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens left out."""
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How the loop reaches the engine.
+
+    Attributes:
+        model: the model.
+        ask: from messages, tool schemas, params and options to a stream that is checked but not started.
+        special: the id of a text that is one special token for the engine's masks, else None.
+    """
+
+    model: Asked
+    ask: Callable[[Sequence[Message], Sequence[Mapping[str, Any]], SamplingParams | None, Mapping[str, Any]], Stream]
+    special: Callable[[str], int | None]
+
+
+class Loop:
+    """The state of one prompt.
+
+    Args:
+        asking: how to reach the engine.
+        messages: the conversation.
+        use: the tools and how they may be called.
+        params: sampling params, or None.
+        options: the other options of the generation.
+
+    Raises:
+        BadInputError, UnsupportedError: the prompt, an option or the model can't be used; nothing was started.
+    """
+
+    def __init__(
+        self,
+        asking: Asking,
+        messages: Sequence[Message],
+        use: ToolUse,
+        params: SamplingParams | None,
+        options: Mapping[str, Any],
+    ) -> None:
+        self.use = use
+        self.steps: list[ToolStep] = []
+        self.current: Stream
+        self.taken = False
+        self._asking = asking
+        self._model = asking.model
+        self._messages = list(messages)
+        self._turns: list[Message] = []
+        self._params = params
+        self._options = dict(options)
+        self._parts: list[Completion] = []
+        self._rounds = 0
+        self._calls_seen = sum(len(message.tool_calls) for message in messages)
+        self._unrun: tuple[ToolCall, ...] = ()
+        self._content = ""
+        self._full_text = ""
+        self._reason: FinishReason | None = None
+        self._family: Family | None = None
+        if use.choice != "none":
+            self._family = detect(self._model.facts.chat_template, self._model.name)
+        self._guides: dict[bool, Guide] = {}
+        self._check_strict()
+        self.current = self._next()
+
+    # -- asking --------------------------------------------------------------------------------
+
+    def _check_strict(self) -> None:
+        if self._family is None or not (self.use.strict or self.use.choice != "auto"):
+            return
+        named = self.use.choice in self.use.box.names
+        forced = named or self.use.choice == "required"
+        if forced:
+            box = self.use.box.only(self.use.choice) if named else self.use.box
+            self._guides[True] = calls_guide(
+                self._family, box, special=self._asking.special, required=True, several=not named
+            )
+        if self.use.strict:
+            self._guides[False] = calls_guide(self._family, self.use.box, special=self._asking.special, required=False)
+
+    def _next(self) -> Stream:
+        """The next request. A choice that forces a call forces the first one only: the answer must come some time."""
+        guide = self._guides.get(True) if not self._rounds else None
+        guide = guide or self._guides.get(False)
+        options = {**self._options, **({"guide": guide} if guide is not None else {})}
+        schemas = self.use.box.schemas if self._family is not None else ()
+        return self._asking.ask([*self._messages, *self._turns], schemas, self._params, options)
+
+    # -- what came -----------------------------------------------------------------------------
+
+    def take(self, completion: Completion) -> tuple[ToolCall, ...]:
+        """Read what the model said.
+
+        Returns:
+            The calls to run now; none when the loop has ended.
+        """
+        self._parts.append(completion)
+        self.taken = True
+        self._keep_seed(completion.choices[0].seed)
+        self._content, self._unrun, self._full_text = completion.text, (), completion.text
+        if self._family is None or completion.finish_reason != "stop":
+            return ()
+        self._full_text = with_controls(
+            completion.text,
+            completion.token_ids,
+            self._family.controls,
+            tokenize=self._model.tokenize,
+            detokenize=self._model.detokenize,
+        )
+        parameters = {tool.name: tool.parameters for tool in self.use.box}
+        read = read_calls(self._family, self._full_text, self._calls_seen, parameters)
+        self._content, self._unrun = read.content, read.calls
+        self._calls_seen += len(read.calls)
+        if self._unrun and (not self.use.run_tools or self._rounds >= self.use.max_steps):
+            self._reason = "tool_calls"
+            return ()
+        return self._unrun
+
+    def _keep_seed(self, seed: int | None) -> None:
+        """Every step draws from the first one's seed, so that the whole can be repeated."""
+        if self._options.get("seed") is not None:
+            return
+        if self._params is None:
+            self._options["seed"] = seed
+        elif self._params.seed is None:
+            self._params = replace(self._params, seed=seed)
+
+    def stopped(self, steps: Sequence[ToolStep]) -> None:
+        """Note the steps of a round that was broken off."""
+        self.steps += steps
+        self._unrun = ()
+
+    def ran(self, steps: Sequence[ToolStep]) -> bool:
+        """Hand in the results and prepare the next request.
+
+        Returns:
+            False when the conversation doesn't fit the context any more: the loop has ended then.
+        """
+        assert self._family is not None
+        self._rounds += 1
+        self._unrun = ()
+        told = [replace(step, result=self._fitting(step.result)) if step.result else step for step in steps]
+        self.steps += told
+        self._turns += _turns(self._content, self._full_text, told, self._safe, alone=self._family.alone)
+        try:
+            self.current = self._next()
+        except UnsupportedError:
+            raise
+        except BadInputError:
+            self._reason = "length"
+            return False
+        self._content = ""
+        self.taken = False
+        return True
+
+    def _fitting(self, text: str) -> str:
+        """A result cut to its share of the context."""
+        limit = max(int(RESULT_SHARE * self._model.facts.context_length), 16)
+        size = len(text)
+        while len(self._model.tokenize(shortened(text, size), special=False)) > limit and size > 8:
+            size = int(size * 0.8)
+        return shortened(text, size)
+
+    def _safe(self, text: str) -> str:
+        return without_controls(text, self._model.tokenize, lambda mark: self._model.tokenize(mark, special=False))
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def result(self, last: Completion | None = None, reason: FinishReason | None = None) -> Completion:
+        """The whole as one completion.
+
+        Args:
+            last: the completion of a request that was cut short.
+            reason: why the loop ended, if it isn't why the last text ended.
+        """
+        parts = [*self._parts, *([last] if last is not None else [])]
+        text = last.text if last is not None else self._content
+        reason = reason or self._reason or parts[-1].finish_reason
+        choice = replace(parts[-1].choices[0], text=text, finish_reason=reason, parsed=None)
+        return replace(
+            parts[-1],
+            choices=(choice,),
+            usage=_usage(parts),
+            timings=_timings(parts),
+            tool_calls=self._unrun,
+            steps=tuple(self.steps),
+            turns=tuple(self._turns),
+        )
+
+    @property
+    def parts(self) -> tuple[Completion, ...]:
+        """The completions of the requests so far, one a step."""
+        return tuple(self._parts)
+
+
+def _usage(parts: Sequence[Completion]) -> Usage:
+    return Usage(
+        sum(part.usage.prompt_tokens for part in parts),
+        sum(part.usage.completion_tokens for part in parts),
+        sum(part.usage.cached_tokens for part in parts),
+    )
+
+
+def _timings(parts: Sequence[Completion]) -> Timings:
+    first = parts[0].timings.ttft_s
+    decode = sum(part.timings.decode_s for part in parts)
+    return Timings(first, (first or 0.0) + decode, sum(part.timings.decoded for part in parts))
+
+
+def _turns(
+    content: str, full: str, steps: Sequence[ToolStep], safe: Callable[[str], str], *, alone: bool
+) -> list[Message]:
+    """The messages that a round of calls became.
+
+    Args:
+        content: what the model said besides its calls.
+        full: all it wrote.
+        steps: what came of the calls.
+        safe: makes a result's text harmless to the template.
+        alone: a message holds one call.
+    """
+    good = [step for step in steps if not step.call.problem]
+    bad = [step for step in steps if step.call.problem]
+    complaint = " ".join(f"Error: {step.error}." for step in bad)
+    if not good:
+        return [Message("assistant", full), Message("user", safe(f"{complaint} Write the call again."))]
+    turns: list[Message] = []
+    for group in [[step] for step in good] if alone else [good]:
+        turns.append(Message("assistant", content, tuple(step.call.as_dict() for step in group)))
+        content = ""
+        for step in group:
+            text = step.result if step.result is not None else f"Error: {step.error}"
+            turns.append(Message("tool", safe(text), name=step.name, tool_call_id=step.call.id))
+    if bad:
+        turns[-1] = replace(turns[-1], content=f"{turns[-1].content}\n{safe(complaint)}")
+    return turns

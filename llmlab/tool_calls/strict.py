@@ -1,0 +1,94 @@
+"""`strict`: the grammar of a family's calls, so that a call that begins always ends in one that can be run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from llmlab.errors import UnsupportedError
+from llmlab.guided.guide import Guide
+from llmlab.guided.schema import schema_guide
+from llmlab.tool_calls.families import Family
+from llmlab.tool_calls.tool import Tool, Toolbox
+
+MAX_CALLS = 8
+"""Calls that one text may hold under `strict`: without an end, a model at a loss would write them for ever."""
+
+
+def calls_guide(
+    family: Family, box: Toolbox, *, special: Callable[[str], int | None], required: bool, several: bool = True
+) -> Guide:
+    """Make the guide of a text that holds calls, or, unless `required`, any text without one.
+
+    Args:
+        family: how the model writes calls.
+        box: the tools that may be called.
+        special: the id of a text that is one special token for the engine's masks, else None.
+        required: the text must call.
+        several: it may call more than once.
+
+    Raises:
+        UnsupportedError: the family's form or a parameter's schema can't be followed token by token.
+    """
+    if family.name == "qwen-xml":
+        raise UnsupportedError(
+            "strict and tool_choice can't force calls in this model's XML form.", "Leave them out: auto works."
+        )
+
+    def written(parts: tuple[str, ...]) -> list[str]:
+        out = []
+        for part in parts:
+            token = special(part) if part in family.controls else None
+            out.append(f"<[{token}]>" if token is not None else json.dumps(part))
+        return out
+
+    rules = [f"call{place}: {_one(tool, family, written)}" for place, tool in enumerate(box)]
+    more = " ".join([*written(family.between), "one"])
+    again = f"({more}){{0,{MAX_CALLS - 1}}}" if several and not family.alone else ""
+    # All that opens the first call, and what follows it up to the end.
+    head = written((*family.before, *family.opening))
+    tail = " ".join(["any", *written(family.closing), again, *written(family.after)])
+    starts, prose = [" ".join([*head, tail])], []
+    if not required:
+        starts += ["PROSE"]
+        prose = [f"PROSE: {family.prose}"]
+    if not required and head:
+        # A lexer takes all it can: prose that may go on into the mark must have the mark, if it is text, as its end.
+        is_token = head[0].startswith("<")
+        starts.append(" ".join(["PROSE" if is_token else "lead", *head[0 if is_token else 1 :], tail]))
+        prose += [] if is_token else [f"lead[suffix={head[0]}]: /(.|\\n)*/"]
+    lark = "\n".join(
+        [
+            "%llguidance {}\n",
+            f"start: {' | '.join(starts)}",
+            "one: " + " ".join([*written(family.opening), "any", *written(family.closing)]),
+            "any: " + " | ".join(f"call{place}" for place in range(len(box))),
+            *prose,
+            *rules,
+        ]
+    )
+
+    def check(text: str) -> None:
+        for call in family.read(text).calls:
+            if call.problem:
+                raise ValueError(call.problem)
+            box.find(call.name).check(call.arguments)
+
+    return Guide("lark", lark, f"calls of {', '.join(box.names)}", check=check)
+
+
+def _one(tool: Tool, family: Family, written: Callable[[tuple[str, ...]], list[str]]) -> str:
+    """The grammar of one tool's call: a JSON object, or its name and then its arguments."""
+    parameters = {key: value for key, value in tool.parameters.items() if key != "$defs"}
+    shared = {"$defs": tool.parameters["$defs"]} if "$defs" in tool.parameters else {}
+    if family.named:
+        guide = schema_guide({**parameters, **shared}, name=tool.name)
+        return " ".join([json.dumps(tool.name), *written(("[ARGS]",)), f"%json {guide.text}"])
+    whole = {
+        "type": "object",
+        "properties": {"name": {"const": tool.name}, family.key: parameters},
+        "required": ["name", family.key],
+        "additionalProperties": False,
+        **shared,
+    }
+    return f"%json {schema_guide(whole, name=tool.name).text}"

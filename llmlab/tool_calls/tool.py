@@ -1,0 +1,271 @@
+"""Functions as tools: their schema for the model, and the check of what the model hands them."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from llmlab import _imports
+from llmlab.errors import BadInputError, unknown
+from llmlab.guided.pytypes import json_schemas, readable
+from llmlab.tool_calls.docstrings import read_docstring
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
+_EXAMPLE = "For example def add(a: int, b: int) -> int: ..."
+
+
+@dataclass(frozen=True)
+class Tool:
+    """One function as a model sees it. Make it with `Tool.of`.
+
+    Attributes:
+        name: the function's name.
+        description: its docstring, up to the first section.
+        parameters: the JSON schema of its arguments.
+        function: what is run.
+        is_async: it's a coroutine function.
+    """
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+    function: Callable[..., Any] = field(repr=False)
+    is_async: bool = False
+    _adapter: Any = field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, function: Any) -> Tool:
+        """Make a tool of a function.
+
+        Args:
+            function: a function or method with a type hint for each parameter; its docstring (plain, Google, NumPy or
+                reST style) describes it and its parameters.
+
+        Raises:
+            BadInputError: it can't be called, has no usable name, lacks hints, takes *args or **kwargs, or has a
+                parameter that JSON can't hold.
+        """
+        if isinstance(function, Tool):
+            return function
+        if not callable(function):
+            raise BadInputError(
+                f"A tool must be a function, got {type(function).__name__} {function!r:.60}.", "Pass it without ()."
+            )
+        name = _name_of(function)
+        doc = read_docstring(_documented(function).__doc__)
+        adapter, parameters = _arguments(function, name, doc.parameters)
+        return cls(name, doc.description, parameters, function, _is_async(function), adapter)
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """The tool as chat templates take it (OpenAI's form)."""
+        inner: dict[str, Any] = {"name": self.name, "parameters": self.parameters}
+        if self.description:
+            inner = {"name": self.name, "description": self.description, "parameters": self.parameters}
+        return {"type": "function", "function": inner}
+
+    def check(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments as the function takes them: "3" for an int becomes 3, a dict for a dataclass the dataclass.
+
+        Raises:
+            ValueError: they don't fit; the message names each argument that doesn't, for the model to read.
+        """
+        from pydantic import ValidationError
+
+        try:
+            return dict(self._adapter.validate_python(dict(arguments)))
+        except ValidationError as error:
+            wrong = "; ".join(
+                f"{'.'.join(map(str, one['loc'])) or 'arguments'}: {one['msg']}" for one in error.errors()[:5]
+            )
+            raise ValueError(f"the arguments don't fit: {wrong}") from None
+
+    def call(self, arguments: Mapping[str, Any]) -> Any:
+        """Run the function with checked arguments (positional-only ones by place); a coroutine for an async one."""
+        left = dict(arguments)
+        found = inspect.signature(self.function).parameters.values()
+        places = [left.pop(p.name, p.default) for p in found if p.kind is p.POSITIONAL_ONLY]
+        return self.function(*places, **left)
+
+
+class Toolbox(Sequence[Tool]):
+    """The tools on offer in one generation, each name once.
+
+    Args:
+        functions: the functions, or tools.
+
+    Raises:
+        BadInputError: there is none, two have the same name, or one can't be a tool. See `Tool.of`.
+    """
+
+    def __init__(self, functions: Any) -> None:
+        if callable(functions) or isinstance(functions, Tool):
+            functions = [functions]
+        if isinstance(functions, str | Mapping) or not isinstance(functions, Sequence | set | frozenset):
+            raise BadInputError(f"tools takes a list of functions, got {type(functions).__name__}.", "tools=[f, g]")
+        if not functions:
+            raise BadInputError("The list of tools is empty.", "Give at least one function, or leave tools out.")
+        self._tools: dict[str, Tool] = {}
+        for function in functions:
+            tool = Tool.of(function)
+            if tool.name in self._tools:
+                raise BadInputError(
+                    f"Two tools are called {tool.name!r}, and a call could mean either.", "Rename one of the functions."
+                )
+            self._tools[tool.name] = tool
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tools' names."""
+        return tuple(self._tools)
+
+    @property
+    def schemas(self) -> list[dict[str, Any]]:
+        """The tools as chat templates take them (OpenAI's form)."""
+        return [tool.schema for tool in self]
+
+    def find(self, name: str) -> Tool:
+        """A tool by its name.
+
+        Raises:
+            UnknownNameError: there is no such tool; the known ones and the closest are named.
+        """
+        if name not in self._tools:
+            raise unknown("tool", name, self.names)
+        return self._tools[name]
+
+    def only(self, name: str) -> Toolbox:
+        """The toolbox with this one tool in it."""
+        return Toolbox([self.find(name)])
+
+    def __len__(self) -> int:
+        return len(self._tools)
+
+    def __iter__(self) -> Iterator[Tool]:
+        return iter(self._tools.values())
+
+    def __getitem__(self, place: Any) -> Any:
+        return list(self._tools.values())[place]
+
+
+def _inner(function: Any) -> Any:
+    """The function that carries the hints: behind partials, and behind an object's __call__."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    if not (inspect.isroutine(function) or inspect.isclass(function)):
+        return type(function).__call__
+    return function
+
+
+def _documented(function: Any) -> Any:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function
+
+
+def _is_async(function: Any) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(_inner(function))
+
+
+def _name_of(function: Any) -> str:
+    plain = _documented(function)
+    name = getattr(plain, "__name__", None) or type(plain).__name__
+    if _NAME.fullmatch(name) is None:
+        raise BadInputError(
+            f"A tool needs a name of letters, digits, _ and -, got {name!r}.",
+            "Write it with def: a lambda has no name." if name == "<lambda>" else "Rename the function.",
+        )
+    return str(name)
+
+
+def _arguments(function: Any, name: str, described: Mapping[str, str]) -> tuple[Any, dict[str, Any]]:
+    """What checks the arguments (a pydantic TypeAdapter), and their JSON schema."""
+    _imports.load("pydantic:ConfigDict", "pydantic:Field", "pydantic:TypeAdapter")
+    from pydantic import ConfigDict, Field, TypeAdapter
+    from pydantic.errors import PydanticUserError
+    from typing_extensions import TypedDict
+
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        raise BadInputError(f"Tool {name}: Python can't say what it takes.", f"Wrap it. {_EXAMPLE}") from None
+    hints = _hints(function, name)
+    bare, fields = [], {}
+    for parameter in signature.parameters.values():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise BadInputError(
+                f"Tool {name}: {parameter} can't be described to a model.", "Name each parameter, with its type."
+            )
+        if parameter.name not in hints:
+            bare.append(parameter.name)
+            continue
+        extra: dict[str, Any] = {}
+        if parameter.name in described:
+            extra["description"] = described[parameter.name]
+        required = parameter.default is parameter.empty
+        if not required and _is_json(parameter.default):
+            extra["json_schema_extra"] = {"default": parameter.default}
+        hint: Any = readable(hints[parameter.name])
+        hint = typing.Annotated[hint, Field(**extra)] if extra else hint
+        fields[parameter.name] = hint if required else typing.NotRequired[hint]
+    if bare:
+        raise BadInputError(
+            f"Tool {name}: {', '.join(bare)} {'has' if len(bare) == 1 else 'have'} no type hint, so a model can't know "
+            "what to write.",
+            _EXAMPLE,
+        )
+    # A TypedDict and not a model: a parameter may have any name ("schema", "copy", "_x").
+    made: Any = TypedDict
+    kind = made(name, fields)
+    kind.__pydantic_config__ = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(kind)
+        schema = adapter.json_schema(schema_generator=json_schemas())
+    except (PydanticUserError, TypeError, NameError) as error:
+        said = " ".join(str(error).splitlines()[0].split())
+        raise BadInputError(
+            f"Tool {name}: a parameter's type can't be written as JSON: {said}",
+            "Take text, numbers, lists, dicts, enums, dates, dataclasses or pydantic models.",
+        ) from None
+    return adapter, _tidy(schema)
+
+
+def _hints(function: Any, name: str) -> dict[str, Any]:
+    inner = _inner(function)
+    if inspect.isclass(inner):
+        inner = inner.__init__
+    try:
+        return typing.get_type_hints(inner, include_extras=True)
+    except (NameError, TypeError) as error:
+        raise BadInputError(f"Tool {name}: its type hints can't be read: {error}.", "Define or import that.") from None
+
+
+def _is_json(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(_is_json(item) for item in value)
+    return value is None or isinstance(value, str | int | float | bool)
+
+
+def _tidy(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema without pydantic's titles, which say nothing new, and with `properties` always there."""
+
+    def clean(node: Any, *, names: bool = False) -> Any:
+        if isinstance(node, list):
+            return [clean(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        # Below `properties` and `$defs` the keys are names, and "title" may be one.
+        return {
+            key: clean(value, names=not names and key in ("properties", "$defs"))
+            for key, value in node.items()
+            if names or key != "title"
+        }
+
+    out: dict[str, Any] = clean(schema)
+    out.pop("description", None)
+    return {"type": "object", "properties": out.pop("properties", {}), **{k: v for k, v in out.items() if k != "type"}}

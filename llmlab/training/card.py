@@ -1,0 +1,83 @@
+"""The card beside a tuned adapter: what it was trained from, on what, how, and how well."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llmlab.training.result import Tuned
+
+# Weight files up to this size are hashed whole, longer ones by their header and samples.
+_WHOLE = 256 * 2**20
+_SAMPLES, _SAMPLE = 64, 2**16
+
+
+def weights_digest(folder: Path) -> str:
+    """SHA-256 (hex) of a model folder's weights, the same on every machine.
+
+    Files of more than 256 MiB count by name, size, header (the tensors' names, shapes and places) and 64 samples of
+    64 KiB spread evenly: reading tens of gigabytes for a card would take minutes.
+    """
+    out = hashlib.sha256()
+    for file in sorted(folder.glob("*.safetensors")):
+        size = file.stat().st_size
+        out.update(f"{file.name} {size}\n".encode())
+        with file.open("rb") as handle:
+            if size <= _WHOLE:
+                out.update(handle.read())
+                continue
+            (length,) = struct.unpack("<Q", handle.read(8))
+            out.update(handle.read(min(length, 2**26)))
+            for number in range(_SAMPLES):
+                handle.seek(size * number // _SAMPLES)
+                out.update(handle.read(_SAMPLE))
+    return out.hexdigest()
+
+
+def write(folder: Path, tuned: Tuned, scores: Mapping[str, str] | None = None) -> None:
+    """Write README.md and training.json into an adapter's folder.
+
+    Args:
+        folder: the PEFT folder.
+        tuned: the run.
+        scores: further figures by what they say, for the card.
+    """
+    figures = tuned.figures()
+    if scores:
+        figures["scores"] = dict(scores)
+    (folder / "training.json").write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    (folder / "README.md").write_text(text(tuned, scores), "utf-8")
+
+
+def text(tuned: Tuned, scores: Mapping[str, str] | None = None) -> str:
+    """The card as Markdown with the front matter that the hub reads."""
+    rows: list[tuple[str, Any]] = [
+        ("base model", f"{tuned.base} (weights SHA-256 `{tuned.base_digest[:16]}`)"),
+        ("data", f"{tuned.rows} conversations, {tuned.heldout_rows} held out (SHA-256 `{tuned.data_digest[:16]}`)"),
+        ("loss", "mean nats a token, on the assistant's turns alone"),
+    ]
+    if tuned.heldout is not None:
+        rows.append(("held-out loss", f"{tuned.heldout:.4f} (the base model alone: {tuned.heldout_before:.4f})"))
+    rows += [
+        ("training loss", f"{tuned.loss:.4f}"),
+        ("steps", f"{tuned.steps}, the weights of step {tuned.best_step} kept ({tuned.stopped})"),
+        ("time", f"{tuned.seconds:.0f} s"),
+        *((name, value) for name, value in tuned.settings.items()),
+        *((scores or {}).items()),
+    ]
+    table = "\n".join(f"| {name} | {_cell(value)} |" for name, value in rows)
+    notes = "".join(f"\n- {_cell(note)}" for note in tuned.notes)
+    return (
+        f"---\nbase_model: {json.dumps(tuned.base)}\nlibrary_name: peft\npipeline_tag: text-generation\n"
+        f"tags: [lora, llmlab]\n---\n\n# {tuned.name}\n\nA LoRA adapter of rank {tuned.rank} for {tuned.base}, "
+        f"tuned with llmlab.\n\n| | |\n| --- | --- |\n{table}\n{notes}\n\n"
+        f"The full digests, settings and the loss by step are in training.json.\n"
+    )
+
+
+def _cell(value: Any) -> str:
+    return " ".join(str(value).split()).replace("|", "\\|")

@@ -1,0 +1,159 @@
+"""Tuning, merging and the bench's history as a data set: what `%llm tune`, `lora merge` and `history` call."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+from llmlab.adapters import attached
+from llmlab.adapters import files as reading
+from llmlab.adapters import source as places
+from llmlab.engines.base import LoraLimits
+from llmlab.errors import BadInputError, LlmLabError
+from llmlab.files.headers import read_header
+from llmlab.options import known_keywords
+from llmlab.training import merging
+from llmlab.training import run as tuner
+from llmlab.training.result import OnProgress, Tuned
+from llmlab.training.run import TuneOptions
+
+if TYPE_CHECKING:
+    from llmlab.model import Model
+    from llmlab.session import Lab
+    from llmlab.training.merging import Merged
+
+
+@known_keywords
+def tune(
+    lab: Lab,
+    data: Any,
+    *,
+    name: str,
+    model: str | Model | None = None,
+    out: str | Path | None = None,
+    force: bool = False,
+    progress: OnProgress | None = None,
+    **options: Unpack[TuneOptions],
+) -> Tuned:
+    """Train a LoRA adapter for a loaded model and attach it: `llmlab.tune(rows, name="pirate")`.
+
+    Args:
+        lab: the bench.
+        data: a `datasets.Dataset`, a DataFrame, a list of dicts, a file or a hub id; see `llmlab.training.data.read`.
+        name: what to call the adapter. One of that name that is attached, or was tuned before, is replaced once the
+            new one stands.
+        model: a loaded model or its name; None takes the current one.
+        out: folder to write; None takes `adapters/NAME` in the user's data folder, where it is found by its name.
+        force: train even when the estimate says that it doesn't fit into memory.
+        progress: called with `llmlab.training.result.Progress`.
+        **options: fields of `llmlab.training.run.Settings`: rank, alpha, dropout, epochs, lr, batch_size, heldout,
+            patience, evals, max_length, seed, threads.
+
+    Returns:
+        The adapter, attached to the model (`adapter="pirate"`), in whichever engine it runs.
+
+    Raises:
+        as `llmlab.training.run.tune`.
+    """
+    settings = tuner.Settings.of(options)
+    loaded = _model(lab, model)
+    folder = base_folder(loaded)
+    limit = loaded.lora_limits.max_rank
+    if limit is not None and settings.rank > limit:
+        raise BadInputError(
+            f"Rank {settings.rank} is above the limit of {limit} that {loaded.name} was loaded with ({loaded.engine}).",
+            f"Take --rank {limit}, or load it with -x max_lora_rank={settings.rank}.",
+        )
+    tuned = tuner.tune(
+        folder,
+        data,
+        name=name,
+        base_name=_base_name(loaded),
+        out=out,
+        settings=settings,
+        force=force,
+        progress=progress,
+    )
+    try:
+        loaded.add_adapter(name, tuned.path, replace=True)
+    except LlmLabError as error:
+        # The work of minutes is kept, whatever keeps it from being attached.
+        return replace(tuned, notes=(*tuned.notes, f"not attached to {loaded.name}: {error}"))
+    return replace(tuned, attached=loaded.name)
+
+
+def merge(
+    lab: Lab,
+    adapter: str,
+    *,
+    name: str,
+    model: str | Model | None = None,
+    out: str | Path | None = None,
+    force: bool = False,
+    progress: merging.Progress | None = None,
+) -> Merged:
+    """Merge adapters into a loaded model's weights: `llmlab.merge("pirate", name="nano-pirate")`.
+
+    Args:
+        lab: the bench.
+        adapter: an attached adapter, a name that llmlab knows, a PEFT folder or hf:org/name; `a:0.5` and
+            `a:0.7+b:0.3` for attached or known ones.
+        name: what to call the new model; `%llm load NAME` finds it afterwards.
+        model: a loaded model or its name; None takes the current one.
+        out: folder to write; then it is loaded by its path.
+        force: merge even when the estimate says that it doesn't fit into memory.
+        progress: told the phase.
+
+    Raises:
+        as `llmlab.training.merging.merge`.
+    """
+    loaded = _model(lab, model)
+    folder = base_folder(loaded)
+    known = {entry.name: entry.files for entry in loaded.adapter_entries()}
+    whole = Path(adapter).expanduser().exists() or adapter.startswith("hf:")
+    parts = [(adapter, 1.0)] if whole else attached.parse(adapter)
+    if not parts:
+        raise BadInputError("There is no adapter to merge.", "Name one: %llm lora merge NAME --as NEW")
+    from llmlab.adapters import checks
+
+    header = read_header(folder)
+    files = []
+    for spec, scale in parts:
+        one = known[spec] if spec in known else reading.read(places.find(spec))
+        # The weights' shapes count, not what the engine has room for.
+        checks.check(one, header, LoraLimits("peft", mixes=True), loaded.engine, loaded.name)
+        files.append((one, scale))
+    return merging.merge(
+        folder,
+        files,
+        name=name,
+        base_name=_base_name(loaded),
+        shown=adapter,
+        out=out,
+        force=force,
+        progress=progress,
+    )
+
+
+def base_folder(model: Model) -> Path:
+    """The unquantized Hugging Face folder behind a loaded model.
+
+    Raises:
+        BadInputError: it was loaded from a GGUF file alone, or is quantized.
+    """
+    base = model.source.base or model.source.path
+    tuner.check_folder(base, read_header(base), model.name)
+    return base
+
+
+def _model(lab: Lab, model: str | Model | None) -> Model:
+    return lab.get(model) if model is None or isinstance(model, str) else model
+
+
+def _base_name(model: Model) -> str:
+    """What the base is called elsewhere: the hub's name, the catalogue's, or the path."""
+    spec = model.source.spec
+    if spec.startswith("hf:"):
+        return spec.removeprefix("hf:").split("@")[0].split(":")[0]
+    return model.source.name

@@ -1,0 +1,232 @@
+"""Completions, their chunks and tool calls. All frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from llmlab.types.metrics import Guidance, Speculation, Timings, TokenLogprob, Usage
+
+if TYPE_CHECKING:
+    from llmlab.widgets import Inspector
+
+from llmlab.types.messages import Message
+from llmlab.types.params import SamplingParams
+
+FinishReason = Literal["stop", "length", "interrupted", "tool_calls", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What a stream yields: the new text and its tokens.
+
+    `finish_reason` is set on a choice's last chunk only. `index` says which of the n completions.
+
+    Example:
+        >>> chunks = list(model.stream("Hello!", temperature=0, max_tokens=4))
+        >>> chunks[-1].finish_reason
+        'length'
+    """
+
+    text: str
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    finish_reason: FinishReason | None = None
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A tool call as the model wrote it.
+
+    Attributes:
+        name: the tool that was asked for.
+        arguments: by parameter, as JSON has them.
+        id: nine letters and digits, unlike any other in the conversation.
+        problem: why the call can't be read; "" when it can.
+
+    Example:
+        >>> str(llmlab.types.ToolCall("add", {"a": 1, "b": 2}))
+        'add(a=1, b=2)'
+    """
+
+    name: str
+    arguments: Mapping[str, Any]
+    id: str = ""
+    problem: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The call as a message of the assistant holds it (see `Message.tool_calls`).
+
+        Example:
+            >>> llmlab.types.ToolCall("add", {"a": 1}, id="abc123def").as_dict()
+            {'type': 'function', 'id': 'abc123def', 'function': {'name': 'add', 'arguments': {'a': 1}}}
+        """
+        return {
+            "type": "function",
+            "id": self.id,
+            "function": {"name": self.name, "arguments": dict(self.arguments)},
+        }
+
+    def __str__(self) -> str:
+        return f"{self.name or '?'}({', '.join(f'{key}={value!r}' for key, value in self.arguments.items())})"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolStep:
+    """One handled call: what the tool received, and what was returned to the model.
+
+    Attributes:
+        call: what the model asked for.
+        result: the text that the model got for it; None while the tool runs, and after an error.
+        error: what went wrong, as the model was told; "" when nothing did.
+        seconds: how long the tool ran (wall clock); 0 when it didn't.
+        value: what the tool returned, as it is.
+
+    Example:
+        >>> from llmlab.zoo import calculator
+        >>> done = model.generate("What is 12 + 30?", tools=[calculator], temperature=0)
+        >>> [(step.name, step.arguments, step.result) for step in done.steps]
+        [('calculator', {'expression': '12 + 30'}, '42')]
+    """
+
+    call: ToolCall
+    result: str | None = None
+    error: str = ""
+    seconds: float = 0.0
+    value: Any = field(default=None, repr=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        """The tool's name."""
+        return self.call.name
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """The arguments that the model wrote."""
+        return self.call.arguments
+
+    @property
+    def running(self) -> bool:
+        """Whether there is no result and no error yet."""
+        return self.result is None and not self.error
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of the n choices of a completion. `token_ids` includes the end-of-turn token if it ended the text.
+
+    `parsed` is the typed object of a guided generation that ended by itself; where the text satisfies the schema and
+    the type's own validators refuse it all the same, it is None and `parse_error` says why.
+
+    Example:
+        >>> done = model.generate("Hello!", n=2, seed=7, max_tokens=8)
+        >>> [choice.seed for choice in done.choices]
+        [7, 8]
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    parsed: Any = None
+    seed: int | None = None
+    parse_error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """The result of a generation, with everything needed to repeat it.
+
+    `text`, `token_ids`, `finish_reason`, `logprobs` and `parsed` are those of the first choice; `choices` has all n.
+
+    With `tools`: `steps` is the transcript of the calls that were run, `turns` holds the messages that they became,
+    `tool_calls` the calls that were not run (`finish_reason` is "tool_calls" then), and `text` is what the model said
+    besides its calls. `usage` counts the tokens of every step; `timings` is the first TTFT and the decoding of every
+    step, without the time of the tools.
+
+    Example:
+        >>> done = model.generate("What is the capital of France?", temperature=0)
+        >>> done.text, done.finish_reason, done.usage.completion_tokens
+        ('The capital of France is Paris.', 'stop', 9)
+        >>> done.timings.tokens_per_s > 0
+        True
+    """
+
+    choices: tuple[Choice, ...]
+    usage: Usage
+    timings: Timings
+    model: str
+    engine: str
+    quant: str
+    params: SamplingParams
+    messages: tuple[Message, ...] = ()
+    prompt: str = ""
+    prompt_token_ids: tuple[int, ...] = field(default=(), repr=False)
+    adapter: str | None = None
+    guidance: Guidance | None = field(default=None, repr=False)
+    speculation: Speculation | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    steps: tuple[ToolStep, ...] = ()
+    turns: tuple[Message, ...] = field(default=(), repr=False)
+
+    @property
+    def text(self) -> str:
+        """The first choice's text."""
+        return self.choices[0].text
+
+    @property
+    def token_ids(self) -> tuple[int, ...]:
+        """The first choice's token ids."""
+        return self.choices[0].token_ids
+
+    @property
+    def finish_reason(self) -> FinishReason:
+        """Why the first choice ended."""
+        return self.choices[0].finish_reason
+
+    @property
+    def logprobs(self) -> tuple[TokenLogprob, ...] | None:
+        """The first choice's log probabilities, if requested."""
+        return self.choices[0].logprobs
+
+    @property
+    def parsed(self) -> Any:
+        """The first choice parsed into the requested type, or None."""
+        return self.choices[0].parsed
+
+    @property
+    def message(self) -> Message:
+        """The answer as an assistant message, with the calls that were not run."""
+        return Message("assistant", self.text, tuple(call.as_dict() for call in self.tool_calls))
+
+    def inspect(self, choice: int = 0) -> Inspector:
+        """The tokens shaded by probability, in a widget; a click on another likely token continues from there.
+
+        Args:
+            choice: which of the n texts, from 0.
+
+        Returns:
+            The widget (`llmlab.widgets.Inspector`).
+
+        Raises:
+            BadInputError: there is no such choice.
+            LlmLabError: the `widgets` extra isn't installed.
+
+        Example:
+            >>> done = model.generate("What is the capital of France?", temperature=0, logprobs=5)
+            >>> done.inspect()
+            <Inspector of 9 tokens of nano>
+        """
+        from llmlab.widgets import Inspector
+
+        return Inspector(self, choice=choice)
+
+    def __str__(self) -> str:
+        return self.text
+
+    def _repr_markdown_(self) -> str:
+        from llmlab.display import completion_markdown
+
+        return completion_markdown(self)

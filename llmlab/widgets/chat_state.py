@@ -1,0 +1,265 @@
+"""A chat's state: its traits, the path that is shown, what it is exported as, and its place in the run log."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import traitlets as t
+
+from llmlab.engines import vision
+from llmlab.errors import LlmLabError, UnknownNameError, unknown
+from llmlab.inference.conversation import as_row, new_id
+from llmlab.types import Completion, Message
+from llmlab.widgets import chat_settings, export, static_forms
+from llmlab.widgets.base import BenchWidget, problem_html
+from llmlab.widgets.transcript import Transcript, messages
+
+EARLIER_SHOWN = 3
+EDITED = "edited by hand"
+LOST = {"message": "The kernel ended before the answer did.", "hint": "Answer again (the round arrow)."}
+
+
+class ChatState(BenchWidget):
+    """What a chat holds, apart from asking."""
+
+    turns = t.List(t.Dict()).tag(sync=True)
+    leaf = t.Unicode().tag(sync=True)
+    running = t.Unicode().tag(sync=True)
+    model = t.Unicode().tag(sync=True)
+    adapter = t.Unicode().tag(sync=True)
+    system = t.Unicode().tag(sync=True)
+    sampling = t.Dict().tag(sync=True)
+    schema = t.Unicode().tag(sync=True)
+    meter = t.Dict().tag(sync=True)
+    conversation = t.Unicode(help="what the run log calls it; empty where the log is off").tag(sync=True)
+    earlier = t.List(t.Dict(), help="chats of the run log to go on with").tag(sync=True)
+    height = t.Int(520, help="tallest, in CSS pixels; the conversation scrolls inside").tag(sync=True)
+
+    _completions: dict[str, Completion]
+    _seen: dict[str, Any]
+
+    # -- what was said ---------------------------------------------------------------------------
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """The conversation shown, which the model reads next, as dicts with role and content."""
+        return [message.as_dict() for message in self._messages()]
+
+    @property
+    def completions(self) -> list[Completion]:
+        """The completions behind the answers shown (those of this kernel)."""
+        return [self._completions[turn["id"]] for turn in self._path() if turn["id"] in self._completions]
+
+    def row(self) -> dict[str, Any]:
+        """The conversation shown as a row for `datasets`: messages, model, ratings, edits; see `History.rows`.
+
+        Example:
+            >>> chat = llmlab.chat(temperature=0)
+            >>> answer = chat.send("Hello!")
+            >>> chat.row()["model"], len(chat.row()["messages"])
+            ('nano', 2)
+        """
+        path = self._path()
+        answers = [turn for turn in path if turn["role"] == "assistant" and turn["text"] and turn["error"] is None]
+        facts: dict[str, Any] = next((turn["facts"] for turn in reversed(answers) if turn["facts"].get("model")), {})
+        return {
+            "messages": [as_row(message) for message in self._messages()],
+            **{key: facts.get(key) or None for key in ("model", "engine", "quant", "adapter")},
+            "ratings": [turn["rating"] for turn in answers],
+            "edited": [turn["facts"].get("line") == EDITED for turn in answers],
+            "started": path[0]["at"] if path else "",
+        }
+
+    def to_cells(self) -> list[str]:
+        """The conversation as `%%llm` cells that ask it again (one Python cell where no magic can say it).
+
+        Example:
+            >>> chat = llmlab.chat(temperature=0, max_tokens=16)
+            >>> answer = chat.send("Hello!")
+            >>> print(chat.to_cells()[0])
+            %%llm -m nano -t 0 --max-tokens 16
+            Hello!
+        """
+        return export.cells(self._path(), self.system, self._options_of_last(), self._asked_name())
+
+    def _tree(self) -> Transcript:
+        return Transcript(self.turns, self.leaf)
+
+    def _path(self) -> list[dict[str, Any]]:
+        return self._tree().path()
+
+    def _messages(self) -> list[Message]:
+        return messages(self._path(), self.system)
+
+    def _asked_name(self) -> str:
+        current = self.lab.current
+        return self.model or (current.name if current is not None else "")
+
+    def _commit(self, tree: Transcript) -> None:
+        """Make a changed tree the state, in one message to the page."""
+        with self._guard:
+            with self.hold_sync():
+                self.turns, self.leaf = tree.turns, tree.leaf
+                self._count()
+            self._changed()
+
+    def _options(self, versions: int = 0) -> dict[str, Any]:
+        options = chat_settings.checked(self.sampling)
+        if versions and options.get("seed") is not None:
+            options["seed"] += versions
+        if self.adapter:
+            options["adapter"] = self.adapter
+        elif self._find(self.model).adapter:
+            options["adapter"] = "none"  # the picker shows "no adapter", whatever %llm lora use says
+        if self.schema.strip():
+            options["schema"] = chat_settings.parsed_schema(self.schema)
+        return options
+
+    def _options_of_last(self) -> dict[str, Any]:
+        """The settings, with the seed of the last answer: so that what is exported gives the same text."""
+        try:
+            options = self._options()
+        except UnknownNameError:  # its model is gone: what was said can be exported all the same
+            options = chat_settings.checked(self.sampling) | ({"adapter": self.adapter} if self.adapter else {})
+        seeds = [turn["facts"].get("seed") for turn in self._path() if turn["facts"].get("seed") is not None]
+        if seeds and options.get("temperature") != 0:
+            options["seed"] = seeds[-1]
+        return options
+
+    def _no_images(self) -> LlmLabError | None:
+        try:
+            model = self._find(self.model)
+        except UnknownNameError:
+            return None
+        return vision.refusal(model.name, model.engine, model.facts)
+
+    def _look(self) -> None:
+        before = self.bench.get("models")
+        super()._look()
+        if before is not None and self.bench["models"] != before:
+            self._count()  # another context length, another tokenizer
+
+    def _count(self, draft: str = "", files: Sequence[Mapping[str, str]] = ()) -> None:
+        """Tokens of the conversation, of it with a draft, and the context they have to fit in."""
+        meter: dict[str, Any] = {}
+        try:
+            model = self._find(self.model)
+            said = self._messages()
+            used = model.count_tokens(said) if said else 0
+            more = messages([{"role": "user", "text": draft, "files": files, "error": None}]) if draft or files else []
+            both = model.count_tokens([*said, *more]) if more else used
+            meter = {"used": used, "draft": both - used, "context": model.facts.context_length}
+        except LlmLabError:
+            pass  # no model, or none with a chat template: there is nothing to measure with
+        with self._guard:
+            self.meter = meter
+
+    def _exported(self, kind: str, name: str) -> tuple[list[str], str]:
+        if kind == "row":
+            return [json.dumps(self.row(), ensure_ascii=False)], "One row for a JSON Lines file or datasets."
+        if kind == "markdown":
+            return [self.markdown()], "The conversation as Markdown."
+        if kind == "cell":
+            pieces = self.to_cells()
+            return pieces, "Paste into a cell." if len(pieces) == 1 else "Paste each into a cell of its own."
+        if kind == "variable":
+            export.keep(name, self.messages)
+            return [], f"The variable {name} holds the messages."
+        raise unknown("export", kind, ("row", "markdown", "cell", "variable"))
+
+    # -- the run log -----------------------------------------------------------------------------------
+
+    def _begin(self, conversation: str = "") -> None:
+        """A new place in the run log, or the one of a conversation to go on with."""
+        self._seen: dict[str, Any] = {}
+        self.conversation = (conversation or new_id()) if self.lab.runlog.enabled else ""
+
+    @t.observe("turns", "leaf", "system", "model", "adapter", "sampling", "schema")
+    def _keep(self, _change: Any) -> None:
+        """Whatever changes is kept; a chat in which nothing was said is not."""
+        if not self.conversation or self._closed or not (self.turns or self._seen):
+            return
+        with self._guard:
+            # Token probabilities are large, and asked for again in a moment.
+            now = {turn["id"]: {k: v for k, v in turn.items() if k != "tokens"} for turn in self.turns}
+            changed = [(i, one) for i, (key, one) in enumerate(now.items()) if self._seen.get(key) != one]
+            gone = [key for key in self._seen if key not in now]
+            self._seen = now
+            chosen = {name: getattr(self, name) for name in ("model", "adapter", "sampling", "schema")}
+            self.lab.runlog.keep(
+                self.conversation, system=self.system, settings=chosen, leaf=self.leaf, changed=changed, gone=gone
+            )
+
+    def _resume(self, wanted: str | None) -> None:
+        """Take over a conversation of the run log: its turns, versions and settings."""
+        kept = self.lab.runlog.conversation(wanted)
+        with self._guard, self.hold_sync():
+            self._begin(kept.id if kept.kind == "chat" else "")
+            chosen = dict(kept.settings or {})
+            self.system, self.sampling = kept.system, chat_settings.checked(chosen.get("sampling") or {})
+            self.schema = str(chosen.get("schema") or "")
+            if chosen.get("model") in self.lab.models:
+                self.model = chosen["model"]
+                adapters = [str(name) for name in self._find(self.model).adapters]
+                self.adapter = chosen["adapter"] if chosen.get("adapter") in adapters else ""
+            if kept.kind == "chat":
+                self._seen = {turn["id"]: turn for turn in kept.turns}
+                tree = Transcript([_ended(turn) for turn in kept.turns], kept.leaf)
+                self.turns, self.leaf = tree.turns, tree.leaf
+            else:
+                self._take(kept.turns)
+
+    def _offer_earlier(self) -> None:
+        """Offer the last chats of the run log, while nothing is said here. On a thread of its own: it reads a file."""
+        threading.Thread(target=self._look_back, name="llmlab-widget-earlier", daemon=True).start()
+
+    def _look_back(self) -> None:
+        try:
+            kept = self.lab.runlog.conversations(EARLIER_SHOWN, kind="chat")
+        except LlmLabError:
+            return
+        with self._guard:
+            if not self._closed:
+                self.earlier = [{"id": one.id, "title": one.title, "at": one.updated} for one in kept]
+
+    def _take(self, earlier: Sequence[Message | Mapping[str, Any] | str]) -> None:
+        tree = Transcript()
+        for item in earlier:
+            message = Message.of(item)
+            if message.role == "system":
+                self.system = message.content
+            elif message.role in ("user", "assistant") and message.content:
+                tree.add(message.role, message.content, tree.leaf)
+        self.turns, self.leaf = tree.turns, tree.leaf
+
+    # -- the form without a front end -----------------------------------------------------------------
+
+    def markdown(self) -> str:
+        """The conversation as Markdown."""
+        said = static_forms.turns_markdown(self._path(), self.system)
+        return said or f"*{self._empty()}*"
+
+    def text(self) -> str:
+        """The conversation as plain text."""
+        return static_forms.turns_text(self._path(), self.system) or self._empty()
+
+    def html(self) -> str:
+        """The conversation as escaped HTML."""
+        said = static_forms.turns_html(self._path(), self.system) + problem_html(self.problem)
+        return static_forms.frame(f"Chat with {self._asked_name() or 'no model yet'}" if said else self._empty(), said)
+
+    def _empty(self) -> str:
+        name = self._asked_name()
+        return f"A chat with {name}; nothing was said." if name else "A chat; no model is loaded (%llm load nano)."
+
+    def __repr__(self) -> str:
+        return f"<Chat with {self._asked_name() or 'no model'}: {len(self._path())} turns>"
+
+
+def _ended(turn: Mapping[str, Any]) -> dict[str, Any]:
+    """A turn as it's shown again; an answer that was under way when its kernel ended says so."""
+    lost = turn["role"] == "assistant" and not turn["text"] and not turn["error"] and "finish" not in turn["facts"]
+    return {**turn, "error": LOST} if lost else dict(turn)

@@ -1,0 +1,131 @@
+"""Static forms of turns: what an executed notebook shows where no widget can run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from llmlab.render import units
+from llmlab.render.safe import code_span, escape, markdown, plain
+from llmlab.render.table import FONT, LINE, QUIET
+from llmlab.types import Completion, TokenLogprob
+
+WHO = {"user": "You", "assistant": "Model", "system": "System"}
+
+
+def facts_of(completion: Completion) -> dict[str, Any]:
+    """What is worth knowing of an answer, as data for a front end; speeds in tokens/s, times in seconds."""
+    return {
+        "model": completion.model,
+        "engine": completion.engine,
+        "quant": completion.quant,
+        "adapter": completion.adapter or "",
+        "prompt_tokens": completion.usage.prompt_tokens,
+        "cached_tokens": completion.usage.cached_tokens,
+        "tokens": completion.usage.completion_tokens,
+        "tokens_per_s": completion.timings.tokens_per_s,
+        "ttft_s": completion.timings.ttft_s,
+        "finish": completion.finish_reason,
+        "seed": completion.choices[0].seed,
+        "temperature": completion.params.temperature,
+        "max_tokens": completion.params.max_tokens,
+        "line": quiet_line(completion),
+    }
+
+
+def quiet_line(completion: Completion) -> str:
+    """Tokens, speed, TTFT and why it ended, in one line."""
+    from llmlab.display import completion_line
+
+    return completion_line(completion)
+
+
+def turns_markdown(turns: Sequence[Mapping[str, Any]], system: str = "") -> str:
+    """A conversation as safe Markdown."""
+    parts = [f"**{WHO['system']}**\n\n{markdown(system)}"] if system.strip() else []
+    for turn in turns:
+        parts.append(f"**{WHO[turn['role']]}**\n\n{markdown(turn['text']) or '*(no text)*'}")
+        if turn.get("files"):
+            parts.append("Attached: " + ", ".join(code_span(file["name"]) for file in turn["files"]))
+        if turn.get("error"):
+            parts.append(f"*Failed:* {markdown(_error(turn['error']))}")
+        line = (turn.get("facts") or {}).get("line")
+        if line:
+            parts.append(f"<small>{escape(line)}</small>")
+    return "\n\n".join(parts)
+
+
+def turns_text(turns: Sequence[Mapping[str, Any]], system: str = "") -> str:
+    """A conversation as plain text."""
+    said = [("system", system)] if system.strip() else []
+    said += [(turn["role"], turn["text"] or (_error(turn["error"]) if turn["error"] else "")) for turn in turns]
+    return "\n".join(f"{WHO[role]}: {plain(text)}" for role, text in said)
+
+
+def turns_html(turns: Sequence[Mapping[str, Any]], system: str = "") -> str:
+    """A conversation as escaped HTML, line breaks kept."""
+    parts = [_block(WHO["system"], escape(system))] if system.strip() else []
+    for turn in turns:
+        body = escape(turn["text"])
+        if turn.get("files"):
+            names = ", ".join(escape(file["name"]) for file in turn["files"])
+            body += f'<div style="{QUIET}">Attached: {names}</div>'
+        if turn.get("error"):
+            body += f"<div><b>Failed:</b> {escape(_error(turn['error']))}</div>"
+        line = (turn.get("facts") or {}).get("line", "")
+        parts.append(_block(WHO[turn["role"]], body, escape(line)))
+    return "".join(parts)
+
+
+def frame(title: str, body: str) -> str:
+    """A static form's outer box: a quiet title, then the body (HTML, escaped already)."""
+    return f'<div style="{FONT}"><div style="{QUIET}">{escape(title)}</div>{body}</div>'
+
+
+def percent(probability: float) -> str:
+    """A probability as "12.3 %"."""
+    return f"{100 * probability:.1f} %"
+
+
+def size(count: float) -> str:
+    """Bytes with their unit."""
+    return units.size(count)
+
+
+def _error(error: Mapping[str, str]) -> str:
+    return f"{error['message']} {error['hint']}".strip()
+
+
+def _block(who: str, body: str, line: str = "") -> str:
+    quiet = f'<div style="{QUIET};font-size:.9em">{line}</div>' if line else ""
+    return (
+        f'<div style="border-left:{LINE};padding:2px 0 2px 10px;margin:6px 0"><div style="{QUIET}">{who}</div>'
+        f'<div style="white-space:pre-wrap;overflow-wrap:anywhere">{body}</div>{quiet}</div>'
+    )
+
+
+def token_rows(tokens: Sequence[TokenLogprob]) -> list[list[Any]]:
+    """Tokens as a front end takes them: [text, probability, [[text, probability], ...]]."""
+    return [
+        [one.token, _probability(one.logprob), [[text, _probability(value)] for _, text, value in one.top]]
+        for one in tokens
+    ]
+
+
+def _probability(logprob: float) -> float:
+    return round(math.exp(min(logprob, 0.0)), 6)
+
+
+def titled_markdown(title: str, answer: Mapping[str, Any], *, secret: bool = False) -> str:
+    """An answer under a title, as Markdown; with `secret`, its facts (which name the model) are left out."""
+    line = "" if secret else (answer["facts"] or {}).get("line", "")
+    said = markdown(answer["text"]) or (f"*Failed:* {markdown(_error(answer['error']))}" if answer["error"] else "…")
+    return f"**{markdown(title)}**\n\n{said}" + (f"\n\n<small>{escape(line)}</small>" if line else "")
+
+
+def titled_html(title: str, answer: Mapping[str, Any], *, secret: bool = False) -> str:
+    """An answer under a title, as escaped HTML."""
+    line = "" if secret else (answer["facts"] or {}).get("line", "")
+    failed = f"<div><b>Failed:</b> {escape(_error(answer['error']))}</div>" if answer["error"] else ""
+    return f'<div style="flex:1 1 240px">{_block(escape(title), escape(answer["text"]) + failed, escape(line))}</div>'

@@ -1,0 +1,1 @@
+"""How the models of the zoo were trained: corpus, tokenizer, network, training, evaluation."""

@@ -1,0 +1,265 @@
+"""The table of families: what each writes is read, what isn't a call stays text, and templates are told apart."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmlab import zoo
+from llmlab.engines.templates import render
+from llmlab.errors import UnsupportedError
+from llmlab.tool_calls import Tool
+from llmlab.tool_calls.families import FAMILIES, detect, read_calls, with_controls
+from llmlab.types import Message, ToolCall
+
+BY_NAME = {family.name: family for family in FAMILIES}
+
+HERMES = '<tool_call>\n{"name": "add", "arguments": {"a": 1, "b": 2}}\n</tool_call>'
+MISTRAL = '[TOOL_CALLS] [{"name": "add", "arguments": {"a": 1, "b": 2}}]'
+LLAMA = '{"name": "add", "parameters": {"a": 1, "b": 2}}'
+PLAIN = '{"name": "add", "arguments": {"a": 1, "b": 2}}'
+XML = (
+    "<tool_call>\n<function=add>\n<parameter=a>\n1\n</parameter>\n"
+    "<parameter=b>\n2\n</parameter>\n</function>\n</tool_call>"
+)
+ONE = [("add", {"a": 1, "b": 2})]
+
+# family, text, what is said, calls as (name, arguments)
+READ = [
+    ("hermes", HERMES, "", ONE),
+    ("hermes", f"Let me see.\n{HERMES}\n{HERMES}", "Let me see.", ONE * 2),
+    ("hermes", HERMES.removesuffix("\n</tool_call>"), "", ONE),
+    ("hermes", '<tool_call>{"name":"now","arguments":{}}</tool_call>', "", [("now", {})]),
+    ("hermes", '<tool_call>{"name": "add", "arguments": "{\\"a\\": 1}"}</tool_call>', "", [("add", {"a": 1})]),
+    ("hermes", '<tool_call>\n{"name": "say", "arguments": {"text": "end with </tool_call> now"}}\n</tool_call>', "",
+     [("say", {"text": "end with </tool_call> now"})]),
+    ("hermes", f'{HERMES.replace("1", json.dumps("<tool_call> and </tool_call>"))} So.', "So.",
+     [("add", {"a": "<tool_call> and </tool_call>", "b": 2})]),
+    ("hermes", '{"how": "<tool_call>{}</tool_call>"}', '{"how": "<tool_call>{}</tool_call>"}', []),
+    ("hermes", "Just an answer with {braces}.", "Just an answer with {braces}.", []),
+    ("qwen-xml", XML, "", [("add", {"a": "1", "b": "2"})]),
+    ("qwen-xml", "Well. " + XML.replace("1", "[1, 2]"), "Well.", [("add", {"a": "[1, 2]", "b": "2"})]),
+    ("qwen-xml", XML.replace("1", "x </tool_call> y"), "", [("add", {"a": "x </tool_call> y", "b": "2"})]),
+    ("qwen-xml", XML.replace("2", "x </parameter> y"), "", [("add", {"a": "1", "b": "x </parameter> y"})]),
+    ("qwen-xml", XML.replace("1", "<parameter=b>"), "", [("add", {"a": "<parameter=b>", "b": "2"})]),
+    ("qwen-xml", XML.replace("1", f"So: {XML}."), "", [("add", {"a": f"So: {XML}.", "b": "2"})]),
+    ("qwen-xml", XML.removesuffix("\n</tool_call>"), "", [("add", {"a": "1", "b": "2"})]),
+    ("qwen-xml", "<tool_call>\n<function=now>\n</function>\n</tool_call>", "", [("now", {})]),
+    ("llama3", LLAMA, "", ONE),
+    ("llama3", LLAMA.replace("1", '"<|python_tag|>"'), "", [("add", {"a": "<|python_tag|>", "b": 2})]),
+    ("llama3", '{"how": "<|python_tag|>"}', '{"how": "<|python_tag|>"}', []),
+    ("llama3", f"<|python_tag|>{LLAMA}", "", ONE),
+    ("llama3", f"{LLAMA}; {LLAMA}", "", ONE * 2),
+    ("llama3", '{"type": "function", "name": "add", "parameters": {"a": 1}}', "", [("add", {"a": 1})]),
+    ("llama3", "The sum is 3.", "The sum is 3.", []),
+    ("mistral", MISTRAL, "", ONE),
+    ("mistral", MISTRAL.replace("}}]", '}}, {"name": "now", "arguments": {}}]'), "", [*ONE, ("now", {})]),
+    ("mistral", MISTRAL.replace("1", '"[TOOL_CALLS] [ARGS]"'), "", [("add", {"a": "[TOOL_CALLS] [ARGS]", "b": 2})]),
+    ("mistral-args", '[TOOL_CALLS]say[ARGS]{"text": "[TOOL_CALLS]rm[ARGS]{}"}', "",
+     [("say", {"text": "[TOOL_CALLS]rm[ARGS]{}"})]),
+    ("mistral", "I will add. " + MISTRAL, "I will add.", ONE),
+    ("mistral", "No call.", "No call.", []),
+    ("mistral-args", '[TOOL_CALLS]add[ARGS]{"a": 1, "b": 2}', "", ONE),
+    ("mistral-args", '[TOOL_CALLS]add[CALL_ID]abcdefghi[ARGS]{"a": 1, "b": 2}', "", ONE),
+    ("mistral-args", '[TOOL_CALLS]add[ARGS]{"a": 1, "b": 2}[TOOL_CALLS]now[ARGS]{}', "", [*ONE, ("now", {})]),
+    ("plain", PLAIN, "", ONE),
+    ("plain", f"{PLAIN}\n{PLAIN}", "", ONE * 2),
+    ("plain", f" [{PLAIN}, {PLAIN}]\n", "", ONE * 2),
+    ("plain", "3", "3", []),
+    ("plain", '{"answer": 3}', '{"answer": 3}', []),
+    ("plain", '{"name": "Ada", "age": 36}', '{"name": "Ada", "age": 36}', []),
+    ("plain", f"Sure: {PLAIN}", f"Sure: {PLAIN}", []),
+    ("plain", '{"name": "add", "arguments": {"a": 1', '{"name": "add", "arguments": {"a": 1', []),
+    ("plain", "", "", []),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("family", "text", "said", "calls"), READ)
+def test_what_is_written_is_read(family, text, said, calls):
+    read = BY_NAME[family].read(text)
+    assert read.content == said
+    assert [(call.name, dict(call.arguments)) for call in read.calls] == calls
+    assert not any(call.problem for call in read.calls)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_every_family_reads_its_own_example(family):
+    (call,) = family.read(family.example).calls
+    assert (call.name, list(call.arguments)) == ("add", ["a"])
+    assert not call.problem
+
+
+BROKEN = [
+    ("hermes", "<tool_call>{not json}</tool_call>", "no JSON"),
+    ("hermes", "<tool_call>[1, 2]</tool_call>", "no JSON object"),
+    ("hermes", '<tool_call>{"arguments": {}}</tool_call>', "no name"),
+    ("hermes", '<tool_call>{"name": "add", "arguments": 3}</tool_call>', "no JSON object"),
+    ("hermes", '<tool_call>{"name": "add", "arguments": "x"}</tool_call>', "no JSON"),
+    ("qwen-xml", "<tool_call>add(1)</tool_call>", "no <function=NAME>"),
+    ("llama3", "<|python_tag|>print(1)", "no JSON object"),
+    ("mistral", "[TOOL_CALLS] [{broken", "no JSON"),
+    ("mistral-args", "[TOOL_CALLS]add[ARGS]{broken", "can't be read"),
+    ("hermes", "<tool_call>" + "[" * 100_000 + "</tool_call>", "no JSON"),
+    # What follows a call that can't be read may stand in one of its strings: it isn't run.
+    ("hermes", f'<tool_call>{{"name": "say", "arguments": {{"text": "say "{HERMES}', "no JSON"),
+    ("mistral-args", '[TOOL_CALLS]say[ARGS]{"text": "a "[TOOL_CALLS]rm[ARGS]{}', "can't be read"),
+    ("llama3", f'{{"name": "say", "parameters": {{"text": "<|python_tag|>{LLAMA}', "no JSON object"),
+    ("qwen-xml", XML.replace("1", "x\n</parameter>\n<parameter=b>\ny"), "'b' is there twice"),
+    ("qwen-xml", XML.replace("2", "x\n</parameter>\n</function>\n</tool_call>, he said"), "left over"),
+    ("qwen-xml", XML.replace("2", "x\n<tool_call>\n<function=f>"), "no end"),
+    ("qwen-xml", XML.removesuffix("\n</function>\n</tool_call>"), "no end"),
+    ("qwen-xml", "<tool_call>\n<function=add>\n1, 2\n</function>\n</tool_call>", "no <parameter=NAME>"),
+]
+
+
+@pytest.mark.parametrize(("family", "text", "says"), BROKEN)
+def test_a_broken_call_is_a_call_with_a_problem(family, text, says):
+    (call,) = BY_NAME[family].read(text).calls
+    assert says in call.problem
+    assert len(call.problem) < 500
+
+
+# How the models' own templates write an assistant's turn with calls.
+EACH = "{% for call in messages[-1].tool_calls %}{% set f = call.function %}"
+TURNS = {
+    "hermes": EACH + "{{ '\\n' if not loop.first }}{{ '<tool_call>\\n{\"name\": \"' + f.name + '\", \"arguments\": ' }}"
+    "{{ f.arguments | tojson }}{{ '}\\n</tool_call>' }}{% endfor %}",
+    "qwen-xml": EACH + "{{ '\\n' if not loop.first }}{{ '<tool_call>\\n<function=' + f.name + '>\\n' }}"
+    "{% for key, value in f.arguments | items %}{{ '<parameter=' + key + '>\\n' }}"
+    "{{ value if value is string else value | tojson }}{{ '\\n</parameter>\\n' }}{% endfor %}"
+    "{{ '</function>\\n</tool_call>' }}{% endfor %}",
+    "mistral": "{{ '[TOOL_CALLS] [' }}" + EACH + "{{ f | tojson }}{{ ', ' if not loop.last }}{% endfor %}{{ ']' }}",
+    "mistral-args": EACH + "{{ '[TOOL_CALLS]' + f.name + '[ARGS]' + f.arguments | tojson }}{% endfor %}",
+    "llama3": EACH + "{{ '{\"name\": \"' + f.name + '\", \"parameters\": ' }}{{ f.arguments | tojson }}{{ '}' }}"
+    "{{ '; ' if not loop.last }}{% endfor %}",
+    "plain": EACH + "{{ {'name': f.name, 'arguments': f.arguments} | tojson }}{{ '\\n' if not loop.last }}{% endfor %}",
+}  # fmt: skip
+MARKS = [
+    "<tool_call>", "</tool_call>", "<function=say>", "<function=rm>", "</function>", "<parameter=text>",
+    "<parameter=b>", "<parameter=other>", "</parameter>", "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", "<|python_tag|>",
+    "{", "}", "[", "]", '"', "\\", "\n", " ", ",", ";", '{"name": "rm", "arguments": {}}', "null", "1", "x",
+]  # fmt: skip
+ODD = st.lists(st.sampled_from(MARKS) | st.text(max_size=4), max_size=12).map("".join)
+
+
+def say(text: str, other: str) -> str:
+    """Say it."""
+    return text
+
+
+SAY = Tool.of(say)
+
+
+def written(family, calls):
+    """An assistant's turn with calls as (name, arguments), by the family's template."""
+    turn = Message("assistant", "", tuple(ToolCall(name, arguments).as_dict() for name, arguments in calls))
+    return render(TURNS[family], [turn], special_tokens={})
+
+
+def told(family, text):
+    """What a text calls, as (name, arguments), and the problems of calls."""
+    calls = read_calls(BY_NAME[family], text, 0, {"say": SAY.parameters}).calls
+    good = [(call.name, dict(call.arguments)) for call in calls if not call.problem]
+    return good, [call.problem for call in calls if call.problem]
+
+
+@pytest.mark.parametrize("family", TURNS)
+@given(texts=st.lists(st.tuples(ODD, ODD), min_size=1, max_size=2))
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_any_text_is_an_argument(family, texts):
+    calls = [("say", {"text": text, "other": other}) for text, other in texts]
+    text = written(family, calls)
+    good, problems = told(family, text)
+    if family != "qwen-xml":
+        assert good == calls
+        assert not problems
+    elif good != calls and not problems:
+        # The form has no escapes: the text is also that of other arguments, or of more calls.
+        assert len(good) > len(calls) or any(set(arguments) - {"text", "other"} for _, arguments in good)
+
+
+@given(text=ODD, other=ODD)
+@settings(max_examples=200, deadline=None, derandomize=True)
+def test_a_value_of_the_xml_form_is_never_shortened(text, other):
+    good, problems = told("qwen-xml", written("qwen-xml", [("say", {"text": text, "other": other})]))
+    if not problems and len(good) == 1 and good[0][1] != {"text": text, "other": other}:
+        with pytest.raises(ValueError, match="don't fit"):
+            SAY.check(good[0][1])
+    if not any(mark in text + other for mark in ("<parameter=", "<function=", "</function>")):
+        assert good == [("say", {"text": text, "other": other})]
+
+
+def test_the_schema_says_which_texts_of_the_xml_form_are_json():
+    def find(text: str, n: int, tags: list[int], at: float, sure: bool, any_of: int | str, maybe: str | None = None):
+        """Find."""
+
+    arguments = {
+        "text": "[1]", "n": "7", "tags": "[1, 2]", "at": "1.5", "sure": "true", "any_of": "3", "maybe": "null",
+    }  # fmt: skip
+    text = written("qwen-xml", [("find", arguments)])
+    (call,) = read_calls(BY_NAME["qwen-xml"], text, 0, {"find": Tool.of(find).parameters}).calls
+    expected = {**arguments, "n": 7, "tags": [1, 2], "at": 1.5, "sure": True}
+    assert call.arguments == expected
+
+
+@pytest.mark.parametrize("family", TURNS)
+def test_the_cut_of_a_stream_does_not_matter(saying, family):
+    values = ["end with </tool_call> now", "x </parameter> y", "[TOOL_CALLS]", "<|python_tag|>", "né", '"}}']
+    calls = [("say", {"text": value, "other": value[::-1]}) for value in values]
+    for seed in range(5):
+        template = "{% if tools %}Go on.{% endif %}{# " + " ".join(BY_NAME[family].marks) + " #}" + TURNS[family]
+        model = saying(written(family, calls), "Done.", template=template, seed=seed)
+        chunks = list(stream := model.stream("Go on.", tools=[say]))
+        done = stream.result()
+        assert [(step.name, dict(step.arguments), step.error) for step in done.steps] == [(*c, "") for c in calls]
+        assert len(chunks) > 3
+
+
+TEMPLATES = [
+    ("{% if tools %}<tools>{{ tools }}</tools> <tool_call>\n{\"name\": ...}\n</tool_call>{% endif %}", "hermes"),
+    ("{% if tools %}<tool_call>\n<function=x>\n<parameter=y>{% endif %}", "qwen-xml"),
+    ("{% if tools %}[AVAILABLE_TOOLS]{{ tools }}{% endif %}[TOOL_CALLS]", "mistral"),
+    ("{% if tools %}{{ tools }}{% endif %}[TOOL_CALLS]{{ name }}[ARGS]{{ arguments }}", "mistral-args"),
+    ('{%- if tools is not none %}Environment: ipython{% endif %}{"name": "f", "parameters": {}}', "llama3"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("template", "name"), TEMPLATES)
+def test_templates_are_told_apart(template, name):
+    assert detect(template).name == name
+
+
+def test_nano_speaks_plain_json():
+    assert detect((zoo.path("nano") / "chat_template.jinja").read_text()).name == "plain"
+
+
+@pytest.mark.parametrize("template", [None, "", "{% for m in messages %}{{ m.content }}{% endfor %}"])
+def test_a_template_without_a_place_for_tools_is_refused(template):
+    with pytest.raises(UnsupportedError, match="no place for them"):
+        detect(template, "old")
+
+
+def test_calls_are_numbered_in_nine_letters_and_digits():
+    calls = read_calls(BY_NAME["plain"], f"{PLAIN}\n{PLAIN}", 7).calls
+    assert [call.id for call in calls] == ["call00007", "call00008"]
+    assert all(len(call.id) == 9 and call.id.isalnum() for call in calls)
+
+
+def test_control_tokens_that_the_engine_left_out_are_put_back():
+    # A vocabulary of letters, and of two control tokens that decode to nothing.
+    special = {"[TOOL_CALLS]": 1000, "[ARGS]": 1001}
+
+    def tokenize(text):
+        return [special[text]] if text in special else [ord(c) for c in text]
+
+    def detokenize(ids):
+        return "".join(chr(i) for i in ids if i < 1000)
+
+    ids = (*tokenize("Hm. "), 1000, *tokenize("add"), 1001, *tokenize(json.dumps({"a": 1})))
+    kept = with_controls(detokenize(ids), ids, ("[TOOL_CALLS]", "[ARGS]"), tokenize=tokenize, detokenize=detokenize)
+    assert kept == 'Hm. [TOOL_CALLS]add[ARGS]{"a": 1}'
+    same = with_controls("add", (97, 100, 100), ("[TOOL_CALLS]",), tokenize=tokenize, detokenize=detokenize)
+    assert same == "add"
