@@ -24,7 +24,7 @@ from llmlab.tool_calls.stream import ToolStream, run_all
 from llmlab.types import Completion, Message, Prompt, SamplingParams
 
 if TYPE_CHECKING:
-    from llmlab.files.estimate import Estimate
+    from llmlab.files.fit import Estimate
     from llmlab.files.source import Source
 
 BATCH_PROGRESS_AFTER_S = 2.0

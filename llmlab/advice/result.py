@@ -103,11 +103,11 @@ class Advice:
         return f"{self.engine}, {self.quant}"
 
     def __repr__(self) -> str:
-        from llmlab.display.advice import AdviceView
+        from llmlab.advice.view import AdviceView
 
         return AdviceView(self).text()
 
     def _repr_html_(self) -> str:
-        from llmlab.display.advice import AdviceView
+        from llmlab.advice.view import AdviceView
 
         return AdviceView(self)._repr_html_()

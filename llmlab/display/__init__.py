@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from llmlab.display.adapters import AdapterList, ComparisonView
+from llmlab.adapters.view import ComparisonView
+from llmlab.display.adapters import AdapterList
 from llmlab.display.cached import OffersView, PulledView, StoredView
 from llmlab.display.completion import (
     FORMATS,
@@ -22,8 +23,8 @@ from llmlab.display.completion import (
 from llmlab.display.files import Catalogue, FormsView, HeaderView
 from llmlab.display.guidance import GuidanceView
 from llmlab.display.runs import RunsView
-from llmlab.display.table import Table, TableView, View
 from llmlab.display.views import DoctorView, HistoryView, LogView, ModelList, ModelView, Note, model_line
+from llmlab.render.table import Table, TableView, View
 
 __all__ = [
     "FORMATS",

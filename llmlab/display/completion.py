@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-from llmlab.display import units
-from llmlab.display.safe import code_span, escape, fenced, markdown, plain
-from llmlab.display.table import MONO, Table, View
 from llmlab.display.tool_calls import calls_bundle
 from llmlab.guided.partial import partial_json
+from llmlab.render import units
+from llmlab.render.safe import code_span, escape, fenced, markdown, plain
+from llmlab.render.table import MONO, Table, View
 
 if TYPE_CHECKING:
     from llmlab.types import Choice, Completion, TokenLogprob

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from llmlab.display.completion import token_text
-from llmlab.display.safe import escape
-from llmlab.display.table import QUIET, Table, View
+from llmlab.render.safe import escape
+from llmlab.render.table import QUIET, Table, View
 from llmlab.types import Completion, GuidanceStep
 
 # A token that lost less than this is shown without a mark.

@@ -8,10 +8,10 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from llmlab.display import units
 from llmlab.display.completion import Format, bundle, completion_bundle
-from llmlab.display.safe import escape, plain
-from llmlab.display.table import QUIET
+from llmlab.render import units
+from llmlab.render.safe import escape, plain
+from llmlab.render.table import QUIET
 
 if TYPE_CHECKING:
     from llmlab.types import Completion

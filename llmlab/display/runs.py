@@ -6,8 +6,8 @@ import math
 from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from llmlab.display import units
-from llmlab.display.table import Table, View
+from llmlab.render import units
+from llmlab.render.table import Table, View
 
 if TYPE_CHECKING:
     import pandas as pd

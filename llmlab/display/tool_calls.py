@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from llmlab.display import units
-from llmlab.display.safe import code_span, escape, plain
-from llmlab.display.table import MONO, QUIET
+from llmlab.render import units
+from llmlab.render.safe import code_span, escape, plain
+from llmlab.render.table import MONO, QUIET
 
 if TYPE_CHECKING:
     from llmlab.types import ToolCall, ToolStep

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from llmlab.display.completion import Format, bundle, completion_bundle
 from llmlab.display.live import Handle, has_front_end
-from llmlab.display.safe import escape, plain
-from llmlab.display.table import MONO, QUIET, View
 from llmlab.display.tool_calls import calls_bundle, step_line
+from llmlab.render.safe import escape, plain
+from llmlab.render.table import MONO, QUIET, View
 
 if TYPE_CHECKING:
     from llmlab.types import Completion, ToolStep

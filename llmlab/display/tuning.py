@@ -7,10 +7,10 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from llmlab.display import units
 from llmlab.display.live import UPDATE_EVERY_S, Handle, has_front_end
-from llmlab.display.safe import escape, plain
-from llmlab.display.table import FONT, QUIET, View, pairs_html, pairs_text
+from llmlab.render import units
+from llmlab.render.safe import escape, plain
+from llmlab.render.table import FONT, QUIET, View, pairs_html, pairs_text
 
 if TYPE_CHECKING:
     from llmlab.training.result import Point, Progress, Tuned

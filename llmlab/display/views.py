@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from llmlab.display import units
-from llmlab.display.safe import escape, plain
-from llmlab.display.table import LINE, MONO, QUIET, SI, Table, View, pairs_html, pairs_text
 from llmlab.inference.conversation import Conversation, History
+from llmlab.render import units
+from llmlab.render.safe import escape, plain
+from llmlab.render.table import LINE, MONO, QUIET, SI, Table, View, pairs_html, pairs_text
 from llmlab.types import Message, ToolCall
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmlab.engines.registry import engine_class
 from llmlab.errors import UnsupportedError
-from llmlab.files import estimate, tags
+from llmlab.files import fit, tags
 from llmlab.loading.plan import Planned, make_plan
 from llmlab.machine import hardware
 from llmlab.quant import support
@@ -119,7 +119,7 @@ def must_go_first(model: Model, planned: Planned) -> bool:
     held = model.memory()
     alone = replace(found, free=found.free + max(held.resident, held.weights + held.kv_cache), suggestions=())
     if not greedy:
-        estimate.check(alone)
+        fit.check(alone)
     return True
 
 

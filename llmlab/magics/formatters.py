@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from llmlab.display.charts import CLASSES as CHARTS
-from llmlab.display.table import View
+from llmlab.render.table import View
 
 
 def _model(value: Any) -> View:

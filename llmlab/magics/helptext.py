@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import textwrap
 
-from llmlab.display.safe import escape
-from llmlab.display.table import MONO, View
 from llmlab.magics import table
 from llmlab.magics.command import Command, CommandDoc
+from llmlab.render.safe import escape
+from llmlab.render.table import MONO, View
 
 WIDTH = 100
 

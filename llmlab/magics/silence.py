@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from llmlab.display.live import has_front_end
-from llmlab.display.safe import plain
+from llmlab.render.safe import plain
 
 
 class Silence:

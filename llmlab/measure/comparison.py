@@ -163,8 +163,8 @@ class Comparison:
         return f'<div class="llmlab">{self._table().html()}</div>'
 
     def _table(self) -> Any:
-        from llmlab.display import units
-        from llmlab.display.table import Table
+        from llmlab.render import units
+        from llmlab.render.table import Table
 
         def number(value: float | None, form: str = "{:.3g}") -> str:
             return "–" if value is None else form.format(value)
@@ -253,13 +253,13 @@ class Diff:
         return f"They part at token {self.first + 1}."
 
     def __repr__(self) -> str:
-        from llmlab.display.safe import plain
+        from llmlab.render.safe import plain
 
         return plain("\n".join(self.text_lines))
 
     def _repr_html_(self) -> str:
-        from llmlab.display.safe import escape
-        from llmlab.display.table import LINE, MONO, QUIET
+        from llmlab.render.safe import escape
+        from llmlab.render.table import LINE, MONO, QUIET
 
         def side(name: str) -> str:
             spans = []

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmlab.display.safe import plain
+from llmlab.render.safe import plain
 
 LOG_LINES = 20
 _SOURCE_LINES = 40

@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmlab.display import units
+from llmlab.render import units
 from llmlab.display.publish import publish
-from llmlab.display.safe import plain
-from llmlab.display.table import Table, View
+from llmlab.render.safe import plain
+from llmlab.render.table import Table, View
 from llmlab.errors import BadInputError
 
 if TYPE_CHECKING:

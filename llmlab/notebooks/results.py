@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from llmlab.display import units
-from llmlab.display.table import Table, View, pre
+from llmlab.render import units
+from llmlab.render.table import Table, View, pre
 from llmlab.notebooks.records import RecordList
 from llmlab.notebooks.failure import Failure
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import traitlets as t
 
-from llmlab.display.safe import escape
 from llmlab.errors import BadInputError, Interrupted, LlmLabError, UnknownNameError
+from llmlab.render.safe import escape
 from llmlab.types import Completion, SamplingParams
 from llmlab.widgets import assets, static
 from llmlab.widgets.base import BenchWidget, described, problem_html

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import anywidget
 import traitlets as t
 
-from llmlab.display.safe import escape, plain
 from llmlab.errors import LlmLabError, unknown
+from llmlab.render.safe import escape, plain
 from llmlab.widgets.lab_state import Forms, Work, bench_state
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import traitlets as t
 
-from llmlab.display.safe import escape, markdown, plain
 from llmlab.errors import BadInputError, UnloadedError, UnsupportedError
+from llmlab.render.safe import escape, markdown, plain
 from llmlab.types import Completion, Guidance
 from llmlab.widgets import assets, static
 from llmlab.widgets.base import BenchWidget, problem_html

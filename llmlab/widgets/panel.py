@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import traitlets as t
 
-from llmlab.display import ModelList, units
+from llmlab.display import ModelList
 from llmlab.errors import LlmLabError
+from llmlab.render import units
 from llmlab.widgets import assets
 from llmlab.widgets.base import BenchWidget, problem_html
 

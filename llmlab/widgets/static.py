@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llmlab.display import units
-from llmlab.display.safe import code_span, escape, markdown, plain
-from llmlab.display.table import FONT, LINE, QUIET
+from llmlab.render import units
+from llmlab.render.safe import code_span, escape, markdown, plain
+from llmlab.render.table import FONT, LINE, QUIET
 from llmlab.types import Completion, TokenLogprob
 
 WHO = {"user": "You", "assistant": "Model", "system": "System"}

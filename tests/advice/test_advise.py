@@ -13,7 +13,9 @@ from llmlab.advice.result import STRENGTHS, Use
 from llmlab.engines.base import Feature
 from llmlab.errors import BadInputError, EngineMissingError, UnknownNameError
 from llmlab.hub import catalogue
-from llmlab.loading import plan
+from llmlab.hub.spec import parse
+from llmlab.loading import choice, plan
+from llmlab.loading.forms import find
 from llmlab.machine.memory import Device
 from llmlab.magics.commands.load import Load
 from llmlab.measure.speed import Bench, Point
@@ -102,9 +104,9 @@ def test_here_it_asks_what_auto_asks():
     machine = Machine.here()
     assert not machine.assumed
     for entry in catalogue.entries():
-        assert advise(entry.name, hardware=machine).auto == plan.choose_engine(entry.name, "auto", None)[0]
+        assert advise(entry.name, hardware=machine).auto == choice.choose_engine(parse(entry.name), "auto", None)[0]
     with pytest.raises(EngineMissingError):
-        plan.pick_engine("nano", plan.forms("nano", None), None, have=(), gpu=False, device="no GPU")
+        choice.pick_engine("nano", find(parse("nano")), None, have=(), gpu=False, device="no GPU")
     alone = Machine(Device("CPU", 16 * GIB, 16 * GIB), (), {"vllm": "CPU"})
     advice = advise("nano", hardware=alone)
     assert (advice.engine, advice.auto) == ("vllm", "vllm")
@@ -295,9 +297,9 @@ def test_it_shows_as_text_and_as_escaped_html(tmp_path):
 def test_a_form_without_a_tag_is_asked_for_without_one():
     from llmlab.advice.candidates import Option
     from llmlab.advice.choice import _command
-    from llmlab.hub.resolve import Candidate
+    from llmlab.hub.form import Form
 
-    mixed = Candidate("llamacpp", "mixed", "gguf", "ready", "m.gguf")
+    mixed = Form(parse("nano"), "llamacpp", "mixed", "gguf", "ready", "m.gguf")
     assert (
         _command(Use("./my model.gguf"), Option("llamacpp", mixed)) == "%llm load './my model.gguf' --engine llamacpp"
     )

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 
 from llmlab import display
-from llmlab.display import safe, units
-from llmlab.display.table import Table, pairs_html, pairs_text
+from llmlab.render import safe, units
+from llmlab.render.table import Table, pairs_html, pairs_text
 from llmlab.types import Choice, Completion, Message, SamplingParams, Timings, TokenLogprob, Usage
 
 XSS = [

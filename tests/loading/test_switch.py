@@ -5,7 +5,7 @@ import time
 import pytest
 
 from llmlab.errors import DoesNotFitError, LoadError, UnknownNameError, UnsupportedError
-from llmlab.files import estimate
+from llmlab.files import fit
 
 ASK = "What is the capital of France?"
 
@@ -63,7 +63,7 @@ def test_what_cannot_be_leaves_the_old_one(lab):
 
 def _no_room(monkeypatch, share):
     """Let estimates say that only a part of what is needed is free."""
-    real = estimate.estimate
+    real = fit.estimate
 
     def tight(*args, **options):
         from dataclasses import replace

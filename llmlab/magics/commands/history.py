@@ -8,10 +8,11 @@ import re
 from datetime import timedelta
 from typing import ClassVar
 
-from llmlab.display import HistoryView, Note, RunsView, units
+from llmlab.display import HistoryView, Note, RunsView
 from llmlab.errors import BadInputError
 from llmlab.magics.command import Bench, Command
 from llmlab.magics.parser import Parser, whole
+from llmlab.render import units
 
 LOG_SHOWN = 30
 

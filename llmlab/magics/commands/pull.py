@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 from typing import ClassVar
 
-from llmlab.display import PulledView, units
+from llmlab.display import PulledView
 from llmlab.display.live import ProgressBar
 from llmlab.errors import ChoiceError, PullInterrupted
 from llmlab.magics.command import Bench, Command
 from llmlab.magics.offers import add_from, show_offers
 from llmlab.magics.parser import Parser
+from llmlab.render import units
 
 
 class Pull(Command):

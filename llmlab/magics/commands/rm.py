@@ -6,10 +6,11 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from llmlab.display import Note, StoredView, units
+from llmlab.display import Note, StoredView
 from llmlab.errors import BadInputError
 from llmlab.magics.command import Bench, Command
 from llmlab.magics.parser import Parser
+from llmlab.render import units
 
 if TYPE_CHECKING:
     from llmlab.hub.cache import Stored

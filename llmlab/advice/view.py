@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llmlab.display.safe import escape, plain
-from llmlab.display.table import QUIET, Table, View
+from llmlab.render.safe import escape, plain
+from llmlab.render.table import QUIET, Table, View
 
 if TYPE_CHECKING:
     from llmlab.advice.result import Advice

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from llmlab.errors import DoesNotFitError
-from llmlab.files import estimate
+from llmlab.files import fit
 from llmlab.files.gguf import TensorInfo
 from llmlab.files.headers import Header, read_header
 from llmlab.machine import memory
@@ -34,26 +34,26 @@ LAPTOP = Device("CPU", 14 * GIB, 16 * GIB)
 
 def test_kv_bytes_are_the_known_ones():
     # Llama 3.1 8B in 16 bits: 128 KiB a token, so 1 GiB for 8,192 tokens (llama.cpp prints "KV self size = 1024 MiB").
-    assert estimate.kv_bytes(llama("8b", **LLAMA_8B), 8192) == GIB
-    assert estimate.kv_bytes(llama("8b", **LLAMA_8B), 8192, "q8_0") == pytest.approx(GIB * 17 / 32)
+    assert fit.kv_bytes(llama("8b", **LLAMA_8B), 8192) == GIB
+    assert fit.kv_bytes(llama("8b", **LLAMA_8B), 8192, "q8_0") == pytest.approx(GIB * 17 / 32)
     # nano: llama.cpp prints "CPU KV buffer size = 6.00 MiB" for 2,048 tokens.
-    assert estimate.kv_bytes(read_header(NANO), 2048) == 6 * 2**20
+    assert fit.kv_bytes(read_header(NANO), 2048) == 6 * 2**20
 
 
 def test_nano_fits_here():
     for path, engine in ((NANO, "vllm"), (to_gguf(NANO), "llamacpp")):
-        found = estimate.estimate(read_header(path), engine=engine, max_concurrency=8, gpu=False)
+        found = fit.estimate(read_header(path), engine=engine, max_concurrency=8, gpu=False)
         assert found.fits
         assert found.suggestions == ()
         assert found.kv_tokens == 8 * 2048
-        estimate.check(found)
+        fit.check(found)
 
 
 def test_70b_does_not_fit_a_laptop():
-    found = estimate.estimate(llama("big", **LLAMA_70B), engine="llamacpp", context_length=8192, device=LAPTOP)
+    found = fit.estimate(llama("big", **LLAMA_70B), engine="llamacpp", context_length=8192, device=LAPTOP)
     assert not found.fits
     with pytest.raises(DoesNotFitError) as caught:
-        estimate.check(found)
+        fit.check(found)
     text = str(caught.value)
     assert "134." in text or "131." in text  # 141 GB of weights
     assert "14.0 GiB free on CPU" in text
@@ -63,38 +63,36 @@ def test_70b_does_not_fit_a_laptop():
 
 def test_what_would_fit_fits():
     header = llama("8b", **LLAMA_8B, bits=4.9)
-    found = estimate.estimate(header, engine="llamacpp", device=LAPTOP)
+    found = fit.estimate(header, engine="llamacpp", device=LAPTOP)
     assert not found.fits
-    context = estimate.longest_context(header, found, "llamacpp")
+    context = fit.longest_context(header, found, "llamacpp")
     assert f"--ctx {context}" in found.suggestions
-    assert estimate.estimate(header, engine="llamacpp", context_length=context, device=LAPTOP).fits
-    assert not estimate.estimate(header, engine="llamacpp", context_length=context + 256, device=LAPTOP).fits
+    assert fit.estimate(header, engine="llamacpp", context_length=context, device=LAPTOP).fits
+    assert not fit.estimate(header, engine="llamacpp", context_length=context + 256, device=LAPTOP).fits
 
 
 def test_a_smaller_quant_is_suggested_when_it_would_fit():
     header = llama("8b", **LLAMA_8B)
-    found = estimate.estimate(header, engine="llamacpp", context_length=4096, device=LAPTOP)
+    found = fit.estimate(header, engine="llamacpp", context_length=4096, device=LAPTOP)
     assert not found.fits
     assert "--quant Q8_0" in found.suggestions
     smaller = llama("8b", **LLAMA_8B, bits=8.5008)
-    assert estimate.estimate(smaller, engine="llamacpp", context_length=4096, device=LAPTOP).fits
-    only = estimate.estimate(
-        header, engine="llamacpp", context_length=4096, device=LAPTOP, quants=("F16", "Q4_K_M", "Q2_K")
-    )
+    assert fit.estimate(smaller, engine="llamacpp", context_length=4096, device=LAPTOP).fits
+    only = fit.estimate(header, engine="llamacpp", context_length=4096, device=LAPTOP, quants=("F16", "Q4_K_M", "Q2_K"))
     assert "--quant Q4_K_M" in only.suggestions
 
 
 def test_nothing_fits_is_said():
     tiny = Device("CPU", 2**20, 2**30)
-    found = estimate.estimate(llama("big", **LLAMA_70B), engine="llamacpp", device=tiny)
+    found = fit.estimate(llama("big", **LLAMA_70B), engine="llamacpp", device=tiny)
     assert found.suggestions == ()
     with pytest.raises(DoesNotFitError, match="No context or quant would fit"):
-        estimate.check(found)
+        fit.check(found)
 
 
 def test_fewer_sequences_are_suggested():
     header = llama("8b", **LLAMA_8B, bits=4.9)
-    found = estimate.estimate(header, engine="llamacpp", context_length=8192, max_concurrency=16, device=LAPTOP)
+    found = fit.estimate(header, engine="llamacpp", context_length=8192, max_concurrency=16, device=LAPTOP)
     assert "one sequence at a time (max_concurrency=1)" in found.suggestions
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from llmlab.display.safe import escape, plain, width
+from llmlab.render.safe import escape, plain, width
 
 FONT = "font-size:var(--jp-ui-font-size1,13px);line-height:1.45"
 MONO = "font-family:var(--jp-code-font-family,monospace)"

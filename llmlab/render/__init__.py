@@ -1,0 +1,1 @@
+"""Building blocks for what users see: escaped text, tables as text and HTML, numbers with units."""
