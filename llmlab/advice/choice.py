@@ -62,7 +62,7 @@ def advise(
     machine = Machine.of(hardware) if isinstance(hardware, str) else hardware or Machine.here()
     if measure and machine.assumed:
         raise BadInputError(f"Only this machine can be measured, not {hardware}.", "Leave hardware or measure out.")
-    parsed = parse(use.model)
+    parsed = parse(use.model, use.quant)
     if use.quant is None and parsed.quant is not None:
         use = replace(use, quant=parsed.quant)
     found = _forms(use, machine, parsed)
@@ -108,7 +108,7 @@ def _use(
 
 
 def _forms(use: Use, machine: Machine, parsed: Spec) -> tuple[Form, ...]:
-    found = with_quant(parsed, find(parsed), use.quant)
+    found = with_quant(parsed, find(parsed))
     if not found and use.quant is not None:
         # A load looks for it on the hub then, for the tag's own engine.
         tag = tags.canonical(use.quant)

@@ -23,16 +23,14 @@ def choose(
     found: Sequence[Form],
     *,
     engine: EngineName | None = None,
-    quant: str | None = None,
     from_: str | None = None,
 ) -> Form:
     """The form to load: the first that fits, or one discovered on the hub.
 
     Args:
-        spec: the model.
+        spec: the model, with the quant that is wanted; without one, the engine's default is taken.
         found: its forms, from `find`.
         engine: the engine that loads it; None takes the quant's, or the first form's.
-        quant: the quant tag, in any case; None takes the engine's default.
         from_: whose quantization of a hub model: an author, or a repository `org/name[@revision]`. None takes what the
             catalogue or the repository has, else a trusted author's (`llmlab.hub.discover`).
 
@@ -40,14 +38,10 @@ def choose(
         ChoiceError: only untrusted authors publish this quant; the error lists them.
         UnknownNameError: no quant has this name.
         UnsupportedError: the model or the engine doesn't have this quant or format; the hint lists what there is.
-        BadInputError: two quants are asked for, or `from_` for a local model.
+        BadInputError: `from_` for a local model.
         LoadError: the hub can't be reached, or refuses.
     """
-    if quant is not None and spec.quant is not None and quant.lower() != spec.quant.lower():
-        raise BadInputError(
-            f"Two quants are asked for: {spec.quant} in {spec.text!r}, and {quant}.", "Give one of them."
-        )
-    wanted = quant or spec.quant
+    wanted = spec.quant
     if from_ is not None:
         # A local model is refused here: only models of the hub have other authors.
         return of_discovered(spec, *discover.choose(spec, engine=engine, quant=wanted, from_=from_))
@@ -57,7 +51,7 @@ def choose(
     tag = tags.canonical(wanted, engine).name if wanted is not None else None
     if spec.path is not None:
         raise _refused_local(spec, engine, tag)
-    return _discovered(spec, found, engine, wanted, tag)
+    return _discovered(spec, found, engine, tag)
 
 
 def first(found: Sequence[Form], engine: EngineName | None, quant: str | None) -> Form | None:
@@ -117,18 +111,16 @@ def _refused_local(spec: Spec, engine: EngineName | None, tag: str | None) -> Un
     return UnsupportedError(f"{spec.text} has no {tag} form.")
 
 
-def _discovered(
-    spec: Spec, found: Sequence[Form], engine: EngineName | None, quant: str | None, tag: str | None
-) -> Form:
+def _discovered(spec: Spec, found: Sequence[Form], engine: EngineName | None, tag: str | None) -> Form:
     """A form that the catalogue or the repository doesn't list, from the hub's model tree."""
-    error = none_fits(spec.text, found, engine, quant)
+    error = none_fits(spec.text, found, engine, spec.quant)
     if tag is None and engine != "llamacpp":
         raise error
     before = discover.recalled(spec, engine, tag)
     if before is not None:
         return of_discovered(spec, *before)
     try:
-        return of_discovered(spec, *discover.choose(spec, engine=engine, quant=quant, from_=None))
+        return of_discovered(spec, *discover.choose(spec, engine=engine, quant=spec.quant, from_=None))
     except ChoiceError:
         raise
     except UnsupportedError:
@@ -138,9 +130,7 @@ def _discovered(
     raise UnsupportedError(error.message, f"{error.hint} {more}".strip())
 
 
-def choose_engine(
-    spec: Spec, engine: str, quant: str | None, from_: str | None = None
-) -> tuple[EngineName, str, tuple[Form, ...]]:
+def choose_engine(spec: Spec, engine: str, from_: str | None = None) -> tuple[EngineName, str, tuple[Form, ...]]:
     """The engine for a model, why, in one line ("llamacpp: no GPU, GGUF file"), and the forms that it can load.
 
     With auto, in this order: what the quant asks for; the only format there is; vLLM on a GPU, where its CUDA
@@ -156,20 +146,20 @@ def choose_engine(
         engine_class(name)  # raises when it isn't installed
         return name, f"{name}: asked for", find(spec, engine=name, from_=from_)
     every = find(spec, from_=from_)
-    fitting = with_quant(spec, every, quant)
-    if not fitting and quant is not None:
+    fitting = with_quant(spec, every)
+    if not fitting and spec.quant is not None:
         # Not in the catalogue or the repository: searched on the hub, for the tag's own engine.
-        tag = tags.canonical(quant)
+        tag = tags.canonical(spec.quant)
         engine_class(tag.engine)
         return tag.engine, f"{tag.engine}: quant {tag.name}", every
     have = tuple(name for name in ENGINES if installed(name))
     gpu = hardware.nvidia_gpus() > 0 and hardware.vllm_build() == "CUDA"
-    chosen, reason = pick_engine(spec.text, fitting, quant, have=have, gpu=gpu, device=hardware.describe_device())
+    chosen, reason = pick_engine(spec.text, fitting, spec.quant, have=have, gpu=gpu, device=hardware.describe_device())
     return chosen, reason, every
 
 
-def with_quant(spec: Spec, found: Sequence[Form], quant: str | None) -> tuple[Form, ...]:
-    """The forms with a quant, in either engine's spelling; all of them when no quant is asked for.
+def with_quant(spec: Spec, found: Sequence[Form]) -> tuple[Form, ...]:
+    """The forms with the quant that is wanted, in either engine's spelling; all of them when no quant is asked for.
 
     A local model without such a form keeps all its forms (a load then says what there is); a hub model has none, and
     its quant is searched for elsewhere.
@@ -177,10 +167,10 @@ def with_quant(spec: Spec, found: Sequence[Form], quant: str | None) -> tuple[Fo
     Raises:
         UnknownNameError: no quant has this name.
     """
-    if quant is None:
+    if spec.quant is None:
         return tuple(found)
-    tag = tags.canonical(quant)
-    same = {tags.canonical(quant, other).name for other in ENGINES if tags.known(quant, other)} | {tag.name}
+    tag = tags.canonical(spec.quant)
+    same = {tags.canonical(spec.quant, other).name for other in ENGINES if tags.known(spec.quant, other)} | {tag.name}
     having = tuple(form for form in found if form.quant in same)
     return having or (tuple(found) if spec.path is not None else ())
 

@@ -37,9 +37,9 @@ def resolve(
     Raises:
         as `llmlab.loading.forms.find`, `llmlab.loading.choice.choose` and `fetch`.
     """
-    spec = parse(model)
+    spec = parse(model, quant)
     found = find(spec, engine=engine, from_=from_)
-    return fetch(choose(spec, found, engine=engine, quant=quant, from_=from_), progress)
+    return fetch(choose(spec, found, engine=engine, from_=from_), progress)
 
 
 def fetch(form: Form, progress: Progress | None = None) -> Source:

@@ -46,7 +46,9 @@ def find(spec: Spec, *, engine: EngineName | None = None, from_: str | None = No
         found = _of_entry(spec, spec.entry)
     else:
         assert spec.repo is not None
-        found = _of_repo(spec, repository.listing(spec.repo, spec.revision), spec.quant)
+        # Only a quant in the text itself says what the repository's folder is; one beside it is what is wanted.
+        named = spec.quant if spec.text.endswith(f":{spec.quant}") else None
+        found = _of_repo(spec, repository.listing(spec.repo, spec.revision), named)
     return tuple(form for form in found if engine in (None, form.engine))
 
 

@@ -62,8 +62,8 @@ def make_plan(
 ) -> Planned:
     """Choose the engine, get the files, check them and the memory. Arguments and errors as `Lab.load`."""
     _check_numbers(ctx, gpu_layers, tp, max_concurrency)
-    parsed = parse(spec)
-    chosen, reason, found = choose_engine(parsed, engine, quant, from_)
+    parsed = parse(spec, quant)
+    chosen, reason, found = choose_engine(parsed, engine, from_)
     capabilities = engine_class(chosen).capabilities
     options = _check_extra(chosen, capabilities, extra)
     if gpu_layers is not None and chosen != "llamacpp":
@@ -74,7 +74,7 @@ def make_plan(
         _check_tensor_parallel(chosen, tp)
     if quant is not None:
         _check_hardware(chosen, quant)
-    source = fetch(choose(parsed, found, engine=chosen, quant=quant, from_=from_), progress)
+    source = fetch(choose(parsed, found, engine=chosen, from_=from_), progress)
     support.check(source.quant, chosen, hardware.computes_on(chosen))
     header = source.header
     if source.way:

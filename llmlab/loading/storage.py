@@ -76,17 +76,16 @@ def pull(
         PullInterrupted: Ctrl-C; what came is kept.
     """
     started = time.perf_counter()
-    spec = parse(model)
-    wanted = quant or spec.quant
+    spec = parse(model, quant)
     if engine != "auto":
         chosen = check_name(engine)
         found = find(spec, engine=chosen, from_=from_)
-    elif wanted is not None:
-        chosen = tags.canonical(wanted).engine
+    elif spec.quant is not None:
+        chosen = tags.canonical(spec.quant).engine
         found = find(spec, engine=chosen, from_=from_)
     else:
-        chosen, _, found = choose_engine(spec, "auto", None, from_)
-    form = choose(spec, found, engine=chosen, quant=quant, from_=from_)
+        chosen, _, found = choose_engine(spec, "auto", from_)
+    form = choose(spec, found, engine=chosen, from_=from_)
     # A local model was never fetched, though its form may be made now.
     fetched = form.repo is not None and cached(form) is None
     source = fetch(form, progress)
@@ -103,11 +102,11 @@ def show(model: str, *, quant: str | None = None, engine: str | None = None, fro
     Raises:
         as `pull`; nothing is downloaded but headers (up to some MB for a GGUF file with a large vocabulary).
     """
-    spec = parse(model)
+    spec = parse(model, quant)
     if spec.path is not None and quant is None and engine is None:
         return read_header(spec.path)
     chosen = check_name(engine) if engine is not None and engine != "auto" else None
-    form = choose(spec, find(spec, engine=chosen, from_=from_), engine=chosen, quant=quant, from_=from_)
+    form = choose(spec, find(spec, engine=chosen, from_=from_), engine=chosen, from_=from_)
     if spec.path is not None:
         return fetch(form).header
     here = cached(form)

@@ -8,7 +8,7 @@ import pytest
 
 from llmlab import advise
 from llmlab.advice import NEEDS, Machine, measurement
-from llmlab.advice import choice as advise_on
+from llmlab.advice.choice import advise as advise_on
 from llmlab.advice.result import STRENGTHS, Use
 from llmlab.engines.base import Feature
 from llmlab.errors import BadInputError, EngineMissingError, UnknownNameError
@@ -104,7 +104,7 @@ def test_here_it_asks_what_auto_asks():
     machine = Machine.here()
     assert not machine.assumed
     for entry in catalogue.entries():
-        assert advise(entry.name, hardware=machine).auto == choice.choose_engine(parse(entry.name), "auto", None)[0]
+        assert advise(entry.name, hardware=machine).auto == choice.choose_engine(parse(entry.name), "auto")[0]
     with pytest.raises(EngineMissingError):
         choice.pick_engine("nano", find(parse("nano")), None, have=(), gpu=False, device="no GPU")
     alone = Machine(Device("CPU", 16 * GIB, 16 * GIB), (), {"vllm": "CPU"})
@@ -232,7 +232,7 @@ def test_another_machine_cant_be_measured():
 
 def test_every_feature_that_engines_declare_can_be_needed():
     assert set(get_args(Feature)) <= set(NEEDS)
-    page = (Path(__file__).parent.parent / "docs" / "advise.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "advise.md").read_text()
     assert all(f"`{need}`" in page for need in NEEDS)
 
 
