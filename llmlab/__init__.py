@@ -14,10 +14,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from llmlab._hooks import hooks
 from llmlab._version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import pandas as pd
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from llmlab.training.merging import Merged
     from llmlab.training.result import Tuned
     from llmlab.types import Chunk, Completion, Message, SamplingParams
-    from llmlab.widgets import Arena, Chat, Panel
+    from llmlab.widgets import Arena, Chat, Inspector, Panel
 
 __all__ = [
     "Chunk",
@@ -92,6 +93,29 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+def _completion_markdown(completion: Completion) -> str:
+    from llmlab.display import completion_markdown
+
+    return completion_markdown(completion)
+
+
+def _inspect(completion: Completion, *, choice: int = 0) -> Inspector:
+    from llmlab.widgets import Inspector
+
+    return Inspector(completion, choice=choice)
+
+
+def _counted(items: Sequence[Any], title: str, unit: str, *, after_s: float) -> Iterator[Any]:
+    from llmlab.display.live import counted
+
+    return counted(items, title, unit, after_s=after_s)
+
+
+hooks.completion_markdown = _completion_markdown
+hooks.inspect = _inspect
+hooks.counted = _counted
 
 
 def lab() -> Lab:

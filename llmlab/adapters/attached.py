@@ -15,7 +15,7 @@ from llmlab.adapters import source as places
 from llmlab.adapters.files import AdapterFiles, read
 from llmlab.engines.base import Adapter, Engine, Mix
 from llmlab.errors import BadInputError, LlmLabError, UnsupportedError, unknown
-from llmlab.files.headers import Header, read_header
+from llmlab.files.headers import Header
 from llmlab.files.source import Source
 
 Progress = Callable[[str, float | None], None]
@@ -117,7 +117,7 @@ class Adapters:
             path = places.find(spec, progress)
             files = read(path)
             if self._header is None:
-                self._header = read_header(self._source.path)
+                self._header = self._source.header
             checks.check(files, self._header, engine.lora, engine.name, self._model)
             adapter = self._made(name, files, engine)
             engine.attach(adapter)

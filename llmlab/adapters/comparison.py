@@ -14,7 +14,7 @@ from llmlab.types import Completion
 if TYPE_CHECKING:
     import pandas as pd
 
-    from llmlab.display import ComparisonView
+    from llmlab.adapters.view import ComparisonView
 
 Metric = Callable[..., float]
 
@@ -73,7 +73,7 @@ class Comparison:
         return self._view()._repr_html_()
 
     def _view(self) -> ComparisonView:
-        from llmlab.display import ComparisonView
+        from llmlab.adapters.view import ComparisonView
 
         return ComparisonView(self)
 

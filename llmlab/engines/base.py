@@ -18,7 +18,8 @@ from typing import Any, ClassVar, Literal
 
 from llmlab.engines.stream import Buffer
 from llmlab.errors import UnsupportedError
-from llmlab.files.source import Format, Source
+from llmlab.files.source import Source
+from llmlab.files.tags import Format
 from llmlab.guided import Guide
 from llmlab.guided.compiler import Compiler
 from llmlab.types import EngineName, GuidanceStep, SamplingParams

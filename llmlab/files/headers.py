@@ -16,7 +16,7 @@ from typing import Any
 from llmlab.errors import BadInputError, LoadError
 from llmlab.files import gguf, safetensors, tags
 from llmlab.files.gguf import GgufFile, Skipped, TensorInfo
-from llmlab.files.source import Format
+from llmlab.files.tags import Format
 from llmlab.files.tensors import missing_in_folder, missing_in_gguf
 
 _DTYPE_TAGS = {"BF16": "bf16", "F16": "fp16", "F32": "fp32"}

@@ -154,10 +154,11 @@ def _variant(text: str) -> str:
     try:
         return tags.TAGS[text].name if text in tags.TAGS else tags.canonical(text).name
     except LlmLabError:
-        from llmlab.quant.sources import peek
+        from llmlab.hub.spec import parse
+        from llmlab.loading.forms import find
 
         try:
-            peek(text)
+            find(parse(text))
         except LlmLabError:
             tags.canonical(text)  # raises, with the closest tag
         return text

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from llmlab._hooks import hooks
 from llmlab.types.messages import Message
 from llmlab.types.metrics import Guidance, Speculation, Timings, TokenLogprob, Usage
 from llmlab.types.params import SamplingParams
@@ -171,14 +172,11 @@ class Completion:
         Args:
             choice: which of the n texts.
         """
-        from llmlab.widgets import Inspector
-
-        return Inspector(self, choice=choice)
+        assert hooks.inspect is not None
+        return hooks.inspect(self, choice=choice)
 
     def __str__(self) -> str:
         return self.text
 
     def _repr_markdown_(self) -> str:
-        from llmlab.display import completion_markdown
-
-        return completion_markdown(self)
+        return hooks.completion_markdown(self)

@@ -8,12 +8,14 @@ import pytest
 
 from llmlab import advise
 from llmlab.advice import NEEDS, Machine, measurement
-from llmlab.advice import choice as advise_on
+from llmlab.advice.choice import advise as advise_on
 from llmlab.advice.result import STRENGTHS, Use
 from llmlab.engines.base import Feature
 from llmlab.errors import BadInputError, EngineMissingError, UnknownNameError
 from llmlab.hub import catalogue
-from llmlab.loading import plan
+from llmlab.hub.spec import parse
+from llmlab.loading import choice, plan
+from llmlab.loading.forms import find
 from llmlab.machine.memory import Device
 from llmlab.magics.commands.load import Load
 from llmlab.measure.speed import Bench, Point
@@ -102,9 +104,9 @@ def test_here_it_asks_what_auto_asks():
     machine = Machine.here()
     assert not machine.assumed
     for entry in catalogue.entries():
-        assert advise(entry.name, hardware=machine).auto == plan.choose_engine(entry.name, "auto", None)[0]
+        assert advise(entry.name, hardware=machine).auto == choice.choose_engine(parse(entry.name), "auto")[0]
     with pytest.raises(EngineMissingError):
-        plan.pick_engine("nano", plan.forms("nano", None), None, have=(), gpu=False, device="no GPU")
+        choice.pick_engine("nano", find(parse("nano")), None, have=(), gpu=False, device="no GPU")
     alone = Machine(Device("CPU", 16 * GIB, 16 * GIB), (), {"vllm": "CPU"})
     advice = advise("nano", hardware=alone)
     assert (advice.engine, advice.auto) == ("vllm", "vllm")
@@ -230,7 +232,7 @@ def test_another_machine_cant_be_measured():
 
 def test_every_feature_that_engines_declare_can_be_needed():
     assert set(get_args(Feature)) <= set(NEEDS)
-    page = (Path(__file__).parent.parent / "docs" / "advise.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "advise.md").read_text()
     assert all(f"`{need}`" in page for need in NEEDS)
 
 
@@ -295,9 +297,9 @@ def test_it_shows_as_text_and_as_escaped_html(tmp_path):
 def test_a_form_without_a_tag_is_asked_for_without_one():
     from llmlab.advice.candidates import Option
     from llmlab.advice.choice import _command
-    from llmlab.hub.resolve import Candidate
+    from llmlab.hub.form import Form
 
-    mixed = Candidate("llamacpp", "mixed", "gguf", "ready", "m.gguf")
+    mixed = Form(parse("nano"), "llamacpp", "mixed", "gguf", "ready", "m.gguf")
     assert (
         _command(Use("./my model.gguf"), Option("llamacpp", mixed)) == "%llm load './my model.gguf' --engine llamacpp"
     )

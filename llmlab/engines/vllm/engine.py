@@ -29,7 +29,6 @@ from llmlab.engines.vllm.load import is_cpu_build
 from llmlab.engines.vllm.loop import Loop
 from llmlab.errors import Interrupted, UnloadedError
 from llmlab.files import tags
-from llmlab.files.headers import read_header
 from llmlab.guided.compiler import Compiler
 from llmlab.types import EngineName
 
@@ -91,7 +90,7 @@ class VllmEngine(Engine):
             Interrupted: `cancelled` was set meanwhile; nothing is left behind.
         """
         options.check(plan, cpu=is_cpu_build())
-        header = read_header(plan.source.path)
+        header = plan.source.header
         loop = Loop(plan, header, log)
         modules = len(sys.modules)
         started_warm = "vllm.v1.engine.llm_engine" in sys.modules
@@ -180,7 +179,7 @@ class VllmEngine(Engine):
         """
         loaded = self._live()
         config = loaded.llm.vllm_config
-        header = read_header(self._plan.source.path)
+        header = self._plan.source.header
         # The CPU kernels keep weights packed in C++ memory, with nothing left in the parameters to count.
         plain = header.quant in ("bf16", "fp16", "fp32")
         weights = header.parameters * config.model_config.dtype.itemsize if plain else header.weight_bytes

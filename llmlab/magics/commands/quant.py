@@ -73,11 +73,12 @@ class Quant(Command):
 
 def _forms(args: argparse.Namespace, bench: Bench) -> object:
     from llmlab.display import FormsView
+    from llmlab.hub.spec import parse
+    from llmlab.loading.forms import find
     from llmlab.loading.switch import bare_spec
-    from llmlab.quant.sources import peek
 
     model = bench.lab.get(args.model)
-    return FormsView(model.name, peek(bare_spec(model.source.spec)))
+    return FormsView(model.name, find(parse(bare_spec(model.source.spec))))
 
 
 def _compare(args: argparse.Namespace, bench: Bench) -> object:

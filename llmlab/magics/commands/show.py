@@ -59,13 +59,14 @@ class Show(Command):
         plain = (args.quant, engine, args.from_) == (None, None, None)
         if loaded is not None and plain:
             return HeaderView(read_header(loaded.path))
-        from llmlab.hub.resolve import peek
         from llmlab.hub.spec import parse
+        from llmlab.loading.forms import find as find_forms
         from llmlab.loading.storage import show
 
-        if parse(args.model).path is not None or not plain:
+        spec = parse(args.model)
+        if spec.path is not None or not plain:
             return HeaderView(show(args.model, quant=args.quant, engine=engine, from_=args.from_))
-        forms = peek(args.model)
+        forms = find_forms(spec)
         ready = next((form for form in forms if form.action == "ready"), None)
         try:
             header = show(args.model, quant=ready.quant, engine=ready.engine) if ready is not None else show(args.model)
