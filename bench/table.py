@@ -198,10 +198,10 @@ def threads_of(model: str) -> int:
 
 def gguf(model: str) -> Path:
     """The file that llmlab loads."""
-    from llmlab.quant import sources
+    from llmlab.loading.fetch import resolve
 
     name, quant = spec(model)
-    return sources.resolve(name, engine="llamacpp", quant=quant, progress=lambda _phase, _share: None).path
+    return resolve(name, engine="llamacpp", quant=quant, progress=lambda _phase, _share: None).path
 
 
 # -- the table ---------------------------------------------------------------------------------

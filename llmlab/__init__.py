@@ -14,11 +14,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from llmlab._hooks import hooks
 from llmlab._version import __version__
 from llmlab.options import UNSET, known_keywords
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import pandas as pd
@@ -37,10 +38,9 @@ if TYPE_CHECKING:
     from llmlab import widgets as widgets
     from llmlab import zoo as zoo
     from llmlab.advice import Advice, Machine
-    from llmlab.engines.base import Progress
     from llmlab.errors import LlmLabError
     from llmlab.loading.storage import Pulled
-    from llmlab.measure.comparison import Comparison
+    from llmlab.measure.comparison import QuantComparison
     from llmlab.model import Model
     from llmlab.notebooks import run_notebooks
     from llmlab.notebooks.records import record, records
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from llmlab.training.merging import Merged
     from llmlab.training.result import OnProgress, Tuned
     from llmlab.types import Chunk, Completion, Message, SamplingParams
+    from llmlab.types.progress import Progress
     from llmlab.widgets import Arena, Chat, Panel
     from llmlab.widgets import Inspector as Inspector
 
@@ -135,6 +136,29 @@ if not TYPE_CHECKING:  # a type checker would take any misspelled name for an An
 
 def __dir__() -> list[str]:
     return sorted({*__all__, *_LAZY, *_MODULES})
+
+
+def _completion_markdown(completion: Completion) -> str:
+    from llmlab.display import completion_markdown
+
+    return completion_markdown(completion)
+
+
+def _inspect(completion: Completion, *, choice: int = 0) -> Inspector:
+    from llmlab.widgets import Inspector
+
+    return Inspector(completion, choice=choice)
+
+
+def _counted(items: Sequence[Any], title: str, unit: str, *, after_s: float) -> Iterator[Any]:
+    from llmlab.display.live import counted
+
+    return counted(items, title, unit, after_s=after_s)
+
+
+hooks.completion_markdown = _completion_markdown
+hooks.inspect = _inspect
+hooks.counted = _counted
 
 
 def lab() -> Lab:
@@ -336,7 +360,7 @@ def compare_quants(
     from_: str | None = None,
     extra: Mapping[str, EngineOption] | None = None,
     force: bool = False,
-) -> Comparison:
+) -> QuantComparison:
     """Measure quants of a model against the first: size, speed, perplexity, KL divergence, accuracy.
 
     Args:

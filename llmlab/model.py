@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, cast, overload
 
-from llmlab.adapters.attached import Adapters, Entry, Specs
-from llmlab.adapters.comparison import Comparison, Metric, compare
-from llmlab.engines.base import Engine, EngineLog, LoadPlan, LoraLimits, Memory, ModelFacts, Progress, Request
+from llmlab.adapters.attached import AttachedAdapters, Entry, Specs
+from llmlab.adapters.comparison import AdapterComparison, Metric, compare
+from llmlab.engines.base import Engine, EngineLog, LoadPlan, LoraLimits, Memory, ModelFacts, Request
 from llmlab.engines.stream import Buffer
 from llmlab.engines.templates import render
 from llmlab.errors import BadInputError, UnloadedError
@@ -20,10 +20,11 @@ from llmlab.guided.request import choices_with_values, spread
 from llmlab.inference.request import Prepared, Subject, conversation, prepare
 from llmlab.inference.stream import Stream, check_process, wait_all
 from llmlab.options import UNSET, BatchOptions, GenerateOptions, RequestOptions, given, known_keywords
-from llmlab.tool_calls.loop import Asking, Loop
+from llmlab.tool_calls.loop import Asking, ToolLoop
 from llmlab.tool_calls.options import ToolUse
 from llmlab.tool_calls.stream import ToolStream, run_all
 from llmlab.types import Chunk, Completion, EngineName, Message, Prompt, SamplingParams, ToolCall
+from llmlab.types.progress import Progress
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,7 +74,7 @@ class Model:
         self.reason = reason
         self.load_s = load_s
         self.log = log
-        self._adapters = Adapters(engine, plan.source, name)
+        self._adapters = AttachedAdapters(engine, plan.source, name)
         self._engine: Engine | None = engine
         self._engine_name = engine.name
         self._facts = engine.facts
@@ -391,7 +392,7 @@ class Model:
         raw: bool = False,
         params: SamplingParams | None = None,
         **options: Unpack[RequestOptions],
-    ) -> Comparison:
+    ) -> AdapterComparison:
         """Answer every prompt under every adapter, in one batch. All other keywords are those of `generate`.
 
         Args:
@@ -633,7 +634,7 @@ class Model:
             lambda turns, schemas, own, left: self._stream(turns, None, False, own, dict(left), schemas),  # noqa: FBT003
             self._special,
         )
-        return ToolStream(Loop(asking, conversation(prompt, system), use, params, rest))
+        return ToolStream(ToolLoop(asking, conversation(prompt, system), use, params, rest))
 
     def _stream(
         self,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from llmlab import _imports, config
-from llmlab.engines.base import Engine, EngineLog, LoadPlan, Progress
+from llmlab.engines.base import Engine, EngineLog, LoadPlan
 from llmlab.engines.registry import check_name, engine_class
 from llmlab.errors import BadInputError, Interrupted, LlmLabError, LoadError, UnknownNameError, unknown
 from llmlab.inference.conversation import History
@@ -20,6 +20,7 @@ from llmlab.loading.switch import carry_over, plan_switch
 from llmlab.model import Model
 from llmlab.options import EngineOption, known_keywords
 from llmlab.runlog import RunLog
+from llmlab.types.progress import Progress
 
 LOGS_KEPT = 20
 

@@ -51,7 +51,7 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             "llmlab.training.result.Tuned",
             "llmlab.training.merging.Merged",
             "llmlab.measure.bench",
-            "llmlab.measure.Bench",
+            "llmlab.measure.BenchResult",
             "llmlab.advice.Advice",
             "llmlab.loading.storage.show",
             "llmlab.guided.constraints",

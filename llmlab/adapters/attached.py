@@ -6,7 +6,6 @@ import math
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +14,9 @@ from llmlab.adapters import source as places
 from llmlab.adapters.files import AdapterFiles, read
 from llmlab.engines.base import Adapter, Engine, Mix
 from llmlab.errors import BadInputError, LlmLabError, UnsupportedError, unknown
-from llmlab.files.headers import Header, read_header
+from llmlab.files.headers import Header
 from llmlab.files.source import Source
-
-Progress = Callable[[str, float | None], None]
+from llmlab.types.progress import Progress
 
 NONE = "none"
 """What an `adapter=` says for the model without any."""
@@ -59,7 +57,7 @@ class Specs:
     current: str | None = None
 
 
-class Adapters:
+class AttachedAdapters:
     """Attaches adapters to one model, and knows them by name. Thread-safe.
 
     Args:
@@ -117,7 +115,7 @@ class Adapters:
             path = places.find(spec, progress)
             files = read(path)
             if self._header is None:
-                self._header = read_header(self._source.path)
+                self._header = self._source.header
             checks.check(files, self._header, engine.lora, engine.name, self._model)
             adapter = self._made(name, files, engine)
             engine.attach(adapter)

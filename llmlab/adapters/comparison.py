@@ -15,13 +15,13 @@ from llmlab.types import Completion
 if TYPE_CHECKING:
     import pandas as pd
 
-    from llmlab.display import ComparisonView
+    from llmlab.adapters.view import ComparisonView
 
 Metric = Callable[..., float]
 
 
 @dataclass(frozen=True)
-class Comparison:
+class AdapterComparison:
     """What `compare` found.
 
     Attributes:
@@ -75,7 +75,7 @@ class Comparison:
         return self._view()._repr_html_()
 
     def _view(self) -> ComparisonView:
-        from llmlab.display import ComparisonView
+        from llmlab.adapters.view import ComparisonView
 
         return ComparisonView(self)
 
@@ -86,7 +86,7 @@ def compare(
     prompts: Sequence[Any],
     metric: Metric | None = None,
     options: Mapping[str, Any] | None = None,
-) -> Comparison:
+) -> AdapterComparison:
     """Ask every prompt under every adapter, in one batch.
 
     Args:
@@ -114,12 +114,12 @@ def compare(
     rows = tuple(tuple(found[i * len(names) : (i + 1) * len(names)]) for i in range(len(prompts)))
     shown = tuple(_text(prompt) for prompt in prompts)
     if metric is None:
-        return Comparison(names, shown, rows)
+        return AdapterComparison(names, shown, rows)
     scores = tuple(
         tuple(_score(metric, (done.text, prompt, done)[:arguments]) for done in row)
         for prompt, row in zip(prompts, rows, strict=True)
     )
-    return Comparison(names, shown, rows, scores, getattr(metric, "__name__", "metric"))
+    return AdapterComparison(names, shown, rows, scores, getattr(metric, "__name__", "metric"))
 
 
 def _arguments(metric: Metric) -> int:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from llmlab import config
 from llmlab.adapters import library
 from llmlab.errors import UnsupportedError, unknown
 from llmlab.hub import repository
-
-Progress = Callable[[str, float | None], None]
+from llmlab.types.progress import Progress
 
 
 def find(spec: str | Path, progress: Progress | None = None) -> Path:

@@ -13,12 +13,13 @@ from llmlab.errors import LlmLabError, UnsupportedError
 from llmlab.files import architectures, tags
 from llmlab.files.fit import Estimate
 from llmlab.files.headers import Header, read_header
-from llmlab.hub import resolve
-from llmlab.hub.resolve import Candidate
+from llmlab.hub.form import Form
 from llmlab.hub.spec import Spec
 from llmlab.loading import storage
+from llmlab.loading.choice import choose, first, none_fits
+from llmlab.loading.forms import find
 from llmlab.loading.plan import estimate_load, settle_size
-from llmlab.quant import sources, support
+from llmlab.quant import support
 from llmlab.types import EngineName
 
 
@@ -38,17 +39,17 @@ class Option:
     """
 
     engine: EngineName
-    form: Candidate | None = None
+    form: Form | None = None
     estimate: Estimate | None = None
     tensor_parallel: int = 1
     explicit: bool = False
-    default: Candidate | None = None
+    default: Form | None = None
     why_not: Estimate | None = None
     out: str = ""
     hint: str = ""
 
 
-def find_header(parsed: Spec, found: Sequence[Candidate]) -> Header | None:
+def find_header(parsed: Spec, found: Sequence[Form]) -> Header | None:
     """A model's header, from local files or from the hub; None if neither is available.
 
     Layers and key-value heads are the same in all forms, so any form's header will do.
@@ -79,7 +80,7 @@ def catalogue_header(parsed: Spec) -> Header | None:
 
 
 def option(
-    engine: EngineName, use: Use, machine: Machine, parsed: Spec, found: Sequence[Candidate], header: Header | None
+    engine: EngineName, use: Use, machine: Machine, parsed: Spec, found: Sequence[Form], header: Header | None
 ) -> Option:
     """How one engine could serve the workload, or why it can't.
 
@@ -96,14 +97,16 @@ def option(
             return Option(engine, out="llmlab supports vllm on Linux only", hint="Use Linux.")
         return Option(engine, out=f"{engine} isn't installed", hint=f"Install it: {INSTALL[engine]}.")
     try:
-        first = resolve.choose(tuple(found), engine, use.quant, use.model)
+        default = first(found, engine, use.quant)
+        if default is None:
+            raise none_fits(use.model, found, engine, use.quant)
     except UnsupportedError as error:
         return _refused(engine, use, machine, parsed, error)
-    own = [form for form in found if form.engine == engine and (use.quant is None or form.quant == first.quant)]
+    own = [form for form in found if form.engine == engine and (use.quant is None or form.quant == default.quant)]
     runs = [form for form in own if _runs(form.quant, engine, machine)]
     if not runs:
         try:
-            support.check(first.quant, engine, machine.engines[engine], avx512=_avx512(machine))
+            support.check(default.quant, engine, machine.engines[engine], avx512=_avx512(machine))
         except UnsupportedError as error:
             return Option(engine, out=error.message.rstrip("."), hint=error.hint)
     unknown = _unknown_architecture(engine, header, machine)
@@ -130,7 +133,7 @@ def _refused(engine: EngineName, use: Use, machine: Machine, parsed: Spec, error
     elif parsed.path is not None:
         try:
             # No form exists, so this raises before anything is made.
-            sources.resolve(use.model, engine=engine)
+            choose(parsed, find(parsed, engine=engine), engine=engine)
         except LlmLabError as refusal:
             out, hint = refusal.message, refusal.hint
     return Option(engine, out=out.rstrip("."), hint=hint)
@@ -147,7 +150,7 @@ def _unknown_architecture(engine: EngineName, header: Header | None, machine: Ma
     return None
 
 
-def _fitting(engine: EngineName, use: Use, machine: Machine, runs: list[Candidate], header: Header | None) -> Option:
+def _fitting(engine: EngineName, use: Use, machine: Machine, runs: list[Form], header: Header | None) -> Option:
     """The default form if it fits, on more GPUs if necessary; else the largest other form that fits."""
     default = runs[0]
     if header is None:
@@ -203,12 +206,12 @@ def _settled(header: Header, engine: EngineName, machine: Machine, use: Use, cou
     return estimate_load(header, engine, length, concurrency, count, device), explicit
 
 
-def sized(header: Header, form: Candidate) -> Header:
+def sized(header: Header, form: Form) -> Header:
     """The header of another form, with its weight size estimated from the tag's mean bits."""
     if form.quant == header.quant or form.quant not in tags.TAGS:
         return header
     return replace(header, quant=form.quant, weight_bytes=int(header.parameters * tags.TAGS[form.quant].bits / 8))
 
 
-def _bits(form: Candidate) -> float:
+def _bits(form: Form) -> float:
     return tags.TAGS[form.quant].bits if form.quant in tags.TAGS else 16.0

@@ -14,9 +14,10 @@ from llmlab.advice.result import STRENGTHS, Advice, Reason, Use
 from llmlab.errors import BadInputError, EngineMissingError
 from llmlab.files import tags
 from llmlab.files.headers import Header
-from llmlab.hub.resolve import Candidate
-from llmlab.hub.spec import parse
-from llmlab.loading.plan import forms, pick_engine
+from llmlab.hub.form import Form
+from llmlab.hub.spec import Spec, parse
+from llmlab.loading.choice import pick_engine, with_quant
+from llmlab.loading.forms import find
 from llmlab.session import Lab
 from llmlab.types import EngineName
 
@@ -61,10 +62,10 @@ def advise(
     machine = Machine.of(hardware) if isinstance(hardware, str) else hardware or Machine.here()
     if measure and machine.assumed:
         raise BadInputError(f"Only this machine can be measured, not {hardware}.", "Remove hardware or measure.")
-    parsed = parse(use.model)
+    parsed = parse(use.model, use.quant)
     if use.quant is None and parsed.quant is not None:
         use = replace(use, quant=parsed.quant)
-    found = _forms(use, machine)
+    found = _forms(use, machine, parsed)
     header = find_header(parsed, found)
     sizes = header or catalogue_header(parsed)
     options = [_able(option(name, use, machine, parsed, found, sizes), use, header) for name in ENGINES]
@@ -106,13 +107,13 @@ def _use(
     return Use(str(model), concurrency, adapters, quant, names)
 
 
-def _forms(use: Use, machine: Machine) -> tuple[Candidate, ...]:
-    found = forms(use.model, use.quant)
+def _forms(use: Use, machine: Machine, parsed: Spec) -> tuple[Form, ...]:
+    found = with_quant(parsed, find(parsed))
     if not found and use.quant is not None:
         # A load would then search the hub for it, for the tag's engine.
         tag = tags.canonical(use.quant)
-        return (Candidate(tag.engine, tag.name, tag.format, "download", "the hub, searched at load time", None),)
-    if machine.assumed and parse(use.model).path is None:
+        return (Form(parsed, tag.engine, tag.name, tag.format, "download", "the hub, searched at load time", None),)
+    if machine.assumed and parsed.path is None:
         # Files in this machine's cache aren't in the other machine's.
         return tuple(replace(form, action="download") for form in found)
     return found
@@ -131,7 +132,7 @@ def _able(found: Option, use: Use, header: Header | None) -> Option:
     return found
 
 
-def _auto(use: Use, machine: Machine, found: tuple[Candidate, ...]) -> tuple[EngineName | None, str]:
+def _auto(use: Use, machine: Machine, found: tuple[Form, ...]) -> tuple[EngineName | None, str]:
     """The engine that `--engine auto` would choose, and its reason."""
     have = tuple(name for name in ENGINES if name in machine.engines)
     try:

@@ -9,14 +9,14 @@ from llmlab.advice.candidates import Option
 from llmlab.advice.result import Reason, Use
 from llmlab.errors import LoadError
 from llmlab.loading.switch import bare_spec
-from llmlab.measure.speed import Bench, Point, bench, percentile
+from llmlab.measure.speed import BenchResult, Point, bench, percentile
 from llmlab.session import Lab
 from llmlab.types import EngineName
+from llmlab.types.progress import Progress
 
 if TYPE_CHECKING:
     from llmlab.model import Model
 
-Progress = Callable[[str, float | None], None]
 PROMPT_TOKENS = 64
 MAX_TOKENS = 32
 ROUNDS = 3
@@ -26,7 +26,7 @@ NOISE = 1.25
 
 def measure(
     lab: Lab, use: Use, options: Sequence[Option], progress: Progress
-) -> tuple[Bench | None, list[Reason], EngineName | None, dict[EngineName, str]]:
+) -> tuple[BenchResult | None, list[Reason], EngineName | None, dict[EngineName, str]]:
     """Load the candidates that aren't loaded, measure all in alternation, and unload them.
 
     Args:
@@ -98,7 +98,7 @@ def _matching(lab: Lab, use: Use, option: Option) -> Model | None:
     return None
 
 
-def _reasons(found: Bench, use: Use) -> list[Reason]:
+def _reasons(found: BenchResult, use: Use) -> list[Reason]:
     first, *others = sorted(found.points, key=lambda point: -point.tokens_per_s)
     at = "one request at a time" if use.concurrency == 1 else f"concurrency {use.concurrency}"
     how = f"{PROMPT_TOKENS} prompt and {MAX_TOKENS} output tokens, median of {ROUNDS} rounds"

@@ -10,7 +10,7 @@ from llmlab.advice.machine import Machine
 from llmlab.advice.result import Reason, Use
 from llmlab.files.fit import Estimate
 from llmlab.files.headers import Header
-from llmlab.hub.resolve import Candidate
+from llmlab.hub.form import Form
 from llmlab.hub.spec import Spec
 from llmlab.types import EngineName
 
@@ -69,7 +69,7 @@ def _files(alive: Sequence[Option], parsed: Spec) -> list[Reason]:
     return [Reason("files", text, only, "helps" if only else "note")] if states else []
 
 
-def _state(form: Candidate, parsed: Spec) -> str:
+def _state(form: Form, parsed: Spec) -> str:
     size = _gb(form.bytes or 0)
     if form.action == "ready":
         return f"{form.quant} ready"

@@ -12,7 +12,7 @@ from llmlab.types import EngineName
 if TYPE_CHECKING:
     import pandas as pd
 
-    from llmlab.measure.speed import Bench
+    from llmlab.measure.speed import BenchResult
 
 Strength = Literal["decides", "helps", "note"]
 STRENGTHS: tuple[Strength, ...] = ("decides", "helps", "note")
@@ -93,7 +93,7 @@ class Advice:
     reasons: tuple[Reason, ...]
     auto: EngineName | None = None
     way_out: str = ""
-    bench: Bench | None = None
+    bench: BenchResult | None = None
 
     @property
     def frame(self) -> pd.DataFrame:

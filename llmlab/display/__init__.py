@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from llmlab.display.adapters import AdapterList, ComparisonView
+from llmlab.adapters.view import ComparisonView
+from llmlab.display.adapters import AdapterList
 from llmlab.display.cached import OffersView, PulledView, StoredView
 from llmlab.display.completion import (
     FORMATS,

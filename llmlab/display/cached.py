@@ -13,7 +13,7 @@ from llmlab.render.table import SI, Table, View
 
 if TYPE_CHECKING:
     from llmlab.hub.cache import Stored
-    from llmlab.hub.discover import Offer
+    from llmlab.hub.quant_repo import QuantRepo
     from llmlab.loading.storage import Pulled
 
 _KINDS = {"downloaded": "downloaded", "made": "made by llmlab", "part": "partial download"}
@@ -54,10 +54,10 @@ class StoredView(View, Sequence["Stored"]):
         return self._table().html()
 
 
-class OffersView(View, Sequence["Offer"]):
+class OffersView(View, Sequence["QuantRepo"]):
     """The hub's quantizations of a model by author; a sequence."""
 
-    def __init__(self, offers: Sequence[Offer], quant: str | None = None) -> None:
+    def __init__(self, offers: Sequence[QuantRepo], quant: str | None = None) -> None:
         self.offers = tuple(offers)
         self.quant = quant
 
@@ -96,12 +96,12 @@ class OffersView(View, Sequence["Offer"]):
         return self._table().html()
 
 
-def _quants(offer: Offer) -> str:
+def _quants(offer: QuantRepo) -> str:
     shown = ", ".join(offer.quants[:6])
     return f"{shown}, {len(offer.quants) - 6} more" if len(offer.quants) > 6 else shown
 
 
-def _sizes(offer: Offer, quant: str | None) -> str:
+def _sizes(offer: QuantRepo, quant: str | None) -> str:
     found = {tag.lower(): size for tag, size in offer.sizes.items()}
     if quant is not None or len(found) == 1:
         return units.size(found.get((quant or next(iter(found))).lower()))

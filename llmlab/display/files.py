@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from llmlab.display.cached import StoredView
     from llmlab.files.headers import Header
     from llmlab.hub.catalogue import Entry
-    from llmlab.hub.resolve import Candidate
+    from llmlab.hub.form import Form
     from llmlab.types import EngineName
 
 TENSORS_SHOWN = 8
@@ -61,10 +61,10 @@ class Catalogue(View, Sequence["Entry"]):
         return self._table().html() + (f"<br>{self.on_disk.html()}" if self.on_disk is not None else "")
 
 
-class FormsView(View, Sequence["Candidate"]):
-    """The available forms of a model on the hub; a sequence of candidates."""
+class FormsView(View, Sequence["Form"]):
+    """The available forms of a model on the hub; a sequence of forms."""
 
-    def __init__(self, spec: str, forms: Sequence[Candidate], note: str = "") -> None:
+    def __init__(self, spec: str, forms: Sequence[Form], note: str = "") -> None:
         self.spec = spec
         self.forms = tuple(forms)
         self.note = note

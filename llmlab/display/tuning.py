@@ -13,7 +13,7 @@ from llmlab.render.safe import BOX, escape, plain
 from llmlab.render.table import FONT, QUIET, View, pairs_html, pairs_text
 
 if TYPE_CHECKING:
-    from llmlab.training.result import Point, Progress, Tuned
+    from llmlab.training.result import Point, TrainingProgress, Tuned
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 460, 150, 44, 18
 # The training loss is noisy: plot its mean over this share of the run.
@@ -58,7 +58,7 @@ class TuneDisplay:
         self._last = 0.0
         self._drawn = 0
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: TrainingProgress) -> None:
         """Show the progress; updates are rate-limited."""
         now = time.monotonic()
         # What is refused while it's being read leaves nothing on display.
@@ -98,7 +98,7 @@ class TuneDisplay:
             self._drawn = 0
 
 
-def progress_line(progress: Progress, elapsed: float) -> str:
+def progress_line(progress: TrainingProgress, elapsed: float) -> str:
     """The progress of a run, in one line."""
     if not progress.steps:
         return f"tuning {progress.name}: {progress.phase} ({units.seconds(elapsed)})"

@@ -15,7 +15,7 @@ import time
 import warnings
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -23,17 +23,16 @@ from typing import Any, ClassVar, Literal
 from llmlab import config
 from llmlab.engines.stream import Buffer
 from llmlab.errors import LlmLabError, UnsupportedError
-from llmlab.files.source import Format, Source
+from llmlab.files.source import Source
+from llmlab.files.tags import Format
 from llmlab.guided import Guide
 from llmlab.guided.compiler import Compiler
 from llmlab.types import EngineName, GuidanceStep, SamplingParams
+from llmlab.types.progress import Progress
 
 Feature = Literal[
     "stream", "cancel", "batch", "seed", "logprobs", "top_k", "top_p", "min_p", "stop", "n", "guided", "lora", "images"
 ]
-
-Progress = Callable[[str, float | None], None]
-"""Called with a phase ("import", "weights", "warm-up") and how much of it is done (0 to 1, or None: unknown)."""
 
 
 @dataclass(frozen=True, slots=True)

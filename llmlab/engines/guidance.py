@@ -10,7 +10,7 @@ from typing import Any
 from llmlab.engines.base import Request
 from llmlab.errors import GenerationError
 from llmlab.guided.closing import Closer
-from llmlab.guided.compiler import Compiler, Run
+from llmlab.guided.compiler import Compiler, MaskRun
 from llmlab.types import GuidanceStep
 
 
@@ -33,7 +33,9 @@ class Steer:
         self._trace = request.trace
         self._text = b""
         note = self._note if request.trace is not None and vocab_size else None
-        self.run = Run(grammars.matcher(request.guide), vocab_size, note, keep_raw=request.params.logprobs is not None)
+        self.run = MaskRun(
+            grammars.matcher(request.guide), vocab_size, note, keep_raw=request.params.logprobs is not None
+        )
         self._closer = Closer(grammars.ranks, request.guide) if request.complete else None
 
     def mask(self, logits: Any) -> None:

@@ -16,7 +16,7 @@ _KEEP = 16
 _HELD_UP = 4.0
 
 
-class Meter:
+class SpeculationMeter:
     """Counts an engine's decode steps with and without drafted tokens. For the loop's thread; reading is safe anywhere.
 
     The speed-up is the tokens that a step with the draft gives a sequence, by how much longer it takes (all that the

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
-Format = Literal["gguf", "safetensors"]
+from llmlab.files.headers import Header, read_header
+from llmlab.files.tags import Format
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,7 @@ class Source:
         base: the Hugging Face folder that a GGUF file was converted from, when llmlab did it.
         online: the engine's name for the quantization that it does itself while it loads (vllm), or None.
         way: how this form came to be, in a few words, where there is more than one way; else "".
+        known_header: its header, when it was read already; `header` reads it otherwise.
     """
 
     spec: str
@@ -32,3 +33,9 @@ class Source:
     base: Path | None = None
     online: str | None = None
     way: str = ""
+    known_header: Header | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def header(self) -> Header:
+        """The header of its files."""
+        return self.known_header or read_header(self.path)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from llmlab.errors import UnsupportedError, unknown
-from llmlab.files.source import Format
 from llmlab.types import EngineName
 
+Format = Literal["gguf", "safetensors"]
 Making = Literal["convert", "quantize", "checkpoint"]
 
 
@@ -102,6 +102,8 @@ _TAGS: tuple[Tag, ...] = (
 )
 
 TAGS: dict[str, Tag] = {tag.name: tag for tag in _TAGS}
+# The format that each engine loads.
+FORMATS: dict[EngineName, Format] = {tag.engine: tag.format for tag in _TAGS}
 
 # Other spellings, by engine: what people type for the same thing.
 _ALIASES: dict[str, dict[str, str]] = {
@@ -166,6 +168,11 @@ def canonical(text: str, engine: EngineName | None = None) -> Tag:
             f"Use --engine {other}, or one of {engine}'s: {', '.join(names(engine))}.",
         )
     raise unknown("quant", text, names(engine))
+
+
+def known(text: str, engine: EngineName) -> bool:
+    """Whether an engine has a tag of this name or spelling."""
+    return _lookup(text, engine) is not None
 
 
 def of_ftype(ftype: int) -> str | None:

@@ -170,7 +170,7 @@ def _line(said: str) -> str:
     return lines[0].rstrip(".")[:240] if lines else "unknown reason"
 
 
-class Run:
+class MaskRun:
     """One sequence under a guide: masks its logits, follows its tokens, notes what the mask did.
 
     Args:

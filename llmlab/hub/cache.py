@@ -15,7 +15,7 @@ from llmlab import config
 from llmlab.errors import LlmLabError
 from llmlab.files import tags
 from llmlab.files.headers import folder_tag, read_config
-from llmlab.files.source import Format
+from llmlab.files.tags import Format
 from llmlab.hub import catalogue, discover, transfer
 
 Kind = Literal["downloaded", "made", "part"]

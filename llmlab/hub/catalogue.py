@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from llmlab import config
 from llmlab.errors import BadInputError, unknown
 from llmlab.files import tags
+from llmlab.hub.quant_repo import QuantRepo
 from llmlab.types import EngineName
 
 if TYPE_CHECKING:
@@ -25,30 +26,6 @@ if TYPE_CHECKING:
 MADE = "models"
 """The folder of merged models, in the user's data folder."""
 MADE_ORIGIN = "merged"
-
-
-@dataclass(frozen=True, slots=True)
-class FileSet:
-    """Where some quants of a model lie, for one engine.
-
-    Attributes:
-        repo: `org/name` on the hub.
-        quants: canonical tags; the first is the default.
-        file: a GGUF file's name with `{quant}` (or `{quant_lower}`) in it; None for a folder.
-        revision: branch, tag or commit; None is the main branch.
-        gated: its owner asks for an agreement and a login.
-    """
-
-    engine: EngineName
-    repo: str
-    quants: tuple[str, ...]
-    file: str | None = None
-    revision: str | None = None
-    gated: bool = False
-
-    def filename(self, quant: str) -> str:
-        """The GGUF file of a tag."""
-        return (self.file or "").replace("{quant_lower}", quant.lower()).replace("{quant}", quant)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +45,7 @@ class Entry:
     parameters: int | None
     context_length: int | None
     licence: str | None
-    files: tuple[FileSet, ...]
+    files: tuple[QuantRepo, ...]
     path: Path | None = None
     origin: str = "llmlab"
     base: str | None = None
@@ -84,7 +61,7 @@ class Entry:
         """The tags that lie ready on the hub for an engine (nano's GGUF forms are made at first use instead)."""
         return tuple(quant for files in self.files if files.engine == engine for quant in files.quants)
 
-    def find(self, engine: EngineName, quant: str) -> FileSet | None:
+    def find(self, engine: EngineName, quant: str) -> QuantRepo | None:
         """Where a tag lies, or None."""
         return next((files for files in self.files if files.engine == engine and quant in files.quants), None)
 
@@ -199,7 +176,7 @@ def _parse(text: str, file: Path, origin: str, base: Path) -> list[Entry]:
     out = []
     for model in parsed.model:
         files = tuple(
-            FileSet(
+            QuantRepo(
                 f.engine, f.repo, tuple(tags.canonical(q, f.engine).name for q in f.quants), f.file, f.revision, f.gated
             )
             for f in model.files

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from llmlab.files import tags
 from llmlab.files.jsonfile import read_optional
 from llmlab.hub import catalogue, repository
 from llmlab.hub.failures import endpoint, offline, retried, translated
+from llmlab.hub.quant_repo import QuantRepo
 from llmlab.hub.spec import Spec, parse
 from llmlab.types import EngineName
 
@@ -38,39 +39,7 @@ _FOREIGN = frozenset({"mlx", "exl2", "exl3", "onnx", "openvino", "coreml", "bits
 _NO_MODEL = re.compile(r"(mmproj|imatrix|.*lora)")
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """A repository of the hub that holds quantizations of a model.
-
-    Attributes:
-        repo: `org/name`.
-        author: its organization or user.
-        engine: the engine that loads it.
-        quants: the tags that it holds.
-        downloads: in the last 30 days, as the hub counts them.
-        gated: its owner asks for an agreement and a login.
-        trusted: its author is taken without asking.
-        sizes: bytes by tag, where they were looked up.
-        revision: branch, tag or commit that the user asked for.
-    """
-
-    repo: str
-    author: str
-    engine: EngineName
-    quants: tuple[str, ...]
-    downloads: int | None = None
-    gated: bool = False
-    trusted: bool = False
-    sizes: Mapping[str, int] = field(default_factory=dict)
-    revision: str | None = None
-
-    def why(self) -> str:
-        """Who made it, in a few words, for the line that says what was taken."""
-        kind = "a trusted author" if self.trusted else "asked for"
-        return f"files of {self.repo} ({kind}; not in the catalogue)"
-
-
-def find(model: str, *, quant: str | None = None, engine: EngineName | None = None) -> tuple[Offer, ...]:
+def find(model: str, *, quant: str | None = None, engine: EngineName | None = None) -> tuple[QuantRepo, ...]:
     """What the hub's model tree offers for a model: trusted authors first, then by downloads.
 
     Args:
@@ -113,7 +82,7 @@ def base_of(spec: Spec) -> str:
     return listing.bases[0] if listing.bases else spec.repo
 
 
-def choose(spec: Spec, *, engine: EngineName | None, quant: str | None, from_: str | None) -> tuple[Offer, str]:
+def choose(spec: Spec, *, engine: EngineName | None, quant: str | None, from_: str | None) -> tuple[QuantRepo, str]:
     """The one offer to take, and its tag.
 
     Args:
@@ -157,7 +126,7 @@ def choose(spec: Spec, *, engine: EngineName | None, quant: str | None, from_: s
     return chosen, tag or _default(chosen)
 
 
-def _named(from_: str, engine: EngineName | None, quant: str | None) -> tuple[Offer, str]:
+def _named(from_: str, engine: EngineName | None, quant: str | None) -> tuple[QuantRepo, str]:
     """The offer of a repository that the user names; it need not be in the tree."""
     repo, _, revision = from_.removeprefix("hf:").partition("@")
     listing = repository.listing(repo, revision or None)
@@ -178,11 +147,11 @@ def _tagged(repo: str) -> bool:
     return tags.in_repository(repo) is not None
 
 
-def _default(offer: Offer) -> str:
+def _default(offer: QuantRepo) -> str:
     return next((tag for tag in GGUF_ORDER if tag in offer.quants), offer.quants[0])
 
 
-def _undecided(message: str, offers: Iterable[Offer], tag: str | None, spec: Spec) -> ChoiceError:
+def _undecided(message: str, offers: Iterable[QuantRepo], tag: str | None, spec: Spec) -> ChoiceError:
     first = _sized(list(offers)[:SIZED])
     named = ", ".join(_words(offer, tag) for offer in first[:4])
     more = f" and {len(first) - 4} more" if len(first) > 4 else ""
@@ -194,14 +163,14 @@ def _undecided(message: str, offers: Iterable[Offer], tag: str | None, spec: Spe
     )
 
 
-def _words(offer: Offer, tag: str | None) -> str:
+def _words(offer: QuantRepo, tag: str | None) -> str:
     size = offer.sizes.get(tag or _default(offer))
     facts = [f"{size / 1e9:.2f} GB" if size and size > 1e8 else f"{size / 1e6:.1f} MB"] if size else []
     facts += [f"{offer.downloads:,} downloads"] if offer.downloads is not None else []
     return f"{offer.repo} ({', '.join(facts)})" if facts else offer.repo
 
 
-def _tree(base: str) -> list[Offer]:
+def _tree(base: str) -> list[QuantRepo]:
     from huggingface_hub import constants
     from huggingface_hub.utils import (  # type: ignore[attr-defined]
         build_hf_headers,
@@ -241,19 +210,19 @@ def _tree(base: str) -> list[Offer]:
 def _offers_of(
     repo: str, files: Mapping[str, int], labels: Iterable[str], downloads: int | None, *, gated: bool,
     ranks: Mapping[str, int],
-) -> list[Offer]:  # fmt: skip
+) -> list[QuantRepo]:  # fmt: skip
     author = repo.partition("/")[0]
     sizes = gguf_sizes(files)
     out = []
     trusted = author.lower() in ranks
     if sizes:
-        out.append(Offer(repo, author, "llamacpp", tuple(sizes), downloads, gated, trusted, _known(sizes)))
+        out.append(QuantRepo("llamacpp", repo, tuple(sizes), None, None, gated, downloads, trusted, _known(sizes)))
     if any(name.endswith(".safetensors") and "/" not in name for name in files):
         total = sum(size for name, size in files.items() if name.endswith(".safetensors"))
         tag = tags.in_repository(repo, labels)
         # In the tree everything is a quantization; a name that tells no kind tells no tag either.
         quants = (tag,) if tag else ("mixed",)
-        out.append(Offer(repo, author, "vllm", quants, downloads, gated, trusted, _known({quants[0]: total})))
+        out.append(QuantRepo("vllm", repo, quants, None, None, gated, downloads, trusted, _known({quants[0]: total})))
     return out
 
 
@@ -281,15 +250,15 @@ def tag_of(filename: str) -> str:
     return tags.in_filename(re.sub(r"-\d{5}-of-\d{5}", "", filename)) or "mixed"
 
 
-def _matching(offers: Iterable[Offer], quant: str | None, engine: EngineName | None) -> list[Offer]:
+def _matching(offers: Iterable[QuantRepo], quant: str | None, engine: EngineName | None) -> list[QuantRepo]:
     tag = tags.canonical(quant, engine).name if quant is not None else None
     return [o for o in offers if engine in (None, o.engine) and (tag is None or tag in o.quants)]
 
 
-def _sized(offers: list[Offer]) -> list[Offer]:
+def _sized(offers: list[QuantRepo]) -> list[QuantRepo]:
     """The offers with their files' sizes, asked for four at a time; one that can't be had stays without."""
 
-    def look(offer: Offer) -> Offer:
+    def look(offer: QuantRepo) -> QuantRepo:
         try:
             files = repository.listing(offer.repo).files
         except LlmLabError:
@@ -309,7 +278,7 @@ def _record() -> Path:
     return config.cache_dir() / "discovered.json"
 
 
-def remember(spec: Spec, offer: Offer, tag: str) -> None:
+def remember(spec: Spec, offer: QuantRepo, tag: str) -> None:
     """Note what was taken for a model, so that the same load finds it again, without the hub too.
 
     Where the cache can't be written the load goes on without the note.
@@ -327,7 +296,7 @@ def remember(spec: Spec, offer: Offer, tag: str) -> None:
             part.unlink(missing_ok=True)
 
 
-def recalled(spec: Spec, engine: EngineName | None, tag: str | None) -> tuple[Offer, str] | None:
+def recalled(spec: Spec, engine: EngineName | None, tag: str | None) -> tuple[QuantRepo, str] | None:
     """What was taken for a model before, or None."""
     for text, offer in taken():
         if text == spec.text and engine in (None, offer.engine) and tag in (None, offer.quants[0]):
@@ -335,15 +304,15 @@ def recalled(spec: Spec, engine: EngineName | None, tag: str | None) -> tuple[Of
     return None
 
 
-def taken() -> list[tuple[str, Offer]]:
+def taken() -> list[tuple[str, QuantRepo]]:
     """All that was taken before: (the model as it was typed, whose)."""
     out = []
     trusted = set(catalogue.trusted())
     for key, (repo, revision) in _recorded().items():
         text, found, tag = key.rsplit(" ", 2)
         engine: EngineName = "vllm" if found == "vllm" else "llamacpp"
-        author = repo.partition("/")[0]
-        out.append((text, Offer(repo, author, engine, (tag,), trusted=author in trusted, revision=revision)))
+        trust = repo.partition("/")[0] in trusted
+        out.append((text, QuantRepo(engine, repo, (tag,), revision=revision, trusted=trust)))
     return out
 
 

@@ -7,15 +7,14 @@ Every way it can fail becomes one line with the way out. The token is never read
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
 from llmlab.errors import LoadError, UnsupportedError, unknown
 from llmlab.hub.failures import endpoint, is_connection, offline, retried, translated
-
-Progress = Callable[[str, float | None], None]
+from llmlab.types.progress import Progress
 
 # What a model folder needs. No Python files: code from a repository is never fetched, let alone run.
 _FOLDER_FILES = [
@@ -212,7 +211,7 @@ def _fetch(found: Listing, names: Sequence[str], size: int, progress: Progress |
                 )
         return [Path(path) for path in out]
     sizes = {name: found.files.get(name, 0) for name in names}
-    with transfer.Meter(progress, sum(sizes.values()) or size, found.repo) as meter:
+    with transfer.DownloadMeter(progress, sum(sizes.values()) or size, found.repo) as meter:
         todo = []
         for name in names:
             if cached_file(found.repo, name, found.revision) is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llmlab import config
@@ -27,13 +27,28 @@ class Spec:
     quant: str | None = None
 
 
-def parse(spec: str | Path) -> Spec:
+def parse(spec: str | Path, quant: str | None = None) -> Spec:
     """Take a spec apart; nothing is read but the catalogue and whether a path is there.
+
+    Args:
+        spec: what the user typed.
+        quant: the quant tag that was asked for beside it, in any case.
 
     Raises:
         UnknownNameError: no such alias.
-        BadInputError: an empty spec, an hf: one of the wrong form, or a path where nothing is.
+        BadInputError: an empty spec, an hf: one of the wrong form, or a path where nothing is, or two different quants.
     """
+    parsed = _parse(spec)
+    if quant is None:
+        return parsed
+    if parsed.quant is not None and quant.lower() != parsed.quant.lower():
+        raise BadInputError(
+            f"Two quants are asked for: {parsed.quant} in {parsed.text!r}, and {quant}.", "Give one of them."
+        )
+    return replace(parsed, quant=quant)
+
+
+def _parse(spec: str | Path) -> Spec:
     text = str(spec).strip()
     if not text:
         raise BadInputError("No model was named.", "Give an alias (nano), a path, or hf:org/name.")

@@ -27,7 +27,7 @@ import shutil
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Self
@@ -38,8 +38,7 @@ from llmlab import config
 from llmlab.errors import LoadError, PullInterrupted
 from llmlab.hub import failures
 from llmlab.hub.failures import endpoint, retried, translated
-
-Progress = Callable[[str, float | None], None]
+from llmlab.types.progress import Progress
 
 # The hub's content network answers no single request for more than 50 GB.
 PIECE = 16 * 10**9
@@ -51,7 +50,7 @@ TIMEOUT_S = 30.0
 STALE_S = 86400.0
 
 
-class Meter:
+class DownloadMeter:
     """How much of a download is done, over all its files.
 
     Args:
@@ -134,7 +133,7 @@ def check_room(what: str, sizes: Mapping[str, int]) -> None:
         )
 
 
-def fetch(repo: str, filename: str, revision: str | None, meter: Meter) -> Path:
+def fetch(repo: str, filename: str, revision: str | None, meter: DownloadMeter) -> Path:
     """One file, downloaded into the cache (from where it stopped, when a part lies there) and checked.
 
     Returns:
@@ -269,7 +268,7 @@ def _machine() -> str:
     return hashlib.sha256(" ".join(known).encode()).hexdigest()[:8]
 
 
-def _bring(url: str, blob: _Blob, meter: Meter) -> None:
+def _bring(url: str, blob: _Blob, meter: DownloadMeter) -> None:
     """Download a blob unless it is there; where locks work, one process does and the others wait and then find it."""
     from filelock import Timeout
     from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
@@ -296,7 +295,7 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _download(url: str, blob: _Blob, meter: Meter) -> None:
+def _download(url: str, blob: _Blob, meter: DownloadMeter) -> None:
     resumed = _size(blob.part) > 0
     if not _fill(url, blob, meter) and not (resumed and _fill(url, blob, meter)):
         raise LoadError(
@@ -307,7 +306,7 @@ def _download(url: str, blob: _Blob, meter: Meter) -> None:
     blob.part.replace(blob.path)
 
 
-def _fill(url: str, blob: _Blob, meter: Meter) -> bool:
+def _fill(url: str, blob: _Blob, meter: DownloadMeter) -> bool:
     """Fill the part up and say whether its checksum is right; a wrong one is removed."""
     digest = blob.hasher()
     with blob.part.open("a+b", buffering=0) as out:
@@ -327,7 +326,7 @@ def _fill(url: str, blob: _Blob, meter: Meter) -> bool:
     return right
 
 
-def _stream(url: str, blob: _Blob, out: BinaryIO, digest: Any, meter: Meter) -> Any:
+def _stream(url: str, blob: _Blob, out: BinaryIO, digest: Any, meter: DownloadMeter) -> Any:
     """Append what is missing, going on after every drop; returns the digest of the whole."""
     tries, have, wrote = 0, out.seek(0, os.SEEK_END), time.time()
     while have < blob.size:

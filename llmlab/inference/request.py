@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from llmlab import _imports
-from llmlab.adapters.attached import Adapters
+from llmlab.adapters.attached import AttachedAdapters
 from llmlab.engines import vision
 from llmlab.engines.base import Engine, Mix, ModelFacts
 from llmlab.engines.templates import render
@@ -46,7 +46,7 @@ class Subject:
     engine: Engine
     engine_name: str
     facts: ModelFacts
-    adapters: Adapters
+    adapters: AttachedAdapters
     name: str
     spec: str
 

@@ -7,6 +7,7 @@ import os
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
+from llmlab._hooks import hooks
 from llmlab.engines.stream import Buffer
 from llmlab.errors import Interrupted, UnloadedError
 from llmlab.types import Chunk, Completion
@@ -233,13 +234,11 @@ def wait_all(streams: Sequence[Stream], *, progress_after_s: float) -> list[Comp
         GenerationError: one failed; the others were cancelled.
         Interrupted: Ctrl-C; all were cancelled and `.partial` is the list of completions until then.
     """
-    from llmlab.display.live import counted
-
     try:
         for stream in streams:
             stream.start()
         results = []
-        for stream in counted(streams, "generating", "prompt", after_s=progress_after_s):
+        for stream in hooks.counted(streams, "generating", "prompt", after_s=progress_after_s):
             results.append(stream.result())  # noqa: PERF401 - a comprehension would lose what came before a failure
         return results
     except KeyboardInterrupt:

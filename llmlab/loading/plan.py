@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmlab.engines.base import Capabilities, Draft, LoadPlan, Progress
-from llmlab.engines.registry import ENGINES, INSTALL, check_name, engine_class, installed
-from llmlab.errors import BadInputError, EngineMissingError, UnsupportedError, unknown
+from llmlab.engines.base import Capabilities, Draft, LoadPlan
+from llmlab.engines.registry import engine_class
+from llmlab.errors import BadInputError, UnsupportedError, unknown
 from llmlab.files import fit, tags
-from llmlab.files.headers import Header, read_header
+from llmlab.files.headers import Header
 from llmlab.hub.spec import parse
+from llmlab.loading.choice import choose, choose_engine
+from llmlab.loading.fetch import fetch, resolve
 from llmlab.machine import hardware
 from llmlab.machine.memory import Device
-from llmlab.quant import sources, support
+from llmlab.quant import support
 from llmlab.types import EngineName
+from llmlab.types.progress import Progress
 
 if TYPE_CHECKING:
     from llmlab.files.source import Source
-    from llmlab.hub.resolve import Candidate
 
 # Without a word from the user: long enough to work with, and a KV cache that a laptop holds.
 DEFAULT_CONTEXT = 8192
@@ -62,7 +63,8 @@ def make_plan(
 ) -> Planned:
     """Choose the engine, get the files, check them and the memory. Arguments and errors as `Lab.load`."""
     _check_numbers(ctx, gpu_layers, tp, max_concurrency)
-    chosen, reason = choose_engine(spec, engine, quant, from_)
+    parsed = parse(spec, quant)
+    chosen, reason, found = choose_engine(parsed, engine, from_)
     capabilities = engine_class(chosen).capabilities
     options = _check_extra(chosen, capabilities, extra)
     if gpu_layers is not None and chosen != "llamacpp":
@@ -73,9 +75,9 @@ def make_plan(
         _check_tensor_parallel(chosen, tp)
     if quant is not None:
         _check_hardware(chosen, quant)
-    source = sources.resolve(spec, engine=chosen, quant=quant, progress=progress, from_=from_)
+    source = fetch(choose(parsed, found, engine=chosen, from_=from_), progress)
     support.check(source.quant, chosen, hardware.computes_on(chosen))
-    header = read_header(source.path)
+    header = source.header
     if source.way:
         reason = f"{reason}; {source.way}"
     if not _can_load(capabilities, source, header):
@@ -111,8 +113,8 @@ def _settle_draft(draft: str, engine: EngineName, header: Header, options: dict[
         raise BadInputError(f"-x draft_tokens must be a whole number from 1 to {MOST_DRAFTED}, got {tokens}.")
     if draft == NGRAM:
         return Draft(NGRAM, None, tokens or NGRAM_TOKENS)
-    source = sources.resolve(draft, engine=engine, quant=None, progress=progress)
-    found = read_header(source.path)
+    source = resolve(draft, engine=engine, quant=None, progress=progress)
+    found = source.header
     if header.vocab_size and found.vocab_size and header.vocab_size != found.vocab_size:
         raise BadInputError(
             f"{source.name} can't draft for {header.name}: it has {found.vocab_size:,} tokens in its vocabulary, and "
@@ -122,109 +124,9 @@ def _settle_draft(draft: str, engine: EngineName, header: Header, options: dict[
     return Draft(source.name, source, tokens or DRAFT_TOKENS)
 
 
-def choose_engine(spec: str | Path, engine: str, quant: str | None, from_: str | None = None) -> tuple[EngineName, str]:
-    """The engine for a model, and why, in one line ("llamacpp: no GPU, GGUF file").
-
-    With auto, in this order: what the quant asks for; the only format there is; vLLM on a GPU, where its CUDA
-    build and safetensors are there; else llama.cpp, which loads in a blink; else vLLM.
-
-    Raises:
-        UnknownNameError: no such engine, model or quant.
-        EngineMissingError: no engine that could load it is installed.
-        UnsupportedError: the model has no form with that quant.
-    """
-    if engine != "auto":
-        name = check_name(engine)
-        engine_class(name)  # raises when it isn't installed
-        return name, f"{name}: asked for"
-    found = forms(spec, quant, from_)
-    if not found and quant is not None:
-        # Not among what the catalogue or the repository has: looked for on the hub, for the tag's own engine.
-        tag = tags.canonical(quant)
-        engine_class(tag.engine)
-        return tag.engine, f"{tag.engine}: quant {tag.name}"
-    have = tuple(name for name in ENGINES if installed(name))
-    gpu = hardware.on_gpu("vllm")
-    return pick_engine(spec, found, quant, have=have, gpu=gpu, device=hardware.describe_device())
-
-
-def forms(spec: str | Path, quant: str | None, from_: str | None = None) -> tuple[Candidate, ...]:
-    """The forms in which a model could be loaded, those of a quant where one is asked for.
-
-    A local model that has no such form is given with all that it has (a load then says what there is); of a model on
-    the hub there is none, and its quant is looked for elsewhere.
-
-    Raises:
-        UnknownNameError: no such model or quant.
-    """
-    found = sources.peek(f"hf:{from_}" if from_ is not None and "/" in from_ and parse(spec).path is None else spec)
-    if quant is None:
-        return found
-    tag = tags.canonical(quant)
-    same = {tags.canonical(quant, other).name for other in ENGINES if _has_tag(quant, other)} | {tag.name}
-    having = tuple(candidate for candidate in found if candidate.quant in same)
-    return having or (found if parse(spec).path is not None else ())
-
-
-def pick_engine(
-    spec: str | Path,
-    found: tuple[Candidate, ...],
-    quant: str | None,
-    *,
-    have: Collection[EngineName],
-    gpu: bool,
-    device: str,
-) -> tuple[EngineName, str]:
-    """What `auto` takes of some forms, and why, in one line; see `choose_engine`.
-
-    Args:
-        spec: the model, for the error.
-        found: its forms.
-        quant: the quant that was asked for, or None.
-        have: the installed engines.
-        gpu: vLLM is a CUDA build, and there is a GPU.
-        device: what there is, in words.
-
-    Raises:
-        EngineMissingError: no engine that could load it is installed.
-    """
-    able = tuple(candidate for candidate in found if candidate.engine in have)
-    if not able:
-        needed = " or ".join(dict.fromkeys(candidate.engine for candidate in found))
-        commands = "; ".join(INSTALL[name] for name in dict.fromkeys(candidate.engine for candidate in found))
-        raise EngineMissingError(f"{spec} needs {needed}, which isn't installed.", f"Install it: {commands}.")
-    choice = _prefer(able, gpu=gpu)
-    why = [device, _says(choice)]
-    if len({candidate.engine for candidate in able}) == 1:
-        missing = [name for name in ENGINES if name not in have]
-        why.append(f"{missing[0]} isn't installed" if missing else "the only engine for it")
-    if quant is not None:
-        why.append(f"quant {choice.quant}")
-    return choice.engine, f"{choice.engine}: {', '.join(why)}"
-
-
-def _prefer(found: tuple[Candidate, ...], *, gpu: bool) -> Candidate:
-    order = ("vllm", "llamacpp") if gpu else ("llamacpp", "vllm")
-    ready = [candidate for candidate in found if candidate.action != "download"] or list(found)
-    return min(ready, key=lambda candidate: order.index(candidate.engine))
-
-
-def _says(choice: Candidate) -> str:
-    form = "GGUF file" if choice.format == "gguf" else "safetensors folder"
-    return "GGUF made from safetensors" if choice.action == "convert" else form
-
-
-def _has_tag(quant: str, engine: EngineName) -> bool:
-    try:
-        tags.canonical(quant, engine)
-    except BadInputError:
-        return False
-    return True
-
-
 def _check_hardware(engine: EngineName, quant: str) -> None:
     """Refuse a tag that the engine doesn't run here, before anything is fetched or made."""
-    tag = tags.canonical(quant, engine) if _has_tag(quant, engine) else tags.canonical(quant)
+    tag = tags.canonical(quant, engine if tags.known(quant, engine) else None)
     support.check(tag.name, engine, hardware.computes_on(engine))
 
 

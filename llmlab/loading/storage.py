@@ -9,19 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmlab.engines.registry import check_name
-from llmlab.errors import BadInputError, LlmLabError, LoadError
+from llmlab.errors import BadInputError, LlmLabError
 from llmlab.files import tags
 from llmlab.files.headers import Header, read_header
-from llmlab.hub import cache, discover, ranged, repository, resolve
+from llmlab.hub import cache, discover
 from llmlab.hub.cache import Stored
 from llmlab.hub.spec import Spec, parse
-from llmlab.loading.plan import choose_engine
-from llmlab.quant import sources
+from llmlab.loading.choice import choose, choose_engine
+from llmlab.loading.fetch import cached, fetch, remote_header
+from llmlab.loading.forms import find
 from llmlab.types import EngineName
 
 if TYPE_CHECKING:
-    from llmlab.engines.base import Progress
     from llmlab.files.source import Source
+    from llmlab.types.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,26 +81,20 @@ def pull(
         PullInterrupted: Ctrl-C; what came is kept.
     """
     started = time.perf_counter()
-    parsed = parse(model)
-    chosen = _engine(model, parsed, engine, quant, from_)
-    if parsed.path is not None:
-        # It lies here; what is made of it at first use is made now.
-        source, fetched = sources.resolve(model, engine=chosen, quant=quant, progress=progress, from_=from_), False
-    else:
-        form = resolve.locate(parsed, engine=chosen, quant=quant or parsed.quant, from_=from_)
-        fetched = _Remote(form).here() is None
-        source = resolve.bring(form, progress=progress)
-    weights = read_header(source.path).weight_bytes
-    return Pulled(source, chosen, weights, time.perf_counter() - started, fetched)
-
-
-def _engine(model: str, parsed: Spec, engine: str, quant: str | None, from_: str | None) -> EngineName:
+    spec = parse(model, quant)
     if engine != "auto":
-        return check_name(engine)
-    wanted = quant or parsed.quant
-    if wanted is not None:
-        return tags.canonical(wanted).engine
-    return choose_engine(model, "auto", wanted, from_)[0]
+        chosen = check_name(engine)
+        found = find(spec, engine=chosen, from_=from_)
+    elif spec.quant is not None:
+        chosen = tags.canonical(spec.quant).engine
+        found = find(spec, engine=chosen, from_=from_)
+    else:
+        chosen, _, found = choose_engine(spec, "auto", from_)
+    form = choose(spec, found, engine=chosen, from_=from_)
+    # A local model was never fetched, though its form may be made now.
+    fetched = form.repo is not None and cached(form) is None
+    source = fetch(form, progress)
+    return Pulled(source, chosen, source.header.weight_bytes, time.perf_counter() - started, fetched)
 
 
 def show(model: str, *, quant: str | None = None, engine: str | None = None, from_: str | None = None) -> Header:
@@ -120,57 +115,15 @@ def show(model: str, *, quant: str | None = None, engine: str | None = None, fro
         >>> header.context_length, header.vocab_size
         (2048, 2048)
     """
-    parsed = parse(model)
-    if parsed.path is not None and quant is None and engine is None:
-        return read_header(parsed.path)
-    chosen = check_name(engine) if engine not in (None, "auto") and engine is not None else None
-    if parsed.path is not None:
-        return read_header(sources.resolve(model, engine=chosen, quant=quant).path)
-    there = _Remote(resolve.locate(parsed, engine=chosen, quant=quant or parsed.quant, from_=from_))
-    here = there.here()
-    return read_header(here) if here is not None else there.header()
-
-
-class _Remote:
-    """A located form's files: the repository's listing is asked for when it is needed."""
-
-    def __init__(self, form: resolve.Located) -> None:
-        spec, chosen = form.spec, form.chosen
-        files = spec.entry.find(chosen.engine, chosen.quant) if spec.entry is not None else None
-        self.repo = files.repo if files is not None else str(spec.repo)
-        self.revision = files.revision if files is not None else spec.revision
-        self._quant = chosen.quant
-        self._folder = chosen.format == "safetensors"
-        self._named = [files.filename(chosen.quant)] if files is not None and files.file else []
-        self._found: repository.Listing | None = None
-
-    def found(self) -> repository.Listing:
-        """The repository's files."""
-        if self._found is None:
-            self._found = repository.listing(self.repo, self.revision)
-        return self._found
-
-    def names(self) -> list[str]:
-        """The GGUF files of the form; none for a folder."""
-        return [] if self._folder else self._named or resolve.gguf_names(self.found(), self._quant)
-
-    def here(self) -> Path | None:
-        """The file or folder in the hub's cache, when all of it lies there."""
-        if self._folder:
-            return repository.cached_folder(self.repo, self.revision)
-        paths = [repository.cached_file(self.repo, name, self.revision) for name in self.names()]
-        return paths[0] if paths and all(paths) else None
-
-    def header(self) -> Header:
-        """The header, read from the hub."""
-        found, names = self.found(), self.names()
-        if not found.online:
-            raise LoadError(f"{self.repo} is not (wholly) in the hub's cache, and the hub can't be asked.")
-        missing = [name for name in names if name not in found.files]
-        if missing or not (names or self._folder):
-            have = ", ".join(discover.gguf_sizes(found.files)) or "none"
-            raise LoadError(f"{self.repo} has no file {(missing or [self._quant])[0]!r}.", f"Its GGUF tags: {have}.")
-        return ranged.read_gguf(found, names) if names else ranged.read_folder(found)
+    spec = parse(model, quant)
+    if spec.path is not None and quant is None and engine is None:
+        return read_header(spec.path)
+    chosen = check_name(engine) if engine is not None and engine != "auto" else None
+    form = choose(spec, find(spec, engine=chosen, from_=from_), engine=chosen, from_=from_)
+    if spec.path is not None:
+        return fetch(form).header
+    here = cached(form)
+    return read_header(here) if here is not None else remote_header(form)
 
 
 def removable(model: str, *, quant: str | None = None) -> tuple[Stored, ...]:

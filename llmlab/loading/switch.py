@@ -15,9 +15,10 @@ from llmlab.quant import support
 
 if TYPE_CHECKING:
     from llmlab.adapters.attached import Specs
-    from llmlab.engines.base import LoadPlan, Progress
+    from llmlab.engines.base import LoadPlan
     from llmlab.model import Model
     from llmlab.types import EngineName
+    from llmlab.types.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ def plan_switch(model: Model, quant: str, progress: Progress) -> Switch | None:
         EngineMissingError: the tag asks for an engine that isn't installed.
         DoesNotFitError: it wouldn't fit even with the old one gone.
     """
-    old: EngineName = model.engine  # type: ignore[assignment]
+    old: EngineName = model.engine
     tag = meant(quant, old)
     if (tag.name, tag.engine) == (model.quant, old):
         return None

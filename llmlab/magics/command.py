@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Bench:
+class Context:
     """What a command works on.
 
     Attributes:
@@ -80,7 +80,7 @@ class Command(ABC):
 
     @classmethod
     @abstractmethod
-    def run(cls, args: argparse.Namespace, bench: Bench) -> object:
+    def run(cls, args: argparse.Namespace, context: Context) -> object:
         """Do it and return what there is to show or keep."""
 
     @classmethod

@@ -10,21 +10,21 @@ from llmlab.magics import table
 from llmlab.magics.parser import OptionDoc, Parser
 
 if TYPE_CHECKING:
-    from llmlab.magics.command import Bench
+    from llmlab.magics.command import Context
 
 IDENTIFIER = "llmlab"
 _LINE = re.compile(r"^\s*(?:[\w.,\s\[\]'\"]+=\s*)?(%%?llm)(?=\s)")
 _BRACES = re.compile(r"(?<!\\)\{\{\s*([A-Za-z_]\w*)?$")
 
 
-def install(ip: Any, bench: Bench) -> None:
+def install(ip: Any, context: Context) -> None:
     """Put the matcher into a shell's completer."""
     from IPython.core.completer import SimpleCompletion, context_matcher
 
     @context_matcher(identifier=IDENTIFIER)  # type: ignore[untyped-decorator]
-    def matcher(context: Any) -> dict[str, Any]:
+    def matcher(cursor: Any) -> dict[str, Any]:
         try:
-            fragment, found = complete(context.full_text, context.cursor_line, context.cursor_position, bench)
+            fragment, found = complete(cursor.full_text, cursor.cursor_line, cursor.cursor_position, context)
         except Exception:  # noqa: BLE001 - Tab must never print a traceback into the user's cell
             fragment, found = "", []
         if not found:
@@ -46,14 +46,14 @@ def remove(ip: Any) -> None:
     matchers[:] = [m for m in matchers if getattr(m, "matcher_identifier", None) != IDENTIFIER]
 
 
-def complete(text: str, line_number: int, column: int, bench: Bench) -> tuple[str, list[tuple[str, str]]]:
+def complete(text: str, line_number: int, column: int, context: Context) -> tuple[str, list[tuple[str, str]]]:
     """What Tab offers at a place.
 
     Args:
         text: the whole cell.
         line_number: the cursor's line, from 0.
         column: the cursor's column, from 0.
-        bench: whose models and variables are offered.
+        context: whose models and variables are offered.
 
     Returns:
         The piece of text that a completion replaces, and (completion, kind) pairs.
@@ -63,17 +63,17 @@ def complete(text: str, line_number: int, column: int, bench: Bench) -> tuple[st
     first = next((i for i, one in enumerate(lines) if one.strip()), 0)
     in_cell = lines[first].lstrip().startswith("%%llm")
     if in_cell and line_number > first:
-        return _in_body(line, bench)
+        return _in_body(line, context)
     found = _LINE.match(line)
     if found is None or (found.group(1) == "%%llm") != in_cell:
         return "", []
     words, fragment = _words(line[found.end() :])
     if in_cell:
-        offers = _argument(table.cell().parser(), words, fragment, bench)
+        offers = _argument(table.cell().parser(), words, fragment, context)
     elif not words:
         offers = [(name, "command") for name in table.COMMANDS]
     elif words[0] in table.COMMANDS:
-        offers = _argument(table.find(words[0]).parser(), words[1:], fragment, bench)
+        offers = _argument(table.find(words[0]).parser(), words[1:], fragment, context)
     else:
         offers = []
     lowered = fragment.lower()
@@ -88,14 +88,14 @@ def _words(rest: str) -> tuple[list[str], str]:
     return pieces[:-1], pieces[-1]
 
 
-def _argument(parser: Parser, words: list[str], fragment: str, bench: Bench) -> list[tuple[str, str]]:
+def _argument(parser: Parser, words: list[str], fragment: str, context: Context) -> list[tuple[str, str]]:
     if fragment.startswith("--") and "=" in fragment:
         name, _, _ = fragment.partition("=")
         option = parser.action_for(name)
-        return [(f"{name}={text}", kind) for text, kind in _values(option, words, bench)] if option else []
+        return [(f"{name}={text}", kind) for text, kind in _values(option, words, context)] if option else []
     before = parser.action_for(words[-1]) if words else None
     if before is not None and before.value:
-        return _values(before, words, bench)
+        return _values(before, words, context)
     given = set(words)
     options = [
         (name, "option")
@@ -107,7 +107,7 @@ def _argument(parser: Parser, words: list[str], fragment: str, bench: Bench) -> 
         return options
     place = _positionals_given(parser, words)
     positional = [doc for doc in parser.options() if doc.positional]
-    values = _values(positional[place], words, bench) if place < len(positional) else []
+    values = _values(positional[place], words, context) if place < len(positional) else []
     return values + ([] if fragment else options)
 
 
@@ -124,31 +124,31 @@ def _positionals_given(parser: Parser, words: list[str]) -> int:
     return count
 
 
-def _values(option: OptionDoc, words: list[str], bench: Bench) -> list[tuple[str, str]]:
+def _values(option: OptionDoc, words: list[str], context: Context) -> list[tuple[str, str]]:
     if option.choices:
         return [(choice, "value") for choice in option.choices]
     source = SOURCES.get(option.completes)
-    return [(name, option.completes) for name in source(words, bench)] if source else []
+    return [(name, option.completes) for name in source(words, context)] if source else []
 
 
-def _models(_words: list[str], bench: Bench) -> Iterable[str]:
-    return bench.lab.models
+def _models(_words: list[str], context: Context) -> Iterable[str]:
+    return context.lab.models
 
 
-def _catalogue(_words: list[str], _bench: Bench) -> Iterable[str]:
+def _catalogue(_words: list[str], _bench: Context) -> Iterable[str]:
     from llmlab.hub.catalogue import entries
 
     return [entry.name for entry in entries()]
 
 
-def _quants(words: list[str], _bench: Bench) -> Iterable[str]:
+def _quants(words: list[str], _bench: Context) -> Iterable[str]:
     from llmlab.files.tags import names
 
     engine = words[words.index("--engine") + 1] if "--engine" in words[:-1] else None
     return names(engine if engine in ("vllm", "llamacpp") else None)  # type: ignore[arg-type]
 
 
-def _extras(words: list[str], _bench: Bench) -> Iterable[str]:
+def _extras(words: list[str], _bench: Context) -> Iterable[str]:
     from llmlab.engines.registry import ENGINES, engine_class, installed
 
     engine = words[words.index("--engine") + 1] if "--engine" in words[:-1] else None
@@ -159,7 +159,7 @@ def _extras(words: list[str], _bench: Bench) -> Iterable[str]:
     return keys
 
 
-def _cached(_words: list[str], _bench: Bench) -> Iterable[str]:
+def _cached(_words: list[str], _bench: Context) -> Iterable[str]:
     from llmlab.hub.cache import on_disk
 
     made = {one.name for one in on_disk() if one.kind == "made"}
@@ -168,37 +168,37 @@ def _cached(_words: list[str], _bench: Bench) -> Iterable[str]:
     return dict.fromkeys(one.name for one in on_disk() if one.kind != "made" or one.name in made & known)
 
 
-def _authors(_words: list[str], _bench: Bench) -> Iterable[str]:
+def _authors(_words: list[str], _bench: Context) -> Iterable[str]:
     from llmlab.hub.catalogue import trusted
 
     return trusted()
 
 
-def _adapters(words: list[str], bench: Bench) -> Iterable[str]:
+def _adapters(words: list[str], context: Context) -> Iterable[str]:
     named = next((words[i + 1] for i, word in enumerate(words[:-1]) if word in ("-m", "--model")), None)
-    model = bench.lab.models.get(named) if named else bench.lab.current
+    model = context.lab.models.get(named) if named else context.lab.current
     attached = [*(model.adapters if model is not None else ()), "none"]
     if words[:1] == ["add"]:
-        return _shipped(words, bench)
+        return _shipped(words, context)
     return attached[:-1] if words[:1] in (["rm"], ["merge"]) else attached
 
 
-def _shipped(_words: list[str], _bench: Bench) -> Iterable[str]:
+def _shipped(_words: list[str], _bench: Context) -> Iterable[str]:
     from llmlab.adapters.library import names
 
     return names()
 
 
-def _variables(_words: list[str], bench: Bench) -> Iterable[str]:
-    shell = bench.shell
+def _variables(_words: list[str], context: Context) -> Iterable[str]:
+    shell = context.shell
     return [n for n in shell.user_ns if not n.startswith("_") and n not in shell.user_ns_hidden]
 
 
-def _commands(_words: list[str], _bench: Bench) -> Iterable[str]:
+def _commands(_words: list[str], _bench: Context) -> Iterable[str]:
     return [*table.COMMANDS, "cell"]
 
 
-SOURCES: dict[str, Callable[[list[str], Bench], Iterable[str]]] = {
+SOURCES: dict[str, Callable[[list[str], Context], Iterable[str]]] = {
     "model": _models,
     "catalogue": _catalogue,
     "cached": _cached,
@@ -212,9 +212,9 @@ SOURCES: dict[str, Callable[[list[str], Bench], Iterable[str]]] = {
 }
 
 
-def _in_body(line: str, bench: Bench) -> tuple[str, list[tuple[str, str]]]:
+def _in_body(line: str, context: Context) -> tuple[str, list[tuple[str, str]]]:
     found = _BRACES.search(line)
     if found is None:
         return "", []
     fragment = found.group(1) or ""
-    return fragment, [(n, "variable") for n in _variables([], bench) if n.startswith(fragment)]
+    return fragment, [(n, "variable") for n in _variables([], context) if n.startswith(fragment)]

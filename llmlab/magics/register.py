@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, needs_local_scope, no_var_expand
 
 from llmlab.magics import completion, formatters, helptext
-from llmlab.magics.command import Bench, Command
+from llmlab.magics.command import Command, Context
 from llmlab.magics.expand import Word, words
 from llmlab.magics.parser import HelpAsked
 from llmlab.magics.silence import Silence
@@ -26,7 +26,7 @@ class LlmMagics(Magics):  # type: ignore[misc]
 
     def __init__(self, shell: Any, find_lab: Callable[[], Lab]) -> None:
         super().__init__(shell)
-        self.bench = Bench(shell, find_lab, Silence(shell))
+        self.bench = Context(shell, find_lab, Silence(shell))
 
     @no_var_expand  # type: ignore[untyped-decorator]
     @needs_local_scope  # type: ignore[untyped-decorator]

@@ -9,7 +9,7 @@ from typing import Any
 from llmlab.display.live import UPDATE_EVERY_S
 from llmlab.display.tools import ToolAnswer
 from llmlab.errors import BadInputError, UnknownNameError, unknown
-from llmlab.magics.command import Bench
+from llmlab.magics.command import Context
 from llmlab.magics.expand import look_up
 from llmlab.magics.parser import Parser, number, whole
 from llmlab.tool_calls.stream import ToolStream
@@ -79,12 +79,12 @@ def functions(text: str, names: Mapping[str, Any], typed: str) -> list[Any]:
     return found
 
 
-def ask(stream: ToolStream, args: argparse.Namespace, bench: Bench) -> Completion:
+def ask(stream: ToolStream, args: argparse.Namespace, context: Context) -> Completion:
     """Show a generation with tools while it runs; an interrupt ends it, in the engine or in a tool, and keeps the rest.
 
     The tools run here, in the cell's own thread.
     """
-    show = ToolAnswer(bench.shell, fmt=args.format, stream=not args.no_stream)
+    show = ToolAnswer(context.shell, fmt=args.format, stream=not args.no_stream)
     stream.listen(lambda: show.update("", stream.steps))
     try:
         stream.start()

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from llmlab.measure.speed import Bench, Point, bench
+from llmlab.measure.speed import BenchResult, Point, bench
 
-__all__ = ["Bench", "Point", "bench"]
+__all__ = ["BenchResult", "Point", "bench"]

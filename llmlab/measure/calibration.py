@@ -43,6 +43,9 @@ def quantize(
         LoadError: the disk is full, or a tool could not be downloaded or failed.
     """
     from llmlab.files import tags
+    from llmlab.files.headers import read_header
+    from llmlab.hub.spec import parse
+    from llmlab.loading.fetch import resolve
     from llmlab.quant.recipes import make
 
     is_gguf = tags.canonical(to).engine == "llamacpp"
@@ -58,7 +61,12 @@ def quantize(
     def tokens(header: Header) -> Sequence[Sequence[int]]:
         return _token_rows(header, found)
 
-    return make(model, to, calibration=text, tokens=tokens, progress=progress)
+    path = parse(model).path
+    is_file = path is not None and path.is_file()
+    base = (
+        read_header(path) if is_file and path is not None else resolve(model, engine="vllm", progress=progress).header
+    )
+    return make(base, to, calibration=text, tokens=tokens, progress=progress)
 
 
 def _token_rows(header: Header, found: texts.Texts | None) -> list[list[int]]:

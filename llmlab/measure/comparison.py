@@ -43,7 +43,7 @@ class Sample:
         return cls(found["prompt"], found["texts"], tokens, {name: tuple(v) for name, v in found["kl"].items()})
 
 
-class Comparison:
+class QuantComparison:
     """Quants of a model, measured against the first of them.
 
     Attributes:

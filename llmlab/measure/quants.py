@@ -7,7 +7,7 @@ import json
 import os
 import statistics
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -16,13 +16,13 @@ from llmlab import _imports, config
 from llmlab.errors import BadInputError, LlmLabError
 from llmlab.files import tags
 from llmlab.measure import divergence, texts
-from llmlab.measure.comparison import Comparison, Sample
+from llmlab.measure.comparison import QuantComparison, Sample
 from llmlab.options import LoadOptions, known_keywords
+from llmlab.types.progress import Progress
 
 if TYPE_CHECKING:
     from llmlab.model import Model
 
-Progress = Callable[[str, float | None], None]
 
 VERSION = 1
 """Part of a run's key; increment it when a measurement changes."""
@@ -101,7 +101,7 @@ def compare_quants(
     fresh: bool = False,
     progress: Progress | None = None,
     **load: Unpack[LoadOptions],
-) -> Comparison:
+) -> QuantComparison:
     """Measure quants of a model against the first of them. The metrics are defined in docs/measures.md.
 
     Args:
@@ -150,7 +150,7 @@ def compare_quants(
         run.save()
     rows = [run.state["rows"][variant] for variant in named]
     samples = [Sample.of(one) for one in run.state["samples"]]
-    return Comparison(model, found.origin, rows, samples, run.state["about"], run.folder)
+    return QuantComparison(model, found.origin, rows, samples, run.state["about"], run.folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,10 +172,11 @@ def _variant(text: str) -> str:
     try:
         return tags.TAGS[text].name if text in tags.TAGS else tags.canonical(text).name
     except LlmLabError:
-        from llmlab.quant.sources import peek
+        from llmlab.hub.spec import parse
+        from llmlab.loading.forms import find
 
         try:
-            peek(text)
+            find(parse(text))
         except LlmLabError:
             tags.canonical(text)  # raises, with the closest tag
         return text

@@ -62,7 +62,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Bench:
+class BenchResult:
     """The result of `bench`. Displayed as a table in a notebook; `plot()` is a chart, `frame` the data.
 
     Attributes:
@@ -172,7 +172,7 @@ def bench(
     max_tokens: int = MAX_TOKENS,
     rounds: int = ROUNDS,
     progress: Callable[[str, float | None], None] | None = None,
-) -> Bench:
+) -> BenchResult:
     """Measure loaded models: throughput, TTFT, time per output token and memory, by concurrency.
 
     Several models are measured in alternation (A B A B), so that a change in the machine's speed affects all of them.
@@ -230,7 +230,7 @@ def bench(
     report("done", 1.0)
     points = [_point(model, number, found[place, number]) for place, model in enumerate(models) for number in numbers]
     waiting = {m.name: m.plan.max_concurrency for m in models if m.plan.max_concurrency < numbers[-1]}
-    return Bench(tuple(points), prompt_tokens, max_tokens, rounds, waiting)
+    return BenchResult(tuple(points), prompt_tokens, max_tokens, rounds, waiting)
 
 
 def percentile(values: Iterable[float], percent: float) -> float:

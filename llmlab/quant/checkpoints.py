@@ -12,7 +12,7 @@ import shutil
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from llmlab import config
@@ -22,8 +22,7 @@ from llmlab.quant import int8, vllm_forms
 from llmlab.quant.gguf_cache import with_room
 from llmlab.quant.llamacpp_source import run
 from llmlab.quant.process import follow
-
-Progress = Callable[[str, float | None], None]
+from llmlab.types.progress import Progress
 
 VERSION = "0.14.0.1"
 # torch first and alone, so that nothing pulls another; then what was tried together (Python 3.11).

@@ -20,8 +20,7 @@ from llmlab import config
 from llmlab.errors import LoadError, UnsupportedError
 from llmlab.files import tags
 from llmlab.files.headers import Header, read_header
-
-Progress = Callable[[str, float | None], None]
+from llmlab.types.progress import Progress
 
 # Weight files up to this size are hashed whole (11 MB take 10 ms); longer ones by header, size and time.
 _HASHED_WHOLE = 64 * 2**20

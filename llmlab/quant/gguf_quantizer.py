@@ -11,14 +11,12 @@ import re
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable
 from pathlib import Path
 
 from llmlab.errors import EngineMissingError, LoadError, UnsupportedError
 from llmlab.files.tags import Tag
 from llmlab.quant.process import follow
-
-Progress = Callable[[str, float | None], None]
+from llmlab.types.progress import Progress
 
 # llama.cpp's llama-quant.cpp refuses these, or types that it mixes into them, without an importance matrix.
 NEED_IMATRIX = frozenset({"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ3_XXS", "IQ3_XS", "Q2_K_S"})

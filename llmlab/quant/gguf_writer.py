@@ -8,7 +8,6 @@ byte-level BPE with the GPT-2 split. Keys and tensors are those of llama.cpp's o
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,11 @@ from llmlab.files import weights
 from llmlab.files.headers import Header, chat_template
 from llmlab.files.jsonfile import Fields
 from llmlab.quant.gguf_vocab import CONVERTER, gpt2_vocab, tokenizer_config
+from llmlab.types.progress import Progress
 
 VERSION = 2
 """Part of the cache key: raised when the same folder would give another file."""
 
-Progress = Callable[[str, float | None], None]
 
 _EMBEDDING = "model.embed_tokens.weight"
 _FILE_TYPES = {"F32": "ALL_F32", "F16": "MOSTLY_F16", "BF16": "MOSTLY_BF16"}

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 from llmlab import config
 from llmlab.errors import BadInputError, LoadError
 from llmlab.quant import llamacpp_source
-
-Progress = Callable[[str, float | None], None]
+from llmlab.types.progress import Progress
 
 
 def imatrix(model: Path, text: str, *, context: int = 512, progress: Progress | None = None) -> Path:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import shutil
 import struct
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,7 @@ from llmlab import _imports
 from llmlab.errors import LoadError
 from llmlab.files import weights
 from llmlab.files.headers import Header
-
-Progress = Callable[[str, float | None], None]
+from llmlab.types.progress import Progress
 
 _KEPT = ("embed_tokens.weight", "lm_head.weight")
 

@@ -13,14 +13,13 @@ import sys
 import tarfile
 import tempfile
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from llmlab import config
 from llmlab.errors import EngineMissingError, LoadError
 from llmlab.quant.process import follow
-
-Progress = Callable[[str, float | None], None]
+from llmlab.types.progress import Progress
 
 _STEP = re.compile(r"^\[(\d+)/(\d+)\]")
 

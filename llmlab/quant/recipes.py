@@ -12,18 +12,8 @@ from pathlib import Path
 from llmlab.errors import BadInputError, LlmLabError, UnsupportedError
 from llmlab.files import tags
 from llmlab.files.headers import Header, read_header
-from llmlab.quant import (
-    checkpoints,
-    gguf_cache,
-    gguf_quantizer,
-    gguf_vocab,
-    imatrix,
-    llamacpp_source,
-    sources,
-    vllm_forms,
-)
-
-Progress = Callable[[str, float | None], None]
+from llmlab.quant import checkpoints, gguf_cache, gguf_quantizer, gguf_vocab, imatrix, llamacpp_source, vllm_forms
+from llmlab.types.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +51,7 @@ class Made:
 
 
 def make(
-    model: str | Path,
+    base: Header,
     to: str,
     *,
     calibration: str | None = None,
@@ -71,7 +61,7 @@ def make(
     """Make a quant of a model and keep it in the cache.
 
     Args:
-        model: a catalogue name, a folder, or hf:org/name: 16-bit safetensors; or a 16-bit GGUF file for a GGUF tag.
+        base: the header of a folder with 16-bit safetensors; or of a 16-bit GGUF file for a GGUF tag.
         to: the tag.
         calibration: a GGUF tag's text for an importance matrix; None makes it without.
         tokens: a checkpoint's calibration: called with the model's header, gives token ids, one list a text.
@@ -85,23 +75,17 @@ def make(
     tag = tags.canonical(to)
     started = time.perf_counter()
     if tag.engine == "llamacpp":
-        before, path, way = _gguf(model, tag, calibration, progress)
+        before, path, way = _gguf(base, tag, calibration, progress)
         size = path.stat().st_size
     else:
         if calibration is not None:
             raise BadInputError(f"An importance matrix is for GGUF tags, and {tag.name} isn't one.", "Leave it out.")
-        header = _folder(model, progress)
-        before = header.weight_bytes
-        path, way = _checkpoint(header, tag, tokens, progress)
+        if base.format != "safetensors":
+            raise UnsupportedError(f"{base.path} is a GGUF file; {tag.name} is made from a Hugging Face folder.")
+        before = base.weight_bytes
+        path, way = _checkpoint(base, tag, tokens, progress)
         size = read_header(path).weight_bytes
     return Made(tag.name, path, size, before, time.perf_counter() - started, way)
-
-
-def _folder(model: str | Path, progress: Progress | None) -> Header:
-    source = sources.resolve(model, engine="vllm", progress=progress)
-    if source.format != "safetensors":
-        raise UnsupportedError(f"{model} is a GGUF file; a checkpoint is made of a Hugging Face folder.")
-    return read_header(source.path)
 
 
 def _checkpoint(
@@ -117,21 +101,18 @@ def _checkpoint(
     return path, f"{vllm_forms.note(path).get('by', 'llmcompressor')}, {checkpoints.SCHEMES[tag.name]}"
 
 
-def _gguf(
-    model: str | Path, tag: tags.Tag, calibration: str | None, progress: Progress | None
-) -> tuple[int, Path, str]:
-    path = Path(str(model)).expanduser()
-    if path.is_file():
+def _gguf(header: Header, tag: tags.Tag, calibration: str | None, progress: Progress | None) -> tuple[int, Path, str]:
+    path = header.path
+    if header.format == "gguf":
         base, way = path, f"llama.cpp's quantizer from {path.name}"
-        if (kind := read_header(path).quant) not in ("F32", "F16", "BF16"):
+        if header.quant not in ("F32", "F16", "BF16"):
             raise UnsupportedError(
-                f"{path.name} is {kind}: quantizing it again would lose twice.",
+                f"{path.name} is {header.quant}: quantizing it again would lose twice.",
                 "Start from the F16 file or the folder.",
             )
         name = path.stem
         place = path.parent
     else:
-        header = _folder(model, progress)
         _check_rows(header, tag)
         base, way = _base(header, progress)
         name, place = header.path.resolve().name, base.parent
@@ -140,7 +121,7 @@ def _gguf(
     if calibration is None:
         gguf_quantizer.check(tag)
         if (
-            not path.is_file()
+            header.format == "safetensors"
             and base == gguf_cache.cached_path(header.path, "F16")
             and gguf_cache.can_convert(header) is None
         ):

@@ -10,15 +10,18 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from llmlab import config
 from llmlab.errors import LlmLabError, LoadError
+from llmlab.files import tags
 from llmlab.files.headers import Header, read_header
 from llmlab.files.jsonfile import read_optional
-from llmlab.hub.resolve import Form, Progress
+from llmlab.hub.form import Action, Form
+from llmlab.hub.spec import Spec
 from llmlab.quant import int8
+from llmlab.types.progress import Progress
 
 CHECKPOINTS = ("awq", "gptq", "fp8", "int8")
 # What vLLM 0.32 calls the quantizations that it does while it loads (vllm/config/quantization.py, _ONLINE_SHORTHANDS).
@@ -33,7 +36,7 @@ NOTE = "llmlab.json"
 _PLAIN = ("bf16", "fp16", "fp32")
 
 
-def of(header: Header) -> Mapping[str, Form]:
+def of(spec: Spec, header: Header) -> Mapping[str, Form]:
     """The forms of a folder by tag, in order of falling size; none for a checkpoint that is already quantized."""
     if header.quant not in _PLAIN:
         return {}
@@ -41,19 +44,35 @@ def of(header: Header) -> Mapping[str, Form]:
     for tag in CHECKPOINTS:
         found = checkpoint(header, tag)
         if found is not None:
-            out[tag] = Form(f"checkpoint, {_origin(found)}", found)
+            out[tag] = _form(spec, header, tag, found, way=f"checkpoint, {_origin(found)}")
     for tag, name in ONLINE.items():
-        out.setdefault(tag, Form(f"online: vLLM quantizes it while it loads ({name})", header.path, name))
+        way = f"online: vLLM quantizes it while it loads ({name})"
+        out.setdefault(tag, _form(spec, header, tag, header.path, online=name, way=way))
     if "int8" not in out:
         if is_mixture(header):
             name = ONLINE_EXPERTS["int8"]
-            out["int8"] = Form(f"online: vLLM quantizes the experts while it loads ({name})", header.path, name)
+            way = f"online: vLLM quantizes the experts while it loads ({name})"
+            out["int8"] = _form(spec, header, "int8", header.path, online=name, way=way)
         elif int8.why_not(header) is None:
             way = "made by llmlab: weights rounded to nearest, no calibration"
             made = place_of(header, "int8", "rounded")
             ready = made if (made / "config.json").is_file() else None
-            out["int8"] = Form(way, ready, None, lambda progress: _make_int8(header, made, progress))
+            out["int8"] = _form(
+                spec, header, "int8", ready, way=way, make=lambda progress: _make_int8(header, made, progress)
+            )
     return out
+
+
+def _form(
+    spec: Spec, header: Header, tag: str, path: Path | None, *, way: str, online: str | None = None,
+    make: Callable[[Progress | None], Path] | None = None,
+) -> Form:  # fmt: skip
+    action: Action = "ready" if path is not None else "convert"
+    size = 0 if path is not None else int(header.parameters * tags.TAGS[tag].bits / 8)
+    return Form(
+        spec, "vllm", tag, "safetensors", action, str(path or header.path), size, path, header.path, online=online,
+        way=way, make=make, header=header,
+    )  # fmt: skip
 
 
 def checkpoint(header: Header, tag: str) -> Path | None:

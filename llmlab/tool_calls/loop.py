@@ -52,7 +52,7 @@ class Asking:
     special: Callable[[str], int | None]
 
 
-class Loop:
+class ToolLoop:
     """The state of one prompt.
 
     Args:

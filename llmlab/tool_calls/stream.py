@@ -9,7 +9,7 @@ from dataclasses import replace
 from llmlab.engines.stream import Buffer
 from llmlab.errors import Interrupted
 from llmlab.inference.stream import Stream, wait_all
-from llmlab.tool_calls.loop import Loop
+from llmlab.tool_calls.loop import ToolLoop
 from llmlab.tool_calls.runner import Runner
 from llmlab.types import Chunk, Completion, ToolStep
 
@@ -24,7 +24,7 @@ class ToolStream(Stream):
         loop: the prompt's state, its first request prepared.
     """
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: ToolLoop) -> None:
         # No reference to self: a dropped stream must be collected at once, and its request with it.
         super().__init__(lambda: (loop.current.start(), loop.current.cancel), lambda _: loop.result())
         self._loop = loop

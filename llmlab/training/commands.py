@@ -17,6 +17,7 @@ from llmlab.training import merging
 from llmlab.training import run as tuner
 from llmlab.training.result import OnProgress, Tuned
 from llmlab.training.run import TuneOptions
+from llmlab.types.progress import Progress
 
 if TYPE_CHECKING:
     from llmlab.model import Model
@@ -56,7 +57,7 @@ def tune(
     Raises:
         as `llmlab.training.run.tune`.
     """
-    settings = tuner.Settings.of(options)
+    settings = tuner.TrainingSettings.of(options)
     loaded = _model(lab, model)
     folder = base_folder(loaded)
     limit = loaded.lora_limits.max_rank
@@ -91,7 +92,7 @@ def merge(
     model: str | Model | None = None,
     out: str | Path | None = None,
     force: bool = False,
-    progress: merging.Progress | None = None,
+    progress: Progress | None = None,
 ) -> Merged:
     """Merge adapters into a loaded model's weights: `llmlab.merge("pirate", name="nano-pirate")`.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,8 @@ from llmlab.errors import BadInputError, Interrupted, UnsupportedError
 from llmlab.files.headers import read_header
 from llmlab.hub import catalogue
 from llmlab.training.run import check_base, check_writable, need_packages, write_folder
+from llmlab.types.progress import Progress
 
-Progress = Callable[[str, float | None], None]
 # What the base's folder has besides weights, copied byte for byte: converters know tokenizers by their files.
 _KEPT = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json",

@@ -20,7 +20,7 @@ from llmlab.files.headers import Header, read_header
 from llmlab.training import card
 from llmlab.training.data import Row, read, split
 from llmlab.training.labels import Masker, Sample
-from llmlab.training.result import OnProgress, Progress, Tuned
+from llmlab.training.result import OnProgress, TrainingProgress, Tuned
 
 PACKAGES = ("torch", "transformers", "accelerate", "peft", "datasets")
 MEASURED_AT_MOST = 256  # held-out rows: enough for a steady figure
@@ -45,7 +45,7 @@ class TuneOptions(TypedDict, total=False):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class TrainingSettings:
     """How to train.
 
     Attributes:
@@ -102,7 +102,7 @@ class Settings:
         check("threads", 1, 1024, "a whole number, 1 or more", whole=True)
 
     @classmethod
-    def of(cls, options: Mapping[str, Any]) -> Settings:
+    def of(cls, options: Mapping[str, Any]) -> TrainingSettings:
         """Make settings from keywords; one that doesn't exist is an error with the closest name."""
         names = [f.name for f in fields(cls)]
         for key in options:
@@ -110,7 +110,7 @@ class Settings:
                 raise unknown("tuning option", key, names)
         return cls(**options)
 
-    def settled(self, header: Header) -> Settings:
+    def settled(self, header: Header) -> TrainingSettings:
         """The same with every None that depends on the model filled in."""
         size = header.parameters
         lr = self.lr if self.lr is not None else 2e-3 if size < 50e6 else 5e-4 if size < 1e9 else 2e-4
@@ -127,7 +127,7 @@ def tune(
     name: str,
     base_name: str | None = None,
     out: str | Path | None = None,
-    settings: Settings | None = None,
+    settings: TrainingSettings | None = None,
     force: bool = False,
     progress: OnProgress | None = None,
 ) -> Tuned:
@@ -156,7 +156,7 @@ def tune(
         TuneError: the loss became NaN; nothing is kept.
         Interrupted: Ctrl-C before there was anything to keep.
     """
-    settings = settings or Settings()
+    settings = settings or TrainingSettings()
     report = progress or (lambda _progress: None)
     library.check_name(name)
     need_packages()
@@ -168,7 +168,7 @@ def tune(
     check_base(base, header, base_name or base.name, force=force)
     settings = settings.settled(header)
     try:
-        report(Progress(name, "reading the data"))
+        report(TrainingProgress(name, "reading the data"))
         found = read(data)
         train_rows, heldout_rows = split(found, settings.heldout, settings.seed)
         masker = masker_of(base, settings.max_length or 2048)
@@ -182,7 +182,7 @@ def tune(
         from llmlab.training import trainer
 
         run = trainer.train(base, train, heldout, settings, name, report)
-        report(Progress(name, "writing", run.steps, run.steps, run.curve, run.best))
+        report(TrainingProgress(name, "writing", run.steps, run.steps, run.curve, run.best))
         tuned = Tuned(
             name=name,
             path=folder.resolve(),

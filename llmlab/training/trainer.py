@@ -14,14 +14,14 @@ from typing import Any
 from llmlab import _imports, config
 from llmlab.errors import Interrupted, TuneError
 from llmlab.training.labels import IGNORED, Sample
-from llmlab.training.result import OnProgress, Point, Progress, Stopped
+from llmlab.training.result import OnProgress, Point, Stopped, TrainingProgress
 
 # What the Trainer and torch's optimizers import in the first steps, when Ctrl-C must end the training.
 _DURING_TRAINING = ("torch._dynamo", "transformers:Trainer")
 
 
 @dataclass
-class Run:
+class TrainingRun:
     """A training run's outcome; `model` is the peft model with the weights that are kept."""
 
     model: Any
@@ -133,7 +133,7 @@ class _Watch:
 
 def train(
     base: Path, samples: list[Sample], heldout: list[Sample], settings: Any, name: str, report: OnProgress
-) -> Run:
+) -> TrainingRun:
     """Train an adapter; see `llmlab.training.run.tune`.
 
     Args:
@@ -144,14 +144,14 @@ def train(
         name: the adapter's name, for reports.
         report: called after each step.
     """
-    report(Progress(name, "loading the model"))
+    report(TrainingProgress(name, "loading the model"))
     with quiet(settings.threads):
         return _train(base, samples, heldout, settings, name, report)
 
 
 def _train(
     base: Path, samples: list[Sample], heldout: list[Sample], settings: Any, name: str, report: OnProgress
-) -> Run:
+) -> TrainingRun:
     _imports.load("torch", "transformers", *_DURING_TRAINING)
     import torch
     import transformers
@@ -176,7 +176,7 @@ def _train(
         )
         started = time.perf_counter()
         watch.start()
-        report(Progress(name, "training", 0, steps, tuple(watch.curve)))
+        report(TrainingProgress(name, "training", 0, steps, tuple(watch.curve)))
         try:
             trainer.train()
         except KeyboardInterrupt:
@@ -188,7 +188,7 @@ def _train(
     notes = []
     if watch.best and watch.before is not None and (watch.best.heldout or 0) >= watch.before:
         notes.append("the held-out loss is no lower than the base's alone: what was learned doesn't carry over")
-    return Run(
+    return TrainingRun(
         model=model,
         steps=watch.steps,
         best=watch.best,
@@ -213,7 +213,7 @@ def _trainer(watch: _Watch, arguments: Any, dataset: Any, pad: _Pad, name: str, 
                 watch.measure()
                 if watch.risen() and watch.steps < state.max_steps:
                     watch.early = control.should_training_stop = True
-            report(Progress(name, "training", watch.steps, state.max_steps, tuple(watch.curve), watch.best))
+            report(TrainingProgress(name, "training", watch.steps, state.max_steps, tuple(watch.curve), watch.best))
             return control
 
     class Supervised(transformers.Trainer):  # type: ignore[misc]

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from llmlab.types.metrics import Guidance, Speculation, Timings, TokenLogprob, Usage
-
-if TYPE_CHECKING:
-    from llmlab.widgets import Inspector
-
+from llmlab._hooks import hooks
 from llmlab.types.messages import Message
+from llmlab.types.metrics import Guidance, Speculation, Timings, TokenLogprob, Usage
 from llmlab.types.params import SamplingParams
 
 FinishReason = Literal["stop", "length", "interrupted", "tool_calls", "error"]
@@ -201,7 +198,7 @@ class Completion:
         """The answer as an assistant message, with the calls that were not run."""
         return Message("assistant", self.text, tuple(call.as_dict() for call in self.tool_calls))
 
-    def inspect(self, choice: int = 0) -> Inspector:
+    def inspect(self, choice: int = 0) -> Any:
         """The tokens shaded by probability, in a widget; a click on another likely token continues from there.
 
         Args:
@@ -219,14 +216,11 @@ class Completion:
             >>> done.inspect()
             <Inspector of 9 tokens of nano>
         """
-        from llmlab.widgets import Inspector
-
-        return Inspector(self, choice=choice)
+        assert hooks.inspect is not None
+        return hooks.inspect(self, choice=choice)
 
     def __str__(self) -> str:
         return self.text
 
     def _repr_markdown_(self) -> str:
-        from llmlab.display import completion_markdown
-
-        return completion_markdown(self)
+        return hooks.completion_markdown(self)

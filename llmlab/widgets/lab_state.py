@@ -35,10 +35,11 @@ class Forms:
 
 
 def _forms(spec: str, engine: str) -> list[dict[str, str]]:
-    from llmlab.quant.sources import peek
+    from llmlab.hub.spec import parse
+    from llmlab.loading.forms import find
 
     try:
-        found = peek(spec)
+        found = find(parse(spec))
     except (LlmLabError, OSError):
         return []
     forms = {c.quant: {"quant": c.quant, "action": c.action} for c in reversed(found) if c.engine == engine}

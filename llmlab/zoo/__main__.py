@@ -23,11 +23,11 @@ def _weights(text: str) -> dict[str, float]:
 
 def _train(options: argparse.Namespace) -> None:
     from llmlab.zoo.training import evaluation, export
-    from llmlab.zoo.training.train import Settings, train
+    from llmlab.zoo.training.train import PretrainingSettings, train
 
     config = CONFIGS[options.name]
     out = Path(options.out) if options.out else path(options.name)
-    settings = Settings(
+    settings = PretrainingSettings(
         name=options.name,
         minutes=options.minutes,
         seed=options.seed,

@@ -3,9 +3,9 @@
 import pytest
 
 from llmlab import Lab
-from llmlab.adapters.comparison import Comparison
+from llmlab.adapters.comparison import AdapterComparison
 from llmlab.magics import register, unregister
-from llmlab.magics.command import Bench
+from llmlab.magics.command import Context
 from llmlab.magics.completion import complete
 
 
@@ -69,7 +69,7 @@ def test_compare(run, folders):
     run.shell.user_ns["length"] = len
     run.shell.user_ns["about"] = lambda text, prompt: prompt in text
     found = run("%llm lora --compare none a a:0.5 --prompts asked --metric length --max-tokens 8 -o kept")
-    assert isinstance(found, Comparison)
+    assert isinstance(found, AdapterComparison)
     assert run.shell.user_ns["kept"] is found
     assert found.adapters == ("none", "a", "a:0.5")
     assert found.means["a"] == sum(len(row[1].text) for row in found.completions) / 2
@@ -98,7 +98,7 @@ def test_what_goes_wrong_is_one_line(run, line, says):
 
 def test_tab(run, folders):
     run(f"%llm lora add a {folders['a']}")
-    bench = Bench(run.shell, lambda: run.lab, None)
+    bench = Context(run.shell, lambda: run.lab, None)
 
     def offers(line):
         return [text for text, _ in complete(line, 0, len(line), bench)[1]]

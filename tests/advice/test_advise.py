@@ -8,15 +8,17 @@ import pytest
 
 from llmlab import advise
 from llmlab.advice import NEEDS, Machine, measurement
-from llmlab.advice import choice as advise_on
+from llmlab.advice.choice import advise as advise_on
 from llmlab.advice.result import STRENGTHS, Use
 from llmlab.engines.base import Feature
 from llmlab.errors import BadInputError, EngineMissingError, UnknownNameError
 from llmlab.hub import catalogue
-from llmlab.loading import plan
+from llmlab.hub.spec import parse
+from llmlab.loading import choice, plan
+from llmlab.loading.forms import find
 from llmlab.machine.memory import Device
 from llmlab.magics.commands.load import Load
-from llmlab.measure.speed import Bench, Point
+from llmlab.measure.speed import BenchResult, Point
 from llmlab.quant.gguf_cache import to_gguf
 from llmlab.types import EngineName
 
@@ -102,9 +104,9 @@ def test_here_it_asks_what_auto_asks():
     machine = Machine.here()
     assert not machine.assumed
     for entry in catalogue.entries():
-        assert advise(entry.name, hardware=machine).auto == plan.choose_engine(entry.name, "auto", None)[0]
+        assert advise(entry.name, hardware=machine).auto == choice.choose_engine(parse(entry.name), "auto")[0]
     with pytest.raises(EngineMissingError):
-        plan.pick_engine("nano", plan.forms("nano", None), None, have=(), gpu=False, device="no GPU")
+        choice.pick_engine("nano", find(parse("nano")), None, have=(), gpu=False, device="no GPU")
     alone = Machine(Device("CPU", 16 * GIB, 16 * GIB), (), {"vllm": "CPU"})
     advice = advise("nano", hardware=alone)
     assert (advice.engine, advice.auto) == ("vllm", "vllm")
@@ -188,7 +190,7 @@ def point(engine, speed, *, spread=1.02, ttft=5.0, memory=50e6):
 
 
 def reasons(*points):
-    return measurement._reasons(Bench(points, 64, 32, 3), Use("nano", 8))
+    return measurement._reasons(BenchResult(points, 64, 32, 3), Use("nano", 8))
 
 
 def test_a_clear_difference_decides_and_noise_does_not():
@@ -230,7 +232,7 @@ def test_another_machine_cant_be_measured():
 
 def test_every_feature_that_engines_declare_can_be_needed():
     assert set(get_args(Feature)) <= set(NEEDS)
-    page = (Path(__file__).parent.parent / "docs" / "advise.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "advise.md").read_text()
     assert all(f"`{need}`" in page for need in NEEDS)
 
 
@@ -295,9 +297,9 @@ def test_it_shows_as_text_and_as_escaped_html(tmp_path):
 def test_a_form_without_a_tag_is_asked_for_without_one():
     from llmlab.advice.candidates import Option
     from llmlab.advice.choice import _command
-    from llmlab.hub.resolve import Candidate
+    from llmlab.hub.form import Form
 
-    mixed = Candidate("llamacpp", "mixed", "gguf", "ready", "m.gguf")
+    mixed = Form(parse("nano"), "llamacpp", "mixed", "gguf", "ready", "m.gguf")
     assert (
         _command(Use("./my model.gguf"), Option("llamacpp", mixed)) == "%llm load './my model.gguf' --engine llamacpp"
     )

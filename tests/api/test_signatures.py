@@ -13,7 +13,7 @@ import llmlab
 from llmlab import options
 from llmlab.errors import LlmLabError, UnknownNameError
 from llmlab.model import Model
-from llmlab.training.run import Settings, TuneOptions
+from llmlab.training.run import TrainingSettings, TuneOptions
 
 CALLS = {**functions(), **constructors()}
 
@@ -43,7 +43,7 @@ def test_what_shares_options_has_the_same_keywords():
     assert keywords(llmlab.load) == keywords(llmlab.Lab.load)
     assert set(options.LoadOptions.__annotations__) <= keywords(llmlab.compare_quants)
     assert set(options.LoadOptions.__annotations__) <= keywords(llmlab.load)
-    assert set(TuneOptions.__annotations__) == {one.name for one in fields(Settings)} <= keywords(llmlab.tune)
+    assert set(TuneOptions.__annotations__) == {one.name for one in fields(TrainingSettings)} <= keywords(llmlab.tune)
     assert set(options.SamplingOptions.__annotations__) == {one.name for one in fields(llmlab.SamplingParams)}
     assert set(options.BatchOptions.__annotations__) == set(options.GenerateOptions.__annotations__)
 
@@ -61,7 +61,7 @@ def test_defaults_of_the_face_are_those_of_the_work():
     def defaults(function):
         return {one.name: one.default for one in inspect.signature(function).parameters.values()}
 
-    settings = {one.name: one.default for one in fields(Settings)}
+    settings = {one.name: one.default for one in fields(TrainingSettings)}
     assert {name: defaults(llmlab.tune)[name] for name in settings} == settings
     for face, work in (
         (llmlab.load, llmlab.Lab.load),

@@ -87,7 +87,7 @@ import json, llmlab
 from llmlab.engines.registry import engine_class
 from llmlab.hub import tags
 from llmlab.magics import completion
-from llmlab.magics.command import Bench
+from llmlab.magics.command import Context
 from llmlab.quant import support
 
 line = "%llm load nano --quant NEW"
@@ -96,7 +96,7 @@ print(json.dumps({
     "known": tags.canonical("new4_0").name,
     "ftype": tags.of_ftype(99),
     "file": tags.in_filename("Some-7B-NEW4_0.gguf"),
-    "offered": [text for text, _ in completion.complete(line, 0, len(line), Bench(None, llmlab.lab, None))[1]],
+    "offered": [text for text, _ in completion.complete(line, 0, len(line), Context(None, llmlab.lab, None))[1]],
     "engine": "NEW4_0" in engine_class("llamacpp").capabilities.quants,
     "vllm": "NEW4_0" in engine_class("vllm").capabilities.quants,
     "runs": support.support("NEW4_0", "llamacpp", "CPU").ok,

@@ -5,9 +5,10 @@ import pytest
 import llmlab
 from llmlab.errors import BadInputError, ChoiceError, UnknownNameError, UnsupportedError
 from llmlab.hub import catalogue, discover
-from llmlab.loading.plan import choose_engine
+from llmlab.hub.spec import parse
+from llmlab.loading.choice import choose_engine
+from llmlab.loading.fetch import resolve
 from llmlab.quant.gguf_cache import to_gguf
-from llmlab.quant.sources import resolve
 
 from .fakes import NANO
 from .hubserver import COMMIT, Repo, folder_files
@@ -67,7 +68,7 @@ def test_a_trusted_author_s_is_taken_and_said(hub):
     assert (source.name, source.quant) == ("mine", "Q4_0")
     assert "models--friend--nano-GGUF" in str(source.path)
     assert source.way == "files of friend/nano-GGUF (a trusted author; not in the catalogue)"
-    assert choose_engine("mine", "auto", "Q4_0")[0] == "llamacpp"
+    assert choose_engine(parse("mine", "Q4_0"), "auto")[0] == "llamacpp"
 
 
 def test_between_strangers_the_user_chooses(hub, files):

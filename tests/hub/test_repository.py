@@ -6,8 +6,10 @@ import pytest
 
 from llmlab.errors import BadInputError, LlmLabError, LoadError, UnknownNameError, UnsupportedError
 from llmlab.files.headers import read_header
+from llmlab.hub.spec import parse
+from llmlab.loading.fetch import resolve
+from llmlab.loading.forms import find
 from llmlab.quant.gguf_cache import to_gguf
-from llmlab.quant.sources import peek, resolve
 
 from .fakes import NANO, llama_folder
 from .hubserver import COMMIT, HubServer, Repo, folder_files
@@ -70,7 +72,7 @@ def test_gguf_by_tag_and_by_default(hub):
 
 
 def test_peek_lists_without_downloading(hub):
-    found = peek("hf:acme/nano-GGUF")
+    found = find(parse("hf:acme/nano-GGUF"))
     assert [(c.engine, c.quant, c.action) for c in found] == [
         ("llamacpp", "Q8_0", "download"),
         ("llamacpp", "Q4_0", "download"),
@@ -108,7 +110,7 @@ def test_catalogue_alias_of_the_user_comes_from_the_hub(hub, tmp_path, monkeypat
     monkeypatch.setenv("LLMLAB_MODELS", str(models))
     assert resolve("mine", engine="llamacpp").path.name == "nano-Q4_0.gguf"
     assert resolve("mine", engine="vllm").format == "safetensors"
-    ready = {(c.engine, c.quant): c.action for c in peek("mine")}
+    ready = {(c.engine, c.quant): c.action for c in find(parse("mine"))}
     assert ready[("llamacpp", "Q4_0")] == "ready"
     assert ready[("llamacpp", "Q8_0")] == "download"
     with pytest.raises(UnsupportedError, match=r"Q6_K.*Q4_0, Q8_0"):

@@ -12,7 +12,7 @@ import pytest
 
 import llmlab
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 OUT = ROOT / "out" / "notebooks"
 PARAMETERS = ("MODEL", "ENGINE", "QUANT", "QUICK")

@@ -11,6 +11,7 @@ from llmlab import zoo
 from llmlab.errors import BadInputError, LoadError, UnsupportedError
 from llmlab.files import weights
 from llmlab.files.headers import read_header
+from llmlab.hub.spec import parse
 from llmlab.quant import checkpoints, gguf_cache, int8, vllm_forms
 from llmlab.quant.recipes import make
 
@@ -64,14 +65,14 @@ def test_rounded_int8_is_within_half_a_step(tmp_path, header):
 
 
 def test_forms_of_a_quantized_checkpoint_are_none():
-    assert vllm_forms.of(read_header(zoo.path("nano") / "awq")) == {}
+    assert vllm_forms.of(parse("nano"), read_header(zoo.path("nano") / "awq")) == {}
 
 
 def test_a_mixture_is_not_rounded(header):
     from dataclasses import replace
 
     mixture = replace(header, metadata={**header.metadata, "num_local_experts": 8})
-    assert vllm_forms.of(mixture)["int8"].online == "int8_per_channel_weight_only"
+    assert vllm_forms.of(parse("nano"), mixture)["int8"].online == "int8_per_channel_weight_only"
 
 
 def test_calibration_that_is_empty_is_refused_before_anything_is_installed(header, monkeypatch):
@@ -95,12 +96,9 @@ def test_groups_that_the_rows_do_not_divide(header):
 def test_k_quants_need_a_row_of_256(header, tmp_path, monkeypatch):
     from dataclasses import replace
 
-    from llmlab.quant import recipes as making
-
     odd = tuple(replace(t, shape=(*t.shape[:-1], 96)) if len(t.shape) == 2 else t for t in header.tensors)
-    monkeypatch.setattr(making, "_folder", lambda *_: replace(header, tensors=odd))
     with pytest.raises(UnsupportedError, match="blocks of 256"):
-        make("nano", "Q4_K_M")
+        make(replace(header, tensors=odd), "Q4_K_M")
 
 
 def test_a_disk_that_fills_leaves_no_half_file(header, monkeypatch):
@@ -113,7 +111,7 @@ def test_a_disk_that_fills_leaves_no_half_file(header, monkeypatch):
     monkeypatch.setattr(gguf_quantizer, "quantize_file", full)
     target = gguf_cache.cached_path(header.path, "Q3_K_L")
     with pytest.raises(LoadError, match="is full"):
-        make("nano", "Q3_K_L")
+        make(header, "Q3_K_L")
     assert not target.exists()
     assert not list(target.parent.glob(".*.part"))
 

@@ -83,7 +83,7 @@ def test_a_seed_repeats_a_run_and_leaves_the_users_numbers_alone(tmp_path):
     import torch
 
     rows = adapters_data.training("terse", 32)
-    settings = run.Settings(rank=2, epochs=2, batch_size=16, seed=7)
+    settings = run.TrainingSettings(rank=2, epochs=2, batch_size=16, seed=7)
 
     def draw():
         return random.random(), np.random.random(), float(torch.rand(1))  # noqa: NPY002
@@ -104,7 +104,7 @@ def test_a_seed_repeats_a_run_and_leaves_the_users_numbers_alone(tmp_path):
 
 
 def _run(tmp_path, rows, progress=None, base=None, **options):
-    settings = run.Settings(**{"rank": 2, "batch_size": 16, **options})
+    settings = run.TrainingSettings(**{"rank": 2, "batch_size": 16, **options})
     return run.tune(base or zoo.path("nano"), rows, name="x", out=tmp_path / "x", settings=settings, progress=progress)
 
 

@@ -117,11 +117,11 @@ def test_packed_rows_score_answers_alone() -> None:
 
 def test_training_starts_resumes_and_exports(tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    from llmlab.zoo.training.train import Settings, train
+    from llmlab.zoo.training.train import PretrainingSettings, train
 
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "tokenizer.json").write_text((path("nano") / "tokenizer.json").read_text("utf-8"), "utf-8")
-    settings = Settings(
+    settings = PretrainingSettings(
         name="nano-draft", minutes=0.04, batch_tokens=1024, work=tmp_path / "work", out=tmp_path / "out"
     )
     first = train(settings, log=lambda line: None)

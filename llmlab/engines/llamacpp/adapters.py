@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 TURN_S = 0.01
 
 
-class Adapters:
+class AdapterSlots:
     """For the loop's thread alone.
 
     Args:

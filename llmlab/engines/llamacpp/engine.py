@@ -11,24 +11,14 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from llmlab.engines import logits
-from llmlab.engines.base import (
-    Adapter,
-    Capabilities,
-    Engine,
-    EngineLog,
-    LoadPlan,
-    LoraLimits,
-    Memory,
-    Progress,
-    Request,
-)
+from llmlab.engines.base import Adapter, Capabilities, Engine, EngineLog, LoadPlan, LoraLimits, Memory, Request
 from llmlab.engines.llamacpp.check import check
 from llmlab.engines.llamacpp.draft import Drafter, DraftModel, Lookup, vocabulary_differs
 from llmlab.engines.llamacpp.facts import guide_tokenizer, read_facts
 from llmlab.engines.llamacpp.logs import router
-from llmlab.engines.llamacpp.loop import Loop
+from llmlab.engines.llamacpp.loop import DecodeLoop
 from llmlab.engines.llamacpp.native import NativeModel
-from llmlab.engines.llamacpp.options import EXTRA, Settings, default_threads
+from llmlab.engines.llamacpp.options import EXTRA, LlamaCppOptions, default_threads
 from llmlab.engines.llamacpp.scoring import score
 from llmlab.errors import (
     BadInputError,
@@ -42,6 +32,7 @@ from llmlab.errors import (
 from llmlab.files import tags
 from llmlab.guided.compiler import Compiler
 from llmlab.types import EngineName
+from llmlab.types.progress import Progress
 
 _LOG_TAIL = 12
 
@@ -62,7 +53,7 @@ class LlamaCppEngine(Engine):
     def __init__(
         self,
         plan: LoadPlan,
-        settings: Settings,
+        settings: LlamaCppOptions,
         model: NativeModel,
         log: EngineLog,
         *,
@@ -93,7 +84,7 @@ class LlamaCppEngine(Engine):
                 draft.free()
             raise
         self.grammars = Compiler(functools.partial(guide_tokenizer, model, self.facts.end_ids))
-        self._loop = Loop(model, settings, self.facts.end_ids, log, self.grammars, drafter)
+        self._loop = DecodeLoop(model, settings, self.facts.end_ids, log, self.grammars, drafter)
         self._loop.start()
         # Closes the loop when the engine is dropped, and at exit; the loop holds no reference to the engine.
         self._close = weakref.finalize(self, self._loop.close)
@@ -126,7 +117,7 @@ class LlamaCppEngine(Engine):
         # Asking what the build supports is what makes a GPU build speak up first.
         with router().to(log):
             llama_cpp.llama_backend_init()
-            settings = Settings.of(plan)
+            settings = LlamaCppOptions.of(plan)
             if not path.is_file():
                 raise LoadError(f"There is no file {path}.", "Check the path; llamacpp loads one GGUF file.")
             check(plan, log, cancelled)
@@ -215,7 +206,7 @@ class LlamaCppEngine(Engine):
 
 
 def _draft_weights(
-    plan: LoadPlan, settings: Settings, model: NativeModel, progress: Progress, cancelled: threading.Event
+    plan: LoadPlan, settings: LlamaCppOptions, model: NativeModel, progress: Progress, cancelled: threading.Event
 ) -> NativeModel | None:
     """Load the draft model, where the plan names one; the model itself is freed if that fails."""
     if plan.draft is None or plan.draft.source is None:
@@ -236,7 +227,7 @@ def _draft_weights(
 
 
 def _drafter(
-    plan: LoadPlan, settings: Settings, model: NativeModel, draft: NativeModel | None, ends: tuple[int, ...]
+    plan: LoadPlan, settings: LlamaCppOptions, model: NativeModel, draft: NativeModel | None, ends: tuple[int, ...]
 ) -> Drafter | None:
     """What guesses ahead for the model.
 
@@ -304,7 +295,7 @@ def _resident() -> int:
     return int(psutil.Process(os.getpid()).memory_info().rss)
 
 
-def _description(model: NativeModel, settings: Settings) -> dict[str, str]:
+def _description(model: NativeModel, settings: LlamaCppOptions) -> dict[str, str]:
     import llama_cpp
 
     offload = bool(llama_cpp.llama_supports_gpu_offload())

@@ -20,17 +20,17 @@ from typing import Literal
 from llmlab.engines.base import EngineLog, Request
 from llmlab.engines.calls import Call
 from llmlab.engines.guidance import Steer
-from llmlab.engines.llamacpp.adapters import Adapters
+from llmlab.engines.llamacpp.adapters import AdapterSlots
 from llmlab.engines.llamacpp.batch import Batch
 from llmlab.engines.llamacpp.draft import Drafter
 from llmlab.engines.llamacpp.logs import MemoryEar, router
 from llmlab.engines.llamacpp.native import ABORTED, NO_KV_SLOT, NativeContext, NativeModel, trim_heap
-from llmlab.engines.llamacpp.options import Settings
+from llmlab.engines.llamacpp.options import LlamaCppOptions
 from llmlab.engines.llamacpp.picker import How, Picker
 from llmlab.engines.llamacpp.sequence import KEPT, Sequence, prompt_problem
 from llmlab.engines.llamacpp.slots import Slots, common_prefix
 from llmlab.engines.logits import not_finite
-from llmlab.engines.speculation import Meter
+from llmlab.engines.speculation import SpeculationMeter
 from llmlab.errors import GenerationError, UnloadedError, UnsupportedError
 from llmlab.guided.compiler import Compiler
 from llmlab.types import FinishReason
@@ -45,7 +45,7 @@ SHIFTED = "\0shifted"
 _WORTH_WAITING = 64
 
 
-class Loop:
+class DecodeLoop:
     """Decodes for one engine. `start` makes the context and the thread; `close` ends both and frees the model.
 
     Args:
@@ -60,14 +60,14 @@ class Loop:
     def __init__(
         self,
         model: NativeModel,
-        settings: Settings,
+        settings: LlamaCppOptions,
         end_ids: tuple[int, ...],
         log: EngineLog,
         grammars: Compiler,
         drafter: Drafter | None = None,
     ) -> None:
         self._drafter = drafter
-        self.meter = Meter(drafter.name) if drafter is not None else None
+        self.meter = SpeculationMeter(drafter.name) if drafter is not None else None
         self._model = model
         self._grammars = grammars
         self._settings = settings
@@ -77,7 +77,7 @@ class Loop:
         self._mail: queue.SimpleQueue[Mail] = queue.SimpleQueue()
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
-        self._adapters = Adapters(model)
+        self._adapters = AdapterSlots(model)
         self._by_request: dict[Request, Sequence] = {}
         self._context: NativeContext | None = None
         self._slots: Slots | None = None
@@ -107,7 +107,7 @@ class Loop:
         if self._ended.is_set():
             self._refuse_mail()
 
-    def call(self, work: Callable[[Adapters], None]) -> None:
+    def call(self, work: Callable[[AdapterSlots], None]) -> None:
         """Run something with the adapters on the loop's thread, between two steps, and wait for it."""
         call = Call(lambda: work(self._adapters))
         self._mail.put(("call", call))
@@ -218,7 +218,13 @@ class Loop:
             self._retire_all(self._picker.emit(context, batch))
 
     def _speculate(
-        self, context: NativeContext, slots: Slots, batch: Batch, turn: list[Sequence], drafter: Drafter, meter: Meter
+        self,
+        context: NativeContext,
+        slots: Slots,
+        batch: Batch,
+        turn: list[Sequence],
+        drafter: Drafter,
+        meter: SpeculationMeter,
     ) -> None:
         """A step with guesses ahead; now and then one without, to know what they bring."""
         started = time.perf_counter()

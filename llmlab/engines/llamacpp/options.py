@@ -47,7 +47,7 @@ _PROMPT_CHUNK = 128
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class LlamaCppOptions:
     """A plan in numbers: threads, batch sizes, the KV cache.
 
     Attributes:
@@ -77,7 +77,7 @@ class Settings:
     context_shift: bool = False
 
     @classmethod
-    def of(cls, plan: LoadPlan) -> Settings:
+    def of(cls, plan: LoadPlan) -> LlamaCppOptions:
         """Settle a plan.
 
         Raises:

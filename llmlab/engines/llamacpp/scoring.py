@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from llmlab.engines.llamacpp.native import NativeContext, NativeModel
-from llmlab.engines.llamacpp.options import Settings
+from llmlab.engines.llamacpp.options import LlamaCppOptions
 from llmlab.engines.logits import not_finite
 from llmlab.errors import GenerationError
 
@@ -15,7 +15,7 @@ from llmlab.errors import GenerationError
 _STEP = 256
 
 
-def score(model: NativeModel, settings: Settings, ids: Sequence[int], first: int) -> Any:
+def score(model: NativeModel, settings: LlamaCppOptions, ids: Sequence[int], first: int) -> Any:
     """Compute what the model expects after each token; call it on the engine's thread.
 
     A context of its own is made for it and freed, so that the KV cache of running requests stays as it is.

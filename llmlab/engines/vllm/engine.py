@@ -13,27 +13,17 @@ import weakref
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from llmlab.engines.base import (
-    Adapter,
-    Capabilities,
-    Engine,
-    EngineLog,
-    LoadPlan,
-    LoraLimits,
-    Memory,
-    Progress,
-    Request,
-)
+from llmlab.engines.base import Adapter, Capabilities, Engine, EngineLog, LoadPlan, LoraLimits, Memory, Request
 from llmlab.engines.vllm import options
 from llmlab.engines.vllm.facts import Codec, read_facts
 from llmlab.engines.vllm.guided import Watched, guide_tokenizer
-from llmlab.engines.vllm.loop import Loop
+from llmlab.engines.vllm.loop import StepLoop
 from llmlab.errors import Interrupted, UnloadedError
 from llmlab.files import tags
-from llmlab.files.headers import read_header
 from llmlab.guided.compiler import Compiler
 from llmlab.machine import hardware
 from llmlab.types import EngineName
+from llmlab.types.progress import Progress
 
 # Modules that `import vllm` and what a load needs bring in (vllm 0.32 on the CPU), to tell how far it has come.
 IMPORTED_MODULES = 6000
@@ -66,7 +56,7 @@ class VllmEngine(Engine):
         extra=options.EXTRA,
     )
 
-    def __init__(self, plan: LoadPlan, loop: Loop, codec: Codec, facts: Any) -> None:
+    def __init__(self, plan: LoadPlan, loop: StepLoop, codec: Codec, facts: Any) -> None:
         self.facts = facts
         self._plan = plan
         self._loop = loop
@@ -97,8 +87,8 @@ class VllmEngine(Engine):
             Interrupted: `cancelled` was set meanwhile; nothing is left behind.
         """
         options.check(plan, cpu=hardware.vllm_build() == "CPU")
-        header = read_header(plan.source.path)
-        loop = Loop(plan, header, log)
+        header = plan.source.header
+        loop = StepLoop(plan, header, log)
         modules = len(sys.modules)
         started_warm = "vllm.v1.engine.llm_engine" in sys.modules
         loop.start()
@@ -188,7 +178,7 @@ class VllmEngine(Engine):
         """
         loaded = self._live()
         config = loaded.llm.vllm_config
-        header = read_header(self._plan.source.path)
+        header = self._plan.source.header
         # The CPU kernels keep weights packed in C++ memory, with nothing left in the parameters to count.
         plain = header.quant in ("bf16", "fp16", "fp32")
         weights = header.parameters * config.model_config.dtype.itemsize if plain else header.weight_bytes

@@ -20,7 +20,7 @@ from llmlab.engines.base import EngineLog, LoadPlan
 from llmlab.engines.logits import not_finite
 from llmlab.engines.vllm import child, logs
 from llmlab.engines.vllm.guided import Seen
-from llmlab.engines.vllm.options import Settings, settle
+from llmlab.engines.vllm.options import VllmOptions, settle
 from llmlab.engines.vllm.process import SHARED, give_back_memory
 from llmlab.errors import EngineMissingError, LoadError
 from llmlab.files.headers import Header
@@ -48,7 +48,7 @@ class Loaded:
     """
 
     llm: Any
-    settings: Settings
+    settings: VllmOptions
     in_process: bool
     threads_before: int
     resident: int

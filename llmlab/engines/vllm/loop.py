@@ -20,7 +20,7 @@ from typing import Any
 from llmlab.engines import logits
 from llmlab.engines.base import EngineLog, LoadPlan, Request
 from llmlab.engines.calls import Call
-from llmlab.engines.speculation import Meter
+from llmlab.engines.speculation import SpeculationMeter
 from llmlab.engines.vllm import child, images, load, logs, scoring
 from llmlab.engines.vllm.guided import Part, Watched
 from llmlab.engines.vllm.lora import Attached
@@ -40,7 +40,7 @@ class _Cancelled(BaseException):
     """Thrown into the loading thread. Not an Exception, so that no `except Exception` of vLLM's keeps it."""
 
 
-class Loop:
+class StepLoop:
     """Loads a model on its own thread, then decodes for whoever submits.
 
     Args:
@@ -204,7 +204,9 @@ class Loop:
                     self.warm_up_s = time.perf_counter() - self._weights_read
                 if self.loaded is not None and self.loaded.in_process and self._plan.draft is not None:
                     runner = self.loaded.llm.model_executor.driver_worker.worker.model_runner
-                    self.observer = Observer(runner, Meter(self._plan.draft.name), self.loaded.settings.threads)
+                    self.observer = Observer(
+                        runner, SpeculationMeter(self._plan.draft.name), self.loaded.settings.threads
+                    )
             except BaseException as error:  # noqa: BLE001 - whatever it is, the opener gets it
                 failure = error
             if failure is not None:

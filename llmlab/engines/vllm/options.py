@@ -43,7 +43,7 @@ SMALL_MODEL_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class VllmOptions:
     """The engine options of a plan, checked.
 
     Attributes:
@@ -103,7 +103,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def settle(plan: LoadPlan, *, cpu: bool, weight_bytes: int) -> Settings:
+def settle(plan: LoadPlan, *, cpu: bool, weight_bytes: int) -> VllmOptions:
     """Turn a plan into vLLM's arguments.
 
     Args:
@@ -151,7 +151,7 @@ def settle(plan: LoadPlan, *, cpu: bool, weight_bytes: int) -> Settings:
     if cpu:
         args["block_size"] = extra.get("block_size", CPU_BLOCK)
         args["worker_cls"] = "llmlab.engines.vllm.worker.NotebookWorker"
-    return Settings(threads, args)
+    return VllmOptions(threads, args)
 
 
 def lora_slots(extra: Mapping[str, Any], *, cpu: bool) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llmlab.engines.base import Draft
-from llmlab.engines.speculation import Meter
+from llmlab.engines.speculation import SpeculationMeter
 from llmlab.types import Speculation
 
 # vLLM looks for the longest n-gram between these lengths.
@@ -63,7 +63,7 @@ class Observer:
         threads: CPU threads of the decoding loop.
     """
 
-    def __init__(self, runner: Any, meter: Meter, threads: int) -> None:
+    def __init__(self, runner: Any, meter: SpeculationMeter, threads: int) -> None:
         import torch
 
         self.meter = meter

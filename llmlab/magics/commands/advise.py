@@ -6,7 +6,7 @@ import argparse
 from typing import ClassVar
 
 from llmlab.display.live import ProgressBar
-from llmlab.magics.command import Bench, Command
+from llmlab.magics.command import Command, Context
 from llmlab.magics.parser import Parser, whole
 
 
@@ -51,14 +51,14 @@ class Advise(Command):
         parser.add("--measure", action="store_true", help="load the engines that could do it and measure them")
 
     @classmethod
-    def run(cls, args: argparse.Namespace, bench: Bench) -> object:
+    def run(cls, args: argparse.Namespace, context: Context) -> object:
         """The advice, with a bar while it is measured."""
-        from llmlab.advice import choice
+        from llmlab.advice import advise
 
-        bar = ProgressBar(bench.shell, "advising")
+        bar = ProgressBar(context.shell, "advising")
         try:
-            advice = choice(
-                bench.lab,
+            advice = advise(
+                context.lab,
                 args.model,
                 concurrency=args.concurrency,
                 adapters=args.adapters,

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from llmlab.display.live import ProgressBar, has_front_end
 from llmlab.errors import BadInputError
-from llmlab.magics.command import Bench, Command
+from llmlab.magics.command import Command, Context
 from llmlab.magics.parser import Parser, whole
 
 
@@ -38,7 +38,7 @@ class BenchCommand(Command):
         parser.add("--no-plot", action="store_true", help="the table only")
 
     @classmethod
-    def run(cls, args: argparse.Namespace, bench: Bench) -> object:
+    def run(cls, args: argparse.Namespace, context: Context) -> object:
         """Measure, with a bar while it lasts; returns the result."""
         from llmlab.measure.speed import bench as measure
 
@@ -48,8 +48,8 @@ class BenchCommand(Command):
                 f"%llm bench: --concurrency takes whole numbers with commas, got {args.concurrency!r}.",
                 "For example --concurrency 1,8,16",
             )
-        models = [bench.lab.get(name) for name in dict.fromkeys(args.models)] or [bench.lab.get()]
-        bar = ProgressBar(bench.shell, "measuring")
+        models = [context.lab.get(name) for name in dict.fromkeys(args.models)] or [context.lab.get()]
+        bar = ProgressBar(context.shell, "measuring")
         try:
             result = measure(
                 *models,
@@ -63,7 +63,7 @@ class BenchCommand(Command):
             bar.stop("measuring: ended early")
             raise
         bar.finish(f"measured {', '.join(model.name for model in models)}")
-        if not args.no_plot and has_front_end(bench.shell) and importlib.util.find_spec("altair"):
+        if not args.no_plot and has_front_end(context.shell) and importlib.util.find_spec("altair"):
             from IPython.display import display
 
             display(result.plot())

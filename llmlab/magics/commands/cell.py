@@ -10,7 +10,7 @@ from llmlab.display import FORMATS, completion_line
 from llmlab.display.live import UPDATE_EVERY_S, Answer
 from llmlab.errors import BadInputError
 from llmlab.magics import constraint, tooling
-from llmlab.magics.command import Bench, Command
+from llmlab.magics.command import Command, Context
 from llmlab.magics.expand import expand
 from llmlab.magics.parser import Parser, number, whole
 from llmlab.tool_calls.stream import ToolStream
@@ -106,7 +106,7 @@ class Cell(Command):
         parser.add("-f", "--format", choices=FORMATS, help="how to show the answer (default: md; json with --schema)")
 
     @classmethod
-    def run(cls, args: argparse.Namespace, bench: Bench) -> object:
+    def run(cls, args: argparse.Namespace, context: Context) -> object:
         """Ask, show and keep the answer; returns the Completion."""
         _check(args)
         params = SamplingParams(
@@ -120,29 +120,29 @@ class Cell(Command):
             n=args.n,
             logprobs=args.logprobs,
         )
-        guided = constraint.options(args, bench.shell.user_ns) | tooling.options(args, bench.shell.user_ns)
+        guided = constraint.options(args, context.shell.user_ns) | tooling.options(args, context.shell.user_ns)
         if args.format is None:
             args.format = "json" if "schema" in guided else "md"
         if args.adapter is not None:
             guided["adapter"] = args.adapter
-        lab = bench.lab
+        lab = context.lab
         model = lab.get(args.model)
         if args.raw:
             # IPython ends every body with a newline that nobody typed.
             text = args.body.removesuffix("\n")
-            completion = _ask(model.stream(text, raw=True, params=params, **guided), args, bench)
+            completion = _ask(model.stream(text, raw=True, params=params, **guided), args, context)
             lab.runlog.add(completion, source="cell")
         else:
-            user = Message("user", expand(args.body, bench.shell.user_ns).strip("\n").rstrip())
+            user = Message("user", expand(args.body, context.shell.user_ns).strip("\n").rstrip())
             conversation = _conversation(lab.history, args)
-            completion = _ask(_stream(model, conversation, args.system, user, params, guided), args, bench)
+            completion = _ask(_stream(model, conversation, args.system, user, params, guided), args, context)
             if conversation is None:
                 conversation = lab.history.start(args.system)
             conversation.add(user, completion)
             lab.runlog.add(completion, source="cell", conversation=conversation.id)
         if args.out:
-            bench.shell.user_ns[args.out] = completion
-        return bench.silence.mark(completion, cls.typed(), completion_line(completion))
+            context.shell.user_ns[args.out] = completion
+        return context.silence.mark(completion, cls.typed(), completion_line(completion))
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -186,11 +186,11 @@ def _stream(
     return model.stream([*conversation.messages, user], params=params, **guided)
 
 
-def _ask(stream: Stream, args: argparse.Namespace, bench: Bench) -> Completion:
+def _ask(stream: Stream, args: argparse.Namespace, context: Context) -> Completion:
     """Show a stream while it runs; an interrupt ends it and keeps what came."""
     if isinstance(stream, ToolStream):
-        return tooling.ask(stream, args, bench)
-    show = Answer(bench.shell, fmt=args.format, n=args.n, stream=not args.no_stream)
+        return tooling.ask(stream, args, context)
+    show = Answer(context.shell, fmt=args.format, n=args.n, stream=not args.no_stream)
     texts: list[str] = [""] * args.n
     try:
         buffer = stream.start()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import ClassVar
 
-from llmlab.magics.command import Bench, Command
+from llmlab.magics.command import Command, Context
 from llmlab.magics.parser import Parser
 
 
@@ -42,9 +42,9 @@ class Chat(Command):
         )
 
     @classmethod
-    def run(cls, args: argparse.Namespace, bench: Bench) -> object:
+    def run(cls, args: argparse.Namespace, context: Context) -> object:
         """The widget, which shows itself as the cell's value."""
         from llmlab.widgets import Chat as ChatWidget
 
         given = {"system": args.system} if args.system is not None else {}
-        return ChatWidget(args.name, lab=bench.lab, resume=args.resume, **given)
+        return ChatWidget(args.name, lab=context.lab, resume=args.resume, **given)

@@ -6,7 +6,7 @@ import argparse
 from typing import ClassVar
 
 from llmlab.display import DoctorView
-from llmlab.magics.command import Bench, Command
+from llmlab.magics.command import Command, Context
 from llmlab.magics.parser import Parser
 
 
@@ -22,8 +22,8 @@ class Doctor(Command):
         """None."""
 
     @classmethod
-    def run(cls, args: argparse.Namespace, bench: Bench) -> object:  # noqa: ARG003
+    def run(cls, args: argparse.Namespace, context: Context) -> object:  # noqa: ARG003
         """The report."""
         from llmlab.doctor import examine
 
-        return DoctorView(examine(bench.lab))
+        return DoctorView(examine(context.lab))

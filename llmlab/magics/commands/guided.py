@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from llmlab.display import GuidanceView
 from llmlab.errors import BadInputError
-from llmlab.magics.command import Bench, Command
+from llmlab.magics.command import Command, Context
 from llmlab.magics.expand import look_up
 from llmlab.magics.parser import Parser, whole
 from llmlab.types import Completion
@@ -40,11 +40,11 @@ class Guided(Command):
         parser.add("--rows", type=whole, metavar="N", help="show at most N tokens")
 
     @classmethod
-    def run(cls, args: argparse.Namespace, bench: Bench) -> object:
+    def run(cls, args: argparse.Namespace, context: Context) -> object:
         """The view."""
         if args.rows is not None and args.rows < 1:
             raise BadInputError(f"%llm guided: --rows must be 1 or more, got {args.rows}.")
-        completion = look_up(args.completion, bench.shell.user_ns) if args.completion else _last(bench)
+        completion = look_up(args.completion, context.shell.user_ns) if args.completion else _last(context)
         if not isinstance(completion, Completion):
             raise BadInputError(
                 f"%llm guided: {args.completion} is no Completion but {type(completion).__name__}.",
@@ -58,8 +58,8 @@ class Guided(Command):
         return GuidanceView(completion, args.rows if args.rows or args.explain else SHOWN)
 
 
-def _last(bench: Bench) -> Completion:
-    found = bench.lab.history.current
+def _last(context: Context) -> Completion:
+    found = context.lab.history.current
     if found is None or not found.completions:
         raise BadInputError("%llm guided: nothing was asked yet.", "Ask with %%llm --schema VAR.")
     return found.completions[-1]

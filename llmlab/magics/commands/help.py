@@ -6,7 +6,7 @@ import argparse
 from typing import ClassVar
 
 from llmlab.errors import UnknownNameError
-from llmlab.magics.command import Bench, Command
+from llmlab.magics.command import Command, Context
 from llmlab.magics.parser import Parser
 
 
@@ -26,7 +26,7 @@ class Help(Command):
         parser.add("command", nargs="?", metavar="COMMAND", complete="command", help="a command, or cell for %%%%llm")
 
     @classmethod
-    def run(cls, args: argparse.Namespace, bench: Bench) -> object:  # noqa: ARG003
+    def run(cls, args: argparse.Namespace, context: Context) -> object:  # noqa: ARG003
         """The page."""
         # Here, not at the top: helptext reads the table of commands, this one included.
         from llmlab.magics import helptext, table

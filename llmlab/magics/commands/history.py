@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from llmlab.display import HistoryView, Note, RunsView
 from llmlab.errors import BadInputError
-from llmlab.magics.command import Bench, Command
+from llmlab.magics.command import Command, Context
 from llmlab.magics.parser import Parser, whole
 from llmlab.render import units
 
@@ -56,10 +56,10 @@ class HistoryCommand(Command):
         parser.add("--prune", metavar="AGE", help="delete from the run log what is older: 30d, 12h, or all")
 
     @classmethod
-    def run(cls, args: argparse.Namespace, bench: Bench) -> object:
+    def run(cls, args: argparse.Namespace, context: Context) -> object:
         """The history, or word of a new start."""
-        history = bench.lab.history
-        runlog = bench.lab.runlog
+        history = context.lab.history
+        runlog = context.lab.runlog
         if (args.n is not None or args.search is not None) and not args.log:
             raise BadInputError("%llm history: -n and --search look into the run log.", "Add --log.")
         if args.prune is not None:
@@ -71,7 +71,7 @@ class HistoryCommand(Command):
         if args.new:
             return Note("A new conversation: %%llm -c goes on from here.", history.start())
         if args.to_dataset is not None:
-            return _to_dataset(args.to_dataset, bench)
+            return _to_dataset(args.to_dataset, context)
         return HistoryView(history, everything=args.everything)
 
 
@@ -84,10 +84,10 @@ def _age(text: str) -> timedelta:
     return timedelta(days=int(found[1])) if found[2] == "d" else timedelta(hours=int(found[1]))
 
 
-def _to_dataset(name: str, bench: Bench) -> Note:
+def _to_dataset(name: str, context: Context) -> Note:
     if not name.isidentifier() or keyword.iskeyword(name):
         raise BadInputError(f"%llm history: {name!r} can't be a variable's name.", "Use letters, digits and _.")
-    made = bench.lab.history.to_dataset()
-    bench.shell.user_ns[name] = made
+    made = context.lab.history.to_dataset()
+    context.shell.user_ns[name] = made
     count = units.count(len(made), "conversation")
     return Note(f"{name}: {count}, ready for %llm tune --data {name} --name ...", made)

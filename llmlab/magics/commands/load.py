@@ -9,7 +9,7 @@ from llmlab import _imports
 from llmlab.display import model_line
 from llmlab.display.live import ProgressBar
 from llmlab.errors import BadInputError, ChoiceError, PullInterrupted
-from llmlab.magics.command import Bench, Command
+from llmlab.magics.command import Command, Context
 from llmlab.magics.offers import add_from, show_offers
 from llmlab.magics.parser import Parser, whole
 
@@ -68,13 +68,13 @@ class Load(Command):
         )
 
     @classmethod
-    def run(cls, args: argparse.Namespace, bench: Bench) -> object:
+    def run(cls, args: argparse.Namespace, context: Context) -> object:
         """Load, with a bar while it lasts and one line at the end; returns the Model."""
         extra = dict(_pair(item) for item in args.extra)
-        lab = bench.lab
+        lab = context.lab
         # An interrupt of the first %%llm shall hit no import.
         _imports.load("llmlab.magics.commands.cell")
-        bar = ProgressBar(bench.shell, f"loading {args.name or args.model}")
+        bar = ProgressBar(context.shell, f"loading {args.name or args.model}")
         try:
             model = lab.load(
                 args.model,
@@ -106,7 +106,7 @@ class Load(Command):
             raise
         line = model_line(model)
         bar.finish(line)
-        return bench.silence.mark(model, cls.typed(), line)
+        return context.silence.mark(model, cls.typed(), line)
 
 
 def _pair(item: str) -> tuple[str, Any]:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from llmlab.display import LogView
 from llmlab.errors import BadInputError
-from llmlab.magics.command import Bench, Command
+from llmlab.magics.command import Command, Context
 from llmlab.magics.parser import Parser, whole
 
 
@@ -32,8 +32,8 @@ class Logs(Command):
         parser.add("--lines", type=whole, default=50, metavar="N", help="how many lines (default: 50)")
 
     @classmethod
-    def run(cls, args: argparse.Namespace, bench: Bench) -> object:
+    def run(cls, args: argparse.Namespace, context: Context) -> object:
         """The log's last lines."""
         if args.lines < 1:
             raise BadInputError(f"%llm logs: --lines must be 1 or more, got {args.lines}.")
-        return LogView(bench.lab.logs(args.name, args.lines))
+        return LogView(context.lab.logs(args.name, args.lines))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from llmlab.display import AdapterList, Note
 from llmlab.errors import BadInputError
-from llmlab.magics.command import Bench, Command
+from llmlab.magics.command import Command, Context
 from llmlab.magics.expand import look_up
 from llmlab.magics.parser import Parser, whole
 
@@ -61,12 +61,12 @@ class Lora(Command):
         parser.add("-o", "--out", metavar="VAR", complete="variable", help="compare: keep the result in this variable")
 
     @classmethod
-    def run(cls, args: argparse.Namespace, bench: Bench) -> object:
+    def run(cls, args: argparse.Namespace, context: Context) -> object:
         """Do it, and say so."""
         if args.compare is not None:
-            return _compare(args, bench)
+            return _compare(args, context)
         if args.action == "merge":
-            return _merge(args, bench)
+            return _merge(args, context)
         action = args.action or "ls"
         count, form = _TAKES[action]
         given = [one for one in (args.name, args.source) if one is not None]
@@ -76,7 +76,7 @@ class Lora(Command):
             raise BadInputError(
                 f"%llm lora {action} takes {form or 'nothing more'}.", f"Usage: %llm lora {action} {form}".rstrip()
             )
-        return _do(action, given, bench.lab.get(args.model))
+        return _do(action, given, context.lab.get(args.model))
 
 
 def _do(action: str, given: list[str], model: Model) -> object:
@@ -97,29 +97,29 @@ def _do(action: str, given: list[str], model: Model) -> object:
     return Note(f"{model.name} ({model.engine}) {used} from now on.", model.adapter)
 
 
-def _compare(args: argparse.Namespace, bench: Bench) -> object:
+def _compare(args: argparse.Namespace, context: Context) -> object:
     if args.prompts is None:
         raise BadInputError(
             "%llm lora --compare needs --prompts VAR, a list of texts.", "For example --prompts questions"
         )
     if args.action is not None:
         raise BadInputError(f"%llm lora: --compare stands alone, without {args.action}.", "Leave one of them out.")
-    names = bench.shell.user_ns
+    names = context.shell.user_ns
     prompts: Any = look_up(args.prompts, names)
     metric: Any = look_up(args.metric, names) if args.metric else None
     options = {"max_tokens": args.max_tokens} if args.max_tokens is not None else {}
     prompts = prompts if isinstance(prompts, str) else list(prompts)
-    found = bench.lab.get(args.model).compare(args.compare, prompts, metric, **options)
+    found = context.lab.get(args.model).compare(args.compare, prompts, metric, **options)
     if args.out:
         names[args.out] = found
     return found
 
 
-def _merge(args: argparse.Namespace, bench: Bench) -> object:
+def _merge(args: argparse.Namespace, context: Context) -> object:
     from llmlab.training import commands
 
     if args.name is None or args.as_name is None or args.source is not None:
         raise BadInputError(
             "%llm lora merge takes an adapter and the new model's name.", "Usage: %llm lora merge NAME --as MODEL"
         )
-    return commands.merge(bench.lab, args.name, name=args.as_name, model=args.model)
+    return commands.merge(context.lab, args.name, name=args.as_name, model=args.model)

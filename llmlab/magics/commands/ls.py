@@ -6,7 +6,7 @@ import argparse
 from typing import ClassVar
 
 from llmlab.display import ModelList
-from llmlab.magics.command import Bench, Command
+from llmlab.magics.command import Command, Context
 from llmlab.magics.parser import Parser
 
 
@@ -29,6 +29,6 @@ class Ls(Command):
         parser.add("-v", "--verbose", action="store_true", help="also each engine's build, device, threads, KV cache")
 
     @classmethod
-    def run(cls, args: argparse.Namespace, bench: Bench) -> object:
+    def run(cls, args: argparse.Namespace, context: Context) -> object:
         """The list."""
-        return ModelList(bench.lab.models, bench.lab.current, verbose=args.verbose)
+        return ModelList(context.lab.models, context.lab.current, verbose=args.verbose)

@@ -6,7 +6,7 @@ import argparse
 from typing import ClassVar
 
 from llmlab.display import Catalogue, StoredView
-from llmlab.magics.command import Bench, Command
+from llmlab.magics.command import Command, Context
 from llmlab.magics.parser import Parser
 
 
@@ -30,7 +30,7 @@ class Models(Command):
         parser.add("--disk", action="store_true", help="only what lies on disk")
 
     @classmethod
-    def run(cls, args: argparse.Namespace, bench: Bench) -> object:  # noqa: ARG003
+    def run(cls, args: argparse.Namespace, context: Context) -> object:  # noqa: ARG003
         """The catalogue, and what lies on disk."""
         from llmlab.hub.cache import on_disk
         from llmlab.hub.catalogue import entries

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import ClassVar
 
-from llmlab.magics.command import Bench, Command
+from llmlab.magics.command import Command, Context
 from llmlab.magics.parser import Parser
 
 
@@ -24,8 +24,8 @@ class Panel(Command):
         """None."""
 
     @classmethod
-    def run(cls, args: argparse.Namespace, bench: Bench) -> object:  # noqa: ARG003 - the command has no options
+    def run(cls, args: argparse.Namespace, context: Context) -> object:  # noqa: ARG003 - the command has no options
         """The widget, which shows itself as the cell's value."""
         from llmlab.widgets import Panel as PanelWidget
 
-        return PanelWidget(lab=bench.lab)
+        return PanelWidget(lab=context.lab)

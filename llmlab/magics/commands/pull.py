@@ -8,7 +8,7 @@ from typing import ClassVar
 from llmlab.display import PulledView
 from llmlab.display.live import ProgressBar
 from llmlab.errors import ChoiceError, PullInterrupted
-from llmlab.magics.command import Bench, Command
+from llmlab.magics.command import Command, Context
 from llmlab.magics.offers import add_from, show_offers
 from llmlab.magics.parser import Parser
 from llmlab.render import units
@@ -44,11 +44,11 @@ class Pull(Command):
         add_from(parser)
 
     @classmethod
-    def run(cls, args: argparse.Namespace, bench: Bench) -> object:
+    def run(cls, args: argparse.Namespace, context: Context) -> object:
         """Download, with a bar while it lasts and one line at the end."""
         from llmlab.loading.storage import pull
 
-        bar = ProgressBar(bench.shell, f"pulling {args.model}")
+        bar = ProgressBar(context.shell, f"pulling {args.model}")
         try:
             pulled = pull(args.model, quant=args.quant, engine=args.engine, from_=args.from_, progress=bar)
         except PullInterrupted as stopped:
@@ -63,4 +63,4 @@ class Pull(Command):
             raise
         view = PulledView(pulled)
         bar.finish(view.text())
-        return bench.silence.mark(view, cls.typed(), view.text())
+        return context.silence.mark(view, cls.typed(), view.text())

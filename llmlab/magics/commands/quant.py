@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from llmlab.display import model_line
 from llmlab.display.live import ProgressBar
 from llmlab.errors import BadInputError
-from llmlab.magics.command import Bench, Command
+from llmlab.magics.command import Command, Context
 from llmlab.magics.parser import Parser, whole
 
 
@@ -47,17 +47,17 @@ class Quant(Command):
         parser.add("--fresh", action="store_true", help="measure again what was measured before")
 
     @classmethod
-    def run(cls, args: argparse.Namespace, bench: Bench) -> object:
+    def run(cls, args: argparse.Namespace, context: Context) -> object:
         """Switch, compare or list."""
         if args.compare:
             if args.tag:
                 raise BadInputError(f"%llm quant: {args.tag} stands before --compare.", "Put all tags after --compare.")
-            return _compare(args, bench)
+            return _compare(args, context)
         if args.tag is None:
-            return _forms(args, bench)
-        lab = bench.lab
+            return _forms(args, context)
+        lab = context.lab
         model = lab.get(args.model)
-        bar = ProgressBar(bench.shell, f"switching {model.name} to {args.tag}")
+        bar = ProgressBar(context.shell, f"switching {model.name} to {args.tag}")
         try:
             switched = lab.switch_quant(args.tag, name=model.name, progress=bar)
         except KeyboardInterrupt:
@@ -68,32 +68,33 @@ class Quant(Command):
             raise
         line = model_line(switched)
         bar.finish(line)
-        return bench.silence.mark(switched, cls.typed(), line)
+        return context.silence.mark(switched, cls.typed(), line)
 
 
-def _forms(args: argparse.Namespace, bench: Bench) -> object:
+def _forms(args: argparse.Namespace, context: Context) -> object:
     from llmlab.display import FormsView
+    from llmlab.hub.spec import parse
+    from llmlab.loading.forms import find
     from llmlab.loading.switch import bare_spec
-    from llmlab.quant.sources import peek
 
-    model = bench.lab.get(args.model)
-    return FormsView(model.name, peek(bare_spec(model.source.spec)))
+    model = context.lab.get(args.model)
+    return FormsView(model.name, find(parse(bare_spec(model.source.spec))))
 
 
-def _compare(args: argparse.Namespace, bench: Bench) -> object:
+def _compare(args: argparse.Namespace, context: Context) -> object:
     from llmlab.loading.switch import bare_spec
     from llmlab.measure.quants import compare_quants
 
-    lab = bench.lab
+    lab = context.lab
     named = lab.models.get(args.model) if args.model else lab.current
     spec = args.model if named is None else bare_spec(named.source.spec)
     if spec is None:
         raise BadInputError("%llm quant --compare: no model is loaded.", "Name one: --model nano")
     data: Any = args.data
-    if isinstance(data, str) and data in bench.shell.user_ns:
-        data = bench.shell.user_ns[data]
+    if isinstance(data, str) and data in context.shell.user_ns:
+        data = context.shell.user_ns[data]
     options = {name: value for name in ("window", "windows") if (value := getattr(args, name)) is not None}
-    bar = ProgressBar(bench.shell, f"comparing {spec}")
+    bar = ProgressBar(context.shell, f"comparing {spec}")
     try:
         found = compare_quants(spec, args.compare, data=data, fresh=args.fresh, progress=bar, **options)
     except KeyboardInterrupt:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from llmlab.display import Note
 from llmlab.display.live import ProgressBar
-from llmlab.magics.command import Bench, Command
+from llmlab.magics.command import Command, Context
 from llmlab.magics.parser import Parser
 
 
@@ -45,12 +45,12 @@ class Quantize(Command):
         parser.add("--data", metavar="DATA", complete="variable", help="calibration: a variable, a file or a data set")
 
     @classmethod
-    def run(cls, args: argparse.Namespace, bench: Bench) -> object:
+    def run(cls, args: argparse.Namespace, context: Context) -> object:
         """Make it, with a bar while it lasts; returns what was made (in `.value`)."""
         from llmlab.measure.calibration import quantize
 
-        bar = ProgressBar(bench.shell, f"quantizing {args.model} to {args.to}")
-        names = bench.shell.user_ns
+        bar = ProgressBar(context.shell, f"quantizing {args.model} to {args.to}")
+        names = context.shell.user_ns
         try:
             made = quantize(
                 args.model, args.to, imatrix=_value(args.imatrix, names), data=_value(args.data, names), progress=bar
@@ -62,7 +62,7 @@ class Quantize(Command):
             bar.stop(f"quantizing {args.model}: failed")
             raise
         bar.finish(made.line)
-        return bench.silence.mark(Note(made.line, made), cls.typed(), made.line)
+        return context.silence.mark(Note(made.line, made), cls.typed(), made.line)
 
 
 def _value(given: str | None, names: dict[str, Any]) -> Any:

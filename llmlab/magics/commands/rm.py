@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from llmlab.display import Note, StoredView
 from llmlab.errors import BadInputError
-from llmlab.magics.command import Bench, Command
+from llmlab.magics.command import Command, Context
 from llmlab.magics.parser import Parser
 from llmlab.render import units
 
@@ -38,13 +38,13 @@ class Rm(Command):
         parser.add("--yes", action="store_true", help="don't ask")
 
     @classmethod
-    def run(cls, args: argparse.Namespace, bench: Bench) -> object:
+    def run(cls, args: argparse.Namespace, context: Context) -> object:
         """Ask, delete, and say how much was freed."""
         from llmlab.hub.cache import delete
         from llmlab.loading.storage import in_use, removable
 
         doomed = removable(args.model, quant=args.quant)
-        for name, model in bench.lab.models.items():
+        for name, model in context.lab.models.items():
             if in_use(doomed, [model.path]) is not None:
                 raise BadInputError(f"{name} is loaded from these files.", f"First: %llm unload {name}")
         total = units.size(sum(item.bytes for item in doomed))

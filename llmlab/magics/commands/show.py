@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from llmlab.display import FormsView, HeaderView, OffersView
 from llmlab.errors import LoadError
-from llmlab.magics.command import Bench, Command
+from llmlab.magics.command import Command, Context
 from llmlab.magics.parser import Parser
 
 
@@ -46,7 +46,7 @@ class Show(Command):
         parser.add("--discover", action="store_true", help="list the hub's quantizations of it, by author")
 
     @classmethod
-    def run(cls, args: argparse.Namespace, bench: Bench) -> object:
+    def run(cls, args: argparse.Namespace, context: Context) -> object:
         """Read the headers."""
         from llmlab.files.headers import read_header
 
@@ -55,17 +55,18 @@ class Show(Command):
             from llmlab.hub.discover import find
 
             return OffersView(find(args.model, quant=args.quant, engine=engine), args.quant)
-        loaded = bench.lab.models.get(args.model)
+        loaded = context.lab.models.get(args.model)
         plain = (args.quant, engine, args.from_) == (None, None, None)
         if loaded is not None and plain:
             return HeaderView(read_header(loaded.path))
-        from llmlab.hub.resolve import peek
         from llmlab.hub.spec import parse
+        from llmlab.loading.forms import find as find_forms
         from llmlab.loading.storage import show
 
-        if parse(args.model).path is not None or not plain:
+        spec = parse(args.model)
+        if spec.path is not None or not plain:
             return HeaderView(show(args.model, quant=args.quant, engine=engine, from_=args.from_))
-        forms = peek(args.model)
+        forms = find_forms(spec)
         ready = next((form for form in forms if form.action == "ready"), None)
         try:
             header = show(args.model, quant=ready.quant, engine=ready.engine) if ready is not None else show(args.model)

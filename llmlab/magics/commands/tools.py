@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from llmlab.display.tools import ToolsView
 from llmlab.errors import BadInputError, UnsupportedError
-from llmlab.magics.command import Bench, Command
+from llmlab.magics.command import Command, Context
 from llmlab.magics.parser import Parser
 from llmlab.magics.tooling import functions
 from llmlab.tool_calls.families import detect
@@ -37,16 +37,16 @@ class Tools(Command):
         parser.add("functions", nargs="*", metavar="F,G", complete="variable", help="functions; default: all here")
 
     @classmethod
-    def run(cls, args: argparse.Namespace, bench: Bench) -> object:
+    def run(cls, args: argparse.Namespace, context: Context) -> object:
         """The view."""
-        names = bench.shell.user_ns
+        names = context.shell.user_ns
         refused: list[tuple[str, str]] = []
         if args.functions:
             box = Toolbox(functions(",".join(args.functions), names, "%llm tools"))
             schemas = box.schemas
         else:
             schemas, refused = _own(names)
-        current = bench.lab.current
+        current = context.lab.current
         if current is None:
             return ToolsView(schemas, refused, note="No model is loaded: %llm load nano.")
         try:

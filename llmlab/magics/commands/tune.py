@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from llmlab.display.tuning import TuneDisplay, TunedView
 from llmlab.errors import unknown
-from llmlab.magics.command import Bench, Command
+from llmlab.magics.command import Command, Context
 from llmlab.magics.parser import Parser, number, whole
 
 _SETTINGS = (
@@ -61,17 +61,17 @@ class Tune(Command):
         parser.add("--force", action="store_true", help="train even when the estimate says that it doesn't fit")
 
     @classmethod
-    def run(cls, args: argparse.Namespace, bench: Bench) -> object:
+    def run(cls, args: argparse.Namespace, context: Context) -> object:
         """Train with a live curve; returns the Tuned."""
         from llmlab.training import commands
 
         options = {flag[2:].replace("-", "_") for flag, *_ in _SETTINGS}
         given = {key: getattr(args, key) for key in options if getattr(args, key) is not None}
-        data = _data(args.data, bench.shell.user_ns)
-        live = TuneDisplay(bench.shell)
+        data = _data(args.data, context.shell.user_ns)
+        live = TuneDisplay(context.shell)
         try:
             tuned = commands.tune(
-                bench.lab,
+                context.lab,
                 data,
                 name=args.name,
                 model=args.model,
@@ -87,7 +87,7 @@ class Tune(Command):
             live.stop(f"tuning {args.name}: stopped, nothing was kept")
             raise
         live.finish(tuned)
-        return bench.silence.mark(tuned, cls.typed(), TunedView(tuned).text())
+        return context.silence.mark(tuned, cls.typed(), TunedView(tuned).text())
 
 
 def _data(text: str, names: dict[str, Any]) -> Any:

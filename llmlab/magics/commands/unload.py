@@ -6,7 +6,7 @@ import argparse
 from typing import ClassVar
 
 from llmlab.display import Note
-from llmlab.magics.command import Bench, Command
+from llmlab.magics.command import Command, Context
 from llmlab.magics.parser import Parser
 
 
@@ -30,9 +30,9 @@ class Unload(Command):
         parser.add("--all", dest="everything", action="store_true", help="unload every model")
 
     @classmethod
-    def run(cls, args: argparse.Namespace, bench: Bench) -> object:
+    def run(cls, args: argparse.Namespace, context: Context) -> object:
         """Unload, and say what went and what is current now."""
-        lab = bench.lab
+        lab = context.lab
         gone = lab.unload(args.name, everything=args.everything)
         if not gone:
             return Note("No model was loaded.", gone)

@@ -6,7 +6,7 @@ import argparse
 from typing import ClassVar
 
 from llmlab.display import Note
-from llmlab.magics.command import Bench, Command
+from llmlab.magics.command import Command, Context
 from llmlab.magics.parser import Parser
 
 
@@ -23,7 +23,7 @@ class Use(Command):
         parser.add("name", metavar="NAME", complete="model", help="a loaded model (%%llm ls)")
 
     @classmethod
-    def run(cls, args: argparse.Namespace, bench: Bench) -> object:
+    def run(cls, args: argparse.Namespace, context: Context) -> object:
         """Switch, and say so."""
-        model = bench.lab.use(args.name)
+        model = context.lab.use(args.name)
         return Note(f"{model.name} ({model.engine}, {model.quant}) is the current model.", model)

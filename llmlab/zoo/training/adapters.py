@@ -39,7 +39,7 @@ def make(name: str, out: Path | None = None, *, n: int = 200) -> dict[str, str]:
         name=name,
         base_name=BASE,
         out=out or adapter_path(name),
-        settings=run.Settings(**{**SETTINGS, "epochs": EPOCHS.get(name, SETTINGS["epochs"])}),
+        settings=run.TrainingSettings(**{**SETTINGS, "epochs": EPOCHS.get(name, SETTINGS["epochs"])}),
         progress=say,
     )
     scores = score(name, tuned.path, n=n)

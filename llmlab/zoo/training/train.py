@@ -20,7 +20,7 @@ PART_TOKENS = 1024
 
 
 @dataclass
-class Settings:
+class PretrainingSettings:
     """Training settings: the budget, batch size, folders, and intervals."""
 
     name: str = "nano"
@@ -51,7 +51,7 @@ def factor(progress: float) -> float:
     return max((1.0 - progress) / (1.0 - DECAY_FROM), 0.0)
 
 
-def load_tokenizer(settings: Settings) -> Any:
+def load_tokenizer(settings: PretrainingSettings) -> Any:
     """Load the tokenizer from the model's folder, or train it.
 
     Args:
@@ -93,7 +93,7 @@ def _step(net: Any, batch: packing.Batch, pool: Executor) -> float:
 
 
 def train(
-    settings: Settings,
+    settings: PretrainingSettings,
     weights: Mapping[str, float] | None = None,
     evaluate: Callable[[Any, Any], str] | None = None,
     log: Callable[[str], None] = print,

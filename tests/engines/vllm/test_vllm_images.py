@@ -29,7 +29,7 @@ def seeing(tmp_path_factory):
     )
 
     from llmlab import Lab
-    from llmlab.hub.resolve import resolve
+    from llmlab.loading.fetch import resolve
 
     folder = tmp_path_factory.mktemp("seeing")
     tokenizer = AutoTokenizer.from_pretrained(resolve("nano", engine="vllm").path)

@@ -7,10 +7,10 @@ import pytest
 
 from llmlab.errors import BadInputError, UnknownNameError, UnsupportedError
 from llmlab.files.headers import read_header
-from llmlab.hub import resolve as hub
-from llmlab.quant.sources import peek, resolve
-
-from .fakes import NANO, llama_config, llama_folder
+from llmlab.hub.spec import parse
+from llmlab.loading.fetch import resolve
+from llmlab.loading.forms import find
+from tests.hub.fakes import NANO, llama_config, llama_folder
 
 
 def test_nano_for_each_engine():
@@ -25,15 +25,15 @@ def test_nano_for_each_engine():
     assert resolve("nano", engine="vllm", quant="BF16").quant == "bf16"
 
 
-def test_peek_tells_before_anything_is_made(tmp_path, monkeypatch):
+def test_forms_are_found_before_anything_is_made(tmp_path, monkeypatch):
     monkeypatch.setenv("LLMLAB_CACHE", str(tmp_path))
-    found = {(c.engine, c.quant): c for c in peek("nano")}
+    found = {(c.engine, c.quant): c for c in find(parse("nano"))}
     assert found["vllm", "bf16"].action == "ready"
     assert found["llamacpp", "F16"].action == "convert"
     assert found["llamacpp", "F16"].bytes == pytest.approx(10_564_000, rel=0.02)
     assert not list(tmp_path.rglob("*.gguf"))
     resolve("nano", engine="llamacpp")
-    assert {(c.engine, c.quant): c.action for c in peek("nano")}["llamacpp", "F16"] == "ready"
+    assert {(c.engine, c.quant): c.action for c in find(parse("nano"))}["llamacpp", "F16"] == "ready"
 
 
 def test_a_users_folder_and_file(tmp_path):
@@ -45,19 +45,12 @@ def test_a_users_folder_and_file(tmp_path):
     shutil.copy(resolve("nano", quant="Q8_0").path, file)
     source = resolve(file)
     assert (source.name, source.quant, source.format, source.base) == ("some-Q8_0", "Q8_0", "gguf", None)
-    assert [(c.engine, c.quant, c.action) for c in peek(file)] == [("llamacpp", "Q8_0", "ready")]
-
-
-def test_a_converted_users_folder_needs_no_converter_for_vllm(tmp_path):
-    folder = llama_folder(tmp_path / "mine")
-    assert [c.engine for c in hub.peek(folder)] == ["vllm"]
-    with pytest.raises(UnsupportedError, match="llamacpp loads GGUF files"):
-        hub.resolve(folder, engine="llamacpp")
+    assert [(c.engine, c.quant, c.action) for c in find(parse(file))] == [("llamacpp", "Q8_0", "ready")]
 
 
 def test_architecture_without_a_converter(tmp_path):
     folder = llama_folder(tmp_path / "odd", config=llama_config(architectures=["GPTNeoXForCausalLM"]))
-    assert {c.engine for c in peek(folder)} == {"vllm"}
+    assert {c.engine for c in find(parse(folder))} == {"vllm"}
     with pytest.raises(UnsupportedError, match=r"GPTNeoXForCausalLM.*convert_hf_to_gguf\.py"):
         resolve(folder, engine="llamacpp")
 
@@ -118,7 +111,7 @@ def test_adapter_folder_says_so(tmp_path):
 
 
 def test_catalogue_tells_sizes_without_a_network():
-    found = {(c.engine, c.quant): c for c in peek("llama-3.2-3b")}
+    found = {(c.engine, c.quant): c for c in find(parse("llama-3.2-3b"))}
     assert found["llamacpp", "Q4_K_M"].action == "download"
     assert found["llamacpp", "Q4_K_M"].bytes == pytest.approx(2.0e9, rel=0.1)
     assert found["vllm", "bf16"].where == "meta-llama/Llama-3.2-3B-Instruct"

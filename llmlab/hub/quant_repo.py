@@ -1,0 +1,50 @@
+"""A hub repository with quants of a model, from the catalogue or from the hub's model tree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from llmlab.types import EngineName
+
+
+@dataclass(frozen=True, slots=True)
+class QuantRepo:
+    """A repository that holds quants of a model for one engine.
+
+    Attributes:
+        engine: the engine that loads its files.
+        repo: `org/name` on the hub.
+        quants: canonical tags; the first is the default.
+        file: a GGUF file's name with `{quant}` (or `{quant_lower}`) in it; None for a folder, or where the
+            repository's own list of files gives the names.
+        revision: branch, tag or commit; None is the main branch.
+        gated: its owner asks for an agreement and a login.
+        downloads: in the last 30 days, as the hub counts them; None when unknown.
+        trusted: its author is taken without asking.
+        sizes: bytes by tag, where they are known.
+    """
+
+    engine: EngineName
+    repo: str
+    quants: tuple[str, ...]
+    file: str | None = None
+    revision: str | None = None
+    gated: bool = False
+    downloads: int | None = None
+    trusted: bool = False
+    sizes: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def author(self) -> str:
+        """The organization or user that owns it."""
+        return self.repo.partition("/")[0]
+
+    def filename(self, quant: str) -> str:
+        """The GGUF file of a tag."""
+        return (self.file or "").replace("{quant_lower}", quant.lower()).replace("{quant}", quant)
+
+    def why(self) -> str:
+        """Why it was chosen, for the load line."""
+        kind = "a trusted author" if self.trusted else "asked for"
+        return f"files of {self.repo} ({kind}; not in the catalogue)"

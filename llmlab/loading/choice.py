@@ -1,0 +1,222 @@
+"""Step 3 of a load: one form of those that were found, and the engine for it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from llmlab.engines.registry import ENGINES, INSTALL, check_name, engine_class, installed
+from llmlab.errors import BadInputError, ChoiceError, EngineMissingError, LoadError, UnsupportedError
+from llmlab.files import architectures, tags
+from llmlab.files.headers import read_header
+from llmlab.hub import discover
+from llmlab.hub.form import Form
+from llmlab.hub.spec import Spec
+from llmlab.loading.forms import find, of_discovered
+from llmlab.machine import hardware
+from llmlab.types import EngineName
+
+_NO_GGUF_IN_VLLM = "GGUF is not built into vLLM 0.32"
+
+
+def choose(
+    spec: Spec,
+    found: Sequence[Form],
+    *,
+    engine: EngineName | None = None,
+    from_: str | None = None,
+) -> Form:
+    """The form to load: the first that fits, or one discovered on the hub.
+
+    Args:
+        spec: the model, with the quant that is wanted; without one, the engine's default is taken.
+        found: its forms, from `find`.
+        engine: the engine that loads it; None takes the quant's, or the first form's.
+        from_: whose quantization of a hub model: an author, or a repository `org/name[@revision]`. None takes what the
+            catalogue or the repository has, else a trusted author's (`llmlab.hub.discover`).
+
+    Raises:
+        ChoiceError: only untrusted authors publish this quant; the error lists them.
+        UnknownNameError: no quant has this name.
+        UnsupportedError: the model or the engine doesn't have this quant or format; the hint lists what there is.
+        BadInputError: `from_` for a local model.
+        LoadError: the hub can't be reached, or refuses.
+    """
+    wanted = spec.quant
+    if from_ is not None:
+        # A local model is refused here: only models of the hub have other authors.
+        return of_discovered(spec, *discover.choose(spec, engine=engine, quant=wanted, from_=from_))
+    fitting = first(found, engine, wanted)
+    if fitting is not None:
+        return fitting
+    tag = tags.canonical(wanted, engine).name if wanted is not None else None
+    if spec.path is not None:
+        raise _refused_local(spec, engine, tag)
+    return _discovered(spec, found, engine, tag)
+
+
+def first(found: Sequence[Form], engine: EngineName | None, quant: str | None) -> Form | None:
+    """The first form for an engine and a quant, or None.
+
+    Raises:
+        UnknownNameError: no quant has this name.
+        UnsupportedError: the engine has no such quant.
+    """
+    tag = tags.canonical(quant, engine).name if quant is not None else None
+    return next((f for f in found if engine in (None, f.engine) and tag in (None, f.quant)), None)
+
+
+def none_fits(model: str, found: Sequence[Form], engine: EngineName | None, quant: str | None) -> UnsupportedError:
+    """The error for a model without a form for an engine and a quant; its hint lists the forms that it has."""
+    have: dict[str, list[str]] = {}
+    for form in found:
+        have.setdefault(form.engine, []).append(form.quant)
+    there = "; ".join(f"{name}: {', '.join(quants)}" for name, quants in have.items())
+    tag = f"{tags.canonical(quant, engine).name} " if quant is not None else ""
+    return UnsupportedError(
+        f"{model} has no {tag}form{f' for {engine}' if engine else ''}.", f"There is {there}." if there else ""
+    )
+
+
+def _refused_local(spec: Spec, engine: EngineName | None, tag: str | None) -> UnsupportedError:
+    """Why a local file or folder has no such form, with what to do instead."""
+    assert spec.path is not None
+    header = read_header(spec.path)
+    if header.format == "gguf":
+        if engine == "vllm":
+            return UnsupportedError(
+                f"vllm can't load the GGUF file {spec.path.name}: {_NO_GGUF_IN_VLLM}.",
+                "Use --engine llamacpp, or load the model's safetensors folder.",
+            )
+        return UnsupportedError(
+            f"{spec.path.name} is {header.quant}, not {tag}.", "Leave the quant out, or load the original folder."
+        )
+    if (engine or (tags.TAGS[tag].engine if tag is not None else "vllm")) == "vllm":
+        architectures.check(header, "vllm")
+        quants = ", ".join(form.quant for form in find(spec, engine="vllm"))
+        return UnsupportedError(
+            f"{spec.text} has no {tag} form: it is {quants}.",
+            f"Load one of these, make it (%llm quantize {spec.text} --to {tag}), or use a GGUF tag with "
+            "--engine llamacpp.",
+        )
+    from llmlab.quant import gguf_cache, gguf_quantizer
+
+    reason = gguf_cache.can_convert(header)
+    if reason is not None:
+        return UnsupportedError(
+            f"llamacpp loads GGUF files, and {spec.text} can't be converted: {reason}",
+            f"llama.cpp's own converter may do it: %llm quantize {spec.text} --to Q4_K_M",
+        )
+    assert tag is not None
+    gguf_quantizer.check(tags.TAGS[tag])  # raises with the reason why it isn't made here
+    return UnsupportedError(f"{spec.text} has no {tag} form.")
+
+
+def _discovered(spec: Spec, found: Sequence[Form], engine: EngineName | None, tag: str | None) -> Form:
+    """A form that the catalogue or the repository doesn't list, from the hub's model tree."""
+    error = none_fits(spec.text, found, engine, spec.quant)
+    if tag is None and engine != "llamacpp":
+        raise error
+    before = discover.recalled(spec, engine, tag)
+    if before is not None:
+        return of_discovered(spec, *before)
+    try:
+        return of_discovered(spec, *discover.choose(spec, engine=engine, quant=spec.quant, from_=None))
+    except ChoiceError:
+        raise
+    except UnsupportedError:
+        more = "The hub's model tree has none either. Make one: %llm quantize."
+    except (BadInputError, LoadError) as refused:
+        more = f"(Others on the hub could not be looked for: {refused.message})"
+    raise UnsupportedError(error.message, f"{error.hint} {more}".strip())
+
+
+def choose_engine(spec: Spec, engine: str, from_: str | None = None) -> tuple[EngineName, str, tuple[Form, ...]]:
+    """The engine for a model, why, in one line ("llamacpp: no GPU, GGUF file"), and the forms that it can load.
+
+    With auto, in this order: what the quant asks for; the only format there is; vLLM on a GPU, where its CUDA
+    build and safetensors are there; else llama.cpp, which loads fastest; else vLLM.
+
+    Raises:
+        UnknownNameError: no such engine, model or quant.
+        EngineMissingError: no engine that could load it is installed.
+        UnsupportedError: the model has no form with that quant.
+    """
+    if engine != "auto":
+        name = check_name(engine)
+        engine_class(name)  # raises when it isn't installed
+        return name, f"{name}: asked for", find(spec, engine=name, from_=from_)
+    every = find(spec, from_=from_)
+    fitting = with_quant(spec, every)
+    if not fitting and spec.quant is not None:
+        # Not in the catalogue or the repository: searched on the hub, for the tag's own engine.
+        tag = tags.canonical(spec.quant)
+        engine_class(tag.engine)
+        return tag.engine, f"{tag.engine}: quant {tag.name}", every
+    have = tuple(name for name in ENGINES if installed(name))
+    gpu = hardware.on_gpu("vllm")
+    chosen, reason = pick_engine(spec.text, fitting, spec.quant, have=have, gpu=gpu, device=hardware.describe_device())
+    return chosen, reason, every
+
+
+def with_quant(spec: Spec, found: Sequence[Form]) -> tuple[Form, ...]:
+    """The forms with the quant that is wanted, in either engine's spelling; all of them when no quant is asked for.
+
+    A local model without such a form keeps all its forms (a load then says what there is); a hub model has none, and
+    its quant is searched for elsewhere.
+
+    Raises:
+        UnknownNameError: no quant has this name.
+    """
+    if spec.quant is None:
+        return tuple(found)
+    tag = tags.canonical(spec.quant)
+    same = {tags.canonical(spec.quant, other).name for other in ENGINES if tags.known(spec.quant, other)} | {tag.name}
+    having = tuple(form for form in found if form.quant in same)
+    return having or (tuple(found) if spec.path is not None else ())
+
+
+def pick_engine(
+    model: str,
+    found: Sequence[Form],
+    quant: str | None,
+    *,
+    have: Collection[EngineName],
+    gpu: bool,
+    device: str,
+) -> tuple[EngineName, str]:
+    """The engine that `auto` takes of some forms, and why, in one line; see `choose_engine`.
+
+    Args:
+        model: the model, for the error.
+        found: its forms.
+        quant: the quant that was asked for, or None.
+        have: the installed engines.
+        gpu: vLLM is a CUDA build, and there is a GPU.
+        device: what the machine has, in words.
+
+    Raises:
+        EngineMissingError: no engine that could load it is installed.
+    """
+    able = tuple(form for form in found if form.engine in have)
+    if not able:
+        names = dict.fromkeys(form.engine for form in found)
+        commands = "; ".join(INSTALL[name] for name in names)
+        raise EngineMissingError(
+            f"{model} needs {' or '.join(names)}, which isn't installed.", f"Install it: {commands}."
+        )
+    order = ("vllm", "llamacpp") if gpu else ("llamacpp", "vllm")
+    local = [form for form in able if form.action != "download"] or list(able)
+    choice = min(local, key=lambda form: order.index(form.engine))
+    why = [device, _words(choice)]
+    if len({form.engine for form in able}) == 1:
+        missing = [name for name in ENGINES if name not in have]
+        why.append(f"{missing[0]} isn't installed" if missing else "the only engine for it")
+    if quant is not None:
+        why.append(f"quant {choice.quant}")
+    return choice.engine, f"{choice.engine}: {', '.join(why)}"
+
+
+def _words(choice: Form) -> str:
+    if choice.action == "convert":
+        return "GGUF made from safetensors"
+    return "GGUF file" if choice.format == "gguf" else "safetensors folder"

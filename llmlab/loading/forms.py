@@ -1,0 +1,148 @@
+"""Step 2 of a load: every form in which a model could be loaded. Nothing is downloaded or converted.
+
+The steps, each of which takes what the one before returned: `hub.spec.parse` → `forms.find` → `choice.choose` →
+`fetch.fetch` → `plan.make_plan`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from llmlab.errors import BadInputError, UnsupportedError
+from llmlab.files import gguf, tags
+from llmlab.files.headers import Header, read_header
+from llmlab.hub import discover, repository
+from llmlab.hub.catalogue import Entry
+from llmlab.hub.form import Action, Form
+from llmlab.hub.quant_repo import QuantRepo
+from llmlab.hub.spec import Spec
+from llmlab.types import EngineName
+from llmlab.types.progress import Progress
+
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+
+
+def find(spec: Spec, *, engine: EngineName | None = None, from_: str | None = None) -> tuple[Form, ...]:
+    """Every form in which a model could be loaded, best first for each engine.
+
+    A repository of the hub is listed (one request); everything else is read from this machine.
+
+    Args:
+        spec: the parsed model spec.
+        engine: only forms for this engine.
+        from_: a repository `org/name[@revision]` to use instead; an author's name changes nothing here.
+
+    Returns:
+        The forms; empty when no engine loads what there is.
+
+    Raises:
+        BadInputError, UnsupportedError, LoadError: the files at a path are not a model, or the hub refuses.
+    """
+    if spec.path is not None:
+        found = _of_folder(spec, spec.path, engine) if spec.path.is_dir() else (_of_file(spec, spec.path),)
+    elif from_ is not None and "/" in from_:
+        repo, _, revision = from_.removeprefix("hf:").partition("@")
+        found = _of_repo(spec, repository.listing(repo, revision or None), None)
+    elif spec.entry is not None:
+        found = _of_entry(spec, spec.entry)
+    else:
+        assert spec.repo is not None
+        # Only a quant in the text itself says what the repository's folder is; one beside it is what is wanted.
+        named = spec.quant if spec.text.endswith(f":{spec.quant}") else None
+        found = _of_repo(spec, repository.listing(spec.repo, spec.revision), named)
+    return tuple(form for form in found if engine in (None, form.engine))
+
+
+def _of_entry(spec: Spec, entry: Entry) -> tuple[Form, ...]:
+    out = []
+    for repo in entry.files:
+        for quant in repo.quants:
+            size = int(entry.parameters * tags.TAGS[quant].bits / 8) if entry.parameters else None
+            if repo.file:
+                here = repository.cached_file(repo.repo, repo.filename(quant), repo.revision)
+                out.append(_on_hub(spec, repo, quant, f"{repo.repo}/{repo.filename(quant)}", size, here))
+            else:
+                here = repository.cached_folder(repo.repo, repo.revision)
+                out.append(_on_hub(spec, repo, quant, repo.repo, size, here))
+    return tuple(out)
+
+
+def _on_hub(
+    spec: Spec, repo: QuantRepo, quant: str, where: str, size: int | None, here: Path | None, *, way: str = ""
+) -> Form:
+    action: Action = "ready" if here is not None else "download"
+    form = tags.FORMATS[repo.engine]
+    return Form(spec, repo.engine, quant, form, action, where, 0 if here else size, here, repo=repo, way=way)
+
+
+def of_discovered(spec: Spec, repo: QuantRepo, quant: str) -> Form:
+    """The form of a repository that was discovered on the hub, or named by the user."""
+    return _on_hub(spec, repo, quant, repo.repo, repo.sizes.get(quant), None, way=repo.why())
+
+
+def _of_repo(spec: Spec, found: repository.Listing, quant: str | None) -> tuple[Form, ...]:
+    """The forms of a listed repository; `quant` names a folder whose repository's name doesn't."""
+    out = []
+    action: Action = "download" if found.online else "ready"
+    sizes = discover.gguf_sizes(found.files)
+    ggufs = QuantRepo("llamacpp", found.repo, tuple(sizes), revision=found.revision)
+    for tag, size in sizes.items():
+        out.append(Form(spec, "llamacpp", tag, "gguf", action, found.repo, size, repo=ggufs, listing=found))
+    if any(name.endswith(".safetensors") for name in found.files):
+        total = sum(size for name, size in found.files.items() if name.endswith(".safetensors"))
+        named = tags.canonical(quant, "vllm").name if quant and not out else None
+        tag = named or tags.in_repository(found.repo) or "bf16"
+        folder = QuantRepo("vllm", found.repo, (tag,), revision=found.revision)
+        out.append(Form(spec, "vllm", tag, "safetensors", action, found.repo, total, repo=folder, listing=found))
+    if not out:
+        repository.check_weights(found)
+    return tuple(out)
+
+
+def _of_file(spec: Spec, path: Path) -> Form:
+    if path.suffix.lower() in _PICKLES:
+        raise UnsupportedError(
+            f"{path} is a pickle, which can run any code when it is read.", "Use safetensors or GGUF."
+        )
+    if path.suffix.lower() == ".safetensors" and not gguf.is_gguf(path):
+        raise BadInputError(f"{path} is one file of a model folder.", f"Load the folder: {path.parent}.")
+    header = read_header(path)
+    return Form(spec, "llamacpp", header.quant, "gguf", "ready", str(path), path=header.path, header=header)
+
+
+def _of_folder(spec: Spec, folder: Path, engine: EngineName | None) -> tuple[Form, ...]:
+    header = read_header(folder)
+    out: list[Form] = []
+    if engine != "llamacpp":
+        from llmlab.quant import vllm_forms
+
+        own = Form(spec, "vllm", header.quant, "safetensors", "ready", str(folder), path=folder, header=header)
+        out += [own, *vllm_forms.of(spec, header).values()]
+    if engine != "vllm":
+        out += _ggufs(spec, header)
+    return tuple(out)
+
+
+def _ggufs(spec: Spec, header: Header) -> list[Form]:
+    """The GGUF files that llmlab makes of a folder at first use, F16 first."""
+    from llmlab.quant import gguf_cache, gguf_quantizer
+
+    if gguf_cache.can_convert(header) is not None:
+        return []
+    place = gguf_cache.cached_paths(header.path)
+    quants = [name for name in tags.names("llamacpp") if gguf_quantizer.can_make(tags.TAGS[name])]
+    return [_gguf(spec, header, quant, place(quant)) for quant in sorted(quants, key=lambda name: name != "F16")]
+
+
+def _gguf(spec: Spec, header: Header, quant: str, made: Path) -> Form:
+    def make(progress: Progress | None) -> Path:
+        from llmlab.quant.gguf_cache import to_gguf
+
+        return to_gguf(header.path, quant=quant, progress=progress)
+
+    ready = made if made.is_file() else None
+    size = 0 if ready else int(header.parameters * tags.TAGS[quant].bits / 8)
+    action: Action = "ready" if ready else "convert"
+    return Form(
+        spec, "llamacpp", quant, "gguf", action, str(made), size, ready, base=header.path, make=make, header=header
+    )
