@@ -17,7 +17,8 @@ WIDTH, ROW, GAP, NAME = 860, 40, 8, 190
 def contract() -> tuple[list[list[str]], set[str]]:
     """The layers from the top, those of one level together, and the modules that may not know IPython."""
     found = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
-    layers = next(one for one in found if one["type"] == "layers")["layers"]
+    contract = next(one for one in found if one["type"] == "layers")
+    layers = [f"{contract['containers'][0]}.{level}" for level in contract["layers"]]
     plain = next(one for one in found if one["type"] == "forbidden")["source_modules"]
     return [[name.strip() for name in re.split(r"[|:]", level)] for level in layers], set(plain)
 

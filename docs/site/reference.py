@@ -44,7 +44,7 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         "Measuring, getting, making",
         "What the functions above return, and a few functions more.",
         (
-            "llmlab.measure.comparison.Comparison",
+            "llmlab.measure.comparison.QuantComparison",
             "llmlab.measure.comparison.Diff",
             "llmlab.loading.storage.Pulled",
             "llmlab.quant.recipes.Made",

@@ -1,7 +1,7 @@
 """Plain data that every layer speaks: messages, sampling parameters, completions, chunks, metrics."""
 
-from llmlab.types.completion import Choice, Chunk, Completion, FinishReason, ToolCall, ToolStep
-from llmlab.types.messages import IMAGE_FORMS, ROLES, Message, Prompt, Role, data_url, image_of, with_object
+from llmlab.types.completion import Choice, Chunk, Completion, FinishReason, ToolStep
+from llmlab.types.messages import IMAGE_FORMS, ROLES, Message, Prompt, Role, ToolCall, data_url, image_of, with_object
 from llmlab.types.metrics import Guidance, GuidanceStep, Speculation, Timings, TokenLogprob, Usage
 from llmlab.types.params import EngineName, SamplingParams
 

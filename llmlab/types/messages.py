@@ -9,11 +9,47 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, cast, get_args
 
 from llmlab.errors import BadInputError, unknown
-from llmlab.types.completion import ToolCall
 
 Role = Literal["system", "user", "assistant", "tool"]
 
 ROLES: tuple[Role, ...] = get_args(Role)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A tool call as the model wrote it.
+
+    Attributes:
+        name: the tool that was asked for.
+        arguments: by parameter, as JSON has them.
+        id: nine letters and digits, unlike any other in the conversation.
+        problem: why the call can't be read; "" when it can.
+
+    Example:
+        >>> str(llmlab.types.ToolCall("add", {"a": 1, "b": 2}))
+        'add(a=1, b=2)'
+    """
+
+    name: str
+    arguments: Mapping[str, Any]
+    id: str = ""
+    problem: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The call as a message of the assistant holds it (see `Message.tool_calls`).
+
+        Example:
+            >>> llmlab.types.ToolCall("add", {"a": 1}, id="abc123def").as_dict()
+            {'type': 'function', 'id': 'abc123def', 'function': {'name': 'add', 'arguments': {'a': 1}}}
+        """
+        return {
+            "type": "function",
+            "id": self.id,
+            "function": {"name": self.name, "arguments": dict(self.arguments)},
+        }
+
+    def __str__(self) -> str:
+        return f"{self.name or '?'}({', '.join(f'{key}={value!r}' for key, value in self.arguments.items())})"
 
 
 @dataclass(frozen=True, slots=True)
