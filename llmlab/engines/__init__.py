@@ -1,1 +1,1 @@
-"""The two engines behind one contract (`base.py`), found by name (`registry.py`)."""
+"""The engines: one interface (`base.py`), its two implementations, and their lookup by name (`registry.py`)."""

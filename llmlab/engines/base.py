@@ -1,7 +1,7 @@
-"""What an engine is: declared capabilities, one way to load, one way to be asked.
+"""The interface that every engine implements, and the data that passes through it.
 
-An engine runs one decoding loop on a thread of its own. Callers hand it requests from any thread
-(`submit`) and read the answers from each request's buffer (`llmlab.engines.stream`), so that a
+An engine runs one decoding loop on its own thread. Callers submit requests from any thread
+(`submit`) and read the output from each request's buffer (`llmlab.engines.stream`), so that a
 notebook cell, a widget and a coroutine all share one running batch.
 """
 
@@ -42,8 +42,8 @@ class Capabilities:
     Attributes:
         formats: file formats it loads.
         quants: quant tags it loads on some hardware.
-        features: what a request may ask of it.
-        extra: the names that `-x KEY=VALUE` takes, each with its type and a line of help.
+        features: what a request may use.
+        extra: the names that `-x KEY=VALUE` accepts, each with its type and a line of help.
     """
 
     formats: frozenset[Format]
@@ -54,12 +54,12 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What guesses tokens ahead for the model to check.
+    """The draft of speculative decoding: it proposes tokens that the model verifies.
 
     Attributes:
-        name: the draft model's name, or "ngram": the text so far is searched for what followed the last tokens before.
+        name: the draft model's name, or "ngram": propose what followed the last tokens earlier in the text.
         source: the draft model's files; None for "ngram".
-        tokens: how many are guessed at most.
+        tokens: most tokens to propose per step.
     """
 
     name: str
@@ -72,12 +72,12 @@ class LoadPlan:
     """Everything decided before an engine starts to load.
 
     Attributes:
-        context_length: tokens a sequence may have, prompt and answer together (already settled, never None).
-        gpu_layers: layers on the GPU (llamacpp); None lets the engine choose, all of them where there is one.
+        context_length: most tokens per sequence, prompt and output together.
+        gpu_layers: layers on the GPU (llamacpp); None: the engine chooses (all of them if there is a GPU).
         tensor_parallel: GPUs to split the model over (vllm).
         max_concurrency: most sequences decoded at once.
-        extra: engine options from `-x`, already checked against the capabilities.
-        draft: what guesses tokens ahead (speculative decoding); None: nothing does.
+        extra: engine options from `-x`, already validated against the capabilities.
+        draft: the draft for speculative decoding, if any.
     """
 
     source: Source
@@ -91,18 +91,18 @@ class LoadPlan:
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What the loaded model says of itself.
+    """What the loaded model reports about itself.
 
     Attributes:
-        context_length: tokens a sequence may have as loaded.
-        trained_context: tokens it was trained for.
+        context_length: most tokens per sequence, as loaded.
+        trained_context: context length it was trained with.
         chat_template: Jinja source, or None for a base model.
-        special_tokens: `bos_token`, `eos_token`, ... as templates use them ("" when there is none).
+        special_tokens: `bos_token`, `eos_token`, ... as templates use them ("" if undefined).
         end_ids: token ids that end a turn.
-        add_bos: a raw prompt gets the BOS token in front.
-        defaults: the model's own sampling defaults (generation_config.json), gaps as None.
-        shifts: an answer may go on past the context length, whose older part is then forgotten (asked for at the load).
-        sees: its files have a part that reads images (`llmlab.files.vision`).
+        add_bos: prepend the BOS token to a raw prompt.
+        defaults: the model's own sampling defaults (generation_config.json); None where it sets none.
+        shifts: generation continues past the context length by dropping the oldest tokens (a load option).
+        sees: its files include a vision encoder (`llmlab.files.vision`).
     """
 
     architecture: str
@@ -121,7 +121,7 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes that a loaded model holds. `weights` and `kv_cache` as the engine counts them, `resident` as measured."""
+    """Bytes that a loaded model uses: `weights` and `kv_cache` as the engine reports them, `resident` as measured."""
 
     weights: int
     kv_cache: int
@@ -131,14 +131,14 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """A LoRA adapter in the forms that engines take. What it is is told by its digest, not by its name.
+    """A LoRA adapter in the formats that engines load, identified by its digest rather than its name.
 
     Attributes:
-        name: what it's called on the bench.
+        name: its name in the lab.
         digest: a hash of its content; equal digests are the same adapter.
         rank: the largest rank of its matrices.
-        folder: the PEFT folder, or None: it only exists as a GGUF file.
-        gguf: the GGUF file, or None: it wasn't converted.
+        folder: the PEFT folder, or None if it exists only as a GGUF file.
+        gguf: the GGUF file, or None if it hasn't been converted.
     """
 
     name: str
@@ -149,25 +149,25 @@ class Adapter:
 
 
 Mix = tuple[tuple[Adapter, float], ...]
-"""Adapters with their scales, which add up; never empty where a mix is meant."""
+"""Adapters with their scales, applied as a weighted sum. Never empty: the base model is None."""
 
 
 def mix_key(mix: Mix | None) -> str:
-    """What a KV cache computed under a mix depends on, whatever the order of its adapters; "" for the base model."""
+    """The KV cache key of a mix, independent of the adapters' order; "" for the base model."""
     return "+".join(sorted(f"{adapter.digest}:{scale:.9g}" for adapter, scale in mix)) if mix else ""
 
 
 @dataclass(frozen=True, slots=True)
 class LoraLimits:
-    """What adapters a loaded model takes.
+    """Which adapters a loaded model supports.
 
     Attributes:
-        form: the form it takes them in, "gguf" or "peft".
-        mixes: scales and sums are applied as it decodes; else each is an adapter of its own.
+        form: the file format it loads, "gguf" or "peft".
+        mixes: scales and sums are applied while decoding; if False, every mix is merged into a separate adapter.
         max_rank: the largest rank, or None for any.
-        slots: different adapters in one step, or None for any number.
-        refused: why it takes none at all; "" when it does.
-        hint: the way out of that.
+        slots: most distinct adapters per step, or None for any number.
+        refused: why adapters are unsupported; "" if they are supported.
+        hint: the suggested fix.
     """
 
     form: Literal["gguf", "peft"]
@@ -180,16 +180,16 @@ class LoraLimits:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Request:
-    """One sequence to generate. `buffer` takes what comes, as choice `index`.
+    """One sequence to generate. The engine pushes its output to `buffer`, as choice `index`.
 
-    `params` has no gaps left: temperature, top_p, top_k, min_p, max_tokens and seed are set.
+    `params` is complete: temperature, top_p, top_k, min_p, max_tokens and seed are set.
 
     Attributes:
-        guide: the constraint that the text follows; the engine's `grammars` has compiled it already.
-        complete: end a guided text within `max_tokens` while there is a way to its end.
-        trace: takes what the guide did to each token, where the engine can tell.
-        adapter: the attached adapters it's computed with; None is the base model.
-        images: encoded images, in the order in which the prompt has their marks.
+        guide: the constraint on the text, already compiled by the engine's `grammars`.
+        complete: steer a guided text to a valid end within `max_tokens`, if one is reachable.
+        trace: collects what the guide did to each token, if the engine can report it.
+        adapter: the attached adapters to decode with; None: the base model.
+        images: encoded images, in the order of their placeholders in the prompt.
     """
 
     id: str
@@ -205,7 +205,7 @@ class Request:
 
 
 class EngineLog:
-    """An engine's noise, in a file that `%llm logs` shows, and its last lines in memory for errors."""
+    """An engine's log output: a file for `%llm logs`, and the last lines in memory for error messages."""
 
     def __init__(self, path: Path, keep: int = 400) -> None:
         self._lines: deque[str] = deque(maxlen=keep)
@@ -217,13 +217,13 @@ class EngineLog:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._file = path.open("a", encoding="utf-8", errors="replace")
         except LlmLabError as error:
-            path = self._elsewhere(path.name)
+            path = self._fallback_file(path.name)
             self._file = path.open("a", encoding="utf-8", errors="replace")
             _warn(error)
         self.path = path
 
-    def _elsewhere(self, name: str) -> Path:
-        """A file in a temporary folder that is deleted at the end; the null device where there is none either."""
+    def _fallback_file(self, name: str) -> Path:
+        """A file in a temporary folder, deleted on close; the null device if that fails too."""
         try:
             self._scratch = tempfile.TemporaryDirectory(prefix="llmlab-", ignore_cleanup_errors=True)
             found = Path(self._scratch.name) / name[-60:]
@@ -233,20 +233,20 @@ class EngineLog:
         return found
 
     def write(self, text: str) -> None:
-        """Append text; lines may come in pieces."""
+        """Append text; lines may arrive in pieces."""
         with self._lock:
-            whole, newline, self._partial = (self._partial + text).rpartition("\n")
+            complete, newline, self._partial = (self._partial + text).rpartition("\n")
             if not newline:
                 return
-            for line in whole.split("\n"):
+            for line in complete.split("\n"):
                 self._lines.append(line)
             try:
                 with config.writing(self.path):
                     if not self._file.closed:
                         now = time.strftime("%H:%M:%S")
-                        self._file.writelines(f"{now} {line}\n" for line in whole.split("\n"))
+                        self._file.writelines(f"{now} {line}\n" for line in complete.split("\n"))
                         self._file.flush()
-            except LlmLabError as error:  # a log that fails must fail nothing else
+            except LlmLabError as error:  # a failing log must not fail the request
                 self._end_file()
                 _warn(error)
 
@@ -262,7 +262,7 @@ class EngineLog:
             self._end_file()
 
     def _end_file(self) -> None:
-        with contextlib.suppress(OSError):  # what is buffered is written now, or lost on a full disk
+        with contextlib.suppress(OSError):  # buffered lines are flushed here; on a full disk they are lost
             self._file.close()
         if self._scratch is not None:
             self._scratch.cleanup()
@@ -272,20 +272,20 @@ _warned: set[str] = set()
 
 
 def _warn(error: LlmLabError) -> None:
-    """Say once for a reason that a log isn't kept in its file."""
+    """Warn, once per cause, that the log isn't written to its file."""
     if error.hint in _warned:
         return
     _warned.add(error.hint)
-    with contextlib.suppress(Warning):  # where warnings are errors, too, a log fails nothing else
+    with contextlib.suppress(Warning):  # with warnings as errors, too, a failing log must not fail the request
         warnings.warn(
-            f"llmlab: the engine's log {error} Its last lines are kept in memory (%llm logs); this is said once.",
+            f"llmlab: the engine's log {error} Its last lines are kept in memory (%llm logs). Shown once.",
             RuntimeWarning,
             stacklevel=2,
         )
 
 
 class Engine(ABC):
-    """One loaded model in one engine. Build it with `open`; it is ready when that returns."""
+    """One loaded model in one engine. Create it with `open`, which returns when it is ready."""
 
     name: ClassVar[EngineName]
     capabilities: ClassVar[Capabilities]
@@ -296,78 +296,78 @@ class Engine(ABC):
     @classmethod
     @abstractmethod
     def open(cls, plan: LoadPlan, *, log: EngineLog, progress: Progress, cancelled: threading.Event) -> Engine:
-        """Load a model. Called on a worker thread; sets up the decoding thread and returns when it's ready.
+        """Load a model. Called on a worker thread; starts the decoding thread and returns when it's ready.
 
         Raises:
-            LoadError: it can't be loaded; nothing is left behind (no memory, no thread, no process).
-            Interrupted: `cancelled` was set meanwhile; nothing is left behind.
+            LoadError: it can't be loaded; memory, threads and processes have been released.
+            Interrupted: `cancelled` was set meanwhile; everything has been released.
         """
 
     @abstractmethod
     def tokenize(self, text: str, *, special: bool = True) -> list[int]:
-        """Token ids of a text, nothing added. With `special`, text like `<|end|>` becomes the special token."""
+        """Token ids of a text, without BOS or EOS. With `special`, text like `<|end|>` becomes the special token."""
 
     @abstractmethod
     def detokenize(self, ids: list[int]) -> str:
-        """The text of token ids, special tokens left out."""
+        """The text of token ids, without special tokens."""
 
     def score(self, ids: list[int], first: int) -> Any:
-        """What the model expects after each token of a given text (teacher forcing), between two steps.
+        """Next-token distributions along a given text (teacher forcing), computed between two steps.
 
         Args:
-            ids: the text's tokens, at most a context length of them.
+            ids: the text's tokens, at most the context length.
             first: position of the first token whose successor is scored.
 
         Returns:
             A float32 array, shape (len(ids) - 1 - first, vocabulary): row r is ln p(. | ids[: first + r + 1]).
 
         Raises:
-            UnsupportedError: the engine can't tell.
-            GenerationError: it failed.
+            UnsupportedError: the engine doesn't support scoring.
+            GenerationError: scoring failed.
         """
-        raise UnsupportedError(f"{self.name} can't score {len(ids)} given tokens from {first} on.")
+        raise UnsupportedError(f"{self.name} can't score a given text ({len(ids)} tokens, from position {first}).")
 
     @property
     def score_note(self) -> str:
-        """What `score` leaves out ("the 100 likeliest tokens are exact"); "" when it gives whole distributions."""
+        """The limits of `score` ("the 100 likeliest tokens are exact"); "" if it returns full distributions."""
         return ""
 
     @abstractmethod
     def submit(self, request: Request) -> None:
-        """Queue a request; thread-safe, returns at once. Every submitted request's buffer is finished or failed."""
+        """Queue a request and return at once. Thread-safe. The request's buffer always ends: finished or failed."""
 
     @abstractmethod
     def cancel(self, request: Request) -> None:
-        """End a request as "interrupted" at the next step; thread-safe, and harmless when it's done."""
+        """End a request as "interrupted" at the next step. Thread-safe; a no-op if it has ended."""
 
     @property
     def lora(self) -> LoraLimits:
-        """What adapters it takes."""
-        return LoraLimits("peft", mixes=False, refused=f"{self.name} takes no adapters")
+        """Which adapters it supports."""
+        return LoraLimits("peft", mixes=False, refused=f"{self.name} doesn't support adapters")
 
     def attach(self, adapter: Adapter) -> None:
-        """Make an adapter ready for requests, without a reload; attaching one twice is harmless.
+        """Make an adapter available to requests without a reload; attaching it again is a no-op.
 
         Raises:
             UnsupportedError: the engine refuses it.
         """
-        raise UnsupportedError(f"{self.name} takes no adapters, {adapter.name} neither.")
+        raise UnsupportedError(f"Can't use the adapter {adapter.name}: {self.name} doesn't support adapters.")
 
     def detach(self, adapter: Adapter) -> None:
-        """Let an adapter go; requests that use it finish first. Returns at once."""
-        raise UnsupportedError(f"{self.name} takes no adapters, {adapter.name} neither.")
+        """Release an adapter once the requests that use it have finished. Returns at once."""
+        raise UnsupportedError(f"Can't use the adapter {adapter.name}: {self.name} doesn't support adapters.")
 
     @abstractmethod
     def memory(self) -> Memory:
-        """What the model holds now."""
+        """What the model uses now."""
 
     @abstractmethod
     def describe(self) -> dict[str, str]:
-        """Build, device, threads, the KV cache's layout and the like, for `%llm ls -v`: name -> value with its unit.
+        """Build, device, threads, KV cache layout and so on, for `%llm ls -v`: name -> value with its unit.
 
-        Bytes are in `memory()`, the context length in `facts`: shown beside this, they would stand there twice.
+        Without the byte counts (`memory()`) and the context length (`facts`), which are shown next to it.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """End running requests as interrupted, stop the thread, free memory and processes. Safe to call twice."""
+        """End running requests as interrupted, stop the thread, free memory, end processes. Safe to call twice."""

@@ -1,4 +1,4 @@
-"""Work that must run on an engine's own thread, asked for from another."""
+"""Calls from other threads that must run on an engine's own thread."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 
 class Call:
-    """A piece of work, put into a loop's mail; `result` waits until the loop has run it.
+    """A function in a loop's inbox; `result` waits until the loop has run it.
 
     Args:
-        work: what to run; its exception is the caller's.
+        work: what to run; `result` raises its exception.
     """
 
     def __init__(self, work: Callable[[], Any]) -> None:
@@ -22,13 +22,13 @@ class Call:
         """Run it, on the loop's thread."""
         try:
             self._future.set_result(self._work())
-        except BaseException as error:  # noqa: BLE001 - it belongs to the thread that asked
+        except BaseException as error:  # noqa: BLE001 - raised in the calling thread
             self._future.set_exception(error)
 
     def refuse(self, error: Exception) -> None:
-        """Nobody will run it."""
+        """Fail it without running it."""
         self._future.set_exception(error)
 
     def result(self) -> Any:
-        """Wait for it; what it returned."""
+        """Wait for it and return its result."""
         return self._future.result()

@@ -1,4 +1,4 @@
-"""What a guided request carries through an engine's loop: its mask, its way to the end, and the judge's last word."""
+"""The state of a guided request in an engine's loop: its mask, its closing tokens and the final validation."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from llmlab.types import GuidanceStep
 
 
 class Steer:
-    """A guided request's state. For the loop's thread alone.
+    """A guided request's state. Not thread-safe: for the loop's thread only.
 
     Args:
-        request: one with a guide.
+        request: a request with a guide.
         grammars: the engine's compiled guides.
-        vocab_size: logits a row has; 0 where the engine masks them itself.
-        name: the text of a token, for the trace.
+        vocab_size: logits per row; 0 if the engine masks them itself.
+        name: returns a token's text, for the trace.
     """
 
     def __init__(self, request: Request, grammars: Compiler, vocab_size: int, name: Callable[[int], str]) -> None:
         assert request.guide is not None
         self._guide = request.guide
         self._grammars = grammars
-        # Asking the engine for a token's text costs more than the mask of a simple step.
+        # Getting a token's text from the engine costs more than the mask of a simple step.
         self._name = functools.lru_cache(maxsize=4096)(name)
         self._trace = request.trace
         self._text = b""
@@ -39,23 +39,23 @@ class Steer:
         self._closer = Closer(grammars.ranks, request.guide) if request.complete else None
 
     def mask(self, logits: Any) -> None:
-        """Forbid in a row of logits what the guide forbids. See `Run.mask`."""
+        """Mask the tokens that the guide forbids in a row of logits. See `MaskRun.mask`."""
         self.run.mask(logits)
 
     @property
     def raw(self) -> Any:
-        """The logits of this step before the mask, when log probabilities were asked for."""
+        """The logits of this step before the mask, if the request has `logprobs`."""
         return self.run.raw
 
     def take(self, token: int, left: int) -> Sequence[int]:
-        """Follow a token.
+        """Advance the guide by a sampled token.
 
         Args:
-            token: the one that was chosen.
-            left: tokens that the budget still has, this one included.
+            token: the sampled token.
+            left: tokens left of `max_tokens`, including this one.
 
         Returns:
-            The token; or, when it's time to end the text, the tokens to write in its place, the end token last.
+            The token; or, if the text must be closed now, the tokens to write in its place, the end token last.
         """
         if self._closer is not None:
             instead = self._closer.instead(self.run.matcher, token, left, self._text)
@@ -68,24 +68,24 @@ class Steer:
         return (token,)
 
     def accepts(self, text: str) -> bool:
-        """Whether a text may end here: what a stop string needs to end a guided text."""
+        """Whether the guide accepts a text as complete: only then may a stop string end it."""
         return self._grammars.accepts(self._guide, text)
 
     @property
     def over(self) -> bool:
-        """Nothing but the end may come now."""
+        """Only an end token is allowed now."""
         return self.run.over
 
     def verdict(self, text: str) -> GenerationError | None:
-        """The judge's word on a text that ended by itself; None when it's good."""
+        """Validate a text that ended by itself; None if it satisfies the constraint."""
         problem = self._guide.problem(text)
         if not problem and self._guide.check is None and not self.accepts(text):
             problem = "the grammar doesn't accept it"
         if not problem:
             return None
         return GenerationError(
-            f"The text ended in a way that {self._guide.name} doesn't allow ({problem}).",
-            "The mask library followed the constraint less strictly than the judge: simplify that part.",
+            f"The output doesn't satisfy {self._guide.name}: {problem}.",
+            "The token mask enforced the constraint less strictly than the validator: simplify that part.",
         )
 
     def _note(self, token: int, logprob: float, removed: float, wanted: int, best: float, only: bool) -> None:

@@ -1,4 +1,4 @@
-"""The check of a model's logits, in the words of both engines."""
+"""The errors for logits that aren't finite, shared by both engines."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import math
 from llmlab.errors import GenerationError, LoadError
 
 
-def not_finite(peak: float, who: str = "The model") -> GenerationError:
-    """The error for logits whose largest is no finite number: every token drawn from them is meaningless."""
+def not_finite(peak: float, subject: str = "The model") -> GenerationError:
+    """The error for logits whose maximum isn't finite: any token sampled from them is meaningless."""
     what = "NaN" if math.isnan(peak) else "infinity"
     return GenerationError(
-        f"{who} computes {what} in place of logits: its weights are damaged, or too large for the number type.",
-        "Fetch the files again with %llm pull, or load it with another dtype or quant.",
+        f"{subject} computes {what} instead of logits: its weights are damaged, or overflow its dtype.",
+        "Download the files again with %llm pull, or load it with another dtype or quant.",
     )
 
 
 def load_error(name: str, engine: str, error: GenerationError, log_tail: str) -> LoadError:
-    """The same at a load, whose first step is checked."""
+    """The same error for a load, which checks the first step's logits."""
     return LoadError(
-        f"{name} can't be loaded by {engine}: {error.message[0].lower()}{error.message[1:]}",
+        f"{engine} can't load {name}: {error.message[0].lower()}{error.message[1:]}",
         error.hint,
         log_tail=log_tail,
     )

@@ -1,4 +1,4 @@
-"""Engines by name, imported only when one is used."""
+"""Engines by name, imported on first use."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ INSTALL: dict[EngineName, str] = {
 
 
 def check_name(name: str) -> EngineName:
-    """The engine's name, checked.
+    """Validate an engine's name.
 
     Raises:
         UnknownNameError: no such engine.
@@ -33,7 +33,7 @@ def check_name(name: str) -> EngineName:
 
 
 def installed(name: EngineName) -> bool:
-    """Whether the engine's package can be found (it isn't imported)."""
+    """Whether the engine's package is installed (checked without importing it)."""
     return importlib.util.find_spec(PACKAGES[name]) is not None
 
 

@@ -1,8 +1,8 @@
-"""The sandbox that chat templates are rendered in: jinja2's, with bounds on what a template computes.
+"""The sandbox that chat templates are rendered in: jinja2's, with limits on what a template computes.
 
-jinja2's sandbox keeps a template away from Python, but lets it loop and allocate without end. Here each loop
-iteration, call, filter and result costs work out of a budget per render, and an operation whose result would be too
-large is refused before it runs. The bounds are counts, so they hold on any thread and don't depend on the machine's
+jinja2's sandbox keeps a template away from Python, but doesn't limit its loops and allocations. Here every loop
+iteration, call, filter and result is charged to a budget per render, and an operation whose result would be too
+large is refused before it runs. The limits are counts, so they work on any thread and don't depend on the machine's
 load; a limit on the thread's own CPU time backs them up.
 """
 
@@ -24,10 +24,10 @@ from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
 MOST_WORK = 2**27
-"""Work of one render: characters made, 16 per item, 256 per step (half a million steps take about a second)."""
+"""Budget of one render: 1 per character produced, 16 per item, 256 per step (500,000 steps take about a second)."""
 MOST_CPU_S = 2.0
 MOST_CHARACTERS = 2**24
-"""Characters of one text, and of all texts in one container."""
+"""Most characters of one string, and of all strings in one container."""
 MOST_ITEMS = 2**18
 MOST_SOURCE = 2**17
 _MOST_BITS = 4096
@@ -45,12 +45,12 @@ _METHODS: tuple[tuple[type, frozenset[str]], ...] = (
     (float, frozenset({"is_integer"})),
 )
 _PLAIN = (type, str, bytes, bytearray, int, float, complex, list, tuple, dict, set, frozenset, memoryview)
-# Filters that look at few items, or pass them on as they are; all others may read everything in their arguments.
+# Filters that read few items or pass them on unchanged; any other may read everything in its arguments.
 _PASSING = frozenset({
     "attr", "batch", "count", "d", "default", "first", "items", "last", "length", "list", "map", "random", "reject",
     "rejectattr", "reverse", "select", "selectattr", "slice",
 })  # fmt: skip
-# Filters whose time isn't linear in the text, or far above it.
+# Filters slower than linear in the text's length, or linear with a large factor.
 _SLOW = frozenset({"pprint", "striptags", "title", "truncate", "urlize", "wordcount", "wordwrap", "xmlattr"})
 _SLOW_CHARACTERS = 2**16
 _COMPARING = frozenset({
@@ -61,7 +61,7 @@ _COMPUTED_WIDTH = re.compile(r"%[^%a-zA-Z]*\*|\{[^{}]*\{")
 
 
 class TooMuchError(Exception):
-    """A template computes more than a chat template may."""
+    """A template exceeds the limits of a chat template."""
 
 
 class _Budget:
@@ -76,7 +76,7 @@ class _Budget:
         if self._left < self._look:
             if self._left < 0 or time.thread_time() > self._until:
                 self._left = self._look = -1
-                raise TooMuchError("it takes more steps or memory than a chat template may")
+                raise TooMuchError("it exceeds the limit on steps and memory")
             self._look = self._left - _LOOK_EVERY
 
 
@@ -94,7 +94,7 @@ def _spend(work: int) -> None:
 
 @contextmanager
 def budget() -> Iterator[None]:
-    """A fresh budget for what this thread renders or compiles inside."""
+    """Start a fresh budget for what this thread renders or compiles in the block."""
     before, _current.budget = _current.budget, _Budget()
     try:
         yield
@@ -103,23 +103,23 @@ def budget() -> Iterator[None]:
 
 
 def _characters(count: int) -> None:
-    """Pay for a text before it is made."""
+    """Charge for a string before it is created."""
     if count > MOST_CHARACTERS:
-        raise TooMuchError(f"it makes a text of {count:,} characters, and {MOST_CHARACTERS:,} is the limit")
+        raise TooMuchError(f"it creates a text of {count:,} characters; the limit is {MOST_CHARACTERS:,}")
     _spend(count)
 
 
 def _items(count: int) -> None:
-    """Pay for the items of a container before it is made."""
+    """Charge for a container's items before it is created."""
     if count > MOST_ITEMS:
-        raise TooMuchError(f"it makes a list of {count:,} items, and {MOST_ITEMS:,} is the limit")
+        raise TooMuchError(f"it creates a list of {count:,} items; the limit is {MOST_ITEMS:,}")
     _spend(count * _ITEM)
 
 
 def _weigh(value: Any) -> int:
-    """Pay for reading all that a value holds; its size in characters.
+    """Charge for reading everything in a value. Returns its size in characters.
 
-    An item counts as often as it is reached: `[x, x]` repeated on itself is small in memory and endless to read.
+    Shared items count once per occurrence: `[x, x]` nested in itself is small in memory, but reading it never ends.
     """
     if isinstance(value, str | bytes):
         _spend(len(value))
@@ -137,7 +137,7 @@ def _weigh(value: Any) -> int:
             seen += len(item)
         elif isinstance(item, list | tuple | dict):
             if depth > _DEEPEST:
-                raise TooMuchError(f"it nests values more than {_DEEPEST} deep")
+                raise TooMuchError(f"it nests values more than {_DEEPEST} levels deep")
             seen += len(item)
             if seen <= MOST_ITEMS:
                 stack += [(one, depth + 1) for one in item]
@@ -150,12 +150,12 @@ def _weigh(value: Any) -> int:
 
 
 def _keep(value: Any) -> Any:
-    """Pay for a result; iterators become lists, so that none is left that computes later."""
+    """Charge for a result. Iterators become lists, so that none computes later."""
     if isinstance(value, str | bytes):
         _characters(len(value))
     elif isinstance(value, int):
         if value.bit_length() > _MOST_BITS:
-            raise TooMuchError("it computes a number of more than a thousand digits")
+            raise TooMuchError("it computes a number with more than a thousand digits")
     elif isinstance(value, list | tuple | dict):
         _items(len(value))
     elif _is_iterator(value):
@@ -180,7 +180,7 @@ def _counted(values: Iterable[Any]) -> Iterator[Any]:
 
 
 def _formatted(form: str, values: Any, mark: Literal["%", "{"]) -> None:
-    """Pay for `form % values` or `form.format(*values)`."""
+    """Charge for `form % values` or `form.format(*values)`."""
     if _COMPUTED_WIDTH.search(form):
         raise TooMuchError("it formats with a computed width")
     widths = re.findall(r"\d+", form)
@@ -191,7 +191,7 @@ def _formatted(form: str, values: Any, mark: Literal["%", "{"]) -> None:
 
 
 def _amount(args: tuple[Any, ...], options: Mapping[str, Any]) -> int:
-    """The largest number, or length of a text, among a call's arguments."""
+    """The largest number or string length among a call's arguments."""
     given = [*args, *options.values()]
     return max(
         (len(one) if isinstance(one, str) else abs(one) for one in given if isinstance(one, str | int)), default=0
@@ -209,7 +209,7 @@ def _joined(parts: list[Any], separator: str) -> None:
 
 
 def _str_call(text: str, name: str, args: tuple[Any, ...], options: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Pay for a method of a text before it runs; its arguments, iterators made lists."""
+    """Charge for a string method before it runs. Returns its arguments, with iterators turned into lists."""
     _spend(len(text))
     if name == "join":
         args = (list(_counted(args[0])), *args[1:])
@@ -232,7 +232,7 @@ def _str_call(text: str, name: str, args: tuple[Any, ...], options: Mapping[str,
 
 
 def _filter_call(name: str, value: Any, args: tuple[Any, ...], options: Mapping[str, Any]) -> None:  # noqa: C901 - one case per filter
-    """Pay for a filter before it runs."""
+    """Charge for a filter before it runs."""
     if name in _PASSING:
         if name in ("batch", "slice"):
             _items(_amount(args, options))
@@ -244,7 +244,7 @@ def _filter_call(name: str, value: Any, args: tuple[Any, ...], options: Mapping[
     for one in (*args, *options.values()):
         _weigh(one)
     if name in _SLOW and size > _SLOW_CHARACTERS:
-        raise TooMuchError(f"its filter {name!r} takes at most {_SLOW_CHARACTERS:,} characters")
+        raise TooMuchError(f"its filter {name!r} is limited to {_SLOW_CHARACTERS:,} characters")
     amount = _amount(args, options)
     if name in ("center", "truncate", "wordwrap"):
         _characters(size + amount * (size + 1 if name == "wordwrap" else 1))
@@ -261,15 +261,15 @@ def _filter_call(name: str, value: Any, args: tuple[Any, ...], options: Mapping[
     elif name == "tojson":
         _characters(size + amount * size // 4)
     elif name == "sum" and any(isinstance(one, list | tuple) for one in (*args, *options.values())):
-        raise TooMuchError("its filter 'sum' adds numbers only")
+        raise TooMuchError("its filter 'sum' supports numbers only")
     elif name in ("round", "filesizeformat") and amount > 300:
-        raise TooMuchError(f"its filter {name!r} takes at most 300 digits")
+        raise TooMuchError(f"its filter {name!r} is limited to 300 digits")
     elif name == "int" and size > _MOST_BITS:
-        raise TooMuchError("it reads a number of more than a thousand digits")
+        raise TooMuchError("it parses a number with more than a thousand digits")
 
 
 def _bounded(name: str, function: Callable[..., Any], *, is_filter: bool) -> Callable[..., Any]:
-    """A filter or a test that pays for what it does."""
+    """Wrap a filter or a test so that its work is charged."""
     passed = getattr(getattr(function, "jinja_pass_arg", None), "name", None)
 
     @pass_context
@@ -323,7 +323,7 @@ def _through(name: str, node: nodes.Expr) -> nodes.Filter:
 
 
 class _Counting(NodeTransformer):
-    """Puts the payments where compiled code would call none of the environment's hooks."""
+    """Inserts charges where compiled code calls none of the environment's hooks."""
 
     def _with_tick(self, node: Any) -> Any:
         self.generic_visit(node)
@@ -372,14 +372,14 @@ class _Counting(NodeTransformer):
 
 
 class _Space(Namespace):
-    """`namespace()`, which doesn't show what it holds: namespaces in namespaces would be endless to print."""
+    """`namespace()` with a constant repr: the repr of nested namespaces could be unbounded."""
 
     def __repr__(self) -> str:
         return "<Namespace>"
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
-    """jinja2's immutable sandbox with a budget."""
+    """jinja2's immutable sandbox, with a budget per render."""
 
     intercepted_binops = frozenset(ImmutableSandboxedEnvironment.default_binop_table)
 
@@ -389,7 +389,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         del self.globals["lipsum"]
 
     def bound(self) -> None:
-        """Bound all filters and tests; call it once they are complete."""
+        """Wrap all filters and tests so that their work is charged. Call it after the last one is registered."""
         filters: dict[str, Any] = dict(self.filters)
         tests: dict[str, Any] = dict(self.tests)
         self.filters = {name: _bounded(name, one, is_filter=True) for name, one in filters.items()} | _INTERNAL
@@ -403,7 +403,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     @staticmethod
     def concat(parts: Iterable[str]) -> str:
-        """Join what was put out, and pay for it."""
+        """Join the output, and charge for it."""
         kept, size = [], 0
         for part in parts:
             _spend(_ITEM)
@@ -432,19 +432,19 @@ class Sandbox(ImmutableSandboxedEnvironment):
                 (_characters if isinstance(one, str | bytes) else _items)(len(one) * max(times, 0))
         elif operator == "**" and isinstance(left, int) and isinstance(right, int):
             if left.bit_length() * abs(right) > _MOST_BITS and abs(left) > 1:
-                raise TooMuchError("it computes a number of more than a thousand digits")
+                raise TooMuchError("it computes a number with more than a thousand digits")
         elif operator == "%" and isinstance(left, str | bytes):
             _formatted(left if isinstance(left, str) else left.decode("latin-1"), right, "%")
         return _keep(super().call_binop(context, operator, left, right))
 
     def getitem(self, obj: Any, argument: Any) -> Any:
-        """Look an item up; a tuple as the key is hashed."""
+        """Look up an item. A tuple key is charged, as it is hashed."""
         if isinstance(argument, tuple):
             _weigh(argument)
         return super().getitem(obj, argument)
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
-        """`str.format`, which pays for the result before it is made."""
+        """`str.format`, charged before the result is created."""
         wrapped = super().wrap_str_format(value)
         if wrapped is None:
             return None
@@ -457,7 +457,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return bounded
 
     def call(self, context: Context, obj: Any, /, *args: Any, **options: Any) -> Any:
-        """Call something; of the methods of plain values, those that a template can need."""
+        """Call something. Methods of built-in values are limited to those that a template needs."""
         _spend(_STEP)
         owner = getattr(obj, "__self__", None)
         if isinstance(owner, _PLAIN):
@@ -476,7 +476,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
 
 def line_of(traceback: TracebackType | None) -> int | None:
-    """The template's line where an error came up, or None."""
+    """The template line that raised an error, or None."""
     line = None
     while traceback is not None:
         template = traceback.tb_frame.f_globals.get("__jinja_template__")

@@ -1,4 +1,4 @@
-"""What a draft brings, measured while it works: tokens a step, and the speed with it by the speed without it."""
+"""Measures speculative decoding as it runs: acceptance, tokens per step, and the speed-up over plain decoding."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections import deque
 
 from llmlab.types import Speculation
 
-# Every so many steps a few go without the draft, more often at first: the measure of what it's worth on this machine.
+# In each period of so many steps, `_RUN` run without the draft (more often at first) to measure its speed-up.
 _PERIOD, _FIRST_PERIOD, _FIRST = 64, 16, 64
 _RUN = 4
 _ENOUGH = 2
 _KEEP = 16
-# A step this many times as long as usual was held up by something else on the machine: it counts as so long.
-_HELD_UP = 4.0
+# A step longer than this many medians was delayed by something else on the machine: its time is capped there.
+_MAX_MEDIANS = 4.0
 
 
 class SpeculationMeter:
-    """Counts an engine's decode steps with and without drafted tokens. For the loop's thread; reading is safe anywhere.
+    """Counts an engine's decode steps with and without drafted tokens. Written by the loop's thread, read by any.
 
-    The speed-up is the tokens that a step with the draft gives a sequence, by how much longer it takes (all that the
-    draft computes included). Steps of both kinds come from the same stretch of work, a few without the draft and then
-    many with it, so both saw the same prompts, batch sizes and neighbours on the machine. The first step of its kind
-    doesn't count: llama.cpp sets its graph up anew when the number of tokens changes.
+    The speed-up is the tokens per sequence of a step with the draft, divided by how much longer that step takes
+    (including drafting). Both kinds of step come from the same stretch of work, a few without the draft and then many
+    with it, so prompts, batch sizes and machine load are the same for both. The first step of each kind is excluded:
+    llama.cpp rebuilds its graph when the number of tokens changes.
 
     Args:
         draft: the draft model's name, or "ngram".
@@ -36,21 +36,21 @@ class SpeculationMeter:
         self._plain: list[float] = []
         self._seconds: list[float] = []
         self._gained: list[float] = []
-        # A stretch: seconds of its plain steps; seconds of its drafted steps, and the tokens that they gave.
+        # A stretch: seconds of its plain steps; seconds of its drafted steps, and the tokens that they produced.
         self._stretches: deque[tuple[list[float], list[float], float]] = deque(maxlen=_KEEP)
         self._warm = False
 
     def plain_due(self) -> bool:
-        """Whether the next step is to go without the draft."""
+        """Whether the next step should run without the draft."""
         return self._count % (_PERIOD if self._count >= _FIRST else _FIRST_PERIOD) < _RUN
 
     def step(self, seconds: float, tokens: float, *, drafted: bool) -> None:
-        """Take note of a step that decoded and computed no prompt.
+        """Record a step that only decoded (no prompt tokens).
 
         Args:
             seconds: how long it took, drafting included.
-            tokens: tokens it gave, by sequence (their mean).
-            drafted: whether the draft was asked.
+            tokens: mean tokens per sequence that it produced.
+            drafted: whether the draft was used.
         """
         self._count += 1
         if drafted != self._drafted:
@@ -65,7 +65,7 @@ class SpeculationMeter:
             self._plain.append(seconds)
 
     def _close(self) -> None:
-        """A stretch has ended; the first one pays for what is set up once."""
+        """End a stretch. The first is excluded: it includes one-time setup."""
         if self._plain and self._seconds:
             if self._warm:
                 self._stretches.append((self._plain, self._seconds, sum(self._gained)))
@@ -73,14 +73,14 @@ class SpeculationMeter:
         self._plain, self._seconds, self._gained = [], [], []
 
     def count(self, drafted: int, accepted: int, steps: int) -> Speculation:
-        """Add a sequence's figures to the total; gives them with the speed-up so far."""
+        """Add a sequence's counts to the total. Returns them with the speed-up so far."""
         one = Speculation(self.draft, drafted, accepted, steps, self.speedup)
         self.total += one
         return one
 
     @property
     def speedup(self) -> float | None:
-        """Decode speed with the draft by the speed without; None until enough was seen."""
+        """Decode speed with the draft divided by the speed without; None until there are enough steps."""
         stretches = list(self._stretches)
         if len(stretches) < _ENOUGH:
             return None
@@ -95,6 +95,6 @@ class SpeculationMeter:
 
 
 def _mean(seconds: list[float]) -> float:
-    """The mean, with what was held up counted as `_HELD_UP` times the median."""
-    most = _HELD_UP * statistics.median(seconds)
+    """The mean, with each value capped at `_MAX_MEDIANS` times the median."""
+    most = _MAX_MEDIANS * statistics.median(seconds)
     return statistics.fmean(min(one, most) for one in seconds)

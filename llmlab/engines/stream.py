@@ -1,4 +1,4 @@
-"""The buffer between an engine's loop and whoever reads: thread-safe, replayable, with its own clock."""
+"""The buffer between an engine's loop and its readers: thread-safe, replayable, and timed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llmlab.types import Choice, Chunk, FinishReason, Speculation, Timings, Toke
 
 @dataclass(slots=True)
 class _Slot:
-    """One choice as it grows."""
+    """One choice while it is generated."""
 
     text: list[str] = field(default_factory=list)
     token_ids: list[int] = field(default_factory=list)
@@ -34,12 +34,12 @@ class Buffer:
 
     def __init__(self, n: int = 1) -> None:
         self._slots = [_Slot() for _ in range(n)]
-        # The fields of a Chunk each: making the object costs more than all else of a push, and often nobody reads it.
+        # The fields of each Chunk: creating the object costs more than the rest of a push, and it is often never read.
         self._chunks: list[tuple[str, tuple[int, ...], tuple[TokenLogprob, ...], FinishReason | None, int]] = []
         self._lock = lock = threading.RLock()
         self._changed = threading.Condition(lock)
         self._waiting = 0
-        # Apart, so that who waits for the end isn't woken at each token: every wake-up costs the loop the GIL.
+        # Separate, so that waiting for the end doesn't wake up on every token: a wake-up takes the GIL from the loop.
         self._ended = threading.Condition(lock)
         self._listeners: list[Callable[[], None]] = []
         self._open = n
@@ -47,10 +47,10 @@ class Buffer:
         self._speculation: Speculation | None = None
         self._prompt_tokens = 0
 
-    # -- the engine's side -------------------------------------------------------------------
+    # -- engine side --------------------------------------------------------------------------
 
     def start(self, index: int = 0) -> None:
-        """Start the clock of a choice; called when its request is handed to the engine."""
+        """Start the clock of a choice; called when its request is submitted to the engine."""
         self._slots[index].started = self._slots[index].last = time.perf_counter()
 
     def push(
@@ -62,10 +62,10 @@ class Buffer:
         index: int = 0,
         cached: int | None = None,
     ) -> None:
-        """Add what a step gave. Text may be empty while bytes of a character, or a possible stop string, are held.
+        """Add a step's output. The text is empty while an incomplete character or a possible stop string is held back.
 
         Args:
-            cached: prompt tokens whose KV was reused; said once.
+            cached: prompt tokens reused from the KV cache; passed once per choice.
         """
         now = time.perf_counter()
         with self._lock:
@@ -87,7 +87,7 @@ class Buffer:
                 self._notify()
 
     def finish(self, reason: FinishReason, *, index: int = 0, text: str = "") -> None:
-        """End a choice; `text` is what was still held back. A second call changes nothing."""
+        """End a choice; `text` is what was still held back. A second call is a no-op."""
         with self._changed:
             slot = self._slots[index]
             if slot.finish_reason is not None:
@@ -99,16 +99,16 @@ class Buffer:
             self._notify()
 
     def speculated(self, one: Speculation) -> None:
-        """Say what the draft brought to one of the choices; called before the choice ends."""
+        """Add the draft's counts for one of the choices; called before the choice ends."""
         with self._changed:
             self._speculation = self._speculation + one if self._speculation is not None else one
 
     def prompt_is(self, tokens: int) -> None:
-        """Say how long the prompt is, where images made it longer than its text."""
+        """Set the prompt's length in tokens, if images made it longer than its text."""
         self._prompt_tokens = tokens
 
     def fail(self, error: BaseException) -> None:
-        """End all choices with an error, which readers get raised."""
+        """End all choices with an error, which is raised in the readers."""
         with self._changed:
             if self._error is None and self._open:
                 self._error = error
@@ -124,7 +124,7 @@ class Buffer:
         for listener in self._listeners:
             listener()
 
-    # -- the readers' side -------------------------------------------------------------------
+    # -- reader side --------------------------------------------------------------------------
 
     @property
     def done(self) -> bool:
@@ -133,16 +133,16 @@ class Buffer:
 
     @property
     def speculation(self) -> Speculation | None:
-        """What the draft brought to the choices that have ended; None without one."""
+        """The draft's counts over the choices that have ended; None without a draft."""
         return self._speculation
 
     @property
     def error(self) -> BaseException | None:
-        """What failed, or None."""
+        """The error that ended the choices, or None."""
         return self._error
 
     def listen(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call back (on the engine's thread; be quick) after each change; returns what ends it."""
+        """Call `callback` on the engine's thread after each change; it must be fast. Returns a function to stop it."""
         with self._changed:
             self._listeners.append(callback)
 
@@ -159,7 +159,7 @@ class Buffer:
             return [Chunk(*fields) for fields in self._chunks[position:]]
 
     def wait(self, position: int, timeout: float | None = None) -> bool:
-        """Wait until there is a chunk at `position` or all is done; False when the timeout passed first."""
+        """Wait until there is a chunk at `position` or all choices have ended; False on timeout."""
         with self._changed:
             self._waiting += 1
             try:
@@ -168,7 +168,7 @@ class Buffer:
                 self._waiting -= 1
 
     def wait_done(self, timeout: float | None = None) -> bool:
-        """Wait until all choices have ended; False when the timeout passed first."""
+        """Wait until all choices have ended; False on timeout."""
         with self._ended:
             return self._ended.wait_for(lambda: self.done, timeout)
 
@@ -183,7 +183,7 @@ class Buffer:
             return list(self._slots[index].token_ids)
 
     def choices(self, *, logprobs: bool, seeds: list[int | None]) -> tuple[Choice, ...]:
-        """The choices so far; one that still runs counts as interrupted."""
+        """The choices so far; one that is still running counts as interrupted."""
         with self._changed:
             return tuple(
                 Choice(
@@ -206,12 +206,12 @@ class Buffer:
             )
 
     def timings(self) -> Timings:
-        """Times over all choices: the earliest first token, the latest last token."""
+        """Timings over all choices: from the earliest first token to the latest last token."""
         with self._changed:
             started = min(slot.started for slot in self._slots)
             firsts = [slot.first for slot in self._slots if slot.first is not None]
             last = max(slot.last for slot in self._slots)
             decoded = sum(len(slot.token_ids) for slot in self._slots)
-            # What came with the first step took no decode time, so it does not count as decoded.
+            # The first step's tokens took no decode time, so they don't count as decoded.
             decoded -= next((s.first_tokens for s in self._slots if s.first is not None and s.first == min(firsts)), 0)
             return Timings(min(firsts) - started if firsts else None, last - started, max(decoded, 0))

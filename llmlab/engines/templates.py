@@ -1,6 +1,6 @@
-"""Chat templates, rendered once for both engines, so that the same messages give the same text in each.
+"""Renders chat templates, in one place for both engines, so that the same messages give both the same prompt.
 
-The environment is that of transformers (`utils/chat_template_utils.py`), which models' templates are written for.
+The environment matches that of transformers (`utils/chat_template_utils.py`), which models' templates are written for.
 A template comes with the weights and is untrusted: it runs in `llmlab.engines.sandbox`.
 """
 
@@ -28,10 +28,10 @@ def _compile(template: str) -> Any:
     from llmlab.engines import sandbox
 
     if len(template) > sandbox.MOST_SOURCE:
-        raise sandbox.TooMuchError(f"it has {len(template):,} characters, and {sandbox.MOST_SOURCE:,} is the limit")
+        raise sandbox.TooMuchError(f"it has {len(template):,} characters; the limit is {sandbox.MOST_SOURCE:,}")
 
     class Generation(Extension):
-        """`{% generation %}` marks the assistant's tokens for training; here its body simply stands."""
+        """`{% generation %}` marks the assistant's tokens for training; here it renders its body unchanged."""
 
         tags = {"generation"}  # noqa: RUF012 - jinja2 declares it so
 
@@ -46,7 +46,7 @@ def _compile(template: str) -> Any:
         separators: tuple[str, str] | None = None,
         sort_keys: bool = False,
     ) -> str:
-        # jinja's own tojson escapes for HTML, which a prompt must not have.
+        # jinja's own tojson escapes HTML, which is wrong in a prompt.
         return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
     def raise_exception(message: str) -> NoReturn:
@@ -64,7 +64,7 @@ def _compile(template: str) -> Any:
 
 
 def _form(message: Message) -> dict[str, Any]:
-    """A message as templates take it: where the images stand in a text, they put the model's own marks."""
+    """A message as templates expect it; a template turns each image item into the model's own placeholder."""
     out = message.as_dict()
     if message.tool_calls:
         out["tool_calls"] = [with_object(call) for call in message.tool_calls]
@@ -82,26 +82,26 @@ def render(
     add_generation_prompt: bool = True,
     source: str = "the model",
 ) -> str:
-    """Render a conversation to the text that the model reads.
+    """Render a conversation to a prompt.
 
     Args:
-        template: the model's Jinja chat template.
+        template: the model's Jinja chat template, or None.
         messages: the conversation, oldest first.
         special_tokens: `bos_token`, `eos_token`, ... as text.
         tools: OpenAI-style function schemas, or None.
-        add_generation_prompt: end with what opens the assistant's turn.
-        source: the model that the template comes from, for errors.
+        add_generation_prompt: end with the start of the assistant's turn.
+        source: the model that the template comes from, for error messages.
 
     Returns:
-        The prompt, special tokens as text.
+        The prompt, with special tokens as text.
 
     Raises:
-        BadInputError: the model has no template; the template refuses these messages, fails, or computes too much.
+        BadInputError: the model has no template; the template rejects these messages, fails, or exceeds the limits.
     """
     if not template:
         raise BadInputError(
             "This model has no chat template (it is a base model, not a chat model).",
-            "Send the text as it is: generate(..., raw=True), or %%llm --raw.",
+            "Send the text without a template: generate(..., raw=True), or %%llm --raw.",
         )
     from llmlab.engines import sandbox
 
@@ -117,26 +117,26 @@ def render(
         with sandbox.budget():
             made = _compile(template)
             return str(made.environment.concat(made.root_render_func(made.new_context(variables))))
-    except Exception as error:  # noqa: BLE001 - a template is untrusted code: whatever it raises is its own fault
+    except Exception as error:  # noqa: BLE001 - a template is untrusted code and may raise anything
         failed = _failure(source, error)
-    # Outside the handler: the error's frames hold what the template made, up to the limits of the sandbox.
+    # Raised outside the handler: the error's frames hold the template's values, up to the limits of the sandbox.
     raise failed
 
 
 def _failure(source: str, error: Exception) -> BadInputError:
-    """What went wrong in a template, in one line."""
+    """The one-line error for a template that failed."""
     import jinja2
 
     from llmlab.engines import sandbox
 
-    said = " ".join(str(error)[:_LONGEST_REASON].split()).rstrip(".")
+    reason = " ".join(str(error)[:_LONGEST_REASON].split()).rstrip(".")
     if type(error) is jinja2.TemplateError:
-        return BadInputError(f"The chat template of {source} refuses this conversation: {said}.")
+        return BadInputError(f"The chat template of {source} rejects this conversation: {reason}.")
     line = error.lineno if isinstance(error, jinja2.TemplateSyntaxError) else sandbox.line_of(error.__traceback__)
     where = f" in line {line}" if line is not None else ""
     if not isinstance(error, sandbox.TooMuchError):
-        said = f"{type(error).__name__}: {said}".removesuffix(": ")
+        reason = f"{type(error).__name__}: {reason}".removesuffix(": ")
     return BadInputError(
-        f"The chat template of {source} failed{where}: {said}.",
-        "Send a text that is formatted already: generate(..., raw=True), or %%llm --raw.",
+        f"The chat template of {source} failed{where}: {reason}.",
+        "Format the prompt yourself and send it without a template: generate(..., raw=True), or %%llm --raw.",
     )

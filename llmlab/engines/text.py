@@ -1,4 +1,4 @@
-"""From tokens to text, step by step: whole characters only, and nothing of a stop string."""
+"""Incremental detokenization: complete characters only, without stop strings."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 
 
 class TextStream:
-    """Turns the bytes of tokens into text that may be shown.
+    """Turns the bytes of tokens into text that can be shown.
 
-    Bytes of a character that isn't whole yet are held back, and so is text that may be the start of a
-    stop string. What was given out is never taken back.
+    Bytes of an incomplete character are held back, and so is text that may be the start of a
+    stop string. Text that was returned is never retracted.
 
     Args:
-        stop: strings that end the text; none of them ever appears in it.
-        accepts: whether the text before a stop string may end there; where it says no, the string is passed over.
+        stop: strings that end the text; they never appear in it.
+        accepts: whether the text may end before a stop string; if it returns False, that stop string is ignored.
     """
 
     __slots__ = ("_accepts", "_decoder", "_given", "_held", "_partial", "_stop", "stopped")
@@ -32,16 +32,16 @@ class TextStream:
         """Add a token's bytes.
 
         Returns:
-            The text that can be shown now. After a stop string `stopped` is True and the text ended before it.
+            The text that can be shown now. After a stop string `stopped` is True and the text ends before it.
         """
-        text = self._whole(piece)
+        text = self._decode(piece)
         return self._match(text) if self._stop else text
 
-    def _whole(self, piece: bytes) -> str:
-        """The whole characters that there are now."""
+    def _decode(self, piece: bytes) -> str:
+        """The characters that are complete now."""
         if not self._partial:
             try:
-                return piece.decode()  # nearly always, and much quicker than the decoder
+                return piece.decode()  # the usual case, and much faster than the decoder
             except UnicodeDecodeError:
                 pass
         text = self._decoder.decode(piece)
@@ -49,7 +49,7 @@ class TextStream:
         return text
 
     def flush(self) -> str:
-        """End the text: what was held back as a possible stop string. Bytes of an incomplete character are dropped."""
+        """End the text: return a held back possible stop string. Bytes of an incomplete character are dropped."""
         text, self._held = self._held, ""
         return text
 
@@ -74,7 +74,7 @@ class TextStream:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """How many of the last characters of `text` are the beginning of `stop` (all of it excluded)."""
+    """Length of the longest suffix of `text` that is a proper prefix of `stop`."""
     for size in range(min(len(text), len(stop) - 1), 0, -1):
         if text.endswith(stop[:size]):
             return size

@@ -1,4 +1,4 @@
-"""Images: whether a loaded model can be shown one, from what its engine declares and what its files say."""
+"""Whether a loaded model supports image input, from its engine's capabilities and its files."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from llmlab.errors import UnsupportedError
 
 
 def refusal(name: str, engine: str, facts: ModelFacts) -> UnsupportedError | None:
-    """Why a model can't be shown an image, with the way out; None when it can.
+    """The error for sending an image to this model; None if it supports images.
 
     Args:
-        name: what the model is called.
+        name: the model's name.
         engine: the engine's name.
-        facts: what the model says of itself.
+        facts: what the model reports about itself.
     """
     if not facts.sees:
         return UnsupportedError(
-            f"{name} reads text only: its files have no part for images.", "Say in words what is to be seen in it."
+            f"{name} supports text only: its files include no vision encoder.", "Describe the image in words."
         )
     if "images" not in engine_class(check_name(engine)).capabilities.features:
         return UnsupportedError(
-            f"{name} can see, but llmlab gives {engine} no images yet: it is asked with text only.",
-            "Load its safetensors in vllm (--engine vllm), or say in words what is to be seen in it.",
+            f"{name} is a vision model, but llmlab doesn't support images on {engine} yet.",
+            "Load its safetensors in vllm (--engine vllm), or describe the image in words.",
         )
     return None

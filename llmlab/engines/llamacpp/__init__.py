@@ -1,4 +1,4 @@
-"""The llama.cpp engine: llama-cpp-python's low-level functions under one continuously batching loop."""
+"""The llama.cpp engine: llama-cpp-python's low-level functions driven by a continuous-batching loop."""
 
 from llmlab.engines.llamacpp.engine import LlamaCppEngine
 

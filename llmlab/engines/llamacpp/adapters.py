@@ -1,8 +1,8 @@
-"""LoRA adapters of one loaded model, and whose turn it is: a step computes sequences of one adapter mix only.
+"""The LoRA adapters of a loaded model, and the scheduling of adapter mixes: one mix per step.
 
-llama.cpp applies adapters to a whole context. Several contexts could share the weights, but each would bring a KV
-cache of its own; setting others on the one context costs a rebuild of its graphs (about 1 ms on nano), so groups
-take turns that are long against that.
+llama.cpp applies adapters to an entire context. Several contexts could share the weights, but each would need its
+own KV cache. Switching adapters on one context rebuilds its graphs (about 1 ms on nano), so groups of sequences
+take turns that are much longer than that.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from llmlab.engines.llamacpp.native import NativeContext, NativeModel
     from llmlab.engines.llamacpp.sequence import Sequence
 
-# How long a group decodes before the next one's turn; one step at least. On a large model each step is longer.
+# Seconds that a group decodes before the next one's turn; at least one step, which on a large model takes longer.
 TURN_S = 0.01
 
 
 class AdapterSlots:
-    """For the loop's thread alone.
+    """The attached adapters. Not thread-safe: for the loop's thread only.
 
     Args:
-        model: the weights that they change; they are freed with it.
+        model: the base model; freeing it frees its adapters.
     """
 
     def __init__(self, model: NativeModel) -> None:
@@ -38,10 +38,10 @@ class AdapterSlots:
         self._jumped = False
 
     def attach(self, adapter: Adapter) -> None:
-        """Load an adapter beside the weights.
+        """Load an adapter next to the weights.
 
         Raises:
-            UnsupportedError: llama.cpp refuses it; the reason is in the log.
+            UnsupportedError: llama.cpp rejects it; the reason is in the log.
         """
         import llama_cpp
 
@@ -50,16 +50,16 @@ class AdapterSlots:
             return
         handle = llama_cpp.llama_adapter_lora_init(self._model.handle, str(adapter.gguf).encode())
         if not handle:
-            raise UnsupportedError(f"llama.cpp refuses the adapter {adapter.name} ({adapter.gguf}).", "See %llm logs.")
+            raise UnsupportedError(f"llama.cpp rejects the adapter {adapter.name} ({adapter.gguf}).", "See %llm logs.")
         self._handles[adapter.digest] = handle
 
     def detach(self, adapter: Adapter) -> None:
-        """Let an adapter go as soon as no sequence uses it (`sweep`)."""
+        """Mark an adapter to be freed by `sweep` once no sequence uses it."""
         if adapter.digest in self._handles:
             self._leaving.add(adapter.digest)
 
     def sweep(self, sequences: list[Sequence], context: NativeContext) -> None:
-        """Free what was detached and is used by none of the sequences that are here."""
+        """Free the detached adapters that none of these sequences uses."""
         import llama_cpp
 
         used = {adapter.digest for one in sequences for adapter, _ in one.request.adapter or ()}
@@ -71,23 +71,23 @@ class AdapterSlots:
 
     @property
     def leaving(self) -> bool:
-        """Whether some wait to be freed."""
+        """Whether detached adapters are waiting to be freed."""
         return bool(self._leaving)
 
     def missing(self, mix: Mix | None) -> str:
-        """The name of an adapter of a mix that isn't attached (any more); "" when all are."""
+        """The name of an adapter in a mix that isn't attached; "" if all are."""
         here = self._handles.keys() - self._leaving
         return next((adapter.name for adapter, _ in mix or () if adapter.digest not in here), "")
 
     def use(self, context: NativeContext, key: str, mix: Mix | None) -> None:
-        """Let the next steps be computed with a mix, whose `mix_key` is `key`."""
+        """Apply a mix, whose `mix_key` is `key`, to the next steps."""
         if key == self._set:
             return
         import ctypes
 
         import llama_cpp
 
-        # A digest may stand twice in a mix, under two names: llama.cpp takes each adapter once.
+        # A mix may contain a digest twice, under two names; llama.cpp accepts each adapter once.
         scales: dict[str, float] = {}
         for adapter, scale in mix or ():
             scales[adapter.digest] = scales.get(adapter.digest, 0.0) + scale
@@ -98,10 +98,10 @@ class AdapterSlots:
         self._set = key
 
     def group(self, running: list[Sequence]) -> list[Sequence]:
-        """The sequences whose turn it is: all of one mix.
+        """The sequences of the mix whose turn it is.
 
-        Turns go round. One ends early for a group in which someone still waits for a first token, but not twice
-        in a row, so that a stream of new requests can't keep the others from decoding.
+        Mixes take turns, round robin. A turn ends early for a group with a sequence that has no token yet, but not
+        twice in a row, so that a stream of new requests can't starve the others.
         """
         if not self._handles:
             return running

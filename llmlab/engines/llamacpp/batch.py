@@ -1,4 +1,4 @@
-"""What one step computes: which tokens of which sequences, and which rows of logits come of it."""
+"""The batch of one step: which tokens of which sequences are computed, and which of them output logits."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from llmlab.engines.llamacpp.sequence import Sequence, share_budget
 
 
 class Batch:
-    """The step at hand. For the loop's thread alone.
+    """The current step. Not thread-safe: for the loop's thread only.
 
     Args:
-        context: whose batch it fills.
-        prompt_chunk: prompt tokens a step may take while other sequences decode.
+        context: the context whose batch it fills.
+        prompt_chunk: most prompt tokens per step while other sequences decode.
 
     Attributes:
-        sequences: what the step computes, all of one adapter mix.
+        sequences: the sequences in the step, all with the same adapter mix.
         count: tokens in the batch.
         prompt_tokens: how many of them are prompt.
-        outputs: rows of logits that it asks for; a sequence's `row` is its place among them.
+        outputs: rows of logits it outputs; a sequence's `row` is an index into them.
     """
 
     def __init__(self, context: NativeContext, prompt_chunk: int) -> None:
@@ -27,17 +27,17 @@ class Batch:
         self.count = self.prompt_tokens = self.outputs = 0
         self._context = context
         self._chunk = prompt_chunk
-        # The sequences as they were laid out, if there is just one token of each; and after a step that succeeded,
-        # the same again: while they stay, only tokens and positions change.
+        # The sequences of the current layout, if each has exactly one token in it; after a successful step they are
+        # also `_steady`: as long as they don't change, only tokens and positions need updating.
         self._laid: tuple[Sequence, ...] = ()
         self._steady: tuple[Sequence, ...] = ()
 
     def fill(self, sequences: list[Sequence], *, alone: bool) -> None:
-        """Take a token of every sequence that decodes (with its guesses), and an even share of prompt for the others.
+        """Add one token (plus drafted ones) of every decoding sequence, and an even share of prompt for the others.
 
         Args:
-            sequences: those whose turn it is.
-            alone: no others wait for this step to end.
+            sequences: the sequences of this step.
+            alone: no other sequences are waiting for this step to end.
         """
         self.sequences = sequences
         steady, self._steady = self._steady, ()
@@ -89,7 +89,7 @@ class Batch:
         self._laid = () if prompts or guesses else tuple(sequences)
 
     def computed(self) -> None:
-        """Take note that the KV cache holds what the batch had (its guesses apart: see `Picker`)."""
+        """Record that the batch is now in the KV cache (except drafted tokens: see `Picker`)."""
         for one in self.sequences:
             share = one.share
             if share == 1:
@@ -102,10 +102,10 @@ class Batch:
         self._steady = self._laid
 
     def resync(self) -> None:
-        """After an aborted step, go on from what the KV cache holds."""
+        """After an aborted step, continue from what the KV cache contains."""
         for one in self.sequences:
             if one.share and one.slot is not None:
-                # The last token is always computed anew, for its logits; guesses are gone.
+                # The last token is always recomputed, for its logits; drafted tokens are dropped.
                 held = min(self._context.length(one.slot.id), len(one.tokens) - one.shifted - 1)
                 self._context.drop(one.slot.id, held)
                 one.slot.tokens[:] = one.held(held)

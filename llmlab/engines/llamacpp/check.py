@@ -1,7 +1,7 @@
-"""A stranger's GGUF file is tried in a short process of its own first, since llama.cpp ends its process over some.
+"""Tries an untrusted GGUF file in a short-lived subprocess first, because some files make llama.cpp abort its process.
 
-llama.cpp loads the vocabulary and builds its graphs with `no_alloc`, which reads no weights: some 0.1 s, whatever the
-file's size. What passed is noted in the cache, by path, size and time of change.
+llama.cpp loads the vocabulary and builds its graphs with `no_alloc`, which reads no weights: about 0.1 s for any
+file size. Files that passed are recorded in the cache by path, size and modification time.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from llmlab.files import architectures, gguf
 from llmlab.files.source import Source
 
 _WORKER = Path(__file__).with_name("check_worker.py")
-# A vocabulary of 260,000 tokens takes 0.5 s to read; slow disks and busy machines more.
+# Reading a vocabulary of 260,000 tokens takes 0.5 s; longer on slow disks and busy machines.
 _SECONDS = 120
 _LOG_TAIL = 12
 # The worker's exit status; any other is an abort or a crash.
 _REFUSED, _NO_LIBRARY = 1, 77
 _VERSION = 1
-"""Part of the note's name: raised when the check looks at more."""
+"""Part of the record's name; increment it when the check covers more."""
 
 
 def check(plan: LoadPlan, log: EngineLog, cancelled: threading.Event) -> None:
-    """Try the plan's files, the draft model's too, unless llmlab made them or `-x check_file=false` was given.
+    """Try the plan's files, including the draft model's, unless llmlab made them or `-x check_file=false` is set.
 
     Args:
         plan: the load.
-        log: takes llama.cpp's messages where it failed.
+        log: receives llama.cpp's output on failure.
         cancelled: ends the check.
 
     Raises:
-        LoadError: llama.cpp ended its process; the message quotes its last line.
+        LoadError: llama.cpp aborted the subprocess; the message quotes its last line.
         Interrupted: `cancelled` was set.
     """
     if not plan.extra.get("check_file", True):
@@ -62,35 +62,35 @@ def _made_here(source: Source) -> bool:
 
 
 def check_file(path: Path, log: EngineLog, cancelled: threading.Event) -> None:
-    """As `check`, for one file (the first part of a split one)."""
+    """Like `check`, for one file (the first part of a split one)."""
     note = _note(path)
     if note.is_file():
         return
-    code, said = _run(path, cancelled)
+    code, output = _run(path, cancelled)
     if code == 0:
-        # A cache that can't be written costs the next load a check.
+        # If the cache can't be written, the next load repeats the check.
         with contextlib.suppress(OSError):
             note.parent.mkdir(parents=True, exist_ok=True)
             note.touch()
     elif code not in (_REFUSED, _NO_LIBRARY):
-        log.write(said)
-        tail = "\n".join(said.strip().splitlines()[-_LOG_TAIL:])
+        log.write(output)
+        tail = "\n".join(output.strip().splitlines()[-_LOG_TAIL:])
         raise LoadError(
-            f"{path.name} can't be loaded by llamacpp: {_reason(code, said)}.",
-            "The file is damaged, or llama.cpp has a fault: fetch it again, or take another one. With "
-            "-x check_file=false it is loaded all the same, and may end the kernel.",
+            f"llamacpp can't load {path.name}: {_reason(code, output)}.",
+            "The file is damaged or triggers a llama.cpp bug: download it again, or use another file. "
+            "-x check_file=false skips this check; the load may then crash the kernel.",
             log_tail=tail,
         )
-    # A file that llama.cpp refuses in good order is refused again by the load itself, with the whole log.
+    # A file that llama.cpp rejects without aborting is rejected again by the load itself, with the full log.
 
 
-def _reason(code: int, said: str) -> str:
+def _reason(code: int, output: str) -> str:
     name = signal.Signals(-code).name if -code in set(signal.Signals) else f"status {code}"
     if name == "SIGALRM":
         return f"llama.cpp didn't finish reading its header in {_SECONDS} s"
-    # `llama-vocab.cpp:2544: GGML_ASSERT(...) failed`, without the folder that it was built in; or C++'s own words.
-    found = re.findall(r"([^\s/\\]+:\d+: .+)$|^\s*(what\(\): .+)$", said, re.MULTILINE)
-    return f"llama.cpp ended its process over it ({name})" + (f": {''.join(found[-1]).strip()}" if found else "")
+    # `llama-vocab.cpp:2544: GGML_ASSERT(...) failed`, without its build directory; or the C++ exception's message.
+    found = re.findall(r"([^\s/\\]+:\d+: .+)$|^\s*(what\(\): .+)$", output, re.MULTILINE)
+    return f"it makes llama.cpp abort ({name})" + (f": {''.join(found[-1]).strip()}" if found else "")
 
 
 def _note(path: Path) -> Path:
@@ -104,7 +104,7 @@ def _note(path: Path) -> Path:
 
 @functools.cache
 def _params() -> dict[str, str]:
-    """The params of a load without weights and of a small context, as bytes: all pointers in them are null."""
+    """Params for a load without weights and for a small context, as bytes: all pointers in them are null."""
     import llama_cpp
 
     model = llama_cpp.llama_model_default_params()
@@ -116,7 +116,7 @@ def _params() -> dict[str, str]:
 
 
 def _run(path: Path, cancelled: threading.Event) -> tuple[int, str]:
-    """The worker's exit status, negative for a signal, and what it said."""
+    """The worker's exit status, negative for a signal, and its output."""
     library = architectures.library()
     if library is None:
         return _NO_LIBRARY, ""
@@ -127,7 +127,7 @@ def _run(path: Path, cancelled: threading.Event) -> tuple[int, str]:
         "seconds": _SECONDS,
         **_params(),
     }
-    # No GPU is needed to build graphs, and starting one takes seconds; llama.cpp would start gdb for a backtrace.
+    # Building graphs needs no GPU, and initializing one takes seconds. On abort llama.cpp would start gdb.
     hidden = dict.fromkeys(("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "GGML_VK_VISIBLE_DEVICES"), "")
     environment = {**os.environ, **hidden, "GGML_NO_BACKTRACE": "1"}
     with tempfile.TemporaryFile() as out:

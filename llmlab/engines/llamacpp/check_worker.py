@@ -1,6 +1,6 @@
-"""What `llmlab.engines.llamacpp.check` starts: llama.cpp reads a vocabulary and builds the graphs, without weights.
+"""The subprocess of `llmlab.engines.llamacpp.check`: reads a vocabulary and builds the graphs, without weights.
 
-It imports nothing of llmlab and of site-packages, so that it starts in some 30 ms; the parent sends what it needs.
+It imports nothing from llmlab or site-packages, so that it starts in about 30 ms; the parent sends what it needs.
 """
 
 import ctypes
@@ -11,13 +11,13 @@ import sys
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1
-# Of every kind of character that tokenizers treat apart.
+# Every class of character that tokenizers treat differently.
 _TEXT = "Hello, world 12 é 漢 🙂\n".encode()
 
 
 def main(job: dict[str, Any]) -> int:
-    """Load and build; 0 when all of it worked, 1 when llama.cpp refused it in good order, 77 without the library."""
-    _end_with_the_parent(job["parent"], job["seconds"])
+    """Load and build. Returns 0 on success, 1 if llama.cpp rejects the file, 77 without the library."""
+    _end_with_parent(job["parent"], job["seconds"])
     try:
         lib = ctypes.CDLL(job["library"])
     except OSError as error:
@@ -39,7 +39,7 @@ def main(job: dict[str, Any]) -> int:
 
 
 def _use(lib: Any, vocab: ctypes.c_void_p) -> None:
-    """Turn text into tokens and back, and ask for the ends."""
+    """Tokenize, detokenize, and query the end tokens."""
     tokens = (ctypes.c_int32 * 256)()
     no, yes = ctypes.c_bool(False), ctypes.c_bool(True)  # noqa: FBT003 - ctypes takes no keyword
     count = lib.llama_tokenize(vocab, _TEXT, len(_TEXT), tokens, len(tokens), yes, yes)
@@ -51,7 +51,7 @@ def _use(lib: Any, vocab: ctypes.c_void_p) -> None:
 
 
 def _struct(data: str) -> ctypes.Structure:
-    """A C struct from its bytes; words, so that it is aligned as the real one is."""
+    """A C struct from its bytes, made of 64-bit words so that it is aligned like the original."""
     raw = bytes.fromhex(data)
 
     class Struct(ctypes.Structure):
@@ -60,8 +60,8 @@ def _struct(data: str) -> ctypes.Structure:
     return Struct.from_buffer_copy(raw)
 
 
-def _end_with_the_parent(parent: int, seconds: int) -> None:
-    """End when the parent does, and after some seconds in any case."""
+def _end_with_parent(parent: int, seconds: int) -> None:
+    """Exit when the parent exits, and after `seconds` in any case."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if hasattr(signal, "alarm"):
@@ -79,5 +79,5 @@ def _end_with_the_parent(parent: int, seconds: int) -> None:
 if __name__ == "__main__":
     code = main(json.load(sys.stdin))
     sys.stderr.flush()
-    # Nothing is freed: what was built has no buffers, and the process ends here.
+    # Nothing is freed: no buffers were allocated, and the process ends here.
     os._exit(code)

@@ -1,9 +1,9 @@
-"""Guessing tokens ahead: from the text so far (n-gram lookup), or with a small model in a context of its own.
+"""Speculative decoding: drafts tokens by n-gram lookup in the text so far, or with a small model in its own context.
 
-A guess costs nothing but time: the model computes all guessed tokens in one step, its own choice is made at each of
-them in turn, and the first that differs ends the step. So the text is the one that it would have chosen alone, greedy
-or drawn. A draft model draws with the noise of the request's own seed and step, which makes it agree with the
-model's draw as often as their distributions are alike (a Gumbel coupling).
+A wrong draft costs only time: the model computes all drafted tokens in one step, samples its own token at each
+position in turn, and ends the step at the first that differs. So the output is the same as without a draft, greedy
+or sampled. A draft model samples with the noise of the request's own seed and step, so its tokens match the model's
+as often as their distributions agree (a Gumbel coupling).
 """
 
 from __future__ import annotations
@@ -18,47 +18,47 @@ from llmlab.engines.llamacpp.sampler import Drawer
 from llmlab.engines.llamacpp.sequence import Sequence
 from llmlab.engines.logits import not_finite
 
-# The last so many tokens are looked up in the text before, the longest match first.
+# N-gram lengths to look up in the earlier text, longest first.
 _NGRAMS = (4, 3, 2)
 _SAMPLE_OF_VOCABULARY = 4096
 
 
 class Drafter(ABC):
-    """Guesses tokens for the sequences of a batch. For the loop's thread alone, but for the making of it.
+    """Drafts tokens for the sequences of a batch. Apart from its construction, for the loop's thread only.
 
     Attributes:
-        name: what it's called.
-        tokens: guesses a step, at most.
+        name: the draft model's name, or "ngram".
+        tokens: most drafted tokens per step.
     """
 
     name: str
     tokens: int
 
-    def start(self, params: Any) -> None:  # noqa: B027 - most need nothing
-        """Make what it needs on the loop's thread; `params` is a fresh `llama_context_params` of the model's own."""
+    def start(self, params: Any) -> None:  # noqa: B027 - optional
+        """Set up on the loop's thread; `params` is a new copy of the model's `llama_context_params`."""
 
     @abstractmethod
     def propose(self, running: Items[Sequence]) -> None:
-        """Set `draft` of the sequences that decode; of one that it has no guess for it stays empty."""
+        """Set `draft` of the decoding sequences; it stays empty if there is nothing to propose."""
 
     def leave(self, one: Sequence) -> None:  # noqa: B027
-        """A sequence leaves its slot."""
+        """Called when a sequence leaves its slot."""
 
     def free(self) -> None:  # noqa: B027
-        """Free what it holds."""
+        """Free its resources."""
 
     def room(self, one: Sequence) -> int:
-        """How many tokens may be guessed for a sequence: none in its prompt, none past its limit."""
+        """How many tokens may be drafted for a sequence: none within its prompt, none past its limit."""
         if len(one.tokens) - one.computed != 1 or not one.generated:
             return 0
         return min(self.tokens, one.limit - len(one.tokens) - 1)
 
 
 class Lookup(Drafter):
-    """N-gram lookup: what followed the last tokens when they occurred before (A. Saxena, Prompt Lookup Decoding, 2023).
+    """N-gram lookup (A. Saxena, Prompt Lookup Decoding, 2023): drafts what followed the last tokens the time before.
 
     Args:
-        tokens: guesses a step, at most.
+        tokens: most drafted tokens per step.
     """
 
     def __init__(self, tokens: int) -> None:
@@ -75,15 +75,15 @@ class Lookup(Drafter):
                 one.draft = one.tokens[start : start + room] if start else []
 
     def leave(self, one: Sequence) -> None:
-        """Forget the sequence."""
+        """Drop the sequence's table."""
         self._tables.pop(one, None)
 
     def _find(self, one: Sequence) -> int:
-        """Where the latest earlier occurrence of the last tokens ends; 0 when there is none."""
+        """End of the latest earlier occurrence of the last tokens; 0 if there is none."""
         tokens = one.tokens
         table, known = self._tables.get(one, ({}, 0))
         size = len(tokens)
-        # What ends before the last token, so that the last tokens don't find themselves.
+        # Index only n-grams that end before the last token, so that the last tokens don't match themselves.
         for end in range(max(known, _NGRAMS[-1]), size):
             for length in _NGRAMS:
                 if end >= length:
@@ -93,12 +93,12 @@ class Lookup(Drafter):
 
 
 class DraftModel(Drafter):
-    """A small model of the same vocabulary; its KV cache has a sequence for each slot of the model's.
+    """A small model with the same vocabulary; its KV cache has one sequence per slot of the main model.
 
     Args:
-        model: its weights, freed with it.
-        name: what it's called.
-        tokens: guesses a step, at most.
+        model: the draft model's weights, freed by `free`.
+        name: the draft model's name.
+        tokens: most drafted tokens per step.
         threads: CPU threads.
         ends: tokens that end a turn.
     """
@@ -111,12 +111,12 @@ class DraftModel(Drafter):
         self._ends = frozenset(ends)
         self._drawer = Drawer(model.vocab_size)
         self._context: NativeContext | None = None
-        # By slot: the tokens in the KV cache, and whose first ones they are known to be.
+        # By slot: the tokens in the KV cache, and how many of them are known to match the slot's sequence.
         self._held: dict[int, list[int]] = {}
         self._known: dict[int, int] = {}
 
     def start(self, params: Any) -> None:
-        """Make the context: as the model's own, with one row of logits a sequence."""
+        """Create the context: like the main model's, with one row of logits per sequence."""
         params.n_outputs_max = params.n_seq_max
         params.n_threads = params.n_threads_batch = self._threads
         params.rope_freq_base = params.rope_freq_scale = 0.0
@@ -126,18 +126,18 @@ class DraftModel(Drafter):
             raise not_finite(peak, f"The draft model {self.name}")
 
     def propose(self, running: Items[Sequence]) -> None:
-        """See `Drafter.propose`. Guesses all sequences' first tokens in one step, then all second ones, and so on."""
+        """See `Drafter.propose`. Drafts all sequences' first tokens in one step, then all second ones, and so on."""
         context = self._context
         if context is None:
             return
         longest = self._model.trained_context
-        asked = [(one, room) for one in running if (room := self.room(one)) > 0 and len(one.tokens) + room < longest]
-        going = self._catch_up(context, asked)
+        pending = [(one, room) for one in running if (room := self.room(one)) > 0 and len(one.tokens) + room < longest]
+        active = self._catch_up(context, pending)
         at = 0
-        while going:
+        while active:
             rest = []
             at = 0
-            for one, room, row in going:
+            for one, room, row in active:
                 token = self._choose(context, one, row)
                 one.draft.append(token)
                 if len(one.draft) < room and token not in self._ends:
@@ -149,10 +149,10 @@ class DraftModel(Drafter):
             if rest and context.decode(at) != 0:
                 self._forget(one for one, _, _ in rest)
                 return
-            going = rest
+            active = rest
 
     def leave(self, one: Sequence) -> None:
-        """The slot's next sequence compares all of its tokens with what is held."""
+        """Make the slot's next sequence compare all of its tokens with the KV cache."""
         if one.slot is not None:
             self._known.pop(one.slot.id, None)
 
@@ -162,11 +162,11 @@ class DraftModel(Drafter):
             self._context.free()
         self._model.free()
 
-    def _catch_up(self, context: NativeContext, asked: list[tuple[Sequence, int]]) -> list[tuple[Sequence, int, int]]:
-        """Compute what the draft hasn't seen yet, a batch of it at most; gives who is ready, with the row of logits."""
+    def _catch_up(self, context: NativeContext, pending: list[tuple[Sequence, int]]) -> list[tuple[Sequence, int, int]]:
+        """Compute up to one batch of the missing tokens. Returns the sequences that are ready, with the logits row."""
         ready = []
         at = 0
-        for one, room in asked:
+        for one, room in pending:
             slot = _slot(one)
             held = self._held.setdefault(slot, [])
             keep = self._known.get(slot, 0)
@@ -178,16 +178,16 @@ class DraftModel(Drafter):
                 context.drop(slot, keep)
                 del held[keep:]
             todo = one.tokens[keep : keep + context.batch_size - at]
-            whole = keep + len(todo) == len(one.tokens)
+            complete = keep + len(todo) == len(one.tokens)
             for place, token in enumerate(todo):
-                self._put(context, at, token, keep + place, slot, output=whole and place == len(todo) - 1)
+                self._put(context, at, token, keep + place, slot, output=complete and place == len(todo) - 1)
                 at += 1
             held.extend(todo)
             self._known[slot] = len(held)
-            if whole:
+            if complete:
                 ready.append((one, room, at - 1))
         if at and context.decode(at) != 0:
-            self._forget(one for one, _ in asked)
+            self._forget(one for one, _ in pending)
             return []
         return ready
 
@@ -197,7 +197,7 @@ class DraftModel(Drafter):
         return self._drawer.draw(one.chain, context.logits(row), one.seed, one.generated + len(one.draft))
 
     def _forget(self, sequences: Any) -> None:
-        """After a failed step nobody knows what the KV cache holds of these."""
+        """Drop the KV cache of these sequences: after a failed step its contents are unknown."""
         for one in sequences:
             slot = _slot(one)
             self._held[slot] = []
@@ -212,14 +212,14 @@ class DraftModel(Drafter):
 
 
 def vocabulary_differs(model: NativeModel, draft: NativeModel) -> str:
-    """Why a draft model's tokens aren't the model's, in a few words; "" when they are the same."""
+    """How a draft model's vocabulary differs from the model's, in a few words; "" if it is the same."""
     if model.vocab_size != draft.vocab_size:
-        return f"{draft.vocab_size:,} tokens in place of {model.vocab_size:,}"
+        return f"{draft.vocab_size:,} tokens instead of {model.vocab_size:,}"
     step = max(model.vocab_size // _SAMPLE_OF_VOCABULARY, 1)
     for token in range(0, model.vocab_size, step):
         mine, other = model.token_text(token), draft.token_text(token)
         if mine != other:
-            return f"token {token} is {other!r} in place of {mine!r}"
+            return f"token {token} is {other!r} instead of {mine!r}"
     return ""
 
 

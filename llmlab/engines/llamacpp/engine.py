@@ -1,4 +1,4 @@
-"""The llama.cpp engine: loads a GGUF file and hands requests to its decoding loop."""
+"""The llama.cpp engine: loads a GGUF file and passes requests to its decoding loop."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _LOG_TAIL = 12
 
 
 class LlamaCppEngine(Engine):
-    """A GGUF model in llama.cpp, which answers many requests at once. Make it with `open`."""
+    """A GGUF model in llama.cpp that decodes many requests at once. Create it with `open`."""
 
     name: ClassVar[EngineName] = "llamacpp"
     capabilities: ClassVar[Capabilities] = Capabilities(
@@ -60,15 +60,15 @@ class LlamaCppEngine(Engine):
         before: int,
         draft: NativeModel | None = None,
     ) -> None:
-        """Take over a loaded model; it is freed if this fails.
+        """Take ownership of a loaded model; it is freed if this fails.
 
         Args:
-            plan: what was asked for.
-            settings: what it came to.
+            plan: the load plan.
+            settings: the llama.cpp settings derived from it.
             model: the weights.
-            log: takes llama.cpp's messages.
+            log: receives llama.cpp's messages.
             before: the process's resident bytes before the load.
-            draft: the draft model's weights, where the plan names one.
+            draft: the draft model's weights, if the plan names one.
         """
         self._settings = settings
         self._model = model
@@ -86,13 +86,13 @@ class LlamaCppEngine(Engine):
         self.grammars = Compiler(functools.partial(guide_tokenizer, model, self.facts.end_ids))
         self._loop = DecodeLoop(model, settings, self.facts.end_ids, log, self.grammars, drafter)
         self._loop.start()
-        # Closes the loop when the engine is dropped, and at exit; the loop holds no reference to the engine.
+        # Closes the loop when the engine is garbage-collected, and at exit; the loop holds no reference to the engine.
         self._close = weakref.finalize(self, self._loop.close)
         self._resident = max(_resident() - before, 0)
         self._kv_cache = self._loop.kv_bytes
         self._describe["warm-up"] = f"one step at load, {self._loop.warm_up_s * 1000:.0f} ms"
         if drafter is not None:
-            self._describe["draft"] = f"{drafter.name}, at most {drafter.tokens} tokens ahead"
+            self._describe["draft"] = f"{drafter.name}, up to {drafter.tokens} tokens ahead"
 
     @classmethod
     def open(cls, plan: LoadPlan, *, log: EngineLog, progress: Progress, cancelled: threading.Event) -> LlamaCppEngine:
@@ -100,26 +100,26 @@ class LlamaCppEngine(Engine):
 
         Raises:
             EngineMissingError: llama-cpp-python can't be imported.
-            BadInputError: an engine option that can't be.
+            BadInputError: an invalid engine option.
             UnsupportedError: GPU layers on a CPU build.
-            LoadError: it can't be loaded; nothing is left behind.
-            Interrupted: `cancelled` was set meanwhile; nothing is left behind.
+            LoadError: it can't be loaded; everything has been released.
+            Interrupted: `cancelled` was set meanwhile; everything has been released.
         """
         progress("import", None)
         try:
             import llama_cpp
         except (ImportError, OSError, RuntimeError) as error:
             raise EngineMissingError(
-                f"llama-cpp-python can't be imported: {error}.", "Reinstall it: pip install llama-cpp-python==0.3.36"
+                f"Can't import llama-cpp-python: {error}.", "Reinstall it: pip install llama-cpp-python==0.3.36"
             ) from error
         path = plan.source.path
         before = _resident()
-        # Asking what the build supports is what makes a GPU build speak up first.
+        # Redirect first: a GPU build prints its first messages when asked what it supports.
         with router().to(log):
             llama_cpp.llama_backend_init()
             settings = LlamaCppOptions.of(plan)
             if not path.is_file():
-                raise LoadError(f"There is no file {path}.", "Check the path; llamacpp loads one GGUF file.")
+                raise LoadError(f"File not found: {path}.", "Check the path; llamacpp loads one GGUF file.")
             check(plan, log, cancelled)
             model: NativeModel | None = None
             try:
@@ -132,7 +132,7 @@ class LlamaCppEngine(Engine):
             except OSError as error:
                 if cancelled.is_set():
                     raise Interrupted from None
-                raise _load_error(plan, log, "llama.cpp could not load it") from error
+                raise _load_error(plan, log, "llama.cpp rejected the file") from error
             except MemoryError as error:
                 raise _load_error(plan, log, str(error)) from error
             except GenerationError as error:
@@ -152,11 +152,11 @@ class LlamaCppEngine(Engine):
         return engine
 
     def tokenize(self, text: str, *, special: bool = True) -> list[int]:
-        """Token ids of a text, nothing added. With `special`, text like `<|end|>` becomes the special token."""
+        """Token ids of a text, without BOS or EOS. With `special`, text like `<|end|>` becomes the special token."""
         return self._model.tokenize(text, special=special)
 
     def detokenize(self, ids: list[int]) -> str:
-        """The text of token ids, special tokens left out."""
+        """The text of token ids, without special tokens."""
         return self._model.detokenize(ids)
 
     def score(self, ids: list[int], first: int) -> Any:
@@ -166,22 +166,22 @@ class LlamaCppEngine(Engine):
         return found[0]
 
     def submit(self, request: Request) -> None:
-        """Queue a request; thread-safe, returns at once."""
+        """Queue a request and return at once. Thread-safe."""
         self._loop.submit(request)
 
     def cancel(self, request: Request) -> None:
-        """End a request as "interrupted" at the next step, or in the middle of a long prompt's."""
+        """End a request as "interrupted" at the next step, or within the step of a long prompt."""
         self._loop.cancel(request)
 
     @property
     def lora(self) -> LoraLimits:
-        """Any number of adapters of any rank, as GGUF files; scales and sums are its own."""
+        """Any number of adapters of any rank, as GGUF files; llama.cpp applies scales and sums."""
         if self._model.recurrent:
-            return LoraLimits("gguf", mixes=True, refused="llama.cpp takes no adapters for recurrent models")
+            return LoraLimits("gguf", mixes=True, refused="llama.cpp doesn't support adapters for recurrent models")
         return LoraLimits("gguf", mixes=True)
 
     def attach(self, adapter: Adapter) -> None:
-        """Load an adapter beside the weights, between two steps. See `Engine.attach`."""
+        """Load an adapter next to the weights, between two steps. See `Engine.attach`."""
         self._loop.call(lambda adapters: adapters.attach(adapter))
 
     def detach(self, adapter: Adapter) -> None:
@@ -189,13 +189,13 @@ class LlamaCppEngine(Engine):
         self._loop.call(lambda adapters: adapters.detach(adapter))
 
     def memory(self) -> Memory:
-        """Weights and KV cache as llama.cpp counts them; what the process grew by during the load."""
+        """Weights and KV cache as llama.cpp reports them, and the process's growth during the load."""
         if not self._close.alive:
             return Memory(0, 0, 0, self._describe["device"])
         return Memory(self._weights, self._kv_cache, self._resident, self._describe["device"])
 
     def describe(self) -> dict[str, str]:
-        """Build, device, threads, batch sizes, the KV cache's layout, and how the draft does."""
+        """Build, device, threads, batch sizes, the KV cache's layout, and the draft's results."""
         meter = self._loop.meter
         return {**self._describe, "speculation": meter.describe()} if meter is not None else dict(self._describe)
 
@@ -208,7 +208,7 @@ class LlamaCppEngine(Engine):
 def _draft_weights(
     plan: LoadPlan, settings: LlamaCppOptions, model: NativeModel, progress: Progress, cancelled: threading.Event
 ) -> NativeModel | None:
-    """Load the draft model, where the plan names one; the model itself is freed if that fails."""
+    """Load the draft model if the plan names one; the main model is freed if that fails."""
     if plan.draft is None or plan.draft.source is None:
         return None
     try:
@@ -219,7 +219,7 @@ def _draft_weights(
         if cancelled.is_set():
             raise Interrupted from None
         raise LoadError(
-            f"The draft model {plan.draft.name} could not be loaded: {error}.", "Check the file with %llm show."
+            f"Can't load the draft model {plan.draft.name}: {error}.", "Check the file with %llm show."
         ) from error
     except BaseException:
         model.free()
@@ -229,18 +229,18 @@ def _draft_weights(
 def _drafter(
     plan: LoadPlan, settings: LlamaCppOptions, model: NativeModel, draft: NativeModel | None, ends: tuple[int, ...]
 ) -> Drafter | None:
-    """What guesses ahead for the model.
+    """The drafter of the plan, if any.
 
     Raises:
-        UnsupportedError: a model whose state can't be cut back to an earlier token.
-        BadInputError: the draft model's tokens are others.
+        UnsupportedError: the model's state can't be rolled back to an earlier token.
+        BadInputError: the draft model has a different vocabulary.
     """
     if plan.draft is None:
         return None
     if model.recurrent or (draft is not None and draft.recurrent):
         which = plan.source.name if model.recurrent else plan.draft.name
         raise UnsupportedError(
-            f"{which} is a recurrent model: its state can't be taken back when a guess was wrong.",
+            f"{which} is a recurrent model: its state can't be rolled back when a drafted token is rejected.",
             "Load it without --draft.",
         )
     if draft is None or plan.draft.source is None:
@@ -248,26 +248,26 @@ def _drafter(
     why = vocabulary_differs(model, draft)
     if why:
         raise BadInputError(
-            f"{plan.draft.name} can't draft for {plan.source.name}: its vocabulary is another ({why}).",
-            "A draft model has the same tokenizer, as a smaller one of the same family has; or take --draft ngram.",
+            f"{plan.draft.name} can't draft for {plan.source.name}: its vocabulary differs ({why}).",
+            "Use a smaller model of the same family (the tokenizer must be the same), or --draft ngram.",
         )
     threads = min(settings.threads, default_threads(plan.draft.source.path.stat().st_size))
     return DraftModel(draft, plan.draft.name, plan.draft.tokens, threads=threads, ends=ends)
 
 
 def _weights_progress(progress: Progress, cancelled: threading.Event) -> Any:
-    """llama.cpp's progress callback: passes on whole per cents, and gives up once `cancelled` is set."""
-    said = -1
+    """llama.cpp's progress callback: reports each percent once, and aborts the load once `cancelled` is set."""
+    reported = -1
 
     def report(share: float) -> bool:
-        nonlocal said
+        nonlocal reported
         if cancelled.is_set():
             return False
-        if int(share * 100) > said:
-            said = int(share * 100)
+        if int(share * 100) > reported:
+            reported = int(share * 100)
             try:
                 progress("weights", float(share))
-            except Exception as error:  # noqa: BLE001 - no exception may pass through C; a broken display stops no load
+            except Exception as error:  # noqa: BLE001 - no exception may pass through C; a failing display must not fail the load
                 del error
         return True
 
@@ -276,15 +276,15 @@ def _weights_progress(progress: Progress, cancelled: threading.Event) -> Any:
 
 def _load_error(plan: LoadPlan, log: EngineLog, why: str) -> LoadError:
     tail = log.tail(_LOG_TAIL)
-    # The reader of the file format says it most plainly; what comes after repeats that it failed.
+    # The GGUF reader's message is the most specific; later lines only repeat that it failed.
     for pattern in (r"gguf_init\w*: (.+)", r"error loading model: (.+)", r"llama_init_from_model: (.+)"):
         reasons = re.findall(pattern, tail)
         if reasons:
             why = f"{why}: {reasons[-1]}"
             break
     return LoadError(
-        f"{plan.source.path.name} can't be loaded by llamacpp: {why}.",
-        "Check the file with %llm show, or fetch it again with %llm pull.",
+        f"llamacpp can't load {plan.source.path.name}: {why}.",
+        "Check the file with %llm show, or download it again with %llm pull.",
         log_tail=tail,
     )
 
@@ -308,7 +308,7 @@ def _description(model: NativeModel, settings: LlamaCppOptions) -> dict[str, str
         "device": f"GPU ({shown} of {layers} layers)" if on_gpu else "CPU",
         "threads": f"{settings.threads} (prompts: {settings.threads_batch})",
         "concurrency": f"{settings.sequences} sequences",
-        "batch": f"{settings.batch} tokens a step, {settings.prompt_chunk} of prompt beside decoding",
+        "batch": f"{settings.batch} tokens per step, {settings.prompt_chunk} prompt tokens while decoding",
         "KV cache": f"{settings.kv_tokens} tokens ({kind}), {settings.type_k}/{settings.type_v}",
         "context shift": "on" if settings.context_shift else "off",
         "prefix cache": "on" if settings.prefix_cache and not model.recurrent else "off",

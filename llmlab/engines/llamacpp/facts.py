@@ -1,4 +1,4 @@
-"""What a GGUF file says of its model, read through the loaded model's metadata."""
+"""Reads the model facts from a loaded GGUF file's metadata."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def read_facts(model: NativeModel, *, context_length: int, base: Path | None, fi
 
     Args:
         model: the loaded model.
-        context_length: tokens a sequence may have, as settled by the load.
-        base: the Hugging Face folder that the file was made from, whose generation_config.json counts; or None.
+        context_length: most tokens per sequence, from the load plan.
+        base: the Hugging Face folder that the file was made from (for its generation_config.json), or None.
         file: the file that was loaded.
     """
     import llama_cpp
@@ -73,7 +73,7 @@ def _end_ids(model: NativeModel, generation: dict[str, Any]) -> tuple[int, ...]:
     ends = {token for token in listed if isinstance(token, int) and 0 <= token < model.vocab_size}
     is_eog, is_control, vocab = llama_cpp.llama_vocab_is_eog, llama_cpp.llama_vocab_is_control, model.vocab
     for token in range(model.vocab_size):
-        # Where the file names no end token, llama.cpp assumes GPT-2's id 11, whatever that is in this vocabulary.
+        # If the file names no end token, llama.cpp assumes GPT-2's id 11, whatever that is in this vocabulary.
         if is_eog(vocab, token) and (token in named or is_control(vocab, token)):
             ends.add(token)
     return tuple(sorted(ends))
@@ -100,14 +100,14 @@ def _defaults(model: NativeModel, generation: dict[str, Any]) -> SamplingParams:
     return SamplingParams(
         temperature=pick("temp", "temperature", lambda v: v >= 0),
         top_p=pick("top_p", "top_p", lambda v: 0 < v <= 1),
-        # Negative is a way to write "all".
+        # A negative value means all.
         top_k=max(int(top_k), 0) if top_k is not None else None,
         min_p=pick("min_p", "min_p", lambda v: 0 <= v <= 1),
     )
 
 
 def guide_tokenizer(model: NativeModel, end_ids: tuple[int, ...]) -> Any:
-    """The vocabulary as the mask library takes it (an LLTokenizer), from each token's bytes.
+    """The vocabulary as an LLTokenizer for the mask library, built from each token's bytes.
 
     Args:
         model: the loaded model.
@@ -128,7 +128,7 @@ def guide_tokenizer(model: NativeModel, end_ids: tuple[int, ...]) -> Any:
         if hidden:
             special.append(token)
         tokens.append(b"\xff" + piece if hidden else piece)
-    # The model's own end token first: the library names it when nothing else may come.
+    # The model's own end token first: llguidance forces that one when nothing else is allowed.
     main = llama_cpp.llama_vocab_eos(vocab)
     ends = [main, *(i for i in end_ids if i != main)] if main in end_ids else list(end_ids)
     vocabulary = Vocabulary(tokens, special, ends, lambda text: model.tokenize(text, special=False))

@@ -1,6 +1,6 @@
-"""Where llama.cpp's own messages go: to the log of the engine that is at work on the thread they come from.
+"""Routes llama.cpp's messages to the log of the engine that is running on the calling thread.
 
-llama.cpp has one log callback for the whole process, so there is one router, made at the first load.
+llama.cpp has one log callback per process, so there is one router, created at the first load.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ _DEBUG = 1
 _CONTINUED = 5
 
 
-# A line for every input of every layer, at each new graph: hundreds that say nothing to a user.
+# Logged for every input of every layer at each new graph: hundreds of lines of no use to a user.
 _NOISE = b"llama_graph_n_input_tensors"
 
 
 class Writer(Protocol):
-    """What takes messages: an engine's log, or something in front of it."""
+    """A destination of messages: an engine's log, or a wrapper around it."""
 
     def write(self, text: str) -> None:
-        """Take text; lines may come in pieces."""
+        """Write text; lines may arrive in pieces."""
 
 
-class MemoryEar:
-    """Passes messages on to a log and adds up the KV cache (or recurrent state) buffers that they tell of.
+class KVCacheLogParser:
+    """Forwards messages to a log and adds up the sizes of the KV cache (or recurrent state) buffers in them.
 
-    llama.cpp has no function that says how large they are.
+    llama.cpp has no function that returns these sizes.
     """
 
     def __init__(self, log: EngineLog) -> None:
@@ -43,7 +43,7 @@ class MemoryEar:
         self.kv_bytes = 0
 
     def write(self, text: str) -> None:
-        """Take text; a buffer's line comes in one piece."""
+        """Write text; the line with a buffer's size arrives in one piece."""
         found = re.search(r"(?:KV|RS) buffer size\s*=\s*([\d.]+) MiB", text)
         if found:
             self.kv_bytes += int(float(found[1]) * 2**20)
@@ -51,22 +51,22 @@ class MemoryEar:
 
 
 class LogRouter:
-    """The permanent C callback. Messages of threads that no engine has bound go where they went before."""
+    """The permanent C callback. Messages of threads that no engine has bound go to the previous callback."""
 
     def __init__(self) -> None:
         import llama_cpp
 
         self._bound = threading.local()
-        # What was installed before serves a user who calls llama_cpp directly, in the same process.
+        # The previous callback serves code in this process that calls llama_cpp directly.
         self._before: Any = llama_cpp.llama_log_callback()
         self._before_data = ctypes.c_void_p()
         llama_cpp.llama_log_get(ctypes.byref(self._before), ctypes.byref(self._before_data))
-        # The attribute keeps the C callback alive as long as llama.cpp may call it: always.
+        # The attribute keeps the C callback alive: llama.cpp may call it at any time.
         self._callback = llama_cpp.llama_log_callback(self._write)
         llama_cpp.llama_log_set(self._callback, None)
 
     def _write(self, level: int, text: bytes | None, _data: Any) -> None:
-        # No exception may leave a C callback, and none of its helpers may be relied on while Python shuts down.
+        # No exception may leave a C callback, and no module may be relied on during interpreter shutdown.
         if text is None or sys is None or sys.is_finalizing():
             return
         log: Writer | None = getattr(self._bound, "log", None)
@@ -81,7 +81,7 @@ class LogRouter:
 
     @contextmanager
     def to(self, log: Writer) -> Iterator[None]:
-        """Send what llama.cpp says on this thread to `log` for the time of the block."""
+        """Send llama.cpp's messages on this thread to `log` within the block."""
         before = getattr(self._bound, "log", None)
         self._bound.log = log
         try:
@@ -92,5 +92,5 @@ class LogRouter:
 
 @functools.cache
 def router() -> LogRouter:
-    """The process's one router; the first call imports llama_cpp and installs it."""
+    """The process-wide router; the first call imports llama_cpp and installs it."""
     return LogRouter()

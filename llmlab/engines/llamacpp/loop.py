@@ -1,8 +1,8 @@
-"""The decoding loop: continuous batching over one context, on a thread of its own.
+"""The decoding loop: continuous batching over one context, on its own thread.
 
-A step has six phases: take mail, admit, fill the batch, decode, pick and emit, retire. Requests join
-and leave at any step. A sequence is nothing but tokens, of which the first `computed` are in the KV cache; the rest is
-what the next batch takes from it, be it a whole prompt, what an aborted decode left, or the token just sampled.
+A step has six phases: drain the inbox, admit, fill the batch, decode, pick and emit, retire. Requests join
+and leave at any step. A sequence is a list of tokens, of which the first `computed` are in the KV cache; the rest is
+pending for the next batch: a prompt, what an aborted decode left, or the token just sampled.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from llmlab.engines.guidance import Steer
 from llmlab.engines.llamacpp.adapters import AdapterSlots
 from llmlab.engines.llamacpp.batch import Batch
 from llmlab.engines.llamacpp.draft import Drafter
-from llmlab.engines.llamacpp.logs import MemoryEar, router
+from llmlab.engines.llamacpp.logs import KVCacheLogParser, router
 from llmlab.engines.llamacpp.native import ABORTED, NO_KV_SLOT, NativeContext, NativeModel, trim_heap
 from llmlab.engines.llamacpp.options import LlamaCppOptions
-from llmlab.engines.llamacpp.picker import How, Picker
+from llmlab.engines.llamacpp.picker import Ending, Picker
 from llmlab.engines.llamacpp.sequence import KEPT, Sequence, prompt_problem
 from llmlab.engines.llamacpp.slots import Slots, common_prefix
 from llmlab.engines.logits import not_finite
@@ -35,26 +35,26 @@ from llmlab.errors import GenerationError, UnloadedError, UnsupportedError
 from llmlab.guided.compiler import Compiler
 from llmlab.types import FinishReason
 
-Mail = tuple[Literal["submit", "cancel", "call", "close"], Request | Call | None]
+Message = tuple[Literal["submit", "cancel", "call", "close"], Request | Call | None]
 
-# A decode of fewer prompt tokens than this is left to end by itself when one of its requests is cancelled.
+# A decode with fewer prompt tokens than this isn't aborted when one of its requests is cancelled.
 _ABORT_FROM = 16
-# The key of a slot whose sequence has forgotten: no request's.
+# The key of a slot with a shifted sequence; no request has it.
 SHIFTED = "\0shifted"
-# A request waits for another's prompt when that saves it at least so many tokens.
+# A request waits for another's prompt if that saves at least this many tokens.
 _WORTH_WAITING = 64
 
 
 class DecodeLoop:
-    """Decodes for one engine. `start` makes the context and the thread; `close` ends both and frees the model.
+    """Decodes for one engine. `start` creates the context and the thread; `close` ends both and frees the model.
 
     Args:
         model: the weights; the loop frees them at the end.
         settings: threads, batch sizes, the KV cache.
         end_ids: tokens that end a turn.
-        log: where llama.cpp's messages go.
+        log: receives llama.cpp's messages.
         grammars: compiled guides, for guided requests.
-        drafter: guesses tokens ahead; the loop frees it at the end.
+        drafter: drafts tokens; the loop frees it at the end.
     """
 
     def __init__(
@@ -72,9 +72,9 @@ class DecodeLoop:
         self._grammars = grammars
         self._settings = settings
         self._log = log
-        self._ear = MemoryEar(log)
-        # SimpleQueue's put may be called from a finalizer at any point, a lock's acquire may not.
-        self._mail: queue.SimpleQueue[Mail] = queue.SimpleQueue()
+        self._kv_log = KVCacheLogParser(log)
+        # SimpleQueue.put is reentrant, so a finalizer can call it at any point; acquiring a lock there could deadlock.
+        self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
         self._adapters = AdapterSlots(model)
@@ -89,58 +89,58 @@ class DecodeLoop:
         self._ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._main, name="llmlab-llamacpp", daemon=True)
 
-    # -- any thread ----------------------------------------------------------------------------
+    # -- called from any thread ----------------------------------------------------------------
 
     def start(self) -> None:
-        """Make the context, warm it up and begin to wait for requests.
+        """Create the context, warm it up and start waiting for requests.
 
         Raises:
-            MemoryError: llama.cpp could not make the context; nothing is left of it.
-            GenerationError: the first step gave NaN in place of logits; nothing is left either.
+            MemoryError: llama.cpp couldn't create the context; everything has been freed.
+            GenerationError: the first step computed NaN instead of logits; everything has been freed.
         """
         self._thread.start()
         self._ready.result()
 
     def submit(self, request: Request) -> None:
-        """Queue a request; after `close` it ends at once as interrupted."""
-        self._mail.put(("submit", request))
+        """Queue a request. After `close` it ends at once as interrupted."""
+        self._inbox.put(("submit", request))
         if self._ended.is_set():
-            self._refuse_mail()
+            self._refuse_inbox()
 
     def call(self, work: Callable[[AdapterSlots], None]) -> None:
-        """Run something with the adapters on the loop's thread, between two steps, and wait for it."""
+        """Run `work` with the adapters on the loop's thread, between two steps, and wait for it."""
         call = Call(lambda: work(self._adapters))
-        self._mail.put(("call", call))
+        self._inbox.put(("call", call))
         if self._ended.is_set():
-            self._refuse_mail()
+            self._refuse_inbox()
         call.result()
 
     def cancel(self, request: Request) -> None:
-        """End a request at the next step, or in the middle of a long one."""
-        self._mail.put(("cancel", request))
+        """End a request at the next step, or within a long one."""
+        self._inbox.put(("cancel", request))
         if self._abortable and request in self._by_request and self._context is not None:
             self._context.abort(on=True)
 
     def close(self) -> None:
-        """End all requests as interrupted, join the thread, free context and model. A second call does nothing."""
+        """End all requests as interrupted, join the thread, free context and model. A second call is a no-op."""
         self._closing = True
-        self._mail.put(("close", None))
+        self._inbox.put(("close", None))
         context = self._context
         if context is not None:
             context.abort(on=True)
-        # A collected engine may be finalized on this very thread, which then ends by itself.
+        # A garbage-collected engine may be finalized on the loop's own thread, which then ends by itself.
         if self._thread.ident is not None and self._thread is not threading.current_thread():
             self._thread.join()
 
     @property
     def kv_bytes(self) -> int:
         """Bytes of the KV cache, as llama.cpp reported them."""
-        return self._ear.kv_bytes
+        return self._kv_log.kv_bytes
 
-    # -- the thread ----------------------------------------------------------------------------
+    # -- called on the loop's thread -----------------------------------------------------------
 
     def _main(self) -> None:
-        with router().to(self._ear):
+        with router().to(self._kv_log):
             try:
                 self._context = NativeContext(self._model, self._settings.context_params())
                 self._slots = Slots(
@@ -153,12 +153,12 @@ class DecodeLoop:
                 self._warm_up(self._context)
                 if self._settings.context_shift and not self._context.can_shift:
                     raise UnsupportedError(
-                        f"{self._model.meta('general.architecture')} can't shift its context in llama.cpp.",
-                        "Leave context_shift out.",
+                        f"llama.cpp doesn't support context shift for {self._model.meta('general.architecture')}.",
+                        "Leave out context_shift.",
                     )
                 if self._drafter is not None:
                     self._drafter.start(self._settings.context_params())
-            except BaseException as error:  # noqa: BLE001 - handed to the thread that waits for the start
+            except BaseException as error:  # noqa: BLE001 - raised by `start`
                 self._free()
                 self._ended.set()
                 self._ready.set_exception(error)
@@ -173,22 +173,22 @@ class DecodeLoop:
                     self._end(sequence, "interrupted")
                 self._free()
                 self._ended.set()
-                self._refuse_mail()
+                self._refuse_inbox()
 
     def _warm_up(self, context: NativeContext) -> None:
-        """One step at the load, so that the first request doesn't pay for it, and damaged weights are found."""
+        """Run one step at load, to make the first request fast and to detect damaged weights."""
         started = time.perf_counter()
         code, peak = context.probe()
         self.warm_up_s = time.perf_counter() - started
         if code != 0:
-            raise MemoryError(f"the warm-up failed (llama_decode gave {code})")
+            raise MemoryError(f"the warm-up step failed (llama_decode returned {code})")
         if not math.isfinite(peak):
             raise not_finite(peak)
 
     def _guarded_step(self, context: NativeContext, slots: Slots, batch: Batch) -> None:
         try:
             self._step(context, slots, batch)
-        except Exception as error:  # noqa: BLE001 - the requests get it; the thread must go on
+        except Exception as error:  # noqa: BLE001 - passed to the requests; the thread must keep running
             self._log.write(traceback.format_exc())
             failure = GenerationError(
                 f"The llama.cpp engine failed: {type(error).__name__}: {error}.", "See %llm logs."
@@ -200,7 +200,7 @@ class DecodeLoop:
     def _step(self, context: NativeContext, slots: Slots, batch: Batch) -> None:
         if self._adapters.leaving:
             self._adapters.sweep(list(self._by_request.values()), context)
-        self._take_mail()
+        self._drain_inbox()
         if self._waiting:
             self._admit(slots)
         if not self._running or self._closing:
@@ -226,7 +226,7 @@ class DecodeLoop:
         drafter: Drafter,
         meter: SpeculationMeter,
     ) -> None:
-        """A step with guesses ahead; now and then one without, to know what they bring."""
+        """A step with drafted tokens; occasionally one without, to measure the speed-up."""
         started = time.perf_counter()
         plain = meter.plain_due()
         for one in turn:
@@ -244,13 +244,13 @@ class DecodeLoop:
             meter.step(time.perf_counter() - started, gained, drafted=not plain)
         self._retire_all(ended)
 
-    # -- mail and admission --------------------------------------------------------------------
+    # -- inbox and admission -------------------------------------------------------------------
 
-    def _take_mail(self) -> None:
-        """Read what came in; with nothing to do, sleep until something does."""
+    def _drain_inbox(self) -> None:
+        """Process all messages; if idle, block until one arrives."""
         idle = not self._running and not self._waiting
-        while idle or not self._mail.empty():
-            kind, request = self._mail.get()
+        while idle or not self._inbox.empty():
+            kind, request = self._inbox.get()
             idle = False
             if isinstance(request, Call):
                 request.run()
@@ -267,7 +267,7 @@ class DecodeLoop:
         if gone:
             problem = f"The adapter {gone} was removed before the request started."
         if problem:
-            # One bad token would fail the step of all.
+            # One invalid token would fail the step for every request.
             request.buffer.fail(GenerationError(problem))
             return
         sequence = Sequence(request, self._settings.context, shifts=self._settings.context_shift)
@@ -277,7 +277,7 @@ class DecodeLoop:
         self._waiting.append(sequence)
 
     def _admit(self, slots: Slots) -> None:
-        """Move waiting requests into the batch, first come first served, while there are slots and room."""
+        """Move waiting requests into the batch, first come, first served, while there are slots and room."""
         admitted = False
         held: list[Sequence] = []
         while self._waiting and slots.any_free and slots.has_room(self._waiting[0].reserved):
@@ -285,24 +285,24 @@ class DecodeLoop:
             if sequence.limit <= len(sequence.tokens):
                 self._end(sequence, "length")
                 continue
-            if self._better_wait(slots, sequence):
+            if self._should_wait(slots, sequence):
                 held.append(sequence)
                 continue
             try:
                 slot, cached = slots.take(sequence.tokens, sequence.key, sequence.reserved)
                 sequence.enter(slot, cached)
-            except Exception as error:  # noqa: BLE001 - this request's alone
-                self._fail(sequence, GenerationError(f"The request could not start: {error}.", "See %llm logs."))
+            except Exception as error:  # noqa: BLE001 - fails this request only
+                self._fail(sequence, GenerationError(f"The request couldn't start: {error}.", "See %llm logs."))
                 continue
             self._running.append(sequence)
             admitted = True
         self._waiting.extendleft(reversed(held))
         if admitted:
-            # llama.cpp computes neighbouring sequences in one piece when they come in order.
+            # llama.cpp computes adjacent sequences together if they are in order.
             self._running.sort(key=lambda one: one.slot.id if one.slot is not None else -1)
 
-    def _better_wait(self, slots: Slots, sequence: Sequence) -> bool:
-        """Whether a running request is just computing a long beginning that this one can copy when it's done."""
+    def _should_wait(self, slots: Slots, sequence: Sequence) -> bool:
+        """Whether a running request is computing a long prefix that this one can copy afterwards."""
         if not self._settings.prefix_cache or self._model.recurrent:
             return False
         ahead = max(
@@ -316,24 +316,24 @@ class DecodeLoop:
         return ahead >= slots.best_prefix(sequence.tokens, sequence.key) + _WORTH_WAITING
 
     def _shift(self, context: NativeContext, turn: list[Sequence]) -> None:
-        """Let those whose context is full forget its older half."""
+        """Drop the older half of every sequence whose context is full."""
         for one in turn:
             if one.slot is not None and one.position >= self._settings.context:
                 count = (self._settings.context - KEPT) // 2
                 context.shift(one.slot.id, KEPT, count)
                 one.shifted += count
                 one.slot.tokens[:] = one.held(one.position)
-                # What is left was computed with what is gone in view: nobody else may take it for his own.
+                # The rest was computed with attention to the dropped tokens, so no other request may reuse it.
                 one.slot.key = SHIFTED
 
     # -- decode --------------------------------------------------------------------------------
 
     def _decode(self, context: NativeContext, slots: Slots, batch: Batch) -> bool:
-        """Compute the batch. Returns False when there is nothing to sample from."""
+        """Compute the batch. Returns False if there is nothing to sample from."""
         context.abort(on=False)
         self._abortable = batch.prompt_tokens >= _ABORT_FROM and not self._model.recurrent
-        # What came in just before the flag was set must not wait for the whole step.
-        if self._closing or (self._abortable and not self._mail.empty()):
+        # A message from just before the flag was set must not wait until the step ends.
+        if self._closing or (self._abortable and not self._inbox.empty()):
             self._abortable = False
             return False
         code = context.decode(batch.count)
@@ -347,7 +347,7 @@ class DecodeLoop:
             self._make_room(slots)
         else:
             failure = GenerationError(
-                f"llama.cpp could not compute a step (llama_decode gave {code}).",
+                f"llama.cpp couldn't compute a step (llama_decode returned {code}).",
                 "The model is still loaded; see %llm logs for the reason.",
             )
             for one in [one for one in batch.sequences if one.share]:
@@ -355,7 +355,7 @@ class DecodeLoop:
         return False
 
     def _make_room(self, slots: Slots) -> None:
-        """The KV cache is full: what is idle goes; else the newest request waits and is computed again later."""
+        """Make room in a full KV cache: clear idle slots; else the newest request waits and is recomputed later."""
         if slots.clear_idle():
             return
         newest = max(self._running, key=lambda one: list(self._by_request).index(one.request))
@@ -363,7 +363,7 @@ class DecodeLoop:
             why = GenerationError("The KV cache is too small for this request.", "Load with a larger kv_tokens.")
             self._fail(newest, why)
             return
-        if newest.shifted:  # what it has forgotten can't be computed again
+        if newest.shifted:  # the dropped tokens can't be recomputed
             self._end(newest, "length")
             return
         self._leave(newest, good=False)
@@ -372,12 +372,12 @@ class DecodeLoop:
 
     # -- retire --------------------------------------------------------------------------------
 
-    def _retire_all(self, ended: list[tuple[Sequence, How]]) -> None:
-        for one, how in ended:
-            if isinstance(how, GenerationError):
-                self._fail(one, how)
+    def _retire_all(self, ended: list[tuple[Sequence, Ending]]) -> None:
+        for one, ending in ended:
+            if isinstance(ending, GenerationError):
+                self._fail(one, ending)
             else:
-                self._end(one, how)
+                self._end(one, ending)
 
     def _end(self, sequence: Sequence, reason: FinishReason) -> None:
         if self.meter is not None and sequence.steps:
@@ -387,7 +387,7 @@ class DecodeLoop:
         sequence.finish(reason)
 
     def _fail(self, sequence: Sequence, error: GenerationError) -> None:
-        """Fail a request, and with it the other choices of its prompt, which share its buffer."""
+        """Fail a request and the other choices of its prompt, which share its buffer."""
         buffer = sequence.request.buffer
         for one in [one for one in self._by_request.values() if one.request.buffer is buffer]:
             self._retire(one, good=False)
@@ -402,7 +402,7 @@ class DecodeLoop:
         sequence.free()
 
     def _leave(self, sequence: Sequence, *, good: bool) -> None:
-        """Leave the batch and give the slot back."""
+        """Remove a sequence from the batch and release its slot."""
         if self._drafter is not None:
             self._drafter.leave(sequence)
         slot, sequence.slot = sequence.slot, None
@@ -411,13 +411,13 @@ class DecodeLoop:
         if slot is not None and self._slots is not None:
             self._slots.give_back(slot, tokens=sequence.reserved, good=good and not sequence.shifted)
 
-    # -- the end -------------------------------------------------------------------------------
+    # -- shutdown ------------------------------------------------------------------------------
 
-    def _refuse_mail(self) -> None:
-        """Nobody reads the mail any more: end what still comes in."""
+    def _refuse_inbox(self) -> None:
+        """End the messages that arrive after the loop has stopped."""
         while True:
             try:
-                kind, request = self._mail.get_nowait()
+                kind, request = self._inbox.get_nowait()
             except queue.Empty:
                 return
             if isinstance(request, Call):
@@ -426,7 +426,7 @@ class DecodeLoop:
                 request.buffer.finish("interrupted", index=request.index)
 
     def _free(self) -> None:
-        """Free what the loop owns, in order, and hand the memory back to the system."""
+        """Free what the loop owns, in order, and return the memory to the system."""
         if self._context is not None:
             self._context.free()
         if self._drafter is not None:

@@ -1,4 +1,4 @@
-"""Thin, typed wrappers of llama.cpp's model, context and batch: they own the handles and free them, no more."""
+"""Thin, typed wrappers of llama.cpp's model, context and batch, which own their handles."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ ABORTED = 2
 
 
 class NativeModel:
-    """A loaded `llama_model` and its vocabulary. Reading it is safe from any thread until `free`.
+    """A loaded `llama_model` and its vocabulary. Any thread may read it until `free`.
 
     Args:
         path: the GGUF file.
         params: a `llama_model_params`.
-        progress: called with the loaded share (0 to 1); returning False gives up the load.
+        progress: called with the loaded share (0 to 1); returning False aborts the load.
 
     Raises:
-        OSError: llama.cpp could not load it; the reason is in its log.
+        OSError: llama.cpp couldn't load it; the reason is in its log.
     """
 
     def __init__(self, path: Path, params: Any, progress: Callable[[float], bool]) -> None:
@@ -35,18 +35,18 @@ class NativeModel:
         params.progress_callback = callback
         handle = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
         if not handle:
-            raise OSError(f"llama.cpp could not load {path}")
+            raise OSError(f"llama.cpp couldn't load {path}")
         self.handle: Any = handle
         self.vocab: Any = llama_cpp.llama_model_get_vocab(handle)
         self.vocab_size: int = llama_cpp.llama_vocab_n_tokens(self.vocab)
-        # Recurrent state can't be cut back to an earlier token, as a KV cache can.
+        # Unlike a KV cache, recurrent state can't be rolled back to an earlier token.
         self.recurrent: bool = llama_cpp.llama_model_is_recurrent(handle) or llama_cpp.llama_model_is_hybrid(handle)
         self.size: int = llama_cpp.llama_model_size(handle)
         self.parameters: int = llama_cpp.llama_model_n_params(handle)
         self.trained_context: int = llama_cpp.llama_model_n_ctx_train(handle)
 
     def meta(self, key: str) -> str | None:
-        """A metadata value of the file as text; None when the key isn't there."""
+        """A metadata value of the file as text; None if there is no such key."""
         import llama_cpp
 
         size = 1024
@@ -60,7 +60,7 @@ class NativeModel:
             size = length + 1
 
     def token_text(self, token: int) -> str:
-        """A token as the vocabulary spells it ("<|end|>"); "" when there is no such token."""
+        """A token as the vocabulary spells it ("<|end|>"); "" if there is no such token."""
         import llama_cpp
 
         if not 0 <= token < self.vocab_size:
@@ -69,7 +69,7 @@ class NativeModel:
         return text.decode("utf-8", "replace") if text else ""
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
-        """A token's bytes in a text; none for a special token unless `special`."""
+        """A token's bytes in a text; empty for a special token unless `special`."""
         import llama_cpp
 
         known = self._pieces.get(token) if not special else None
@@ -87,11 +87,11 @@ class NativeModel:
         return buffer.raw[:length]
 
     def name(self, token: int) -> str:
-        """A token's own text, special tokens too; bytes that are no whole character as U+FFFD."""
+        """A token's own text, including special tokens; bytes of incomplete characters become U+FFFD."""
         return self.piece(token, special=True).decode("utf-8", "replace")
 
     def tokenize(self, text: str, *, special: bool) -> list[int]:
-        """Token ids of a text, nothing added."""
+        """Token ids of a text, without BOS or EOS."""
         import llama_cpp
 
         data = text.encode("utf-8", "replace")
@@ -106,7 +106,7 @@ class NativeModel:
                 size = -count
 
     def detokenize(self, ids: list[int]) -> str:
-        """The text of token ids, special tokens left out."""
+        """The text of token ids, without special tokens."""
         import llama_cpp
 
         with self._lock:
@@ -125,7 +125,7 @@ class NativeModel:
             raise UnloadedError("The model was unloaded.", "Load it again with %llm load.")
 
     def free(self) -> None:
-        """Free the weights; a second call does nothing. Contexts must be gone by then."""
+        """Free the weights, after all contexts. A second call is a no-op."""
         import llama_cpp
 
         with self._lock:
@@ -142,29 +142,29 @@ class NativeContext:
         params: a `llama_context_params`; its abort callback is set here.
 
     Raises:
-        MemoryError: llama.cpp could not make it; the reason is in its log.
+        MemoryError: llama.cpp couldn't create it; the reason is in its log.
     """
 
     def __init__(self, model: NativeModel, params: Any) -> None:
         import llama_cpp
 
-        # The abort callback is asked before each node of the graph. A Python function there would cost a GIL switch a
-        # node, so it is C's `strlen` on a flag of two bytes: 0 goes on, "\x01" gives length 1, which is true.
+        # The abort callback is called before each node of the graph. A Python function would switch the GIL each time,
+        # so it is C's `strlen` on a flag of two bytes: 0 continues; "\x01" has length 1, which is true.
         self._flag = (ctypes.c_char * 2)()
         params.abort_callback = ctypes.cast(_libc().strlen, llama_cpp.ggml_abort_callback)
         params.abort_callback_data = ctypes.cast(self._flag, ctypes.c_void_p)
         handle = llama_cpp.llama_init_from_model(model.handle, params)
         if not handle:
-            raise MemoryError("llama.cpp could not make a context")
+            raise MemoryError("llama.cpp couldn't create a context")
         self.handle: Any = handle
         self.vocab_size = model.vocab_size
         self._memory = llama_cpp.llama_get_memory(handle)
         self.batch_size: int = llama_cpp.llama_n_batch(handle)
         self._make_batch(self.batch_size)
-        # Bound once: a step looks none of them up.
+        # Bound once, to save the lookups in each step.
         self._decode = llama_cpp.llama_decode
         self._remove = llama_cpp.llama_memory_seq_rm
-        # As addresses: a ctypes pointer for each look costs more than the look.
+        # Returned as an address: creating a ctypes pointer per call costs more than the call.
         address = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)
         self._all_logits = address(ctypes.cast(llama_cpp.llama_get_logits, ctypes.c_void_p).value or 0)
         self._views: dict[int, tuple[int, Any]] = {}
@@ -196,10 +196,10 @@ class NativeContext:
         return int(self._decode(self.handle, self.batch))
 
     def probe(self) -> tuple[int, float]:
-        """Compute one token, which touches all weights once and sets up the graphs, and forget it.
+        """Compute one token, which reads all weights once and builds the graphs, then drop it.
 
         Returns:
-            llama_decode's code, and the largest logit: no finite number where any of them is NaN.
+            llama_decode's code, and the largest logit (NaN if any logit is NaN).
         """
         self.tokens[0], self.positions[0], self.sequences[0], self.outputs[0] = 0, 0, 0, 1
         code = self.decode(1)
@@ -208,7 +208,7 @@ class NativeContext:
         return code, peak
 
     def abort(self, *, on: bool) -> None:
-        """Make a running (or the next) decode end at once with ABORTED; thread-safe. CPU only."""
+        """Make the running (or the next) decode return ABORTED at once. Thread-safe; CPU only."""
         self._flag[0] = b"\x01" if on else b"\x00"
 
     def rows(self, count: int) -> Any:
@@ -228,7 +228,7 @@ class NativeContext:
         return view
 
     def logits(self, row: int) -> Any:
-        """Raw logits of batch entry `row`, which asked for output.
+        """Raw logits of batch entry `row`, which must be an output.
 
         Returns:
             A float32 array, shape (vocabulary,), valid until the next decode.
@@ -240,25 +240,25 @@ class NativeContext:
         return np.ctypeslib.as_array(pointer, shape=(self.vocab_size,))
 
     def length(self, sequence: int) -> int:
-        """How many tokens of a sequence the KV cache holds."""
+        """Number of tokens of a sequence in the KV cache."""
         import llama_cpp
 
         return int(llama_cpp.llama_memory_seq_pos_max(self._memory, sequence)) + 1
 
     def cut(self, sequence: int, length: int) -> bool:
-        """Keep the first `length` tokens of a sequence in the KV cache; False when it holds another number then."""
+        """Truncate a sequence in the KV cache to `length` tokens; False if that isn't its length afterwards."""
         import llama_cpp
 
         done = llama_cpp.llama_memory_seq_rm(self._memory, sequence, length, -1)
         if length == 0:
             return True
-        # A sliding-window cache may have forgotten the beginning.
+        # A sliding-window cache may have dropped the beginning.
         return bool(
             done and self.length(sequence) == length and llama_cpp.llama_memory_seq_pos_min(self._memory, sequence) == 0
         )
 
     def shift(self, sequence: int, keep: int, count: int) -> None:
-        """Forget `count` tokens behind the first `keep` of a sequence; those behind them move up."""
+        """Drop `count` tokens after the first `keep` of a sequence, and move the later ones up."""
         import llama_cpp
 
         self._remove(self._memory, sequence, keep, keep + count)
@@ -272,18 +272,18 @@ class NativeContext:
         return bool(llama_cpp.llama_memory_can_shift(self._memory))
 
     def drop(self, sequence: int, length: int) -> None:
-        """Take back the last tokens of a sequence, all from position `length` on."""
+        """Drop all tokens of a sequence from position `length` on."""
         self._remove(self._memory, sequence, length, -1)
 
     def copy(self, source: int, target: int) -> None:
-        """Give `target` all that the KV cache holds of `source`."""
+        """Copy everything in the KV cache from `source` to `target`."""
         import llama_cpp
 
         llama_cpp.llama_memory_seq_rm(self._memory, target, -1, -1)
         llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, -1)
 
     def free(self) -> None:
-        """Free the context; a second call does nothing."""
+        """Free the context. A second call is a no-op."""
         import llama_cpp
 
         handle, self.handle = self.handle, None
@@ -298,7 +298,7 @@ def _libc() -> Any:
 
 
 def trim_heap() -> None:
-    """Give freed heap pages back to the system (glibc keeps them otherwise); nothing on other systems."""
+    """Return freed heap pages to the system (glibc keeps them otherwise); a no-op on other systems."""
     trim = getattr(_libc(), "malloc_trim", None)
     if trim is not None:
         trim(0)

@@ -1,4 +1,4 @@
-"""What `-x KEY=VALUE` sets on this engine, and the llama.cpp params that a load plan comes to."""
+"""The engine's `-x KEY=VALUE` options, and the conversion of a load plan to llama.cpp params."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from llmlab.errors import BadInputError, LoadError, UnsupportedError, unknown
 
 EXTRA: dict[str, tuple[type, str]] = {
     "n_threads": (int, "threads for decoding (default: physical cores)"),
-    "n_threads_batch": (int, "threads for prompts (default: as n_threads)"),
+    "n_threads_batch": (int, "threads for prompts (default: same as n_threads)"),
     "n_batch": (int, "most tokens computed in one step (default 512)"),
-    "n_ubatch": (int, "most tokens computed at once inside a step (default: as n_batch, at most 512)"),
-    "prompt_chunk": (int, "prompt tokens a step may take while other sequences decode (default 128)"),
+    "n_ubatch": (int, "most tokens computed at once within a step (default: n_batch, up to 512)"),
+    "prompt_chunk": (int, "most prompt tokens per step while other sequences decode (default 128)"),
     "flash_attn": (str, "on, off or auto (default auto)"),
     "cache_type_k": (str, "KV cache type of the keys: f16, f32, bf16, q8_0, q5_0, q4_0 (default f16)"),
-    "cache_type_v": (str, "KV cache type of the values; a quantized one needs flash attention (default f16)"),
+    "cache_type_v": (str, "KV cache type of the values; quantized types need flash attention (default f16)"),
     "kv_tokens": (
         int,
-        "tokens of one KV pool for all sequences (default: a full context for each); requests wait when it is full",
+        "size in tokens of one KV pool for all sequences (default: a full context each); requests wait if it is full",
     ),
-    "prefix_cache": (bool, "reuse the KV cache of earlier requests with the same beginning (default on)"),
+    "prefix_cache": (bool, "reuse the KV cache of earlier requests with the same prefix (default on)"),
     "context_shift": (
         bool,
-        "where a sequence fills its context, forget the older half of it and go on (default off: it ends as length)",
+        "when a sequence fills its context, drop the older half and continue (default off: it ends as length)",
     ),
-    "draft_tokens": (int, "tokens that --draft guesses ahead in a step, 1 to 32 (default: 4; 8 for ngram)"),
-    "check_file": (bool, "try a file that llmlab didn't make in a process of its own first (default on)"),
+    "draft_tokens": (int, "most tokens that --draft proposes per step, 1 to 32 (default: 4; 8 for ngram)"),
+    "check_file": (bool, "first try a file that llmlab didn't make in a separate process (default on)"),
     "use_mmap": (bool, "map the file instead of reading it (default on)"),
     "use_mlock": (bool, "keep the weights from being swapped out (default off)"),
-    "main_gpu": (int, "the GPU to use when not splitting over several (default 0)"),
+    "main_gpu": (int, "the GPU to use if the model isn't split over several (default 0)"),
     "offload_kqv": (bool, "keep the KV cache on the GPU (default on)"),
     "rope_freq_base": (float, "RoPE base frequency (default: the model's)"),
     "rope_freq_scale": (float, "RoPE frequency scale (default: the model's)"),
@@ -48,14 +48,14 @@ _PROMPT_CHUNK = 128
 
 @dataclass(frozen=True, slots=True)
 class LlamaCppOptions:
-    """A plan in numbers: threads, batch sizes, the KV cache.
+    """A load plan's settings for llama.cpp: threads, batch sizes, the KV cache.
 
     Attributes:
         sequences: most sequences in the batch.
-        context: tokens a sequence may have.
-        kv_tokens: tokens that the KV cache holds over all sequences.
-        unified: one KV pool (True), or a stream for each sequence (False). Streams decode 1.2 to 1.7 times as
-            fast at 8 to 16 sequences on a CPU, since attention then reads a sequence's own cells only.
+        context: most tokens per sequence.
+        kv_tokens: size of the KV cache in tokens, over all sequences.
+        unified: one KV pool (True), or one stream per sequence (False). Streams decode 1.2 to 1.7 times as
+            fast with 8 to 16 sequences on a CPU, because attention then reads only a sequence's own cells.
     """
 
     sequences: int
@@ -78,30 +78,30 @@ class LlamaCppOptions:
 
     @classmethod
     def of(cls, plan: LoadPlan) -> LlamaCppOptions:
-        """Settle a plan.
+        """Validate a plan and fill in the defaults.
 
         Raises:
-            BadInputError: an option that doesn't exist, has the wrong type, or is out of range.
-            UnsupportedError: GPU layers, or several GPUs, asked of a build without GPU support.
+            BadInputError: an option is unknown, has the wrong type, or is out of range.
+            UnsupportedError: GPU layers, or several GPUs, with a build without GPU support.
         """
         extra = check_extra(plan.extra)
         sequences = plan.max_concurrency
         most = _most_sequences()
         if not 1 <= sequences <= most:
-            raise UnsupportedError(f"llamacpp runs 1 to {most} sequences at once, not {sequences}.")
+            raise UnsupportedError(f"Can't run {sequences} sequences at once: llamacpp supports 1 to {most}.")
         context = plan.context_length
         stream = _padded(context)
         kv_tokens = extra.get("kv_tokens")
         if kv_tokens is not None and kv_tokens < context:
             raise BadInputError(
-                f"kv_tokens is {kv_tokens}, but one sequence may need the whole context of {context} tokens.",
-                f"Give kv_tokens={context} or more, or a shorter context (--ctx).",
+                f"kv_tokens={kv_tokens} is smaller than the context of {context} tokens that one sequence may need.",
+                f"Set kv_tokens={context} or more, or a shorter context (--ctx).",
             )
         pool = _padded(kv_tokens) if kv_tokens is not None else stream * sequences
         threads = extra.get("n_threads") or default_threads(plan.source.path.stat().st_size)
         drafted = plan.draft.tokens if plan.draft is not None else 0
         if drafted and extra.get("context_shift"):
-            raise UnsupportedError("context_shift doesn't go together with a draft.", "Leave one of them out.")
+            raise UnsupportedError("context_shift can't be combined with a draft.", "Leave one of them out.")
         batch = max(min(extra.get("n_batch") or _BATCH, pool), sequences * (1 + drafted))
         return cls(
             sequences=sequences,
@@ -150,7 +150,7 @@ class LlamaCppOptions:
         params.kv_unified = self.unified
         params.n_batch = self.batch
         params.n_ubatch = self.ubatch
-        # One row of logits a sequence (and a guess); the default reserves one for every token of a batch.
+        # One row of logits per sequence and drafted token; the default reserves one per token of a batch.
         params.n_outputs_max = min(self.sequences * (1 + self.draft_tokens), self.batch)
         params.n_threads = self.threads
         params.n_threads_batch = self.threads_batch
@@ -165,17 +165,17 @@ class LlamaCppOptions:
 
 
 def default_threads(weight_bytes: int) -> int:
-    """All physical cores, but one for a tiny model.
+    """All physical cores; a single thread for a tiny model.
 
-    A tiny model's step is shorter than the spinning barriers between its parts, and one busy neighbour then makes
-    every barrier wait for a time slice (measured on nano, two busy cores: 37-330 tokens/s with two threads, and
+    A tiny model's step is shorter than the spin barriers between its parts, and one other busy process then makes
+    every barrier wait for a time slice (measured on nano, two busy cores: 37-330 tokens/s with two threads,
     1,400-2,800 with one; interrupts took seconds).
     """
     return 1 if weight_bytes < SMALL_MODEL_BYTES else physical_cores()
 
 
 def physical_cores() -> int:
-    """Physical cores that this process may run on; hyperthreads only slow the matrix products down."""
+    """Physical cores that this process may run on; hyperthreads only slow down the matrix products."""
     import psutil
 
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -183,20 +183,20 @@ def physical_cores() -> int:
 
 
 def check_extra(extra: Mapping[str, Any]) -> dict[str, Any]:
-    """Check engine options by name, type and range.
+    """Validate the names, types and ranges of engine options.
 
     Raises:
         UnknownNameError: no such option.
-        BadInputError: the wrong type, or a value that can't be.
+        BadInputError: wrong type, or value out of range.
     """
     out: dict[str, Any] = {}
     for key, value in extra.items():
         if key not in EXTRA:
             raise unknown("llamacpp option", key, EXTRA)
-        kind, says = EXTRA[key]
+        kind, description = EXTRA[key]
         fits = isinstance(value, int | float) if kind is float else isinstance(value, kind)
         if not fits or (isinstance(value, bool) and kind is not bool):
-            raise BadInputError(f"-x {key} takes {kind.__name__}, got {value!r}: {says}.")
+            raise BadInputError(f"-x {key} must be {kind.__name__}, got {value!r}: {description}.")
         out[key] = value
     for key in ("n_threads", "n_threads_batch", "n_batch", "n_ubatch", "prompt_chunk", "kv_tokens", "draft_tokens"):
         if key in out and out[key] < 1:
@@ -206,7 +206,7 @@ def check_extra(extra: Mapping[str, Any]) -> dict[str, Any]:
             raise unknown(f"value of {key}", out[key], choices)
     if out.get("cache_type_v", "f16") not in ("f16", "f32", "bf16") and out.get("flash_attn") == "off":
         raise BadInputError(
-            f"cache_type_v={out['cache_type_v']} needs flash attention.", "Leave flash_attn=off out, or take f16."
+            f"cache_type_v={out['cache_type_v']} needs flash attention.", "Leave out flash_attn=off, or use f16."
         )
     return out
 
@@ -216,11 +216,11 @@ def _gpu_layers(plan: LoadPlan) -> int:
 
     supported = bool(llama_cpp.llama_supports_gpu_offload())
     if plan.gpu_layers is None:
-        # Negative is llama.cpp's word for all of them.
+        # In llama.cpp a negative number means all layers.
         return -1 if supported else 0
     if plan.gpu_layers != 0 and not supported:
         raise UnsupportedError(
-            f"--gpu-layers {plan.gpu_layers}: this build of llama-cpp-python runs on the CPU only.",
+            f"--gpu-layers {plan.gpu_layers}: this build of llama-cpp-python supports the CPU only.",
             "Leave it out, or reinstall with GPU support: "
             'CMAKE_ARGS="-DGGML_CUDA=on" pip install --force-reinstall --no-cache-dir llama-cpp-python '
             "(-DGGML_METAL=on on a Mac).",
@@ -240,5 +240,5 @@ def _most_sequences() -> int:
 
 
 def _padded(tokens: int) -> int:
-    # llama_context rounds up to this multiple by itself; saying so keeps the figures true.
+    # llama_context rounds up to this multiple itself; rounding here keeps the reported sizes exact.
     return -(-tokens // 256) * 256

@@ -1,4 +1,4 @@
-"""From a step's logits to tokens, and to those who read them."""
+"""Samples tokens from a step's logits and pushes them to the requests' buffers."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from llmlab.engines.logits import not_finite
 from llmlab.errors import GenerationError
 from llmlab.types import FinishReason
 
-How = FinishReason | GenerationError
+Ending = FinishReason | GenerationError
 
 
 class Picker:
-    """Chooses each sequence's next token and tells its reader. For the loop's thread alone.
+    """Picks each sequence's next token and pushes it to its buffer. Not thread-safe: for the loop's thread only.
 
     Args:
-        model: names and bytes of the tokens.
+        model: provides the tokens' names and bytes.
         ends: tokens that end a turn.
-        log: where unexpected errors go.
+        log: receives unexpected errors.
     """
 
     def __init__(self, model: NativeModel, ends: frozenset[int], log: EngineLog) -> None:
@@ -33,39 +33,39 @@ class Picker:
         self._log = log
         self._drawer = Drawer(model.vocab_size)
 
-    def emit(self, context: NativeContext, batch: Batch) -> list[tuple[Sequence, How]]:
-        """Take a token for every sequence whose logits came; returns those that end, and why.
+    def emit(self, context: NativeContext, batch: Batch) -> list[tuple[Sequence, Ending]]:
+        """Pick a token for every sequence that has logits. Returns the sequences that end, each with its reason.
 
-        Behind a sequence's row come those of its guesses: each is worth looking at while the one before came true.
+        A sequence's row is followed by those of its drafted tokens; each is used if all drafts before it were accepted.
         """
-        ended: list[tuple[Sequence, How]] = []
+        ended: list[tuple[Sequence, Ending]] = []
         if not batch.outputs:
             return ended
         rows = context.rows(batch.outputs)
-        # All greedy choices in one call: at a ctypes call each, sixteen of them would show in the speed.
+        # All greedy choices in one call: a call per sequence is measurably slower at 16 sequences.
         likeliest: list[int] = rows.argmax(axis=1).tolist() if any(one.greedy for one in batch.sequences) else []
         for one in batch.sequences:
             row = one.row
             if row < 0:
                 continue
-            how = self._next(one, rows, row, likeliest)
+            ending = self._next(one, rows, row, likeliest)
             if one.draft:
-                true = 0
-                while how is None and true < len(one.draft) and one.tokens[-1] == one.draft[true]:
-                    true += 1
-                    how = self._next(one, rows, row + true, likeliest)
-                _settle(context, one, true)
+                accepted = 0
+                while ending is None and accepted < len(one.draft) and one.tokens[-1] == one.draft[accepted]:
+                    accepted += 1
+                    ending = self._next(one, rows, row + accepted, likeliest)
+                _accept(context, one, accepted)
             one.steps += 1
-            if how is not None:
-                ended.append((one, how))
+            if ending is not None:
+                ended.append((one, ending))
         return ended
 
-    def _next(self, one: Sequence, rows: Any, row: int, likeliest: list[int]) -> How | None:
-        """Choose a sequence's next token from a row of logits and tell its reader; why it ends here, or None."""
+    def _next(self, one: Sequence, rows: Any, row: int, likeliest: list[int]) -> Ending | None:
+        """Pick a sequence's next token from a row of logits and push it. Returns why the sequence ends, or None."""
         try:
             steer = one.steer
             peak = rows[row, likeliest[row]] if likeliest else rows[row].max()
-            if not math.isfinite(peak):  # both give NaN where there is one
+            if not math.isfinite(peak):  # both argmax and max return NaN if there is one
                 raise not_finite(float(peak))
             if steer is not None:
                 steer.mask(rows[row])
@@ -86,17 +86,17 @@ class Picker:
             return one.push(token, None if end else self._model.piece(token), logprob)
         except GenerationError as error:
             return error
-        except Exception as error:  # noqa: BLE001 - this sequence's alone
+        except Exception as error:  # noqa: BLE001 - fails this sequence only
             self._log.write(traceback.format_exc())
             return GenerationError(f"The request failed: {type(error).__name__}: {error}.", "See %llm logs.")
 
 
-def _settle(context: NativeContext, one: Sequence, true: int) -> None:
-    """Keep the KV of the guesses that came true, and drop the rest."""
+def _accept(context: NativeContext, one: Sequence, accepted: int) -> None:
+    """Keep the KV of the first `accepted` drafted tokens, and drop the rest."""
     start = one.computed
-    one.computed = end = start + true
+    one.computed = end = start + accepted
     one.slot.tokens.extend(one.tokens[start:end])  # type: ignore[union-attr]
-    if true < len(one.draft):
+    if accepted < len(one.draft):
         context.drop(one.slot.id, end)  # type: ignore[union-attr]
     one.drafted += len(one.draft)
-    one.accepted += true
+    one.accepted += accepted

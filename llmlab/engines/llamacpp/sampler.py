@@ -1,4 +1,4 @@
-"""A sequence's sampler chain, the seeded draw, and log probabilities of the raw distribution."""
+"""Sampling: a sequence's sampler chain, the seeded draw, and log probabilities of the raw distribution."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 from llmlab.types import SamplingParams, TokenLogprob
 
 _WORD = 2**64 - 1
-# A token this far below the likeliest (in logits) wins less than once in 10^13 draws: it is left out.
+# A token this far below the likeliest (in logits) wins less than once in 10^13 draws, so it is skipped.
 _HOPELESS = 30.0
-# With more candidates than this, those that can't win are ruled out before any logarithm is taken.
+# With more candidates than this, those that can't win are excluded before computing logarithms.
 _MANY = 4096
 _CLOSE = 10.0
 
 
 def build_chain(params: SamplingParams) -> Any:
-    """Make a `llama_sampler` chain. The caller frees it with `llama_sampler_free`.
+    """Create a `llama_sampler` chain. The caller frees it with `llama_sampler_free`.
 
-    The order is vLLM's (`v1/sample/sampler.py`): temperature, min_p, top_k, top_p; the draw comes after it (`Drawer`).
+    The order is vLLM's (`v1/sample/sampler.py`): temperature, min_p, top_k, top_p; `Drawer` draws from the result.
 
     Args:
-        params: no gaps left in them, and a temperature over 0 (greedy needs no chain).
+        params: complete sampling params, with a temperature above 0 (greedy needs no chain).
     """
     import llama_cpp
 
@@ -31,7 +31,7 @@ def build_chain(params: SamplingParams) -> Any:
     chain = llama_cpp.llama_sampler_chain_init(options)
 
     def add(sampler: Any) -> None:
-        # The chain owns what is added, and frees it.
+        # The chain owns and frees what is added.
         llama_cpp.llama_sampler_chain_add(chain, sampler)
 
     if params.temperature != 1.0:
@@ -46,12 +46,12 @@ def build_chain(params: SamplingParams) -> Any:
 
 
 class Drawer:
-    """Draws tokens from what a chain leaves over, by the Gumbel-max trick.
+    """Draws tokens from the candidates that a chain leaves, with the Gumbel-max trick.
 
-    The likeliest token after adding Gumbel noise to the logits is a draw from their softmax (E. J. Gumbel, 1954; vLLM
-    draws so too). The noise depends on the seed, the step and the token alone. A step in a batch gives
-    logits that differ in the last digits from those alone; llama.cpp's own `dist` walks along the summed
-    probabilities, where such a difference moves every border, while here it matters only between two that nearly tie.
+    The argmax of logits plus Gumbel noise is a draw from their softmax (E. J. Gumbel, 1954; vLLM samples this way
+    too). The noise depends only on the seed, the step and the token. Batched and unbatched steps give logits that
+    differ in the last digits: llama.cpp's own `dist` walks the cumulative probabilities, where that moves every
+    boundary, while here it matters only between two candidates that nearly tie.
 
     Args:
         vocab_size: tokens in the vocabulary.
@@ -72,13 +72,13 @@ class Drawer:
         self._accept = llama_cpp.llama_sampler_accept
 
     def draw(self, chain: Any, logits: Any, seed: int, step: int) -> int:
-        """Draw a token and tell the chain.
+        """Draw a token and pass it to the chain.
 
         Args:
-            chain: a chain that filters and doesn't pick.
+            chain: a chain that filters but doesn't select.
             logits: raw logits, float32 array, shape (vocabulary,).
             seed: the request's seed.
-            step: which of its tokens this is, from 0.
+            step: index of the token in the output, from 0.
 
         Returns:
             The token's id.
@@ -99,9 +99,9 @@ def pick(ids: Any, logits: Any, seed: int, step: int) -> int:
 
     Args:
         ids: token ids, int array, shape (n,).
-        logits: theirs, float array, shape (n,).
+        logits: the tokens' logits, float array, shape (n,).
         seed: the request's seed.
-        step: which of its tokens this is, from 0.
+        step: index of the token in the output, from 0.
 
     Returns:
         The token's id.
@@ -113,7 +113,7 @@ def pick(ids: Any, logits: Any, seed: int, step: int) -> int:
     near = np.flatnonzero(scores > peak - _HOPELESS)
     ids, scores = ids[near], scores[near]
     if len(ids) > _MANY:
-        # The best of the likeliest sets a mark, which the others reach only with a uniform close to 1.
+        # The best score of the likeliest is a threshold that the others reach only with a uniform close to 1.
         close = scores > peak - _CLOSE
         mark = (scores[close] + gumbel(ids[close], seed, step)).max()
         least = int(np.exp(-np.exp(peak - _CLOSE - mark)) * 2.0**53) - 1
@@ -123,9 +123,9 @@ def pick(ids: Any, logits: Any, seed: int, step: int) -> int:
 
 
 def gumbel(ids: Any, seed: int, step: int) -> Any:
-    """Standard Gumbel noise for each token id, fixed by the seed and the step.
+    """Standard Gumbel noise per token id, determined by the seed and the step.
 
-    Uniforms are SplitMix64 (Steele, Lea, Flood, OOPSLA 2014) of the ids, in a stream that seed and step choose.
+    Uniforms are SplitMix64 (Steele, Lea, Flood, OOPSLA 2014) of the ids, in a stream selected by seed and step.
 
     Args:
         ids: token ids, int array, shape (n,).
@@ -142,7 +142,7 @@ def gumbel(ids: Any, seed: int, step: int) -> Any:
 
 
 def _bits(ids: Any, seed: int, step: int) -> Any:
-    """53 random bits for each token id: uint64 array, shape (n,)."""
+    """53 random bits per token id: uint64 array, shape (n,)."""
     import numpy as np
 
     start = _splitmix(_splitmix(seed) + step)
@@ -160,13 +160,13 @@ def _splitmix(value: int) -> int:
 
 
 def token_logprob(logits: Any, token: int, top: int, name: Callable[[int], str], piece: bytes) -> TokenLogprob:
-    """The natural-log softmax of raw logits, at the chosen token and at the likeliest ones.
+    """Log probabilities (natural log) of the chosen token and the likeliest ones, from raw logits.
 
     Args:
         logits: float32 array, shape (vocabulary,).
         token: the chosen token's id.
         top: how many of the likeliest to list.
-        name: the text of a token id.
+        name: returns a token id's text.
         piece: the chosen token's bytes in the text.
     """
     import numpy as np
@@ -178,7 +178,7 @@ def token_logprob(logits: Any, token: int, top: int, name: Callable[[int], str],
     if top > 0:
         top = min(top, exact.shape[0])
         ids = np.argpartition(exact, -top)[-top:]
-        # Ties go to the lower id, as greedy sampling has it.
+        # Ties go to the lower id, as in greedy sampling.
         ids = ids[np.lexsort((ids, -exact[ids]))]
         best = tuple((int(i), name(int(i)), float(exact[i] - norm)) for i in ids)
     return TokenLogprob(token, name(token), float(exact[token] - norm), best, list(piece))

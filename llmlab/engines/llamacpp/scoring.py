@@ -1,4 +1,4 @@
-"""Log probabilities of a given text, token by token: what perplexity and KL divergence are made of."""
+"""Per-token log probabilities of a given text, for perplexity and KL divergence."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from llmlab.engines.llamacpp.options import LlamaCppOptions
 from llmlab.engines.logits import not_finite
 from llmlab.errors import GenerationError
 
-# Rows of logits held at once: 256 of a vocabulary of 128,000 are 131 MB.
+# Rows of logits in memory at once: 256 rows of a 128,000-token vocabulary take 131 MB.
 _STEP = 256
 
 
 def score(model: NativeModel, settings: LlamaCppOptions, ids: Sequence[int], first: int) -> Any:
-    """Compute what the model expects after each token; call it on the engine's thread.
+    """Compute the next-token distribution after each token. Call it on the engine's thread.
 
-    A context of its own is made for it and freed, so that the KV cache of running requests stays as it is.
+    It creates and frees its own context, so that the KV cache of running requests isn't affected.
 
     Args:
         model: the weights.
@@ -30,7 +30,7 @@ def score(model: NativeModel, settings: LlamaCppOptions, ids: Sequence[int], fir
         float32, shape (len(ids) - 1 - first, vocabulary): row r is ln p(. | ids[: first + r + 1]).
 
     Raises:
-        GenerationError: llama.cpp could not compute it.
+        GenerationError: llama.cpp couldn't compute it.
     """
     import numpy as np
 
@@ -42,7 +42,7 @@ def score(model: NativeModel, settings: LlamaCppOptions, ids: Sequence[int], fir
         context = NativeContext(model, params)
     except MemoryError as error:
         raise GenerationError(
-            f"There is no memory to score {len(ids)} tokens: {error}.", "Use a shorter window."
+            f"Not enough memory to score {len(ids)} tokens: {error}.", "Use a shorter window."
         ) from None
     try:
         rows = np.empty((len(ids) - 1 - first, model.vocab_size), dtype=np.float32)
@@ -53,20 +53,20 @@ def score(model: NativeModel, settings: LlamaCppOptions, ids: Sequence[int], fir
                 context.outputs[at] = int(start + at >= first)
             code = context.decode(len(part))
             if code != 0:
-                raise GenerationError(f"llama.cpp could not score the text (llama_decode gave {code}).")
+                raise GenerationError(f"llama.cpp couldn't score the text (llama_decode returned {code}).")
             for at in range(len(part)):
                 if start + at >= first:
                     rows[start + at - first] = context.logits(at)
     finally:
         context.free()
-    peak = float(rows.max())  # NaN where anything is
+    peak = float(rows.max())  # NaN if any logit is
     if not math.isfinite(peak):
         raise not_finite(peak)
     return log_softmax(rows)
 
 
 def log_softmax(rows: Any) -> Any:
-    """Turn logits into natural log probabilities, in place. Shape (rows, vocabulary), float32."""
+    """Convert logits to natural log probabilities in place. Shape (rows, vocabulary), float32."""
     import numpy as np
 
     rows -= rows.max(axis=1, keepdims=True)

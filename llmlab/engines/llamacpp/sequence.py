@@ -1,4 +1,4 @@
-"""One running or waiting request: all of its state between two steps."""
+"""The state of one running or waiting request between two steps."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from llmlab.engines.text import TextStream
 from llmlab.errors import GenerationError
 from llmlab.types import FinishReason, TokenLogprob
 
-# The first tokens of a sequence stay when it forgets: attention leans on them, whatever they say (Xiao et al.,
-# "Efficient Streaming Language Models with Attention Sinks", 2023).
+# A context shift keeps the first tokens of a sequence: they act as attention sinks whatever their content (Xiao et
+# al., "Efficient Streaming Language Models with Attention Sinks", 2023).
 KEPT = 4
 
 
 class Sequence:
-    """A request on its way. The loop's thread alone touches it.
+    """A request being decoded. Not thread-safe: for the loop's thread only.
 
     Attributes:
         tokens: the prompt's tokens, then the generated ones.
-        computed: how many of them are in the KV cache; the rest is still to be computed.
-        reserved: tokens it may come to, prompt and answer.
-        row: which of the batch's rows of logits is its (the first of them, with guesses), or -1.
-        share: how many tokens it has in the batch that is computed now.
-        key: what its KV depends on besides the tokens: the adapters and their scales.
-        greedy: the likeliest token is taken, without a chain; else one is drawn by `seed`.
-        shifted: tokens that were forgotten behind the first `KEPT`, since the context was full.
-        draft: tokens guessed to follow, which the next batch checks.
-        drafted, accepted, steps: guesses so far, those that came true, and decode steps.
+        computed: how many of them have been computed; the rest is pending.
+        reserved: most tokens it can reach, prompt and output.
+        row: index of its row of logits in the batch (the first one, with drafted tokens), or -1.
+        share: how many of its tokens are in the current batch.
+        key: what its KV cache depends on besides the tokens: the adapters and their scales.
+        greedy: take the likeliest token, without a chain; else draw one with `seed`.
+        shifted: tokens dropped after the first `KEPT`, because the context was full.
+        draft: drafted tokens, which the next batch verifies.
+        drafted, accepted, steps: drafted tokens so far, accepted ones, and decode steps.
     """
 
     __slots__ = (
@@ -45,9 +45,9 @@ class Sequence:
         self.tokens = list(request.prompt_ids)
         self._prompt = len(self.tokens)
         room = max(context_length - self._prompt, 0)
-        # The tokens after which it has reached its "length".
-        asked = params.max_tokens if params.max_tokens is not None else room
-        self.limit = self._prompt + (asked if shifts else min(asked, room))
+        # It ends as "length" at this many tokens.
+        requested = params.max_tokens if params.max_tokens is not None else room
+        self.limit = self._prompt + (requested if shifts else min(requested, room))
         self.reserved = min(self.limit, context_length)
         self.shifted = 0
         self.computed = 0
@@ -67,7 +67,7 @@ class Sequence:
 
     @property
     def generated(self) -> int:
-        """How many tokens were generated so far."""
+        """How many tokens have been generated."""
         return len(self.tokens) - self._prompt
 
     @property
@@ -77,17 +77,17 @@ class Sequence:
 
     @property
     def position(self) -> int:
-        """Where in the KV cache the next token to be computed goes."""
+        """Position in the KV cache of the next token to compute."""
         return self.computed - self.shifted
 
     def held(self, length: int) -> list[int]:
-        """The tokens that a KV cache of this length holds of it."""
+        """Its tokens that a KV cache of this length contains."""
         if not self.shifted:
             return self.tokens[:length]
         return self.tokens[:KEPT] + self.tokens[KEPT + self.shifted : length + self.shifted]
 
     def enter(self, slot: Slot, cached: int) -> None:
-        """Take a place in the KV cache, which holds the first `cached` tokens already."""
+        """Take a slot of the KV cache, which already contains the first `cached` tokens."""
         self.slot = slot
         self.computed = cached
         if self.cached is None:
@@ -96,7 +96,7 @@ class Sequence:
             self.chain = build_chain(self.request.params)
 
     def steer_by(self, steer: Steer) -> None:
-        """Let a guide steer it; a stop string then ends it only where the guide allows an end."""
+        """Attach a guide; a stop string then ends the sequence only where the guide allows an end."""
         self.steer = steer
         self.text = TextStream(self.request.params.stop, steer.accepts)
 
@@ -108,7 +108,7 @@ class Sequence:
         ends: frozenset[int],
         logprob: TokenLogprob | None,
     ) -> FinishReason | GenerationError | None:
-        """`push` for a guided sequence, which may be closed with other tokens, and is judged at its end."""
+        """`push` for a guided sequence, which may be closed with other tokens and is validated at its end."""
         reason: FinishReason | None = None
         for one in steer.take(token, self.limit - len(self.tokens)):
             reason = self.push(one, None if one in ends else piece(one), logprob if one == token else None)
@@ -121,15 +121,15 @@ class Sequence:
         return steer.verdict(buffer.text(index)) or reason
 
     def push(self, token: int, piece: bytes | None, logprob: TokenLogprob | None) -> FinishReason | None:
-        """Take a generated token and tell the reader.
+        """Append a generated token and push it to the buffer.
 
         Args:
             token: its id.
-            piece: its bytes, or None: it ends the turn.
-            logprob: what was asked to be said of it.
+            piece: its bytes; None for a token that ends the turn.
+            logprob: its log probabilities, if requested.
 
         Returns:
-            Why the sequence ends here, or None: it goes on.
+            Why the sequence ends here; None if it continues.
         """
         self.tokens.append(token)
         text = self.text.feed(piece) if piece is not None else ""
@@ -140,7 +140,7 @@ class Sequence:
         return "length" if len(self.tokens) >= self.limit else None
 
     def finish(self, reason: FinishReason) -> None:
-        """Tell the reader that it ends, with the text that was held back."""
+        """End the choice in the buffer, with the text that was held back."""
         rest = self.text.flush()
         self.request.buffer.finish(reason, index=self.request.index, text=rest)
 
@@ -154,7 +154,7 @@ class Sequence:
 
 
 def share_budget(prompts: list[Sequence], budget: int) -> None:
-    """Split a step's prompt tokens evenly; what a short prompt leaves goes to the others. Sets each one's `share`."""
+    """Split a step's prompt tokens evenly; what a short prompt doesn't use goes to the others. Sets each `share`."""
     left = len(prompts)
     for one in sorted(prompts, key=lambda one: len(one.tokens) - one.computed):
         one.share = min(len(one.tokens) - one.computed, -(-budget // left))
@@ -163,10 +163,10 @@ def share_budget(prompts: list[Sequence], budget: int) -> None:
 
 
 def prompt_problem(ids: tuple[int, ...], context_length: int, vocab_size: int) -> str:
-    """Why a prompt can't be computed, in one line; "" when it can."""
+    """Why a prompt can't be computed, in one line; "" if it can."""
     if not ids:
         return "The prompt has no tokens."
     if len(ids) > context_length:
-        return f"The prompt has {len(ids)} tokens, and the context is {context_length} tokens long."
+        return f"The prompt has {len(ids)} tokens; the context is {context_length}."
     bad = next((token for token in ids if not 0 <= token < vocab_size), None)
-    return f"The prompt has a token id {bad}, and ids go from 0 to {vocab_size - 1}." if bad is not None else ""
+    return f"The prompt has token id {bad}; valid ids are 0 to {vocab_size - 1}." if bad is not None else ""

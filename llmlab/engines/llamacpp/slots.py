@@ -1,4 +1,4 @@
-"""The KV cache's sequences as slots: who has which, and what an idle one still holds for reuse."""
+"""The KV cache's sequences as slots: which are busy, and which tokens an idle one holds for reuse."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class Slot:
 
     Attributes:
         tokens: the tokens whose KV is in the cache, in order, kept while the slot is idle.
-        used: when it was last given up, on the slots' own clock (0: never).
-        key: what the KV depends on besides the tokens (an adapter and its scale); only equal keys share.
+        used: when it was last released, on the slots' own clock (0: never).
+        key: what the KV cache depends on besides the tokens (adapters and their scales); only equal keys share.
     """
 
     id: int
@@ -25,14 +25,14 @@ class Slot:
 
 
 class Slots:
-    """Hands out slots; an idle slot's tokens are reused by a request that begins with the same ones.
+    """Allocates slots; a request with the same prefix reuses an idle slot's tokens.
 
     Args:
-        context: the KV cache that the slots stand for.
-        count: how many sequences it has.
-        pool: tokens it holds over all sequences.
-        unified: sequences share cells, so a copy costs nothing; else a copy moves a whole stream.
-        reuse: whether idle tokens are kept at all.
+        context: the context whose KV cache the slots represent.
+        count: number of sequences in it.
+        pool: its size in tokens, over all sequences.
+        unified: sequences share cells, so that a copy is free; if False, a copy moves an entire stream.
+        reuse: keep the tokens of idle slots for reuse.
     """
 
     def __init__(self, context: NativeContext, *, count: int, pool: int, unified: bool, reuse: bool) -> None:
@@ -43,7 +43,7 @@ class Slots:
         self._reuse = reuse
         self._clock = 0
         self._reserved = 0
-        # A copy of a whole stream must save more time than it takes: about this many tokens of prompt.
+        # Copying an entire stream takes as long as computing about this many prompt tokens.
         self._least_copy = 16 if unified else max(32, pool // count // 32)
 
     @property
@@ -52,23 +52,23 @@ class Slots:
         return any(not slot.busy for slot in self._slots)
 
     def has_room(self, tokens: int) -> bool:
-        """Whether a sequence of so many tokens fits beside those that run (idle ones can go)."""
+        """Whether a sequence of so many tokens fits next to the running ones (idle slots can be cleared)."""
         return not self._unified or self._reserved + tokens <= self._pool
 
     def best_prefix(self, prompt: list[int], key: str) -> int:
-        """How many first tokens of a prompt some slot already holds, an idle or a running one."""
+        """Length of the longest prefix of a prompt that any slot holds, idle or busy."""
         return max((common_prefix(slot.tokens, prompt) for slot in self._slots if slot.key == key), default=0)
 
     def take(self, prompt: list[int], key: str, tokens: int) -> tuple[Slot, int]:
-        """Give out an idle slot (there is one, and room).
+        """Allocate an idle slot. There must be one, and room in the pool.
 
         Args:
-            prompt: the prompt's tokens; at least its last one is always computed anew, for its logits.
-            key: only KV made under the same key is reused.
-            tokens: tokens the sequence may come to, prompt and answer.
+            prompt: the prompt's tokens; at least the last one is always recomputed, for its logits.
+            key: only KV computed under the same key is reused.
+            tokens: most tokens the sequence can reach, prompt and output.
 
         Returns:
-            The slot and how many first tokens of the prompt its KV cache holds already.
+            The slot, and the number of leading prompt tokens already in its KV cache.
         """
         idle = [slot for slot in self._slots if not slot.busy]
         shared = {slot.id: common_prefix(slot.tokens, prompt) if slot.key == key else 0 for slot in self._slots}
@@ -81,8 +81,8 @@ class Slots:
         ):
             chosen = best
         else:
-            # Neighbours first, since llama.cpp computes neighbouring sequences in one piece and others one by one;
-            # then the oldest, so that another conversation's tokens stay while they can.
+            # Adjacent slots first, because llama.cpp computes adjacent sequences together and others one by one;
+            # then the oldest, to keep other conversations' tokens as long as possible.
             chosen = min(idle, key=lambda slot: (self._apart(slot), slot.used if slot.tokens else 0, slot.id))
         chosen.busy = True
         source = max(self._slots, key=lambda slot: shared[slot.id])
@@ -101,12 +101,12 @@ class Slots:
         return chosen, len(chosen.tokens)
 
     def give_back(self, slot: Slot, *, tokens: int, good: bool = True) -> None:
-        """Take a slot back; its tokens stay for reuse when they are `good`.
+        """Release a slot; its tokens stay for reuse if they are `good`.
 
         Args:
             slot: the slot.
-            tokens: what was reserved for it.
-            good: the KV cache holds just `slot.tokens`.
+            tokens: the number of tokens reserved for it.
+            good: the KV cache contains exactly `slot.tokens`.
         """
         self._clock += 1
         slot.used = self._clock
@@ -116,14 +116,14 @@ class Slots:
             self._cut(slot, 0)
 
     def clear_idle(self) -> bool:
-        """Drop what idle slots hold; whether there was anything."""
+        """Clear all idle slots. Returns whether any held tokens."""
         idle = [slot for slot in self._slots if not slot.busy and slot.tokens]
         for slot in idle:
             self._cut(slot, 0)
         return bool(idle)
 
     def _apart(self, slot: Slot) -> bool:
-        """Whether other sequences run and none of them is next to this slot."""
+        """Whether other sequences are running, none of them adjacent to this slot."""
         if self._unified:
             return False
         busy = {other.id for other in self._slots if other.busy}
@@ -136,7 +136,7 @@ class Slots:
         del slot.tokens[length:]
 
     def _evict(self) -> None:
-        """In one pool, drop the oldest idle tokens until what runs is sure of its place."""
+        """In a unified pool, drop the oldest idle tokens until all reservations fit."""
         if not self._unified:
             return
         idle = sorted((slot for slot in self._slots if not slot.busy and slot.tokens), key=lambda slot: slot.used)
@@ -149,7 +149,7 @@ class Slots:
 
 
 def common_prefix(a: list[int], b: list[int]) -> int:
-    """How many first items two lists share; compares slices, which is quick, and halves the step where they differ."""
+    """Length of the common prefix of two lists, by binary search over slice comparisons."""
     limit = min(len(a), len(b))
     if a[:limit] == b[:limit]:
         return limit

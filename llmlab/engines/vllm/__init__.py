@@ -1,4 +1,4 @@
-"""The vLLM engine: paged attention, continuous batching, prefix caching, over `vllm.v1`'s own step loop.
+"""The vLLM engine: paged attention, continuous batching and prefix caching, on top of `vllm.v1`'s step loop.
 
 This package has the name of the package it wraps; inside it, `import vllm` is the real one because
 imports are absolute.

@@ -1,8 +1,8 @@
-"""An engine core in a child process, in a session of its own, that ends with the kernel.
+"""Runs an engine core in a child process with its own session, which ends when the kernel does.
 
-An interrupt of a notebook's kernel sends SIGINT to the kernel's whole process group. vLLM starts its core with
-multiprocessing's spawn, which offers no way to leave the group, but lets one say which executable to start: a
-short script that starts Python through `llmlab.machine.guardian`, which also ends it when the kernel is killed.
+Interrupting a notebook's kernel sends SIGINT to the kernel's entire process group. vLLM starts its core with
+multiprocessing's spawn, which can't leave the group, but allows setting the executable: a short script that
+starts Python through `llmlab.machine.guardian`, which also ends it when the kernel is killed.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from llmlab.machine import guardian
 
 @contextlib.contextmanager
 def own_session(log: Path) -> Iterator[None]:
-    """Let processes that multiprocessing spawns meanwhile lead sessions of their own, with a log for their output.
+    """Start the processes that multiprocessing spawns in this block in their own sessions, with output to a log.
 
     Args:
-        log: the file that takes their stdout and stderr.
+        log: the file that receives their stdout and stderr.
     """
     start = shlex.join(guardian.command([sys.executable], pipe=False))
     before = multiprocessing.spawn.get_executable()
     with scratch() as folder:
         script = folder / "python"
-        # An interrupt that comes before the guardian has left the kernel's session is ignored. multiprocessing's
-        # tracker of shared memory must outlive the kernel to tidy up after it, and ends by itself.
+        # SIGINT is ignored until the guardian has left the kernel's session. multiprocessing's resource tracker must
+        # outlive the kernel to clean up its shared memory, and ends by itself.
         script.write_text(
             f'#!/bin/sh\ntrap "" INT\nexec >>{shlex.quote(str(log.resolve()))} 2>&1\n'
             f'case "$*" in *resource_tracker*) exec {shlex.quote(sys.executable)} "$@" ;; esac\nexec {start} "$@"\n'
@@ -49,7 +49,7 @@ def own_session(log: Path) -> Iterator[None]:
 
 
 def cores() -> set[int]:
-    """Process ids of the engine cores that this process has started and that still run."""
+    """Process ids of the running engine cores that this process has started."""
     return {
         child.pid
         for child in multiprocessing.active_children()
@@ -58,7 +58,7 @@ def cores() -> set[int]:
 
 
 def watch(client: Any, ended: threading.Event) -> None:
-    """Tell who waits for a core's output that the core has died: vLLM's synchronous client would wait for ever.
+    """Pass a core's death on to the thread waiting for its output: vLLM's synchronous client would wait forever.
 
     Args:
         client: vLLM's SyncMPClient.
@@ -66,19 +66,19 @@ def watch(client: Any, ended: threading.Event) -> None:
     """
     from vllm.v1.engine.exceptions import EngineDeadError
 
-    def look() -> None:
+    def poll() -> None:
         while not ended.wait(0.5):
             if client.resources.engine_dead:
                 client.outputs_queue.put_nowait(EngineDeadError())
                 return
 
-    threading.Thread(target=look, name="llmlab-vllm-watch", daemon=True).start()
+    threading.Thread(target=poll, name="llmlab-vllm-watch", daemon=True).start()
 
 
 def kill(pids: set[int]) -> None:
-    """Kill processes and all that they started.
+    """Kill processes and all their children.
 
-    A core whose load was interrupted heeds SIGTERM only once it has loaded, and may then wait for ever.
+    A core whose load was interrupted handles SIGTERM only after it has loaded, and may then wait forever.
     """
     for pid in pids:
         with contextlib.suppress(psutil.Error):

@@ -1,4 +1,4 @@
-"""vLLM as an engine: what it can do, how it's opened, asked and closed."""
+"""The vLLM engine: its capabilities, and how it is opened, used and closed."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from llmlab.machine import hardware
 from llmlab.types import EngineName
 from llmlab.types.progress import Progress
 
-# Modules that `import vllm` and what a load needs bring in (vllm 0.32 on the CPU), to tell how far it has come.
+# Modules imported by `import vllm` and a load (vllm 0.32 on the CPU), to estimate the import's progress.
 IMPORTED_MODULES = 6000
 
 
 class VllmEngine(Engine):
-    """A model in vLLM. In process on the CPU; with its core in a child process where there is a GPU."""
+    """A model in vLLM. In process on the CPU; with its core in a child process on a GPU."""
 
     name: ClassVar[EngineName] = "vllm"
     capabilities: ClassVar[Capabilities] = Capabilities(
@@ -62,7 +62,7 @@ class VllmEngine(Engine):
         self._loop = loop
         self._codec = codec
         loaded = loop.loaded
-        assert loaded is not None, "the loop hands over a loaded model"
+        assert loaded is not None, "the loop has loaded a model"
         tokenizer = loaded.llm.get_tokenizer()
         self.grammars = Compiler(functools.partial(guide_tokenizer, tokenizer, facts.vocab_size))
         loop.piece = functools.partial(_piece, self.grammars, codec.hidden() | set(facts.end_ids))
@@ -71,7 +71,7 @@ class VllmEngine(Engine):
             Watched, grammars=self.grammars, decode=codec.decode, name=tokenizer.decode, piece=loop.piece
         )
         self._closing = threading.Lock()
-        # Interpreter exit kills daemon threads in the middle of C++ code; this ends ours first.
+        # Interpreter exit kills daemon threads inside C++ code; this stops the loop's thread first.
         self._at_exit = weakref.ref(self)
         atexit.register(_close, self._at_exit)
 
@@ -79,12 +79,12 @@ class VllmEngine(Engine):
     def open(cls, plan: LoadPlan, *, log: EngineLog, progress: Progress, cancelled: threading.Event) -> VllmEngine:
         """Load a Hugging Face folder.
 
-        A load that is cancelled while vLLM is being imported returns at once; the import ends by itself in the
-        background (a half-made import would spoil every later load) and leaves no model behind.
+        A load that is cancelled while vLLM is being imported returns at once; the import finishes in the
+        background (an incomplete import would break every later load) without loading a model.
 
         Raises:
-            LoadError, UnsupportedError, BadInputError: it can't be loaded; nothing is left behind.
-            Interrupted: `cancelled` was set meanwhile; nothing is left behind.
+            LoadError, UnsupportedError, BadInputError: it can't be loaded; everything has been released.
+            Interrupted: `cancelled` was set meanwhile; everything has been released.
         """
         options.check(plan, cpu=hardware.vllm_build() == "CPU")
         header = plan.source.header
@@ -120,11 +120,11 @@ class VllmEngine(Engine):
         return cls(plan, loop, Codec(tokenizer), facts)
 
     def tokenize(self, text: str, *, special: bool = True) -> list[int]:
-        """Token ids of a text, nothing added. With `special`, text like `<|end|>` becomes the special token."""
+        """Token ids of a text, without BOS or EOS. With `special`, text like `<|end|>` becomes the special token."""
         return self._codec.encode(text, special=special)
 
     def detokenize(self, ids: list[int]) -> str:
-        """The text of token ids, special tokens left out."""
+        """The text of token ids, without special tokens."""
         return self._codec.decode(ids)
 
     def score(self, ids: list[int], first: int) -> Any:
@@ -133,45 +133,47 @@ class VllmEngine(Engine):
 
     @property
     def score_note(self) -> str:
-        """From a child process only the likeliest tokens come."""
+        """A child process returns only the likeliest tokens."""
         if self._live().in_process:
             return ""
-        return f"of each distribution the {options.MAX_LOGPROBS} likeliest tokens are exact, the rest is spread evenly"
+        return f"the {options.MAX_LOGPROBS} likeliest tokens of each distribution are exact; the rest is spread evenly"
 
     def submit(self, request: Request) -> None:
-        """Queue a request; thread-safe, returns at once. More than `max_concurrency` wait their turn in vLLM."""
+        """Queue a request and return at once. Thread-safe. Requests beyond `max_concurrency` wait in vLLM's queue."""
         if request.params.logprobs is not None:
-            _ = self.grammars.tokenizer  # makes the tokens' bytes, up to a second at first: not on the decoding thread
+            _ = (
+                self.grammars.tokenizer
+            )  # builds the tokens' bytes, up to a second at first: do it off the decoding thread
         self._loop.submit(request)
 
     def cancel(self, request: Request) -> None:
-        """End a request as "interrupted"; thread-safe, and harmless when it's done."""
+        """End a request as "interrupted". Thread-safe; a no-op if it has ended."""
         self._loop.cancel(request)
 
     @property
     def lora(self) -> LoraLimits:
-        """As many adapters in a step as it has slots; a scale or a mix is an adapter of its own."""
+        """As many adapters per step as there are slots; a scaled or mixed adapter counts as a separate one."""
         extra = self._plan.extra
         slots = options.lora_slots(extra, cpu=hardware.vllm_build() == "CPU")
         if not slots:
             return LoraLimits(
                 "peft",
                 mixes=False,
-                refused="this vLLM model was loaded without room for adapters (max_loras=0, or compiled on the CPU)",
-                hint=f"Load it again with adapters: %llm load {self._plan.source.spec} --engine vllm -x max_loras=4",
+                refused="this vLLM model was loaded without adapter slots (max_loras=0, or compiled on the CPU)",
+                hint=f"Reload it with adapter slots: %llm load {self._plan.source.spec} --engine vllm -x max_loras=4",
             )
         return LoraLimits("peft", mixes=False, max_rank=options.lora_rank(extra), slots=slots)
 
     def attach(self, adapter: Adapter) -> None:
-        """Load an adapter, between two steps. See `Engine.attach`."""
+        """Load an adapter between two steps. See `Engine.attach`."""
         self._loop.call(lambda adapters: adapters.attach(adapter))
 
     def detach(self, adapter: Adapter) -> None:
-        """Forget an adapter once no request uses it."""
+        """Unload an adapter once no request uses it."""
         self._loop.call(lambda adapters: adapters.detach(adapter))
 
     def memory(self) -> Memory:
-        """What the model holds. `weights` is told by the files' headers and the dtype, `kv_cache` counted.
+        """What the model uses: `weights` from the files' headers and the dtype, `kv_cache` as counted.
 
         Raises:
             UnloadedError: the engine is closed.
@@ -179,7 +181,7 @@ class VllmEngine(Engine):
         loaded = self._live()
         config = loaded.llm.vllm_config
         header = self._plan.source.header
-        # The CPU kernels keep weights packed in C++ memory, with nothing left in the parameters to count.
+        # The CPU kernels keep packed weights in C++ memory; the parameters are empty and can't be counted.
         plain = header.quant in ("bf16", "fp16", "fp32")
         weights = header.parameters * config.model_config.dtype.itemsize if plain else header.weight_bytes
         if not loaded.in_process:
@@ -188,7 +190,7 @@ class VllmEngine(Engine):
         return Memory(weights, _bytes(runner.kv_caches), loaded.resident)
 
     def describe(self) -> dict[str, str]:
-        """Build, device, threads, KV cache and the like: name -> value with its unit.
+        """Build, device, threads, KV cache and so on: name -> value with its unit.
 
         Raises:
             UnloadedError: the engine is closed.
@@ -203,7 +205,7 @@ class VllmEngine(Engine):
         spec = self._loop.observer
         drafts = {}
         if self._plan.draft is not None:
-            drafts["draft"] = f"{self._plan.draft.name}, at most {self._plan.draft.tokens} tokens ahead"
+            drafts["draft"] = f"{self._plan.draft.name}, up to {self._plan.draft.tokens} tokens ahead"
             drafts["speculation"] = spec.meter.describe() if spec is not None else "not measured in a child process"
         return {
             "vllm": vllm.__version__,
@@ -217,8 +219,8 @@ class VllmEngine(Engine):
             "KV cache": f"{config.cache_config.kv_cache_size_tokens or 0:,} tokens",
             "prefix caching": "on" if config.cache_config.enable_prefix_caching else "off",
             "max concurrency": str(config.scheduler_config.max_num_seqs),
-            "tokens a step": str(config.scheduler_config.max_num_batched_tokens),
-            "warm-up": f"{self._loop.warm_up_s:.1f} s at load, KV cache included",
+            "tokens per step": str(config.scheduler_config.max_num_batched_tokens),
+            "warm-up": f"{self._loop.warm_up_s:.1f} s at load, including the KV cache",
             **drafts,
         }
 
@@ -242,28 +244,28 @@ def _close(reference: weakref.ref[VllmEngine]) -> None:
 
 
 def _piece(grammars: Compiler, hidden: frozenset[int], token: int) -> bytes:
-    """A token's bytes in a text; none for one that a text leaves out."""
+    """A token's bytes in a text; empty for a hidden token."""
     return b"" if token in hidden else bytes(grammars.tokenizer.decode_bytes([token]))
 
 
 def _tail(codec: Codec, piece: Callable[[int], bytes], ids: list[int], text: str) -> str:
-    """What vLLM left out at a text's end though it is no incomplete character: bytes that are none, as U+FFFD.
+    """Trailing bytes that vLLM dropped as an incomplete character but that are invalid UTF-8, as U+FFFD.
 
     Args:
-        codec: decodes a few tokens, to see whether there is anything to look for.
-        piece: a token's bytes in a text.
-        ids: the tokens of the answer.
-        text: what vLLM made of them.
+        codec: decodes the last tokens, to check whether anything can be missing.
+        piece: returns a token's bytes in a text.
+        ids: the output's tokens.
+        text: vLLM's text for them.
     """
     if not codec.decode(ids[-8:]).endswith("\ufffd"):
         return ""
-    whole = codecs.getincrementaldecoder("utf-8")("replace").decode(b"".join(map(piece, ids)))
-    rest = whole.removeprefix(text)
-    return rest if whole.startswith(text) and not rest.strip("\ufffd") else ""
+    full = codecs.getincrementaldecoder("utf-8")("replace").decode(b"".join(map(piece, ids)))
+    rest = full.removeprefix(text)
+    return rest if full.startswith(text) and not rest.strip("\ufffd") else ""
 
 
 def _restore_threads(before: int, now: int) -> None:
-    """Let threads started from now on use as many torch threads as before; the decoding thread keeps its own count."""
+    """Restore torch's thread count for new threads; the decoding thread keeps its own count."""
     if before != now:
         import torch
 
@@ -271,6 +273,6 @@ def _restore_threads(before: int, now: int) -> None:
 
 
 def _bytes(tensors: list[Any]) -> int:
-    """Bytes of tensors, shared storages counted once."""
+    """Bytes of tensors, counting shared storages once."""
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
     return sum(storages.values())

@@ -1,4 +1,4 @@
-"""What a Hugging Face folder says of its model, and its tokenizer in a form that threads can share."""
+"""Reads the model facts from a Hugging Face folder, and wraps its tokenizer for use from several threads."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token"
 
 
 def read_facts(header: Header, tokenizer: Any, context_length: int) -> ModelFacts:
-    """Gather the facts.
+    """Collect the facts of a model.
 
     Args:
         header: the folder's headers.
-        tokenizer: the engine's tokenizer (a transformers one, or vLLM's own for Mistral's format).
-        context_length: tokens a sequence may have as loaded.
+        tokenizer: the engine's tokenizer (from transformers, or vLLM's own for Mistral's format).
+        context_length: most tokens per sequence, as loaded.
     """
     generation = read_optional(header.path / "generation_config.json")
     special = {name: getattr(tokenizer, name, None) for name in SPECIAL_NAMES}
@@ -45,7 +45,7 @@ def read_facts(header: Header, tokenizer: Any, context_length: int) -> ModelFact
 
 
 def _end_ids(generation: Mapping[str, Any], config: Mapping[str, Any], tokenizer: Any) -> tuple[int, ...]:
-    """The ids that end a turn: generation_config.json's, else config.json's, and the tokenizer's own."""
+    """Token ids that end a turn: those of generation_config.json, else config.json, plus the tokenizer's own."""
     text_config = config.get("text_config")
     nested = text_config.get("eos_token_id") if isinstance(text_config, Mapping) else None
     declared = generation.get("eos_token_id", config.get("eos_token_id", nested))
@@ -54,7 +54,7 @@ def _end_ids(generation: Mapping[str, Any], config: Mapping[str, Any], tokenizer
 
 
 def _adds_bos(tokenizer: Any) -> bool:
-    """Whether the tokenizer puts BOS in front of a text; asked of it, since the flags in its files don't always say."""
+    """Whether the tokenizer prepends BOS. Tested on a text, because the flags in its files aren't reliable."""
     bos = getattr(tokenizer, "bos_token_id", None)
     if bos is None:
         return False
@@ -63,7 +63,7 @@ def _adds_bos(tokenizer: Any) -> bool:
 
 
 def _defaults(generation: Mapping[str, Any]) -> SamplingParams:
-    """The model's sampling defaults; a value that no request could have is left out."""
+    """The model's sampling defaults, without values that are invalid in a request."""
     if generation.get("do_sample") is False:
         return SamplingParams(temperature=0.0)
     found: dict[str, Any] = {}
@@ -78,10 +78,10 @@ def _defaults(generation: Mapping[str, Any]) -> SamplingParams:
 
 
 class Codec:
-    """Text to token ids and back, with nothing added; safe from any thread.
+    """Text to token ids and back, without BOS or EOS. Thread-safe.
 
     Args:
-        tokenizer: the engine's tokenizer. A fast one lends its Rust core, which is shared without a lock.
+        tokenizer: the engine's tokenizer. The Rust core of a fast one is used without a lock.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -109,13 +109,13 @@ class Codec:
             return self._plain
 
     def hidden(self) -> frozenset[int]:
-        """Ids of the special tokens, which a text leaves out."""
+        """Ids of the special tokens, which `decode` omits."""
         if self._core is None:
             return frozenset(getattr(self._tokenizer, "all_special_ids", ()))
         return frozenset(i for i, token in self._core.get_added_tokens_decoder().items() if token.special)
 
     def decode(self, ids: list[int]) -> str:
-        """The text of token ids, special tokens left out."""
+        """The text of token ids, without special tokens."""
         if self._core is None:
             with self._lock:
                 return str(self._tokenizer.decode(ids, skip_special_tokens=True))

@@ -1,7 +1,7 @@
-"""Guided requests in vLLM: its structured outputs make the mask, this follows what comes of it.
+"""Guided requests in vLLM: its structured outputs apply the mask, and this module tracks the result.
 
-vLLM's own backend "guidance" is the mask library that the other engine uses too, so both take the same constraints.
-What vLLM has no word for is done here: closing a text within its budget, stop strings, the judge.
+vLLM's backend "guidance" is the same mask library that the other engine uses, so both support the same constraints.
+What vLLM doesn't support is done here: closing a text within `max_tokens`, stop strings, the final validation.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from llmlab.guided.compiler import Compiler
 from llmlab.types import FinishReason, GuidanceStep, TokenLogprob
 
 Seen = tuple[tuple[float, float, int, float, bool], Any]
-"""What the worker saw of a step: `measure`'s figures, and the raw logits (float32 array, shape (vocabulary,))."""
+"""What the worker recorded of a step: the result of `measure`, and the raw logits (float32, shape (vocabulary,))."""
 
 
 def structured_outputs(guide: Guide) -> Any:
-    """A guide in vLLM's words."""
+    """A guide as vLLM's StructuredOutputsParams."""
     from vllm.sampling_params import StructuredOutputsParams
 
     if guide.form == "json":
@@ -37,7 +37,7 @@ def structured_outputs(guide: Guide) -> Any:
 
 
 def guide_tokenizer(tokenizer: Any, vocab_size: int) -> Any:
-    """The vocabulary as the mask library takes it (an LLTokenizer).
+    """The vocabulary as an LLTokenizer for the mask library.
 
     Raises:
         ValueError: the tokenizer isn't a fast one.
@@ -49,7 +49,7 @@ def guide_tokenizer(tokenizer: Any, vocab_size: int) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What is to be told to the reader after a step. `reason` is set when the text ends here."""
+    """What to push to the buffer after a step. `reason` is set if the text ends here."""
 
     text: str
     token_ids: tuple[int, ...]
@@ -58,14 +58,14 @@ class Part:
 
 
 class Watched:
-    """A guided request under way. For the loop's thread alone.
+    """A guided request being decoded. Not thread-safe: for the loop's thread only.
 
     Args:
-        request: one with a guide.
+        request: a request with a guide.
         grammars: the engine's compiled guides.
-        decode: the text of token ids.
-        name: a token's own text, special tokens too.
-        piece: a token's bytes in a text.
+        decode: returns the text of token ids.
+        name: returns a token's own text, including special tokens.
+        piece: returns a token's bytes in a text.
     """
 
     def __init__(
@@ -87,15 +87,15 @@ class Watched:
         self._limit = request.params.max_tokens or 0
 
     def take(self, part: Any, seen: Sequence[Seen], reason: FinishReason | None) -> Part:
-        """Follow a step's tokens.
+        """Process a step's tokens.
 
         Args:
-            part: vLLM's CompletionOutput with what is new.
-            seen: what the worker saw at these tokens; empty where it can't tell.
+            part: vLLM's CompletionOutput with the new tokens and text.
+            seen: what the worker recorded for these tokens; empty if it doesn't record.
             reason: why vLLM ended the request with this step, or None.
 
         Returns:
-            What the reader gets; with a reason of its own when the text is to end before vLLM would end it.
+            What to push; its `reason` is set if the text must end before vLLM would end it.
         """
         text, ids = part.text, tuple(part.token_ids)
         closed = False
@@ -136,7 +136,7 @@ class Watched:
             )
 
     def _logprob(self, token: int, seen: Seen) -> TokenLogprob:
-        """The log probability before the mask: vLLM's own are of the masked distribution."""
+        """The log probability before the mask (vLLM reports those of the masked distribution)."""
         from llmlab.engines.llamacpp.sampler import token_logprob
 
         return token_logprob(seen[1], token, self._request.params.logprobs or 0, self._name, self._piece(token))

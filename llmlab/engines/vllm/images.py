@@ -1,4 +1,4 @@
-"""Images of a request, as vLLM takes them: it puts an image's tokens where the prompt has its mark."""
+"""Adds a request's images to its vLLM prompt; vLLM inserts an image's tokens at its placeholder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def rendered(llm: Any, request: Request) -> Any:
     try:
         shown = [Image.open(io.BytesIO(image)).convert("RGB") for image in request.images]
     except (UnidentifiedImageError, OSError) as error:
-        raise GenerationError(f"An image can't be read: {error}.", "Save it as PNG or JPEG.") from None
+        raise GenerationError(f"Can't read an image: {error}.", "Save it as PNG or JPEG.") from None
     raw = {"prompt_token_ids": list(request.prompt_ids), "multi_modal_data": {"image": shown}}
     (prompt,) = llm.renderer.render_cmpl([raw])
     request.buffer.prompt_is(len(prompt["prompt_token_ids"]))

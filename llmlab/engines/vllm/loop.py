@@ -26,8 +26,8 @@ from llmlab.engines.vllm.guided import Part, Watched
 from llmlab.engines.vllm.lora import Attached
 from llmlab.engines.vllm.options import MAX_LOGPROBS
 from llmlab.engines.vllm.outputs import is_dead, reason_of, token_logprobs, vllm_params
-from llmlab.engines.vllm.process import SHARED, give_back_memory
-from llmlab.engines.vllm.speculation import Observer, mend_sampling
+from llmlab.engines.vllm.process import SHARED, release_memory
+from llmlab.engines.vllm.speculation import Observer, patch_expand_batch
 from llmlab.errors import GenerationError, Interrupted, LlmLabError, LoadError, UnloadedError, UnsupportedError
 from llmlab.files.headers import Header
 from llmlab.machine import hardware
@@ -37,16 +37,16 @@ _KEYS = count(1)
 
 
 class _Cancelled(BaseException):
-    """Thrown into the loading thread. Not an Exception, so that no `except Exception` of vLLM's keeps it."""
+    """Raised in the loading thread. Not an Exception, so that no `except Exception` in vLLM catches it."""
 
 
 class StepLoop:
-    """Loads a model on its own thread, then decodes for whoever submits.
+    """Loads a model on its own thread, then decodes the submitted requests.
 
     Args:
         plan: what to load.
         header: the folder's headers.
-        log: where vLLM's output goes.
+        log: receives vLLM's output.
     """
 
     def __init__(self, plan: LoadPlan, header: Header, log: EngineLog) -> None:
@@ -61,21 +61,21 @@ class StepLoop:
         self._key = next(_KEYS)
         self._commands: queue.SimpleQueue[tuple[str, Request | Call | None]] = queue.SimpleQueue()
         self._open: dict[int, Request] = {}  # submitted and unfinished, by id(request)
-        self._active: dict[str, Request] = {}  # handed to vLLM, by its request id; the thread's own
-        self._first: set[str] = set()  # of these, the ones whose first token is still to come
+        self._active: dict[str, Request] = {}  # added to vLLM, by its request id; used by the loop's thread only
+        self._first: set[str] = set()  # the active ones that have no token yet
         self._ids: dict[int, str] = {}
-        self.watch: Callable[[Request], Watched] | None = None  # set by the engine: what follows a guided request
-        # Set by the engine: a token's bytes in a text, and what vLLM left out at the end of the text of some tokens.
+        self.watch: Callable[[Request], Watched] | None = None  # set by the engine: tracks a guided request
+        # Set by the engine: a token's bytes in a text, and what vLLM dropped at the end of a text.
         self.piece: Callable[[int], bytes] = lambda _: b""
         self.tail: Callable[[list[int], str], str] = lambda _, __: ""
         self._watched: dict[str, Watched] = {}
         self._loras: Attached | None = None
-        self.warm_up_s = 0.0  # from the weights read to the engine ready
+        self.warm_up_s = 0.0  # from the weights loaded to the engine ready
         self._weights_read = 0.0
-        self.observer: Observer | None = None  # of the draft, where there is one in this process
-        self._late: list[Any] = []  # what came for requests while a text was scored, to be delivered
+        self.observer: Observer | None = None  # for a draft in this process
+        self._late: list[Any] = []  # other requests' outputs while a text was scored, to be delivered
         self._lock = threading.Lock()
-        self._guard = threading.Lock()  # held by whoever throws _Cancelled, and to end the time in which one may
+        self._guard = threading.Lock()  # guards raising _Cancelled against the end of the interruptible section
         self._interruptible = False
         self._cancelled = False
         self._closed = False
@@ -84,18 +84,18 @@ class StepLoop:
         self._thread = threading.Thread(target=self._run, name=f"{logs.THREAD_NAME}-{self._key}", daemon=True)
         self._tap = logs.LogTap(log, self._thread, self._note_phase)
 
-    # -- any thread --------------------------------------------------------------------------
+    # -- called from any thread --------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin to load; `loading_done` is set when it has succeeded or failed."""
+        """Start loading; `loading_done` is set when the load has succeeded or failed."""
         self._thread.start()
 
     def interrupt_load(self) -> bool:
-        """Try to end the load now; call it again until True. An import under way can't be ended and isn't waited for.
+        """Try to end the load now; repeat until it returns True. A running import can't be stopped and isn't awaited.
 
         Returns:
-            True when nothing more can be waited for: the load has ended, or only an import goes on, which leaves no
-            model behind and ends by itself.
+            True if there is nothing left to wait for: the load has ended, or only an import is running, which ends
+            by itself without loading a model.
         """
         self._cancelled = True
         if self.loading_done.is_set() or self.phase == "import":
@@ -108,7 +108,7 @@ class StepLoop:
         return self.loading_done.wait(0.1)
 
     def submit(self, request: Request) -> None:
-        """Queue a request; fails its buffer at once when the engine is closed or dead."""
+        """Queue a request. Fails its buffer at once if the engine is closed or dead."""
         with self._lock:
             if self._closed:
                 error: Exception = UnloadedError("The model was unloaded.", "Load it again with %llm load.")
@@ -121,9 +121,9 @@ class StepLoop:
         request.buffer.fail(error)
 
     def cancel(self, request: Request) -> None:
-        """End a request as interrupted, at once; vLLM drops it before its next step.
+        """End a request as interrupted at once; vLLM drops it before its next step.
 
-        What vLLM held back as the possible beginning of a stop string doesn't come any more.
+        Text that vLLM held back as the possible start of a stop string is lost.
         """
         request.buffer.finish("interrupted", index=request.index)
         with self._lock:
@@ -131,7 +131,7 @@ class StepLoop:
                 self._commands.put(("abort", request))
 
     def call(self, work: Callable[[Attached], None]) -> None:
-        """Run something with the adapters on the loop's thread, between two steps, and wait for it."""
+        """Run `work` with the adapters on the loop's thread, between two steps, and wait for it."""
         call = Call(lambda: work(self._attached()))
         with self._lock:
             if self._closed or self.dead:
@@ -145,19 +145,19 @@ class StepLoop:
 
         def work(_: Attached) -> None:
             assert self.loaded is not None
-            llm, near = self.loaded.llm, self.loaded.in_process
-            rows, others = scoring.score(llm, ids, first, vocab_size, in_process=near, top=MAX_LOGPROBS)
+            llm, local = self.loaded.llm, self.loaded.in_process
+            rows, others = scoring.score(llm, ids, first, vocab_size, in_process=local, top=MAX_LOGPROBS)
             found.append(rows)
             self._late += others
 
         self.call(work)
-        peak = float(found[0].max())  # NaN where anything is
+        peak = float(found[0].max())  # NaN if any value is
         if not math.isfinite(peak):
             raise logits.not_finite(peak)
         return found[0]
 
     def running(self) -> int:
-        """Requests that were submitted and haven't ended."""
+        """Number of submitted requests that haven't ended."""
         with self._lock:
             return len(self._open)
 
@@ -173,7 +173,7 @@ class StepLoop:
         if threading.current_thread() is not self._thread and self._thread.is_alive():
             self._thread.join()
 
-    # -- the thread: load --------------------------------------------------------------------
+    # -- on the loop's thread: load ------------------------------------------------------------
 
     def _run(self) -> None:
         SHARED.taps.add(self._tap)
@@ -195,9 +195,9 @@ class StepLoop:
             try:
                 with logs.python_noise(self._log):
                     load.import_vllm()
-                # Again: the import has made handlers of its own.
+                # A new block, because the import has added handlers.
                 if self._plan.draft is not None and load.runs_in_process():
-                    mend_sampling()
+                    patch_expand_batch()
                 with logs.python_noise(self._log):
                     self.loaded = self._build()
                 if self._weights_read:
@@ -207,12 +207,12 @@ class StepLoop:
                     self.observer = Observer(
                         runner, SpeculationMeter(self._plan.draft.name), self.loaded.settings.threads
                     )
-            except BaseException as error:  # noqa: BLE001 - whatever it is, the opener gets it
+            except BaseException as error:  # noqa: BLE001 - `open` raises it
                 failure = error
             if failure is not None:
                 self._log.write("".join(traceback.format_exception(failure)))
                 self.error = self._explain(failure)
-                load.clear_away(self._key, failure, cores)
+                load.clean_up(self._key, failure, cores)
             failure = None
 
     def _build(self) -> load.Loaded | None:
@@ -226,14 +226,14 @@ class StepLoop:
         finally:
             with self._guard:
                 self._interruptible = False
-            for _ in range(8):  # an exception thrown just before is delivered here, at a backward jump
+            for _ in range(8):  # a pending async exception is delivered here, at a backward jump
                 pass
 
     def _announce(self, phase: str) -> None:
         self.phase = phase
 
     def _note_phase(self, logger: str) -> None:
-        """The weights have been read when their loader says how long it took: what follows warms up or compiles."""
+        """Detect the end of the weights phase: their loader logs how long it took. Warm-up or compilation follows."""
         if self.phase == "weights" and logger.endswith(".default_loader"):
             self._weights_read = time.perf_counter()
             eager = self._plan.extra.get("enforce_eager", hardware.vllm_build() == "CPU")
@@ -249,12 +249,12 @@ class StepLoop:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         text = f"{type(error).__name__}: {lines[0] if lines else ''}".removesuffix(": ")
         return LoadError(
-            f"vLLM could not load {self._plan.source.path}: {text}",
-            "The log has the whole story: %llm logs.",
+            f"vLLM can't load {self._plan.source.path}: {text}",
+            "See the full log with %llm logs.",
             log_tail=self._log.tail(),
         )
 
-    # -- the thread: decode ------------------------------------------------------------------
+    # -- on the loop's thread: decode ----------------------------------------------------------
 
     def _serve(self) -> None:
         assert self.loaded is not None
@@ -263,7 +263,7 @@ class StepLoop:
             child.watch(llm.engine_core, self._ended)
         while True:
             try:
-                # Wait only when there is nothing to decode.
+                # Block only if there is nothing to decode.
                 while not self._active or not self._commands.empty():
                     verb, request = self._commands.get()
                     if request is None:
@@ -297,13 +297,13 @@ class StepLoop:
         return self._loras
 
     def _sweep(self) -> None:
-        """Forget adapters that were detached, once no request uses them. Hold `SHARED.turns`."""
+        """Unload detached adapters that no request uses. Hold `SHARED.turns`."""
         if self._loras is not None:
             mixes = [request.adapter for request in self._active.values() if request.adapter]
             self._loras.sweep({adapter.digest for mix in mixes for adapter, _ in mix})
 
     def _interval(self) -> int:
-        """Tokens between two pushes to a buffer: on a small model, one each step costs more than it shows."""
+        """Tokens per push to a buffer: on a small model a push per step costs more than the step."""
         return max(int(PUSH_EVERY_S / self._step_s), 1)
 
     def _add(self, llm: Any, request: Request) -> None:
@@ -312,7 +312,9 @@ class StepLoop:
             return
         if self._plan.draft is not None and request.params.min_p:
             self._forget(request)
-            why = UnsupportedError("vLLM doesn't do min_p together with a draft.", "Load it without --draft.")
+            why = UnsupportedError(
+                "vLLM doesn't support min_p with a draft.", "Leave out min_p, or load the model without --draft."
+            )
             request.buffer.fail(why)
             return
         key = str(next(self._number))
@@ -329,10 +331,10 @@ class StepLoop:
             self._forget(request)
             request.buffer.fail(error)
             return
-        except Exception as error:  # noqa: BLE001 - what vLLM refuses is this request's failure alone
+        except Exception as error:  # noqa: BLE001 - fails this request only
             self._forget(request)
             self._watched.pop(key, None)
-            request.buffer.fail(GenerationError(f"vLLM refused the request: {error}".splitlines()[0]))
+            request.buffer.fail(GenerationError(f"vLLM rejected the request: {error}".splitlines()[0]))
             return
         self._active[key] = request
         self._first.add(key)
@@ -354,7 +356,7 @@ class StepLoop:
                 self._fail(llm, request, logits.not_finite(peak))
 
     def _fail(self, llm: Any, request: Request, error: GenerationError) -> None:
-        """Fail a request, and with it the other choices of its prompt, which share its buffer."""
+        """Fail a request and the other choices of its prompt, which share its buffer."""
         for other, one in list(self._active.items()):
             if one.buffer is request.buffer:
                 self._end(other)
@@ -387,30 +389,30 @@ class StepLoop:
                     buffer.finish(reason, index=index, text=self.tail(buffer.token_ids(index), buffer.text(index)))
 
     def _deliver_guided(self, request: Request, output: Any, cached: int | None) -> None:
-        """`_deliver` for a guided request, which may end before vLLM would end it."""
+        """`_deliver` for a guided request, which can end before vLLM would end it."""
         assert self.loaded is not None
         key, part, index = output.request_id, output.outputs[0], request.index
         reason = reason_of(part.finish_reason) if output.finished else None
         seen = self.loaded.seen(key, len(part.token_ids))
         try:
-            told = self._watched[key].take(part, seen, reason)
+            result = self._watched[key].take(part, seen, reason)
         except GenerationError as error:
-            told = Part("", (), (), error)
-        logprobs = told.logprobs if seen else token_logprobs(part, request, self.piece)
+            result = Part("", (), (), error)
+        logprobs = result.logprobs if seen else token_logprobs(part, request, self.piece)
         keep = logprobs if request.params.logprobs is not None else ()
-        request.buffer.push(told.text, told.token_ids, keep, index=index, cached=cached)
-        if told.reason is None:
+        request.buffer.push(result.text, result.token_ids, keep, index=index, cached=cached)
+        if result.reason is None:
             return
         if not output.finished:
             with SHARED.turns:
                 self.loaded.llm.abort_request([key])
         self._end(key)
-        if isinstance(told.reason, GenerationError):
-            request.buffer.fail(told.reason)
-        elif told.reason == "error":
+        if isinstance(result.reason, GenerationError):
+            request.buffer.fail(result.reason)
+        elif result.reason == "error":
             request.buffer.fail(GenerationError("vLLM ended the request with an error.", "See %llm logs."))
         else:
-            request.buffer.finish(told.reason, index=index)
+            request.buffer.finish(result.reason, index=index)
 
     def _end(self, key: str) -> None:
         request = self._active.pop(key)
@@ -429,7 +431,7 @@ class StepLoop:
             self._open.pop(id(request), None)
 
     def _step_failed(self, llm: Any, error: Exception) -> None:
-        """Fail what runs. The engine lives on if vLLM can still drop these requests; else it's dead."""
+        """Fail the running requests. If vLLM can't drop them either, the engine is dead."""
         self._log.write("".join(traceback.format_exception(error)))
         dead = is_dead(error)
         keys = list(self._active)
@@ -437,7 +439,7 @@ class StepLoop:
             try:
                 with SHARED.turns:
                     llm.abort_request(keys)
-            except Exception as second:  # noqa: BLE001 - recorded; the conclusion is the same for any kind
+            except Exception as second:  # noqa: BLE001 - logged; handled the same for any kind
                 self._log.write("".join(traceback.format_exception(second)))
                 dead = True
         with self._lock:
@@ -445,15 +447,17 @@ class StepLoop:
             failed = list(self._open.values()) if dead else [self._active[key] for key in keys]
         for key in keys:
             self._end(key)
-        said = f"{type(error).__name__}: {error}".splitlines()[0]
-        hint = "The engine is dead: load the model again." if dead else "The model is still loaded; see %llm logs."
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        hint = "The engine has stopped; load the model again." if dead else "The model is still loaded; see %llm logs."
         for request in failed:
-            request.buffer.fail(GenerationError(f"vLLM failed while it generated ({said}).", hint))
+            request.buffer.fail(GenerationError(f"vLLM failed during generation ({reason}).", hint))
 
     def _dead_error(self) -> GenerationError:
-        return GenerationError("This vLLM engine died of an earlier error.", "Load the model again; see %llm logs.")
+        return GenerationError(
+            "This vLLM engine stopped after an earlier error.", "Load the model again; see %llm logs."
+        )
 
-    # -- the thread: the end -----------------------------------------------------------------
+    # -- on the loop's thread: shutdown --------------------------------------------------------
 
     def _shut_down(self) -> None:
         self._ended.set()
@@ -470,4 +474,4 @@ class StepLoop:
         with SHARED.turns, logs.environment({}), contextlib.suppress(Exception):
             SHARED.shut_down(self._key, loaded.llm)
         del loaded
-        give_back_memory()
+        release_memory()

@@ -1,9 +1,9 @@
-"""LoRA in vLLM on the CPU: wrapped around the layers at the first adapter, and computed per adapter.
+"""LoRA in vLLM on the CPU: layers are wrapped at the first adapter, and adapters are computed in groups.
 
-vLLM 0.32 has a fault here. A token without an adapter has the index -1, which its CPU kernels
-(`lora/ops/torch_ops/lora_ops.py`) use as it is: the last slot's matrices. With all slots filled, a request of the base
-model that shares a step with an adapter's gets that adapter. They also gather a copy of both matrices for each
-token. `Grouped` computes each adapter's tokens together instead, and leaves those of the base model alone.
+This works around a bug in vLLM 0.32. A token without an adapter has index -1, which the CPU kernels
+(`lora/ops/torch_ops/lora_ops.py`) use as is: the last slot's matrices. With all slots filled, a base model request
+that shares a step with an adapter's request gets that adapter. The kernels also copy both matrices for every
+token. `Grouped` computes each adapter's tokens together instead, and skips those of the base model.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 @functools.cache
 def grouped() -> type:
-    """The class that applies adapters to a layer's output (made here: its base can't be named without vLLM)."""
+    """The class that applies adapters to a layer's output. Defined lazily: its base class is in vLLM."""
     import torch
     from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
@@ -62,12 +62,12 @@ def grouped() -> type:
 
 @functools.cache
 def manager() -> type:
-    """The worker's LoRA manager, with `Grouped` in place of vLLM's own."""
+    """The worker's LoRA manager, with `Grouped` instead of vLLM's own wrapper."""
     from vllm.lora.model_manager import DEFAULT_LANGUAGE_WRAPPER_KEY, LRUCacheLoRAModelManager
     from vllm.lora.worker_manager import LRUCacheWorkerLoRAManager
 
     class Manager(LRUCacheLoRAModelManager):  # type: ignore[misc]
-        """Fills the slots and keeps the ranks of what is in them."""
+        """Fills the slots and records the rank of the adapter in each."""
 
         def _init_punica_wrapper(self, max_num_batched_tokens: int, vllm_config: Any) -> None:
             super()._init_punica_wrapper(max_num_batched_tokens, vllm_config)
@@ -88,7 +88,7 @@ def manager() -> type:
             return bool(done)
 
     class WorkerManager(LRUCacheWorkerLoRAManager):  # type: ignore[misc]
-        """vLLM's manager over `Manager`."""
+        """vLLM's worker manager, using `Manager`."""
 
         _manager_cls = Manager
 
@@ -101,10 +101,10 @@ def _rank(weights: Any) -> int:
 
 
 def wrap(worker: Any, config: Any) -> None:
-    """Make a loaded model ready for adapters: from now on its linear layers ask for them.
+    """Wrap a loaded model's linear layers so that they apply adapters.
 
     Args:
-        worker: the worker, which has loaded its model without.
+        worker: the worker, which has loaded its model without LoRA layers.
         config: vLLM's LoRAConfig.
 
     Raises:
@@ -119,9 +119,9 @@ def wrap(worker: Any, config: Any) -> None:
     model = runner.get_model()
     if not supports_lora(model):
         raise ValueError(f"vLLM doesn't support LoRA for {type(model).__name__}")
-    # What an adapter adds is small beside the layer's own output, and is rounded once, together with it.
+    # An adapter's contribution is small compared to the layer's output, and is rounded once, together with it.
     config.lora_dtype = torch.float32
-    # Embeddings and the output layer stay as they are: adapters that change them are refused before.
+    # Embeddings and the output layer aren't wrapped: adapters that change them are rejected earlier.
     config.target_modules = sorted(set(get_supported_lora_modules(model)) - set(model.embedding_modules or ()))
     with set_current_vllm_config(worker.vllm_config):
         loras = manager()(worker.vllm_config, worker.device, model.embedding_modules)
@@ -131,7 +131,7 @@ def wrap(worker: Any, config: Any) -> None:
 
 
 class Attached:
-    """The adapters that one engine knows; for its loop's thread alone.
+    """The adapters attached to one engine. Not thread-safe: for its loop's thread only.
 
     Args:
         llm: vLLM's LLMEngine.
@@ -153,31 +153,31 @@ class Attached:
         if adapter.digest in self._requests:
             return
         self._number += 1
-        # vLLM's prefix cache goes by name and path, so the name says what the adapter is.
+        # vLLM's prefix cache is keyed by name and path, so the name must identify the adapter's content.
         request = LoRARequest(adapter.digest, self._number, str(adapter.folder))
         try:
             self._llm.add_lora(request)
         except Exception as error:
             why = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UnsupportedError(f"vLLM refuses the adapter {adapter.name}: {why}.", "See %llm logs.") from error
+            raise UnsupportedError(f"vLLM rejects the adapter {adapter.name}: {why}.", "See %llm logs.") from error
         self._requests[adapter.digest] = request
 
     def detach(self, adapter: Any) -> None:
-        """Let an adapter go as soon as no request uses it (`sweep`)."""
+        """Mark an adapter to be unloaded by `sweep` once no request uses it."""
         if adapter.digest in self._requests:
             self.leaving.add(adapter.digest)
 
     def sweep(self, used: set[str]) -> None:
-        """Forget what was detached and isn't used."""
+        """Unload the detached adapters that aren't in `used`."""
         for digest in self.leaving - used:
             self._llm.remove_lora(self._requests.pop(digest).lora_int_id)
             self.leaving.discard(digest)
 
     def request(self, mix: Any) -> Any:
-        """VLLM's word for a mix, which holds one adapter at scale 1; None for the base model.
+        """The LoRARequest of a mix, which must be one adapter at scale 1; None for the base model.
 
         Raises:
-            GenerationError: it isn't attached any more.
+            GenerationError: it is no longer attached.
         """
         from llmlab.errors import GenerationError
 

@@ -1,4 +1,4 @@
-"""Between llmlab's words and vLLM's: sampling params in, finish reasons and log probabilities out."""
+"""Converts sampling params to vLLM's, and vLLM's finish reasons and log probabilities to llmlab's."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ _REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length", "abort"
 
 
 def vllm_params(request: Request, end_ids: tuple[int, ...], interval: int) -> Any:
-    """Say a request's params as vLLM does, for one sequence (each of the n is a request of its own).
+    """Convert a request's params to vLLM's, for one sequence (each of n choices is a separate request).
 
     Args:
-        request: its params are without gaps. A guided one's stop strings are left to `llmlab.engines.vllm.guided`.
+        request: its params are complete. `llmlab.engines.vllm.guided` handles a guided request's stop strings.
         end_ids: token ids that end the text, unless `params.ignore_eos`.
-        interval: tokens between two outputs (the first and the last token come at once).
+        interval: tokens per output (the first and the last token are output immediately).
     """
     from vllm.sampling_params import RequestOutputKind
     from vllm.sampling_params import SamplingParams as VllmParams
 
     params, guide = request.params, request.guide
-    # What may end a text early must see each token as it comes.
+    # To end a text early, every token must be seen as soon as it is sampled.
     watched = guide is not None and (request.complete or bool(params.stop))
     assert params.temperature is not None
-    said = VllmParams(
+    converted = VllmParams(
         temperature=min(params.temperature, 2.0),
         top_p=params.top_p,
         top_k=params.top_k,
@@ -47,13 +47,13 @@ def vllm_params(request: Request, end_ids: tuple[int, ...], interval: int) -> An
         skip_clone=True,
     )
     if params.temperature >= 1e-5:  # below, vLLM is greedy
-        # vLLM moves temperatures under 0.01 up and refuses those over 2; its sampler takes them as they are.
-        said.temperature = params.temperature
-    return said
+        # VllmParams raises temperatures below 0.01 and rejects those above 2; the sampler supports both.
+        converted.temperature = params.temperature
+    return converted
 
 
 def reason_of(finish_reason: str | None) -> FinishReason:
-    """The word for why vLLM ended a request."""
+    """Convert vLLM's finish reason."""
     return _REASONS.get(finish_reason or "", "error")
 
 
@@ -61,19 +61,19 @@ def token_logprobs(part: Any, request: Request, piece: Callable[[int], bytes]) -
     """The log probabilities of a step's tokens.
 
     Args:
-        part: vLLM's CompletionOutput with what is new.
-        request: says how many of the likeliest tokens it gets, if any.
-        piece: a token's bytes in a text.
+        part: vLLM's CompletionOutput with the new tokens.
+        request: its `params.logprobs` is the number of likeliest tokens to return.
+        piece: returns a token's bytes in a text.
 
     Returns:
-        One entry per token: the chosen one, and the likeliest (the chosen one too if it's among them).
+        One entry per token: the sampled one, and the likeliest (including the sampled one if it is among them).
     """
     flat, wanted = part.logprobs, request.params.logprobs
     if wanted is None or flat is None:
         return ()
     found = []
     for start, end in zip(flat.start_indices, flat.end_indices, strict=True):
-        # The chosen token comes first, then the likeliest in falling order.
+        # The sampled token comes first, then the likeliest in descending order.
         entries = [
             (flat.token_ids[i], flat.decoded_tokens[i] or "", float(flat.logprobs[i])) for i in range(start, end)
         ]
@@ -83,7 +83,7 @@ def token_logprobs(part: Any, request: Request, piece: Callable[[int], bytes]) -
 
 
 def is_dead(error: BaseException) -> bool:
-    """Whether an error of a step says that the engine is gone."""
+    """Whether a step's error means that the engine is dead."""
     from vllm.v1.engine.exceptions import EngineDeadError
 
     return isinstance(error, EngineDeadError)

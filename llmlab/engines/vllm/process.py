@@ -1,8 +1,8 @@
-"""What all vLLM engines of one process share, because vLLM itself keeps it in module globals.
+"""State that all vLLM engines in a process share, because vLLM keeps it in module globals.
 
 The forward context of a step, the current config and default dtype of a load, and the distributed groups are
-globals of vLLM and torch. Two engines work side by side only if one of them touches these at a time, and the groups
-may go only with the last engine.
+globals of vLLM and torch. Several engines can run in one process only if they access these one at a time, and the
+groups may be destroyed only with the last engine.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from llmlab.engines.vllm.logs import TapSwitch
 
 
 class Turns:
-    """A lock that is handed over: who releases it lets a waiting thread go first."""
+    """A fair lock: releasing it lets a waiting thread acquire it first."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -43,7 +43,7 @@ class Turns:
 
 
 class Shared:
-    """The process's one set of shared things. `turns` is held during a load, each step, and a shutdown."""
+    """The process-wide shared state. `turns` is held during a load, a step and a shutdown."""
 
     def __init__(self) -> None:
         self.turns = Turns()
@@ -51,11 +51,11 @@ class Shared:
         self.live: set[int] = set()
 
     def shut_down(self, key: int, engine: Any | None) -> None:
-        """Shut an engine down (hold `turns`); vLLM's globals are cleared with the last one.
+        """Shut down an engine, holding `turns`. The last one also clears vLLM's globals.
 
         Args:
             key: the engine's key in `live`.
-            engine: vLLM's LLMEngine; None when a load failed before there was one.
+            engine: vLLM's LLMEngine; None if a load failed before creating it.
         """
         self.live.discard(key)
         if engine is not None:
@@ -63,7 +63,7 @@ class Shared:
             if core is None or not self.live:
                 engine.engine_core.shutdown()
             else:
-                # EngineCore.shutdown() without its last line, which destroys the groups that others still use.
+                # EngineCore.shutdown() without its last line, which destroys the groups that other engines still use.
                 engine.engine_core._finalizer.detach()  # noqa: SLF001
                 core.structured_output_manager.clear_backend()
                 core.model_executor.shutdown()
@@ -75,8 +75,8 @@ class Shared:
             cleanup_dist_env_and_memory()
 
 
-def give_back_memory() -> None:
-    """Collect what is unreachable and hand free pages back to the system."""
+def release_memory() -> None:
+    """Collect garbage and return free pages to the system."""
     gc.unfreeze()
     gc.collect()
     if sys.platform == "linux":

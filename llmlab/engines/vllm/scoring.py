@@ -1,7 +1,7 @@
-"""Log probabilities of a given text, token by token, out of vLLM's `prompt_logprobs`.
+"""Per-token log probabilities of a given text, from vLLM's `prompt_logprobs`.
 
-In process the whole distribution is taken where vLLM computes it, as a matrix: asking for it through the API would
-sort and decode the whole vocabulary at every token. From a core in a child process only the likeliest tokens come.
+In process, the full distribution is captured where vLLM computes it, as a matrix: the API would sort and decode the
+entire vocabulary for every token. A core in a child process returns only the likeliest tokens.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ KEY = "score"
 def score(
     llm: Any, ids: Sequence[int], first: int, vocab_size: int, *, in_process: bool, top: int
 ) -> tuple[Any, list[Any]]:
-    """Compute what the model expects after each token; call it on the thread that steps vLLM.
+    """Compute the next-token distribution after each token. Call it on the thread that steps vLLM.
 
     Args:
         llm: vLLM's LLMEngine.
         ids: the text's tokens.
         first: position of the first token whose successor is scored.
         vocab_size: tokens in the vocabulary.
-        in_process: the whole distribution can be had.
-        top: tokens to ask for where it can't; the rest of the probability is spread evenly over the others.
+        in_process: the full distribution is available.
+        top: tokens to request otherwise; the remaining probability is spread evenly over the others.
 
     Returns:
-        float32, shape (len(ids) - 1 - first, vocabulary): row r is ln p(. | ids[: first + r + 1]); and what the steps
-        brought to other requests, to be delivered.
+        float32, shape (len(ids) - 1 - first, vocabulary): row r is ln p(. | ids[: first + r + 1]); and other
+        requests' outputs from these steps, to be delivered.
 
     Raises:
-        GenerationError: vLLM gave no log probabilities.
+        GenerationError: vLLM returned too few log probabilities.
     """
     from vllm.sampling_params import SamplingParams
 
@@ -62,10 +62,10 @@ def _nothing() -> Iterator[None]:
 
 @contextmanager
 def _watch(llm: Any, seen: list[Any]) -> Iterator[None]:
-    """Keep the matrices that the runner makes for a prompt's log probabilities."""
+    """Capture the matrices that the runner computes for a prompt's log probabilities."""
     runner = llm.model_executor.driver_worker.worker.model_runner
     sampler = runner.sampler
-    gather, prompts = sampler.gather_logprobs, runner._get_prompt_logprobs_dict  # noqa: SLF001 - the one place they exist
+    gather, prompts = sampler.gather_logprobs, runner._get_prompt_logprobs_dict  # noqa: SLF001 - not available elsewhere
     inside = False
 
     def watched_prompts(*args: Any, **options: Any) -> Any:
@@ -81,7 +81,7 @@ def _watch(llm: Any, seen: list[Any]) -> Iterator[None]:
             seen.append(logprobs.float().numpy().copy())
         return gather(logprobs, *args, **options)
 
-    # On the instances, for the while of one request.
+    # Patched on the instances, during one request.
     runner._get_prompt_logprobs_dict = watched_prompts  # noqa: SLF001
     sampler.gather_logprobs = watched_gather
     try:
@@ -95,12 +95,12 @@ def _captured(seen: list[Any], rows: int) -> Any:
 
     found = np.concatenate(seen) if seen else np.empty((0, 0), np.float32)
     if len(found) != rows:
-        raise GenerationError(f"vLLM gave log probabilities for {len(found)} of {rows} tokens.", "See %llm logs.")
+        raise GenerationError(f"vLLM returned log probabilities for {len(found)} of {rows} tokens.", "See %llm logs.")
     return found
 
 
 def _from_top(flat: Any, count: int, vocab_size: int) -> Any:
-    """Rows from the likeliest tokens: what they leave of the probability is spread evenly over all others."""
+    """Rows from the likeliest tokens; the remaining probability is spread evenly over all others."""
     import numpy as np
 
     rows = np.empty((count - 1, vocab_size), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""vLLM's own speculation: how it's asked for, and what it brings, read off the model runner step by step."""
+"""vLLM's speculative decoding: its config, a patch, and its measurement in the model runner."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from llmlab.engines.base import Draft
 from llmlab.engines.speculation import SpeculationMeter
 from llmlab.types import Speculation
 
-# vLLM looks for the longest n-gram between these lengths.
+# vLLM looks up the longest matching n-gram between these lengths.
 _LONGEST, _SHORTEST = 4, 2
 
 
 def speculative_config(draft: Draft) -> dict[str, Any]:
-    """A draft in vLLM's words (`vllm.config.SpeculativeConfig`)."""
+    """A draft as `vllm.config.SpeculativeConfig`."""
     if draft.source is None:
         return {
             "method": "ngram",
@@ -24,12 +24,12 @@ def speculative_config(draft: Draft) -> dict[str, Any]:
     return {"method": "draft_model", "model": str(draft.source.path), "num_speculative_tokens": draft.tokens}
 
 
-def mend_sampling() -> None:
-    """Put a function right that the CPU build (vLLM 0.32) gets wrong: it gives every guess its request's temperature.
+def patch_expand_batch() -> None:
+    """Fix a function that is broken in the CPU build (vLLM 0.32): it expands a request's temperature to its drafts.
 
-    `cpu_triton_utils._expand_kernel_impl` writes the result into a copy, so the logits are divided by whatever lay in
-    memory, and sampled text is noise (nano's mean log probability falls from -0.6 to -8). Top-k and top-p go the same
-    way.
+    `cpu_triton_utils._expand_kernel_impl` writes the result into a copy, so the logits are divided by uninitialized
+    memory, and sampled text is noise (nano's mean log probability falls from -0.6 to -8). Top-k and top-p are
+    affected too.
     """
     from vllm.v1.sample import rejection_sampler
 
@@ -37,13 +37,13 @@ def mend_sampling() -> None:
 
 
 def _expand(x: Any, cu_num_tokens: Any, num_tokens: int, replace_from: int = 0, replace_to: int = 0) -> Any:
-    """What `vllm.v1.sample.rejection_sampler.expand_batch_to_tokens` says: each request's value once a guess.
+    """Replaces `vllm.v1.sample.rejection_sampler.expand_batch_to_tokens`: repeats a request's value per drafted token.
 
     Args:
         x: values, shape (requests,).
-        cu_num_tokens: guesses up to and with each request, shape (requests,).
-        num_tokens: guesses of all.
-        replace_from, replace_to: a value to put in another's place.
+        cu_num_tokens: cumulative number of drafted tokens, shape (requests,).
+        num_tokens: total number of drafted tokens.
+        replace_from, replace_to: a value to replace, and its replacement.
     """
     import torch
 
@@ -53,13 +53,13 @@ def _expand(x: Any, cu_num_tokens: Any, num_tokens: int, replace_from: int = 0, 
 
 
 class Observer:
-    """Watches an in-process model runner: what was guessed and what came true, by request. For the loop's thread.
+    """Counts an in-process model runner's drafted and accepted tokens by request. For the loop's thread only.
 
-    Now and then it lets a step go by without guesses, to measure what they bring.
+    Occasionally it makes a step run without drafted tokens, to measure the speed-up.
 
     Args:
-        runner: vLLM's model runner, whose methods are wrapped for its life.
-        meter: takes the figures.
+        runner: vLLM's model runner, whose methods are wrapped permanently.
+        meter: receives the measurements.
         threads: CPU threads of the decoding loop.
     """
 
@@ -75,14 +75,15 @@ class Observer:
         propose, execute, sample = runner.propose_draft_token_ids, runner.execute_model, runner.sample_tokens
 
         def propose_draft_token_ids(scheduler_output: Any, sampled: Any, *args: Any, **options: Any) -> Any:
-            # A step without guesses takes other random numbers: where something is drawn, a seed must repeat its text.
+            # A step without drafted tokens uses different random numbers, so skip it only if all requests are greedy: a
+            # seed must reproduce its text.
             if meter.plain_due() and runner.input_batch.sampling_metadata.all_greedy:
                 return [[] for _ in runner.input_batch.req_ids]
             self._made = True
             try:
                 return propose(scheduler_output, sampled, *args, **options)
             finally:
-                # numba, which looks n-grams up, sets the thread count of all of OpenMP on this thread.
+                # numba, which does the n-gram lookup, sets OpenMP's thread count on this thread.
                 torch.set_num_threads(threads)
 
         def execute_model(scheduler_output: Any, *args: Any, **options: Any) -> Any:
@@ -106,15 +107,15 @@ class Observer:
         runner.sample_tokens = sample_tokens
 
     def step(self, seconds: float) -> None:
-        """A step has ended that took so long."""
+        """Record a step that took `seconds`."""
         plain = not self._made and not self._checked
-        # A step that checks without guessing anew, or the first that guesses again, is neither kind.
+        # A step that verifies without drafting, or the first that drafts again, is neither kind.
         if self._tokens and not self._prompt and (plain or (self._made and not self._after_plain)):
             self.meter.step(seconds, self._tokens, drafted=not plain)
         self._after_plain = plain
 
     def take(self, key: str) -> Speculation | None:
-        """A request's figures at its end; None when it had no step."""
+        """Remove and return an ended request's counts; None if it had no step."""
         found = self._requests.pop(key, None)
         return self.meter.count(*found) if found is not None else None
 
@@ -122,10 +123,10 @@ class Observer:
         for key, tokens in zip(keys, sampled, strict=False):
             if not tokens:
                 continue
-            # vLLM appends a suffix to the id that it was given.
+            # vLLM appends a suffix to the request id.
             figures = self._requests.get(key.split("-", 1)[0])
             if figures is None:
-                # The first token is the prompt's.
+                # The first token comes from the prompt's step.
                 self._requests[key.split("-", 1)[0]] = [0, 0, 0]
                 continue
             figures[0] += len(self._scheduled.get(key, ()))

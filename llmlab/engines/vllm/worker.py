@@ -1,7 +1,7 @@
-"""vLLM's CPU worker, made fit for a process that belongs to a notebook.
+"""vLLM's CPU worker, adapted to run inside a notebook's kernel.
 
-vLLM finds the class by its name (`worker_cls`). It is built at the first look-up, since a class of its
-base can't be written without importing vLLM.
+vLLM imports the class by name (`worker_cls`). It is created at the first lookup, because its base class can't
+be referenced without importing vLLM.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import functools
 import math
 from typing import Any
 
-# The pages of a KV cache up to this size are taken at the load, as llama.cpp takes them: else the process seems to
-# grow with each request until all blocks have been used once. A larger one would hold up the load.
+# A KV cache up to this size is touched at load, as in llama.cpp: otherwise the process appears to grow with each
+# request until all blocks have been used once. Touching a larger one would delay the load.
 TOUCHED_KV_BYTES = 2**30
 
 
@@ -23,7 +23,7 @@ def _touch(found: list[Any]) -> None:
 
 
 @functools.cache
-def _notebook_worker() -> type:  # noqa: C901 - the methods of the class it makes are counted in
+def _notebook_worker() -> type:  # noqa: C901 - counts the methods of the class
     import numpy as np
     import psutil
     import torch
@@ -33,11 +33,11 @@ def _notebook_worker() -> type:  # noqa: C901 - the methods of the class it make
     from llmlab.guided.compiler import measure
 
     class NotebookWorker(CPUWorker):  # type: ignore[misc]
-        """A CPU worker that leaves the rest of the process alone and sizes its KV cache by the model."""
+        """A CPU worker that doesn't affect the rest of the process and sizes its KV cache by the model."""
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            # Past CPUWorker.__init__ on purpose: it moves all pages of the process to one NUMA node, binds the
-            # process's memory there (and says so on the C-level stderr), and wants a share of the whole RAM.
+            # Skips CPUWorker.__init__: it moves all pages of the process to one NUMA node, binds the process's memory
+            # there (and reports so on the C-level stderr), and requests a share of the total RAM.
             super(CPUWorker, self).__init__(*args, **kwargs)
             self.parallel_config.disable_custom_all_reduce = True
             self.requested_cpu_memory = 0
@@ -46,7 +46,7 @@ def _notebook_worker() -> type:  # noqa: C901 - the methods of the class it make
             self._lora: Any = None
 
         def load_model(self, **options: Any) -> None:
-            # Layers that could take adapters cost time in every step, so they are made at the first adapter.
+            # Layers with adapter slots cost time in every step, so they are created at the first adapter.
             runner = self.model_runner
             self._lora, runner.lora_config = runner.lora_config, None
             super().load_model(**options)
@@ -58,7 +58,7 @@ def _notebook_worker() -> type:  # noqa: C901 - the methods of the class it make
             return bool(super().add_lora(lora_request))
 
         def init_device(self) -> None:
-            # CPUWorker replaces torch.set_num_threads for the whole process, the user's code included.
+            # CPUWorker replaces torch.set_num_threads process-wide, including for the user's code.
             real = torch.set_num_threads
             try:
                 super().init_device()
@@ -66,10 +66,10 @@ def _notebook_worker() -> type:  # noqa: C901 - the methods of the class it make
                 torch.set_num_threads = real
 
         def sample_tokens(self, grammar_output: Any) -> Any:
-            # The mask is laid on the logits in place, so this is the only moment that shows both.
+            # The mask is applied to the logits in place, so this is the only point where both are available.
             state = self.model_runner.execute_model_state
             masks = grammar_output is not None and grammar_output.grammar_bitmask is not None
-            # With a draft a request has several rows, and which is whose isn't known here.
+            # With a draft a request has several rows, which can't be attributed here.
             if masks and state is not None and self.vllm_config.speculative_config is None:
                 self._note_guided(grammar_output, state[1])
             if state is not None and state[1] is not None:
@@ -77,12 +77,12 @@ def _notebook_worker() -> type:  # noqa: C901 - the methods of the class it make
             return super().sample_tokens(grammar_output)
 
         def _note_not_finite(self, logits: torch.Tensor) -> None:
-            """Note whose largest logit is NaN or infinite. The sampler would draw a token all the same."""
+            """Record the requests whose largest logit isn't finite. The sampler would draw a token anyway."""
             peaks = logits.amax(dim=-1)
             if bool(torch.isfinite(peaks).all()):
                 return
             requests = self.model_runner.input_batch.req_ids
-            # With a draft a request has several rows, and which is whose isn't known here: all fail.
+            # With a draft a request has several rows, which can't be attributed here, so all requests fail.
             alone = len(peaks) == len(requests)
             bad = [(row, peak) for row, peak in enumerate(peaks.tolist()) if not math.isfinite(peak)]
             for request, peak in (
@@ -96,7 +96,7 @@ def _notebook_worker() -> type:  # noqa: C901 - the methods of the class it make
                 if request in rows:
                     raw = logits[rows[request]].float().clone().numpy()
                     blocked = np.unpackbits(~mask.view(np.uint8), bitorder="little")[: raw.size].view(np.bool_)
-                    # vLLM appends a suffix to the id that it was given.
+                    # vLLM appends a suffix to the request id.
                     key = request.split("-", 1)[0]
                     self.guided_steps.setdefault(key, []).append((measure(raw, blocked), raw))
 
@@ -111,7 +111,7 @@ def _notebook_worker() -> type:  # noqa: C901 - the methods of the class it make
             _touch(self.model_runner.kv_caches)
 
         def _kv_cache_bytes(self) -> int:
-            """All sequences at full length and one block to spare, at most half the free RAM, at least one sequence."""
+            """All sequences at full length plus one block; at most half the free RAM, at least one sequence."""
             specs = self.get_kv_cache_spec().values()
             sequence = sum(spec.max_memory_usage_bytes(self.vllm_config) for spec in specs)
             block = sum(spec.page_size_bytes for spec in specs)
