@@ -1,1 +1,1 @@
-"""One request: checked and prepared, streamed, and kept in a conversation."""
+"""Requests: validation, streaming, and conversations."""

@@ -1,4 +1,4 @@
-"""Conversations: what was said to which model, so that `-c` goes on and nothing said is lost."""
+"""Conversations: turns and their completions, kept so that `-c` can continue them."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from llmlab.types import Completion, Message
 
 
 def new_id() -> str:
-    """A name for a conversation: eight letters and digits."""
+    """An id for a conversation: eight hex digits."""
     return secrets.token_hex(4)
 
 
 @dataclass
 class Conversation:
-    """Turns in order, and the completion behind each answer.
+    """Turns in order, and the completion of each assistant turn.
 
     Attributes:
         messages: system, user and assistant turns, oldest first.
-        completions: the completion behind each assistant turn.
+        completions: the completion of each assistant turn.
         started: when it was started (UTC).
-        id: what the run log calls it.
+        id: its id in the run log.
     """
 
     messages: list[Message] = field(default_factory=list)
@@ -35,16 +35,16 @@ class Conversation:
     id: str = field(default_factory=new_id, compare=False)
 
     def add(self, user: Message, completion: Completion) -> None:
-        """Append a question and its answer (a partial answer too: what was seen is kept)."""
+        """Append a user turn and its completion, including a partial one."""
         self.messages += [user, *completion.turns, completion.message]
         self.completions.append(completion)
 
     def row(self) -> dict[str, Any]:
         """The conversation as a row of a data set; see `History.rows`.
 
-        An answer that was changed in `messages` counts as edited. Nobody rates here, so that all ratings are 0.
+        An assistant turn that was changed in `messages` counts as edited. Ratings are always 0: only chats have them.
         """
-        said = {message.content for one in self.completions for message in (*one.turns, one.message)}
+        generated = {message.content for one in self.completions for message in (*one.turns, one.message)}
         answers = [message for message in self.messages if message.role == "assistant"]
         last = self.completions[-1] if self.completions else None
         return {
@@ -54,7 +54,7 @@ class Conversation:
             "quant": last.quant if last else None,
             "adapter": last.adapter if last else None,
             "ratings": [0] * len(answers),
-            "edited": [message.content not in said for message in answers],
+            "edited": [message.content not in generated for message in answers],
             "started": self.started.isoformat(timespec="seconds"),
         }
 
@@ -70,18 +70,18 @@ class Conversation:
 
 @dataclass
 class History:
-    """All conversations of a bench, newest last."""
+    """All conversations of a lab, newest last."""
 
     conversations: list[Conversation] = field(default_factory=list)
-    # Weak: a history keeps no widget alive.
+    # Weak, so that the history doesn't keep widgets alive.
     chats: weakref.WeakSet[Any] = field(default_factory=weakref.WeakSet, repr=False, compare=False)
 
     def rows(self) -> list[dict[str, Any]]:
-        """All conversations with an answer, those of open chats too, oldest first, as rows of a data set.
+        """All conversations with an assistant turn, including open chats, oldest first, as rows of a data set.
 
         Returns:
-            Dicts with `messages` (of a chat with versions: those shown, edits included), `model`, `engine`, `quant` and
-            `adapter` of the last answer, `ratings` (one for each assistant turn: 1, 0 or -1), `edited` (one for each
+            Dicts with `messages` (of a chat with versions: the shown ones, with edits), `model`, `engine`, `quant` and
+            `adapter` of the last completion, `ratings` (one per assistant turn: 1, 0 or -1), `edited` (one per
             assistant turn) and `started` (ISO time, UTC).
         """
         rows = [one.row() for one in self.conversations] + [chat.row() for chat in self.chats]
@@ -92,17 +92,19 @@ class History:
         """`rows` as a `datasets.Dataset`, ready for `llmlab.tune`.
 
         Raises:
-            BadInputError: nothing was answered yet.
+            BadInputError: no conversation has an assistant turn.
             LlmLabError: the `tune` extra isn't installed.
         """
         rows = self.rows()
         if not rows:
-            raise BadInputError("No conversation has an answer yet.", "Ask with %%llm, or in llmlab.chat().")
+            raise BadInputError("No conversation has an answer yet.", "Send a prompt with %%llm, or in llmlab.chat().")
         try:
             _imports.load("datasets")
             import datasets
         except ImportError as error:
-            raise LlmLabError("A data set needs the package datasets.", "pip install 'llmlab[tune]'") from error
+            raise LlmLabError(
+                "Building a data set needs the package datasets.", "pip install 'llmlab[tune]'"
+            ) from error
         return datasets.Dataset.from_list(rows)
 
     @property
@@ -111,7 +113,7 @@ class History:
         return self.conversations[-1] if self.conversations else None
 
     def start(self, system: str | None = None) -> Conversation:
-        """Start a conversation, with a system prompt if one is given; an empty newest one is reused."""
+        """Start a conversation, with an optional system prompt. An empty newest one is replaced."""
         messages = [Message("system", system)] if system else []
         if self.conversations and not self.conversations[-1].completions:
             self.conversations.pop()
@@ -120,5 +122,5 @@ class History:
 
 
 def as_row(message: Message) -> dict[str, Any]:
-    """A message for a table, whose columns hold values of one shape: text alone, tool calls' arguments as JSON."""
+    """A message as a row of a table with uniform columns: without images, and with tool call arguments as JSON."""
     return replace(message, images=()).as_openai()

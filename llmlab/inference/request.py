@@ -1,4 +1,4 @@
-"""From what a user asks to what an engine takes: every check happens here, before anything starts."""
+"""Turns a user's request into an engine's: validates everything before anything starts."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from llmlab.errors import BadInputError
 from llmlab.guided.request import Constraint
 from llmlab.types import Message, Prompt, SamplingParams
 
-# What a model without a generation_config.json gets.
+# Sampling params for a model without its own defaults.
 FALLBACK = SamplingParams(temperature=0.7, top_p=1.0, top_k=0, min_p=0.0)
 DEFAULT_MAX_TOKENS = 512
 
-# What a request imports: loaded with the model, so that Ctrl-C in the first cell hits no import of any thread.
+# What a request imports; imported with the model, so that Ctrl-C in the first cell can't interrupt an import.
 IMPORTS = (
     "numpy",
     "jinja2",
@@ -30,17 +30,17 @@ IMPORTS = (
     "llguidance",
     "llmlab.guided.grammar",
 )
-# What one with a schema or a type imports besides.
+# What a request with a schema or a type imports in addition.
 _SCHEMA_IMPORTS = ("jsonschema", "outlines.types.dsl", "llmlab.guided.pytypes", "llmlab.guided.schema")
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Who is asked.
+    """The model that a request is for.
 
     Attributes:
-        name: what it's called on the bench.
-        spec: what loads it again.
+        name: its name in the lab.
+        spec: the model spec that loads it.
     """
 
     engine: Engine
@@ -53,7 +53,7 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A prompt that passed every check, ready to be handed to the engine."""
+    """A validated prompt, ready for the engine."""
 
     messages: tuple[Message, ...]
     prompt: str
@@ -76,10 +76,10 @@ def prepare(
     params: SamplingParams | None,
     tools: Sequence[Mapping[str, Any]] = (),
 ) -> Prepared:
-    """Check a request and fill its gaps; arguments as `Model.generate`.
+    """Validate a request and fill in the defaults. The arguments are those of `Model.generate`.
 
     Raises:
-        BadInputError: an option or prompt that can't be used.
+        BadInputError: an invalid option or prompt.
     """
     by_schema = options.get("schema") is not None or options.get("type") is not None
     _imports.load(*IMPORTS, *(_SCHEMA_IMPORTS if by_schema else ()))
@@ -87,30 +87,30 @@ def prepare(
     mix, adapter = subject.adapters.resolve(own.pop("adapter", subject.adapters.current))
     constraint, own = Constraint.of(own, params)
     if params is not None and own:
-        SamplingParams.of(own)  # refuses what isn't known
+        SamplingParams.of(own)  # rejects unknown names
         params = replace(params, **own)
-    asked = params if params is not None else SamplingParams.of(own)
-    settled = asked.with_defaults(subject.facts.defaults).with_defaults(FALLBACK)
+    given = params if params is not None else SamplingParams.of(own)
+    final = given.with_defaults(subject.facts.defaults).with_defaults(FALLBACK)
     messages, text, ids = _tokens(subject, prompt, system=system, raw=raw, tools=tools)
     room = subject.facts.context_length - len(ids)
     if room < 1:
         raise BadInputError(
-            f"The prompt has {len(ids)} tokens, and {subject.name} was loaded with a context of "
-            f"{subject.facts.context_length} tokens, at least one of which the answer needs.",
+            f"The prompt has {len(ids):,} tokens; {subject.name} was loaded with a context of "
+            f"{subject.facts.context_length:,}, at least one of which must be left for the output.",
             _longer_context_hint(subject),
         )
-    limit = settled.max_tokens if settled.max_tokens is not None else DEFAULT_MAX_TOKENS
-    seed = settled.seed if settled.seed is not None else secrets.randbelow(2**31)
+    limit = final.max_tokens if final.max_tokens is not None else DEFAULT_MAX_TOKENS
+    seed = final.seed if final.seed is not None else secrets.randbelow(2**31)
     limit = limit if subject.facts.shifts else min(limit, room)
-    settled = replace(settled, max_tokens=limit, seed=seed)
-    seeds = tuple((seed + i) % 2**32 for i in range(settled.n))
-    constraint = constraint.ready(subject.engine, subject.engine_name, settled)
+    final = replace(final, max_tokens=limit, seed=seed)
+    seeds = tuple((seed + i) % 2**32 for i in range(final.n))
+    constraint = constraint.ready(subject.engine, subject.engine_name, final)
     images = tuple(image for message in messages for image in message.images)
-    return Prepared(messages, text, tuple(ids), settled, seeds, mix, adapter, constraint, images)
+    return Prepared(messages, text, tuple(ids), final, seeds, mix, adapter, constraint, images)
 
 
 def conversation(prompt: Prompt, system: str | None = None) -> tuple[Message, ...]:
-    """Messages of a prompt, with a system prompt in front when one is given."""
+    """A prompt as messages, with an optional system prompt in front."""
     items: Sequence[Any] = [prompt] if isinstance(prompt, str) else prompt
     if not items:
         raise BadInputError("The conversation is empty.", "Give at least one message.")
@@ -118,21 +118,25 @@ def conversation(prompt: Prompt, system: str | None = None) -> tuple[Message, ..
     if system is None:
         return messages
     if messages[0].role == "system":
-        raise BadInputError("The conversation has a system prompt already, and another was given.", "Leave one out.")
+        raise BadInputError(
+            "The conversation already has a system prompt, and `system` adds another.", "Leave one of them out."
+        )
     return (Message("system", system), *messages)
 
 
 def _tokens(
     subject: Subject, prompt: Prompt, *, system: str | None, raw: bool, tools: Sequence[Mapping[str, Any]]
 ) -> tuple[tuple[Message, ...], str, list[int]]:
-    """A prompt's messages (none of a raw one), its text as the model reads it, and the token ids."""
+    """A prompt's messages (none for a raw one), its rendered text, and its token ids."""
     facts = subject.facts
     messages: tuple[Message, ...] = ()
     if raw:
         if not isinstance(prompt, str):
-            raise BadInputError("raw=True takes a text, not a conversation.")
+            raise BadInputError("raw=True needs a text, not a conversation.")
         if system is not None:
-            raise BadInputError("raw=True sends the text as it is, so a system prompt has no place in it.")
+            raise BadInputError(
+                "raw=True sends the text without a template, so it can't be combined with a system prompt."
+            )
         text = prompt
         bos = facts.special_tokens.get("bos_token", "") if facts.add_bos else ""
         ids = subject.engine.tokenize(text if text.startswith(bos) else bos + text)
@@ -152,12 +156,12 @@ def _tokens(
         ids = subject.engine.tokenize(text)
         empty = not any(m.content.strip() or m.tool_calls or m.images for m in messages if m.role != "system")
     if empty or not ids:
-        raise BadInputError("The prompt is empty.", "Write what to ask.")
+        raise BadInputError("The prompt is empty.", "Write a prompt.")
     return messages, text, ids
 
 
 def _longer_context_hint(subject: Subject) -> str:
     trained = subject.facts.trained_context
     if trained > subject.facts.context_length:
-        return f"Shorten it, or load with a longer context: %llm load {subject.spec} --ctx {trained} (the longest)"
-    return "Shorten it: this is the longest context that the model was trained for."
+        return f"Shorten it, or load with a longer context: %llm load {subject.spec} --ctx {trained} (the maximum)"
+    return "Shorten it: this is the longest context that the model was trained with."

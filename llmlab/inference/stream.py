@@ -1,4 +1,4 @@
-"""The stream a user holds: lazy, buffered, replayable, for loops and coroutines alike."""
+"""The public stream of chunks: lazy, buffered, replayable, sync and async."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from llmlab.engines.stream import Buffer
 from llmlab.errors import Interrupted, UnloadedError
 from llmlab.types import Chunk, Completion
 
-# How long to wait for the engine to acknowledge a cancel; it answers at its next step.
+# How long to wait for the engine to acknowledge a cancel, which takes effect at its next step.
 CANCEL_WAIT_S = 5.0
 
 
 def check_process(process: int, name: str) -> None:
-    """See that this process is the one that loaded a model.
+    """Check that this process is the one that loaded the model.
 
-    Threads don't survive `os.fork`, the engine's neither: a request of the child would wait for ever.
+    Threads don't survive `os.fork`, including the engine's: a request in the child would wait forever.
 
     Raises:
-        UnloadedError: it is a fork of it.
+        UnloadedError: this process is a fork of it.
     """
     if os.getpid() != process:
         raise UnloadedError(
             f"{name} was loaded by process {process}, and this is process {os.getpid()}, a fork of it: the engine's "
-            "thread runs only there.",
-            "Ask in that process, load the model in this one, or start processes with "
+            "thread runs only in the first.",
+            "Use the model in that process, load it in this one, or start processes with "
             "multiprocessing.get_context('spawn').",
         )
 
 
 class Stream:
-    """Chunks of an answer as they come. Iterate it (again, to replay it), or ask for the `result()`.
+    """Chunks of a completion as they are generated. Iterate it (again to replay it), or call `result()`.
 
-    The request starts at the first use. It is cancelled when the stream is dropped, by `cancel()`,
+    The request starts at the first use. It is cancelled by `cancel()`, by garbage collection of the stream,
     or by Ctrl-C, which raises `Interrupted` with the partial completion.
 
     Example:
@@ -57,7 +57,7 @@ class Stream:
         self._process = 0
 
     def start(self) -> Buffer:
-        """Hand the request to the engine, if that hasn't been done; the buffer its answer goes to.
+        """Submit the request to the engine, unless it has been. Returns the buffer of its output.
 
         Example:
             >>> stream = model.stream("Hello!")
@@ -68,14 +68,14 @@ class Stream:
         if self._started is None:
             self._process = os.getpid()
             self._started = self._start()
-            # The engine holds the buffer and never the stream, so a dropped stream is collected and cancels.
+            # The engine references the buffer, not the stream, so an unused stream is collected, which cancels it.
             weakref.finalize(self, self._started[1]).atexit = False
         elif not self._started[0].done:
             check_process(self._process, "the model")
         return self._started[0]
 
     def cancel(self, wait_s: float = CANCEL_WAIT_S) -> None:
-        """End the request; what came so far stays readable, with `finish_reason` "interrupted".
+        """End the request. The output so far stays readable, with `finish_reason` "interrupted".
 
         Args:
             wait_s: seconds to wait for the engine to acknowledge.
@@ -93,12 +93,12 @@ class Stream:
 
     @property
     def started(self) -> bool:
-        """The request was handed to the engine."""
+        """Whether the request was submitted to the engine."""
         return self._started is not None
 
     @property
     def done(self) -> bool:
-        """Nothing more will come."""
+        """Whether the request has ended."""
         return self._started is not None and self._started[0].done
 
     @property
@@ -107,10 +107,10 @@ class Stream:
         return self.start().text()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the end. Raises nothing of the request's.
+        """Wait for the end. Doesn't raise the request's errors.
 
         Args:
-            timeout: most seconds to wait; None: no limit.
+            timeout: seconds to wait; None: no limit.
 
         Returns:
             Whether the request has ended.
@@ -122,7 +122,7 @@ class Stream:
         return self.start().wait_done(timeout)
 
     def partial(self) -> Completion:
-        """The completion as it stands; a choice that still runs counts as interrupted.
+        """The completion so far; a choice that is still running counts as interrupted.
 
         Example:
             >>> stream = model.stream("Hello!", max_tokens=4)
@@ -135,11 +135,11 @@ class Stream:
         """Wait for the end.
 
         Returns:
-            The whole completion.
+            The full completion.
 
         Raises:
             GenerationError: the engine failed.
-            Interrupted: Ctrl-C; the request was cancelled and `.partial` is the completion until then.
+            Interrupted: Ctrl-C; the request was cancelled, and `.partial` is the completion so far.
 
         Example:
             >>> model.stream("What is the capital of France?", temperature=0).result().text
@@ -168,10 +168,10 @@ class Stream:
                 return
 
     async def aresult(self) -> Completion:
-        """Wait for the end, awaitable; a cancelled task cancels the request.
+        """Async version of `result`. Cancelling the task cancels the request.
 
         Returns:
-            The whole completion.
+            The full completion.
 
         Raises:
             GenerationError: the engine failed.
@@ -193,7 +193,7 @@ class Stream:
         changed = asyncio.Event()
 
         def wake() -> None:
-            # The loop may be gone when a late step still reports.
+            # A late step may report after the loop was closed.
             if not loop.is_closed():
                 loop.call_soon_threadsafe(changed.set)
 
@@ -228,18 +228,18 @@ class Stream:
 
 
 def wait_all(streams: Sequence[Stream], *, progress_after_s: float) -> list[Completion]:
-    """Run streams in one batch and wait for all of them, with a progress bar when it takes long.
+    """Run streams as one batch and wait for all of them, with a progress bar after `progress_after_s` seconds.
 
     Raises:
         GenerationError: one failed; the others were cancelled.
-        Interrupted: Ctrl-C; all were cancelled and `.partial` is the list of completions until then.
+        Interrupted: Ctrl-C; all were cancelled, and `.partial` is the list of completions so far.
     """
     try:
         for stream in streams:
             stream.start()
         results = []
         for stream in hooks.counted(streams, "generating", "prompt", after_s=progress_after_s):
-            results.append(stream.result())  # noqa: PERF401 - a comprehension would lose what came before a failure
+            results.append(stream.result())  # noqa: PERF401 - a comprehension would lose the results before a failure
         return results
     except KeyboardInterrupt:
         _cancel_all(streams)
