@@ -1,8 +1,8 @@
-"""The run log: prompts and answers on disk, so that they outlive the kernel.
+"""The run log: prompts and completions on disk, independent of the kernel.
 
-One SQLite file in the data folder (`llmlab.config.data_dir()`). Completions are only appended; the transcript of a
-chat is updated in place, with versions and ratings. `llmlab.runs()` reads it, `%llm history --prune AGE` deletes old
-entries, the environment variable `LLMLAB_RUN_LOG=off` turns it off.
+It is one SQLite file in the data folder (`llmlab.config.data_dir()`). Completions are only appended; a chat's
+transcript is updated in place, with versions and ratings. `llmlab.runs()` reads it, `%llm history --prune AGE` deletes
+old entries; the environment variable `LLMLAB_RUN_LOG=off` turns it off.
 """
 
 from llmlab.runlog.log import RunLog

@@ -1,4 +1,4 @@
-"""The run log: add a completion, store a transcript, read both back, prune."""
+"""The run log's interface: adds completions, stores transcripts, reads both back, prunes."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class RunLog:
         """Add a completion.
 
         Args:
-            completion: a model's answer, complete or interrupted.
+            completion: a finished or interrupted completion.
             source: cell, chat or arena.
             conversation: the id of its conversation.
         """
@@ -121,7 +121,7 @@ class RunLog:
         self._put(job)
 
     def flush(self, timeout: float = FLUSH_S) -> bool:
-        """Wait until everything added is on disk; returns whether it is."""
+        """Wait until everything added is on disk. Returns whether it is."""
         writer = self._writer
         return writer is None or writer.flush(timeout)
 
@@ -138,20 +138,20 @@ class RunLog:
         with self._lock:
             try:
                 path = self.path
-            except LlmLabError as error:  # there can be no such folder
+            except LlmLabError as error:  # the folder's path is invalid
                 if not self._warned:
                     self._warned = True
                     with contextlib.suppress(Warning):
-                        warnings.warn(f"llmlab: the run log can't be written: {error}", RuntimeWarning, stacklevel=2)
+                        warnings.warn(f"llmlab: can't write the run log: {error}", RuntimeWarning, stacklevel=2)
                 return
-            if self._writer is not None and not self._writer.alive:  # left behind by a fork
+            if self._writer is not None and not self._writer.alive:  # this process is a fork, without the thread
                 self._writer = None
             if self._writer is not None and self._writer.path != path:  # LLMLAB_DATA was changed
                 self._writer.stop()
                 self._writer = None
             if self._writer is None:
                 self._writer = Writer(path)
-                # Also at interpreter exit, so that a script's last answer is written.
+                # Also at interpreter exit, so that a script's last completion is written.
                 weakref.finalize(self, self._writer.stop)
             self._writer.put(job)
 
@@ -164,7 +164,7 @@ class RunLog:
 
         Args:
             n: only the newest n.
-            search: only those whose prompt or answer contains this text (case-insensitive).
+            search: only those whose prompt or completion contains this text (case-insensitive).
             conversation: only those of a conversation.
         """
         _imports.load("pandas")
@@ -181,10 +181,10 @@ class RunLog:
             values.append(conversation)
         order = f"id desc limit {int(n)}" if n is not None else "id desc"
         with _Reading(self) as db:
-            query = f"select * from runs where {' and '.join(wheres)} order by {order}"  # noqa: S608 - parts of ours
+            query = f"select * from runs where {' and '.join(wheres)} order by {order}"  # noqa: S608 - built from constants
             found = [] if db is None else [dict(row) for row in db.execute(query, values)]
-            said = bodies_of(db, found) if db is not None else {}
-        rows = [read_row(row, said) for row in reversed(found)]
+            bodies = bodies_of(db, found) if db is not None else {}
+        rows = [read_row(row, bodies) for row in reversed(found)]
         table = pd.DataFrame(rows, columns=list(COLUMNS))
         table["at"] = pd.to_datetime(table["at"], utc=True, format="ISO8601")
         return table
@@ -202,7 +202,7 @@ class RunLog:
         """A conversation with its turns.
 
         Args:
-            wanted: its id, or the start of it; None is the last used chat.
+            wanted: its id, or a unique prefix of it; None: the last used chat.
 
         Raises:
             UnknownNameError: no such conversation.
@@ -225,7 +225,7 @@ class RunLog:
         return Kept(**{**vars(found), "turns": turns or self._cell_turns(found.id)})
 
     def _cell_turns(self, conversation: str) -> tuple[dict[str, Any], ...]:
-        """The messages of a conversation from cells: those of its last completion, and its answer."""
+        """A cell conversation's messages: those of its last completion's prompt, and that completion."""
         last = self.frame(1, conversation=conversation)
         if not len(last):
             return ()
@@ -280,12 +280,12 @@ class _Reading:
 
     def _unreadable(self, error: BaseException) -> LlmLabError:
         if isinstance(error, OSError) or "full" in str(error) or "readonly" in str(error):
-            # SQLite writes beside the file even to read it.
+            # SQLite writes next to the file even when reading it.
             why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             return DiskError(
-                f"The run log can't be read: {why} ({self._log.path}).",
-                f"Free or unlock {self._log.path.parent}, or set LLMLAB_DATA to another folder.",
+                f"Can't read the run log: {why} ({self._log.path}).",
+                f"Free space in {self._log.path.parent} or make it writable, or set LLMLAB_DATA to another folder.",
             )
         return LlmLabError(
-            f"The run log can't be read: {error}.", f"Move the file away to start a new one: {self._log.path}"
+            f"Can't read the run log: {error}.", f"Move the file away to start a new one: {self._log.path}"
         )

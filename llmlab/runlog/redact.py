@@ -1,4 +1,4 @@
-"""Redacts access tokens in prompts and answers."""
+"""Redacts access tokens in prompts and completions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SHORTEST = 10
 
 
 def environment_secrets(environment: Mapping[str, str] | None = None) -> tuple[str, ...]:
-    """Values of environment variables with names of secrets (HF_TOKEN, ..._API_KEY)."""
+    """Values of environment variables that are named like secrets (HF_TOKEN, ..._API_KEY)."""
     found = os.environ if environment is None else environment
     values = {value for name, value in found.items() if _NAMES.search(name) and len(value) >= _SHORTEST}
     return tuple(sorted(values, key=len, reverse=True))

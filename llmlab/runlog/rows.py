@@ -1,4 +1,4 @@
-"""Rows of the run log: conversion of completions to rows and back."""
+"""Converts completions to rows of the run log and back."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Cleaner:
         return value
 
     def messages(self, messages: Iterable[Message]) -> list[str]:
-        """Write the messages that aren't stored yet; returns the hashes of all."""
+        """Write the messages that aren't stored yet. Returns the hashes of all of them."""
         bodies = [self.json(message.as_dict()) for message in messages]
         rows = [{"hash": hashlib.sha256(body.encode()).hexdigest()[:32], "body": body} for body in bodies]
         self._db.executemany("insert or ignore into messages (hash, body) values (:hash, :body)", rows)
@@ -78,7 +78,7 @@ class Cleaner:
 
 def run_row(completion: Completion, source: str, conversation: str, at: str, clean: Cleaner) -> dict[str, Any]:
     """A completion as a row of `runs`."""
-    asked = next((m.content for m in reversed(completion.messages) if m.role == "user"), completion.prompt)
+    prompt = next((m.content for m in reversed(completion.messages) if m.role == "user"), completion.prompt)
     texts = [clean.text(choice.text) for choice in completion.choices]
     usage, timings = completion.usage, completion.timings
     return {
@@ -89,7 +89,7 @@ def run_row(completion: Completion, source: str, conversation: str, at: str, cle
         "engine": completion.engine,
         "quant": completion.quant,
         "adapter": completion.adapter or "",
-        "prompt": clean.text(asked),
+        "prompt": clean.text(prompt),
         "text": texts[0],
         "texts": as_json(texts) if len(texts) > 1 else "",
         "finish_reason": completion.finish_reason,
@@ -106,9 +106,9 @@ def run_row(completion: Completion, source: str, conversation: str, at: str, cle
     }
 
 
-def touch(db: sqlite3.Connection, conversation: str, kind: str, at: str, asked: str, system: str) -> None:
-    """Make a conversation's row, or set its time anew."""
-    title = " ".join(asked.split())[:TITLE_LENGTH]
+def touch(db: sqlite3.Connection, conversation: str, kind: str, at: str, prompt: str, system: str) -> None:
+    """Create a conversation's row, or update its time."""
+    title = " ".join(prompt.split())[:TITLE_LENGTH]
     db.execute(
         "insert into conversations (id, kind, started, updated, title, system, settings, leaf) "
         "values (?, ?, ?, ?, ?, ?, '{}', '') on conflict (id) do update set updated = excluded.updated, "
@@ -129,7 +129,7 @@ def kept(row: Mapping[str, Any]) -> Kept:
 
 
 def bodies_of(db: sqlite3.Connection, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The messages that rows name, by their hashes."""
+    """The messages that rows refer to, by hash."""
     wanted = list({key for row in rows for part in ("messages", "turns") for key in json.loads(row[part] or "[]")})
     out: dict[str, Any] = {}
     for start in range(0, len(wanted), 500):
@@ -148,7 +148,7 @@ def read_row(row: Mapping[str, Any], bodies: Mapping[str, Any]) -> dict[str, Any
 
 
 def like(text: str) -> str:
-    """A text escaped for a LIKE pattern with backslash as the escape character."""
+    """Escape a text for a LIKE pattern with backslash as the escape character."""
     return "".join(f"\\{c}" if c in "\\%_" else c for c in text)
 
 

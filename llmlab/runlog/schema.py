@@ -1,4 +1,4 @@
-"""The run log's tables. A change is a new step at the end of `STEPS`: older files are brought up to date."""
+"""The run log's tables. To change them, append a step to `STEPS`: older files are migrated."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pathlib import Path
 BUSY_S = 10.0
 
 _SET = "llmlab.runlog"
-# Named and laid out as sqlite-utils does it, which made the first files.
+# The name and layout of sqlite-utils, which created the first files.
 _APPLIED = """
 create table if not exists _sqlite_migrations (
     id integer primary key, migration_set text, name text, applied_at text
 )
 """
 
-# The steps from an empty file to the tables of today, in order: a name and its statements.
+# The migrations from an empty file to the current tables, in order: name and statements.
 STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "first_tables",
@@ -32,10 +32,10 @@ STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
             ),
             "create index idx_conversations_updated on conversations (updated)",
             "create table turns (conversation text, id text, place integer, body text, primary key (conversation, id))",
-            # Each message is kept once: a conversation of n turns is asked n times, always with all that came before.
+            # Each message is stored once: a conversation of n turns is sent n times, each time with all earlier turns.
             "create table messages (hash text primary key, body text)",
-            # prompt: the last message, to search in; texts: JSON, where n > 1; params: JSON; messages and turns: JSON
-            # lists of hashes, of what was asked and of the tool calls and results in between
+            # prompt: the last message, for searching; texts: JSON, if n > 1; params: JSON; messages and turns: JSON
+            # lists of hashes, of the prompt's messages and of the tool calls and results that followed
             (
                 "create table runs (id integer primary key, conversation text, source text, at text, model text, "
                 "engine text, quant text, adapter text, prompt text, text text, texts text, finish_reason text, "
@@ -50,7 +50,7 @@ STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open the file, made and brought up to date as needed; only its owner may read it.
+    """Open the file, creating or migrating it if needed. Only its owner may read it.
 
     Raises:
         OSError, sqlite3.Error: it can't be opened or written.
@@ -64,7 +64,7 @@ def connect(path: Path) -> sqlite3.Connection:
         _write_ahead(db)
         if _pending(db):
             with writing(db):
-                _bring_up_to_date(db)
+                _migrate(db)
     except BaseException:
         db.close()
         raise
@@ -78,9 +78,9 @@ def _pending(db: sqlite3.Connection) -> list[tuple[str, tuple[str, ...]]]:
     return [step for step in STEPS if step[0] not in done]
 
 
-def _bring_up_to_date(db: sqlite3.Connection) -> None:
+def _migrate(db: sqlite3.Connection) -> None:
     db.execute(_APPLIED)
-    # Asked again inside the transaction: two kernels may find the file out of date at once.
+    # Checked again inside the transaction: two kernels may find the file out of date at the same time.
     for name, statements in _pending(db):
         for statement in statements:
             db.execute(statement)
@@ -90,7 +90,7 @@ def _bring_up_to_date(db: sqlite3.Connection) -> None:
 
 @contextmanager
 def writing(db: sqlite3.Connection) -> Iterator[None]:
-    """A transaction that waits for its turn at the start: one that reads first and then writes would fail instead."""
+    """A transaction that takes the write lock at its start: upgrading from read to write would fail, not wait."""
     db.execute("BEGIN IMMEDIATE")
     try:
         yield

@@ -1,8 +1,8 @@
-"""One thread that writes, so that nobody who generates waits for a disk.
+"""Writes the run log on its own thread, so that generation never waits for the disk.
 
-The thread imports nothing: an interrupt that hits an import of the main thread, while another thread holds the
-interpreter's import lock, can leave that lock held for good (3 of 81 interrupts in a kernel's first cell did, when
-this thread imported sqlite-utils and pandas).
+The thread imports nothing: interrupting an import in the main thread while another thread holds the interpreter's
+import lock can leave that lock held forever (3 of 81 interrupts in a kernel's first cell did, when this thread
+imported sqlite-utils and pandas).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from llmlab.runlog.schema import connect, writing
 
 Job = Callable[[sqlite3.Connection], None]
 
-# Maximum queued jobs; further ones are dropped to limit memory use.
+# Maximum queued jobs; more are dropped to limit memory use.
 MOST_WAITING = 2000
 
 
@@ -40,20 +40,20 @@ class Writer:
 
     @property
     def alive(self) -> bool:
-        """Somebody takes the jobs; not in a fork, which has no threads."""
+        """Whether the thread is running. False in a fork, which has no threads."""
         return self._thread.is_alive()
 
     def put(self, job: Job) -> None:
-        """Queue a job; returns immediately, raises nothing."""
+        """Queue a job. Returns immediately; raises nothing."""
         try:
             self._jobs.put_nowait(job)
         except queue.Full:
             self._warn("the disk is too slow")
 
     def flush(self, timeout: float) -> bool:
-        """Wait until all queued jobs are done; returns whether they are."""
+        """Wait until all queued jobs are done. Returns whether they are."""
         reached = threading.Event()
-        if not self.alive:  # stopped, or left behind by a fork
+        if not self.alive:  # stopped, or in a fork
             return False
         try:
             self._jobs.put(reached, timeout=timeout)
@@ -62,7 +62,7 @@ class Writer:
         return reached.wait(timeout)
 
     def stop(self, timeout: float = 5.0) -> None:
-        """Finish the queued jobs, and end the thread."""
+        """Finish the queued jobs and end the thread."""
         try:
             self._jobs.put(None, timeout=timeout)
         except queue.Full:
@@ -94,7 +94,7 @@ class Writer:
         self._warned = True
         with contextlib.suppress(Warning):  # even if warnings are errors, a failing log must not break anything else
             warnings.warn(
-                f"llmlab: the run log {self.path} can't be written ({why}). Generation continues without it; this "
+                f"llmlab: can't write the run log {self.path} ({why}). Generation continues without it; this "
                 "warning is shown once. LLMLAB_RUN_LOG=off turns the log off.",
                 RuntimeWarning,
                 stacklevel=2,
