@@ -1,6 +1,6 @@
-"""llmlab: an experiment bench for large language models inside a Jupyter kernel.
+"""llmlab: an experimentation toolkit for large language models in a Jupyter kernel.
 
-Two engines, vLLM and llama.cpp, behind one magic and one Python call:
+Two engines, vLLM and llama.cpp, behind one magic and one Python API:
 
     %load_ext llmlab
     %llm load nano
@@ -83,7 +83,7 @@ __all__ = [
     "unload_ipython_extension",
 ]
 
-# Public names, imported at first use: `import llmlab` must stay quick and load no engine.
+# Public names, imported at first use: `import llmlab` must be fast and import no engine.
 _LAZY = {
     "Chunk": "llmlab.types",
     "Completion": "llmlab.types",
@@ -97,7 +97,7 @@ _LAZY = {
     "records": "llmlab.notebooks.records",
     "run_notebooks": "llmlab.notebooks",
 }
-# Public modules, which work as attributes after `import llmlab` alone: `llmlab.loading.storage.show("nano")`.
+# Public modules, available as attributes after `import llmlab`: `llmlab.loading.storage.show("nano")`.
 _MODULES = (
     "advice",
     "errors",
@@ -114,12 +114,12 @@ _MODULES = (
     "zoo",
 )
 
-# The bench that the magics and `llmlab.load` share: a user of both would be surprised by two. A reload of this module
-# (`%reload_ext`, autoreload) runs in the same namespace, and must not lose the loaded models.
+# The lab that the magics and `llmlab.load` share. A reload of this module (`%reload_ext`, autoreload) runs in the
+# same namespace, and must not lose the loaded models.
 _shared: list[Lab] = globals().get("_shared", [])
 
 
-if not TYPE_CHECKING:  # a type checker would take any misspelled name for an Any
+if not TYPE_CHECKING:  # otherwise type checkers treat any misspelled name as Any
 
     def __getattr__(name: str) -> Any:
         import importlib
@@ -162,10 +162,10 @@ hooks.counted = _counted
 
 
 def lab() -> Lab:
-    """The bench of this process, which the magics and `llmlab.load` share. For a private one: `llmlab.Lab()`.
+    """Return the process-wide lab, which the magics and `llmlab.load` share. For a separate one, use `llmlab.Lab()`.
 
     Returns:
-        The bench: the loaded models, the current one, the conversations and the run log.
+        The lab: the loaded models, the current one, the conversations and the run log.
 
     Example:
         >>> model = llmlab.load("nano", engine="llamacpp")
@@ -199,33 +199,33 @@ def load(
     force: bool = False,
     progress: Progress | None = None,
 ) -> Model:
-    """Load a model on the shared bench and make it the current one.
+    """Load a model into the shared lab and make it the current one.
 
     Args:
         model: a catalogue name ("nano"), a path to a GGUF file or a Hugging Face folder, or `hf:org/repo`.
         engine: vllm, llamacpp, or auto, which chooses and gives the reason (`Model.reason`).
-        quant: quant tag; None takes the model's default for the engine.
-        name: what to call it; None takes the model's own name.
-        ctx: context length in tokens; None takes the trained one, or what fits.
-        gpu_layers: layers to put on the GPU (llamacpp); None lets the engine choose.
+        quant: quant tag; None: the model's default for the engine.
+        name: its name in the lab; None: the model's own name.
+        ctx: context length in tokens; None: the trained one, or what fits.
+        gpu_layers: layers on the GPU (llamacpp); None: the engine chooses.
         tp: GPUs to split the model over (vllm).
-        max_concurrency: most sequences decoded at once; further ones wait.
+        max_concurrency: most sequences decoded at once; others wait.
         draft: speculative decoding: a smaller model with the same tokenizer, or "ngram".
-        from_: the author, or the repository `org/name[@revision]`, to take a quant from that the catalogue doesn't
-            list.
-        extra: engine options by name, as `-x KEY=VALUE` gives them: `{"n_threads": 4}`.
-        force: load even when the estimate says that it doesn't fit into memory.
-        progress: called with (phase, fraction from 0 to 1 or None) on this thread while it loads.
+        from_: where to get a quant that the catalogue doesn't list: an author, or a repository
+            `org/name[@revision]`.
+        extra: engine options by name, like `-x KEY=VALUE`: `{"n_threads": 4}`.
+        force: load even if the memory estimate doesn't fit.
+        progress: called with (phase, fraction from 0 to 1 or None) on this thread during the load.
 
     Returns:
         The model, ready for prompts.
 
     Raises:
-        UnknownNameError: model, engine, quant or option aren't known.
-        UnsupportedError: the engine doesn't support what was asked for.
+        UnknownNameError: unknown model, engine, quant or option.
+        UnsupportedError: the engine doesn't support a requested option.
         DoesNotFitError: not enough memory.
-        LoadError: the files are broken, or the engine failed; the end of its log is in the error.
-        Interrupted: Ctrl-C; nothing half-loaded is left.
+        LoadError: the files are damaged, or the engine failed; `log_tail` has the end of its log.
+        Interrupted: Ctrl-C; everything has been released.
 
     Example:
         >>> model = llmlab.load("nano", engine="llamacpp", quant="F16", extra={"n_threads": 1})
@@ -263,27 +263,27 @@ def advise(
     measure: bool = False,
     progress: Progress | None = None,
 ) -> Advice:
-    """Which engine and quant suit a model, a machine and a use, and why. Loads nothing unless `measure` is set.
+    """Recommend an engine and quant for a model, a machine and a workload. Loads nothing unless `measure` is set.
 
     Args:
-        model: as in `load`, or a loaded model's name; None is the current one.
-        concurrency: requests at once.
-        adapters: different LoRA adapters at once.
-        quant: the quant that it has to be; None leaves the choice.
+        model: as in `load`, or a loaded model's name; None: the current one.
+        concurrency: concurrent requests.
+        adapters: different LoRA adapters in use at once.
+        quant: the required quant; None: any.
         needs: required features, names of `llmlab.advice.NEEDS` ("guided,logprobs", or a list).
-        hardware: another machine than this one: "cpu:16", "gpu:24", "gpu:24x2", "mac:16" (GiB that are free), or a
+        hardware: a different machine: "cpu:16", "gpu:24", "gpu:24x2", "mac:16" (free GiB), or an
             `llmlab.advice.Machine`.
-        measure: load the engines that support all of it and measure them at that concurrency; the faster one decides.
+        measure: load the engines that meet the requirements, measure them at this concurrency and choose the faster.
         progress: called with (phase, fraction from 0 to 1 or None).
 
     Returns:
-        The advice: `.engine`, `.quant`, `.command` (the line that loads it) and `.frame` (the reasons). Where no
-        engine supports it, `.way_out` is the suggested change.
+        The advice: `.engine`, `.quant`, `.command` (which loads it) and `.frame` (the reasons). If no engine
+        meets the requirements, `.way_out` is the suggested change.
 
     Raises:
-        UnknownNameError: there is no such model, quant or need; the closest is named.
-        BadInputError: an impossible number, or a measurement of another machine.
-        LoadError: the model's files are broken, or the hub can't be reached.
+        UnknownNameError: unknown model, quant or need; the hint names the closest.
+        BadInputError: a number out of range, or `measure` with a different machine.
+        LoadError: the model's files are damaged, or the hub can't be reached.
 
     Example:
         >>> advice = llmlab.advise("nano", concurrency=16, hardware="gpu:24")
@@ -311,24 +311,24 @@ def advise(
 def quantize(
     model: str | Path, to: str, *, imatrix: Any = None, data: Any = None, progress: Progress | None = None
 ) -> Made:
-    """Make a quant of a model. It stays in the cache, where `llmlab.load(model, quant=to)` finds it.
+    """Quantize a model. The result is cached, and `llmlab.load(model, quant=to)` finds it.
 
     Args:
         model: a catalogue name, a Hugging Face folder, `hf:org/name`, or (for GGUF tags) a 16-bit GGUF file.
-        to: the tag: a GGUF one (made by llama.cpp's quantizer), or awq, gptq, fp8, int8 (made by llmcompressor, in an
-            environment of its own that is created at first use).
-        imatrix: text of an importance matrix (GGUF tags), in the forms of `data`; None makes none.
+        to: the tag: a GGUF one (with llama.cpp's quantizer), or awq, gptq, fp8, int8 (with llmcompressor, in a
+            separate environment that is created at first use).
+        imatrix: text for an importance matrix (GGUF tags), in any form of `data`; None: no importance matrix.
         data: calibration for awq, gptq and int8: a text, a list of texts, rows, a DataFrame, a `datasets.Dataset`, a
-            file or a hub id; None takes llmlab's own corpus, which suits nano alone.
+            file or a hub id; None: llmlab's own corpus, which is suitable only for nano.
         progress: called with (phase, fraction from 0 to 1 or None).
 
     Returns:
-        What was made: `.path`, `.bytes` (weights on disk), `.seconds`, `.way`.
+        The result: `.path`, `.bytes` (weights on disk), `.seconds`, `.way` (how it was made).
 
     Raises:
-        UnsupportedError: it can't be made; the hint names what can.
-        BadInputError: an empty calibration, or an option that doesn't apply to the tag.
-        LoadError: the disk is full, or a tool could not be fetched or failed.
+        UnsupportedError: this quant can't be made; the hint lists those that can.
+        BadInputError: empty calibration data, or an option that doesn't apply to the tag.
+        LoadError: the disk is full, or a tool couldn't be downloaded or failed.
 
     Example:
         >>> made = llmlab.quantize("nano", "Q4_K_M")
@@ -361,28 +361,28 @@ def compare_quants(
     extra: Mapping[str, EngineOption] | None = None,
     force: bool = False,
 ) -> QuantComparison:
-    """Measure quants of a model against the first: size, speed, perplexity, KL divergence, accuracy.
+    """Compare quants of a model with the first one: size, speed, perplexity, KL divergence, accuracy.
 
     Args:
         model: as in `load`.
         variants: quant tags; the first is the reference. `bf16` is vllm's, `BF16` llamacpp's. A path or another
             model's name works too, if its tokenizer is the same.
         data: texts, or questions with answers: a text, a list of texts, rows, a DataFrame, a `datasets.Dataset`, a
-            file or a hub id; None takes llmlab's own.
-        window: tokens per window that is scored.
+            file or a hub id; None: llmlab's own.
+        window: tokens per scored window.
         windows: most windows to score.
-        questions: most questions to answer, where the data has answers.
-        speed: measure speed too.
-        fresh: measure again what an earlier run of the same kind has measured.
-        progress: called with (variant and phase, fraction of all from 0 to 1).
+        questions: most questions to answer, if the data has answers.
+        speed: also measure speed.
+        fresh: don't reuse results of earlier runs.
+        progress: called with (variant and phase, total fraction from 0 to 1).
         ctx, gpu_layers, tp, max_concurrency, draft, from_, extra, force: as in `load`, for every variant.
 
     Returns:
-        The comparison: `.frame` (a row per variant), `.plot()`, `.diff(i)`.
+        The comparison: `.frame` (one row per variant), `.plot()`, `.diff(i)`.
 
     Raises:
-        BadInputError: no variant, one twice, data that is empty or too short, or tokenizers that differ.
-        Interrupted: Ctrl-C; what was measured is kept, and the same call continues there.
+        BadInputError: no variant, a duplicate one, data that is empty or too short, or tokenizers that differ.
+        Interrupted: Ctrl-C; the same call resumes from the results so far.
 
     Example:
         >>> found = llmlab.compare_quants("nano", ["F16", "Q4_K_M"], windows=1, questions=2, speed=False)
@@ -425,25 +425,25 @@ def pull(
 ) -> Pulled:
     """Download a model without loading it.
 
-    A download that was interrupted continues where it stopped; every file's checksum is checked. What is in the hub's
-    cache is not fetched again, and with HF_HUB_OFFLINE the hub is not contacted.
+    An interrupted download resumes where it stopped, and every file's checksum is verified. Files in the hub's cache
+    aren't downloaded again, and with HF_HUB_OFFLINE the hub isn't contacted.
 
     Args:
         model: a catalogue name or `hf:org/repo[@revision][:QUANT]`.
-        quant: quant tag; None takes the default for the engine.
-        engine: whose form to fetch: vllm, llamacpp, or auto (the one that `load` would take).
-        from_: the author, or the repository `org/name[@revision]`, to take a quant from that the catalogue doesn't
-            list.
+        quant: quant tag; None: the default for the engine.
+        engine: the engine to download for: vllm, llamacpp, or auto (the one that `load` would choose).
+        from_: where to get a quant that the catalogue doesn't list: an author, or a repository
+            `org/name[@revision]`.
         progress: called with ("download", fraction from 0 to 1 or None); None shows a bar on stderr.
 
     Returns:
-        Where it is (`.path`), its size (`.bytes`), how long it took (`.seconds`), whether it was `.fetched`.
+        Its location (`.path`), size (`.bytes`) and duration (`.seconds`), and whether it was downloaded (`.fetched`).
 
     Raises:
-        UnknownNameError, UnsupportedError: there is no such model, quant or form; the hint lists what there is.
+        UnknownNameError, UnsupportedError: unknown model, quant or format; the hint lists the available ones.
         ChoiceError: only untrusted authors publish it, and `from_` must name one.
-        LoadError: no room on the disk, a wrong checksum, or the hub refuses or can't be reached.
-        PullInterrupted: Ctrl-C; what was downloaded is kept.
+        LoadError: no space on the disk, a wrong checksum, or the hub denies access or can't be reached.
+        PullInterrupted: Ctrl-C; the partial download is kept.
 
     Example:
         >>> pulled = llmlab.pull("nano", engine="llamacpp")
@@ -457,18 +457,18 @@ def pull(
 
 @known_keywords
 def remove(model: str, *, quant: str | None = None) -> int:
-    """Delete a model's files from the hub's cache, and what llmlab made of it; never a path of your own.
+    """Delete a model's files from the hub's cache, and files that llmlab derived from it. Never deletes your own files.
 
     Args:
-        model: a catalogue name, `hf:org/repo[:QUANT]`, or a path (only what was made of it).
+        model: a catalogue name, `hf:org/repo[:QUANT]`, or a path (deletes only derived files).
         quant: only this tag, in either engine's spelling; None: all.
 
     Returns:
-        The bytes freed.
+        The number of bytes freed.
 
     Raises:
-        UnknownNameError: there is no such model or tag.
-        BadInputError: nothing of it is in the caches.
+        UnknownNameError: unknown model or tag.
+        BadInputError: the caches contain no files of it.
 
     Example:
         >>> made = llmlab.quantize("nano", "Q5_K_M")
@@ -504,40 +504,40 @@ def tune(
 ) -> Tuned:
     """Train a LoRA adapter on conversations and attach it to a loaded model.
 
-    In a notebook the loss is drawn as it changes. Ctrl-C ends the training and keeps the best so far.
+    A notebook shows a live chart of the loss. Ctrl-C ends the training and keeps the best adapter so far.
 
     Args:
         data: a `datasets.Dataset`, a DataFrame, a list of dicts, a file or a hub id; rows have `messages`, or `prompt`
             and `completion`.
-        name: what to call the adapter. One of that name that is attached, or was tuned before, is replaced once the
-            new one is ready.
-        model: a loaded model or its name; None takes the current one.
-        out: folder to write; None takes `adapters/NAME` in the user's data folder, where it is found by its name.
-        force: train even when the estimate says that it doesn't fit into memory.
-        progress: called with `llmlab.training.result.Progress`; None shows nothing; left out: a chart in a notebook.
+        name: the adapter's name. An existing adapter with that name (attached, or tuned earlier) is replaced when
+            the new one is ready.
+        model: a loaded model or its name; None: the current one.
+        out: output folder; None: `adapters/NAME` in the user's data folder, where it is found by name.
+        force: train even if the memory estimate doesn't fit.
+        progress: called with `llmlab.training.result.Progress`; None: show nothing; default: a chart in a notebook.
         rank: LoRA rank, 1 to 1024.
-        alpha: LoRA's scale is alpha / rank; None takes 2 * rank.
+        alpha: LoRA's scale is alpha / rank; None: 2 * rank.
         dropout: LoRA dropout, 0 to below 1.
-        epochs: times through the data; may be a fraction.
-        lr: peak learning rate (cosine schedule, 5 % warm-up); None depends on the model's size: 2e-3 below 50 M
-            parameters, 5e-4 below 1 B, 2e-4 above.
+        epochs: passes over the data; may be fractional.
+        lr: peak learning rate (cosine schedule, 5 % warm-up); None: by model size: 2e-3 below 50 M parameters,
+            5e-4 below 1 B, 2e-4 above.
         batch_size: conversations per step.
-        heldout: part of the rows to hold out, 0 to below 1 (none of fewer than ten rows).
-        patience: measurements in a row without a lower held-out loss after which it stops; 0 never stops early.
-        evals: how many times to measure the held-out loss, approximately.
-        max_length: longest conversation in tokens; None takes the model's context, at most 2048.
-        seed: seeds the split, the adapter's start and the order of the rows.
-        threads: CPU threads; None takes one for models below 50 M parameters, else torch's own number.
+        heldout: fraction of the rows to hold out, 0 to below 1 (none if there are fewer than ten rows).
+        patience: stop after this many evaluations in a row without a lower held-out loss; 0: never stop early.
+        evals: approximate number of evaluations of the held-out loss.
+        max_length: longest conversation in tokens; None: the model's context, up to 2048.
+        seed: seed of the split, the adapter's initialization and the order of the rows.
+        threads: CPU threads; None: one for models below 50 M parameters, else torch's default.
 
     Returns:
         The adapter, its folder (`.path`) and its losses (`.loss`, `.heldout`, in nats per token).
 
     Raises:
         LlmLabError: a package of the `tune` extra is missing.
-        BadInputError: data, name, folder or options can't be used; nothing was trained.
+        BadInputError: invalid data, name, folder or options; nothing was trained.
         DoesNotFitError: not enough memory.
-        TuneError: the loss became NaN; nothing is kept.
-        Interrupted: Ctrl-C before there was anything to keep.
+        TuneError: the loss became NaN; nothing was saved.
+        Interrupted: Ctrl-C before there was anything to save.
 
     Example:
         >>> rows = [{"prompt": f"Hello, I am {name}.", "completion": "Arr!"} for name in ("Ann", "Bob", "Eve")]
@@ -574,7 +574,7 @@ def tune(
     try:
         tuned = commands.tune(lab(), data, name=name, progress=live, **options)
     except BaseException:
-        live.stop(f"tuning {name}: stopped, nothing was kept")
+        live.stop(f"tuning {name}: stopped, nothing was saved")
         raise
     live.stop(repr(tuned))
     return tuned
@@ -590,23 +590,23 @@ def merge(
     force: bool = False,
     progress: Progress | None = None,
 ) -> Merged:
-    """Merge an adapter into a loaded model's weights, as a model of its own.
+    """Merge an adapter into a loaded model's weights, as a new model.
 
     Args:
-        adapter: an attached adapter, one that llmlab knows, a PEFT folder or `hf:org/name`; attached and known ones
-            also with a scale, or mixed: `pirate:0.7+terse:0.3`.
-        name: what to call the new model; `llmlab.load(name)` loads it in either engine.
-        model: a loaded model or its name; None takes the current one.
-        out: folder to write; then it is loaded by its path.
-        force: merge even when the estimate says that it doesn't fit into memory.
+        adapter: an attached adapter, one that llmlab knows, a PEFT folder or `hf:org/name`. Attached and known ones
+            can have a scale or be mixed: `pirate:0.7+terse:0.3`.
+        name: the new model's name; `llmlab.load(name)` loads it in either engine.
+        model: a loaded model or its name; None: the current one.
+        out: output folder; the model is then loaded by its path.
+        force: merge even if the memory estimate doesn't fit.
         progress: called with (phase, fraction from 0 to 1 or None).
 
     Returns:
-        The new model's `.name` and `.path` (bf16 safetensors, tokenizer, card).
+        The new model's `.name` and `.path` (bf16 safetensors, tokenizer, model card).
 
     Raises:
         LlmLabError: a package of the `tune` extra is missing.
-        BadInputError: there is no such adapter, it was made for another base, or the name is taken.
+        BadInputError: there is no such adapter, it was trained on another base model, or the name is taken.
         DoesNotFitError: not enough memory.
 
     Example:
@@ -621,12 +621,12 @@ def merge(
 
 @known_keywords
 def runs(n: int | None = None, *, search: str | None = None, conversation: str | None = None) -> pd.DataFrame:
-    """Prompts and completions of cells, chats and arenas, in this kernel and in earlier ones, from the run log.
+    """Prompts and completions of cells, chats and arenas from the run log, including earlier kernels.
 
     Args:
         n: only the newest n.
-        search: only those whose prompt or text contains this.
-        conversation: only those of a conversation, by its id.
+        search: only those whose prompt or completion contains this text.
+        conversation: only those of the conversation with this id.
 
     Returns:
         A DataFrame, oldest first: at, conversation, source, model, engine, quant, adapter, prompt, text, finish_reason,
@@ -661,26 +661,26 @@ def chat(
     stop: str | Sequence[str] | None = None,
     logprobs: int | None = None,
 ) -> Chat:
-    """A chat in the notebook. `chat.send("...")` sends a message from Python and returns the completion.
+    """A chat widget. `chat.send("...")` sends a message from Python and returns the completion.
 
     Args:
-        model: a loaded model's name; None follows the current one.
+        model: a loaded model's name; None: always the current one.
         system: a system prompt.
         adapter: an attached adapter, or a mix of them.
-        schema: a JSON schema (dict or JSON text) or a pydantic model that every answer follows.
+        schema: a JSON schema (dict or JSON text) or a pydantic model that every completion follows.
         messages: a conversation to continue.
-        resume: True: the chat that was used last, also after a restart of the kernel; or a conversation's id.
-        height: the most that it takes, in CSS pixels (520); the conversation scrolls inside.
-        lab: the bench; None is the shared one.
-        temperature, top_p, top_k, min_p, seed, max_tokens, stop, logprobs: as in `Model.generate`; None takes the
+        resume: True: the last used chat, even after a kernel restart; or a conversation's id.
+        height: maximum height in CSS pixels (default 520); the conversation scrolls.
+        lab: the lab; None: the shared one.
+        temperature, top_p, top_k, min_p, seed, max_tokens, stop, logprobs: as in `Model.generate`; None: the
             model's defaults.
 
     Returns:
-        The widget, which the notebook shows; `.messages`, `.completions` and `.to_cells()` read it.
+        The widget; `.messages`, `.completions` and `.to_cells()` return its contents.
 
     Raises:
-        UnknownNameError: there is no such model, adapter or conversation.
-        BadInputError: a sampling parameter or the schema can't be used.
+        UnknownNameError: unknown model, adapter or conversation.
+        BadInputError: an invalid sampling parameter or schema.
         LlmLabError: the `widgets` extra isn't installed.
 
     Example:
@@ -728,24 +728,24 @@ def arena(
     stop: str | Sequence[str] | None = None,
     logprobs: int | None = None,
 ) -> Arena:
-    """Two or more models, or settings, side by side on one prompt; `arena.votes` is a DataFrame.
+    """A widget that compares models or settings side by side on the same prompt. `arena.votes` is a DataFrame.
 
     Args:
-        *models: loaded models' names, one per column; none: the loaded ones (a single one at two temperatures).
+        *models: loaded models' names, one per column; default: all loaded ones (a single one at two temperatures).
         columns: instead of models, dicts with model, adapter and sampling params: {"model": "nano", "temperature": 0}.
         blind: hide which column is which until the vote.
-        seed: the seed of every column; None draws a fresh one per prompt, the same for all.
-        system: a system prompt for all.
-        lab: the bench; None is the shared one.
-        temperature, top_p, top_k, min_p, max_tokens, stop, logprobs: as in `Model.generate`, for the columns that don't
+        seed: the seed of every column; None: a new one per prompt, the same for all columns.
+        system: a system prompt for all columns.
+        lab: the lab; None: the shared one.
+        temperature, top_p, top_k, min_p, max_tokens, stop, logprobs: as in `Model.generate`, for columns that don't
             set their own.
 
     Returns:
-        The widget, which the notebook shows; `.send(prompt)` returns the completions.
+        The widget; `.send(prompt)` returns the completions.
 
     Raises:
-        UnknownNameError: there is no such model or sampling parameter.
-        BadInputError: fewer than two columns or more than eight, or both models and columns.
+        UnknownNameError: unknown model or sampling parameter.
+        BadInputError: fewer than two or more than eight columns, or both models and columns.
         LlmLabError: the `widgets` extra isn't installed.
 
     Example:
@@ -776,13 +776,13 @@ def arena(
 
 @known_keywords
 def panel(*, lab: Lab | None = None) -> Panel:
-    """The loaded models: memory, adapters, requests in flight, with buttons to load, switch and unload.
+    """A widget with the loaded models: memory, adapters, running requests, and buttons to load, switch and unload.
 
     Args:
-        lab: the bench; None is the shared one.
+        lab: the lab; None: the shared one.
 
     Returns:
-        The widget, which the notebook shows.
+        The widget.
 
     Raises:
         LlmLabError: the `widgets` extra isn't installed.

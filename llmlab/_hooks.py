@@ -1,6 +1,6 @@
-"""What upper rooms do for data below them: `import llmlab` sets these, so that no data imports the display.
+"""Hooks through which lower layers use upper ones: `import llmlab` sets them, so that nothing imports upwards.
 
-Each hook has a plain default, so the data works without them.
+Each hook has a working default.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ def _counted(items: Sequence[Any], _title: str, _unit: str, *, after_s: float) -
 
 @dataclass
 class Hooks:
-    """The hooks.
+    """The hooks and their defaults.
 
     Attributes:
-        completion_markdown: a completion as Markdown, for notebooks.
+        completion_markdown: returns a completion as Markdown, for notebooks.
         inspect: opens the token inspector on a completion.
-        counted: the items of a long loop one by one, with a progress bar (`llmlab.display.live.counted`).
+        counted: iterates over items with a progress bar (`llmlab.display.live.counted`).
     """
 
     completion_markdown: Callable[[Any], str] = str

@@ -1,8 +1,8 @@
-"""Imports of heavy packages, on a thread that Ctrl-C can't hit.
+"""Imports heavy packages on a thread that Ctrl-C can't interrupt.
 
-Python raises a KeyboardInterrupt in the main thread only, at any bytecode. Inside the import of torch, transformers or
-numpy it leaves modules half made, and every later import of them fails until the kernel restarts; inside importlib it
-can leave the import lock held, and every later import of any thread waits for ever. So the main thread imports none of
+Python raises KeyboardInterrupt only in the main thread, at any bytecode. During the import of torch, transformers or
+numpy it leaves incomplete modules, and every later import of them fails until the kernel restarts; inside importlib it
+can leave the import lock held, and every later import in any thread waits forever. So the main thread doesn't import
 these packages itself: it calls `load` first, and its own `import` statement then finds them.
 """
 
@@ -18,19 +18,19 @@ from llmlab.errors import Interrupted
 Result = TypeVar("Result")
 
 _loaded: set[str] = set()
-# Two threads that import packages which import each other see them half made.
-_turn = threading.RLock()
+# Without it, two threads that import packages which import each other would see incomplete modules.
+_lock = threading.RLock()
 
 
 def load(*names: str) -> None:
-    """Import modules completely, or raise what the first that fails raises.
+    """Import modules completely, or raise the first error.
 
     Args:
-        *names: modules (`torch`), and attributes that a package imports at first use (`transformers:Trainer`).
+        *names: modules (`torch`), or attributes that a package imports lazily (`transformers:Trainer`).
 
     Raises:
         ImportError: a module can't be imported.
-        Interrupted: Ctrl-C; the import goes on in the background and is complete afterwards.
+        Interrupted: Ctrl-C; the import continues to its end in the background.
     """
     missing = [name for name in names if name not in _loaded]
     if missing:
@@ -38,12 +38,12 @@ def load(*names: str) -> None:
 
 
 def shielded(work: Callable[[], Result]) -> Result:
-    """Run work that imports as it goes (a model's class, say) on a thread of its own, and wait for it.
+    """Run a function that imports lazily (a model's class, for example) on its own thread, and wait for it.
 
-    Anywhere but on the main thread, which alone is interrupted, it runs at once.
+    Outside the main thread, which alone can be interrupted, it runs directly.
 
     Raises:
-        Interrupted: Ctrl-C; the work goes on in the background to its end, and its outcome is dropped.
+        Interrupted: Ctrl-C; the function continues in the background, and its result is dropped.
     """
     if threading.current_thread() is not threading.main_thread():
         return work()
@@ -53,7 +53,7 @@ def shielded(work: Callable[[], Result]) -> Result:
     def run() -> None:
         try:
             outcome.append(work())
-        except BaseException as error:  # noqa: BLE001 - it belongs to the thread that waits
+        except BaseException as error:  # noqa: BLE001 - raised in the waiting thread
             failed.append(error)
 
     worker = threading.Thread(target=run, name="llmlab-imports", daemon=True)
@@ -68,7 +68,7 @@ def shielded(work: Callable[[], Result]) -> Result:
 
 
 def _import(names: list[str]) -> None:
-    with _turn:
+    with _lock:
         for name in names:
             module, _, attribute = name.partition(":")
             found = importlib.import_module(module)

@@ -60,7 +60,7 @@ class ChoiceError(BadInputError):
 
 
 class LoadError(LlmLabError, RuntimeError):
-    """A model could not be loaded; the session is unchanged. `log_tail`: the last lines of the engine's log."""
+    """A model couldn't be loaded; the session is unchanged. `log_tail`: the last lines of the engine's log."""
 
     def __init__(self, message: str, hint: str = "", *, log_tail: str = "") -> None:
         super().__init__(message, hint)
@@ -69,7 +69,7 @@ class LoadError(LlmLabError, RuntimeError):
     def _render_traceback_(self) -> list[str]:
         lines = super()._render_traceback_()
         if self.log_tail:
-            lines += ["", "Last lines of the engine's log (all of it: %llm logs):", *self.log_tail.splitlines()]
+            lines += ["", "Last lines of the engine's log (full log: %llm logs):", *self.log_tail.splitlines()]
         return lines
 
 
@@ -94,7 +94,7 @@ class DiskError(LlmLabError, OSError):
 
 
 class TuneError(LlmLabError, RuntimeError):
-    """Training was stopped (the loss became NaN or infinite); nothing was kept or attached."""
+    """Training failed (the loss became NaN or infinite); nothing was saved or attached."""
 
 
 class Interrupted(KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""A loaded model, as users hold it: generate, stream, chat, count, unload. The same on both engines."""
+"""The public `Model`: generate, stream, chat, count tokens, adapters, unload. The same on both engines."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ BATCH_PROGRESS_AFTER_S = 2.0
 
 
 class Model:
-    """A model loaded in an engine. Made by `llmlab.load` or `%llm load`, never by hand.
+    """A model loaded in an engine. Create it with `llmlab.load` or `%llm load`.
 
     Attributes:
-        name: what it's called on the bench.
-        plan: what was decided before the load.
-        estimate: the fit estimate from the headers.
-        reason: why this engine, in one line.
-        load_s: seconds the load took.
+        name: its name in the lab.
+        plan: the load plan.
+        estimate: the memory estimate from the headers.
+        reason: why this engine was chosen, in one line.
+        load_s: duration of the load in seconds.
 
     Example:
         >>> model = llmlab.load("nano", engine="llamacpp")
@@ -78,13 +78,13 @@ class Model:
         self._engine: Engine | None = engine
         self._engine_name = engine.name
         self._facts = engine.facts
-        self._unloaded = unloaded  # tells the Lab that holds it
+        self._unloaded = unloaded  # notifies the Lab that holds it
         self._process = os.getpid()
         self._ids = itertools.count()
-        # Weak: a panel counts what runs, and must keep nothing alive.
+        # Weak: a panel counts running requests and must not keep them alive.
         self._buffers: weakref.WeakSet[Buffer] = weakref.WeakSet()
 
-    # -- what it is ----------------------------------------------------------------------------
+    # -- properties ----------------------------------------------------------------------------
 
     @property
     def engine(self) -> EngineName:
@@ -93,7 +93,7 @@ class Model:
 
     @property
     def source(self) -> Source:
-        """What the model spec was resolved to."""
+        """The files that the model spec was resolved to."""
         return self.plan.source
 
     @property
@@ -108,21 +108,21 @@ class Model:
 
     @property
     def facts(self) -> ModelFacts:
-        """What the model's files state (context length, chat template, special tokens, sampling defaults)."""
+        """Facts from the model's files (context length, chat template, special tokens, sampling defaults)."""
         return self._facts
 
     @property
     def loaded(self) -> bool:
-        """False once it was unloaded or replaced."""
+        """False after it was unloaded or replaced."""
         return self._engine is not None
 
     @property
     def in_flight(self) -> int:
-        """Requests under way now, those that wait for a place in the batch included."""
+        """Number of unfinished requests, including those waiting for a place in the batch."""
         return sum(not buffer.done for buffer in list(self._buffers))
 
     def memory(self) -> Memory:
-        """Bytes it holds now: weights and KV cache as the engine counts them, resident as measured.
+        """Bytes in use now: weights and KV cache as the engine reports them, resident as measured.
 
         Example:
             >>> model.memory().weights > 5_000_000  # bytes
@@ -131,7 +131,7 @@ class Model:
         return self._live().memory()
 
     def describe(self) -> dict[str, str]:
-        """Build, device, threads, KV cache and the like: name -> value with its unit.
+        """Build, device, threads, KV cache and so on: name -> value with its unit.
 
         Example:
             >>> model.describe()["device"]  # doctest: +VARIES
@@ -146,11 +146,11 @@ class Model:
     # -- text and tokens -----------------------------------------------------------------------
 
     def tokenize(self, text: str, *, special: bool = True) -> list[int]:
-        """Token ids of a text, nothing added.
+        """Token ids of a text, without BOS or EOS.
 
         Args:
             text: any text.
-            special: text like `<|end|>` becomes the special token.
+            special: convert text like `<|end|>` to the special token.
 
         Returns:
             The token ids.
@@ -166,7 +166,7 @@ class Model:
         return self._live().tokenize(text, special=special)
 
     def detokenize(self, ids: Sequence[int]) -> str:
-        """The text of token ids, special tokens left out.
+        """The text of token ids, without special tokens.
 
         Args:
             ids: token ids of this model.
@@ -184,17 +184,17 @@ class Model:
         return self._live().detokenize(list(ids))
 
     def render(self, messages: Prompt, *, tools: Sequence[Mapping[str, Any]] | None = None) -> str:
-        """The text that the model reads for a conversation: its own chat template, filled in.
+        """Render a conversation with the model's chat template.
 
         Args:
             messages: a user's text, or a conversation.
-            tools: schemas of functions, as chat templates take them (OpenAI's form).
+            tools: function schemas in OpenAI's format.
 
         Returns:
-            The text, ready for `generate(..., raw=True)`.
+            The prompt, ready for `generate(..., raw=True)`.
 
         Raises:
-            BadInputError: the conversation can't be used, or the model has no chat template.
+            BadInputError: the conversation is invalid, or the model has no chat template.
 
         Example:
             >>> model.render([{"role": "user", "content": "hi"}])
@@ -210,16 +210,16 @@ class Model:
         )
 
     def count_tokens(self, prompt: Prompt) -> int:
-        """How many tokens a text has, or a conversation that the chat template rendered.
+        """Count the tokens of a text, or of a conversation rendered with the chat template.
 
         Args:
-            prompt: a text, counted as it is; or a conversation.
+            prompt: a text, counted without a template; or a conversation.
 
         Returns:
             The number of tokens.
 
         Raises:
-            BadInputError: the conversation can't be used.
+            BadInputError: the conversation is invalid.
 
         Example:
             >>> model.count_tokens("Hello there") < model.count_tokens([{"role": "user", "content": "Hello there"}])
@@ -236,11 +236,11 @@ class Model:
 
     @property
     def adapter(self) -> str | None:
-        """The adapter of requests without an `adapter=`, as `use_adapter` set it; None is the model alone."""
+        """The adapter of requests without an `adapter=`, set with `use_adapter`; None: the base model."""
         return self._adapters.current
 
     def adapter_entries(self) -> tuple[Entry, ...]:
-        """The attached adapters with what their files say.
+        """The attached adapters and the facts from their files.
 
         Example:
             >>> entry = model.add_adapter("pirate", "pirate")
@@ -251,7 +251,7 @@ class Model:
 
     @property
     def lora_limits(self) -> LoraLimits:
-        """Which adapters it takes (the form, the largest rank, how many at once)."""
+        """Which adapters it supports (file format, largest rank, how many at once)."""
         return self._live().lora
 
     def add_adapter(
@@ -260,19 +260,19 @@ class Model:
         """Attach a LoRA adapter to the loaded model, without a reload.
 
         Args:
-            name: what to call it.
+            name: the name to attach it under.
             source: a PEFT folder, a GGUF adapter file (llamacpp), `hf:org/name`, or the name of an adapter that comes
                 with llmlab or was tuned here.
-            replace: take the place of one that has this name; requests under way finish with the old one.
+            replace: replace an adapter with this name; running requests finish with the old one.
             progress: called with (phase, fraction from 0 to 1 or None) during a download.
 
         Returns:
-            What was attached.
+            The attached adapter.
 
         Raises:
-            BadInputError: the name is taken, there is no such adapter, or it was made for another base.
-            UnsupportedError: the engine can't take it (rank, modules, format), or it's a pickle.
-            LoadError: its files are broken, or the hub can't be reached.
+            BadInputError: the name is taken, there is no such adapter, or it was trained on another base model.
+            UnsupportedError: the engine doesn't support it (rank, modules, format), or it's a pickle.
+            LoadError: its files are damaged, or the hub can't be reached.
 
         Example:
             >>> model.add_adapter("pirate", "pirate")
@@ -302,10 +302,10 @@ class Model:
         self._adapters.remove(name)
 
     def use_adapter(self, adapter: str | None) -> None:
-        """Set the adapter of requests that name none.
+        """Set the adapter of requests without an `adapter=`.
 
         Args:
-            adapter: `pirate`, `pirate:0.5`, `pirate:0.7+terse:0.3`, or None for the model alone.
+            adapter: `pirate`, `pirate:0.5`, `pirate:0.7+terse:0.3`, or None for the base model.
 
         Raises:
             UnknownNameError: there is no such adapter.
@@ -321,7 +321,7 @@ class Model:
         self._adapters.use(adapter)
 
     def adapter_specs(self) -> Specs:
-        """What `restore_adapters` repeats on another model, or on this one in another quant or engine.
+        """The attached adapters in a form for `restore_adapters`, on this model after a reload or on another one.
 
         Example:
             >>> model.adapter_specs()
@@ -330,13 +330,13 @@ class Model:
         return self._adapters.specs
 
     def restore_adapters(self, specs: Specs) -> list[str]:
-        """Attach what `adapter_specs` returned.
+        """Attach the adapters that `adapter_specs` returned.
 
         Args:
             specs: the adapters of another model, or of this one before a reload.
 
         Returns:
-            `name (reason)` of each adapter that this model or its engine doesn't take.
+            `name (reason)` of each adapter that this model or its engine doesn't support.
 
         Example:
             >>> entry = model.add_adapter("pirate", "pirate")
@@ -348,10 +348,10 @@ class Model:
         return self._adapters.take(specs)
 
     def score(self, ids: Sequence[int], *, first: int = 0) -> NDArray[np.float32]:
-        """What the model expects after each token of a given text: the raw material of perplexity.
+        """Next-token log probabilities along a given text (teacher forcing), for perplexity and similar metrics.
 
         Args:
-            ids: the text's tokens, two or more, at most a context length.
+            ids: the text's tokens, from two up to the context length.
             first: position of the first token whose successor is scored.
 
         Returns:
@@ -360,7 +360,7 @@ class Model:
 
         Raises:
             BadInputError: too few or too many tokens, or `first` is not before the last.
-            UnsupportedError: the engine doesn't support it.
+            UnsupportedError: the engine doesn't support scoring.
 
         Example:
             >>> ids = model.tokenize("The capital of France is Paris.")
@@ -370,15 +370,15 @@ class Model:
         """
         if not 0 <= first < len(ids) - 1 or len(ids) > self.facts.context_length:
             raise BadInputError(
-                f"Scoring takes 2 to {self.facts.context_length} tokens, and `first` before the last; got {len(ids)} "
-                f"tokens and first={first}."
+                f"Scoring needs 2 to {self.facts.context_length:,} tokens, and `first` before the last; got "
+                f"{len(ids):,} tokens and first={first}."
             )
         scored: NDArray[np.float32] = self._live().score(list(ids), first)
         return scored
 
     @property
     def score_note(self) -> str:
-        """What `score` leaves out on this engine; "" when it gives whole distributions."""
+        """The limits of `score` on this engine; "" if it returns full distributions."""
         return self._live().score_note
 
     @known_keywords
@@ -393,22 +393,22 @@ class Model:
         params: SamplingParams | None = None,
         **options: Unpack[RequestOptions],
     ) -> AdapterComparison:
-        """Answer every prompt under every adapter, in one batch. All other keywords are those of `generate`.
+        """Generate a completion for every prompt with every adapter, as one batch. Other keywords: see `generate`.
 
         Args:
-            adapters: as in `generate(adapter=...)`; None or "none" for the model alone.
+            adapters: as in `generate(adapter=...)`; None or "none" for the base model.
             prompts: texts or conversations.
-            metric: a function of the answer's text; or of the text and the prompt; or of the text, the prompt and the
-                completion. It returns a number (True counts as 1).
+            metric: a function of the completion's text; of the text and the prompt; or of the text, the prompt and
+                the completion. It returns a number (True counts as 1).
             system: a system prompt.
-            raw: send the texts as they are, without the chat template.
-            params: sampling params; without them, and without a temperature, decoding is greedy.
+            raw: send the texts without the chat template.
+            params: sampling params; without these and without a temperature, decoding is greedy.
 
         Returns:
-            The completions, a row per prompt and a column per adapter, and the metric of each.
+            The completions, one row per prompt and one column per adapter, and the metric of each.
 
         Raises:
-            BadInputError: nothing to compare, or the metric can't be called that way or returns no number.
+            BadInputError: nothing to compare, or the metric has other parameters or returns no number.
 
         Example:
             >>> entry = model.add_adapter("pirate", "pirate")
@@ -416,13 +416,13 @@ class Model:
             >>> found.adapters, list(found.means)
             (('none', 'pirate'), ['none', 'pirate'])
         """
-        asked: dict[str, Any] = {**options, **({"system": system} if system is not None else {}), "raw": raw}
-        return compare(self.generate, adapters, prompts, metric, asked | ({"params": params} if params else {}))
+        request: dict[str, Any] = {**options, **({"system": system} if system is not None else {}), "raw": raw}
+        return compare(self.generate, adapters, prompts, metric, request | ({"params": params} if params else {}))
 
-    # -- asking --------------------------------------------------------------------------------
+    # -- generation ----------------------------------------------------------------------------
 
     @overload
-    def generate(  # type: ignore[overload-overlap]  # an empty list could be either, and is refused
+    def generate(  # type: ignore[overload-overlap]  # an empty list matches both, and is rejected
         self,
         prompt: Prompt,
         *,
@@ -475,50 +475,51 @@ class Model:
         params: SamplingParams | None = None,
         **options: Unpack[BatchOptions],
     ) -> Completion | list[Completion]:
-        """Answer a prompt, or many at once.
+        """Generate a completion for a prompt, or for a list of prompts as one batch.
 
         Args:
             prompt: a user's text; a conversation (a list of messages, or of dicts with role and content); or a list of
                 either, which runs as one batch.
             system: a system prompt.
-            raw: send the text as it is, without the chat template.
-            params: sampling params; the fields below replace theirs.
+            raw: send the text without the chat template.
+            params: sampling params; the arguments below override their fields.
             adapter: an attached adapter: "pirate", "pirate:0.5" (its scale), "pirate:0.7+terse:0.3", or None for the
-                model alone; left out: the one that `use_adapter` set. A list gives each prompt its own.
-            temperature: 0 is greedy; None takes the model's own default, else 0.7.
+                base model; default: the one set with `use_adapter`. A list gives each prompt its own.
+            temperature: 0 is greedy; None: the model's own default, or 0.7.
             top_p: nucleus mass in (0, 1].
             top_k: keep the k most likely tokens; 0 keeps all.
             min_p: keep tokens with at least this fraction of the most likely token's probability, in [0, 1].
-            seed: 0 to 2**32 - 1; the same seed gives the same text. None draws one.
-            max_tokens: most tokens to generate; None: 512, or what is left of the context.
-            stop: a string, or several, that end the text (not included in it).
+            seed: 0 to 2**32 - 1; the same seed gives the same text. None: a random one.
+            max_tokens: most tokens to generate; None: 512, or the rest of the context.
+            stop: one or several strings that end the text, excluded from it.
             n: completions per prompt, 1 to 1024; completion i uses seed + i.
-            logprobs: top-k log probabilities per token, 0 to 100 (0: the chosen token's alone).
+            logprobs: top-k log probabilities per token, 0 to 100 (0: only the sampled token's).
             ignore_eos: continue past the end-of-turn token (for benchmarks).
-            schema: the text is JSON of this form: a JSON schema (dict or text), a pydantic model, a dataclass or a
-                TypedDict. `completion.parsed` is the object. A list gives each prompt its own, as for the next four.
+            schema: the text is JSON that follows this schema: a JSON schema (dict or text), a pydantic model, a
+                dataclass or a TypedDict. `completion.parsed` is the object. A list gives each prompt its own, as for
+                the next four.
             type: the text is a value of this Python type (int, Literal, list[str], ...).
-            regex: the whole text matches this regex.
+            regex: the entire text matches this regex.
             choice: the text is one of these.
             grammar: the text follows this grammar: Lark with a rule `start`, or GBNF with a rule `root`.
-            guide: a constraint that `llmlab.guided.constraints` made, in place of the five above.
-            complete: end a constrained text within `max_tokens` where the constraint allows it.
+            guide: a constraint built with `llmlab.guided.constraints`, instead of the five above.
+            complete: end a constrained text within `max_tokens` if the constraint allows it.
             tools: functions with type hints that the model may call until it has an answer.
             tool_choice: auto, none, required, or a tool's name.
-            max_steps: rounds of calls that are run; 8 by default.
-            strict: generate calls under their schema.
-            approve: True asks before each call; or a function of the call that returns whether to run it.
-            run_tools: False leaves the calls in `completion.tool_calls`.
+            max_steps: most rounds of tool calls; 8 by default.
+            strict: constrain calls to their schema.
+            approve: True: ask before each call; or a function of the call that returns whether to run it.
+            run_tools: False: don't run the calls; they are in `completion.tool_calls`.
             tool_timeout: seconds per call; 60 by default.
 
         Returns:
             A completion; for a list of prompts, a list in the same order.
 
         Raises:
-            BadInputError: an option or prompt can't be used; nothing was started.
+            BadInputError: an invalid option or prompt; nothing was started.
             UnknownNameError: there is no such option or adapter.
             GenerationError: the engine failed.
-            Interrupted: Ctrl-C; `.partial` is the completion until then.
+            Interrupted: Ctrl-C; `.partial` is the completion so far.
 
         Example:
             >>> done = model.generate("What is the capital of France?", temperature=0, max_tokens=16)
@@ -534,7 +535,7 @@ class Model:
         if isinstance(prompt, str) or isinstance(prompt[0], Mapping | Message):
             single = cast("Prompt", prompt)
             return self.stream(single, system=system, raw=raw, params=params, **cast("Any", options)).result()
-        # All are checked before the first one starts.
+        # All are validated before the first one starts.
         each = spread(options, len(prompt))
         streams = [
             self.stream(one, system=system, raw=raw, params=params, **own)
@@ -565,7 +566,7 @@ class Model:
         logprobs: int | None = UNSET,
         ignore_eos: bool = UNSET,
         schema: object = UNSET,
-        type: object = UNSET,  # noqa: A002 - the word that users write
+        type: object = UNSET,  # noqa: A002 - part of the public API
         regex: str | None = UNSET,
         choice: Iterable[object] | None = UNSET,
         grammar: str | None = UNSET,
@@ -579,16 +580,16 @@ class Model:
         run_tools: bool = UNSET,
         tool_timeout: float = UNSET,
     ) -> Completion:
-        """Answer a conversation. All keywords are those of `generate`.
+        """Generate the next turn of a conversation. Keywords: see `generate`.
 
         Args:
             messages: messages, or dicts with role (system, user, assistant, tool) and content, oldest first.
 
         Returns:
-            The completion; `.message` is it as the conversation's next turn.
+            The completion; `.message` is the conversation's next turn.
 
         Raises:
-            as `generate`.
+            Same as `generate`.
 
         Example:
             >>> messages = [{"role": "user", "content": "What is the capital of France?"}]
@@ -608,16 +609,16 @@ class Model:
         params: SamplingParams | None = None,
         **options: Unpack[GenerateOptions],
     ) -> Stream:
-        """Answer one prompt or conversation piece by piece. All keywords are those of `generate`.
+        """Stream the completion of a prompt or conversation. Keywords: see `generate`.
 
         Args:
             prompt: a user's text, or a conversation.
 
         Returns:
-            A stream of chunks: it starts at the first use, buffers, replays, and frees its request when dropped.
+            A stream of chunks. It starts at the first use, can be replayed, and is cancelled when garbage-collected.
 
         Raises:
-            BadInputError: an option or prompt can't be used; nothing was started.
+            BadInputError: an invalid option or prompt; nothing was started.
 
         Example:
             >>> stream = model.stream("What is the capital of France?", temperature=0)
@@ -628,7 +629,9 @@ class Model:
         if use is None:
             return self._stream(prompt, system, raw, params, rest)
         if raw:
-            raise BadInputError("raw=True sends a text, and tools need the chat template.", "Leave one of them out.")
+            raise BadInputError(
+                "raw=True can't be combined with tools: they need the chat template.", "Leave one of them out."
+            )
         asking = Asking(
             self,
             lambda turns, schemas, own, left: self._stream(turns, None, False, own, dict(left), schemas),  # noqa: FBT003
@@ -659,9 +662,9 @@ class Model:
         params: SamplingParams | None = None,
         **options: Unpack[GenerateOptions],
     ) -> Completion:
-        """Answer one prompt or conversation, awaitable. All keywords are those of `generate`.
+        """Async version of `generate`, for one prompt or conversation. Keywords: see `generate`.
 
-        Coroutines that wait at the same time share one batch.
+        Concurrent coroutines share one batch.
 
         Args:
             prompt: a user's text, or a conversation.
@@ -670,7 +673,7 @@ class Model:
             The completion.
 
         Raises:
-            as `generate`; a cancelled task cancels the request.
+            Same as `generate`. Cancelling the task cancels the request.
 
         Example:
             >>> import asyncio
@@ -692,7 +695,7 @@ class Model:
         params: SamplingParams | None = None,
         **options: Unpack[GenerateOptions],
     ) -> AsyncIterator[Chunk]:
-        """Answer one prompt or conversation as an async iterator of chunks. All keywords are those of `generate`.
+        """Async version of `stream`: an async iterator of chunks. Keywords: see `generate`.
 
         Args:
             prompt: a user's text, or a conversation.
@@ -701,7 +704,7 @@ class Model:
             The chunks.
 
         Raises:
-            as `generate`; a cancelled task cancels the request.
+            Same as `generate`. Cancelling the task cancels the request.
 
         Example:
             >>> import asyncio
@@ -714,10 +717,10 @@ class Model:
         async for chunk in self.stream(prompt, system=system, raw=raw, params=params, **options):
             yield chunk
 
-    # -- the end -------------------------------------------------------------------------------
+    # -- unloading -----------------------------------------------------------------------------
 
     def unload(self) -> None:
-        """End what runs, free the memory and the engine's processes. Calling it twice is harmless.
+        """End running requests, free the memory and end the engine's processes. A second call is a no-op.
 
         Example:
             >>> model = llmlab.Lab().load("nano", engine="llamacpp")
@@ -735,11 +738,11 @@ class Model:
                 self.log.close()
 
     def become(self, other: Model) -> None:
-        """Take another model's place on the engine's side, and release the one that stood here.
+        """Take over the engine of another model, and close the current one.
 
         Args:
-            other: the same model in another form, just loaded; it must not be used any more. Its name gives way to
-                this one's, and this one's sampling defaults go before its own.
+            other: the same model with another quant or engine, just loaded; it must not be used afterwards. This
+                model keeps its name, and its sampling defaults take precedence.
         """
         defaults, old, log = self.facts.defaults, self._engine, self.log
         taken = vars(other) | {
@@ -754,7 +757,7 @@ class Model:
             old.close()
             log.close()
 
-    # -- inside --------------------------------------------------------------------------------
+    # -- internals -----------------------------------------------------------------------------
 
     def _live(self) -> Engine:
         check_process(self._process, self.name)
@@ -765,7 +768,7 @@ class Model:
         return self._engine
 
     def _special(self, text: str) -> int | None:
-        """The id of a text that is one special token for the engine's masks."""
+        """The token id of a text that is one special token, or None."""
         engine = self._live()
         ids = engine.tokenize(text)
         grammars: Any = getattr(engine, "grammars", None)

@@ -1,7 +1,7 @@
-"""The keyword arguments that public calls share, as typed dicts, and how a function shows and checks them.
+"""The keyword arguments that public functions share, as typed dicts, and their validation at run time.
 
-A type checker reads `**options: Unpack[GenerateOptions]`. IPython, `help()` and the reference read the run-time
-signature, which `known_keywords` writes out from the same dict.
+Type checkers read `**options: Unpack[GenerateOptions]`. IPython, `help()` and the reference read the run-time
+signature, which `known_keywords` expands from the same dict.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from llmlab.tool_calls import Tool
 
     Tools: TypeAlias = Collection[Callable[..., object] | Tool] | Callable[..., object] | Tool
-    """What `tools=` takes: functions with type hints, or one of them."""
+    """Type of `tools=`: one or several functions with type hints."""
 
 __all__ = [
     "UNSET",
@@ -41,7 +41,7 @@ EngineOption = str | int | float | bool
 
 
 class _Unset:
-    """The default of an argument for which None is a value, or means something else than leaving it out."""
+    """The default of an argument for which None is a meaningful value."""
 
     def __repr__(self) -> str:
         return "UNSET"
@@ -70,7 +70,7 @@ class SamplingOptions(TypedDict, total=False):
 
 
 class GuidedOptions(TypedDict, total=False):
-    """The constraint on a text: at most one of the first six. See `llmlab.guided.constraints`."""
+    """The constraint on the output: at most one of the first six. See `llmlab.guided.constraints`."""
 
     schema: object
     type: object
@@ -82,7 +82,7 @@ class GuidedOptions(TypedDict, total=False):
 
 
 class ToolOptions(TypedDict, total=False):
-    """Functions that a model may call, and how. See `llmlab.tool_calls.ToolUse`."""
+    """The functions that a model may call, and how they are called. See `llmlab.tool_calls.ToolUse`."""
 
     tools: Tools | None
     tool_choice: str
@@ -94,7 +94,7 @@ class ToolOptions(TypedDict, total=False):
 
 
 class RequestOptions(SamplingOptions, GuidedOptions, ToolOptions, total=False):
-    """What a request may ask for, apart from the adapter."""
+    """The options of a request, except the adapter."""
 
 
 class GenerateOptions(RequestOptions, total=False):
@@ -104,7 +104,7 @@ class GenerateOptions(RequestOptions, total=False):
 
 
 class BatchOptions(SamplingOptions, ToolOptions, total=False):
-    """The options of a list of prompts: a list of constraints, or of adapters, gives each prompt its own."""
+    """The options of a list of prompts. A list of constraints or adapters gives each prompt its own."""
 
     schema: object
     type: object
@@ -117,7 +117,7 @@ class BatchOptions(SamplingOptions, ToolOptions, total=False):
 
 
 class LoadOptions(TypedDict, total=False):
-    """The options of `Lab.load` that suit any quant and engine of a model; it documents them."""
+    """The options of `Lab.load` that apply to any quant and engine. `Lab.load` documents them."""
 
     ctx: int | None
     gpu_layers: int | None
@@ -130,14 +130,14 @@ class LoadOptions(TypedDict, total=False):
 
 
 def given(arguments: Mapping[str, Any], *positional: str) -> dict[str, Any]:
-    """The keywords that a call was given.
+    """The keyword arguments that were passed to a call.
 
     Args:
         arguments: the function's `locals()`, before it binds any other name.
-        *positional: the arguments that aren't keywords.
+        *positional: names of the arguments to leave out.
 
     Returns:
-        The others by name, without those that are UNSET.
+        The other arguments by name, without those that are UNSET.
     """
     return {name: value for name, value in arguments.items() if name not in positional and value is not UNSET}
 
@@ -148,7 +148,7 @@ _UNPACK = re.compile(r"Unpack\[(\w+)\]")
 
 
 def known_keywords(function: F) -> F:
-    """Write out a function's `Unpack`ed keywords in its run-time signature, and refuse all others by name.
+    """Expand a function's `Unpack`ed keywords in its run-time signature, and reject unknown ones by name.
 
     Args:
         function: a function or method. `Unpack[NAME]` must name a typed dict of the function's module.
@@ -156,7 +156,7 @@ def known_keywords(function: F) -> F:
     Returns:
         The function. An unknown keyword raises `UnknownNameError` with the closest known one, before it runs.
     """
-    signature = _written_out(function)
+    signature = _expanded(function)
     shown = function.__qualname__.removesuffix(".__init__").rpartition(".")[2]
     named = [one.name for one in signature.parameters.values() if one.kind in _BY_NAME and one.name != "self"]
 
@@ -174,7 +174,7 @@ def known_keywords(function: F) -> F:
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
-def _written_out(function: Callable[..., object]) -> inspect.Signature:
+def _expanded(function: Callable[..., object]) -> inspect.Signature:
     signature = inspect.signature(function)
     parameters = list(signature.parameters.values())
     if parameters and parameters[-1].kind is inspect.Parameter.VAR_KEYWORD:

@@ -1,4 +1,4 @@
-"""The Lab: the loaded models, the current one, and the conversations. An object; the magics hold one."""
+"""The `Lab`, a session: the loaded models, the current one, and the conversations."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ LOGS_KEPT = 20
 
 
 class Lab:
-    """An experiment bench: models by name, one of them current.
+    """A session: loaded models by name, one of them current.
 
-    Loading never harms what stands: a name that is taken is replaced only after the new model is ready,
-    and a load that fails or is interrupted leaves everything as it was.
+    A failed or interrupted load leaves loaded models untouched: a model with the same name is replaced only
+    after the new one is ready.
 
     Example:
-        >>> bench = llmlab.Lab()
-        >>> model = bench.load("nano", engine="llamacpp", name="mine")
-        >>> list(bench.models), bench.current.name
+        >>> lab = llmlab.Lab()
+        >>> model = lab.load("nano", engine="llamacpp", name="mine")
+        >>> list(lab.models), lab.current.name
         (['mine'], 'mine')
-        >>> bench.close()
+        >>> lab.close()
     """
 
     def __init__(self) -> None:
         self._models: dict[str, Model] = {}
         self._current: str | None = None
         self._last_log: EngineLog | None = None
-        # One load or unload at a time: fit estimates must see what the one before left.
+        # One load or unload at a time, so that each memory estimate sees the result of the previous one.
         self._loading = threading.Lock()
         self.history = History()
         self.runlog = RunLog()
@@ -72,30 +72,30 @@ class Lab:
 
         Args:
             model: a catalogue name, a path to a GGUF file or a Hugging Face folder, or `hf:org/repo`.
-            engine: vllm, llamacpp, or auto, which chooses and says why (`Model.reason`).
-            quant: quant tag; None takes the model's default for the engine.
-            name: what to call it; None takes the model's own name.
-            ctx: context length in tokens; None takes the trained one, or what fits.
-            gpu_layers: layers to put on the GPU (llamacpp); None lets the engine choose.
+            engine: vllm, llamacpp, or auto, which chooses and gives the reason (`Model.reason`).
+            quant: quant tag; None: the model's default for the engine.
+            name: its name in the lab; None: the model's own name.
+            ctx: context length in tokens; None: the trained one, or what fits.
+            gpu_layers: layers on the GPU (llamacpp); None: the engine chooses.
             tp: GPUs to split the model over (vllm).
-            max_concurrency: most sequences decoded at once; further ones wait.
-            force: load even when the estimate says that it doesn't fit.
-            extra: engine options by name, as `-x KEY=VALUE` gives them.
-            progress: called with (phase, fraction or None) on this thread while it loads.
-            draft: guess tokens ahead, which the model then checks (speculative decoding): a smaller model with the
-                same tokenizer, or "ngram", which looks the last tokens up in the text so far.
-            from_: whose quantization of a hub's model to take when the catalogue doesn't list it: an author, or a
-                repository `org/name[@revision]`.
+            max_concurrency: most sequences decoded at once; others wait.
+            force: load even if the memory estimate doesn't fit.
+            extra: engine options by name, like `-x KEY=VALUE`.
+            progress: called with (phase, fraction from 0 to 1 or None) on this thread during the load.
+            draft: the draft for speculative decoding: a smaller model with the same tokenizer, or "ngram", which
+                looks up the last tokens in the text so far.
+            from_: where to get a quant that the catalogue doesn't list: an author, or a repository
+                `org/name[@revision]`.
 
         Returns:
-            The model, ready to be asked.
+            The model, ready for prompts.
 
         Raises:
-            UnknownNameError: model, engine, quant or option aren't known.
-            UnsupportedError: the engine can't do what was asked.
+            UnknownNameError: unknown model, engine, quant or option.
+            UnsupportedError: the engine doesn't support a requested option.
             DoesNotFitError: not enough memory.
-            LoadError: the files are broken, or the engine failed; the log's tail is in it.
-            Interrupted: Ctrl-C; nothing half-loaded stays.
+            LoadError: the files are damaged, or the engine failed; `log_tail` has the end of its log.
+            Interrupted: Ctrl-C; everything has been released.
 
         Example:
             >>> model = llmlab.lab().load("nano", engine="llamacpp", name="short", ctx=512)
@@ -137,26 +137,26 @@ class Lab:
 
     @known_keywords
     def switch_quant(self, quant: str, *, name: str | None = None, progress: Progress | None = None) -> Model:
-        """Put another quant of a loaded model in its place; the `Model` object stays the same.
+        """Replace a loaded model with another quant of it; the `Model` object stays the same.
 
-        The conversation, the sampling defaults, the adapters, the context length and the engine options that the new
-        engine knows carry on. Where the tag is the other engine's, the engine changes too. Requests under way end as
-        interrupted. `Model.reason` says what was done.
+        It keeps the conversation, the sampling defaults, the adapters, the context length, and the engine options that
+        the new engine supports. A tag of the other engine changes the engine too. Running requests end as
+        interrupted. `Model.reason` reports what was done.
 
         Args:
-            quant: the tag. A canonical name spelled exactly is that tag (`bf16` is vllm's, `BF16` llamacpp's); any
-                other spelling is read as the running engine's first.
-            name: the model; None takes the current one.
+            quant: the tag. An exact canonical name selects that tag (`bf16` is vllm's, `BF16` llamacpp's); any
+                other spelling is matched with the running engine's tags first.
+            name: the model's name; None: the current one.
             progress: as in `load`.
 
         Returns:
-            The same model, with the new quant; at once when it has that quant already.
+            The same model, with the new quant; unchanged if it already has that quant.
 
         Raises:
             UnknownNameError: no such model or tag.
-            UnsupportedError: the model, the engine or this machine hasn't that quant; nothing was touched.
-            DoesNotFitError: it would not fit even alone; nothing was touched.
-            LoadError, Interrupted: as in `load`; the old quant stands, loaded again where it had been released first.
+            UnsupportedError: the model, the engine or this machine doesn't support that quant; nothing was changed.
+            DoesNotFitError: it wouldn't fit even on its own; nothing was changed.
+            LoadError, Interrupted: as in `load`; the old quant stays loaded (reloaded if it had to be freed first).
 
         Example:
             >>> model = llmlab.lab().load("nano", engine="llamacpp", name="small")
@@ -183,25 +183,25 @@ class Lab:
                 if switch.first_release:
                     back = self._start(model.name, replace(switch.planned, engine=engine, plan=before), report)
                     model.become(back)
-                    self._put_back(model, places, current)
+                    self._restore_place(model, places, current)
                     carry_over(adapters, model)
                 raise
             was = model.quant
             model.become(new)
-            self._put_back(model, places, current)
+            self._restore_place(model, places, current)
             notes = [f"{was} → {model.quant}", *switch.notes, carry_over(adapters, model)]
             model.load_s = time.perf_counter() - started
             model.reason = "; ".join(note for note in notes if note)
             return model
 
-    def _put_back(self, model: Model, places: list[str], current: str | None) -> None:
-        """Give a model that had been released its place again."""
+    def _restore_place(self, model: Model, places: list[str], current: str | None) -> None:
+        """Put a reloaded model back at its position, and restore the current model."""
         known = self._models | {model.name: model}
         self._models = {name: known[name] for name in (*places, *known) if name in known}
         self._current = current if current in known else model.name
 
     def _start(self, name: str, planned: Planned, report: Progress) -> Model:
-        """Open an engine for a plan and wrap it; the caller holds `_loading` and gives it its place."""
+        """Open an engine for a plan and wrap it in a Model. The caller holds `_loading` and registers it."""
         cls = engine_class(planned.engine)
         log = self._new_log(name, planned.engine)
         started = time.perf_counter()
@@ -210,7 +210,7 @@ class Lab:
         except BaseException:
             log.close()
             raise
-        # What the engine settled (a context it had to shorten, say) is what stands.
+        # Use the engine's final context length, which may be shorter than planned.
         plan = replace(planned.plan, context_length=opened.facts.context_length)
         took = time.perf_counter() - started
         return Model(
@@ -225,13 +225,13 @@ class Lab:
         )
 
     def _forget(self, model: Model) -> None:
-        """A model was unloaded, by `Model.unload()` perhaps: give its place up, and the next one becomes current."""
+        """Remove a model that was unloaded (possibly by `Model.unload()`); the last loaded one becomes current."""
         if self._models.get(model.name) is model:
             del self._models[model.name]
         if self._current not in self._models:
             self._current = next(reversed(self._models), None)
 
-    # -- what is there -------------------------------------------------------------------------
+    # -- loaded models -------------------------------------------------------------------------
 
     @property
     def models(self) -> dict[str, Model]:
@@ -240,11 +240,11 @@ class Lab:
 
     @property
     def current(self) -> Model | None:
-        """The model that is asked when none is named."""
+        """The model for requests that name none."""
         return self._models.get(self._current) if self._current is not None else None
 
     def get(self, name: str | None = None) -> Model:
-        """A loaded model by name; the current one when no name is given.
+        """A loaded model by name, or the current one.
 
         Args:
             name: the model's name; None: the current one.
@@ -253,7 +253,7 @@ class Lab:
             The model.
 
         Raises:
-            UnknownNameError: nothing is loaded, or not under that name.
+            UnknownNameError: no model is loaded, or none with that name.
 
         Example:
             >>> llmlab.lab().get("nano").name
@@ -278,7 +278,7 @@ class Lab:
             The model.
 
         Raises:
-            UnknownNameError: no model of that name is loaded.
+            UnknownNameError: no model with that name is loaded.
 
         Example:
             >>> llmlab.lab().use("nano")
@@ -289,17 +289,17 @@ class Lab:
         return model
 
     def unload(self, name: str | None = None, *, everything: bool = False) -> list[str]:
-        """Unload a model, or all. The next current model is the one that was loaded last.
+        """Unload a model, or all of them. The last loaded of the others becomes current.
 
         Args:
             name: the model's name; None: the current one.
             everything: unload all models.
 
         Returns:
-            The names of the models that were unloaded.
+            The names of the unloaded models.
 
         Raises:
-            UnknownNameError: no model of that name is loaded.
+            UnknownNameError: no model with that name is loaded.
             BadInputError: both a name and `everything` were given.
 
         Example:
@@ -309,7 +309,9 @@ class Lab:
         """
         with self._loading:
             if everything and name is not None:
-                raise BadInputError("Name a model or unload all, not both.", "%llm unload NAME, or %llm unload --all")
+                raise BadInputError(
+                    "Got both a model's name and `everything`.", "Use %llm unload NAME, or %llm unload --all."
+                )
             names = list(self._models) if everything else [self.get(name).name]
             try:
                 for one in names:
@@ -317,7 +319,7 @@ class Lab:
                     self._forget(model)
                     model.unload()
             finally:
-                # The next current model is right even where an engine failed to close.
+                # Also set the current model if an engine failed to close.
                 if self._current not in self._models:
                     self._current = next(reversed(self._models), None)
             return names
@@ -326,14 +328,14 @@ class Lab:
         """The last lines of an engine's log.
 
         Args:
-            name: the model's name; None: the log that was written last (a failed load's too).
-            lines: how many lines.
+            name: the model's name; None: the most recent log, including a failed load's.
+            lines: number of lines.
 
         Returns:
             The lines, newest last.
 
         Raises:
-            UnknownNameError: no model of that name is loaded.
+            UnknownNameError: no model with that name is loaded.
 
         Example:
             >>> print(llmlab.lab().logs("nano", lines=2))  # doctest: +VARIES
@@ -346,11 +348,11 @@ class Lab:
         return log.tail(lines)
 
     def close(self) -> None:
-        """Unload everything, and write what the run log still holds.
+        """Unload all models, and write the run log's pending entries.
 
         Example:
-            >>> bench = llmlab.Lab()
-            >>> bench.close()
+            >>> lab = llmlab.Lab()
+            >>> lab.close()
         """
         self.unload(everything=True)
         self.runlog.close()
@@ -360,7 +362,9 @@ class Lab:
 
     def _new_log(self, name: str, engine: str) -> EngineLog:
         folder = config.log_dir()
-        safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in name)[:60]  # 255 bytes are a name's limit
+        safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in name)[
+            :60
+        ]  # file names are limited to 255 bytes
         with contextlib.suppress(OSError):
             for old in sorted(folder.glob("*.log"), key=lambda path: path.name)[:-LOGS_KEPT]:
                 old.unlink(missing_ok=True)
@@ -369,7 +373,7 @@ class Lab:
 
 
 def _weakly(method: Callable[[Model], None]) -> Callable[[Model], None]:
-    """A bound method that doesn't keep its object alive: a model must not keep its Lab, and all other models."""
+    """A weakly bound method: a model must not keep its Lab, and with it all other models, alive."""
     reference = weakref.WeakMethod(method)
 
     def call(model: Model) -> None:
@@ -383,15 +387,15 @@ def _weakly(method: Callable[[Model], None]) -> Callable[[Model], None]:
 def _check_name(name: str) -> None:
     if not name or any(c.isspace() or c in ":+,=" for c in name):
         raise BadInputError(
-            f"A model can't be called {name!r}.",
-            "A name has no spaces and none of the signs : + , = (they mean something).",
+            f"Invalid model name {name!r}.",
+            "A name can't be empty or contain spaces or any of : + , =",
         )
 
 
 def _open(cls: type[Engine], plan: LoadPlan, log: EngineLog, report: Progress) -> Engine:
-    """Open an engine on a worker thread, so that Ctrl-C can end the load and progress shows meanwhile.
+    """Open an engine on a worker thread, so that Ctrl-C can end the load and progress is shown.
 
-    Progress is reported from the calling thread: a notebook sends what other threads display to the wrong cell.
+    Progress is reported from the calling thread: a notebook shows other threads' output in the wrong cell.
     """
     cancelled = threading.Event()
     outcome: list[Engine | BaseException] = []
@@ -400,7 +404,7 @@ def _open(cls: type[Engine], plan: LoadPlan, log: EngineLog, report: Progress) -
     def work() -> None:
         try:
             outcome.append(cls.open(plan, log=log, progress=lambda p, f: latest.append((p, f)), cancelled=cancelled))
-        except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
+        except BaseException as error:  # noqa: BLE001 - raised in the calling thread
             outcome.append(error)
 
     worker = threading.Thread(target=work, name="llmlab-load", daemon=True)
@@ -409,7 +413,7 @@ def _open(cls: type[Engine], plan: LoadPlan, log: EngineLog, report: Progress) -
         while worker.is_alive():
             worker.join(0.05)
             if latest:
-                # Said again while nothing is new, so that a display's clock goes on.
+                # Repeated while unchanged, so that a display's elapsed time keeps updating.
                 report(*latest[-1])
                 del latest[:-1]
     except BaseException as error:
@@ -426,14 +430,14 @@ def _open(cls: type[Engine], plan: LoadPlan, log: EngineLog, report: Progress) -
     if isinstance(result, LlmLabError | KeyboardInterrupt):
         raise result
     raise LoadError(
-        f"{plan.source.name} could not be loaded in {cls.name}: {type(result).__name__}: {result}.",
+        f"{cls.name} can't load {plan.source.name}: {type(result).__name__}: {result}.",
         "See %llm logs.",
         log_tail=log.tail(),
     ) from result
 
 
 def _join_through_interrupts(worker: threading.Thread) -> None:
-    """Wait until the load has cleaned up, however often Ctrl-C is pressed meanwhile."""
+    """Wait until the load has cleaned up, ignoring further Ctrl-C."""
     while worker.is_alive():
         try:
             worker.join()
