@@ -203,7 +203,7 @@ def test_without_any_folder_the_log_is_in_memory_alone(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
     monkeypatch.setattr(base, "_warned", set())
     (tmp_path / "file").write_text("")
-    with pytest.warns(RuntimeWarning, match="is a file, and a folder has to be there"):
+    with pytest.warns(RuntimeWarning, match="is a file, but must be a folder"):
         log = EngineLog(tmp_path / "file" / "engine.log")
     assert log.path == Path(os.devnull)
     log.write("one\n")
@@ -287,9 +287,9 @@ def test_what_cannot_be_deleted_is_said(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["a\0b", "\ud800"])
 def test_what_is_no_path_is_bad_input(name):
-    with pytest.raises(BadInputError, match="is no path"):
+    with pytest.raises(BadInputError, match="isn't a valid path"):
         run.check_writable(Path("/tmp") / name)
-    with pytest.raises(BadInputError, match="is no path"):
+    with pytest.raises(BadInputError, match="isn't a valid path"):
         run.write_folder(Path("/tmp") / name, _fill)
 
 

@@ -100,11 +100,11 @@ RAISED = {
     "A context of … tokens was asked for, and … was trained for ….": lambda tmp, model: llmlab.Lab().load(
         "nano", engine="llamacpp", ctx=100_000
     ),
-    "The prompt has … tokens, and … was loaded with a context of … tokens, at least one of which the answer needs.": (
+    "The prompt has … tokens; … was loaded with a context of …, at least one of which must be left for the output.": (
         lambda tmp, model: model.generate("word " * 3000)
     ),
-    "kv_tokens is …, but one sequence may need the whole context of … tokens.": lambda tmp, model: llmlab.Lab().load(
-        "nano", engine="llamacpp", extra={"kv_tokens": 64}
+    "kv_tokens=… is smaller than the context of … tokens that one sequence may need.": lambda tmp, model: (
+        llmlab.Lab().load("nano", engine="llamacpp", extra={"kv_tokens": 64})
     ),
     "The keyword … at … can't be followed token by token: ….": lambda tmp, model: model.generate(
         "Hello", schema={"type": "array", "items": {"type": "integer"}, "uniqueItems": True}

@@ -1,4 +1,4 @@
-"""Text and tokens: whole characters only, log probabilities that carry the bytes, one BOS. The same on both engines."""
+"""Text and tokens on both engines: complete characters only, bytes in the log probabilities, one BOS."""
 
 import codecs
 import json
@@ -11,7 +11,7 @@ from llmlab import zoo
 TEXTS = ("🦊🙂", "你好，世界", "naïve 🇫🇷 façade")
 
 
-def whole(data):
+def decoded(data):
     """The text of bytes, without an incomplete character at their end."""
     return codecs.getincrementaldecoder("utf-8")("replace").decode(data)
 
@@ -21,7 +21,7 @@ def joined(logprobs):
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_an_answer_cut_at_any_token_has_whole_characters(model, text):
+def test_an_answer_cut_at_any_token_has_complete_characters(model, text):
     ids = model.tokenize(text, special=False)
     assert len(ids) > len(text)  # characters of several tokens
     cuts = range(1, len(ids) + 2)
@@ -33,7 +33,7 @@ def test_an_answer_cut_at_any_token_has_whole_characters(model, text):
         assert len(answer.token_ids) == min(cut, len(ids) + 1)
         data = joined(answer.logprobs)
         assert text.encode().startswith(data)
-        assert answer.text == whole(data)
+        assert answer.text == decoded(data)
     assert texts == sorted(texts, key=len)
     assert texts[-1] == text
 
@@ -41,11 +41,11 @@ def test_an_answer_cut_at_any_token_has_whole_characters(model, text):
 @pytest.mark.parametrize("options", [{}, {"stop": ("zzzz",)}, {"n": 3}, {"ignore_eos": True}])
 def test_the_bytes_of_the_log_probabilities_are_the_text(model, options):
     prompts = [f"Say 你好 🦊 {i}" for i in range(12)]
-    asked = {"temperature": 3.0, "seed": 11, "max_tokens": 12, "logprobs": 0, **options}
-    for answer in model.generate(prompts, **asked):
+    sampling = {"temperature": 3.0, "seed": 11, "max_tokens": 12, "logprobs": 0, **options}
+    for answer in model.generate(prompts, **sampling):
         for choice in answer.choices:
             data = joined(choice.logprobs)
-            assert choice.text == whole(data)
+            assert choice.text == decoded(data)
             assert all(isinstance(one, int) for entry in choice.logprobs for one in entry.bytes)
             if choice.finish_reason == "stop":
                 assert choice.logprobs[-1].bytes == []
@@ -55,15 +55,15 @@ def test_the_bytes_of_the_log_probabilities_are_the_text(model, options):
 def test_streams_give_the_same_text_in_pieces(model):
     for seed in range(6):
         options = {"temperature": 3.0, "seed": seed, "max_tokens": 9, "logprobs": 0}
-        whole_text = model.generate("你好", **options).text
+        full = model.generate("你好", **options).text
         chunks = list(model.stream("你好", **options))
-        assert "".join(chunk.text for chunk in chunks) == whole_text
-        assert whole(joined([entry for chunk in chunks for entry in chunk.logprobs])) == whole_text
+        assert "".join(chunk.text for chunk in chunks) == full
+        assert decoded(joined([entry for chunk in chunks for entry in chunk.logprobs])) == full
 
 
 @pytest.fixture(scope="module")
 def with_bos(tmp_path_factory):
-    """nano with a tokenizer that puts BOS in front."""
+    """Nano with a tokenizer that prepends BOS."""
     folder = tmp_path_factory.mktemp("bos") / "nano-bos"
     shutil.copytree(zoo.path("nano"), folder, ignore=shutil.ignore_patterns("awq", "gptq"))
     config = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
@@ -93,5 +93,5 @@ def test_a_raw_prompt_gets_bos_once(lab, with_bos, engine):
     assert ids[0] == 0
     assert ids.count(0) == 1
     assert model.generate("<|endoftext|>Hello there", **options).prompt_token_ids == ids
-    # What is doubled by the user stays doubled.
+    # A BOS that the user doubled stays doubled.
     assert model.generate("<|endoftext|><|endoftext|>a", **options).prompt_token_ids[:2] == (0, 0)

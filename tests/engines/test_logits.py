@@ -1,4 +1,4 @@
-"""Logits that are no numbers: a load fails with the reason, and so does a request, instead of an empty answer."""
+"""Logits that aren't finite: a load and a request fail with the reason, instead of returning empty text."""
 
 import shutil
 
@@ -21,7 +21,7 @@ WAYS = {
 
 
 def damaged(folder):
-    """nano with all bytes of its weights 0xFF, which is NaN in every float type."""
+    """Nano with all bytes of its weights set to 0xFF, which is NaN in every float type."""
     shutil.copytree(zoo.path("nano"), folder, ignore=shutil.ignore_patterns("awq", "gptq"))
     file = folder / "model.safetensors"
     data = bytearray(file.read_bytes())
@@ -34,7 +34,7 @@ def damaged(folder):
 @pytest.mark.parametrize("engine", ENGINES)
 def test_weights_of_nan_do_not_load(lab, tmp_path, engine):
     folder = damaged(tmp_path / "damaged")
-    with pytest.raises(LoadError, match="NaN in place of logits") as caught:
+    with pytest.raises(LoadError, match="NaN instead of logits") as caught:
         lab.load(folder, engine=engine)
     assert "\n" not in str(caught.value)
     assert "damaged" in str(caught.value)
@@ -63,10 +63,10 @@ def test_a_request_whose_logits_become_nan_fails_alone(broken_adapter, engine):
             good = model.stream("Hello!", temperature=0, max_tokens=40)
             bad = model.stream("Hello!", adapter="nan", max_tokens=8, **options)
             good.start()
-            with pytest.raises(GenerationError, match="NaN in place of logits"):
+            with pytest.raises(GenerationError, match="NaN instead of logits"):
                 print(way, bad.result())
             assert good.result().token_ids == want
-        with pytest.raises(GenerationError, match="NaN in place of logits"):
+        with pytest.raises(GenerationError, match="NaN instead of logits"):
             print(model.generate("Hello!", adapter="nan", n=3, seed=1, max_tokens=4))
     finally:
         lab.close()

@@ -1,7 +1,7 @@
-# ruff: noqa: E501 - templates as they are, a line each
-"""Templates that fail or compute without end: each is one clear error, within bounds of time and memory.
+# ruff: noqa: E501 - one template per line
+"""Templates that fail or never end: each raises one clear error, within limits of time and memory.
 
-They come with files from strangers; what they can do is a question of jinja2's sandbox and of ours.
+Templates come with untrusted files; jinja2's sandbox and llmlab's limit what they can do.
 """
 
 import resource
@@ -187,7 +187,7 @@ def test_a_template_that_fails_is_one_clear_error_within_bounds(name):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.thread_time()
     fails(FAILING[name])
-    # The CPU time of this thread, against a hang: most take milliseconds.
+    # This thread's CPU time, to detect a hang: most take milliseconds.
     assert time.thread_time() - started < 20
     if sys.platform == "linux":
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 * 1024
@@ -198,11 +198,11 @@ def test_the_bounds_hold_on_any_thread():
     worker = threading.Thread(target=lambda: found.append(fails(FAILING["loops"])))
     worker.start()
     worker.join(100)
-    assert "more steps or memory" in found[0]
+    assert "limit on steps and memory" in found[0]
 
 
 @pytest.mark.parametrize("template", HARMLESS)
-def test_what_templates_use_goes_on_working(template):
+def test_what_templates_use_still_works(template):
     assert render(template, [Message("user", "x")], special_tokens={}) == HARMLESS[template]
 
 
@@ -210,7 +210,7 @@ def test_the_error_names_the_line_and_the_reason():
     text = fails("a\n{{ messages[0].role }}\n{{ 1 / 0 }}\n")
     assert "failed in line 3: ZeroDivisionError: division by zero." in text
     assert "in line 2: TemplateSyntaxError" in fails("a\n{% if %}")
-    assert "refuses this conversation: roles must alternate." in fails("{{ raise_exception('roles must alternate') }}")
+    assert "rejects this conversation: roles must alternate." in fails("{{ raise_exception('roles must alternate') }}")
 
 
 def test_a_long_conversation_is_far_from_the_limits():
@@ -226,7 +226,7 @@ def test_a_long_conversation_is_far_from_the_limits():
 
 
 def test_every_filter_test_and_method_is_known():
-    """What a new jinja2 brings is looked at before it may be used."""
+    """Filters and tests of a new jinja2 version must be reviewed first."""
     from jinja2.defaults import DEFAULT_FILTERS, DEFAULT_TESTS
 
     assert (len(DEFAULT_FILTERS), len(DEFAULT_TESTS)) == (54, 39)

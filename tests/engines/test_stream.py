@@ -1,4 +1,4 @@
-"""The buffer between an engine and its readers, and the stream over it (a scripted engine: no model here)."""
+"""The buffer between an engine and its readers, and the stream over it. No model: the engine is scripted."""
 
 import asyncio
 import gc

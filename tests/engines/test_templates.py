@@ -1,4 +1,4 @@
-"""Chat templates: ours must render what transformers renders, and refuse what a template refuses."""
+"""Chat templates render the same text as in transformers, and raise what a template raises."""
 
 import pytest
 
@@ -55,7 +55,7 @@ def test_a_base_model_has_no_template():
         render(None, [Message("user", "x")], special_tokens={})
 
 
-def test_what_a_template_refuses_is_one_clear_error():
+def test_what_a_template_rejects_is_one_clear_error():
     with pytest.raises(BadInputError, match="roles must alternate"):
         render("{{ raise_exception('roles must alternate') }}", [Message("user", "x")], special_tokens={})
 
@@ -65,7 +65,7 @@ def test_a_template_can_not_reach_python():
         render("{{ ''.__class__.__mro__[1].__subclasses__() }}", [Message("user", "x")], special_tokens={})
 
 
-def test_generation_marks_are_passed_over():
+def test_generation_tags_render_their_body():
     template = "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}"
     assert render(template, [Message("user", "x")], special_tokens={}) == "x"
 
@@ -82,7 +82,7 @@ def test_arguments_as_json_text_are_rendered_as_an_object(make, arguments):
     assert render(ARGUMENTS, [turn], special_tokens={}) == '{"city": "Z\u00fcrich"}<city=Z\u00fcrich>'
 
 
-def test_arguments_that_are_no_json_are_one_clear_error():
+def test_arguments_that_are_not_json_are_one_clear_error():
     call = {"type": "function", "function": {"name": "weather", "arguments": '{"city": Oslo}'}}
     turn = Message.of({"role": "assistant", "content": None, "tool_calls": [call]})
     with pytest.raises(BadInputError, match="'weather' aren't a JSON object") as raised:

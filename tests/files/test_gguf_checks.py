@@ -107,7 +107,7 @@ def test_an_unchanged_copy_loads(nano, tmp_path, lab):
 UNFORESEEN = {
     "an unknown rope scaling": (key("llama.rope.scaling.type", text("foo")), r"llama-model\.cpp:\d+: GGML_ASSERT"),
     "no BOS for its tokenizer": (key("tokenizer.ggml.model", text("gemma4")), r"llama-vocab\.cpp:\d+: GGML_ASSERT"),
-    "another tokenizer's vocabulary": (key("tokenizer.ggml.model", text("llama")), "ended its process over it"),
+    "another tokenizer's vocabulary": (key("tokenizer.ggml.model", text("llama")), "makes llama.cpp abort"),
 }
 
 

@@ -77,7 +77,7 @@ def test_scores_are_distributions_and_the_engines_agree(model, llamacpp):
 
 def test_scoring_takes_no_nonsense(llamacpp):
     for ids, first in (([1], 0), ([1, 2, 3], 2), ([1, 2, 3], -1), ([1] * 4000, 0)):
-        with pytest.raises(BadInputError, match="Scoring takes"):
+        with pytest.raises(BadInputError, match="Scoring needs"):
             llamacpp.score(ids, first=first)
 
 

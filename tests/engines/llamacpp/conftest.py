@@ -1,4 +1,4 @@
-"""nano as a real GGUF file, loaded in the engine itself."""
+"""Nano as a real GGUF file, loaded directly in the engine."""
 
 import threading
 from pathlib import Path
@@ -14,7 +14,7 @@ NANO = Path(__file__).parents[3] / "llmlab" / "zoo" / "models" / "nano"
 
 @pytest.fixture(scope="session")
 def gguf():
-    """nano's F16 GGUF file."""
+    """Nano's F16 GGUF file."""
     from llmlab.quant.gguf_cache import to_gguf
 
     return to_gguf(NANO)
@@ -31,7 +31,7 @@ def load(gguf, tmp_path_factory):
             context_length=ctx,
             gpu_layers=gpu_layers,
             max_concurrency=concurrency,
-            # One thread: two cores are shared with the other tests' engines, and OpenMP spins where it waits.
+            # One thread: two cores are shared with the other tests' engines, and OpenMP spins while waiting.
             extra={"n_threads": 1, **extra},
         )
         return LlamaCppEngine.open(
@@ -46,7 +46,7 @@ def load(gguf, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def engine(load):
-    """One engine for the tests of a module that only ask."""
+    """One engine per module, for tests that only send requests."""
     own = load()
     yield own
     own.close()

@@ -1,9 +1,9 @@
-"""Requests that share the engine: waiting, cancelling, prompts beside decoding, the KV cache reused."""
+"""Concurrent requests: waiting, cancelling, prompts during decoding, reuse of the KV cache."""
 
 import time
 
 import pytest
-from llamacpp_driver import WAIT_S, ask
+from llamacpp_driver import WAIT_S, submit
 
 from llmlab.engines.llamacpp.batch import Batch
 from llmlab.errors import GenerationError
@@ -12,44 +12,44 @@ LONG = {"ignore_eos": True, "max_tokens": 600}
 
 
 def long_prompt(engine, tokens, salt=0):
-    """Token ids of a long prompt; another salt differs from the first token on."""
+    """Token ids of a long prompt; different salts differ from the first token on."""
     return [200 + (i * 7 + salt * 131) % 1500 for i in range(tokens)]
 
 
 def wait_for(condition):
     end = time.monotonic() + WAIT_S
     while not condition():
-        assert time.monotonic() < end, "it never happened"
+        assert time.monotonic() < end, "timed out"
         time.sleep(0.001)
 
 
 def test_more_requests_than_slots_wait_in_order(engine):
-    asked = [ask(engine, f"Count to {i}.", ignore_eos=True, max_tokens=30) for i in range(11)]
-    wait_for(lambda: len(engine._loop._waiting) > 0 or asked[-1].buffer.done)
+    sent = [submit(engine, f"Count to {i}.", ignore_eos=True, max_tokens=30) for i in range(11)]
+    wait_for(lambda: len(engine._loop._waiting) > 0 or sent[-1].buffer.done)
     assert len(engine._loop._running) <= 4
-    choices = [one.done() for one in asked]
+    choices = [one.done() for one in sent]
     assert all(len(choice.token_ids) == 30 for choice in choices)
-    firsts = [one.buffer._slots[0].first for one in asked]
-    # Four run at once, so a request may at most overtake those of its own round.
+    firsts = [one.buffer._slots[0].first for one in sent]
+    # Four run at once, so a request can only overtake those of its own round.
     assert all(firsts[i] < firsts[i + 4] for i in range(len(firsts) - 4))
 
 
 def test_cancel_while_decoding(engine):
-    asked, other = ask(engine, "A story.", **LONG), ask(engine, "Another story.", ignore_eos=True, max_tokens=60)
-    asked.wait_tokens(5)
-    engine.cancel(asked.request)
-    choice = asked.done()
+    sent, other = submit(engine, "A story.", **LONG), submit(engine, "Another story.", ignore_eos=True, max_tokens=60)
+    sent.wait_tokens(5)
+    engine.cancel(sent.request)
+    choice = sent.done()
     assert choice.finish_reason == "interrupted"
     assert 5 <= len(choice.token_ids) < 600
     assert choice.text == engine.detokenize(list(choice.token_ids))
     assert len(other.done().token_ids) == 60
-    engine.cancel(asked.request)  # harmless
-    assert ask(engine, "A story.").done().token_ids
+    engine.cancel(sent.request)  # a no-op
+    assert submit(engine, "A story.").done().token_ids
 
 
 def test_cancel_while_waiting(engine):
-    running = [ask(engine, f"Story {i}.", **LONG) for i in range(4)]
-    waiting = ask(engine, "Late.", **LONG)
+    running = [submit(engine, f"Story {i}.", **LONG) for i in range(4)]
+    waiting = submit(engine, "Late.", **LONG)
     engine.cancel(waiting.request)
     choice = waiting.done()
     assert (choice.finish_reason, choice.token_ids) == ("interrupted", ())
@@ -63,12 +63,12 @@ def test_cancel_in_a_prompt(load):
     engine = load(ctx=2048, n_batch=16, prefix_cache=False)
     try:
         ids = long_prompt(engine, 2000)
-        asked = ask(engine, ids)
-        wait_for(lambda: any(0 < one.computed < 1900 for one in list(engine._loop._running)) or asked.buffer.done)
-        engine.cancel(asked.request)
-        choice = asked.done()
+        sent = submit(engine, ids)
+        wait_for(lambda: any(0 < one.computed < 1900 for one in list(engine._loop._running)) or sent.buffer.done)
+        engine.cancel(sent.request)
+        choice = sent.done()
         assert (choice.finish_reason, choice.token_ids) == ("interrupted", ())
-        assert ask(engine, "hello").done().token_ids
+        assert submit(engine, "hello").done().token_ids
     finally:
         engine.close()
 
@@ -76,18 +76,18 @@ def test_cancel_in_a_prompt(load):
 def test_an_aborted_step_changes_nothing_for_the_others(load, monkeypatch):
     engine = load(ctx=2048, n_batch=2048, n_ubatch=64, prompt_chunk=2048)
     try:
-        alone = ask(engine, "Tell me about the moon.", ignore_eos=True, max_tokens=80).done()
+        alone = submit(engine, "Tell me about the moon.", ignore_eos=True, max_tokens=80).done()
         loop, aborted = engine._loop, []
         resync = Batch.resync
         monkeypatch.setattr(Batch, "resync", lambda batch: (aborted.append(1), resync(batch)))
         for salt in range(1, 8):
-            beside = ask(engine, "Tell me about the moon.", ignore_eos=True, max_tokens=80)
-            beside.wait_tokens(3)
-            asked = ask(engine, long_prompt(engine, 2000, salt))
-            wait_for(lambda one=asked: loop._abortable or one.buffer.done)
-            engine.cancel(asked.request)
-            assert asked.done().finish_reason == "interrupted"
-            got = beside.done()
+            other = submit(engine, "Tell me about the moon.", ignore_eos=True, max_tokens=80)
+            other.wait_tokens(3)
+            sent = submit(engine, long_prompt(engine, 2000, salt))
+            wait_for(lambda one=sent: loop._abortable or one.buffer.done)
+            engine.cancel(sent.request)
+            assert sent.done().finish_reason == "interrupted"
+            got = other.done()
             assert got.token_ids == alone.token_ids
             if aborted:
                 break
@@ -99,15 +99,15 @@ def test_an_aborted_step_changes_nothing_for_the_others(load, monkeypatch):
 def test_a_long_prompt_does_not_stall_the_others(load):
     engine = load(ctx=2048, prompt_chunk=32, prefix_cache=False)
     try:
-        beside = ask(engine, "A story.", **LONG)
-        beside.wait_tokens(2)
-        asked = ask(engine, long_prompt(engine, 1900), max_tokens=1)
-        before = len(beside.buffer.read(0))
-        asked.done()
-        # 1,900 tokens in chunks of 32 are 60 steps, each of which gave the other a token.
-        assert len(beside.buffer.read(0)) - before >= 50 or beside.buffer.done
-        engine.cancel(beside.request)
-        beside.done()
+        other = submit(engine, "A story.", **LONG)
+        other.wait_tokens(2)
+        sent = submit(engine, long_prompt(engine, 1900), max_tokens=1)
+        before = len(other.buffer.read(0))
+        sent.done()
+        # 1,900 tokens in chunks of 32 take 60 steps, each of which also decodes a token of the other request.
+        assert len(other.buffer.read(0)) - before >= 50 or other.buffer.done
+        engine.cancel(other.request)
+        other.done()
     finally:
         engine.close()
 
@@ -119,11 +119,11 @@ def test_a_chat_turn_computes_only_what_is_new(load):
         known = 0
         for turn in range(3):
             ids = history + with_cache.tokenize(f"<|user|>Question {turn}?<|end|><|assistant|>")
-            a, b = ask(with_cache, ids), ask(without, ids)
+            a, b = submit(with_cache, ids), submit(without, ids)
             answer = a.done().token_ids
             assert b.done().token_ids == answer
             assert (a.cached, b.cached) == (known, 0)
-            # The last token that was sampled is not computed until something follows it.
+            # The last sampled token isn't computed until another one follows it.
             known = len(ids) + len(answer) - 1
             history = ids + list(answer)
     finally:
@@ -136,8 +136,8 @@ def test_requests_at_once_share_a_beginning(load):
     try:
         begin = long_prompt(engine, 300)
         prompts = [begin + engine.tokenize(f"<|user|>Say {i}.<|end|><|assistant|>") for i in range(4)]
-        shared = [ask(engine, ids) for ids in prompts]
-        plain = [ask(without, ids) for ids in prompts]
+        shared = [submit(engine, ids) for ids in prompts]
+        plain = [submit(without, ids) for ids in prompts]
         assert [one.done().token_ids for one in shared] == [one.done().token_ids for one in plain]
         assert shared[0].cached == 0
         assert all(one.cached >= 300 for one in shared[1:])
@@ -152,11 +152,11 @@ def test_one_pool_makes_requests_wait_and_gives_the_same(load, engine):
         assert pool._settings.unified
         prompts = [long_prompt(pool, 300, salt) for salt in range(6)]
         options = {"ignore_eos": True, "max_tokens": 40}
-        asked = [ask(pool, ids, **options) for ids in prompts]
-        wait_for(lambda: len(pool._loop._running) == 3 or asked[-1].buffer.done)
-        assert pool._loop._waiting or asked[-1].buffer.done
-        tokens = [one.done().token_ids for one in asked]
-        plain = [ask(engine, ids, **options).done().token_ids for ids in prompts]
+        sent = [submit(pool, ids, **options) for ids in prompts]
+        wait_for(lambda: len(pool._loop._running) == 3 or sent[-1].buffer.done)
+        assert pool._loop._waiting or sent[-1].buffer.done
+        tokens = [one.done().token_ids for one in sent]
+        plain = [submit(engine, ids, **options).done().token_ids for ids in prompts]
         assert sum(a == b for a, b in zip(tokens, plain, strict=True)) >= 5
         assert pool._loop._slots._reserved == 0
     finally:
@@ -164,13 +164,15 @@ def test_one_pool_makes_requests_wait_and_gives_the_same(load, engine):
 
 
 def test_many_mixed_requests_leave_nothing(engine):
-    asked = []
+    sent = []
     for i in range(40):
-        one = ask(engine, long_prompt(engine, 20 + 37 * i % 500, i % 5), temperature=i % 2 * 1.0, max_tokens=5 + i % 20)
+        one = submit(
+            engine, long_prompt(engine, 20 + 37 * i % 500, i % 5), temperature=i % 2 * 1.0, max_tokens=5 + i % 20
+        )
         if i % 7 == 3:
             engine.cancel(one.request)
-        asked.append(one)
-    for one in asked:
+        sent.append(one)
+    for one in sent:
         assert one.done().finish_reason in ("stop", "length", "interrupted")
     loop = engine._loop
     wait_for(lambda: not loop._running)
@@ -180,11 +182,11 @@ def test_many_mixed_requests_leave_nothing(engine):
 
 
 def test_a_bad_request_fails_alone(engine):
-    good = ask(engine, "Hello.", ignore_eos=True)
+    good = submit(engine, "Hello.", ignore_eos=True)
     with pytest.raises(GenerationError, match="2047"):
-        ask(engine, [3, 2048]).done()
+        submit(engine, [3, 2048]).done()
     with pytest.raises(GenerationError):
-        ask(engine, []).done()
+        submit(engine, []).done()
     assert len(good.done().token_ids) == 24
 
 
@@ -194,10 +196,10 @@ def test_a_failing_step_fails_its_requests_and_no_more(engine):
     try:
         context._decode = lambda *_: -3
         with pytest.raises(GenerationError, match="-3"):
-            ask(engine, "Hello.").done()
+            submit(engine, "Hello.").done()
         context._decode = lambda *_: 1 / 0
         with pytest.raises(GenerationError, match="ZeroDivisionError"):
-            ask(engine, "Hello.").done()
+            submit(engine, "Hello.").done()
     finally:
         context._decode = real
-    assert ask(engine, "Hello.").done().token_ids
+    assert submit(engine, "Hello.").done().token_ids

@@ -1,11 +1,11 @@
-"""What one and many requests give."""
+"""The output of single and batched requests."""
 
 import math
 import random
 
 import numpy as np
 import pytest
-from llamacpp_driver import ask
+from llamacpp_driver import submit
 
 from llmlab.engines.llamacpp.sampler import gumbel, pick
 
@@ -15,37 +15,37 @@ PROMPTS += [f"What is {a} plus {a + 3}?" for a in range(10)]
 
 
 def test_greedy_is_repeatable(engine):
-    first = ask(engine, PROMPTS[0]).done()
+    first = submit(engine, PROMPTS[0]).done()
     assert first.token_ids
-    assert ask(engine, PROMPTS[0], seed=7).done() == ask(engine, PROMPTS[0], seed=7).done()
-    assert ask(engine, PROMPTS[0], seed=7).done().token_ids == first.token_ids
+    assert submit(engine, PROMPTS[0], seed=7).done() == submit(engine, PROMPTS[0], seed=7).done()
+    assert submit(engine, PROMPTS[0], seed=7).done().token_ids == first.token_ids
 
 
 def test_alone_as_inside_a_batch(engine):
-    alone = [ask(engine, prompt).done() for prompt in PROMPTS]
-    together = [one.done() for one in [ask(engine, prompt) for prompt in PROMPTS]]
+    alone = [submit(engine, prompt).done() for prompt in PROMPTS]
+    together = [one.done() for one in [submit(engine, prompt) for prompt in PROMPTS]]
     same = sum(a.token_ids == b.token_ids for a, b in zip(alone, together, strict=True))
-    # Kernels for one row and for several sum in another order, which may flip a near tie.
+    # Kernels for one row and for several sum in a different order, which may flip a near tie.
     assert same >= len(PROMPTS) - 1
 
 
 def test_seeds(engine):
     options = {"temperature": 1.0, "ignore_eos": True}
     seeds = [*range(39), 2**32 - 1]
-    alone = [ask(engine, PROMPTS[0], seed=seed, **options).done().token_ids for seed in seeds]
-    batch = [one.done().token_ids for one in [ask(engine, PROMPTS[0], seed=seed, **options) for seed in seeds]]
-    # Logits of a batch differ in the last digits, which may flip a draw that nearly ties.
+    alone = [submit(engine, PROMPTS[0], seed=seed, **options).done().token_ids for seed in seeds]
+    batch = [one.done().token_ids for one in [submit(engine, PROMPTS[0], seed=seed, **options) for seed in seeds]]
+    # Batched logits differ in the last digits, which may flip a draw that nearly ties.
     assert sum(a == b for a, b in zip(alone, batch, strict=True)) >= len(seeds) - 3
     assert len(set(alone)) > len(seeds) // 2
-    again = [ask(engine, PROMPTS[0], seed=seed, **options).done().token_ids for seed in seeds[-3:]]
+    again = [submit(engine, PROMPTS[0], seed=seed, **options).done().token_ids for seed in seeds[-3:]]
     assert again == alone[-3:]
 
 
 @pytest.mark.parametrize("narrow", [{}, {"top_k": 3}, {"top_p": 0.6}, {"min_p": 0.2}])
 def test_draws_follow_the_distribution(engine, narrow):
-    """The first token of many seeds comes as often as the filtered softmax says."""
+    """Over many seeds, first tokens occur as often as the filtered softmax predicts."""
     draws = 400
-    top = ask(engine, PROMPTS[5], logprobs=100, max_tokens=1).done().logprobs[0].top
+    top = submit(engine, PROMPTS[5], logprobs=100, max_tokens=1).done().logprobs[0].top
     weights = {token: math.exp(logprob) for token, _, logprob in top}
     ranked = sorted(weights.items(), key=lambda item: -item[1])
     if "top_k" in narrow:
@@ -55,10 +55,10 @@ def test_draws_follow_the_distribution(engine, narrow):
     elif "top_p" in narrow:
         below = [sum(w for _, w in ranked[:i]) for i in range(len(ranked))]
         ranked = [item for item, mass in zip(ranked, below, strict=True) if mass < narrow["top_p"]]
-    # Unfiltered, the mass beyond the 100 likeliest counts too.
+    # Without a filter, the mass beyond the 100 likeliest tokens counts too.
     kept = sum(w for _, w in ranked) if narrow else 1.0
-    asked = [ask(engine, PROMPTS[5], temperature=1.0, seed=s, max_tokens=1, **narrow) for s in range(draws)]
-    drawn = [one.done().token_ids[0] for one in asked]
+    sent = [submit(engine, PROMPTS[5], temperature=1.0, seed=s, max_tokens=1, **narrow) for s in range(draws)]
+    drawn = [one.done().token_ids[0] for one in sent]
     if narrow:
         assert set(drawn) <= {token for token, _ in ranked}
     for token, weight in ranked[:5]:
@@ -86,21 +86,21 @@ def test_a_large_vocabulary_is_drawn_from_alike(spread):
 
 
 def test_filters_leave_only_the_likeliest(engine):
-    greedy = ask(engine, PROMPTS[1]).done().token_ids
+    greedy = submit(engine, PROMPTS[1]).done().token_ids
     for narrow in ({"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1.0}):
-        assert ask(engine, PROMPTS[1], temperature=2.0, seed=5, **narrow).done().token_ids == greedy
+        assert submit(engine, PROMPTS[1], temperature=2.0, seed=5, **narrow).done().token_ids == greedy
 
 
 def test_the_text_is_that_of_the_tokens(engine):
     for prompt in PROMPTS[:5]:
-        choice = ask(engine, prompt, temperature=3.0, ignore_eos=True, max_tokens=60).done()
+        choice = submit(engine, prompt, temperature=3.0, ignore_eos=True, max_tokens=60).done()
         assert choice.text == engine.detokenize(list(choice.token_ids))
 
 
 def test_chunks_add_up(engine):
-    asked = ask(engine, PROMPTS[2], temperature=2.0, ignore_eos=True)
-    choice = asked.done()
-    chunks = asked.buffer.read(0)
+    sent = submit(engine, PROMPTS[2], temperature=2.0, ignore_eos=True)
+    choice = sent.done()
+    chunks = sent.buffer.read(0)
     assert "".join(chunk.text for chunk in chunks) == choice.text
     assert tuple(token for chunk in chunks for token in chunk.token_ids) == choice.token_ids
     assert [chunk.finish_reason for chunk in chunks if chunk.finish_reason] == ["length"]
@@ -119,13 +119,13 @@ def test_special_text_becomes_the_special_token(engine):
     assert engine.detokenize(engine.tokenize("<|user|>hi<|end|>")) == "hi"
 
 
-def test_ignore_eos_goes_on(engine):
-    # An answer that ends by itself, then the same one forced past its end.
-    ended = next(c for c in (ask(engine, p, max_tokens=200).done() for p in PROMPTS) if c.finish_reason == "stop")
+def test_ignore_eos_continues(engine):
+    # An output that ends by itself, then the same one forced past its end.
+    ended = next(c for c in (submit(engine, p, max_tokens=200).done() for p in PROMPTS) if c.finish_reason == "stop")
     assert ended.token_ids[-1] in engine.facts.end_ids
-    prompt = next(p for p in PROMPTS if ask(engine, p, max_tokens=200).done().token_ids == ended.token_ids)
+    prompt = next(p for p in PROMPTS if submit(engine, p, max_tokens=200).done().token_ids == ended.token_ids)
     count = len(ended.token_ids) + 20
-    forced = ask(engine, prompt, max_tokens=count, ignore_eos=True).done()
+    forced = submit(engine, prompt, max_tokens=count, ignore_eos=True).done()
     assert forced.finish_reason == "length"
     assert len(forced.token_ids) == count
     assert forced.token_ids[: len(ended.token_ids)] == ended.token_ids
@@ -134,7 +134,7 @@ def test_ignore_eos_goes_on(engine):
 
 def test_stop_strings_across_tokens(engine):
     options = {"ignore_eos": True, "max_tokens": 40}
-    free = ask(engine, PROMPTS[0], **options).done()
+    free = submit(engine, PROMPTS[0], **options).done()
     rng = random.Random(0)
     tried = 0
     while tried < 6:
@@ -143,27 +143,27 @@ def test_stop_strings_across_tokens(engine):
         if "�" in stop:
             continue
         tried += 1
-        choice = ask(engine, PROMPTS[0], stop=(stop, "never said"), **options).done()
+        choice = submit(engine, PROMPTS[0], stop=(stop, "not in the text"), **options).done()
         assert choice.finish_reason == "stop"
         assert choice.text == free.text[: free.text.find(stop)]
         assert choice.token_ids == free.token_ids[: len(choice.token_ids)]
-    assert ask(engine, PROMPTS[0], stop=("never said",), **options).done().text == free.text
+    assert submit(engine, PROMPTS[0], stop=("not in the text",), **options).done().text == free.text
 
 
 def test_length_by_max_tokens(engine):
-    choice = ask(engine, PROMPTS[0], max_tokens=5, ignore_eos=True).done()
+    choice = submit(engine, PROMPTS[0], max_tokens=5, ignore_eos=True).done()
     assert (choice.finish_reason, len(choice.token_ids)) == ("length", 5)
 
 
 def test_length_by_context(engine):
     room = 7
     ids = [100 + i % 500 for i in range(engine.facts.context_length - room)]
-    choice = ask(engine, ids, max_tokens=100, ignore_eos=True).done()
+    choice = submit(engine, ids, max_tokens=100, ignore_eos=True).done()
     assert (choice.finish_reason, len(choice.token_ids)) == ("length", room)
 
 
 def test_logprobs(engine):
-    choice = ask(engine, PROMPTS[3], logprobs=5).done()
+    choice = submit(engine, PROMPTS[3], logprobs=5).done()
     assert len(choice.logprobs) == len(choice.token_ids)
     for token, entry in zip(choice.token_ids, choice.logprobs, strict=True):
         values = [logprob for _, _, logprob in entry.top]
@@ -171,15 +171,15 @@ def test_logprobs(engine):
         assert entry.top[0][0] == token  # greedy takes the likeliest
         assert values == sorted(values, reverse=True)
         assert sum(map(math.exp, values)) <= 1 + 1e-9
-    full = ask(engine, PROMPTS[3], logprobs=100, max_tokens=1).done().logprobs[0]
+    full = submit(engine, PROMPTS[3], logprobs=100, max_tokens=1).done().logprobs[0]
     assert len(full.top) == 100
     assert 0.5 < sum(math.exp(value) for _, _, value in full.top) <= 1 + 1e-9
-    assert ask(engine, PROMPTS[3], logprobs=0).done().logprobs[0].top == ()
+    assert submit(engine, PROMPTS[3], logprobs=0).done().logprobs[0].top == ()
 
 
 def test_logprobs_are_those_before_temperature(engine):
-    cold = ask(engine, PROMPTS[3], logprobs=3, max_tokens=1).done().logprobs[0]
-    hot = ask(engine, PROMPTS[3], logprobs=3, max_tokens=1, temperature=2.0, top_k=2).done().logprobs[0]
+    cold = submit(engine, PROMPTS[3], logprobs=3, max_tokens=1).done().logprobs[0]
+    hot = submit(engine, PROMPTS[3], logprobs=3, max_tokens=1, temperature=2.0, top_k=2).done().logprobs[0]
     assert [i for i, _, _ in hot.top] == [i for i, _, _ in cold.top]
     assert [v for _, _, v in hot.top] == pytest.approx([v for _, _, v in cold.top], abs=1e-3)
 

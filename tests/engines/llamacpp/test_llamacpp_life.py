@@ -1,4 +1,4 @@
-"""Loading, failing to load, closing: nothing is left behind."""
+"""Loading, failing to load, and closing release everything."""
 
 import gc
 import subprocess
@@ -9,7 +9,7 @@ import time
 
 import psutil
 import pytest
-from llamacpp_driver import ask
+from llamacpp_driver import submit
 
 from llmlab.engines.base import EngineLog
 from llmlab.errors import BadInputError, Interrupted, LoadError, UnloadedError, UnsupportedError
@@ -19,8 +19,8 @@ def threads():
     return psutil.Process().num_threads()
 
 
-def settled(count, limit=5.0):
-    """Whether the process gets down to so many threads; OpenMP's end a moment after their owner."""
+def threads_back_to(count, limit=5.0):
+    """Whether the process gets down to `count` threads; OpenMP's threads end slightly after their owner."""
     end = time.monotonic() + limit
     while threads() > count and time.monotonic() < end:
         time.sleep(0.01)
@@ -31,46 +31,46 @@ def test_close_with_running_requests(load):
     load().close()
     before = threads()
     engine = load(n_threads=2)
-    running = [ask(engine, f"Story {i}.", ignore_eos=True, max_tokens=900) for i in range(4)]
-    waiting = ask(engine, "Late.", ignore_eos=True, max_tokens=900)
+    running = [submit(engine, f"Story {i}.", ignore_eos=True, max_tokens=900) for i in range(4)]
+    waiting = submit(engine, "Late.", ignore_eos=True, max_tokens=900)
     running[0].wait_tokens(3)
     engine.close()
     reasons = [one.done().finish_reason for one in [*running, waiting]]
     assert set(reasons) <= {"interrupted", "length"}
     assert waiting.done().finish_reason == "interrupted"
     engine.close()
-    assert settled(before)
-    assert ask_closed(engine).done().finish_reason == "interrupted"
+    assert threads_back_to(before)
+    assert submit_closed(engine).done().finish_reason == "interrupted"
     with pytest.raises(UnloadedError):
         engine.tokenize("x")
     assert engine.memory().resident == 0
 
 
-def ask_closed(engine):
-    return ask(engine, [3, 4, 5])
+def submit_closed(engine):
+    return submit(engine, [3, 4, 5])
 
 
 def test_a_dropped_engine_closes_itself(load):
     engine = load()
-    asked = ask(engine, "Story.", ignore_eos=True, max_tokens=900)
+    sent = submit(engine, "Story.", ignore_eos=True, max_tokens=900)
     thread = engine._loop._thread
     del engine
     gc.collect()
     thread.join(10)
     assert not thread.is_alive()
-    assert asked.done().finish_reason in ("interrupted", "length")
+    assert sent.done().finish_reason in ("interrupted", "length")
 
 
 def test_two_engines_at_once(load):
     one, two = load(), load(ctx=512, concurrency=2)
     try:
-        alone = ask(one, "Tell me about the moon.").done()
-        pairs = [(ask(one, "Tell me about the moon."), ask(two, "Tell me about the moon.")) for _ in range(3)]
+        alone = submit(one, "Tell me about the moon.").done()
+        pairs = [(submit(one, "Tell me about the moon."), submit(two, "Tell me about the moon.")) for _ in range(3)]
         for a, b in pairs:
             assert a.done().token_ids == b.done().token_ids == alone.token_ids
     finally:
         one.close()
-        assert ask(two, "Tell me about the moon.").done().token_ids == alone.token_ids
+        assert submit(two, "Tell me about the moon.").done().token_ids == alone.token_ids
         two.close()
 
 
@@ -90,12 +90,12 @@ def test_a_broken_file(load, gguf, tmp_path, damage):
     log = EngineLog(tmp_path / "engine.log")
     with pytest.raises(LoadError) as caught:
         load(path, log=log)
-    says = {"garbage": "magic", "truncated": "incomplete", "header": "key-value", "empty": "magic"}
+    reasons = {"garbage": "magic", "truncated": "incomplete", "header": "key-value", "empty": "magic"}
     assert "broken.gguf" in str(caught.value)
-    assert says[damage] in str(caught.value)
+    assert reasons[damage] in str(caught.value)
     assert caught.value.log_tail
     assert "\n" not in str(caught.value)
-    assert settled(before)
+    assert threads_back_to(before)
 
 
 def test_a_context_that_cannot_be_made(load, monkeypatch):
@@ -106,11 +106,11 @@ def test_a_context_that_cannot_be_made(load, monkeypatch):
     monkeypatch.setattr(llama_cpp, "llama_init_from_model", lambda *_: None)
     with pytest.raises(LoadError, match="context"):
         load()
-    assert settled(before)
+    assert threads_back_to(before)
 
 
 def test_a_missing_file(load, tmp_path):
-    with pytest.raises(LoadError, match="no file"):
+    with pytest.raises(LoadError, match="File not found"):
         load(tmp_path / "none.gguf")
 
 
@@ -133,21 +133,21 @@ def test_a_cancelled_load(load):
 
     with pytest.raises(Interrupted):
         load(progress=late, cancelled=cancelled)
-    assert settled(before)
+    assert threads_back_to(before)
 
 
 def test_progress(load):
-    said = []
-    load(progress=lambda phase, share: said.append((phase, share))).close()
-    assert said[0] == ("import", None)
-    shares = [share for phase, share in said if phase == "weights"]
+    reported = []
+    load(progress=lambda phase, share: reported.append((phase, share))).close()
+    assert reported[0] == ("import", None)
+    shares = [share for phase, share in reported if phase == "weights"]
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
-    assert said[-1] == ("warm-up", 1.0)
+    assert reported[-1] == ("warm-up", 1.0)
 
 
 @pytest.mark.parametrize(
-    ("extra", "says"),
+    ("extra", "expected"),
     [
         ({"n_thread": 1}, "n_threads"),
         ({"n_batch": "many"}, "int"),
@@ -159,8 +159,8 @@ def test_progress(load):
         ({"kv_tokens": 100}, "1024"),
     ],
 )
-def test_bad_options(load, extra, says):
-    with pytest.raises(BadInputError, match=says):
+def test_bad_options(load, extra, expected):
+    with pytest.raises(BadInputError, match=expected):
         load(**extra)
 
 
@@ -168,7 +168,7 @@ def test_options_work(load):
     options = {"n_batch": 64, "n_ubatch": 32, "flash_attn": "on", "cache_type_k": "q8_0", "cache_type_v": "q8_0"}
     engine = load(use_mmap=False, n_threads_batch=1, **options)
     try:
-        assert ask(engine, "Tell me about the moon.").done().token_ids
+        assert submit(engine, "Tell me about the moon.").done().token_ids
         assert "q8_0" in engine.describe()["KV cache"]
     finally:
         engine.close()
@@ -200,7 +200,7 @@ def load():
     log, cancelled = EngineLog(Path(sys.argv[2])), threading.Event()
     return LlamaCppEngine.open(plan, log=log, progress=lambda *a: None, cancelled=cancelled)
 
-def ask(engine, n):
+def submit(engine, n):
     given = dict(temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, max_tokens=n, seed=0, ignore_eos=True)
     buffer = Buffer(1)
     engine.submit(Request("r", (2, 300, 301, 5, 3), SamplingParams(**given), buffer))
@@ -216,12 +216,12 @@ def run_script(gguf, tmp_path, body):
 
 
 def test_silent_and_clean_at_exit(gguf, tmp_path):
-    """A normal run writes nothing of its own, what the user prints comes out, and an exit in full run is clean."""
+    """A run prints nothing but the user's output, and exits cleanly during a generation."""
     got = run_script(
         gguf, tmp_path, """
         engine = load()
         print("mine", flush=True)
-        buffer = ask(engine, 2000)
+        buffer = submit(engine, 2000)
         buffer.wait(5)
         print("mine too")
         """,
@@ -235,7 +235,7 @@ def test_unload_gives_the_memory_back(gguf, tmp_path):
         gguf, tmp_path, """
         def cycle():
             engine = load()
-            ask(engine, 50).wait_done(60)
+            submit(engine, 50).wait_done(60)
             grown = engine.memory().resident
             engine.close()
             gc.collect()

@@ -1,4 +1,4 @@
-"""Guessing ahead changes the speed, never the text."""
+"""Speculative decoding changes the speed, never the text."""
 
 import threading
 import time
@@ -20,7 +20,7 @@ SAMPLED = ({"temperature": 0.9, "seed": 7}, {"temperature": 0.7, "top_k": 20, "t
 
 
 @pytest.fixture(scope="module")
-def bench():
+def drafting():
     lab = Lab()
     lab.load("nano", engine="llamacpp", name="plain", extra={"n_threads": 1})
     for draft in DRAFTS:
@@ -34,61 +34,62 @@ def texts(model, prompts=PROMPTS, **options):
 
 
 @pytest.mark.parametrize("draft", DRAFTS)
-def test_greedy_text_is_the_same_with_and_without(bench, draft):
+def test_greedy_text_is_the_same_with_and_without(drafting, draft):
     assert len(PROMPTS) == 40
-    assert texts(bench.get(draft), temperature=0) == texts(bench.get("plain"), temperature=0)
+    assert texts(drafting.get(draft), temperature=0) == texts(drafting.get("plain"), temperature=0)
 
 
 @pytest.mark.parametrize("options", SAMPLED)
 @pytest.mark.parametrize("draft", DRAFTS)
-def test_seeded_text_is_the_same_with_and_without(bench, draft, options):
-    assert texts(bench.get(draft), PROMPTS[::3], **options) == texts(bench.get("plain"), PROMPTS[::3], **options)
+def test_seeded_text_is_the_same_with_and_without(drafting, draft, options):
+    assert texts(drafting.get(draft), PROMPTS[::3], **options) == texts(drafting.get("plain"), PROMPTS[::3], **options)
 
 
-def test_a_draft_model_is_accepted_and_the_figures_add_up(bench):
-    answer = bench.get("nano-draft").generate(PROMPTS[0], max_tokens=64, temperature=0)
+def test_a_draft_model_is_accepted_and_the_figures_add_up(drafting):
+    answer = drafting.get("nano-draft").generate(PROMPTS[0], max_tokens=64, temperature=0)
     found = answer.speculation
     assert found.draft == "nano-draft"
     assert 0 < found.accepted <= found.drafted
-    # The first token is the prompt's own step.
+    # The first token comes from the prompt's step.
     assert found.steps + found.accepted == answer.usage.completion_tokens - 1
     assert found.acceptance > 0.3
     assert found.tokens_per_step > 1.3
     assert f"{100 * found.acceptance:.0f} % accepted" in str(found)
-    assert bench.get("plain").generate("Hi", max_tokens=4).speculation is None
+    assert drafting.get("plain").generate("Hi", max_tokens=4).speculation is None
 
 
-def test_looking_up_finds_what_was_said_before(bench):
+def test_ngram_lookup_finds_earlier_text(drafting):
     words = "red blue green amber violet copper silver " * 6
     prompt = f"<|user|>Repeat: {words}<|end|><|assistant|>{words}"
-    answer = bench.get("ngram").generate(prompt, raw=True, temperature=0, max_tokens=40, ignore_eos=True)
+    answer = drafting.get("ngram").generate(prompt, raw=True, temperature=0, max_tokens=40, ignore_eos=True)
     assert answer.speculation.drafted > 0
     assert (
-        answer.text == bench.get("plain").generate(prompt, raw=True, temperature=0, max_tokens=40, ignore_eos=True).text
+        answer.text
+        == drafting.get("plain").generate(prompt, raw=True, temperature=0, max_tokens=40, ignore_eos=True).text
     )
 
 
-def test_the_speed_up_is_measured_and_slower_is_said(bench):
-    model = bench.get("nano-draft")
+def test_the_speed_up_is_measured_and_slower_is_reported(drafting):
+    model = drafting.get("nano-draft")
     model.generate(PROMPTS[:4], max_tokens=64, temperature=0, ignore_eos=True)
-    says = model.describe()
-    assert says["draft"] == "nano-draft, at most 4 tokens ahead"
-    assert "accepted" in says["speculation"]
-    assert "x speed-up" in says["speculation"]
+    described = model.describe()
+    assert described["draft"] == "nano-draft, up to 4 tokens ahead"
+    assert "accepted" in described["speculation"]
+    assert "x speed-up" in described["speculation"]
     slow, fast = Speculation("ngram", 8, 1, 8, 0.8), Speculation("ngram", 8, 4, 4, 1.5)
     assert "(slower)" in str(slow)
     assert "slower" not in str(fast)
 
 
 @pytest.mark.parametrize("draft", DRAFTS)
-def test_guided_text_and_stop_strings_and_logprobs_are_the_same(bench, draft):
+def test_guided_text_and_stop_strings_and_logprobs_are_the_same(drafting, draft):
     schema = {
         "type": "object",
         "properties": {"name": {"type": "string", "maxLength": 20}, "age": {"type": "integer"}},
         "required": ["name", "age"],
     }
     prompt = "Extract the record: Anna is 31 years old."
-    pair = [bench.get(name) for name in ("plain", draft)]
+    pair = [drafting.get(name) for name in ("plain", draft)]
     one, two = (m.generate(prompt, schema=schema, temperature=0, max_tokens=60) for m in pair)
     assert one.text == two.text
     assert one.parsed == two.parsed is not None
@@ -100,8 +101,8 @@ def test_guided_text_and_stop_strings_and_logprobs_are_the_same(bench, draft):
     assert [t.logprob for t in two.logprobs] == pytest.approx([t.logprob for t in one.logprobs], abs=0.05)
 
 
-def test_a_cancel_frees_the_place_and_leaves_the_others_right(bench):
-    model, plain = bench.get("nano-draft"), bench.get("plain")
+def test_a_cancel_frees_the_place_and_leaves_the_others_right(drafting):
+    model, plain = drafting.get("nano-draft"), drafting.get("plain")
     streams = [model.stream(PROMPTS[n], temperature=0, max_tokens=200, ignore_eos=True) for n in range(12)]
     threads = [threading.Thread(target=stream.wait) for stream in streams]
     for thread in threads:
@@ -130,7 +131,7 @@ def test_one_pool_shared_by_all_stays_right():
         lab.close()
 
 
-def test_what_can_not_draft_is_refused_before_it_loads(lab, tmp_path):
+def test_invalid_drafts_are_rejected_before_the_load(lab, tmp_path):
     with pytest.raises(BadInputError, match="no --draft"):
         lab.load("nano", engine="llamacpp", extra={"draft_tokens": 3})
     with pytest.raises(BadInputError, match="1 to 32"):

@@ -1,4 +1,4 @@
-"""Characters and stop strings, piece by piece."""
+"""Incremental characters and stop strings."""
 
 import codecs
 import itertools
@@ -27,7 +27,7 @@ def split(data, cuts):
 
 
 @given(st.binary(max_size=40), st.lists(st.integers(0, 40), max_size=12))
-def test_pieces_give_what_the_whole_gives(data, cuts):
+def test_pieces_decode_like_the_full_text(data, cuts):
     # An incomplete character at the end is dropped.
     assert run(split(data, cuts))[0] == codecs.getincrementaldecoder("utf-8")("replace").decode(data)
 

@@ -1,4 +1,4 @@
-"""nano, loaded in the engine itself."""
+"""Nano, loaded directly in the engine."""
 
 import threading
 from pathlib import Path
@@ -36,7 +36,7 @@ def load(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def engine(load):
-    """One engine for the tests of a module that only ask."""
+    """One engine per module, for tests that only send requests."""
     own = load()
     yield own
     own.close()

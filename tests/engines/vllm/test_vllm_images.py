@@ -1,4 +1,4 @@
-"""Images, in a tiny vision model with random weights, made here: what it says means nothing, but depends on them."""
+"""Image input, with a tiny vision model with random weights: its output is meaningless but depends on the images."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ TEMPLATE = (
 
 
 @pytest.fixture(scope="module")
-def seeing(tmp_path_factory):
-    """An Idefics3 (SmolVLM's form) of two layers, over nano's tokenizer, loaded in vLLM."""
+def vision(tmp_path_factory):
+    """A two-layer Idefics3 (SmolVLM's architecture) with nano's tokenizer, loaded in vLLM."""
     import torch
     from transformers import (
         AutoTokenizer,
@@ -31,7 +31,7 @@ def seeing(tmp_path_factory):
     from llmlab import Lab
     from llmlab.loading.fetch import resolve
 
-    folder = tmp_path_factory.mktemp("seeing")
+    folder = tmp_path_factory.mktemp("vision")
     tokenizer = AutoTokenizer.from_pretrained(resolve("nano", engine="vllm").path)
     marks = ["<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>"]
     tokenizer.add_special_tokens({"additional_special_tokens": marks})
@@ -64,7 +64,7 @@ def png(colour):
     return out.getvalue()
 
 
-def asked(model, *images, text="What is this?", **options):
+def answer(model, *images, text="What is this?", **options):
     return model.chat([Message("user", text, images=images)], temperature=0, max_tokens=6, logprobs=1, **options)
 
 
@@ -72,21 +72,21 @@ def sure(completion):
     return [one.logprob for one in completion.logprobs]
 
 
-def test_the_answer_depends_on_the_image(seeing):
-    assert seeing.facts.sees
-    red, blue, again = (asked(seeing, png(colour)) for colour in ("red", "blue", "red"))
+def test_the_answer_depends_on_the_image(vision):
+    assert vision.facts.sees
+    red, blue, again = (answer(vision, png(colour)) for colour in ("red", "blue", "red"))
     assert red.token_ids == again.token_ids
     assert sure(red) == pytest.approx(sure(again), abs=1e-3)
     assert sure(red) != pytest.approx(sure(blue), abs=1e-3)
-    without = asked(seeing)
+    without = answer(vision)
     assert red.usage.prompt_tokens >= without.usage.prompt_tokens + 4  # an image is at least four tokens here
     assert len(red.prompt_token_ids) < red.usage.prompt_tokens
-    two = asked(seeing, png("red"), png("blue"))
+    two = answer(vision, png("red"), png("blue"))
     assert two.usage.prompt_tokens > red.usage.prompt_tokens
-    assert seeing.generate("Only text.", max_tokens=3).usage.completion_tokens == 3
+    assert vision.generate("Only text.", max_tokens=3).usage.completion_tokens == 3
 
 
-def test_parts_in_openais_form(seeing):
+def test_parts_in_openais_form(vision):
     parts = [
         {"type": "image_url", "image_url": {"url": data_url(png("red"))}},
         {"type": "text", "text": "What is this?"},
@@ -95,8 +95,8 @@ def test_parts_in_openais_form(seeing):
     assert message.as_dict()["content"] == parts
     assert message == Message("user", "What is this?", images=(png("red"),))
     assert (
-        seeing.chat([{"role": "user", "content": parts}], temperature=0, max_tokens=6).token_ids
-        == asked(seeing, png("red")).token_ids
+        vision.chat([{"role": "user", "content": parts}], temperature=0, max_tokens=6).token_ids
+        == answer(vision, png("red")).token_ids
     )
     for url in ("https://example.org/cat.png", "data:image/png;base64,bm90IGFuIGltYWdl", "data:text/html;base64,PHg+"):
         with pytest.raises(BadInputError, match="data: URL"):
@@ -105,27 +105,27 @@ def test_parts_in_openais_form(seeing):
         Message.of({"role": "user", "content": [{"type": "audio"}]})
 
 
-def test_a_broken_image_fails_its_request_alone(seeing):
-    with pytest.raises(GenerationError, match="can't be read"):
-        asked(seeing, b"\x89PNG broken")
-    assert asked(seeing, png("red")).finish_reason in ("length", "stop")
+def test_a_broken_image_fails_its_request_alone(vision):
+    with pytest.raises(GenerationError, match="Can't read an image"):
+        answer(vision, b"\x89PNG broken")
+    assert answer(vision, png("red")).finish_reason in ("length", "stop")
 
 
-def test_models_without_eyes_refuse(llamacpp, vllm):
+def test_text_only_models_reject_images(llamacpp, vllm):
     for model in (llamacpp, vllm):
-        with pytest.raises(UnsupportedError, match="reads text only"):
-            asked(model, png("red"))
+        with pytest.raises(UnsupportedError, match="supports text only"):
+            answer(model, png("red"))
 
 
-def test_in_the_chat(seeing, tmp_path, monkeypatch):
-    """Attached in the widget, kept in its turns and in the run log, and seen again when the talk is resumed."""
+def test_in_the_chat(vision, tmp_path, monkeypatch):
+    """Images are kept in the widget's turns and in the run log, and sent again when the chat is resumed."""
     from llmlab import Lab
     from llmlab.widgets import Chat, Inspector
 
     monkeypatch.setenv("LLMLAB_DATA", str(tmp_path))
     lab = Lab()
-    lab._models[seeing.name] = seeing
-    lab._current = seeing.name
+    lab._models[vision.name] = vision
+    lab._current = vision.name
     chat = Chat(lab=lab, temperature=0, max_tokens=4)
     assert chat.bench["models"][0]["no_images"] == ""
     first = chat.send("What is this?", files=[{"name": "red.png", "image": data_url(png("red"))}])

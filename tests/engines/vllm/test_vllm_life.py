@@ -1,4 +1,4 @@
-"""Loading, unloading, interrupting a load, failing, and two engines at once."""
+"""Loading, unloading, interrupting a load, failures, and several engines at once."""
 
 import gc
 import logging
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from vllm_driver import NANO, ask, engine_threads
+from vllm_driver import NANO, engine_threads, submit
 
 from llmlab.engines.vllm.child import own_session
 from llmlab.engines.vllm.load import import_error
@@ -38,7 +38,7 @@ def resident():
 
 @pytest.fixture(autouse=True)
 def _nothing_left():
-    """Every test gives all it loaded back: threads, processes, log handlers."""
+    """Every test releases what it loaded: threads, processes, log handlers."""
     before = len(engine_threads()), set(SHARED.live)
     yield
     assert (len(engine_threads()), SHARED.live) == before
@@ -49,18 +49,18 @@ def _nothing_left():
 
 def test_closing_ends_requests_frees_memory_and_may_be_repeated(load):
     first = load(concurrency=32, ctx=1024)
-    ask(first, STORY).done()
+    submit(first, STORY).done()
     first.close()
     before = resident()
     engine = load(concurrency=32, ctx=1024)
     grown = resident() - before
-    running = [ask(engine, STORY, max_tokens=500, ignore_eos=True) for _ in range(40)]
+    running = [submit(engine, STORY, max_tokens=500, ignore_eos=True) for _ in range(40)]
     assert running[0].buffer.wait(1, 30)
     engine.close()
-    assert {asked.done().finish_reason for asked in running} == {"interrupted"}
+    assert {sent.done().finish_reason for sent in running} == {"interrupted"}
     engine.close()
     with pytest.raises(UnloadedError):
-        ask(engine, STORY).done()
+        submit(engine, STORY).done()
     with pytest.raises(UnloadedError):
         engine.memory()
     assert grown > 100 * 2**20  # the KV cache of 32 sequences
@@ -69,23 +69,23 @@ def test_closing_ends_requests_frees_memory_and_may_be_repeated(load):
 
 def test_two_engines_at_once_answer_as_each_alone_and_close_apart(load):
     alone = load()
-    wanted = ask(alone, STORY, max_tokens=80).done()
+    wanted = submit(alone, STORY, max_tokens=80).done()
     alone.close()
     first = load()
     second = load(concurrency=2)
-    asked = [ask(engine, STORY, max_tokens=80) for engine in (first, second) * 2]
-    assert [one.done().token_ids for one in asked] == [wanted.token_ids] * 4
-    running = ask(second, STORY, max_tokens=400, ignore_eos=True)
+    sent = [submit(engine, STORY, max_tokens=80) for engine in (first, second) * 2]
+    assert [one.done().token_ids for one in sent] == [wanted.token_ids] * 4
+    running = submit(second, STORY, max_tokens=400, ignore_eos=True)
     first.close()
     assert running.done().finish_reason == "length"
-    assert ask(second, STORY, max_tokens=80).done().token_ids == wanted.token_ids
+    assert submit(second, STORY, max_tokens=80).done().token_ids == wanted.token_ids
     third = load()
     second.close()
-    assert ask(third, STORY, max_tokens=80).done().token_ids == wanted.token_ids
+    assert submit(third, STORY, max_tokens=80).done().token_ids == wanted.token_ids
     third.close()
 
 
-# The exception that ends the load may hit a garbage-collection callback of a test plugin, which reports it and goes on.
+# The exception that ends the load may be raised in a test plugin's garbage-collection callback, which reports it.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(("phase", "delay"), [("weights", 0.0), ("weights", 0.4), ("warm-up", 0.0)])
 def test_a_load_that_is_cancelled_leaves_nothing_and_the_next_one_works(load, phase, delay):
@@ -101,7 +101,7 @@ def test_a_load_that_is_cancelled_leaves_nothing_and_the_next_one_works(load, ph
     assert cancelled.is_set()
     assert engine_threads() == before
     engine = load()
-    assert ask(engine, STORY).done().text
+    assert submit(engine, STORY).done().text
     engine.close()
 
 
@@ -121,11 +121,11 @@ def test_a_missing_tensor_is_a_load_error_that_names_it_and_leaves_nothing(load,
     with pytest.raises(LoadError) as caught:
         load(broken(tmp_path / "nano", "model.layers.3.mlp.down_proj.weight"))
     assert "down_proj" in str(caught.value) + caught.value.log_tail
-    # The engine that was there goes on, and a further load works.
-    assert ask(other, STORY).done().text
+    # The other engine stays usable, and another load works.
+    assert submit(other, STORY).done().text
     other.close()
     again = load()
-    assert ask(again, STORY).done().text
+    assert submit(again, STORY).done().text
     again.close()
 
 
@@ -138,7 +138,7 @@ def test_a_truncated_file_is_a_load_error(load, tmp_path):
         load(folder)
 
 
-def test_a_dead_engine_says_so_and_refuses_later_requests(load, monkeypatch):
+def test_a_dead_engine_reports_it_and_rejects_later_requests(load, monkeypatch):
     from vllm.v1.engine.exceptions import EngineDeadError
 
     engine = load()
@@ -148,14 +148,14 @@ def test_a_dead_engine_says_so_and_refuses_later_requests(load, monkeypatch):
 
     monkeypatch.setattr(engine._loop.loaded.llm, "step", die)
     with pytest.raises(GenerationError, match="load the model again"):
-        ask(engine, STORY).done()
+        submit(engine, STORY).done()
     with pytest.raises(GenerationError, match=r"Load the model again"):
-        ask(engine, STORY).done()
+        submit(engine, STORY).done()
     engine.close()
 
 
 @pytest.mark.parametrize(
-    ("options", "error", "says"),
+    ("options", "error", "expected"),
     [
         ({"tp": 2}, UnsupportedError, "--tp 2 needs 2 GPUs"),
         ({"dtype": "int3"}, BadInputError, "bfloat16"),
@@ -164,8 +164,8 @@ def test_a_dead_engine_says_so_and_refuses_later_requests(load, monkeypatch):
         ({"threads": 0}, BadInputError, "threads"),
     ],
 )
-def test_bad_options_are_refused_before_anything_is_loaded(load, options, error, says):
-    with pytest.raises(error, match=says):
+def test_bad_options_are_refused_before_anything_is_loaded(load, options, error, expected):
+    with pytest.raises(error, match=expected):
         load(**options)
 
 
@@ -177,12 +177,12 @@ def test_a_kv_cache_too_small_for_one_sequence_is_a_clear_error(load):
 def test_options_reach_vllm(load):
     options = {"dtype": "float32", "kv_cache_gib": 0.02, "enable_prefix_caching": False}
     engine = load(**options, max_num_batched_tokens=256, threads=2)
-    said = engine.describe()
-    assert (said["dtype"], said["prefix caching"], said["tokens a step"]) == ("float32", "off", "256")
-    assert said["threads"].startswith("2 of ")
+    described = engine.describe()
+    assert (described["dtype"], described["prefix caching"], described["tokens per step"]) == ("float32", "off", "256")
+    assert described["threads"].startswith("2 of ")
     assert engine.memory().kv_cache <= 0.02 * 2**30
     assert engine.memory().weights == 4 * 5_246_208
-    assert ask(engine, STORY).done().text
+    assert submit(engine, STORY).done().text
     engine.close()
 
 
@@ -194,11 +194,11 @@ def test_the_torchvision_trap_is_named():
 
 
 def _session(parents):
-    print("heard")
+    print("output")
     sys.exit(0 if os.getsid(0) != parents else 3)
 
 
-def test_a_spawned_core_leads_a_session_of_its_own_and_speaks_to_the_log(tmp_path):
+def test_a_spawned_core_has_its_own_session_and_writes_to_the_log(tmp_path):
     spawn = multiprocessing.get_context("spawn")
 
     def code():
@@ -210,7 +210,7 @@ def test_a_spawned_core_leads_a_session_of_its_own_and_speaks_to_the_log(tmp_pat
     with own_session(tmp_path / "log"):
         inside = code()
     assert (inside, code()) == (0, 3)
-    assert "heard" in (tmp_path / "log").read_text()
+    assert "output" in (tmp_path / "log").read_text()
 
 
 FRESH = """
@@ -222,7 +222,7 @@ from llmlab.engines.base import EngineLog, LoadPlan
 from llmlab.engines.vllm import VllmEngine
 from llmlab.errors import Interrupted
 from llmlab.hub.source import Source
-from vllm_driver import ask
+from vllm_driver import submit
 
 logging.basicConfig(level=logging.INFO, stream=sys.stdout)
 random.seed(3)
@@ -251,16 +251,16 @@ engine = load(threading.Event())
 after = state()
 assert [a for a, b in zip(after, before) if a != b] == [], "the process was changed"
 import torch
-assert torch.get_num_threads() == len(os.sched_getaffinity(0)), "torch has other threads than before"
+assert torch.get_num_threads() == len(os.sched_getaffinity(0)), "torch's thread count has changed"
 assert torch.set_num_threads.__module__ != "vllm.v1.worker.cpu_worker"
 assert torch.get_default_dtype() == torch.float32
 assert random.random() == wanted, "random was seeded"
 shares = [f for p, f in phases if p == "import" and f is not None]
 assert len(set(shares)) > 3 and 0 <= min(shares) and max(shares) < 1
 print("phases", *dict.fromkeys(p for p, f in phases))
-choice = ask(engine, "Hello!", logprobs=1, temperature=0.8).done()
+choice = submit(engine, "Hello!", logprobs=1, temperature=0.8).done()
 print("answered", bool(choice.text))
-ask(engine, "Hello!", max_tokens=200, ignore_eos=True)
+submit(engine, "Hello!", max_tokens=200, ignore_eos=True)
 print("leaving")
 """
 

@@ -1,4 +1,4 @@
-"""vLLM's own speculation: the greedy text stays, what it brings is told, and what it can't do is said."""
+"""vLLM's speculative decoding: greedy text is unchanged, results are reported, unsupported options are rejected."""
 
 import pytest
 
@@ -24,7 +24,7 @@ def test_greedy_text_is_the_same_with_and_without(drafted, vllm):
     ours = drafted.generate(PROMPTS, max_tokens=40, temperature=0)
     without = vllm.generate(PROMPTS, max_tokens=40, temperature=0)
     same = sum(one.text == other.text for one, other in zip(ours, without, strict=True))
-    # bf16 rounds a step of several tokens otherwise than a step of one: a tie may flip.
+    # bf16 rounds a step of several tokens differently from a step of one: a tie may flip.
     assert same >= 38
     found = [one.speculation for one in ours]
     for one, figures in zip(ours, found, strict=True):
@@ -45,7 +45,7 @@ def test_seeds_repeat_and_guides_hold(drafted):
     assert drafted.generate("Yes or no?", choice=["yes", "no"], max_tokens=8).parsed in ("yes", "no")
 
 
-def test_min_p_is_refused_in_words(drafted):
+def test_min_p_is_rejected(drafted):
     with pytest.raises(UnsupportedError, match="min_p"):
         drafted.generate("Hi", min_p=0.1, max_tokens=4)
 
