@@ -195,7 +195,7 @@ def test_the_trial_run_ends_with_its_parent(tmp_path):
         "import llmlab.engines.llamacpp.check as check\n"
         f"worker = Path({str(tmp_path / 'worker.py')!r})\n"
         "text = check._WORKER.read_text().split('if __name__')[0]\n"
-        "worker.write_text(text + 'import time\\n_end_with_the_parent(int(sys.argv[1]), 60)\\n"
+        "worker.write_text(text + 'import time\\n_end_with_parent(int(sys.argv[1]), 60)\\n"
         "print(os.getpid(), flush=True)\\ntime.sleep(60)\\n')\n"
         "import os\n"
         "subprocess.Popen([sys.executable, '-I', '-S', str(worker), str(os.getpid())])\n"
