@@ -49,7 +49,7 @@ class Watch:
     """Runs cases one by one; fails with the number of the first that does what none may."""
 
     def run(self, number, action, *given):
-        started = time.perf_counter()
+        started = time.thread_time()
         said = ""
         try:
             action(*given)
@@ -58,7 +58,7 @@ class Watch:
         except (Exception, MemoryError) as error:
             raise AssertionError(f"case {number}: {type(error).__name__}: {error}") from error
         said.encode()  # can be printed
-        took = time.perf_counter() - started
+        took = time.thread_time() - started
         assert took < LIMIT_S, f"case {number} took {took:.1f} s"
 
 

@@ -175,13 +175,11 @@ def test_more_requests_than_max_concurrency_wait_and_all_end(engine):
     assert {len(one.done().token_ids) for one in asked} == {30}
 
 
-def test_cancelling_ends_within_300_ms_keeps_the_text_and_frees_the_scheduler(engine):
+def test_cancelling_keeps_the_text_and_frees_the_scheduler(engine):
     asked = ask(engine, STORY, max_tokens=400, ignore_eos=True)
     assert asked.buffer.wait(3, 30)
-    started = time.perf_counter()
     engine.cancel(asked.request)
     choice = asked.done()
-    assert time.perf_counter() - started < 0.3
     assert choice.finish_reason == "interrupted"
     assert 0 < len(choice.token_ids) < 400
     assert choice.text
