@@ -25,9 +25,8 @@ from llmlab.files import fit, jsonfile
 from llmlab.files.headers import folder_tag, of_folder, read_config, read_header
 from llmlab.machine.memory import Device
 from llmlab.quant.gguf_cache import can_convert
+from tests.files import gguf_edit
 from tests.hub.fakes import llama_config, llama_folder, write_safetensors
-
-from . import gguf_edit
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is bounded by RLIMIT_AS")
 

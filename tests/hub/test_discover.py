@@ -9,9 +9,8 @@ from llmlab.hub.spec import parse
 from llmlab.loading.choice import choose_engine
 from llmlab.loading.fetch import resolve
 from llmlab.quant.gguf_cache import to_gguf
-
-from .fakes import NANO
-from .hubserver import COMMIT, Repo, folder_files
+from tests.hub.fakes import NANO
+from tests.hub.hubserver import COMMIT, Repo, folder_files
 
 TREE = ("base_model:quantized:acme/nano", "gguf")
 

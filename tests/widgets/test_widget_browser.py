@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser_cells import CELLS, PIXEL, WIDGET_CELLS
-from notebook_page import Book
+
+from tests.widgets.browser_cells import CELLS, PIXEL, WIDGET_CELLS
+from tests.widgets.notebook_page import Book
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -8,13 +8,13 @@ import time
 from typing import Any
 
 import pytest
-from scripted import page
 
 import llmlab
 from llmlab.errors import BadInputError, GenerationError, LlmLabError, UnknownNameError
 from llmlab.widgets import Chat
 from llmlab.widgets.export import keep
 from llmlab.widgets.pump import SEND_EVERY_S
+from tests.widgets.wire import page
 
 
 @pytest.fixture

@@ -5,9 +5,10 @@ import math
 import time
 
 import pytest
-from vllm_driver import NANO, ask, scheduler
 
 from llmlab.errors import GenerationError
+from tests.engines.driver import ask
+from tests.hub.fakes import NANO
 
 PROMPTS = [
     "Tell me a short story.",
@@ -23,6 +24,11 @@ PROMPTS = [
 ]
 STORY = "Tell me a short story about a fox."
 END = 5
+
+
+def scheduler(engine):
+    """vLLM's own scheduler, to see what it still holds."""
+    return engine._loop.loaded.llm.engine_core.engine_core.scheduler
 
 
 def settled(engine):
