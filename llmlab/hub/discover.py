@@ -171,38 +171,31 @@ def _words(offer: QuantRepo, tag: str | None) -> str:
 
 
 def _tree(base: str) -> list[QuantRepo]:
-    from huggingface_hub import constants
-    from huggingface_hub.utils import (  # type: ignore[attr-defined]
-        build_hf_headers,
-        get_session,
-        hf_raise_for_status,
-    )
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
-    asked: dict[str, Any] = {
-        "filter": f"base_model:quantized:{base}",
-        "sort": "downloads",
-        "limit": LISTED,
-        "expand": ["author", "downloads", "gated", "siblings", "tags"],
-    }
-
-    def ask() -> list[dict[str, Any]]:
-        # What HfApi.list_models sends; that one tries for 20 seconds when there is no network.
-        url = f"{endpoint() or constants.ENDPOINT}/api/models"
-        response = get_session().get(url, params=asked, headers=build_hf_headers(), timeout=20, follow_redirects=True)
-        hf_raise_for_status(response)
-        return list(response.json())
-
+    api = HfApi(endpoint=endpoint())
     with translated(base):
-        found = retried(ask)
+        # Without a network `list_models` retries for 23 s, and after a 429 it sleeps as long as the hub asks. So one
+        # request under llmlab's own rules goes first; whether this base can be read doesn't matter.
+        with suppress(GatedRepoError, RepositoryNotFoundError):
+            retried(lambda: api.model_info(base, timeout=10))
+        found = list(
+            api.list_models(
+                filter=f"base_model:quantized:{base}",
+                sort="downloads",
+                limit=LISTED,
+                expand=["author", "downloads", "gated", "siblings", "tags"],
+            )
+        )
     own = base.partition("/")[0]
     ranks = {author.lower(): place for place, author in enumerate(dict.fromkeys((own, *catalogue.trusted())))}
     offers = []
     for model in found:
-        labels = [str(label) for label in model.get("tags") or ()]
+        labels = model.tags or []
         if _FOREIGN.isdisjoint(label.lower() for label in labels):
-            files = {str(sibling["rfilename"]): 0 for sibling in model.get("siblings") or ()}
-            downloads, gated = model.get("downloads"), bool(model.get("gated"))
-            offers += _offers_of(model["id"], files, labels, downloads, gated=gated, ranks=ranks)
+            files = {sibling.rfilename: 0 for sibling in model.siblings or ()}
+            offers += _offers_of(model.id, files, labels, model.downloads, gated=bool(model.gated), ranks=ranks)
     offers.sort(key=lambda o: (ranks.get(o.author.lower(), len(ranks)), -(o.downloads or 0)))
     return offers
 

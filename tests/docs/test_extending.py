@@ -13,7 +13,7 @@ import pytest
 
 from llmlab.engines import registry
 from llmlab.engines.base import Engine, EngineLog, LoadPlan
-from llmlab.errors import UnsupportedError
+from llmlab.errors import EngineMissingError, UnknownNameError, UnsupportedError
 from llmlab.files.source import Source
 from llmlab.magics import helptext, register, table, unregister
 from llmlab.model import Model
@@ -57,13 +57,31 @@ def test_the_engine_answers_streams_and_stops(monkeypatch, lab, tmp_path):
         model.score([1, 2, 3])
 
 
-def test_the_page_names_what_an_engine_must_have(monkeypatch):
+def test_the_page_shows_what_an_engine_must_have(monkeypatch):
     echo = _module(monkeypatch, "engine").EchoEngine
-    assert not echo.__abstractmethods__
-    assert {name for name in vars(echo) if name in Engine.__abstractmethods__} == Engine.__abstractmethods__
-    for place in ("ENGINES", "PACKAGES", "INSTALL"):
+    assert vars(echo).keys() >= Engine.__abstractmethods__
+
+
+def test_an_engine_is_known_by_the_places_that_the_page_names(monkeypatch):
+    module = _module(monkeypatch, "engine")
+    given = {"ENGINES": f"{module.__name__}:EchoEngine", "PACKAGES": "json", "INSTALL": "pip install echo"}
+    with pytest.raises(UnknownNameError, match="Unknown engine 'echo'"):
+        registry.check_name("echo")
+    for place, value in given.items():
         assert f"`{place}`" in PAGE
-        assert set(getattr(registry, place)) == set(registry.ENGINES)
+        monkeypatch.setitem(getattr(registry, place), "echo", value)
+    assert registry.check_name("echo") == "echo"
+    assert registry.engine_class("echo") is module.EchoEngine
+    assert registry.capabilities("echo") is module.EchoEngine.capabilities
+    monkeypatch.setitem(registry.PACKAGES, "echo", "no_such_package")
+    with pytest.raises(EngineMissingError, match="Install it: pip install echo"):
+        registry.engine_class("echo")
+    # None of them can be left out.
+    for place in given:
+        with monkeypatch.context() as without:
+            without.delitem(getattr(registry, place), "echo")
+            with pytest.raises((KeyError, UnknownNameError)):
+                registry.engine_class(registry.check_name("echo"))
 
 
 def test_the_command_works_and_is_documented(monkeypatch, lab, tmp_path, ipython):

@@ -18,9 +18,8 @@ from llmlab.engines.llamacpp import check
 from llmlab.errors import BadInputError, LoadError
 from llmlab.files.headers import read_header
 from llmlab.quant.gguf_cache import to_gguf
-
-from . import gguf_edit
-from .gguf_edit import edited, f32, text, texts, u32
+from tests.files import gguf_edit
+from tests.files.gguf_edit import edited, f32, text, texts, u32
 
 SIZES = {"I8": (24, 1), "I16": (25, 2), "I32": (26, 4), "I64": (27, 8), "F64": (28, 8), "F16": (1, 2), "newer": (42, 4)}
 

@@ -55,7 +55,7 @@ def cells(bench):
 
     def say(*texts):
         left = list(texts)
-        engine.say = lambda prompt, index: left.pop(0) if left else "The end."
+        engine.say = lambda prompt, request: left.pop(0) if left else "The end."
 
     bench.say, bench.engine = say, engine
     assert bench.run(DEFINE).success
@@ -64,7 +64,7 @@ def cells(bench):
 
 def test_calls_are_shown_as_they_happen_in_one_display(cells):
     cells.say(call("add", a=2, b=3), "It is **5**.")
-    cells.engine.delay = 0.005
+    cells.engine.pace = 0.005
     ran = cells.run("%%llm --tools add -o answer\nHow much is 2 + 3?")
     assert ran.success
     assert ran.result.text == "It is **5**."
