@@ -69,6 +69,8 @@ CHANGES = {
     "groups without experts": (key("llama.expert_group_count", u32(2)), "expert_group_count is 2"),
     "no tokenizer": (key("tokenizer.ggml.model", text("none")), "no tokenizer"),
     "4 billion layers": (key("llama.block_count", u32(2**32 - 1)), "block_count is 4,294,967,295"),
+    "alignment 1": (key("general.alignment", u32(1)), "general.alignment is 1;"),
+    "alignment 16": (key("general.alignment", u32(16)), "general.alignment is 16;"),
     "more drafting layers": (key("llama.nextn_predict_layers", u32(7)), "nextn_predict_layers is 7"),
     "heads that don't divide": (key("llama.attention.head_count_kv", u32(3)), "key-value heads"),
     "names as heads": (key("llama.attention.head_count_kv", texts([b"a", b"b"])), "must be a whole number"),
