@@ -17,9 +17,8 @@ PACKAGES = {"machine/hardware.py": 1, "files/architectures.py": 1, "files/fit.py
 
 
 def _named(source):
-    return sum(
-        isinstance(node, ast.Constant) and node.value in registry.ENGINES for node in ast.walk(ast.parse(source))
-    )
+    constants = (node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant))
+    return sum(value in registry.ENGINES for value in constants)
 
 
 def test_engine_names_appear_in_their_room_only():
