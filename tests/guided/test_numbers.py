@@ -194,6 +194,9 @@ def test_multiples_of_decimals_are_exact(compiler):
         ({"type": "number", "minimum": 0.5}, f"{'9' * 60}.{'1' * 60}", True),
         ({"type": "integer"}, f"{'9' * 60}.000", True),
         ({"type": "number"}, "-0.0", True),
+        ({"type": "number"}, f"1.5e{'9' * 20}", True),
+        ({"type": "number", "maximum": 5}, f"1e{'9' * 20}", False),
+        ({"type": "number", "minimum": 0, "maximum": 5}, f"1e-{'9' * 20}", True),
     ],
 )
 def test_the_validator_reads_numbers_as_written(schema, text, good):
