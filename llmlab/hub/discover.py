@@ -26,13 +26,15 @@ from llmlab.hub import catalogue, repository
 from llmlab.hub.failures import endpoint, offline, retried, translated
 from llmlab.hub.quant_repo import QuantRepo
 from llmlab.hub.spec import Spec, parse
-from llmlab.types import EngineName
+from llmlab.types import FORMATS, EngineName
 
 # Of a base model's quantizations, the most downloaded ones; popular models have thousands.
 LISTED = 300
 SIZED = 12
 # When no tag is asked for: the first of these that a GGUF repository has.
 GGUF_ORDER = ("Q4_K_M", "Q4_K_S", "Q5_K_M", "Q8_0", "MXFP4", "F16", "BF16")
+# The engines under whose names repositories are listed; others load the same formats.
+GGUF_ENGINE, FOLDER_ENGINE = tags.native("gguf"), tags.native("safetensors")
 # Formats that neither engine loads.
 _FOREIGN = frozenset({"mlx", "exl2", "exl3", "onnx", "openvino", "coreml", "bitsandbytes", "executorch", "ctranslate2"})
 # Projectors of vision models, importance matrices and adapters are GGUF files too, but no models.
@@ -137,7 +139,7 @@ def _named(from_: str, engine: EngineName | None, quant: str | None) -> tuple[Qu
     ]
     tag = tags.canonical(quant, engine).name if quant is not None else None
     for offer in offers:
-        if tag is None or tag in offer.quants or (offer.engine == "vllm" and not _tagged(repo)):
+        if tag is None or tag in offer.quants or (FORMATS[offer.engine] == "safetensors" and not _tagged(repo)):
             return replace(offer, revision=revision or None), tag or _default(offer)
     have = ", ".join(quant for offer in offers for quant in offer.quants)
     raise UnsupportedError(f"{repo} has no {tag or 'form'} for {engine or 'any engine'}.", f"It has {have or 'none'}.")
@@ -209,13 +211,15 @@ def _offers_of(
     out = []
     trusted = author.lower() in ranks
     if sizes:
-        out.append(QuantRepo("llamacpp", repo, tuple(sizes), None, None, gated, downloads, trusted, _known(sizes)))
+        out.append(QuantRepo(GGUF_ENGINE, repo, tuple(sizes), None, None, gated, downloads, trusted, _known(sizes)))
     if any(name.endswith(".safetensors") and "/" not in name for name in files):
         total = sum(size for name, size in files.items() if name.endswith(".safetensors"))
         tag = tags.in_repository(repo, labels)
         # In the tree everything is a quantization; a name that tells no kind tells no tag either.
         quants = (tag,) if tag else ("mixed",)
-        out.append(QuantRepo("vllm", repo, quants, None, None, gated, downloads, trusted, _known({quants[0]: total})))
+        out.append(
+            QuantRepo(FOLDER_ENGINE, repo, quants, None, None, gated, downloads, trusted, _known({quants[0]: total}))
+        )
     return out
 
 
@@ -303,7 +307,7 @@ def taken() -> list[tuple[str, QuantRepo]]:
     trusted = set(catalogue.trusted())
     for key, (repo, revision) in _recorded().items():
         text, found, tag = key.rsplit(" ", 2)
-        engine: EngineName = "vllm" if found == "vllm" else "llamacpp"
+        engine: EngineName = found if found in FORMATS else GGUF_ENGINE
         trust = repo.partition("/")[0] in trusted
         out.append((text, QuantRepo(engine, repo, (tag,), revision=revision, trusted=trust)))
     return out

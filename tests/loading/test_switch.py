@@ -29,6 +29,18 @@ def test_between_two_ggufs(lab, monkeypatch):
         assert (model.quant, made) == (tag, [])
 
 
+def test_a_hand_over_leaves_out_no_field(lab):
+    model, other = (lab.load("nano", engine="llamacpp", name=name, ctx=256) for name in ("a", "b"))
+    own, given = dict(vars(model)), dict(vars(other))
+    model.become(other)
+    kept = {name for name, value in vars(model).items() if value is own[name] and value is not given[name]}
+    assert kept == {"name", "_buffers", "_ids"}
+    assert vars(model).keys() == given.keys()
+    assert model.loaded
+    assert not other.loaded
+    assert model.generate(ASK, temperature=0, max_tokens=3).text == "The capital of"
+
+
 def test_the_same_quant_is_no_reload(lab):
     model = lab.load("nano", engine="llamacpp", quant="Q8_0")
     engine = model._engine
