@@ -49,8 +49,9 @@ def nursery(engine: str) -> None:
 
     if engine == "vllm":
         from llmlab.engines.vllm import load, logs
+        from llmlab.machine import hardware
 
-        with logs.environment(load.environment(cpu_build=load.is_cpu_build())):
+        with logs.environment(load.environment(cpu_build=hardware.vllm_build() == "CPU")):
             load.import_vllm()
     tasks = len(list(Path("/proc/self/task").iterdir()))
     print(f"ready {tasks}", flush=True)
@@ -92,7 +93,16 @@ class Kernels:
         return self.process.stdout.readline()
 
     def start(self) -> tuple[int, Any]:
-        """A kernel's process id and a client that is connected to it."""
+        """A kernel's process id and a client that is connected to it.
+
+        A fork of a process with threads can die before it has started anything; that says nothing about interrupts.
+        """
+        for _ in range(3):
+            with contextlib.suppress(RuntimeError):
+                return self._start()
+        return self._start()
+
+    def _start(self) -> tuple[int, Any]:
         from jupyter_client.blocking import BlockingKernelClient
         from jupyter_client.connect import write_connection_file
 

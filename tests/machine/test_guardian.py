@@ -28,7 +28,7 @@ time.sleep(600)
 # The process that is killed. The pids are told when the program runs.
 FOLLOWS = f"""
 import os, sys, threading, time
-from llmlab.quant.child import follow
+from llmlab.quant.process import follow
 def tell(line):
     print("pids", line, flush=True)
 def work():
@@ -52,7 +52,7 @@ from pathlib import Path
 import multiprocessing
 from llmlab.engines.vllm.child import own_session
 if __name__ == "__main__":
-    from test_guardian import endless_core
+    from tests.machine.test_guardian import endless_core
     with own_session(Path("core.log")):
         core = multiprocessing.get_context("spawn").Process(target=endless_core, args=(os.path.abspath("pids"),))
         core.start()
@@ -94,7 +94,7 @@ def alive(pid):
 def test_what_was_started_ends_with_its_parent(tmp_path, how, sent):
     script = tmp_path / "parent.py"
     script.write_text(FOLLOWS + HOWS[how])
-    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(PACKAGE.parent), str(Path(__file__).parent)])}
+    env = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
     parent = subprocess.Popen(
         [sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=env, cwd=tmp_path, start_new_session=True
     )
@@ -202,7 +202,7 @@ def test_multiprocessings_tracker_outlives_its_parent(tmp_path):
 
 def test_nothing_else_in_the_package_starts_a_process():
     """A new place that does must tie its child's life to the parent's, and be listed here."""
-    known = {"guardian.py", "quant/child.py", "engines/vllm/child.py"}
+    known = {"machine/guardian.py", "quant/process.py", "engines/vllm/child.py", "engines/llamacpp/check.py"}
     found = set()
     for file in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):

@@ -3,10 +3,10 @@
 import time
 
 import pytest
-from llamacpp_driver import WAIT_S, submit
 
 from llmlab.engines.llamacpp.batch import Batch
 from llmlab.errors import GenerationError
+from tests.engines.driver import WAIT_S, submit
 
 LONG = {"ignore_eos": True, "max_tokens": 600}
 
@@ -81,13 +81,13 @@ def test_an_aborted_step_changes_nothing_for_the_others(load, monkeypatch):
         resync = Batch.resync
         monkeypatch.setattr(Batch, "resync", lambda batch: (aborted.append(1), resync(batch)))
         for salt in range(1, 8):
-            other = submit(engine, "Tell me about the moon.", ignore_eos=True, max_tokens=80)
-            other.wait_tokens(3)
+            beside = submit(engine, "Tell me about the moon.", ignore_eos=True, max_tokens=80)
+            beside.wait_tokens(3)
             sent = submit(engine, long_prompt(engine, 2000, salt))
             wait_for(lambda one=sent: loop._abortable or one.buffer.done)
             engine.cancel(sent.request)
             assert sent.done().finish_reason == "interrupted"
-            got = other.done()
+            got = beside.done()
             assert got.token_ids == alone.token_ids
             if aborted:
                 break
@@ -99,15 +99,15 @@ def test_an_aborted_step_changes_nothing_for_the_others(load, monkeypatch):
 def test_a_long_prompt_does_not_stall_the_others(load):
     engine = load(ctx=2048, prompt_chunk=32, prefix_cache=False)
     try:
-        other = submit(engine, "A story.", **LONG)
-        other.wait_tokens(2)
+        beside = submit(engine, "A story.", **LONG)
+        beside.wait_tokens(2)
         sent = submit(engine, long_prompt(engine, 1900), max_tokens=1)
-        before = len(other.buffer.read(0))
+        before = len(beside.buffer.read(0))
         sent.done()
         # 1,900 tokens in chunks of 32 take 60 steps, each of which also decodes a token of the other request.
-        assert len(other.buffer.read(0)) - before >= 50 or other.buffer.done
-        engine.cancel(other.request)
-        other.done()
+        assert len(beside.buffer.read(0)) - before >= 50 or beside.buffer.done
+        engine.cancel(beside.request)
+        beside.done()
     finally:
         engine.close()
 

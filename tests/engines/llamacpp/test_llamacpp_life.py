@@ -9,10 +9,10 @@ import time
 
 import psutil
 import pytest
-from llamacpp_driver import submit
 
 from llmlab.engines.base import EngineLog
 from llmlab.errors import BadInputError, Interrupted, LoadError, UnloadedError, UnsupportedError
+from tests.engines.driver import submit
 
 
 def threads():
@@ -191,7 +191,7 @@ import psutil
 from llmlab.engines.base import EngineLog, LoadPlan, Request
 from llmlab.engines.llamacpp import LlamaCppEngine
 from llmlab.engines.stream import Buffer
-from llmlab.hub.source import Source
+from llmlab.files.source import Source
 from llmlab.types import SamplingParams
 
 def load():

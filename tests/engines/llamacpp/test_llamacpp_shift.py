@@ -1,9 +1,9 @@
 """Context shift: off by default; if on, generation continues past the context without affecting other requests."""
 
 import pytest
-from llamacpp_driver import submit
 
 from llmlab.errors import BadInputError, UnknownNameError, UnsupportedError
+from tests.engines.driver import submit
 
 ENDLESS = {"ignore_eos": True, "max_tokens": 700, "logprobs": 2}
 PROMPT = "Tell me a story about a fox."
@@ -41,13 +41,13 @@ def test_with_it_an_answer_continues_and_starts_the_same(load, shifting):
     room = 256 - len(sent.request.prompt_ids)
     assert choice.token_ids[:room] == full.token_ids[:room]
 
-    def difference(start, end):
+    def apart(start, end):
         pairs = zip(choice.logprobs[start:end], full.logprobs[start:end], strict=True)
         return max(abs(one.top[1][2] - other.top[1][2]) for one, other in pairs)
 
     # Dropped tokens change the log probabilities of the second choices (the first is certain: the story is over).
-    assert difference(0, room) < 0.01
-    assert difference(room, room + 100) > 0.1
+    assert apart(0, room) < 0.01
+    assert apart(room, room + 100) > 0.1
 
 
 def test_concurrent_and_later_requests_are_unaffected(shifting):

@@ -1,15 +1,12 @@
-"""Sends requests directly to the engine, below `Model`."""
+"""A small driver of either engine, below Model."""
 
-import threading
 from dataclasses import dataclass
-from pathlib import Path
 
 from llmlab.engines.base import Request
 from llmlab.engines.stream import Buffer
 from llmlab.types import SamplingParams
 
 WAIT_S = 120
-NANO = Path(__file__).parents[3] / "llmlab" / "zoo" / "models" / "nano"
 
 
 @dataclass
@@ -27,13 +24,17 @@ class Submitted:
         logprobs = self.request.params.logprobs is not None
         return self.buffer.choices(logprobs=logprobs, seeds=[self.request.params.seed])[0]
 
+    def wait_tokens(self, count=1):
+        """Wait for `count` chunks, or the end."""
+        assert self.buffer.wait(count - 1, WAIT_S)
+
     @property
     def cached(self):
         return self.buffer.usage(len(self.request.prompt_ids)).cached_tokens
 
 
 def submit(engine, prompt, **options):
-    """Submit a prompt (a user's text, or token ids); greedy by default."""
+    """Submit a prompt (a user's text, or token ids); greedy unless `options` say otherwise."""
     ids = engine.tokenize(f"<|user|>{prompt}<|end|><|assistant|>") if isinstance(prompt, str) else prompt
     given = {"temperature": 0.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "max_tokens": 24, "seed": 1, **options}
     buffer = Buffer(1)
@@ -41,12 +42,3 @@ def submit(engine, prompt, **options):
     buffer.start()
     engine.submit(request)
     return Submitted(request, buffer)
-
-
-def scheduler(engine):
-    """vLLM's scheduler, to inspect its requests."""
-    return engine._loop.loaded.llm.engine_core.engine_core.scheduler
-
-
-def engine_threads():
-    return [thread for thread in threading.enumerate() if thread.name.startswith("llmlab-vllm")]
