@@ -1,4 +1,4 @@
-"""What a docstring says of a function and of its parameters: plain, Google, NumPy or reST style."""
+"""Parse docstrings in plain, Google, NumPy or reST style: the description and the parameters."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ _FIELD = re.compile(r"^:(\w+)(?:\s+([^:]*?))?\s*:\s*(.*)$")
 
 @dataclass(frozen=True)
 class Doc:
-    """A docstring's parts: what the function does, and what each parameter is."""
+    """A parsed docstring: the function's description, and each parameter's."""
 
     description: str
     parameters: dict[str, str] = field(default_factory=dict)
 
 
 def read_docstring(text: str | None) -> Doc:
-    """Read a docstring.
+    """Parse a docstring.
 
     Args:
         text: the docstring, or None.
 
     Returns:
-        The text before the first section, on one line a paragraph, and the parameters' descriptions.
+        The text before the first section, one line per paragraph, and the parameters' descriptions.
     """
     lines = inspect.cleandoc(text or "").split("\n")
     head: list[str] = []
@@ -74,16 +74,16 @@ def read_docstring(text: str | None) -> Doc:
             item.append(line)
     return Doc(
         "\n".join(" ".join(part.split()) for part in re.split(r"\n\s*\n", "\n".join(head).strip()) if part.strip()),
-        {name: said for name, parts in parameters.items() if (said := " ".join(" ".join(parts).split()))},
+        {name: text for name, parts in parameters.items() if (text := " ".join(" ".join(parts).split()))},
     )
 
 
 def _item(line: str, style: str) -> list[str]:
-    """The parameters that a line of a section begins, or none: it goes on with the one before."""
+    """The parameters that start on a line of a section; none if it continues the previous one."""
     indent = len(line) - len(line.lstrip())
     if style == "google":
         found = _GOOGLE_ITEM.match(line.strip())
-        # Deeper lines belong to the item above; four columns is the style's own indent, two are seen too.
+        # Deeper lines continue the item above. The style indents by four columns; two are accepted.
         return [found[1]] if found and 0 < indent <= 4 else []
     if indent or not line.strip():
         return []

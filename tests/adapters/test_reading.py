@@ -342,7 +342,7 @@ def test_names(lora_lab, folders):
     with pytest.raises(UnknownNameError) as caught:
         model.generate("hi", adapter="aa")
     assert set(caught.value.known) >= {"a", "b"}
-    with pytest.raises(BadInputError, match=r"list of 2, and there are 3 prompts"):
+    with pytest.raises(BadInputError, match=r"list of 2, but there are 3 prompts"):
         model.generate(["x", "y", "z"], adapter=["a", "b"])
     with pytest.raises(BadInputError):
         model.generate("x", adapter=["a"])

@@ -1,4 +1,4 @@
-"""A model whose engine says what a test tells it to, over the real Model and loop. Real engines: test_answers.py."""
+"""A model with a scripted engine, over the real Model and loop. For real engines see test_answers.py."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from llmlab.types import SamplingParams
 
 
 class SayingEngine(Engine):
-    """Says one text after the other, cut by a seed or in characters; a text that is an exception fails the request."""
+    """Generates the given texts in turn, in seeded or single-character chunks; an exception fails the request."""
 
     name: ClassVar[Any] = "llamacpp"
     capabilities = Capabilities(frozenset({"gguf"}), ("F16",), frozenset({"stream", "cancel"}), {})
@@ -70,7 +70,7 @@ class SayingEngine(Engine):
 
 @pytest.fixture
 def saying(tmp_path: Path):
-    """A function from texts to a model that says them in turn; `.asked` is its engine."""
+    """A function that makes a model which generates the given texts in turn; `.asked` is its engine."""
 
     def make(*texts: Any, context: int = 4096, template: str | None = None, seed: int | None = None) -> Any:
         engine = SayingEngine(list(texts), context, template, seed)
