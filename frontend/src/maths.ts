@@ -2,7 +2,7 @@ import katex from "katex";
 import type { MarkdownIt } from "markdown-it";
 import { el } from "./dom";
 
-// Which text is maths, and how it is drawn. llmlab/display/maths.py has the same rule for cells; the cases in
+// Which text is maths, and how it is drawn. llmlab/render/maths.py has the same rule for cells; the cases in
 // tests/maths_cases.json hold for both.
 
 export interface Formula {

@@ -132,7 +132,7 @@ def records(notebook: str | os.PathLike[str] | Mapping[str, Any]) -> RecordList:
 
     Example:
         >>> llmlab.records({"cells": []})
-        Nothing is recorded. A notebook records with record().
+        No records. Record a value with llmlab.record().
     """
     content = notebook if isinstance(notebook, Mapping) else _read(Path(notebook))
     found = []
