@@ -1,7 +1,7 @@
-"""Which quant runs in which engine on which hardware, and why not: one table, which code, errors and docs share.
+"""The quant support table: which quant runs in which engine on which hardware, and why not.
 
-Sources: vLLM 0.32's kernels (vllm/model_executor/kernels/linear, vllm/config/quantization.py) and what loads on a
-CPU without AMX, where it was tried; llama.cpp's ggml-cpu, ggml-cuda and ggml-metal.
+The code, the errors and docs/quants.md share it. Sources: vLLM 0.32's kernels (vllm/model_executor/kernels/linear,
+vllm/config/quantization.py), tests on a CPU without AMX, and llama.cpp's ggml-cpu, ggml-cuda and ggml-metal.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Support:
     """One cell of the table.
 
     Attributes:
-        ok: it runs.
-        why: for a no the reason; for a yes what there is to know, or "".
+        ok: whether it runs.
+        why: the reason if it doesn't; requirements or notes if it does, or "".
     """
 
     tag: str
@@ -41,20 +41,20 @@ _NO_FOLDER = "llama.cpp reads GGUF files only"
 _NO_VLLM_METAL = "vLLM has no build for Apple GPUs"
 _TERNARY = {"TQ1_0", "TQ2_0"}
 _CPU_NO = {
-    "fp8_per_tensor": "vLLM's CPU build lacks the operation that scales by tensor (static_scaled_fp8_quant)",
+    "fp8_per_tensor": "vLLM's CPU build lacks the per-tensor scaling operation (static_scaled_fp8_quant)",
     "fp8_per_block": "vLLM's CPU kernel for it needs AMX (Sapphire Rapids or newer)",
     "mxfp8": "vLLM's CPU build has no kernel for it",
-    "mxfp4": "vLLM's CPU build has no kernel for dense layers in it",
+    "mxfp4": "vLLM's CPU build has no mxfp4 kernel for dense layers",
 }
 _CPU_YES = {
     "fp8": "a checkpoint, or online (fp8_per_channel)",
-    "int8": "a checkpoint, or made at first use; online (int8_per_channel_weight_only) for the experts of mixtures",
+    "int8": "a checkpoint, or made at first use; online (int8_per_channel_weight_only) for mixture-of-experts models",
     "awq": "a checkpoint; x86 needs AVX-512",
     "gptq": "a checkpoint; x86 needs AVX-512",
-    "fp16": "computed as bf16, unless -x dtype=float16",
-    "fp32": "computed as bf16, unless -x dtype=float32",
+    "fp16": "computed in bf16, unless -x dtype=float16",
+    "fp32": "computed in bf16, unless -x dtype=float32",
 }
-# vLLM's build for CPUs without AVX-512 leaves out csrc/cpu/cpu_wna16.cpp: such a model loads, and every request fails.
+# vLLM's build for CPUs without AVX-512 omits csrc/cpu/cpu_wna16.cpp: such a model loads, but every request fails.
 _AVX512 = {"awq", "gptq"}
 _CUDA_YES = {
     "fp8": "from compute capability 8.9; older GPUs, from 7.5, through Marlin with 16-bit activations",
@@ -76,7 +76,7 @@ def support(tag: str, engine: EngineName, hardware: Hardware, *, avx512: bool | 
         tag: a canonical tag.
         engine: the engine.
         hardware: where the engine computes.
-        avx512: the CPU has AVX-512, or needs none (other than x86); None asks this machine.
+        avx512: whether the CPU has AVX-512 or doesn't need it (not x86); None checks this machine.
     """
     own = tags.TAGS[tag].engine
     if own != engine:
@@ -90,13 +90,13 @@ def support(tag: str, engine: EngineName, hardware: Hardware, *, avx512: bool | 
     if hardware == "CPU" and tag in _CPU_NO:
         return Support(tag, engine, hardware, ok=False, why=_CPU_NO[tag])
     if hardware == "CPU" and tag in _AVX512 and not (has_avx512() if avx512 is None else avx512):
-        why = "vLLM's CPU build has no 4-bit kernel for x86 CPUs without AVX-512, as this one"
+        why = "vLLM's CPU build has no 4-bit kernel for x86 CPUs without AVX-512, such as this one"
         return Support(tag, engine, hardware, ok=False, why=why)
     return Support(tag, engine, hardware, ok=True, why=(_CPU_YES if hardware == "CPU" else _CUDA_YES).get(tag, ""))
 
 
 def table() -> Iterator[Support]:
-    """All cells: tag by tag, for each engine on each hardware; a CPU with AVX-512."""
+    """All cells: each tag in each engine on each hardware, for a CPU with AVX-512."""
     for tag in tags.TAGS:
         for engine in ENGINES:
             for hardware in HARDWARE:
@@ -104,18 +104,18 @@ def table() -> Iterator[Support]:
 
 
 def nearest(tag: str, engine: EngineName, hardware: Hardware, *, avx512: bool | None = None) -> str | None:
-    """The tag that runs on an engine and hardware and whose weights take the most similar room; usual ones first."""
-    usual = ("F16", "Q8_0", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K", "bf16", "fp8", "int8", "awq", "gptq")
+    """The common tag closest in size that runs in an engine on a hardware, or None."""
+    common = ("F16", "Q8_0", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K", "bf16", "fp8", "int8", "awq", "gptq")
     bits = tags.TAGS[tag].bits
-    able = [name for name in usual if name != tag and support(name, engine, hardware, avx512=avx512).ok]
+    able = [name for name in common if name != tag and support(name, engine, hardware, avx512=avx512).ok]
     return min(able, key=lambda name: abs(tags.TAGS[name].bits - bits), default=None)
 
 
 def check(tag: str, engine: EngineName, hardware: Hardware, *, avx512: bool | None = None) -> None:
-    """Refuse a tag that an engine doesn't run on this hardware.
+    """Refuse a tag that an engine doesn't run on some hardware.
 
     Raises:
-        UnsupportedError: it doesn't; the reason, and the nearest thing that works, are named.
+        UnsupportedError: with the reason and the closest alternative.
     """
     if tag not in tags.TAGS or (found := support(tag, engine, hardware, avx512=avx512)).ok:
         return
@@ -124,18 +124,18 @@ def check(tag: str, engine: EngineName, hardware: Hardware, *, avx512: bool | No
     if own != engine and support(tag, own, hardware, avx512=avx512).ok:
         ways.insert(0, f"--engine {own}, which runs {tag}")
     raise UnsupportedError(
-        f"{engine} does not run {tag} on {'the CPU' if hardware == 'CPU' else hardware}: {found.why}.",
-        f"Nearest that works: {'; or '.join(ways)}." if ways else "Nothing near it works here.",
+        f"{engine} doesn't run {tag} on {'the CPU' if hardware == 'CPU' else hardware}: {found.why}.",
+        f"Closest alternative: {'; or '.join(ways)}." if ways else "There is no close alternative here.",
     )
 
 
 def _sentence(text: str) -> str:
-    """A reason as the start of a sentence; the engines' names keep their spelling."""
+    """A reason as a sentence start; engine names keep their spelling."""
     return text if text.startswith(("vLLM", "ggml", "llama.cpp", "llmlab")) else f"{text[0].upper()}{text[1:]}"
 
 
 def markdown() -> str:
-    """The table for docs/quants.md: one row a tag, one column for each engine and hardware."""
+    """The table for docs/quants.md: one row per tag, one column per engine and hardware."""
     columns = [(engine, hardware) for engine in ENGINES for hardware in HARDWARE]
     head = ["tag", "what it is", "bits", *(f"{engine} {hardware}" for engine, hardware in columns)]
     notes: list[str] = []

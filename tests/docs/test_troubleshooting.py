@@ -121,7 +121,7 @@ RAISED = {
     "Tool …: … … no type hint, so the model can't know what to pass.": lambda tmp, model: _tool(model),
     "approve=True prompts before each call, but there is no standard input here.": (lambda tmp, model: _approve(model)),
     "There is no adapter ….": lambda tmp, model: model.add_adapter("mine", "./no/such"),
-    "… does not run … on …: ….": lambda tmp, model: support.check("fp8_per_tensor", "vllm", "CPU"),
+    "… doesn't run … on …: ….": lambda tmp, model: support.check("fp8_per_tensor", "vllm", "CPU"),
 }
 
 

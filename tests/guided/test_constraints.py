@@ -169,7 +169,7 @@ BAD = [
     ({"regex": 3}, BadInputError, "must be text"),
     ({"choice": []}, BadInputError, "empty"),
     ({"choice": ["a", ""]}, BadInputError, "empty"),
-    ({"choice": ["a", "a"]}, BadInputError, "twice"),
+    ({"choice": ["a", "a"]}, BadInputError, "repeated"),
     ({"choice": "yes"}, BadInputError, "list"),
     ({"choice": [None]}, BadInputError, "text or a number"),
     ({"grammar": ""}, BadInputError, "empty"),
