@@ -74,7 +74,7 @@ class ToolUse:
             raise BadInputError(f"Unknown tool_choice {choice!r}.", f"Known: {', '.join(known)}.")
         steps, timeout = options.get("max_steps", MAX_STEPS), options.get("tool_timeout", TIMEOUT_S)
         if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
-            raise BadInputError(f"max_steps must be an integer of 1 or more, got {steps!r}.")
+            raise BadInputError(f"max_steps must be a whole number, 1 or more, got {steps!r}.")
         if not isinstance(timeout, int | float) or isinstance(timeout, bool) or not 0 < timeout < math.inf:
             raise BadInputError(f"tool_timeout must be a number of seconds above 0, got {timeout!r}.")
         constraint = next((name for name in GUIDED if options.get(name)), None)
