@@ -97,7 +97,7 @@ class Advice:
 
     @property
     def frame(self) -> pd.DataFrame:
-        """The reasons as a DataFrame, a row each, with what, evidence, engine ("" for neither) and strength."""
+        """The reasons as a DataFrame, one row each, with what, evidence, engine ("" for neither) and strength."""
         _imports.load("pandas")
         import pandas as pd
 

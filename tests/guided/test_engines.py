@@ -8,7 +8,7 @@ import math
 import pytest
 from pydantic import BaseModel, field_validator
 from schemas import corpus
-from test_schemas import judge
+from test_schemas import validator
 
 from llmlab.errors import BadInputError, GenerationError
 from llmlab.guided import make as constraints
@@ -81,7 +81,7 @@ def test_schemas_of_the_corpus_give_only_valid_texts(model):
     for (name, schema, _), answer in zip(asked, answers, strict=True):
         assert answer.finish_reason in ("stop", "length"), name
         if answer.finish_reason == "stop":
-            judge(schema, answer.text)
+            validator(schema, answer.text)
             assert answer.parsed == json.loads(answer.text)
             stopped += 1
         else:
