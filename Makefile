@@ -20,11 +20,13 @@ test: setup ## run the tests, on the real engines, and in a browser if one is av
 lab: setup ## open JupyterLab on notebooks/
 	$(VENV)/jupyter lab --ip 127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/00_quickstart.ipynb
 
-lint: setup ## ruff, mypy --strict, import layers, notebooks without outputs, the front end where npm is
+lint: setup ## ruff, mypy --strict, import layers, declared dependencies, notebooks without outputs, the front end where npm is
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
 	$(VENV)/mypy
 	$(VENV)/lint-imports
+	$(VENV)/deptry llmlab
+	$(VENV)/deptry tests bench scripts docs/site --ignore DEP002,DEP004
 	$(VENV)/nbstripout --verify notebooks/*.ipynb
 	@bash scripts/frontend.sh check
 

@@ -20,9 +20,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tests.lora import adapters
-
 from llmlab import Lab
+from tests.adapters import adapters
 
 ROUNDS = 60
 

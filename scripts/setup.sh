@@ -44,7 +44,7 @@ if [ "$(uname -s)" = Linux ]; then
   pip install --quiet --no-deps --no-build-isolation -e .
 else
   say "installing llama.cpp and JupyterLab (llmlab supports vLLM on Linux only)"
-  pip install -e '.[llamacpp,tune,widgets,notebooks]' pytest pytest-timeout hypothesis ruff mypy import-linter nbstripout
+  pip install -e '.[llamacpp,tune,widgets,notebooks]' pytest pytest-timeout hypothesis ruff mypy import-linter deptry nbstripout
 fi
 echo "$stamp" > "$ready"
 say "ready: .venv"

@@ -59,7 +59,7 @@ def test_cancel_keeps_the_partial(model):
             break
     started = time.perf_counter()
     stream.cancel()
-    assert time.perf_counter() - started < 1
+    assert time.perf_counter() - started < 10  # a guard against a hang; bench/latency.py measures it
     assert stream.result().finish_reason == "interrupted"
     assert 5 <= stream.result().usage.completion_tokens < 1500
 

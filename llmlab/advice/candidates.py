@@ -8,9 +8,9 @@ from pathlib import Path
 
 from llmlab.advice.machine import Machine
 from llmlab.advice.result import Use
-from llmlab.engines.registry import INSTALL
+from llmlab.engines.registry import INSTALL, capabilities, check_architecture
 from llmlab.errors import LlmLabError, UnsupportedError
-from llmlab.files import architectures, tags
+from llmlab.files import tags
 from llmlab.files.fit import Estimate
 from llmlab.files.headers import Header, read_header
 from llmlab.hub.form import Form
@@ -20,7 +20,7 @@ from llmlab.loading.choice import choose, first, none_fits
 from llmlab.loading.forms import find
 from llmlab.loading.plan import estimate_load, settle_size
 from llmlab.quant import support
-from llmlab.types import EngineName
+from llmlab.types import FORMATS, EngineName
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +93,10 @@ def option(
         header: its header, or the catalogue's figures; None if no sizes are known.
     """
     if engine not in machine.engines:
-        if machine.system != "linux" and engine == "vllm":
-            return Option(engine, out="llmlab supports vllm on Linux only", hint="Use Linux.")
+        systems = capabilities(engine).systems
+        if machine.system not in systems:
+            where = " and ".join(name.capitalize() for name in sorted(systems))
+            return Option(engine, out=f"llmlab supports {engine} on {where} only", hint=f"Use {where}.")
         return Option(engine, out=f"{engine} isn't installed", hint=f"Install it: {INSTALL[engine]}.")
     try:
         default = first(found, engine, use.quant)
@@ -140,11 +142,10 @@ def _refused(engine: EngineName, use: Use, machine: Machine, parsed: Spec, error
 
 
 def _unknown_architecture(engine: EngineName, header: Header | None, machine: Machine) -> UnsupportedError | None:
-    own = {"gguf": "llamacpp", "safetensors": "vllm"}
-    if header is None or not header.architecture or own[header.format] != engine or machine.assumed:
+    if header is None or not header.architecture or header.format != FORMATS[engine] or machine.assumed:
         return None
     try:
-        architectures.check(header, engine)
+        check_architecture(header, engine)
     except UnsupportedError as error:
         return error
     return None
@@ -155,7 +156,7 @@ def _fitting(engine: EngineName, use: Use, machine: Machine, runs: list[Form], h
     default = runs[0]
     if header is None:
         return Option(engine, form=default, default=default)
-    most = len(machine.gpus) if engine == "vllm" and machine.engines[engine] == "CUDA" else 1
+    most = len(machine.gpus) if capabilities(engine).tensor_parallel and machine.engines[engine] == "CUDA" else 1
     splits = [count for count in (1, 2, 4, 8) if count <= max(most, 1)]
     smaller = sorted((f for f in runs[1:] if _bits(f) < _bits(default)), key=_bits, reverse=True)
     tries = [(default, count) for count in splits] + [(form, 1) for form in smaller]
@@ -181,7 +182,8 @@ def _fitting(engine: EngineName, use: Use, machine: Machine, runs: list[Form], h
 
 def _split(engine: EngineName, machine: Machine, header: Header, least: Estimate) -> list[str]:
     """A suggestion to keep some layers in RAM; a load's estimate counts only the GPU, so it must be forced."""
-    if engine != "llamacpp" or machine.engines[engine] != "CUDA" or not header.layers or machine.ram.free < least.total:
+    splits = capabilities(engine).gpu_layers and machine.engines[engine] == "CUDA"
+    if not splits or not header.layers or machine.ram.free < least.total:
         return []
     room = 0.9 * machine.device(engine).free - least.kv_cache - least.overhead
     layers = int(header.layers * room / header.weight_bytes)

@@ -11,6 +11,7 @@ from llmlab.advice.candidates import Option, catalogue_header, find_header, opti
 from llmlab.advice.machine import Machine
 from llmlab.advice.reasons import look, other_form
 from llmlab.advice.result import STRENGTHS, Advice, Reason, Use
+from llmlab.engines.registry import ENGINES, capabilities
 from llmlab.errors import BadInputError, EngineMissingError
 from llmlab.files import tags
 from llmlab.files.headers import Header
@@ -20,8 +21,6 @@ from llmlab.loading.choice import pick_engine, with_quant
 from llmlab.loading.forms import find
 from llmlab.session import Lab
 from llmlab.types import EngineName
-
-ENGINES: tuple[EngineName, ...] = ("llamacpp", "vllm")
 
 
 def advise(
@@ -136,7 +135,7 @@ def _auto(use: Use, machine: Machine, found: tuple[Form, ...]) -> tuple[EngineNa
     """The engine that `--engine auto` would choose, and its reason."""
     have = tuple(name for name in ENGINES if name in machine.engines)
     try:
-        engine, why = pick_engine(use.model, found, use.quant, have=have, gpu=machine.vllm_on_gpu, device=machine.words)
+        engine, why = pick_engine(use.model, found, use.quant, have=have, gpu=machine.gpu_first, device=machine.words)
         return engine, why.removeprefix(f"{engine}: ")
     except EngineMissingError as error:
         return None, error.message
@@ -176,15 +175,10 @@ def _command(use: Use, chosen: Option) -> str:
         words.append(f"--tp {chosen.tensor_parallel}")
     if "speculation" in use.needs:
         words.append("--draft ngram")
-    if chosen.engine == "vllm" and use.adapters > _slots():
+    slots = capabilities(chosen.engine).batch_adapters
+    if slots is not None and use.adapters > slots:
         words.append(f"-x max_loras={use.adapters}")
     return " ".join(words)
-
-
-def _slots() -> int:
-    from llmlab.engines.vllm.options import lora_slots
-
-    return lora_slots({}, cpu=True)
 
 
 def _way_out(options: Sequence[Option]) -> str:

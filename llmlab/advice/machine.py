@@ -8,21 +8,17 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from llmlab.engines.registry import ENGINES, installed
+from llmlab.engines.registry import ENGINES, capabilities, computes_on, installed
 from llmlab.errors import BadInputError
-from llmlab.machine import hardware, memory
+from llmlab.machine import memory
+from llmlab.machine.hardware import Hardware
 from llmlab.machine.memory import Device
-from llmlab.quant.support import Hardware
 from llmlab.types import EngineName
 
 _GIB = 2**30
 _FORMS = "cpu:16 (GiB of free RAM), gpu:24 or gpu:24x2 (GiB free on each NVIDIA GPU), mac:16"
-# Where the engines' builds compute, by kind of machine.
-_BUILDS: dict[str, dict[EngineName, Hardware]] = {
-    "cpu": {"llamacpp": "CPU", "vllm": "CPU"},
-    "gpu": {"llamacpp": "CUDA", "vllm": "CUDA"},
-    "mac": {"llamacpp": "Metal"},
-}
+# Where engines compute, by kind of machine.
+_KINDS: dict[str, Hardware] = {"cpu": "CPU", "gpu": "CUDA", "mac": "Metal"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +48,7 @@ class Machine:
         for name in ENGINES:
             if installed(name):
                 try:
-                    engines[name] = hardware.computes_on(name)
+                    engines[name] = computes_on(name)
                 except (ImportError, OSError, RuntimeError):
                     # Installed but broken; %llm doctor reports it.
                     continue
@@ -75,11 +71,13 @@ class Machine:
             raise BadInputError(f"Invalid hardware {text!r}.", f"Use one of: {_FORMS}; or a llmlab.advice.Machine.")
         size = int(float(free) * _GIB)
         system = "darwin" if kind == "mac" else "linux"
+        where = _KINDS[kind]
+        engines = {name: where for name in ENGINES if where in capabilities(name).builds}
         if kind != "gpu":
-            return cls(Device("CPU" if kind == "cpu" else "Metal", size, size), (), _BUILDS[kind], system)
+            return cls(Device(where, size, size), (), engines, system)
         gpus = tuple(Device("NVIDIA GPU", size, size) for _ in range(int(count or 1)))
         # Its RAM is unspecified, so assume none.
-        return cls(Device("CPU", 0, 0), gpus, _BUILDS[kind], system)
+        return cls(Device("CPU", 0, 0), gpus, engines, system)
 
     @property
     def words(self) -> str:
@@ -90,9 +88,10 @@ class Machine:
         return "no GPU" if not count else f"{count} GPU{'s' if count > 1 else ''}"
 
     @property
-    def vllm_on_gpu(self) -> bool:
-        """Whether `auto` prefers vllm."""
-        return bool(self.gpus) and self.engines.get("vllm") == "CUDA"
+    def gpu_first(self) -> bool:
+        """Whether `auto` prefers an engine that is meant for a GPU."""
+        builds = self.engines.items()
+        return bool(self.gpus) and any(where == "CUDA" and capabilities(name).gpu_first for name, where in builds)
 
     def device(self, engine: EngineName, count: int = 1) -> Device:
         """The device that an engine would load a model on: `count` GPUs if it computes on them, else RAM."""

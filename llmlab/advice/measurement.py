@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from llmlab.advice.candidates import Option
 from llmlab.advice.result import Reason, Use
+from llmlab.engines.registry import check_name
 from llmlab.errors import LoadError
 from llmlab.loading.switch import bare_spec
 from llmlab.measure.speed import BenchResult, Point, bench, percentile
@@ -68,7 +69,7 @@ def measure(
         if len(loaded) > 1:
             text = ", ".join(f"{name} {seconds:.2g} s" for name, seconds in loaded.items())
             best = min(loaded, key=lambda name: loaded[name])
-            reasons.append(Reason("measured: load time", text, _name(best), "helps"))
+            reasons.append(Reason("measured: load time", text, check_name(best), "helps"))
         quicker = next((reason.engine for reason in reasons if reason.strength == "decides"), None)
         return found, reasons, quicker, failed
     finally:
@@ -110,7 +111,7 @@ def _reasons(found: BenchResult, use: Use) -> list[Reason]:
     ratio = first.tokens_per_s / second.tokens_per_s
     clear = max(NOISE, first.spread, second.spread)
     if ratio > clear:
-        speed = Reason(what, f"{speeds}: {ratio:.1f} times ({how})", _name(first.engine), "decides")
+        speed = Reason(what, f"{speeds}: {ratio:.1f} times ({how})", check_name(first.engine), "decides")
     else:
         speed = Reason(what, f"{speeds}: {ratio:.2f} times, within the noise ({clear:.2f} times; {how})")
     return [speed, _less(found.points, "TTFT p50", _ttft, "ms"), _less(found.points, "memory", _memory, "MB")]
@@ -120,7 +121,7 @@ def _less(points: Sequence[Point], what: str, value: Callable[[Point], float], u
     low, high = sorted(points, key=value)[:2]
     text = ", ".join(f"{point.engine} {value(point):,.3g} {unit}" for point in (low, high))
     clear = value(high) > value(low) * max(NOISE, low.spread, high.spread)
-    return Reason(f"measured: {what}", text, _name(low.engine) if clear else None, "helps" if clear else "note")
+    return Reason(f"measured: {what}", text, check_name(low.engine) if clear else None, "helps" if clear else "note")
 
 
 def _ttft(point: Point) -> float:
@@ -129,7 +130,3 @@ def _ttft(point: Point) -> float:
 
 def _memory(point: Point) -> float:
     return point.memory / 1e6
-
-
-def _name(engine: str) -> EngineName:
-    return "vllm" if engine == "vllm" else "llamacpp"

@@ -8,6 +8,7 @@ from llmlab.advice import requirements
 from llmlab.advice.candidates import Option, describe
 from llmlab.advice.machine import Machine
 from llmlab.advice.result import Reason, Use
+from llmlab.engines.registry import capabilities
 from llmlab.files.fit import Estimate
 from llmlab.files.headers import Header
 from llmlab.hub.form import Form
@@ -44,7 +45,7 @@ def look(
     found += _device(alive, machine)
     found += _needs(alive, use, header)
     found += _concurrency(alive, use)
-    found += _adapters(alive, use, machine)
+    found += _adapters(alive, use)
     return found
 
 
@@ -124,18 +125,19 @@ def _concurrency(alive: Sequence[Option], use: Use) -> list[Reason]:
     return [Reason(f"concurrency {use.concurrency}", text)]
 
 
-def _adapters(alive: Sequence[Option], use: Use, machine: Machine) -> list[Reason]:
+def _adapters(alive: Sequence[Option], use: Use) -> list[Reason]:
     """How each engine handles several adapters (docs/adapters.md)."""
-    from llmlab.engines.vllm.options import lora_slots
-
-    if use.adapters < 2 or len(alive) < 2:
+    slots = {one.engine: capabilities(one.engine).batch_adapters for one in alive}
+    batching = next((name for name, count in slots.items() if count is not None), None)
+    turns = " and ".join(name for name, count in slots.items() if count is None)
+    if use.adapters < 2 or batching is None or not turns:
         return []
-    slots = max(lora_slots({}, cpu=machine.engines["vllm"] == "CPU"), use.adapters)
+    most = max(slots[batching] or 0, use.adapters)
     if use.concurrency == 1:
         text = "one request at a time uses one adapter: both engines swap without a reload"
         return [Reason(f"{use.adapters} adapters", text)]
     text = (
-        f"vllm computes up to {slots} different adapters per step; llamacpp one, so groups of requests take turns "
+        f"{batching} computes up to {most} different adapters per step; {turns} one, so groups of requests take turns "
         "of about 10 ms"
     )
-    return [Reason(f"{use.adapters} adapters at once", text, "vllm", "helps")]
+    return [Reason(f"{use.adapters} adapters at once", text, batching, "helps")]

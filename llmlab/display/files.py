@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from llmlab.engines.registry import ENGINES
 from llmlab.render import units
 from llmlab.render.safe import escape, plain
 from llmlab.render.table import SI, Table, View, pairs_html, pairs_text, pre
@@ -41,14 +42,13 @@ class Catalogue(View, Sequence["Entry"]):
                 entry.name,
                 units.parameters(entry.parameters),
                 f"{entry.context_length:,}" if entry.context_length else "-",
-                quants(entry, "llamacpp"),
-                quants(entry, "vllm"),
+                *(quants(entry, engine) for engine in ENGINES),
                 entry.licence or "-",
                 entry.description,
             )
             for entry in self.entries
         ]
-        headings = ("name", "parameters>", "context>", "llamacpp", "vllm", "licence", "about")
+        headings = ("name", "parameters>", "context>", *ENGINES, "licence", "about")
         note = "Load one: %llm load NAME. local: on this machine. Details: %llm show NAME. Context in tokens."
         return Table(headings, rows, note=note, empty="The catalogue is empty.")
 

@@ -15,7 +15,7 @@ import time
 import warnings
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -24,10 +24,10 @@ from llmlab import config
 from llmlab.engines.stream import Buffer
 from llmlab.errors import LlmLabError, UnsupportedError
 from llmlab.files.source import Source
-from llmlab.files.tags import Format
 from llmlab.guided import Guide
 from llmlab.guided.compiler import Compiler
-from llmlab.types import EngineName, GuidanceStep, SamplingParams
+from llmlab.machine.hardware import Hardware
+from llmlab.types import EngineName, Format, GuidanceStep, SamplingParams
 from llmlab.types.progress import Progress
 
 Feature = Literal[
@@ -44,12 +44,37 @@ class Capabilities:
         quants: quant tags it loads on some hardware.
         features: what a request may ask of it.
         extra: the names that `-x KEY=VALUE` takes, each with its type and a line of help.
+        formats_note: why it loads no other format.
+        builds: the device types that it has builds for.
+        systems: values of `sys.platform` that it runs on.
+        gpu_first: `auto` prefers it where its build computes on a GPU.
+        gpu_layers: it can keep a part of the layers in RAM.
+        tensor_parallel: it splits a model over as many GPUs as the load says (`tp`).
+        fills_gpu: a load takes a share of the whole GPU, whatever the model needs.
+        batch_adapters: different adapters in one step unless `-x max_loras` says more; None: they take turns.
     """
 
     formats: frozenset[Format]
     quants: tuple[str, ...]
     features: frozenset[Feature]
     extra: Mapping[str, tuple[type, str]]
+    formats_note: str = ""
+    builds: frozenset[Hardware] = frozenset({"CPU"})
+    systems: frozenset[str] = frozenset({"linux", "darwin", "win32"})
+    gpu_first: bool = False
+    gpu_layers: bool = False
+    tensor_parallel: bool = False
+    fills_gpu: bool = False
+    batch_adapters: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The result of one check of an engine's installation; `fix` is a command that helps, or ""."""
+
+    status: Literal["ok", "warn", "fail"]
+    detail: str
+    fix: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,9 +314,43 @@ class Engine(ABC):
 
     name: ClassVar[EngineName]
     capabilities: ClassVar[Capabilities]
+    distribution: ClassVar[str] = "llmlab"  # what `pip install -U` takes
 
     facts: ModelFacts
     grammars: Compiler
+
+    @classmethod
+    def computes_on(cls) -> Hardware:
+        """The device type that the installed build computes on. Doesn't load a model."""
+        return "CPU"
+
+    @classmethod
+    def runs(cls, tag: str, hardware: Hardware, *, avx512: bool) -> tuple[bool, str]:
+        """Whether it runs a quant of its formats on some hardware, and why not, or what there is to know.
+
+        Args:
+            tag: a canonical tag.
+            hardware: where it computes.
+            avx512: the CPU has AVX-512, or needs none.
+        """
+        del hardware, avx512
+        return (True, "") if tag in cls.capabilities.quants else (False, f"{cls.name} does not load it")
+
+    @classmethod
+    def knows(cls, architecture: str) -> bool | None:
+        """Whether the installed release names an architecture; None when that can't be determined."""
+        del architecture
+        return None
+
+    @classmethod
+    def examine(cls, version: Callable[[str], str | None]) -> Iterator[Finding]:
+        """Checks of the installation, for the doctor.
+
+        Args:
+            version: the installed version of a distribution, or None.
+        """
+        del version
+        yield Finding("ok", "installed")
 
     @classmethod
     @abstractmethod

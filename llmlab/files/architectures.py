@@ -10,48 +10,32 @@ import functools
 import importlib.util
 from pathlib import Path
 
-from llmlab.errors import UnsupportedError
-from llmlab.files.headers import Header
-from llmlab.types import EngineName
-
 _LIBRARIES = ("libllama.so", "libllama.dylib", "llama.dll")
 _VLLM_FILES = (
-    ("vllm", "model_executor/models/registry.py"),
-    ("transformers", "models/auto/modeling_auto.py"),
+    (True, "vllm", "model_executor/models/registry.py"),
+    (False, "transformers", "models/auto/modeling_auto.py"),
 )
 
 
-def known(engine: EngineName, architecture: str) -> bool | None:
-    """Whether the installed engine names an architecture.
-
-    Args:
-        engine: the engine to ask.
-        architecture: `llama` (GGUF) for llamacpp, `LlamaForCausalLM` (config.json) for vllm.
+def in_llama_cpp(architecture: str) -> bool | None:
+    """Whether the installed llama.cpp names a GGUF architecture (`llama`).
 
     Returns:
-        None when the engine isn't installed, or its files lie elsewhere than expected.
+        None when it isn't installed, or its library isn't at the expected place.
     """
-    text = _names(engine)
-    if text is None:
-        return None
-    if engine == "llamacpp":
-        # Only the end of the string is looked at: linkers store a string that another one ends with just once.
-        return architecture.encode() + b"\0" in text
-    return f'"{architecture}"'.encode() in text
+    text = _llama_cpp()
+    # Only the end of the string is looked at: linkers store a string that another one ends with just once.
+    return None if text is None else architecture.encode() + b"\0" in text
 
 
-def check(header: Header, engine: EngineName) -> None:
-    """Refuse a model that the installed engine does not know.
+def in_vllm(architecture: str) -> bool | None:
+    """Whether the installed vLLM names an architecture of config.json (`LlamaForCausalLM`).
 
-    Raises:
-        UnsupportedError: it doesn't; where it can't be told, nothing is raised.
+    Returns:
+        None when it isn't installed, or its files aren't at the expected place.
     """
-    if known(engine, header.architecture) is False:
-        newer = {"llamacpp": "llama-cpp-python", "vllm": "vllm"}[engine]
-        raise UnsupportedError(
-            f"The installed {engine} does not know the architecture {header.architecture!r} of {header.path.name}.",
-            f"A newer release may: pip install -U {newer}.",
-        )
+    text = _vllm()
+    return None if text is None else f'"{architecture}"'.encode() in text
 
 
 def library() -> Path | None:
@@ -67,17 +51,20 @@ def _folder(package: str) -> Path | None:
     return Path(places[0]) if places else None
 
 
+# The files' contents, a megabyte or so, are read once.
 @functools.cache
-def _names(engine: EngineName) -> bytes | None:
-    """The files' content; a megabyte or so, read once."""
-    if engine == "llamacpp":
-        file = library()
-        return file.read_bytes() if file is not None else None
+def _llama_cpp() -> bytes | None:
+    file = library()
+    return file.read_bytes() if file is not None else None
+
+
+@functools.cache
+def _vllm() -> bytes | None:
     parts = []
-    for package, name in _VLLM_FILES:
+    for required, package, name in _VLLM_FILES:
         root = _folder(package)
         if root is not None and (root / name).is_file():
             parts.append((root / name).read_bytes())
-        elif package == "vllm":
+        elif required:
             return None
     return b"\n".join(parts)

@@ -21,7 +21,7 @@ from llmlab.files import tags
 from llmlab.files.headers import Header
 from llmlab.machine import memory
 from llmlab.machine.memory import Device
-from llmlab.types import EngineName
+from llmlab.types import FORMATS, EngineName
 
 _MIB = 2**20
 # llama.cpp: its library and tables (measured: resident memory of a process grows by 15 MiB at import and 4 MiB more
@@ -101,7 +101,7 @@ def overhead_bytes(header: Header, engine: EngineName, kv_tokens: int, *, on_gpu
     llama.cpp's compute buffer, measured on nano (8.5 MiB at 2,048 tokens, 22.5 MiB at 16,384): for the 512 tokens of
     a step, logits (vocabulary) and activations (5 * hidden) as 32-bit floats, and the attention mask as 16-bit ones.
     """
-    if engine == "llamacpp":
+    if FORMATS[engine] == "gguf":
         step = 4 * (header.vocab_size + 5 * header.hidden) + 2 * kv_tokens
         return _LLAMACPP_BASE + _UBATCH * step
     if on_gpu:
@@ -209,7 +209,7 @@ def smaller_quant(header: Header, found: Estimate, engine: EngineName, quants: t
         tags.TAGS[name]
         for name in (quants or tags.names(engine))
         if name in tags.TAGS
-        and tags.TAGS[name].engine == engine
+        and tags.TAGS[name].format == FORMATS[engine]
         and header.parameters * tags.TAGS[name].bits / 8 <= min(room, header.weight_bytes * 0.98)
     ]
     return max(fitting, key=lambda tag: tag.bits).name if fitting else None

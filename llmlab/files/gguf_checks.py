@@ -16,6 +16,7 @@ from llmlab.files.jsonfile import Fields
 
 _MOST_LAYERS = 512  # LLAMA_MAX_LAYERS
 _MOST_EXPERTS = 1024  # LLAMA_MAX_EXPERTS
+_ALIGNMENT = 32  # ggml's TENSOR_ALIGNMENT: of what a mapped file's weights start at
 # llguidance panics above 1,024 bytes (toktrie's PARENT_BITS), of which a special token's marker takes one.
 _LONGEST_TOKEN = 1023
 # No kernel multiplies matrices of these; tables of I32 (deepseek4's routing) are only looked up.
@@ -36,6 +37,7 @@ def check(path: object, architecture: str, keys: Mapping[str, Any], tensors: Ite
         LoadError: the message names the key or the tensor, and what it may be.
     """
     try:
+        _check_alignment(keys)
         _check_numbers(architecture, keys)
         _check_experts(Fields(keys, path, f"{architecture}."), architecture)
         _check_tokenizer(keys)
@@ -45,6 +47,12 @@ def check(path: object, architecture: str, keys: Mapping[str, Any], tensors: Ite
         raise LoadError(
             f"{path} can't be loaded: {error}.", "The file is damaged: fetch or convert it again."
         ) from None
+
+
+def _check_alignment(keys: Mapping[str, Any]) -> None:
+    alignment = keys.get("general.alignment", _ALIGNMENT)
+    if alignment % _ALIGNMENT:
+        raise ValueError(f"general.alignment is {alignment}; llama.cpp maps files from {_ALIGNMENT} on")
 
 
 def _check_numbers(architecture: str, keys: Mapping[str, Any]) -> None:

@@ -16,8 +16,8 @@ from llmlab.errors import BadInputError, LoadError
 from llmlab.files import gguf, gguf_checks, jsonfile, safetensors, tags
 from llmlab.files.gguf import GgufFile, Skipped, TensorInfo
 from llmlab.files.jsonfile import Fields
-from llmlab.files.tags import Format
 from llmlab.files.tensors import missing_in_folder, missing_in_gguf
+from llmlab.types import Format
 
 _DTYPE_TAGS = {"BF16": "bf16", "F16": "fp16", "F32": "fp32"}
 

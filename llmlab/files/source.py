@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from llmlab.files.headers import Header, read_header
-from llmlab.files.tags import Format
+from llmlab.types import Format
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from llmlab.errors import UnsupportedError, unknown
-from llmlab.types import EngineName
+from llmlab.types import FORMATS, EngineName, Format
 
-Format = Literal["gguf", "safetensors"]
 Making = Literal["convert", "quantize", "checkpoint"]
 
 
@@ -23,7 +22,6 @@ class Tag:
 
     Attributes:
         name: the canonical name.
-        engine: the engine that loads it.
         format: the file format it comes in.
         bits: mean bits a weight takes, scales included.
         making: convert (written straight from the safetensors), quantize (from a converted file), or checkpoint
@@ -34,7 +32,6 @@ class Tag:
     """
 
     name: str
-    engine: EngineName
     format: Format
     bits: float
     making: Making
@@ -42,13 +39,23 @@ class Tag:
     block: int = 1
     about: str = ""
 
+    @property
+    def engine(self) -> EngineName:
+        """The engine that loads it: the first for its format."""
+        return native(self.format)
+
+
+def native(form: Format) -> EngineName:
+    """The first engine that loads a format."""
+    return next(engine for engine, loaded in FORMATS.items() if loaded == form)
+
 
 def _gguf(name: str, ftype: int, bits: float, block: int, about: str, making: Making = "quantize") -> Tag:
-    return Tag(name, "llamacpp", "gguf", bits, making, ftype, block, about)
+    return Tag(name, "gguf", bits, making, ftype, block, about)
 
 
 def _folder(name: str, bits: float, about: str) -> Tag:
-    return Tag(name, "vllm", "safetensors", bits, "checkpoint", None, 1, about)
+    return Tag(name, "safetensors", bits, "checkpoint", None, 1, about)
 
 
 # Bits: from llama.cpp's tools/quantize (README.md: Llama-3.1-8B; quantize.cpp for the types that it doesn't list);
@@ -102,17 +109,15 @@ _TAGS: tuple[Tag, ...] = (
 )
 
 TAGS: dict[str, Tag] = {tag.name: tag for tag in _TAGS}
-# The format that each engine loads.
-FORMATS: dict[EngineName, Format] = {tag.engine: tag.format for tag in _TAGS}
 
-# Other spellings, by engine: what people type for the same thing.
-_ALIASES: dict[str, dict[str, str]] = {
-    "llamacpp": {
+# Other spellings, by format: what people type for the same thing.
+_ALIASES: dict[Format, dict[str, str]] = {
+    "gguf": {
         "fp16": "F16", "float16": "F16", "half": "F16", "fp32": "F32", "float32": "F32", "bfloat16": "BF16",
         "q8": "Q8_0", "q6": "Q6_K", "q5": "Q5_K_M", "q4": "Q4_K_M", "q3": "Q3_K_M", "q2": "Q2_K",
         "q5_k": "Q5_K_M", "q4_k": "Q4_K_M", "q3_k": "Q3_K_M", "mxfp4_moe": "MXFP4",
     },
-    "vllm": {
+    "safetensors": {
         "f16": "fp16", "float16": "fp16", "half": "fp16", "f32": "fp32", "float32": "fp32", "bfloat16": "bf16",
         "w8a8": "int8", "int8_per_channel_weight_only": "int8", "fp8_per_channel": "fp8", "fp8_dynamic": "fp8",
         "w4a16": "gptq", "w4a16_asym": "awq", "awq_marlin": "awq", "gptq_marlin": "gptq",
@@ -133,13 +138,13 @@ def names(engine: EngineName | None = None) -> tuple[str, ...]:
         >>> llmlab.files.tags.names("vllm")
         ('fp32', 'fp16', 'bf16', 'fp8', 'fp8_per_tensor', 'fp8_per_block', 'int8', 'awq', 'gptq', 'mxfp8', 'mxfp4')
     """
-    return tuple(tag.name for tag in _TAGS if engine in (None, tag.engine))
+    return tuple(tag.name for tag in _TAGS if engine is None or tag.format == FORMATS[engine])
 
 
-def _lookup(text: str, engine: EngineName) -> Tag | None:
+def _lookup(text: str, form: Format) -> Tag | None:
     lowered = text.strip().lower().replace("-", "_")
-    name = _ALIASES[engine].get(lowered, lowered)
-    return next((tag for tag in _TAGS if tag.engine == engine and tag.name.lower() == name.lower()), None)
+    name = _ALIASES[form].get(lowered, lowered)
+    return next((tag for tag in _TAGS if tag.format == form and tag.name.lower() == name.lower()), None)
 
 
 def canonical(text: str, engine: EngineName | None = None) -> Tag:
@@ -154,15 +159,16 @@ def canonical(text: str, engine: EngineName | None = None) -> Tag:
         UnknownNameError: no tag has this name; the closest is named.
         UnsupportedError: the tag exists, for the other engine.
     """
+    readings = {form: tag for form in get_args(Format) if (tag := _lookup(text, form)) is not None}
     if engine is None:
-        exact = TAGS.get(text.strip())
-        found = exact or _lookup(text, "llamacpp") or _lookup(text, "vllm")
+        found = TAGS.get(text.strip()) or next(iter(readings.values()), None)
     else:
-        found = _lookup(text, engine)
+        found = readings.get(FORMATS[engine])
     if found is not None:
         return found
-    other: EngineName = "vllm" if engine == "llamacpp" else "llamacpp"
-    if engine is not None and (elsewhere := _lookup(text, other)) is not None:
+    if engine is not None and readings:
+        elsewhere = next(iter(readings.values()))
+        other = elsewhere.engine
         raise UnsupportedError(
             f"{engine} has no quant {elsewhere.name}: it is one of {other}'s ({elsewhere.about}).",
             f"Use --engine {other}, or one of {engine}'s: {', '.join(names(engine))}.",
@@ -172,7 +178,7 @@ def canonical(text: str, engine: EngineName | None = None) -> Tag:
 
 def known(text: str, engine: EngineName) -> bool:
     """Whether an engine has a tag of this name or spelling."""
-    return _lookup(text, engine) is not None
+    return _lookup(text, FORMATS[engine]) is not None
 
 
 def of_ftype(ftype: int) -> str | None:
@@ -184,7 +190,7 @@ def in_filename(filename: str) -> str | None:
     """The tag that a GGUF file's name carries (`Model-7B-Q4_K_M.gguf`, `model.q8_0.gguf`), or None."""
     stem = filename.rsplit("/", 1)[-1].lower().removesuffix(".gguf").replace("-", ".").replace("_", ".")
     padded = f".{stem}."
-    for name in sorted(names("llamacpp"), key=len, reverse=True):
+    for name in sorted(names(native("gguf")), key=len, reverse=True):
         if f".{name.lower().replace('_', '.')}." in padded:
             return name
     return "F16" if ".fp16." in padded else None

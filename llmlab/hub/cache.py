@@ -15,8 +15,8 @@ from llmlab import config
 from llmlab.errors import LlmLabError
 from llmlab.files import tags
 from llmlab.files.headers import folder_tag, read_config
-from llmlab.files.tags import Format
 from llmlab.hub import catalogue, discover, transfer
+from llmlab.types import Format
 
 Kind = Literal["downloaded", "made", "part"]
 

@@ -18,7 +18,7 @@ from llmlab import config
 from llmlab.errors import BadInputError, unknown
 from llmlab.files import tags
 from llmlab.hub.quant_repo import QuantRepo
-from llmlab.types import EngineName
+from llmlab.types import FORMATS, EngineName
 
 if TYPE_CHECKING:
     from llmlab.hub.catalogue_schema import Catalogue
@@ -59,11 +59,13 @@ class Entry:
 
     def quants(self, engine: EngineName) -> tuple[str, ...]:
         """The tags that lie ready on the hub for an engine (nano's GGUF forms are made at first use instead)."""
-        return tuple(quant for files in self.files if files.engine == engine for quant in files.quants)
+        form = FORMATS[engine]
+        return tuple(quant for files in self.files if FORMATS[files.engine] == form for quant in files.quants)
 
     def find(self, engine: EngineName, quant: str) -> QuantRepo | None:
         """Where a tag lies, or None."""
-        return next((files for files in self.files if files.engine == engine and quant in files.quants), None)
+        having = (files for files in self.files if quant in files.quants)
+        return next((files for files in having if FORMATS[files.engine] == FORMATS[engine]), None)
 
 
 def entries() -> list[Entry]:

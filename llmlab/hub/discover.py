@@ -26,13 +26,15 @@ from llmlab.hub import catalogue, repository
 from llmlab.hub.failures import endpoint, offline, retried, translated
 from llmlab.hub.quant_repo import QuantRepo
 from llmlab.hub.spec import Spec, parse
-from llmlab.types import EngineName
+from llmlab.types import FORMATS, EngineName
 
 # Of a base model's quantizations, the most downloaded ones; popular models have thousands.
 LISTED = 300
 SIZED = 12
 # When no tag is asked for: the first of these that a GGUF repository has.
 GGUF_ORDER = ("Q4_K_M", "Q4_K_S", "Q5_K_M", "Q8_0", "MXFP4", "F16", "BF16")
+# The engines under whose names repositories are listed; others load the same formats.
+GGUF_ENGINE, FOLDER_ENGINE = tags.native("gguf"), tags.native("safetensors")
 # Formats that neither engine loads.
 _FOREIGN = frozenset({"mlx", "exl2", "exl3", "onnx", "openvino", "coreml", "bitsandbytes", "executorch", "ctranslate2"})
 # Projectors of vision models, importance matrices and adapters are GGUF files too, but no models.
@@ -137,7 +139,7 @@ def _named(from_: str, engine: EngineName | None, quant: str | None) -> tuple[Qu
     ]
     tag = tags.canonical(quant, engine).name if quant is not None else None
     for offer in offers:
-        if tag is None or tag in offer.quants or (offer.engine == "vllm" and not _tagged(repo)):
+        if tag is None or tag in offer.quants or (FORMATS[offer.engine] == "safetensors" and not _tagged(repo)):
             return replace(offer, revision=revision or None), tag or _default(offer)
     have = ", ".join(quant for offer in offers for quant in offer.quants)
     raise UnsupportedError(f"{repo} has no {tag or 'form'} for {engine or 'any engine'}.", f"It has {have or 'none'}.")
@@ -171,38 +173,31 @@ def _words(offer: QuantRepo, tag: str | None) -> str:
 
 
 def _tree(base: str) -> list[QuantRepo]:
-    from huggingface_hub import constants
-    from huggingface_hub.utils import (  # type: ignore[attr-defined]
-        build_hf_headers,
-        get_session,
-        hf_raise_for_status,
-    )
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
-    asked: dict[str, Any] = {
-        "filter": f"base_model:quantized:{base}",
-        "sort": "downloads",
-        "limit": LISTED,
-        "expand": ["author", "downloads", "gated", "siblings", "tags"],
-    }
-
-    def ask() -> list[dict[str, Any]]:
-        # What HfApi.list_models sends; that one tries for 20 seconds when there is no network.
-        url = f"{endpoint() or constants.ENDPOINT}/api/models"
-        response = get_session().get(url, params=asked, headers=build_hf_headers(), timeout=20, follow_redirects=True)
-        hf_raise_for_status(response)
-        return list(response.json())
-
+    api = HfApi(endpoint=endpoint())
     with translated(base):
-        found = retried(ask)
+        # Without a network `list_models` retries for 23 s, and after a 429 it sleeps as long as the hub asks. So one
+        # request under llmlab's own rules goes first; whether this base can be read doesn't matter.
+        with suppress(GatedRepoError, RepositoryNotFoundError):
+            retried(lambda: api.model_info(base, timeout=10))
+        found = list(
+            api.list_models(
+                filter=f"base_model:quantized:{base}",
+                sort="downloads",
+                limit=LISTED,
+                expand=["author", "downloads", "gated", "siblings", "tags"],
+            )
+        )
     own = base.partition("/")[0]
     ranks = {author.lower(): place for place, author in enumerate(dict.fromkeys((own, *catalogue.trusted())))}
     offers = []
     for model in found:
-        labels = [str(label) for label in model.get("tags") or ()]
+        labels = model.tags or []
         if _FOREIGN.isdisjoint(label.lower() for label in labels):
-            files = {str(sibling["rfilename"]): 0 for sibling in model.get("siblings") or ()}
-            downloads, gated = model.get("downloads"), bool(model.get("gated"))
-            offers += _offers_of(model["id"], files, labels, downloads, gated=gated, ranks=ranks)
+            files = {sibling.rfilename: 0 for sibling in model.siblings or ()}
+            offers += _offers_of(model.id, files, labels, model.downloads, gated=bool(model.gated), ranks=ranks)
     offers.sort(key=lambda o: (ranks.get(o.author.lower(), len(ranks)), -(o.downloads or 0)))
     return offers
 
@@ -216,13 +211,15 @@ def _offers_of(
     out = []
     trusted = author.lower() in ranks
     if sizes:
-        out.append(QuantRepo("llamacpp", repo, tuple(sizes), None, None, gated, downloads, trusted, _known(sizes)))
+        out.append(QuantRepo(GGUF_ENGINE, repo, tuple(sizes), None, None, gated, downloads, trusted, _known(sizes)))
     if any(name.endswith(".safetensors") and "/" not in name for name in files):
         total = sum(size for name, size in files.items() if name.endswith(".safetensors"))
         tag = tags.in_repository(repo, labels)
         # In the tree everything is a quantization; a name that tells no kind tells no tag either.
         quants = (tag,) if tag else ("mixed",)
-        out.append(QuantRepo("vllm", repo, quants, None, None, gated, downloads, trusted, _known({quants[0]: total})))
+        out.append(
+            QuantRepo(FOLDER_ENGINE, repo, quants, None, None, gated, downloads, trusted, _known({quants[0]: total}))
+        )
     return out
 
 
@@ -310,7 +307,7 @@ def taken() -> list[tuple[str, QuantRepo]]:
     trusted = set(catalogue.trusted())
     for key, (repo, revision) in _recorded().items():
         text, found, tag = key.rsplit(" ", 2)
-        engine: EngineName = "vllm" if found == "vllm" else "llamacpp"
+        engine: EngineName = found if found in FORMATS else GGUF_ENGINE
         trust = repo.partition("/")[0] in trusted
         out.append((text, QuantRepo(engine, repo, (tag,), revision=revision, trusted=trust)))
     return out

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 from llmlab.files.headers import Header
-from llmlab.files.tags import Format
 from llmlab.hub.quant_repo import QuantRepo
 from llmlab.hub.repository import Listing
 from llmlab.hub.spec import Spec
-from llmlab.types import EngineName
+from llmlab.types import EngineName, Format
 from llmlab.types.progress import Progress
 
 Action = Literal["ready", "convert", "download"]

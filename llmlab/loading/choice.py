@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
-from llmlab.engines.registry import ENGINES, INSTALL, check_name, engine_class, installed
+from llmlab.engines.registry import (
+    ENGINES,
+    INSTALL,
+    capabilities,
+    check_architecture,
+    check_name,
+    engine_class,
+    installed,
+    on_gpu,
+)
 from llmlab.errors import BadInputError, ChoiceError, EngineMissingError, LoadError, UnsupportedError
-from llmlab.files import architectures, tags
+from llmlab.files import tags
 from llmlab.files.headers import read_header
 from llmlab.hub import discover
 from llmlab.hub.form import Form
+from llmlab.hub.quant_repo import QuantRepo
 from llmlab.hub.spec import Spec
 from llmlab.loading.forms import find, of_discovered
 from llmlab.machine import hardware
-from llmlab.types import EngineName
-
-_NO_GGUF_IN_VLLM = "GGUF is not built into vLLM 0.32"
+from llmlab.types import FORMATS, EngineName
 
 
 def choose(
@@ -44,7 +53,7 @@ def choose(
     wanted = spec.quant
     if from_ is not None:
         # A local model is refused here: only models of the hub have other authors.
-        return of_discovered(spec, *discover.choose(spec, engine=engine, quant=wanted, from_=from_))
+        return _of_offer(spec, engine, discover.choose(spec, engine=_lister(engine), quant=wanted, from_=from_))
     fitting = first(found, engine, wanted)
     if fitting is not None:
         return fitting
@@ -81,29 +90,31 @@ def _refused_local(spec: Spec, engine: EngineName | None, tag: str | None) -> Un
     """Why a local file or folder has no such form, with what to do instead."""
     assert spec.path is not None
     header = read_header(spec.path)
+    gguf_engine = tags.native("gguf")
     if header.format == "gguf":
-        if engine == "vllm":
+        if engine is not None and FORMATS[engine] != "gguf":
             return UnsupportedError(
-                f"vllm can't load the GGUF file {spec.path.name}: {_NO_GGUF_IN_VLLM}.",
-                "Use --engine llamacpp, or load the model's safetensors folder.",
+                f"{engine} can't load the GGUF file {spec.path.name}: {capabilities(engine).formats_note}.",
+                f"Use --engine {gguf_engine}, or load the model's safetensors folder.",
             )
         return UnsupportedError(
             f"{spec.path.name} is {header.quant}, not {tag}.", "Leave the quant out, or load the original folder."
         )
-    if (engine or (tags.TAGS[tag].engine if tag is not None else "vllm")) == "vllm":
-        architectures.check(header, "vllm")
-        quants = ", ".join(form.quant for form in find(spec, engine="vllm"))
+    wanted = engine or (tags.TAGS[tag].engine if tag is not None else tags.native(header.format))
+    if FORMATS[wanted] == header.format:
+        check_architecture(header, wanted)
+        quants = ", ".join(form.quant for form in find(spec, engine=wanted))
         return UnsupportedError(
             f"{spec.text} has no {tag} form: it is {quants}.",
             f"Load one of these, make it (%llm quantize {spec.text} --to {tag}), or use a GGUF tag with "
-            "--engine llamacpp.",
+            f"--engine {gguf_engine}.",
         )
     from llmlab.quant import gguf_cache, gguf_quantizer
 
     reason = gguf_cache.can_convert(header)
     if reason is not None:
         return UnsupportedError(
-            f"llamacpp loads GGUF files, and {spec.text} can't be converted: {reason}",
+            f"{wanted} loads GGUF files, and {spec.text} can't be converted: {reason}",
             f"llama.cpp's own converter may do it: %llm quantize {spec.text} --to Q4_K_M",
         )
     assert tag is not None
@@ -114,13 +125,13 @@ def _refused_local(spec: Spec, engine: EngineName | None, tag: str | None) -> Un
 def _discovered(spec: Spec, found: Sequence[Form], engine: EngineName | None, tag: str | None) -> Form:
     """A form that the catalogue or the repository doesn't list, from the hub's model tree."""
     error = none_fits(spec.text, found, engine, spec.quant)
-    if tag is None and engine != "llamacpp":
+    if tag is None and (engine is None or FORMATS[engine] != "gguf"):
         raise error
-    before = discover.recalled(spec, engine, tag)
+    before = discover.recalled(spec, _lister(engine), tag)
     if before is not None:
-        return of_discovered(spec, *before)
+        return _of_offer(spec, engine, before)
     try:
-        return of_discovered(spec, *discover.choose(spec, engine=engine, quant=spec.quant, from_=None))
+        return _of_offer(spec, engine, discover.choose(spec, engine=_lister(engine), quant=spec.quant, from_=None))
     except ChoiceError:
         raise
     except UnsupportedError:
@@ -130,11 +141,21 @@ def _discovered(spec: Spec, found: Sequence[Form], engine: EngineName | None, ta
     raise UnsupportedError(error.message, f"{error.hint} {more}".strip())
 
 
+def _lister(engine: EngineName | None) -> EngineName | None:
+    """The engine whose name repositories carry: the first for an engine's format."""
+    return tags.native(FORMATS[engine]) if engine is not None else None
+
+
+def _of_offer(spec: Spec, engine: EngineName | None, offer: tuple[QuantRepo, str]) -> Form:
+    form = of_discovered(spec, *offer)
+    return form if engine is None else replace(form, engine=engine)
+
+
 def choose_engine(spec: Spec, engine: str, from_: str | None = None) -> tuple[EngineName, str, tuple[Form, ...]]:
     """The engine for a model, why, in one line ("llamacpp: no GPU, GGUF file"), and the forms that it can load.
 
-    With auto, in this order: what the quant asks for; the only format there is; vLLM on a GPU, where its CUDA
-    build and safetensors are there; else llama.cpp, which loads fastest; else vLLM.
+    With auto, in this order: what the quant asks for; the only format there is; an engine that is meant for a GPU,
+    where its build uses one (vLLM); else the first of `ENGINES` that can (llama.cpp loads fastest).
 
     Raises:
         UnknownNameError: no such engine, model or quant.
@@ -153,7 +174,7 @@ def choose_engine(spec: Spec, engine: str, from_: str | None = None) -> tuple[En
         engine_class(tag.engine)
         return tag.engine, f"{tag.engine}: quant {tag.name}", every
     have = tuple(name for name in ENGINES if installed(name))
-    gpu = hardware.on_gpu("vllm")
+    gpu = any(capabilities(name).gpu_first and on_gpu(name) for name in have)
     chosen, reason = pick_engine(spec.text, fitting, spec.quant, have=have, gpu=gpu, device=hardware.describe_device())
     return chosen, reason, every
 
@@ -191,7 +212,7 @@ def pick_engine(
         found: its forms.
         quant: the quant that was asked for, or None.
         have: the installed engines.
-        gpu: vLLM is a CUDA build, and there is a GPU.
+        gpu: the build of an engine that is meant for a GPU uses one.
         device: what the machine has, in words.
 
     Raises:
@@ -204,7 +225,7 @@ def pick_engine(
         raise EngineMissingError(
             f"{model} needs {' or '.join(names)}, which isn't installed.", f"Install it: {commands}."
         )
-    order = ("vllm", "llamacpp") if gpu else ("llamacpp", "vllm")
+    order = sorted(ENGINES, key=lambda name: not (gpu and capabilities(name).gpu_first))
     local = [form for form in able if form.action != "download"] or list(able)
     choice = min(local, key=lambda form: order.index(form.engine))
     why = [device, _words(choice)]

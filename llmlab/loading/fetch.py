@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from llmlab.engines.registry import check_architecture
 from llmlab.errors import BadInputError, LoadError
-from llmlab.files import architectures
 from llmlab.files.headers import Header, read_header
 from llmlab.files.source import Source
 from llmlab.hub import discover, ranged, repository
@@ -56,7 +56,7 @@ def fetch(form: Form, progress: Progress | None = None) -> Source:
         PullInterrupted: Ctrl-C during a download; the next call continues it.
     """
     if form.header is not None and form.header.format == form.format:
-        architectures.check(form.header, form.engine)
+        check_architecture(form.header, form.engine)
     if form.path is not None:
         path = form.path
     elif form.make is not None:
@@ -66,7 +66,7 @@ def fetch(form: Form, progress: Progress | None = None) -> Source:
     header = form.header if form.header is not None and form.header.path == path else read_header(path)
     quant = form.quant
     if form.repo is not None:
-        architectures.check(header, form.engine)
+        check_architecture(header, form.engine)
         listed = form.spec.entry is not None and form.repo in form.spec.entry.files
         if form.format == "safetensors" and not listed and header.quant != "mixed":
             quant = header.quant

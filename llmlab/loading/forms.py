@@ -6,6 +6,8 @@ The steps, each of which takes what the one before returned: `hub.spec.parse` â†
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from llmlab.errors import BadInputError, UnsupportedError
@@ -13,10 +15,11 @@ from llmlab.files import gguf, tags
 from llmlab.files.headers import Header, read_header
 from llmlab.hub import discover, repository
 from llmlab.hub.catalogue import Entry
+from llmlab.hub.discover import FOLDER_ENGINE, GGUF_ENGINE
 from llmlab.hub.form import Action, Form
 from llmlab.hub.quant_repo import QuantRepo
 from llmlab.hub.spec import Spec
-from llmlab.types import EngineName
+from llmlab.types import FORMATS, EngineName
 from llmlab.types.progress import Progress
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
@@ -50,7 +53,18 @@ def find(spec: Spec, *, engine: EngineName | None = None, from_: str | None = No
         # Only a quant in the text itself says what the repository's folder is; one beside it is what is wanted.
         named = spec.quant if spec.text.endswith(f":{spec.quant}") else None
         found = _of_repo(spec, repository.listing(spec.repo, spec.revision), named)
-    return tuple(form for form in found if engine in (None, form.engine))
+    return _each(found, engine)
+
+
+def _each(found: Iterable[Form], engine: EngineName | None) -> tuple[Form, ...]:
+    """The forms of one engine, or of every engine: each loads all that have its format."""
+    names = [name for name in FORMATS if engine in (None, name)]
+    return tuple(
+        form if name == form.engine else replace(form, engine=name)
+        for form in found
+        for name in names
+        if FORMATS[name] == form.format
+    )
 
 
 def _of_entry(spec: Spec, entry: Entry) -> tuple[Form, ...]:
@@ -71,7 +85,7 @@ def _on_hub(
     spec: Spec, repo: QuantRepo, quant: str, where: str, size: int | None, here: Path | None, *, way: str = ""
 ) -> Form:
     action: Action = "ready" if here is not None else "download"
-    form = tags.FORMATS[repo.engine]
+    form = FORMATS[repo.engine]
     return Form(spec, repo.engine, quant, form, action, where, 0 if here else size, here, repo=repo, way=way)
 
 
@@ -85,15 +99,15 @@ def _of_repo(spec: Spec, found: repository.Listing, quant: str | None) -> tuple[
     out = []
     action: Action = "download" if found.online else "ready"
     sizes = discover.gguf_sizes(found.files)
-    ggufs = QuantRepo("llamacpp", found.repo, tuple(sizes), revision=found.revision)
+    ggufs = QuantRepo(GGUF_ENGINE, found.repo, tuple(sizes), revision=found.revision)
     for tag, size in sizes.items():
-        out.append(Form(spec, "llamacpp", tag, "gguf", action, found.repo, size, repo=ggufs, listing=found))
+        out.append(Form(spec, GGUF_ENGINE, tag, "gguf", action, found.repo, size, repo=ggufs, listing=found))
     if any(name.endswith(".safetensors") for name in found.files):
         total = sum(size for name, size in found.files.items() if name.endswith(".safetensors"))
-        named = tags.canonical(quant, "vllm").name if quant and not out else None
+        named = tags.canonical(quant, FOLDER_ENGINE).name if quant and not out else None
         tag = named or tags.in_repository(found.repo) or "bf16"
-        folder = QuantRepo("vllm", found.repo, (tag,), revision=found.revision)
-        out.append(Form(spec, "vllm", tag, "safetensors", action, found.repo, total, repo=folder, listing=found))
+        folder = QuantRepo(FOLDER_ENGINE, found.repo, (tag,), revision=found.revision)
+        out.append(Form(spec, FOLDER_ENGINE, tag, "safetensors", action, found.repo, total, repo=folder, listing=found))
     if not out:
         repository.check_weights(found)
     return tuple(out)
@@ -107,18 +121,18 @@ def _of_file(spec: Spec, path: Path) -> Form:
     if path.suffix.lower() == ".safetensors" and not gguf.is_gguf(path):
         raise BadInputError(f"{path} is one file of a model folder.", f"Load the folder: {path.parent}.")
     header = read_header(path)
-    return Form(spec, "llamacpp", header.quant, "gguf", "ready", str(path), path=header.path, header=header)
+    return Form(spec, GGUF_ENGINE, header.quant, "gguf", "ready", str(path), path=header.path, header=header)
 
 
 def _of_folder(spec: Spec, folder: Path, engine: EngineName | None) -> tuple[Form, ...]:
     header = read_header(folder)
     out: list[Form] = []
-    if engine != "llamacpp":
+    if engine is None or FORMATS[engine] == "safetensors":
         from llmlab.quant import vllm_forms
 
-        own = Form(spec, "vllm", header.quant, "safetensors", "ready", str(folder), path=folder, header=header)
+        own = Form(spec, FOLDER_ENGINE, header.quant, "safetensors", "ready", str(folder), path=folder, header=header)
         out += [own, *vllm_forms.of(spec, header).values()]
-    if engine != "vllm":
+    if engine is None or FORMATS[engine] == "gguf":
         out += _ggufs(spec, header)
     return tuple(out)
 
@@ -130,7 +144,7 @@ def _ggufs(spec: Spec, header: Header) -> list[Form]:
     if gguf_cache.can_convert(header) is not None:
         return []
     place = gguf_cache.cached_paths(header.path)
-    quants = [name for name in tags.names("llamacpp") if gguf_quantizer.can_make(tags.TAGS[name])]
+    quants = [name for name in tags.names(GGUF_ENGINE) if gguf_quantizer.can_make(tags.TAGS[name])]
     return [_gguf(spec, header, quant, place(quant)) for quant in sorted(quants, key=lambda name: name != "F16")]
 
 
@@ -144,5 +158,6 @@ def _gguf(spec: Spec, header: Header, quant: str, made: Path) -> Form:
     size = 0 if ready else int(header.parameters * tags.TAGS[quant].bits / 8)
     action: Action = "ready" if ready else "convert"
     return Form(
-        spec, "llamacpp", quant, "gguf", action, str(made), size, ready, base=header.path, make=make, header=header
-    )
+        spec, GGUF_ENGINE, quant, "gguf", action, str(made), size, ready, base=header.path, make=make,
+        header=header,
+    )  # fmt: skip

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmlab.engines.base import Capabilities, Draft, LoadPlan
-from llmlab.engines.registry import engine_class
+from llmlab.engines.registry import ENGINES, computes_on, declared, engine_class, on_gpu
 from llmlab.errors import BadInputError, UnsupportedError, unknown
 from llmlab.files import fit, tags
 from llmlab.files.headers import Header
@@ -67,16 +67,16 @@ def make_plan(
     chosen, reason, found = choose_engine(parsed, engine, from_)
     capabilities = engine_class(chosen).capabilities
     options = _check_extra(chosen, capabilities, extra)
-    if gpu_layers is not None and chosen != "llamacpp":
-        raise UnsupportedError(
-            "gpu_layers is llamacpp's.", "vllm puts the whole model on the GPU; split it with --tp N."
-        )
+    if gpu_layers is not None and not capabilities.gpu_layers:
+        owners = " and ".join(name for name in ENGINES if declared(name).capabilities.gpu_layers)
+        split = "; split it with --tp N" if capabilities.tensor_parallel else ""
+        raise UnsupportedError(f"gpu_layers is {owners}'s.", f"{chosen} puts the whole model on the GPU{split}.")
     if tp > 1:
-        _check_tensor_parallel(chosen, tp)
+        _check_tensor_parallel(chosen, capabilities, tp)
     if quant is not None:
         _check_hardware(chosen, quant)
     source = fetch(choose(parsed, found, engine=chosen, from_=from_), progress)
-    support.check(source.quant, chosen, hardware.computes_on(chosen))
+    support.check(source.quant, chosen, computes_on(chosen))
     header = source.header
     if source.way:
         reason = f"{reason}; {source.way}"
@@ -127,7 +127,7 @@ def _settle_draft(draft: str, engine: EngineName, header: Header, options: dict[
 def _check_hardware(engine: EngineName, quant: str) -> None:
     """Refuse a tag that the engine doesn't run here, before anything is fetched or made."""
     tag = tags.canonical(quant, engine if tags.known(quant, engine) else None)
-    support.check(tag.name, engine, hardware.computes_on(engine))
+    support.check(tag.name, engine, computes_on(engine))
 
 
 def _can_load(capabilities: Capabilities, source: Source, header: Header) -> bool:
@@ -182,9 +182,11 @@ def _typed(key: str, value: Any, kind: type) -> Any:
         raise BadInputError(f"-x {key} takes a value of type {kind.__name__}, got {value!r}.") from None
 
 
-def _check_tensor_parallel(engine: EngineName, tp: int) -> None:
-    if engine != "vllm":
-        raise UnsupportedError("tp is vllm's.", "llamacpp splits a model over all GPUs by itself.")
+def _check_tensor_parallel(engine: EngineName, capabilities: Capabilities, tp: int) -> None:
+    if not capabilities.tensor_parallel:
+        owners = " and ".join(name for name in ENGINES if declared(name).capabilities.tensor_parallel)
+        hint = f"{engine} splits a model over all GPUs by itself." if capabilities.gpu_layers else "Leave --tp out."
+        raise UnsupportedError(f"tp is {owners}'s.", hint)
     gpus = hardware.nvidia_gpus()
     if tp > gpus:
         raise UnsupportedError(f"tp={tp} needs {tp} GPUs, and this machine has {gpus}.", "Leave --tp out.")
@@ -228,7 +230,7 @@ def estimate_load(
 ) -> fit.Estimate:
     """What a load would take, on a device, or where the installed build puts it on this machine."""
     # A CPU build lies in RAM, whatever GPU the machine has.
-    gpu = None if device is not None or hardware.on_gpu(engine) else False
+    gpu = None if device is not None or on_gpu(engine) else False
     return fit.estimate(
         header,
         engine=engine,

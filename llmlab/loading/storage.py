@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmlab.engines.registry import check_name
+from llmlab.engines.registry import ENGINES, check_name
 from llmlab.errors import BadInputError, LlmLabError
 from llmlab.files import tags
 from llmlab.files.headers import Header, read_header
@@ -206,7 +206,7 @@ def _made_of(folders: Iterable[Path]) -> list[Path]:
 
 def _spellings(quant: str) -> set[str]:
     out = set()
-    for engine in ("llamacpp", "vllm"):
+    for engine in ENGINES:
         try:
             out.add(tags.canonical(quant, engine).name)
         except BadInputError:

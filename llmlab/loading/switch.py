@@ -6,12 +6,12 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from llmlab.engines.registry import engine_class
+from llmlab.engines.registry import capabilities, computes_on, engine_class, on_gpu
 from llmlab.errors import UnsupportedError
 from llmlab.files import fit, tags
 from llmlab.loading.plan import Planned, make_plan
-from llmlab.machine import hardware
 from llmlab.quant import support
+from llmlab.types import FORMATS
 
 if TYPE_CHECKING:
     from llmlab.adapters.attached import Specs
@@ -71,22 +71,23 @@ def plan_switch(model: Model, quant: str, progress: Progress) -> Switch | None:
     """
     old: EngineName = model.engine
     tag = meant(quant, old)
-    if (tag.name, tag.engine) == (model.quant, old):
+    stays = tag.format == FORMATS[old]
+    if stays and tag.name == model.quant:
         return None
-    engine_class(tag.engine)  # raises when it isn't installed
-    support.check(tag.name, tag.engine, hardware.computes_on(tag.engine))
-    stays = tag.engine == old
+    engine = old if stays else tag.engine
+    engine_class(engine)  # raises when it isn't installed
+    support.check(tag.name, engine, computes_on(engine))
     plan = model.plan
     planned = make_plan(
         bare_spec(plan.source.spec),
-        engine=tag.engine,
+        engine=engine,
         quant=tag.name,
         ctx=plan.context_length,
         gpu_layers=plan.gpu_layers if stays else None,
         tp=plan.tensor_parallel if stays else 1,
         max_concurrency=plan.max_concurrency,
         force=True,
-        extra=_extra(tag.engine, plan),
+        extra=_extra(engine, plan),
         progress=progress,
         draft=_draft(plan),
     )
@@ -111,9 +112,10 @@ def must_go_first(model: Model, planned: Planned) -> bool:
         DoesNotFitError: not even then would it fit.
     """
     found = planned.estimate
-    # On a GPU vLLM takes its share of the whole memory for itself, whatever the model needs.
     greedy = (
-        hardware.on_gpu(planned.engine) and hardware.on_gpu(model.engine) and "vllm" in (planned.engine, model.engine)
+        on_gpu(planned.engine)
+        and on_gpu(model.engine)
+        and any(capabilities(name).fills_gpu for name in (planned.engine, model.engine))
     )
     if found.fits and not greedy:
         return False

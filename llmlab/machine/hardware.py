@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from llmlab import _imports
+Hardware = Literal["CPU", "CUDA", "Metal"]
 
 
 def nvidia_gpus() -> int:
@@ -53,26 +53,6 @@ def describe_device() -> str:
         return "macOS"
     count = nvidia_gpus()
     return "no GPU" if not count else f"{count} GPU{'s' if count > 1 else ''}"
-
-
-def on_gpu(engine: str) -> bool:
-    """Whether an engine's installed build uses a GPU of this machine."""
-    if engine == "vllm":
-        return vllm_build() == "CUDA" and nvidia_gpus() > 0
-    _imports.load("llama_cpp")
-    import llama_cpp
-
-    return bool(llama_cpp.llama_supports_gpu_offload()) and nvidia_gpus() > 0
-
-
-def computes_on(engine: str) -> Literal["CPU", "CUDA", "Metal"]:
-    """The device type that an engine's installed build computes on. Doesn't import vllm."""
-    if engine == "llamacpp" and sys.platform == "darwin":
-        _imports.load("llama_cpp")
-        import llama_cpp
-
-        return "Metal" if llama_cpp.llama_supports_gpu_offload() else "CPU"
-    return "CUDA" if on_gpu(engine) else "CPU"
 
 
 @functools.cache

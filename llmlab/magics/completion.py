@@ -142,10 +142,11 @@ def _catalogue(_words: list[str], _bench: Context) -> Iterable[str]:
 
 
 def _quants(words: list[str], _bench: Context) -> Iterable[str]:
+    from llmlab.engines.registry import ENGINES
     from llmlab.files.tags import names
 
     engine = words[words.index("--engine") + 1] if "--engine" in words[:-1] else None
-    return names(engine if engine in ("vllm", "llamacpp") else None)  # type: ignore[arg-type]
+    return names(next((name for name in ENGINES if name == engine), None))
 
 
 def _extras(words: list[str], _bench: Context) -> Iterable[str]:

@@ -48,7 +48,7 @@ def quantize(
     from llmlab.loading.fetch import resolve
     from llmlab.quant.recipes import make
 
-    is_gguf = tags.canonical(to).engine == "llamacpp"
+    is_gguf = tags.canonical(to).format == "gguf"
     if data is not None and is_gguf:
         raise BadInputError(f"{to} doesn't take calibration data.", "GGUF tags take --imatrix TEXT.")
     if imatrix is not None and not is_gguf:
@@ -63,9 +63,10 @@ def quantize(
 
     path = parse(model).path
     is_file = path is not None and path.is_file()
-    base = (
-        read_header(path) if is_file and path is not None else resolve(model, engine="vllm", progress=progress).header
-    )
+    if is_file and path is not None:
+        base = read_header(path)
+    else:
+        base = resolve(model, engine=tags.native("safetensors"), progress=progress).header
     return make(base, to, calibration=text, tokens=tokens, progress=progress)
 
 

@@ -53,7 +53,7 @@ def to_gguf(folder: str | Path, *, quant: str = "F16", progress: Progress | None
         UnsupportedError: an architecture, tokenizer or tag that can't be converted here; the hint names alternatives.
         LoadError: the folder is invalid, the disk is full, or the quantizer failed.
     """
-    tag = tags.canonical(quant, "llamacpp")
+    tag = tags.canonical(quant, tags.native("gguf"))
     folder = Path(folder)
     target = cached_path(folder, tag.name)
     if target.is_file():

@@ -74,7 +74,7 @@ def make(
     """
     tag = tags.canonical(to)
     started = time.perf_counter()
-    if tag.engine == "llamacpp":
+    if tag.format == "gguf":
         before, path, way = _gguf(base, tag, calibration, progress)
         size = path.stat().st_size
     else:

@@ -1,23 +1,21 @@
 """The quant support table: which quant runs in which engine on which hardware, and why not.
 
-The code, the errors and docs/quants.md share it. Sources: vLLM 0.32's kernels (vllm/model_executor/kernels/linear,
-vllm/config/quantization.py), tests on a CPU without AMX, and llama.cpp's ggml-cpu, ggml-cuda and ggml-metal.
+Each engine defines its own rules in `Engine.runs`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import get_args
 
+from llmlab.engines.registry import ENGINES, declared
 from llmlab.errors import UnsupportedError
 from llmlab.files import tags
-from llmlab.machine.hardware import has_avx512
-from llmlab.types import EngineName
+from llmlab.machine.hardware import Hardware, has_avx512
+from llmlab.types import FORMATS, EngineName
 
-Hardware = Literal["CPU", "CUDA", "Metal"]
-HARDWARE: tuple[Hardware, ...] = ("CPU", "CUDA", "Metal")
-ENGINES: tuple[EngineName, ...] = ("llamacpp", "vllm")
+HARDWARE: tuple[Hardware, ...] = get_args(Hardware)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,39 +34,6 @@ class Support:
     why: str = ""
 
 
-_NO_GGUF = "GGUF is not built into vLLM 0.32"
-_NO_FOLDER = "llama.cpp reads GGUF files only"
-_NO_VLLM_METAL = "vLLM has no build for Apple GPUs"
-_TERNARY = {"TQ1_0", "TQ2_0"}
-_CPU_NO = {
-    "fp8_per_tensor": "vLLM's CPU build lacks the per-tensor scaling operation (static_scaled_fp8_quant)",
-    "fp8_per_block": "vLLM's CPU kernel for it needs AMX (Sapphire Rapids or newer)",
-    "mxfp8": "vLLM's CPU build has no kernel for it",
-    "mxfp4": "vLLM's CPU build has no mxfp4 kernel for dense layers",
-}
-_CPU_YES = {
-    "fp8": "a checkpoint, or online (fp8_per_channel)",
-    "int8": "a checkpoint, or made at first use; online (int8_per_channel_weight_only) for mixture-of-experts models",
-    "awq": "a checkpoint; x86 needs AVX-512",
-    "gptq": "a checkpoint; x86 needs AVX-512",
-    "fp16": "computed in bf16, unless -x dtype=float16",
-    "fp32": "computed in bf16, unless -x dtype=float32",
-}
-# vLLM's build for CPUs without AVX-512 omits csrc/cpu/cpu_wna16.cpp: such a model loads, but every request fails.
-_AVX512 = {"awq", "gptq"}
-_CUDA_YES = {
-    "fp8": "from compute capability 8.9; older GPUs, from 7.5, through Marlin with 16-bit activations",
-    "fp8_per_tensor": "from compute capability 8.9; older GPUs, from 7.5, through Marlin with 16-bit activations",
-    "fp8_per_block": "from compute capability 8.9",
-    "int8": "from compute capability 7.5",
-    "awq": "from compute capability 7.5",
-    "gptq": "from compute capability 7.5",
-    "mxfp8": "from compute capability 10.0; older ones through Marlin",
-    "mxfp4": "from compute capability 8.0",
-    "bf16": "from compute capability 8.0",
-}
-
-
 def support(tag: str, engine: EngineName, hardware: Hardware, *, avx512: bool | None = None) -> Support:
     """Look up one cell.
 
@@ -78,21 +43,12 @@ def support(tag: str, engine: EngineName, hardware: Hardware, *, avx512: bool | 
         hardware: where the engine computes.
         avx512: whether the CPU has AVX-512 or doesn't need it (not x86); None checks this machine.
     """
-    own = tags.TAGS[tag].engine
-    if own != engine:
-        return Support(tag, engine, hardware, ok=False, why=_NO_GGUF if engine == "vllm" else _NO_FOLDER)
-    if engine == "llamacpp":
-        if tag in _TERNARY and hardware == "CUDA":
-            return Support(tag, engine, hardware, ok=False, why="ggml has no CUDA kernel for it")
-        return Support(tag, engine, hardware, ok=True)
-    if hardware == "Metal":
-        return Support(tag, engine, hardware, ok=False, why=_NO_VLLM_METAL)
-    if hardware == "CPU" and tag in _CPU_NO:
-        return Support(tag, engine, hardware, ok=False, why=_CPU_NO[tag])
-    if hardware == "CPU" and tag in _AVX512 and not (has_avx512() if avx512 is None else avx512):
-        why = "vLLM's CPU build has no 4-bit kernel for x86 CPUs without AVX-512, such as this one"
+    cls = declared(engine)
+    if tags.TAGS[tag].format != FORMATS[engine]:
+        why = cls.capabilities.formats_note or f"{engine} loads {FORMATS[engine]} only"
         return Support(tag, engine, hardware, ok=False, why=why)
-    return Support(tag, engine, hardware, ok=True, why=(_CPU_YES if hardware == "CPU" else _CUDA_YES).get(tag, ""))
+    ok, why = cls.runs(tag, hardware, avx512=has_avx512() if avx512 is None else avx512)
+    return Support(tag, engine, hardware, ok, why)
 
 
 def table() -> Iterator[Support]:

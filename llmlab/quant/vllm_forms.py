@@ -70,8 +70,8 @@ def _form(
     action: Action = "ready" if path is not None else "convert"
     size = 0 if path is not None else int(header.parameters * tags.TAGS[tag].bits / 8)
     return Form(
-        spec, "vllm", tag, "safetensors", action, str(path or header.path), size, path, header.path, online=online,
-        way=way, make=make, header=header,
+        spec, tags.native("safetensors"), tag, "safetensors", action, str(path or header.path), size, path, header.path,
+        online=online, way=way, make=make, header=header,
     )  # fmt: skip
 
 

@@ -3,9 +3,10 @@
 from llmlab.types.completion import Choice, Chunk, Completion, FinishReason, ToolStep
 from llmlab.types.messages import IMAGE_FORMS, ROLES, Message, Prompt, Role, ToolCall, data_url, image_of, with_object
 from llmlab.types.metrics import Guidance, GuidanceStep, Speculation, Timings, TokenLogprob, Usage
-from llmlab.types.params import EngineName, SamplingParams
+from llmlab.types.params import FORMATS, EngineName, Format, SamplingParams
 
 __all__ = [
+    "FORMATS",
     "IMAGE_FORMS",
     "ROLES",
     "Choice",
@@ -13,6 +14,7 @@ __all__ = [
     "Completion",
     "EngineName",
     "FinishReason",
+    "Format",
     "Guidance",
     "GuidanceStep",
     "Message",

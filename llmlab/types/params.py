@@ -9,7 +9,10 @@ from typing import Any, Literal
 
 from llmlab.errors import BadInputError, unknown
 
-EngineName = Literal["vllm", "llamacpp"]
+EngineName = Literal["llamacpp", "vllm"]
+Format = Literal["gguf", "safetensors"]
+# The file format that each engine loads.
+FORMATS: dict[EngineName, Format] = {"llamacpp": "gguf", "vllm": "safetensors"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

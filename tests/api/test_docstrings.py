@@ -5,9 +5,9 @@ import inspect
 import re
 
 import pytest
-from public import classes, functions
 
 import llmlab
+from tests.api.public import classes, functions
 
 OBJECTS = {**functions(), **classes()}
 FUNCTIONS = functions()

@@ -7,13 +7,13 @@ import textwrap
 from dataclasses import fields
 
 import pytest
-from public import constructors, functions
 
 import llmlab
 from llmlab import options
 from llmlab.errors import LlmLabError, UnknownNameError
 from llmlab.model import Model
 from llmlab.training.run import TrainingSettings, TuneOptions
+from tests.api.public import constructors, functions
 
 CALLS = {**functions(), **constructors()}
 

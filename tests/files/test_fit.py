@@ -1,13 +1,15 @@
 """The estimate: its formula on known models, what fits and what would."""
 
 import dataclasses
+import shutil
+from pathlib import Path
 
 import pytest
 
 from llmlab.errors import DoesNotFitError
 from llmlab.files import fit
 from llmlab.files.gguf import TensorInfo
-from llmlab.files.headers import Header, read_header
+from llmlab.files.headers import read_header
 from llmlab.machine import memory
 from llmlab.machine.memory import Device
 from llmlab.quant.gguf_cache import to_gguf
@@ -116,7 +118,13 @@ def test_a_container_limit_counts(tmp_path):
     assert memory._cgroup_limit(tmp_path / "fs", own) is None
 
 
-def test_header_stays_plain_data():
-    assert isinstance(read_header(NANO), Header)
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        read_header(NANO).name = "x"
+def test_a_header_is_read_once_and_needs_no_file_afterwards(tmp_path):
+    folder = shutil.copytree(NANO, tmp_path / "nano", ignore=shutil.ignore_patterns("awq", "gptq"))
+    file = Path(shutil.copy(to_gguf(NANO), tmp_path / "nano.gguf"))
+    for path, engine in ((folder, "vllm"), (file, "llamacpp")):
+        header = read_header(path)
+        before = fit.estimate(header, engine=engine, context_length=512, device=LAPTOP)
+        path.rename(tmp_path / "gone")
+        assert fit.estimate(header, engine=engine, context_length=512, device=LAPTOP) == before
+        (tmp_path / "gone").rename(path)
+        assert read_header(path) == header

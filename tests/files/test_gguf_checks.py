@@ -18,9 +18,8 @@ from llmlab.engines.llamacpp import check
 from llmlab.errors import BadInputError, LoadError
 from llmlab.files.headers import read_header
 from llmlab.quant.gguf_cache import to_gguf
-
-from . import gguf_edit
-from .gguf_edit import edited, f32, text, texts, u32
+from tests.files import gguf_edit
+from tests.files.gguf_edit import edited, f32, text, texts, u32
 
 SIZES = {"I8": (24, 1), "I16": (25, 2), "I32": (26, 4), "I64": (27, 8), "F64": (28, 8), "F16": (1, 2), "newer": (42, 4)}
 
@@ -70,6 +69,8 @@ CHANGES = {
     "groups without experts": (key("llama.expert_group_count", u32(2)), "expert_group_count is 2"),
     "no tokenizer": (key("tokenizer.ggml.model", text("none")), "no tokenizer"),
     "4 billion layers": (key("llama.block_count", u32(2**32 - 1)), "block_count is 4,294,967,295"),
+    "alignment 1": (key("general.alignment", u32(1)), "general.alignment is 1;"),
+    "alignment 16": (key("general.alignment", u32(16)), "general.alignment is 16;"),
     "more drafting layers": (key("llama.nextn_predict_layers", u32(7)), "nextn_predict_layers is 7"),
     "heads that don't divide": (key("llama.attention.head_count_kv", u32(3)), "key-value heads"),
     "names as heads": (key("llama.attention.head_count_kv", texts([b"a", b"b"])), "must be a whole number"),

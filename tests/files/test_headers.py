@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
+from llmlab.engines import registry
 from llmlab.errors import BadInputError, LoadError, UnsupportedError
-from llmlab.files import architectures
 from llmlab.files import gguf as gguf_file
 from llmlab.files.headers import folder_tag, read_header
 from llmlab.quant.gguf_cache import to_gguf
@@ -285,14 +285,15 @@ def test_quantized_folder_tags(quantization, tag):
 
 
 def test_architectures_are_asked_of_the_installed_engines():
-    assert architectures.known("llamacpp", "llama")
-    assert architectures.known("llamacpp", "qwen3")
-    assert architectures.known("llamacpp", "nosucharch") is False
-    assert architectures.known("vllm", "LlamaForCausalLM")
-    assert architectures.known("vllm", "NoSuchForCausalLM") is False
+    llamacpp, vllm = registry.declared("llamacpp"), registry.declared("vllm")
+    assert llamacpp.knows("llama")
+    assert llamacpp.knows("qwen3")
+    assert llamacpp.knows("nosucharch") is False
+    assert vllm.knows("LlamaForCausalLM")
+    assert vllm.knows("NoSuchForCausalLM") is False
 
 
 def test_unknown_architecture_is_refused(tmp_path):
     header = read_header(gguf_of(tmp_path / "odd.gguf", arch="nosucharch"))
     with pytest.raises(UnsupportedError, match="does not know the architecture 'nosucharch'"):
-        architectures.check(header, "llamacpp")
+        registry.check_architecture(header, "llamacpp")

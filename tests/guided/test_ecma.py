@@ -5,11 +5,11 @@ import random
 import re
 
 import pytest
-from walker import accepts, walk
 
 from llmlab.errors import BadInputError, UnsupportedError
 from llmlab.guided import make
 from llmlab.guided.ecma import EcmaError, translated
+from tests.guided.walker import accepts, walk
 
 # pattern, texts that contain a match, texts that don't
 FOUND = [

@@ -7,13 +7,13 @@ import math
 
 import pytest
 from pydantic import BaseModel, field_validator
-from schemas import corpus
-from test_schemas import validator
 
 from llmlab.errors import BadInputError, GenerationError
 from llmlab.guided import make
 from llmlab.magics import register, unregister
 from llmlab.types import SamplingParams
+from tests.guided.schemas import corpus
+from tests.guided.test_schemas import validator
 
 ASK = "Extract name, age, job and city as JSON: Maria Lopez, 42, works as a baker in Lisbon."
 

@@ -1,10 +1,10 @@
 """GBNF as llama.cpp reads it: escapes, line ends, rule names, and no lexer."""
 
 import pytest
-from walker import accepts, walk
 
 from llmlab.errors import BadInputError
 from llmlab.guided import make
+from tests.guided.walker import accepts, walk
 
 JSON = r"""
 root   ::= object  # one object

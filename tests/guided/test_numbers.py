@@ -7,10 +7,10 @@ import random
 
 import jsonschema
 import pytest
-from walker import accepts, walk
 
 from llmlab.errors import BadInputError, UnsupportedError
 from llmlab.guided import make
+from tests.guided.walker import accepts, walk
 
 # As JSON text, because -0 becomes 0 once Python has read it.
 ZEROS = ["0", "0.0", "-0", "-0.0", "0e0", "0E-3"]

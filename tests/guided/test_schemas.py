@@ -5,13 +5,13 @@ import time
 
 import jsonschema
 import pytest
-from schemas import corpus, hand_written
-from walker import accepts, walk
 
 from llmlab.errors import BadInputError
 from llmlab.guided import make
 from llmlab.guided.compiler import COMPILE_LIMIT_S
 from llmlab.guided.formats import KNOWN
+from tests.guided.schemas import corpus, hand_written
+from tests.guided.walker import accepts, walk
 
 REFUSED = {
     "set", "not", "if then", "contains", "property names", "dependent", "overlapping oneOf", "look-ahead", "unevaluated",

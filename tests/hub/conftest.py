@@ -4,7 +4,7 @@ import contextlib
 
 import pytest
 
-from .hubserver import HubServer
+from tests.hub.hubserver import HubServer
 
 
 @pytest.fixture

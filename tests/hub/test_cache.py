@@ -10,9 +10,8 @@ from llmlab.errors import BadInputError, UnknownNameError
 from llmlab.hub.cache import on_disk
 from llmlab.loading.storage import in_use, removable
 from llmlab.quant.gguf_cache import to_gguf
-
-from .fakes import NANO, llama_folder
-from .hubserver import COMMIT, Repo, folder_files
+from tests.hub.fakes import NANO, llama_folder
+from tests.hub.hubserver import COMMIT, Repo, folder_files
 
 
 @pytest.fixture(scope="module")

@@ -62,7 +62,7 @@ FILES = '[[model]]\nname = "m"\n[[model.files]]\n'
         ("[[model]]\nname = 'a b'\npath = 'x'\n", "model 'a b', key 'name'.*letters"),
         ("[[model]]\nname = 'm'\npath = 'x'\nparameters = -4\n", "model 'm', key 'parameters'.*greater than 0"),
         ("[[model]]\nname = 'm'\npath = 'x'\nlicense = 'mit'\n", "model 'm', key 'license'.*not permitted"),
-        (FILES + "engine = 'ollama'\nrepo = 'a/b'\nquants = ['Q4_0']\n", "'files.0.engine'.*'vllm' or 'llamacpp'"),
+        (FILES + "engine = 'ollama'\nrepo = 'a/b'\nquants = ['Q4_0']\n", "'files.0.engine'.*'llamacpp' or 'vllm'"),
         (FILES + "engine = 'vllm'\nrepo = 'ab'\nquants = ['bf16']\n", "'files.0.repo'.*pattern"),
         (FILES + "engine = 'vllm'\nrepo = 'a/b'\nquants = ['aqw']\n", "'files.0'.*Unknown quant 'aqw'.*'awq'"),
         (FILES + "engine = 'vllm'\nrepo = 'a/b'\nquants = []\n", "'files.0.quants'"),

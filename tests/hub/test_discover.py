@@ -3,15 +3,14 @@
 import pytest
 
 import llmlab
-from llmlab.errors import BadInputError, ChoiceError, UnknownNameError, UnsupportedError
+from llmlab.errors import BadInputError, ChoiceError, LoadError, UnknownNameError, UnsupportedError
 from llmlab.hub import catalogue, discover
 from llmlab.hub.spec import parse
 from llmlab.loading.choice import choose_engine
 from llmlab.loading.fetch import resolve
 from llmlab.quant.gguf_cache import to_gguf
-
-from .fakes import NANO
-from .hubserver import COMMIT, Repo, folder_files
+from tests.hub.fakes import NANO
+from tests.hub.hubserver import COMMIT, Repo, folder_files
 
 TREE = ("base_model:quantized:acme/nano", "gguf")
 
@@ -134,6 +133,27 @@ def test_a_hub_that_fails_leaves_what_the_catalogue_says(hub, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(UnsupportedError, match=r"no Q4_0 form.*There is llamacpp: Q8_0.*could not be looked for"):
         resolve("mine", quant="Q4_0", engine="llamacpp")
+
+
+def test_nothing_waits_for_a_hub_that_cannot_answer(hub, monkeypatch):
+    waits = []
+    monkeypatch.setattr("time.sleep", waits.append)
+    hub.repos["acme/nano"].passing = [(429, 3600)]
+    with pytest.raises(LoadError, match=r"HTTP 429.*Wait 3600 seconds"):
+        discover.find("mine")
+    assert len(hub.requests) == 1
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(LoadError, match="can't be reached"):
+        discover.find("mine")
+    # The client's own retries would be 23 s; the test server's pauses count too.
+    assert sum(waits) < 1
+
+
+@pytest.mark.parametrize("change", [{"gated": True}, {"status": 401, "code": "RepoNotFound"}], ids=str)
+def test_a_base_that_cannot_be_read_still_has_a_tree(hub, change):
+    for name, value in change.items():
+        setattr(hub.repos["acme/nano"], name, value)
+    assert discover.find("mine", quant="Q4_0")[0].repo == "friend/nano-GGUF"
 
 
 def test_load_and_pull_take_from(hub, lab):

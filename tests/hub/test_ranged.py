@@ -9,9 +9,8 @@ from llmlab.errors import LoadError
 from llmlab.files.headers import read_header
 from llmlab.loading.storage import show
 from llmlab.quant.gguf_cache import to_gguf
-
-from .fakes import NANO
-from .hubserver import Repo, folder_files
+from tests.hub.fakes import NANO
+from tests.hub.hubserver import Repo, folder_files
 
 
 def same(remote, local):

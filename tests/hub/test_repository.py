@@ -10,9 +10,8 @@ from llmlab.hub.spec import parse
 from llmlab.loading.fetch import resolve
 from llmlab.loading.forms import find
 from llmlab.quant.gguf_cache import to_gguf
-
-from .fakes import NANO, llama_folder
-from .hubserver import COMMIT, HubServer, Repo, folder_files
+from tests.hub.fakes import NANO, llama_folder
+from tests.hub.hubserver import COMMIT, HubServer, Repo, folder_files
 
 
 @pytest.fixture(scope="module")

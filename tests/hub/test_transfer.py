@@ -15,9 +15,8 @@ import pytest
 from llmlab.errors import BadInputError, Interrupted, LlmLabError, LoadError, PullInterrupted
 from llmlab.hub import failures, transfer
 from llmlab.hub.repository import fetch_file, fetch_files, fetch_folder
-
-from .fakes import NANO
-from .hubserver import HubServer, Repo, etag, folder_files
+from tests.hub.fakes import NANO
+from tests.hub.hubserver import HubServer, Repo, etag, folder_files
 
 BIG = np.random.default_rng(0).bytes(3_000_000)
 NAME = "model-Q8_0.gguf"

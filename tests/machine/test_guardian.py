@@ -52,7 +52,7 @@ from pathlib import Path
 import multiprocessing
 from llmlab.engines.vllm.child import own_session
 if __name__ == "__main__":
-    from test_guardian import endless_core
+    from tests.machine.test_guardian import endless_core
     with own_session(Path("core.log")):
         core = multiprocessing.get_context("spawn").Process(target=endless_core, args=(os.path.abspath("pids"),))
         core.start()
@@ -94,7 +94,7 @@ def alive(pid):
 def test_what_was_started_ends_with_its_parent(tmp_path, how, sent):
     script = tmp_path / "parent.py"
     script.write_text(FOLLOWS + HOWS[how])
-    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(PACKAGE.parent), str(Path(__file__).parent)])}
+    env = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
     parent = subprocess.Popen(
         [sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=env, cwd=tmp_path, start_new_session=True
     )

@@ -5,6 +5,7 @@ import importlib.metadata
 import pytest
 
 from llmlab import doctor, zoo
+from llmlab.engines import registry
 from llmlab.files.headers import read_header
 from llmlab.hub.spec import parse
 from llmlab.loading import choice, plan
@@ -44,8 +45,8 @@ def test_planning_and_the_doctor_follow_the_build(case, monkeypatch):
     build = case
     assert hardware.vllm_build() == build
     on_gpu = build == "CUDA"
-    assert hardware.on_gpu("vllm") is on_gpu
-    assert hardware.computes_on("vllm") == ("CUDA" if on_gpu else "CPU")
+    assert registry.on_gpu("vllm") is on_gpu
+    assert registry.computes_on("vllm") == ("CUDA" if on_gpu else "CPU")
     header = read_header(zoo.path("nano"))
     assert plan.estimate_load(header, "vllm", 512, 2, 1).device == ("Test GPU" if on_gpu else "CPU")
     if build is not None:

@@ -61,7 +61,7 @@ def test_no_model_says_how_to_load(bench):
 
 def test_the_answer_is_one_display_with_text_and_markdown(bench):
     engine = bench.add()
-    engine.say = lambda prompt, index: "**Paris**, of course."
+    engine.say = lambda prompt, request: "**Paris**, of course."
     ran = bench.run("%%llm -t 0\nWhat is the capital of France?")
     assert ran.success
     assert engine.prompts == ["<user>What is the capital of France?<assistant>"]
@@ -90,8 +90,8 @@ def test_a_completion_asked_for_by_name_is_shown(bench):
 
 def test_streaming_updates_about_ten_times_a_second(bench):
     engine = bench.add()
-    engine.say = lambda prompt, index: "x" * 60
-    engine.delay = 0.01
+    engine.say = lambda prompt, request: "x" * 60
+    engine.pace = 0.01
     started = time.monotonic()
     ran = bench.run("%%llm\nhi")
     took = time.monotonic() - started
@@ -102,7 +102,7 @@ def test_streaming_updates_about_ten_times_a_second(bench):
 
 def test_no_stream_shows_once(bench):
     engine = bench.add()
-    engine.delay = 0.01
+    engine.pace = 0.01
     assert len(bench.run("%%llm --no-stream\nhi").displays) == 1
 
 
@@ -154,7 +154,7 @@ def test_out_keeps_the_completion(bench):
 
 def test_a_conversation_goes_on_with_c(bench):
     engine = bench.add()
-    engine.say = lambda prompt, index: "ok"
+    engine.say = lambda prompt, request: "ok"
     bench.run("%%llm -s short\nmy name is Ada")
     bench.run("%%llm -c\nwhat is it?")
     assert engine.prompts[1] == "<system>short<user>my name is Ada<assistant>ok<user>what is it?<assistant>"
@@ -183,7 +183,7 @@ def test_c_without_a_conversation_starts_one(bench):
 
 def test_several_answers_are_labelled(bench):
     engine = bench.add()
-    engine.say = lambda prompt, index: f"answer {index}"
+    engine.say = lambda prompt, request: f"answer {request.index}"
     ran = bench.run("%%llm -n 3\nhi")
     data = ran.displays[-1]["data"]
     for number in range(3):
@@ -205,7 +205,7 @@ def test_logprobs_are_shown_in_both_forms(bench):
     ran = bench.run("%%llm --logprobs 2 --max-tokens 3\nhi")
     data = ran.displays[-1]["data"]
     assert "probability" in data["text/plain"]
-    assert "60.7 %" in data["text/plain"]
+    assert "81.9 %" in data["text/plain"]
     assert "| token | logprob | probability | most likely |" in data["text/markdown"]
     assert "&#124;" in data["text/markdown"]
     assert ran.result.logprobs[0].top
@@ -223,7 +223,7 @@ def test_logprobs_are_shown_in_both_forms(bench):
 )
 def test_formats(bench, fmt, says, plain, markdown):
     engine = bench.add()
-    engine.say = lambda prompt, index: says
+    engine.say = lambda prompt, request: says
     data = bench.run(f"%%llm -f {fmt}\nhi").displays[-1]["data"]
     assert data["text/plain"].startswith(plain)
     assert markdown in data["text/markdown"]
@@ -234,15 +234,15 @@ def test_formats(bench, fmt, says, plain, markdown):
 
 def test_an_empty_answer_says_so(bench):
     engine = bench.add()
-    engine.say = lambda prompt, index: ""
+    engine.say = lambda prompt, request: ""
     ran = bench.run("%%llm\nhi")
     assert ran.displays[-1]["data"]["text/plain"].startswith("(no text)\n\n[nano · ")
 
 
 def test_an_engine_failure_fails_the_cell_and_keeps_what_came_on_display(bench):
     engine = bench.add()
-    engine.delay = 0.02
-    engine.say = lambda prompt, index: "half of it"
+    engine.pace = 0.02
+    engine.say = lambda prompt, request: "half of it"
     engine.error = GenerationError("llamacpp failed while it decoded.", "See %llm logs.")
     ran = bench.run("%%llm -o r\nhi")
     assert not ran.success
@@ -254,7 +254,7 @@ def test_an_engine_failure_fails_the_cell_and_keeps_what_came_on_display(bench):
 
 def test_an_interrupt_keeps_the_partial_answer(bench):
     engine = bench.add()
-    engine.say = lambda prompt, index: "so far"
+    engine.say = lambda prompt, request: "so far"
     engine.hang = True
     threading.Timer(0.3, _thread.interrupt_main).start()
     ran = bench.run("%%llm -o part\nhi")
@@ -272,8 +272,8 @@ def test_an_interrupt_keeps_the_partial_answer(bench):
 
 def test_a_terminal_gets_the_text_as_it_comes(bench):
     engine = bench.add()
-    engine.delay = 0.01
-    engine.say = lambda prompt, index: "word \x1b[31mred " * 3
+    engine.pace = 0.01
+    engine.say = lambda prompt, request: "word \x1b[31mred " * 3
     bench.shell.display_pub = DisplayPublisher(shell=bench.shell)
     bench.shell.display_pub.outputs = []
     ran = bench.run("%%llm\nhi")

@@ -30,7 +30,7 @@ BAD_LINES = [
     ("%llm brew nano", "Unknown command 'brew'", "load, ls, use, unload"),
     ("%llm load", "MODEL is missing", "Usage: %llm load MODEL"),
     ("%llm load nano --enigne vllm", "Unknown option '--enigne'", "Did you mean '--engine'?"),
-    ("%llm load nano --engine ollama", "'ollama'", "auto, vllm, llamacpp"),
+    ("%llm load nano --engine ollama", "'ollama'", "auto, llamacpp, vllm"),
     ("%llm load nano --ctx many", "--ctx must be a whole number, got 'many'", "--ctx N: context length"),
     ("%llm load nano --ctx", "--ctx takes one argument, and got none", "--ctx N"),
     ("%llm load nano extra words", "unexpected 'extra' 'words'", "Usage:"),

@@ -55,7 +55,7 @@ def cells(bench):
 
     def say(*texts):
         left = list(texts)
-        engine.say = lambda prompt, index: left.pop(0) if left else "The end."
+        engine.say = lambda prompt, request: left.pop(0) if left else "The end."
 
     bench.say, bench.engine = say, engine
     assert bench.run(DEFINE).success
@@ -64,7 +64,7 @@ def cells(bench):
 
 def test_calls_are_shown_as_they_happen_in_one_display(cells):
     cells.say(call("add", a=2, b=3), "It is **5**.")
-    cells.engine.delay = 0.005
+    cells.engine.pace = 0.005
     ran = cells.run("%%llm --tools add -o answer\nHow much is 2 + 3?")
     assert ran.success
     assert ran.result.text == "It is **5**."
@@ -74,7 +74,7 @@ def test_calls_are_shown_as_they_happen_in_one_display(cells):
     assert all(one["transient"]["display_id"] == first["transient"]["display_id"] for one in updates)
     assert all(one["update"] for one in updates)
     shown = [one["data"]["text/plain"] for one in ran.displays]
-    assert any("add(a=2, b=3) runs" in text for text in shown)
+    assert any("add(a=2, b=3) running" in text for text in shown)
     last = ran.displays[-1]["data"]
     assert last["text/plain"].startswith("→ add(a=2, b=3) = 5 (")
     assert "It is **5**." in last["text/markdown"]
@@ -182,7 +182,7 @@ def test_a_list_of_functions_and_max_steps(cells):
 def test_the_tools_command_explains_functions(cells):
     view = cells.run("%llm tools add").result
     assert '"description": "the first."' in view.text()
-    assert "form plain" in view.text()
+    assert "call format plain" in view.text()
     everything = cells.run("%llm tools").result
     assert "bare can't be a tool: Tool bare: a has no type hint" in everything.text()
     assert {schema["function"]["name"] for schema in everything.schemas} == {"add", "evil", "boom", "slow"}

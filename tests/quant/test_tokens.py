@@ -4,8 +4,7 @@ import pytest
 
 from llmlab.quant.gguf_cache import to_gguf
 from tests.hub.fakes import NANO
-
-from .texts import sample
+from tests.quant.texts import sample
 
 
 @pytest.fixture(scope="module")

@@ -214,9 +214,9 @@ def test_a_file_of_before_goes_on(log: RunLog) -> None:
 
 WRITER = """
 import sys
-sys.path.insert(0, {tests!r})
+sys.path.insert(0, {root!r})
 from pathlib import Path
-from test_runlog import completion
+from tests.runlog.test_runlog import completion
 from llmlab.runlog import RunLog
 log = RunLog(Path({path!r}))
 for i in range(200):
@@ -227,7 +227,7 @@ for i in range(200):
 def test_several_kernels_write_at_once(tmp_path: Path) -> None:
     """Both make the file, both write; the interpreter's end loses nothing."""
     path = tmp_path / "runs.db"
-    code = WRITER.format(tests=str(Path(__file__).parent), path=str(path))
+    code = WRITER.format(root=str(Path(__file__).parents[2]), path=str(path))
     running = [subprocess.Popen([sys.executable, "-c", code, name]) for name in ("one", "two", "three")]
     assert [one.wait(60) for one in running] == [0, 0, 0]
     table = RunLog(path).frame()

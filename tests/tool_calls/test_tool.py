@@ -117,9 +117,27 @@ def test_docstrings_are_read(style):
     assert doc.parameters == {"a": "first", "b": "second and on"}
 
 
+# What a parser of well-formed docstrings may lose: each has one parameter, `a`.
+LOOSE = {
+    "no blank line": "Do it.\nArgs:\n    a: first\nReturns:\n    x",
+    "nothing above": ":param a: first",
+    "one field": "Do it.\n\n:param a: first",
+    "a line that is no item": "Do it.\n\nArgs:\n    b - no colon\n    a: first",
+    "other headings": "Do it.\n\nKeyword Args:\n    a: first",
+    "stars and a colon in the text": "Do it.\n\nArgs:\n    **a (dict[str, int]): first",
+    "names together": "Do it.\n\nOther Parameters\n----------------\na : int\n    first\n\nNotes\n-----\nb : no",
+}
+
+
+@pytest.mark.parametrize("text", LOOSE.values(), ids=LOOSE)
+def test_loosely_written_docstrings_are_read(text):
+    assert read_docstring(text).parameters == {"a": "first"}
+
+
 def test_a_plain_docstring_and_none():
     assert read_docstring("One line\nand on.\n\nMore: of it.").description == "One line and on.\nMore: of it."
     assert read_docstring(None).description == ""
+    assert not read_docstring("Time: 3\n\n:param").parameters
 
 
 def test_methods_partials_and_objects_are_tools():

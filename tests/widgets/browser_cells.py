@@ -1,10 +1,11 @@
 """The cells of the notebook that the browser tests drive."""
 
 SETUP = """
-import llmlab, scripted, time
+import llmlab, time
+from tests import scripted_engine as scripted
 lab = llmlab.lab()
 engine = scripted.add(lab, "echo")
-engine.pace = 0.01
+engine.pace, engine.piece = 0.01, 4
 chat = llmlab.chat("echo")
 chat
 """
@@ -103,7 +104,7 @@ CELLS = [
     "chat.clear()" + FAST,
     "fast.result(); print(sent.count('delta'), len(fast.result().token_ids), fast.result().text == WORDS)",
     LONGER,
-    "a = llmlab.arena('echo', 'echo', blind=True); engine.say = lambda p, q: f'answer with seed {q.seed}'; a",
+    "a = llmlab.arena('echo', 'echo', blind=True); engine.say = lambda p, q: f'answer with seed {q.params.seed}'; a",
     "engine.pace = 0; engine.say = lambda p, q: 'sure enough'\nlab.get('echo').generate('x', logprobs=2).inspect()",
     "llmlab.panel()",
     BUSY,

@@ -18,9 +18,8 @@ from typing import Any
 import comm
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import scripted
+from tests.scripted_engine import add
+from tests.widgets.wire import Wire
 
 CHROMIUM_FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
@@ -31,7 +30,7 @@ CHROMIUM_FLAGS = [
 @pytest.fixture
 def wire(monkeypatch: pytest.MonkeyPatch) -> None:
     """Widgets made in this test keep what they send to the page."""
-    monkeypatch.setattr(comm, "create_comm", lambda *args, **keys: scripted.Wire(*args, **keys))
+    monkeypatch.setattr(comm, "create_comm", lambda *args, **keys: Wire(*args, **keys))
 
 
 @pytest.fixture
@@ -40,7 +39,9 @@ def bench() -> Iterator[Any]:
     from llmlab import Lab
 
     lab = Lab()
-    yield SimpleNamespace(lab=lab, engine=scripted.add(lab))
+    engine = add(lab)
+    engine.piece = 4
+    yield SimpleNamespace(lab=lab, engine=engine)
     lab.close()
 
 
@@ -92,7 +93,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         "JUPYTERLAB_SETTINGS_DIR": str(base / "settings"),
         "JUPYTERLAB_WORKSPACES_DIR": str(base / "workspaces"),
         "IPYTHONDIR": str(base / "ipython"),
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")])),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")])),
     }
     command = [
         *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}"),

@@ -8,12 +8,13 @@ import time
 from typing import Any
 
 import pytest
-from scripted import page
 
 import llmlab
 from llmlab.errors import BadInputError, GenerationError, LlmLabError, UnknownNameError
 from llmlab.widgets import Chat
 from llmlab.widgets.export import keep
+from llmlab.widgets.pump import SEND_EVERY_S
+from tests.widgets.wire import page
 
 
 @pytest.fixture
@@ -48,13 +49,15 @@ def test_messages_stream_in_batches_and_lose_nothing(chat: Any, bench: Any) -> N
     bench.engine.say = lambda prompt, params: text
     bench.engine.pace, bench.engine.piece = 0.002, 5
     chat.sampling = {"max_tokens": 600}
+    started = time.perf_counter()
     page(chat, "send", text="many", ticket="t1")
     assert chat.running
     settle(chat)
+    took = time.perf_counter() - started
     pieces = chat.comm.customs("delta")
     assert "".join(m["text"] for m in pieces) == text
     assert all(m["at"] == sum(len(p["text"]) for p in pieces[:i]) for i, m in enumerate(pieces))
-    assert len(pieces) <= 45, f"{len(pieces)} messages in about 1.2 s"
+    assert len(pieces) <= took / SEND_EVERY_S + 3, f"{len(pieces)} messages in {took:.1f} s"
     assert chat.comm.customs("accepted") == [{"do": "accepted", "ticket": "t1"}]
     assert chat.turns[-1]["text"] == text
     assert chat.running == ""
@@ -63,9 +66,8 @@ def test_messages_stream_in_batches_and_lose_nothing(chat: Any, bench: Any) -> N
 def test_callbacks_return_at_once_and_stop_works(chat: Any, bench: Any) -> None:
     bench.engine.say = lambda prompt, params: "word " * 2000
     bench.engine.pace = 0.01
-    started = time.perf_counter()
     page(chat, "send", text="long")
-    assert time.perf_counter() - started < 0.5
+    assert chat.running  # the callback is back, and the answer takes 25 s
     while not chat.comm.customs("delta"):
         time.sleep(0.01)
     page(chat, "stop")

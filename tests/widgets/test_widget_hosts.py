@@ -8,11 +8,11 @@ from typing import Any
 
 import ipywidgets
 import pytest
-from scripted import page
 
 from llmlab.errors import UnsupportedError
 from llmlab.types import Message
 from llmlab.widgets import Chat, Inspector, Panel
+from tests.widgets.wire import page
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 

@@ -8,15 +8,15 @@ from typing import Any
 
 import nbformat
 import pytest
-import scripted
-from scripted import page
 
 from llmlab.errors import BadInputError, GenerationError
 from llmlab.widgets import Arena, Chat, Inspector, Panel
+from tests import scripted_engine
+from tests.widgets.wire import page
 
 
 def test_arena_same_seed_and_votes(bench: Any, wire: None) -> None:
-    other = scripted.add(bench.lab, "other")
+    other = scripted_engine.add(bench.lab, "other")
     arena = Arena(lab=bench.lab, blind=True)
     first, second = arena.send("hello")
     assert (first.model, second.model) == ("echo", "other")
@@ -96,7 +96,7 @@ def test_inspector_without_probabilities_asks_again(bench: Any, wire: None) -> N
 def test_panel_follows_the_bench(bench: Any, wire: None) -> None:
     panel = Panel(lab=bench.lab)
     assert [row["name"] for row in panel.rows] == ["echo"]
-    scripted.add(bench.lab, "other")
+    scripted_engine.add(bench.lab, "other")
     page(panel, "look")
     assert [(r["name"], r["current"]) for r in panel.rows] == [("echo", False), ("other", True)]
     page(panel, "use", name="echo")
@@ -132,9 +132,10 @@ def test_front_end_files() -> None:
 WIDGETS: dict[str, Any] = {"chat": Chat, "arena": Arena, "inspector": Inspector, "panel": Panel}
 
 NOTEBOOK = """
-import sys; sys.path.insert(0, {here!r})
-import llmlab, scripted
-engine = scripted.add(llmlab.lab())
+import sys; sys.path.insert(0, {root!r})
+import llmlab
+from tests import scripted_engine
+engine = scripted_engine.add(llmlab.lab())
 chat = llmlab.chat()
 chat
 ---
@@ -159,7 +160,7 @@ def test_an_executed_notebook_is_readable(tmp_path: Path) -> None:
     """As papermill runs it: no front end; what was said must be in the file, and in the widget's saved state."""
     from nbclient import NotebookClient
 
-    cells = NOTEBOOK.format(here=str(Path(__file__).parent)).split("---\n")
+    cells = NOTEBOOK.format(root=str(Path(__file__).parents[2])).split("---\n")
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell.strip()) for cell in cells])
     NotebookClient(book, timeout=60, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
     static = [o["data"] for cell in book.cells for o in cell.outputs if "text/markdown" in o.get("data", {})]

@@ -5,15 +5,29 @@ from __future__ import annotations
 import functools
 import os
 import re
+import sys
 import threading
 import weakref
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, ClassVar
 
+from llmlab import _imports
 from llmlab.engines import logits
-from llmlab.engines.base import Adapter, Capabilities, Engine, EngineLog, LoadPlan, LoraLimits, Memory, Request
+from llmlab.engines.base import (
+    Adapter,
+    Capabilities,
+    Engine,
+    EngineLog,
+    Finding,
+    LoadPlan,
+    LoraLimits,
+    Memory,
+    Request,
+)
 from llmlab.engines.llamacpp.check import check
 from llmlab.engines.llamacpp.draft import Drafter, DraftModel, Lookup, vocabulary_differs
+from llmlab.engines.llamacpp.examination import examine
 from llmlab.engines.llamacpp.facts import guide_tokenizer, read_facts
 from llmlab.engines.llamacpp.logs import router
 from llmlab.engines.llamacpp.loop import DecodeLoop
@@ -29,12 +43,15 @@ from llmlab.errors import (
     LoadError,
     UnsupportedError,
 )
-from llmlab.files import tags
+from llmlab.files import architectures, tags
 from llmlab.guided.compiler import Compiler
+from llmlab.machine import hardware
+from llmlab.machine.hardware import Hardware
 from llmlab.types import EngineName
 from llmlab.types.progress import Progress
 
 _LOG_TAIL = 12
+TERNARY = {"TQ1_0", "TQ2_0"}
 
 
 class LlamaCppEngine(Engine):
@@ -48,7 +65,40 @@ class LlamaCppEngine(Engine):
             {"stream", "cancel", "batch", "seed", "logprobs", "top_k", "top_p", "min_p", "stop", "n", "guided", "lora"}
         ),
         extra=EXTRA,
+        formats_note="llama.cpp reads GGUF files only",
+        builds=frozenset({"CPU", "CUDA", "Metal"}),
+        gpu_layers=True,
     )
+    distribution: ClassVar[str] = "llama-cpp-python"
+
+    @classmethod
+    def computes_on(cls) -> Hardware:
+        """See `Engine.computes_on`."""
+        _imports.load("llama_cpp")
+        import llama_cpp
+
+        if not llama_cpp.llama_supports_gpu_offload():
+            return "CPU"
+        if sys.platform == "darwin":
+            return "Metal"
+        return "CUDA" if hardware.nvidia_gpus() else "CPU"
+
+    @classmethod
+    def runs(cls, tag: str, hardware: Hardware, *, avx512: bool) -> tuple[bool, str]:
+        """All tags on all hardware (ggml-cpu, ggml-cuda and ggml-metal), but for ternary ones on CUDA."""
+        del avx512
+        no = hardware == "CUDA" and tag in TERNARY
+        return (False, "ggml has no CUDA kernel for it") if no else (True, "")
+
+    @classmethod
+    def knows(cls, architecture: str) -> bool | None:
+        """See `Engine.knows`."""
+        return architectures.in_llama_cpp(architecture)
+
+    @classmethod
+    def examine(cls, version: Callable[[str], str | None]) -> Iterator[Finding]:
+        """See `Engine.examine`."""
+        return examine(version)
 
     def __init__(
         self,

@@ -10,18 +10,30 @@ import platform
 import sys
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
-from llmlab.engines.base import Adapter, Capabilities, Engine, EngineLog, LoadPlan, LoraLimits, Memory, Request
-from llmlab.engines.vllm import options
+from llmlab.engines.base import (
+    Adapter,
+    Capabilities,
+    Engine,
+    EngineLog,
+    Finding,
+    LoadPlan,
+    LoraLimits,
+    Memory,
+    Request,
+)
+from llmlab.engines.vllm import options, quants
+from llmlab.engines.vllm.examination import examine
 from llmlab.engines.vllm.facts import Codec, read_facts
 from llmlab.engines.vllm.guided import Watched, guide_tokenizer
 from llmlab.engines.vllm.loop import StepLoop
 from llmlab.errors import Interrupted, UnloadedError
-from llmlab.files import tags
+from llmlab.files import architectures, tags
 from llmlab.guided.compiler import Compiler
 from llmlab.machine import hardware
+from llmlab.machine.hardware import Hardware
 from llmlab.types import EngineName
 from llmlab.types.progress import Progress
 
@@ -54,7 +66,35 @@ class VllmEngine(Engine):
             }
         ),
         extra=options.EXTRA,
+        formats_note="GGUF is not built into vLLM 0.32",
+        builds=frozenset({"CPU", "CUDA"}),
+        systems=frozenset({"linux"}),
+        gpu_first=True,
+        tensor_parallel=True,
+        fills_gpu=True,
+        batch_adapters=options.lora_slots({}, cpu=True),
     )
+    distribution: ClassVar[str] = "vllm"
+
+    @classmethod
+    def computes_on(cls) -> Hardware:
+        """See `Engine.computes_on`. Doesn't import vllm."""
+        return "CUDA" if hardware.vllm_build() == "CUDA" and hardware.nvidia_gpus() else "CPU"
+
+    @classmethod
+    def runs(cls, tag: str, hardware: Hardware, *, avx512: bool) -> tuple[bool, str]:
+        """See `Engine.runs`."""
+        return quants.runs(tag, hardware, avx512=avx512)
+
+    @classmethod
+    def knows(cls, architecture: str) -> bool | None:
+        """See `Engine.knows`."""
+        return architectures.in_vllm(architecture)
+
+    @classmethod
+    def examine(cls, version: Callable[[str], str | None]) -> Iterator[Finding]:
+        """See `Engine.examine`."""
+        return examine(version)
 
     def __init__(self, plan: LoadPlan, loop: StepLoop, codec: Codec, facts: Any) -> None:
         self.facts = facts

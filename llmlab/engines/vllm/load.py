@@ -9,7 +9,7 @@ import math
 import os
 import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ import psutil
 from llmlab.config import scratch
 from llmlab.engines.base import EngineLog, LoadPlan
 from llmlab.engines.logits import not_finite
-from llmlab.engines.vllm import child, logs
+from llmlab.engines.vllm import child, logs, patches
 from llmlab.engines.vllm.guided import Seen
 from llmlab.engines.vllm.options import VllmOptions, settle
 from llmlab.engines.vllm.process import SHARED, give_back_memory
@@ -125,7 +125,7 @@ def import_vllm() -> None:
         from vllm.platforms import current_platform
 
         if current_platform.is_cpu():
-            _import_rank_op(current_platform)
+            patches.import_rank_op(current_platform)
         import vllm.engine.arg_utils
         import vllm.model_executor.model_loader
         import vllm.v1.core.sched.scheduler
@@ -135,41 +135,12 @@ def import_vllm() -> None:
         if current_platform.is_cpu():
             import vllm.v1.worker.cpu_worker  # noqa: F401
 
-            _scan_safely()
+            patches.scan_safely()
         # What the first guided request imports, in the middle of a cell.
         for name in _GUIDED:
             importlib.import_module(name)
     except Exception as error:
         raise import_error(error) from error
-
-
-def _scan_safely() -> None:
-    """Let vLLM's search for kernels pass over objects whose `__dict__` is no dict.
-
-    At each load it reads `vars(value).get("kernel")` of every value in every module, and numba, which n-gram
-    speculation imports, brings one (llvmlite's library) that makes up any attribute it is asked for: the next load
-    would fail.
-    """
-    from vllm.triton_utils import dispatcher
-
-    def instance_dict(value: Any) -> Any:
-        found = vars(value)
-        return found if isinstance(found, Mapping) else {}
-
-    dispatcher.vars = instance_dict
-
-
-def _import_rank_op(platform: Any) -> None:
-    """Import the op that ranks a token for its log probability, without inductor.
-
-    vLLM compiles it even in eager mode, at the first request for log probabilities: seconds in the middle of a
-    decode, and a C++ compiler that not every machine has.
-    """
-    platform.simple_compile_backend = "eager"  # read by the decorator; an attribute of this instance for the while
-    try:
-        import vllm.v1.sample.ops.logprobs  # noqa: F401
-    finally:
-        del platform.simple_compile_backend
 
 
 def build(plan: LoadPlan, header: Header, log: EngineLog, key: int, announce: Callable[[str], None]) -> Loaded:
@@ -200,7 +171,7 @@ def build(plan: LoadPlan, header: Header, log: EngineLog, key: int, announce: Ca
             # Kept by vLLM as the user's wish; else it would go down to one thread after the load.
             stack.enter_context(logs.environment({"OMP_NUM_THREADS": str(settings.threads)}))
             torch.set_num_threads(settings.threads)
-            _inspect_in_process(header.architecture)
+            patches.inspect_in_process(header.architecture)
             logging_config = LoggingConfig(log_level="WARNING", configure_logging=False)
         else:
             folder = stack.enter_context(scratch())
@@ -211,24 +182,8 @@ def build(plan: LoadPlan, header: Header, log: EngineLog, key: int, announce: Ca
         config = EngineArgs(**settings.args, logging_config=logging_config).create_engine_config()
         SHARED.live.add(key)
         llm = LLMEngine(config, Executor.get_class(config), log_stats=False, multiprocess_mode=not cpu)
-    nans = llm.model_executor.driver_worker.worker.not_finite if cpu else _count_nans(llm)
+    nans = llm.model_executor.driver_worker.worker.not_finite if cpu else patches.count_nans(llm)
     return Loaded(llm, settings, cpu, threads_before, max(_resident() - before, 0), nans)
-
-
-def _count_nans(llm: Any) -> dict[str, float]:
-    """Note which requests a core in a child process reports NaN for (`VLLM_COMPUTE_NANS_IN_LOGITS`)."""
-    found: dict[str, float] = {}
-    real = llm.engine_core.get_output
-
-    def get_output() -> Any:
-        outputs = real()
-        for one in outputs.outputs:
-            if one.num_nans_in_logits:
-                found[one.request_id.split("-", 1)[0]] = math.nan
-        return outputs
-
-    llm.engine_core.get_output = get_output
-    return found
 
 
 def probe(loaded: Loaded) -> None:
@@ -272,18 +227,6 @@ def environment(*, cpu_build: bool) -> dict[str, str]:
         # same speed. Read once, at the first product.
         "ONEDNN_PRIMITIVE_CACHE_CAPACITY": os.environ.get("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64"),
     }
-
-
-def _inspect_in_process(architecture: str) -> None:
-    """Let vLLM look at the model's class here: by default it starts a Python for it, which imports vLLM once more."""
-    from vllm.model_executor.models import ModelRegistry
-
-    entry = ModelRegistry.models.get(architecture)
-    if entry is not None and type(entry).__name__ == "_LazyRegisteredModel":
-        try:
-            ModelRegistry.register_model(architecture, entry.load_model_cls())
-        except ImportError:
-            return  # vLLM says it better, in its own words
 
 
 def clear_away(key: int, error: BaseException | None, cores: set[int]) -> None:

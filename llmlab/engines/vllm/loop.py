@@ -21,13 +21,13 @@ from llmlab.engines import logits
 from llmlab.engines.base import EngineLog, LoadPlan, Request
 from llmlab.engines.calls import Call
 from llmlab.engines.speculation import SpeculationMeter
-from llmlab.engines.vllm import child, images, load, logs, scoring
+from llmlab.engines.vllm import child, images, load, logs, patches, scoring
+from llmlab.engines.vllm.adapters import Attached
 from llmlab.engines.vllm.guided import Part, Watched
-from llmlab.engines.vllm.lora import Attached
 from llmlab.engines.vllm.options import MAX_LOGPROBS
 from llmlab.engines.vllm.outputs import is_dead, reason_of, token_logprobs, vllm_params
 from llmlab.engines.vllm.process import SHARED, give_back_memory
-from llmlab.engines.vllm.speculation import Observer, mend_sampling
+from llmlab.engines.vllm.speculation import Observer
 from llmlab.errors import GenerationError, Interrupted, LlmLabError, LoadError, UnloadedError, UnsupportedError
 from llmlab.files.headers import Header
 from llmlab.machine import hardware
@@ -197,7 +197,7 @@ class StepLoop:
                     load.import_vllm()
                 # Again: the import has made handlers of its own.
                 if self._plan.draft is not None and load.runs_in_process():
-                    mend_sampling()
+                    patches.mend_sampling()
                 with logs.python_noise(self._log):
                     self.loaded = self._build()
                 if self._weights_read:

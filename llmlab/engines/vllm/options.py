@@ -150,7 +150,7 @@ def settle(plan: LoadPlan, *, cpu: bool, weight_bytes: int) -> VllmOptions:
         args["speculative_config"] = speculative_config(plan.draft)
     if cpu:
         args["block_size"] = extra.get("block_size", CPU_BLOCK)
-        args["worker_cls"] = "llmlab.engines.vllm.worker.NotebookWorker"
+        args["worker_cls"] = "llmlab.engines.vllm.patches.NotebookWorker"
     return VllmOptions(threads, args)
 
 

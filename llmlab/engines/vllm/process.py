@@ -14,6 +14,7 @@ import threading
 import time
 from typing import Any
 
+from llmlab.engines.vllm import patches
 from llmlab.engines.vllm.logs import TapSwitch
 
 
@@ -63,11 +64,7 @@ class Shared:
             if core is None or not self.live:
                 engine.engine_core.shutdown()
             else:
-                # EngineCore.shutdown() without its last line, which destroys the groups that others still use.
-                engine.engine_core._finalizer.detach()  # noqa: SLF001
-                core.structured_output_manager.clear_backend()
-                core.model_executor.shutdown()
-                core.scheduler.shutdown()
+                patches.shut_down_one(engine.engine_core)
             engine.renderer.shutdown()
         if not self.live and "vllm.distributed.parallel_state" in sys.modules:
             from vllm.distributed.parallel_state import cleanup_dist_env_and_memory

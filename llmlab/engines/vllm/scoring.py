@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from llmlab.engines.vllm import patches
 from llmlab.errors import GenerationError
 
 KEY = "score"
@@ -44,7 +45,7 @@ def score(
     others: list[Any] = []
     last: Any = None
     seen: list[Any] = []
-    with _watch(llm, seen) if in_process else _nothing():
+    with patches.watch_prompt_logprobs(llm, seen) if in_process else _nothing():
         while last is None or not last.finished:
             for output in llm.step():
                 if output.request_id == KEY:
@@ -58,36 +59,6 @@ def score(
 @contextmanager
 def _nothing() -> Iterator[None]:
     yield
-
-
-@contextmanager
-def _watch(llm: Any, seen: list[Any]) -> Iterator[None]:
-    """Keep the matrices that the runner makes for a prompt's log probabilities."""
-    runner = llm.model_executor.driver_worker.worker.model_runner
-    sampler = runner.sampler
-    gather, prompts = sampler.gather_logprobs, runner._get_prompt_logprobs_dict  # noqa: SLF001 - the one place they exist
-    inside = False
-
-    def watched_prompts(*args: Any, **options: Any) -> Any:
-        nonlocal inside
-        inside = True
-        try:
-            return prompts(*args, **options)
-        finally:
-            inside = False
-
-    def watched_gather(logprobs: Any, *args: Any, **options: Any) -> Any:
-        if inside:
-            seen.append(logprobs.float().numpy().copy())
-        return gather(logprobs, *args, **options)
-
-    # On the instances, for the while of one request.
-    runner._get_prompt_logprobs_dict = watched_prompts  # noqa: SLF001
-    sampler.gather_logprobs = watched_gather
-    try:
-        yield
-    finally:
-        del runner._get_prompt_logprobs_dict, sampler.gather_logprobs  # noqa: SLF001
 
 
 def _captured(seen: list[Any], rows: int) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 
 from llmlab.engines.base import Draft
 from llmlab.engines.speculation import SpeculationMeter
+from llmlab.engines.vllm import patches
 from llmlab.types import Speculation
 
 # vLLM looks for the longest n-gram between these lengths.
@@ -22,34 +23,6 @@ def speculative_config(draft: Draft) -> dict[str, Any]:
             "prompt_lookup_min": _SHORTEST,
         }
     return {"method": "draft_model", "model": str(draft.source.path), "num_speculative_tokens": draft.tokens}
-
-
-def mend_sampling() -> None:
-    """Put a function right that the CPU build (vLLM 0.32) gets wrong: it gives every guess its request's temperature.
-
-    `cpu_triton_utils._expand_kernel_impl` writes the result into a copy, so the logits are divided by whatever lay in
-    memory, and sampled text is noise (nano's mean log probability falls from -0.6 to -8). Top-k and top-p go the same
-    way.
-    """
-    from vllm.v1.sample import rejection_sampler
-
-    rejection_sampler.expand_batch_to_tokens = _expand
-
-
-def _expand(x: Any, cu_num_tokens: Any, num_tokens: int, replace_from: int = 0, replace_to: int = 0) -> Any:
-    """What `vllm.v1.sample.rejection_sampler.expand_batch_to_tokens` says: each request's value once a guess.
-
-    Args:
-        x: values, shape (requests,).
-        cu_num_tokens: guesses up to and with each request, shape (requests,).
-        num_tokens: guesses of all.
-        replace_from, replace_to: a value to put in another's place.
-    """
-    import torch
-
-    counts = torch.diff(cu_num_tokens, prepend=cu_num_tokens.new_zeros(1))
-    values = torch.where(x == replace_from, torch.full_like(x, replace_to), x)
-    return torch.repeat_interleave(values, counts.long(), output_size=num_tokens)
 
 
 class Observer:
@@ -72,9 +45,8 @@ class Observer:
         self._prompt = False
         self._tokens = 0.0
         self._scheduled: dict[str, list[int]] = {}
-        propose, execute, sample = runner.propose_draft_token_ids, runner.execute_model, runner.sample_tokens
 
-        def propose_draft_token_ids(scheduler_output: Any, sampled: Any, *args: Any, **options: Any) -> Any:
+        def propose_draft(propose: Any, scheduler_output: Any, sampled: Any, *args: Any, **options: Any) -> Any:
             # A step without guesses takes other random numbers: where something is drawn, a seed must repeat its text.
             if meter.plain_due() and runner.input_batch.sampling_metadata.all_greedy:
                 return [[] for _ in runner.input_batch.req_ids]
@@ -85,7 +57,7 @@ class Observer:
                 # numba, which looks n-grams up, sets the thread count of all of OpenMP on this thread.
                 torch.set_num_threads(threads)
 
-        def execute_model(scheduler_output: Any, *args: Any, **options: Any) -> Any:
+        def execute_model(execute: Any, scheduler_output: Any, *args: Any, **options: Any) -> Any:
             self._scheduled = scheduler_output.scheduled_spec_decode_tokens
             counts = scheduler_output.num_scheduled_tokens
             self._prompt = any(n > 1 + len(self._scheduled.get(key, ())) for key, n in counts.items())
@@ -94,16 +66,14 @@ class Observer:
             self._tokens = 0.0
             return execute(scheduler_output, *args, **options)
 
-        def sample_tokens(*args: Any, **options: Any) -> Any:
+        def sample_tokens(sample: Any, *args: Any, **options: Any) -> Any:
             output = sample(*args, **options)
             ids = getattr(output, "sampled_token_ids", None)
             if ids:
                 self._note(output.req_ids, ids)
             return output
 
-        runner.propose_draft_token_ids = propose_draft_token_ids
-        runner.execute_model = execute_model
-        runner.sample_tokens = sample_tokens
+        patches.watch_runner(runner, propose_draft, execute_model, sample_tokens)
 
     def step(self, seconds: float) -> None:
         """A step has ended that took so long."""

@@ -8,6 +8,7 @@ from typing import ClassVar
 from llmlab.display.live import ProgressBar
 from llmlab.magics.command import Command, Context
 from llmlab.magics.parser import Parser, whole
+from llmlab.magics.progress import reporting
 
 
 class Advise(Command):
@@ -55,8 +56,9 @@ class Advise(Command):
         """The advice, with a bar while it is measured."""
         from llmlab.advice import advise
 
+        ended = "ended early"
         bar = ProgressBar(context.shell, "advising")
-        try:
+        with reporting(bar, "advising", interrupted=ended, failed=ended):
             advice = advise(
                 context.lab,
                 args.model,
@@ -68,9 +70,6 @@ class Advise(Command):
                 measure=args.measure,
                 progress=bar,
             )
-        except BaseException:
-            bar.stop("advising: ended early")
-            raise
         if args.measure:
             bar.finish(f"measured for {advice.use}")
         return advice

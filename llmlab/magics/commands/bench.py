@@ -10,6 +10,7 @@ from llmlab.display.live import ProgressBar, has_front_end
 from llmlab.errors import BadInputError
 from llmlab.magics.command import Command, Context
 from llmlab.magics.parser import Parser, whole
+from llmlab.magics.progress import reporting
 
 
 class BenchCommand(Command):
@@ -49,8 +50,9 @@ class BenchCommand(Command):
                 "For example --concurrency 1,8,16",
             )
         models = [context.lab.get(name) for name in dict.fromkeys(args.models)] or [context.lab.get()]
+        ended = "ended early"
         bar = ProgressBar(context.shell, "measuring")
-        try:
+        with reporting(bar, "measuring", interrupted=ended, failed=ended):
             result = measure(
                 *models,
                 concurrency=[int(item) for item in numbers],
@@ -59,9 +61,6 @@ class BenchCommand(Command):
                 rounds=args.rounds,
                 progress=bar,
             )
-        except BaseException:
-            bar.stop("measuring: ended early")
-            raise
         bar.finish(f"measured {', '.join(model.name for model in models)}")
         if not args.no_plot and has_front_end(context.shell) and importlib.util.find_spec("altair"):
             from IPython.display import display

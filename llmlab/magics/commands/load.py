@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 from llmlab import _imports
 from llmlab.display import model_line
 from llmlab.display.live import ProgressBar
-from llmlab.errors import BadInputError, ChoiceError, PullInterrupted
+from llmlab.errors import BadInputError
 from llmlab.magics.command import Command, Context
-from llmlab.magics.offers import add_from, show_offers
+from llmlab.magics.offers import add_from
 from llmlab.magics.parser import Parser, whole
+from llmlab.magics.progress import reporting
 
 
 class Load(Command):
@@ -74,8 +75,8 @@ class Load(Command):
         lab = context.lab
         # An interrupt of the first %%llm shall hit no import.
         _imports.load("llmlab.magics.commands.cell")
-        bar = ProgressBar(context.shell, f"loading {args.name or args.model}")
-        try:
+        title = f"loading {args.name or args.model}"
+        with reporting(ProgressBar(context.shell, title), title) as bar:
             model = lab.load(
                 args.model,
                 engine=args.engine,
@@ -91,19 +92,6 @@ class Load(Command):
                 from_=args.from_,
                 draft=args.draft,
             )
-        except PullInterrupted:
-            bar.stop(f"loading {args.name or args.model}: interrupted, what was downloaded is kept")
-            raise
-        except KeyboardInterrupt:
-            bar.stop(f"loading {args.name or args.model}: interrupted, nothing was kept")
-            raise
-        except ChoiceError as error:
-            bar.stop(f"loading {args.name or args.model}: whose?")
-            show_offers(error)
-            raise
-        except Exception:
-            bar.stop(f"loading {args.name or args.model}: failed")
-            raise
         line = model_line(model)
         bar.finish(line)
         return context.silence.mark(model, cls.typed(), line)

@@ -7,11 +7,10 @@ from typing import ClassVar
 
 from llmlab.display import PulledView
 from llmlab.display.live import ProgressBar
-from llmlab.errors import ChoiceError, PullInterrupted
 from llmlab.magics.command import Command, Context
-from llmlab.magics.offers import add_from, show_offers
+from llmlab.magics.offers import add_from
 from llmlab.magics.parser import Parser
-from llmlab.render import units
+from llmlab.magics.progress import reporting
 
 
 class Pull(Command):
@@ -48,19 +47,9 @@ class Pull(Command):
         """Download, with a bar while it lasts and one line at the end."""
         from llmlab.loading.storage import pull
 
-        bar = ProgressBar(context.shell, f"pulling {args.model}")
-        try:
+        title = f"pulling {args.model}"
+        with reporting(ProgressBar(context.shell, title), title) as bar:
             pulled = pull(args.model, quant=args.quant, engine=args.engine, from_=args.from_, progress=bar)
-        except PullInterrupted as stopped:
-            bar.stop(f"pulling {args.model}: interrupted; {units.size(stopped.received)} are kept to go on with")
-            raise
-        except ChoiceError as error:
-            bar.stop(f"pulling {args.model}: whose?")
-            show_offers(error)
-            raise
-        except BaseException:
-            bar.stop(f"pulling {args.model}: failed")
-            raise
         view = PulledView(pulled)
         bar.finish(view.text())
         return context.silence.mark(view, cls.typed(), view.text())

@@ -10,6 +10,7 @@ from llmlab.display.live import ProgressBar
 from llmlab.errors import BadInputError
 from llmlab.magics.command import Command, Context
 from llmlab.magics.parser import Parser, whole
+from llmlab.magics.progress import reporting
 
 
 class Quant(Command):
@@ -58,14 +59,8 @@ class Quant(Command):
         lab = context.lab
         model = lab.get(args.model)
         bar = ProgressBar(context.shell, f"switching {model.name} to {args.tag}")
-        try:
+        with reporting(bar, f"switching {model.name}", interrupted=f"interrupted, {model.quant} stands"):
             switched = lab.switch_quant(args.tag, name=model.name, progress=bar)
-        except KeyboardInterrupt:
-            bar.stop(f"switching {model.name}: interrupted, {model.quant} stands")
-            raise
-        except Exception:
-            bar.stop(f"switching {model.name}: failed")
-            raise
         line = model_line(switched)
         bar.finish(line)
         return context.silence.mark(switched, cls.typed(), line)
@@ -94,14 +89,9 @@ def _compare(args: argparse.Namespace, context: Context) -> object:
     if isinstance(data, str) and data in context.shell.user_ns:
         data = context.shell.user_ns[data]
     options = {name: value for name in ("window", "windows") if (value := getattr(args, name)) is not None}
-    bar = ProgressBar(context.shell, f"comparing {spec}")
-    try:
+    title = f"comparing {spec}"
+    kept = "interrupted; what was measured is kept, and the same line goes on there"
+    with reporting(ProgressBar(context.shell, title), title, interrupted=kept) as bar:
         found = compare_quants(spec, args.compare, data=data, fresh=args.fresh, progress=bar, **options)
-    except KeyboardInterrupt:
-        bar.stop(f"comparing {spec}: interrupted; what was measured is kept, and the same line goes on there")
-        raise
-    except Exception:
-        bar.stop(f"comparing {spec}: failed")
-        raise
     bar.finish(found.line)
     return found

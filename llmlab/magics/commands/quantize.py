@@ -9,6 +9,7 @@ from llmlab.display import Note
 from llmlab.display.live import ProgressBar
 from llmlab.magics.command import Command, Context
 from llmlab.magics.parser import Parser
+from llmlab.magics.progress import reporting
 
 
 class Quantize(Command):
@@ -49,18 +50,12 @@ class Quantize(Command):
         """Make it, with a bar while it lasts; returns what was made (in `.value`)."""
         from llmlab.measure.calibration import quantize
 
-        bar = ProgressBar(context.shell, f"quantizing {args.model} to {args.to}")
         names = context.shell.user_ns
-        try:
+        bar = ProgressBar(context.shell, f"quantizing {args.model} to {args.to}")
+        with reporting(bar, f"quantizing {args.model}"):
             made = quantize(
                 args.model, args.to, imatrix=_value(args.imatrix, names), data=_value(args.data, names), progress=bar
             )
-        except KeyboardInterrupt:
-            bar.stop(f"quantizing {args.model}: interrupted, nothing was kept")
-            raise
-        except Exception:
-            bar.stop(f"quantizing {args.model}: failed")
-            raise
         bar.finish(made.line)
         return context.silence.mark(Note(made.line, made), cls.typed(), made.line)
 

@@ -10,6 +10,7 @@ from llmlab.display.tuning import TuneDisplay, TunedView
 from llmlab.errors import unknown
 from llmlab.magics.command import Command, Context
 from llmlab.magics.parser import Parser, number, whole
+from llmlab.magics.progress import reporting
 
 _SETTINGS = (
     ("--rank", whole, "N", "LoRA rank; default 8"),
@@ -68,8 +69,12 @@ class Tune(Command):
         options = {flag[2:].replace("-", "_") for flag, *_ in _SETTINGS}
         given = {key: getattr(args, key) for key in options if getattr(args, key) is not None}
         data = _data(args.data, context.shell.user_ns)
-        live = TuneDisplay(context.shell)
-        try:
+        with reporting(
+            TuneDisplay(context.shell),
+            f"tuning {args.name}",
+            interrupted="interrupted before there was anything to keep",
+            failed="stopped, nothing was kept",
+        ) as live:
             tuned = commands.tune(
                 context.lab,
                 data,
@@ -80,12 +85,6 @@ class Tune(Command):
                 progress=live,
                 **given,
             )
-        except KeyboardInterrupt:
-            live.stop(f"tuning {args.name}: interrupted before there was anything to keep")
-            raise
-        except Exception:
-            live.stop(f"tuning {args.name}: stopped, nothing was kept")
-            raise
         live.finish(tuned)
         return context.silence.mark(tuned, cls.typed(), TunedView(tuned).text())
 

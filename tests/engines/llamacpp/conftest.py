@@ -8,8 +8,7 @@ import pytest
 from llmlab.engines.base import EngineLog, LoadPlan
 from llmlab.engines.llamacpp import LlamaCppEngine
 from llmlab.files.source import Source
-
-NANO = Path(__file__).parents[3] / "llmlab" / "zoo" / "models" / "nano"
+from tests.hub.fakes import NANO
 
 
 @pytest.fixture(scope="session")

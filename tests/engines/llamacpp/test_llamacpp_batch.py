@@ -3,10 +3,10 @@
 import time
 
 import pytest
-from llamacpp_driver import WAIT_S, ask
 
 from llmlab.engines.llamacpp.batch import Batch
 from llmlab.errors import GenerationError
+from tests.engines.driver import WAIT_S, ask
 
 LONG = {"ignore_eos": True, "max_tokens": 600}
 

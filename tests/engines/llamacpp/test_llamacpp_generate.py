@@ -5,9 +5,9 @@ import random
 
 import numpy as np
 import pytest
-from llamacpp_driver import ask
 
 from llmlab.engines.llamacpp.sampler import gumbel, pick
+from tests.engines.driver import ask
 
 THINGS = ("a cat", "the moon", "Paris", "red", "rain", "a king", "bread", "fire", "music", "snow")
 PROMPTS = [f"Tell me about {thing}." for thing in THINGS]

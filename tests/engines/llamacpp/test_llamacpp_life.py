@@ -9,10 +9,10 @@ import time
 
 import psutil
 import pytest
-from llamacpp_driver import ask
 
 from llmlab.engines.base import EngineLog
 from llmlab.errors import BadInputError, Interrupted, LoadError, UnloadedError, UnsupportedError
+from tests.engines.driver import ask
 
 
 def threads():

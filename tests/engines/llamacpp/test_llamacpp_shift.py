@@ -1,9 +1,9 @@
 """Context shift: only when it was asked for; then an answer goes on past the context, and harms nobody else's."""
 
 import pytest
-from llamacpp_driver import ask
 
 from llmlab.errors import BadInputError, UnknownNameError, UnsupportedError
+from tests.engines.driver import ask
 
 ENDLESS = {"ignore_eos": True, "max_tokens": 700, "logprobs": 2}
 PROMPT = "Tell me a story about a fox."

@@ -4,11 +4,11 @@ import threading
 from pathlib import Path
 
 import pytest
-from vllm_driver import NANO
 
 from llmlab.engines.base import EngineLog, LoadPlan
 from llmlab.engines.vllm import VllmEngine
 from llmlab.files.source import Source
+from tests.hub.fakes import NANO
 
 
 @pytest.fixture(scope="session")

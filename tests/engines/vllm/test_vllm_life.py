@@ -13,7 +13,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from vllm_driver import NANO, ask, engine_threads
 
 from llmlab.engines.vllm.child import own_session
 from llmlab.engines.vllm.load import import_error
@@ -27,8 +26,14 @@ from llmlab.errors import (
     UnloadedError,
     UnsupportedError,
 )
+from tests.engines.driver import ask
+from tests.hub.fakes import NANO
 
 STORY = "Tell me a short story about a fox."
+
+
+def engine_threads():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("llmlab-vllm")]
 
 
 def resident():
@@ -217,12 +222,12 @@ FRESH = """
 import logging, os, random, signal, sys, threading, time, warnings
 from pathlib import Path
 sys.path[:0] = {path!r}
-from conftest import NANO
 from llmlab.engines.base import EngineLog, LoadPlan
 from llmlab.engines.vllm import VllmEngine
 from llmlab.errors import Interrupted
 from llmlab.files.source import Source
-from vllm_driver import ask
+from tests.engines.driver import ask
+from tests.hub.fakes import NANO
 
 logging.basicConfig(level=logging.INFO, stream=sys.stdout)
 random.seed(3)
@@ -266,9 +271,8 @@ print("leaving")
 
 
 def test_a_fresh_process_is_unchanged_by_a_load_and_ends_quietly(tmp_path):
-    here = Path(__file__).parent
     log = tmp_path / "engine.log"
-    script = FRESH.format(path=[str(here), str(here.parents[2])], log=str(log))
+    script = FRESH.format(path=[str(Path(__file__).parents[3])], log=str(log))
     env = {name: value for name, value in os.environ.items() if not name.startswith(("VLLM", "OMP", "TORCH"))}
     ended = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=200, env=env, check=False

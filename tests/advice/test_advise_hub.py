@@ -3,9 +3,8 @@
 from llmlab import advise
 from llmlab.magics.commands.load import Load
 from llmlab.quant.gguf_cache import to_gguf
-
-from .fakes import NANO
-from .hubserver import Repo, folder_files
+from tests.hub.fakes import NANO
+from tests.hub.hubserver import Repo, folder_files
 
 
 def test_memory_is_told_from_headers_read_by_ranges(serve, tmp_path):

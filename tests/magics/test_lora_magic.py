@@ -7,6 +7,9 @@ from llmlab.adapters.comparison import AdapterComparison
 from llmlab.magics import register, unregister
 from llmlab.magics.command import Context
 from llmlab.magics.completion import complete
+from tests.adapters.conftest import folders
+
+__all__ = ["folders"]
 
 
 @pytest.fixture(scope="module")

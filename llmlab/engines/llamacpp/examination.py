@@ -1,0 +1,37 @@
+"""The doctor's look at llama.cpp's installation."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+
+from llmlab import _imports
+from llmlab.engines.base import Finding
+
+# The release that llmlab is tested with; others may work, with a warning.
+TESTED = "0.3.36"
+
+
+def examine(version_of: Callable[[str], str | None]) -> Iterator[Finding]:
+    """Its version and build, or why it doesn't work. See `Engine.examine`."""
+    version = version_of("llama_cpp_python")
+    if version is None:
+        yield Finding("warn", "not installed", "pip install 'llmlab[llamacpp]'")
+        return
+    _imports.load("llama_cpp")
+    import llama_cpp
+
+    info = llama_cpp.llama_print_system_info().decode()
+    build = next((name for name in ("CUDA", "Metal", "ROCm", "Vulkan", "SYCL") if name.lower() in info.lower()), "CPU")
+    detail = f"llama-cpp-python {version}, {build} build"
+    if build == "CPU" and shutil.which("nvidia-smi"):
+        fix = (
+            'CMAKE_ARGS="-DGGML_CUDA=on" pip install --force-reinstall --no-cache-dir --no-deps llama-cpp-python=='
+            + version
+        )
+        yield Finding("warn", f"{detail}, though this machine has an NVIDIA GPU", fix)
+    elif version != TESTED:
+        fix = f"pip install llama-cpp-python=={TESTED}"
+        yield Finding("warn", f"{detail}; tested with {TESTED}", fix)
+    else:
+        yield Finding("ok", detail)

@@ -1,0 +1,288 @@
+"""Every change to vLLM's own classes, functions and objects, with its reason; no other file makes one.
+
+Written for vLLM 0.32 (CPU) and 0.33 (CUDA). `tests/engines/vllm/test_patches.py` has a test for each, which fails when
+vLLM's code no longer has the place, or no longer needs the change.
+
+| change | to |
+| --- | --- |
+| `scan_safely` | a module's global, for good |
+| `import_rank_op` | an attribute of the platform, during an import |
+| `inspect_in_process` | the registry of models, for good |
+| `count_nans` | a method of an engine's client, for its life |
+| `mend_sampling` | a module's function, for good |
+| `watch_runner` | three methods of a model runner, for its life |
+| `watch_prompt_logprobs` | two methods of a model runner, during one request |
+| `shut_down_one` | nothing: it repeats a method but for one line |
+| `NotebookWorker` | a subclass of the CPU's worker |
+| `llmlab.engines.vllm.lora` | subclasses of the CPU's LoRA layers and managers |
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+# The pages of a KV cache up to this size are taken at the load, as llama.cpp takes them: else the process seems to
+# grow with each request until all blocks have been used once. A larger one would hold up the load.
+TOUCHED_KV_BYTES = 2**30
+
+
+def scan_safely() -> None:
+    """Let vLLM's search for kernels pass over objects whose `__dict__` is no dict.
+
+    At each load it reads `vars(value).get("kernel")` of every value in every module, and numba, which n-gram
+    speculation imports, brings one (llvmlite's library) that makes up any attribute it is asked for: the next load
+    would fail.
+    """
+    from vllm.triton_utils import dispatcher
+
+    def instance_dict(value: Any) -> Any:
+        found = vars(value)
+        return found if isinstance(found, Mapping) else {}
+
+    dispatcher.vars = instance_dict
+
+
+def import_rank_op(platform: Any) -> None:
+    """Import the op that ranks a token for its log probability, without inductor.
+
+    vLLM compiles it even in eager mode, at the first request for log probabilities: seconds in the middle of a
+    decode, and a C++ compiler that not every machine has.
+    """
+    platform.simple_compile_backend = "eager"  # read by the decorator; an attribute of this instance for the while
+    try:
+        import vllm.v1.sample.ops.logprobs  # noqa: F401
+    finally:
+        del platform.simple_compile_backend
+
+
+def inspect_in_process(architecture: str) -> None:
+    """Let vLLM look at the model's class here: by default it starts a Python for it, which imports vLLM once more."""
+    from vllm.model_executor.models import ModelRegistry
+
+    entry = ModelRegistry.models.get(architecture)
+    if entry is not None and type(entry).__name__ == "_LazyRegisteredModel":
+        try:
+            ModelRegistry.register_model(architecture, entry.load_model_cls())
+        except ImportError:
+            return  # vLLM says it better, in its own words
+
+
+def count_nans(llm: Any) -> dict[str, float]:
+    """Note which requests a core in a child process reports NaN for (`VLLM_COMPUTE_NANS_IN_LOGITS`)."""
+    found: dict[str, float] = {}
+    real = llm.engine_core.get_output
+
+    def get_output() -> Any:
+        outputs = real()
+        for one in outputs.outputs:
+            if one.num_nans_in_logits:
+                found[one.request_id.split("-", 1)[0]] = math.nan
+        return outputs
+
+    llm.engine_core.get_output = get_output
+    return found
+
+
+def mend_sampling() -> None:
+    """Put a function right that the CPU build (vLLM 0.32) gets wrong: it gives every guess its request's temperature.
+
+    `cpu_triton_utils._expand_kernel_impl` writes the result into a copy, so the logits are divided by whatever lay in
+    memory, and sampled text is noise (nano's mean log probability falls from -0.6 to -8). Top-k and top-p go the same
+    way.
+    """
+    from vllm.v1.sample import rejection_sampler
+
+    rejection_sampler.expand_batch_to_tokens = expand
+
+
+def expand(x: Any, cu_num_tokens: Any, num_tokens: int, replace_from: int = 0, replace_to: int = 0) -> Any:
+    """What `vllm.v1.sample.rejection_sampler.expand_batch_to_tokens` says: each request's value once a guess.
+
+    Args:
+        x: values, shape (requests,).
+        cu_num_tokens: guesses up to and with each request, shape (requests,).
+        num_tokens: guesses of all.
+        replace_from, replace_to: a value to put in another's place.
+    """
+    import torch
+
+    counts = torch.diff(cu_num_tokens, prepend=cu_num_tokens.new_zeros(1))
+    values = torch.where(x == replace_from, torch.full_like(x, replace_to), x)
+    return torch.repeat_interleave(values, counts.long(), output_size=num_tokens)
+
+
+def watch_runner(
+    runner: Any, propose: Callable[..., Any], execute: Callable[..., Any], sample: Callable[..., Any]
+) -> None:
+    """Put functions around a model runner's steps, for its life: vLLM counts guesses over all requests only.
+
+    Args:
+        runner: vLLM's model runner.
+        propose: called instead of `propose_draft_token_ids`, with the method itself before its arguments.
+        execute: the same for `execute_model`.
+        sample: the same for `sample_tokens`.
+    """
+    runner.propose_draft_token_ids = functools.partial(propose, runner.propose_draft_token_ids)
+    runner.execute_model = functools.partial(execute, runner.execute_model)
+    runner.sample_tokens = functools.partial(sample, runner.sample_tokens)
+
+
+@contextmanager
+def watch_prompt_logprobs(llm: Any, seen: list[Any]) -> Iterator[None]:
+    """Keep the matrices that the runner makes for a prompt's log probabilities."""
+    runner = llm.model_executor.driver_worker.worker.model_runner
+    sampler = runner.sampler
+    gather, prompts = sampler.gather_logprobs, runner._get_prompt_logprobs_dict  # noqa: SLF001 - the one place they exist
+    inside = False
+
+    def watched_prompts(*args: Any, **options: Any) -> Any:
+        nonlocal inside
+        inside = True
+        try:
+            return prompts(*args, **options)
+        finally:
+            inside = False
+
+    def watched_gather(logprobs: Any, *args: Any, **options: Any) -> Any:
+        if inside:
+            seen.append(logprobs.float().numpy().copy())
+        return gather(logprobs, *args, **options)
+
+    # On the instances, for the while of one request.
+    runner._get_prompt_logprobs_dict = watched_prompts  # noqa: SLF001
+    sampler.gather_logprobs = watched_gather
+    try:
+        yield
+    finally:
+        del runner._get_prompt_logprobs_dict, sampler.gather_logprobs  # noqa: SLF001
+
+
+def shut_down_one(client: Any) -> None:
+    """Shut one of several in-process engines down.
+
+    `EngineCore.shutdown()` but for its last step, which destroys the distributed groups that the others still use.
+
+    Args:
+        client: vLLM's InprocClient.
+    """
+    core = client.engine_core
+    client._finalizer.detach()  # noqa: SLF001
+    core.structured_output_manager.clear_backend()
+    core.model_executor.shutdown()
+    core.scheduler.shutdown()
+
+
+def _touch(found: list[Any]) -> None:
+    caches = [one for one in found if hasattr(one, "nbytes")]
+    if sum(one.nbytes for one in caches) <= TOUCHED_KV_BYTES:
+        for one in caches:
+            one.zero_()
+
+
+@functools.cache
+def _notebook_worker() -> type:  # noqa: C901 - the methods of the class it makes are counted in
+    import numpy as np
+    import psutil
+    import torch
+    from vllm.v1.worker.cpu_worker import CPUWorker
+
+    from llmlab.engines.vllm.lora import wrap
+    from llmlab.guided.compiler import measure
+
+    class NotebookWorker(CPUWorker):  # type: ignore[misc]
+        """A CPU worker that leaves the rest of the process alone and sizes its KV cache by the model."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            # Past CPUWorker.__init__ on purpose: it moves all pages of the process to one NUMA node, binds the
+            # process's memory there (and says so on the C-level stderr), and wants a share of the whole RAM.
+            super(CPUWorker, self).__init__(*args, **kwargs)
+            self.parallel_config.disable_custom_all_reduce = True
+            self.requested_cpu_memory = 0
+            self.guided_steps: dict[str, list[Any]] = {}
+            self.not_finite: dict[str, float] = {}
+            self._lora: Any = None
+
+        def load_model(self, **options: Any) -> None:
+            # Layers that could take adapters cost time in every step, so they are made at the first adapter.
+            runner = self.model_runner
+            self._lora, runner.lora_config = runner.lora_config, None
+            super().load_model(**options)
+
+        def add_lora(self, lora_request: Any) -> bool:
+            if self._lora is not None:
+                wrap(self, self._lora)
+                self._lora = None
+            return bool(super().add_lora(lora_request))
+
+        def init_device(self) -> None:
+            # CPUWorker replaces torch.set_num_threads for the whole process, the user's code included.
+            real = torch.set_num_threads
+            try:
+                super().init_device()
+            finally:
+                torch.set_num_threads = real
+
+        def sample_tokens(self, grammar_output: Any) -> Any:
+            # The mask is laid on the logits in place, so this is the only moment that shows both.
+            state = self.model_runner.execute_model_state
+            masks = grammar_output is not None and grammar_output.grammar_bitmask is not None
+            # With a draft a request has several rows, and which is whose isn't known here.
+            if masks and state is not None and self.vllm_config.speculative_config is None:
+                self._note_guided(grammar_output, state[1])
+            if state is not None and state[1] is not None:
+                self._note_not_finite(state[1])
+            return super().sample_tokens(grammar_output)
+
+        def _note_not_finite(self, logits: torch.Tensor) -> None:
+            """Note whose largest logit is NaN or infinite. The sampler would draw a token all the same."""
+            peaks = logits.amax(dim=-1)
+            if bool(torch.isfinite(peaks).all()):
+                return
+            requests = self.model_runner.input_batch.req_ids
+            # With a draft a request has several rows, and which is whose isn't known here: all fail.
+            alone = len(peaks) == len(requests)
+            bad = [(row, peak) for row, peak in enumerate(peaks.tolist()) if not math.isfinite(peak)]
+            for request, peak in (
+                ((requests[row], peak) for row, peak in bad) if alone else ((r, bad[0][1]) for r in requests)
+            ):
+                self.not_finite[request.split("-", 1)[0]] = peak
+
+        def _note_guided(self, output: Any, logits: torch.Tensor) -> None:
+            rows = self.model_runner.input_batch.req_id_to_index
+            for request, mask in zip(output.structured_output_request_ids, output.grammar_bitmask, strict=False):
+                if request in rows:
+                    raw = logits[rows[request]].float().clone().numpy()
+                    blocked = np.unpackbits(~mask.view(np.uint8), bitorder="little")[: raw.size].view(np.bool_)
+                    # vLLM appends a suffix to the id that it was given.
+                    key = request.split("-", 1)[0]
+                    self.guided_steps.setdefault(key, []).append((measure(raw, blocked), raw))
+
+        def determine_available_memory(self) -> int:
+            cache = self.cache_config
+            if cache.kv_cache_memory_bytes is None:
+                cache.kv_cache_memory_bytes = self._kv_cache_bytes()
+            return int(super().determine_available_memory())
+
+        def initialize_from_config(self, kv_cache_config: Any) -> None:
+            super().initialize_from_config(kv_cache_config)
+            _touch(self.model_runner.kv_caches)
+
+        def _kv_cache_bytes(self) -> int:
+            """All sequences at full length and one block to spare, at most half the free RAM, at least one sequence."""
+            specs = self.get_kv_cache_spec().values()
+            sequence = sum(spec.max_memory_usage_bytes(self.vllm_config) for spec in specs)
+            block = sum(spec.page_size_bytes for spec in specs)
+            wanted = sequence * self.scheduler_config.max_num_seqs + block
+            return int(max(min(wanted, psutil.virtual_memory().available // 2), sequence + block))
+
+    return NotebookWorker
+
+
+def __getattr__(name: str) -> Any:
+    if name == "NotebookWorker":
+        return _notebook_worker()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

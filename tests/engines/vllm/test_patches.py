@@ -1,0 +1,131 @@
+"""Each change to vLLM still has its place in vLLM's code, and is still needed."""
+
+import inspect
+import re
+
+import pytest
+
+from llmlab.engines.vllm import load, logs, lora, patches
+from llmlab.engines.vllm.load import environment
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imported():
+    with logs.environment(environment(cpu_build=True)):
+        load.import_vllm()
+
+
+def _overridden(cls):
+    """The methods that a class replaces, looked up on its base."""
+    base = cls.__mro__[1]
+    own = [name for name, value in vars(cls).items() if inspect.isfunction(value)]
+    return {name: hasattr(base, name) for name in own}
+
+
+def test_every_change_is_in_the_list():
+    listed = set(re.findall(r"^\| `([\w.]+)` \|", patches.__doc__, re.MULTILINE))
+    made = {name for name, value in vars(patches).items() if inspect.isfunction(value) and not name.startswith("_")}
+    helpers = {"contextmanager", "expand"}
+    assert listed == (made - helpers) | {"NotebookWorker", "llmlab.engines.vllm.lora"}
+
+
+def test_the_search_for_kernels_fails_at_a_dict_that_is_none(monkeypatch):
+    from vllm.triton_utils import dispatcher
+
+    class Made:
+        """As llvmlite's library: any attribute, `__dict__` included, is made up."""
+
+        def __getattribute__(self, name):
+            return object()
+
+    with pytest.raises(AttributeError):
+        vars(Made()).get("kernel")
+    assert "vars(value).get(" in inspect.getsource(dispatcher)
+    monkeypatch.delattr(dispatcher, "vars", raising=False)
+    patches.scan_safely()
+    assert dispatcher.vars(Made()) == {}
+
+
+def test_the_rank_op_would_be_compiled():
+    from vllm.platforms import current_platform
+    from vllm.v1.sample.ops import logprobs
+
+    assert "backend=current_platform.simple_compile_backend" in inspect.getsource(logprobs)
+    assert current_platform.simple_compile_backend == "inductor"
+
+
+def test_the_registry_would_start_a_python():
+    from vllm.model_executor.models import ModelRegistry, registry
+
+    assert "_run_in_subprocess(" in inspect.getsource(registry._LazyRegisteredModel)
+    patches.inspect_in_process("LlamaForCausalLM")
+    assert isinstance(ModelRegistry.models["LlamaForCausalLM"], registry._RegisteredModel)
+
+
+def test_nans_are_counted_by_the_core_and_told_to_nobody():
+    from vllm.outputs import RequestOutput
+    from vllm.v1.engine import EngineCoreOutput
+    from vllm.v1.engine.core_client import SyncMPClient
+
+    assert "num_nans_in_logits" in EngineCoreOutput.__struct_fields__
+    assert callable(SyncMPClient.get_output)
+    assert "num_nans_in_logits" not in inspect.signature(RequestOutput).parameters
+
+
+def test_the_cpu_build_expands_wrongly():
+    import torch
+    from vllm.utils import cpu_triton_utils
+    from vllm.v1.sample import rejection_sampler
+
+    patches.mend_sampling()
+    x, ends = torch.tensor([0.5, 2.0]), torch.tensor([2, 3], dtype=torch.int32)
+    assert rejection_sampler.expand_batch_to_tokens(x, ends, 3).tolist() == [0.5, 0.5, 2.0]
+    assert rejection_sampler.expand_batch_to_tokens(x, ends, 3, 2, 7).tolist() == [0.5, 0.5, 7.0]
+    output = torch.full((3,), -1.0)
+    cpu_triton_utils._expand_kernel_impl(output, x, ends, 0, 0)
+    assert output.tolist() != [0.5, 0.5, 2.0]
+
+
+def test_the_runner_has_what_is_wrapped():
+    from vllm.v1.sample.sampler import Sampler
+    from vllm.v1.worker.cpu_model_runner import CPUModelRunner
+
+    for name in ("propose_draft_token_ids", "execute_model", "sample_tokens", "_get_prompt_logprobs_dict"):
+        assert callable(getattr(CPUModelRunner, name))
+    assert "sampler.gather_logprobs(" in inspect.getsource(CPUModelRunner._get_prompt_logprobs_dict)
+    assert callable(Sampler.gather_logprobs)
+
+
+def test_a_core_destroys_the_groups_at_its_end():
+    from vllm.v1.engine.core import EngineCore
+
+    lines = inspect.getsource(EngineCore.shutdown).split('local resources")')[1]
+    calls = re.findall(r"([\w.]+)\(\)", lines)
+    assert calls == [
+        "self.structured_output_manager.clear_backend", "self.model_executor.shutdown", "self.scheduler.shutdown",
+        "gc.unfreeze", "cleanup_dist_env_and_memory",
+    ]  # fmt: skip
+
+
+def test_the_worker_moves_memory_and_replaces_a_function_of_torch():
+    worker = patches.NotebookWorker
+    base = worker.__mro__[1]
+    found = _overridden(worker)
+    assert {name for name, there in found.items() if not there} == {
+        "_note_not_finite", "_note_guided", "_kv_cache_bytes",
+    }  # fmt: skip
+    assert "numa_node" in inspect.getsource(base.__init__)
+    assert "torch.set_num_threads = " in inspect.getsource(base)
+
+
+def test_a_token_without_an_adapter_gets_the_last_one():
+    import torch
+    from vllm.lora.ops.torch_ops import lora_ops
+
+    output = torch.zeros(1, 1)
+    lora_ops.bgmv_shrink(torch.ones(1, 2), torch.ones(1, 1, 2), output, torch.tensor([-1]))
+    assert output.item() == 2.0  # 0 once vLLM leaves such tokens alone
+    assert set(_overridden(lora.grouped()).values()) == {True}
+    manager = lora.manager()
+    assert set(_overridden(manager._manager_cls).values()) == {True}
+    assert hasattr(manager.__mro__[1], "_manager_cls")
