@@ -58,7 +58,7 @@ CASES = [
     Case(
         "a quant that this hardware can't run",
         "%llm load nano --engine vllm --quant mxfp4",
-        ("mxfp4", "CPU", "Nearest that works"),
+        ("mxfp4", "CPU", "Closest alternative"),
         "nano",
         {"engine": "vllm", "quant": "mxfp4"},
     ),

@@ -1,1 +1,1 @@
-"""LoRA adapters: where they come from, what their files say, and how each engine takes them."""
+"""LoRA adapters: finding, reading, checking, converting, mixing and attaching them."""

@@ -1,4 +1,4 @@
-"""The adapters of one loaded model: by name, with the one in use, and what an `adapter=` comes to."""
+"""The adapters attached to one loaded model, the one in use, and the resolution of `adapter=` arguments."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from llmlab.files.source import Source
 from llmlab.types.progress import Progress
 
 NONE = "none"
-"""What an `adapter=` says for the model without any."""
+"""The `adapter=` value for the base model alone."""
 _RESERVED = (NONE, "off", "base")
-# Scales and mixes that an engine without mixes of its own keeps attached.
+# Scaled and mixed adapters kept attached in an engine that doesn't mix adapters itself.
 _MIXES_KEPT = 16
 
 
 class AdapterWarning(UserWarning):
-    """Something to know of an adapter that works all the same."""
+    """A potential problem with an adapter that was attached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +34,10 @@ class Entry:
     """An attached adapter.
 
     Attributes:
-        name: what it's called.
-        spec: where it came from, as it was given; adding it to another model repeats that.
-        files: what its files say.
-        adapter: what the engine knows it as.
+        name: its name.
+        spec: its source as given; used to add it to another model.
+        files: its files' metadata.
+        adapter: the engine's handle.
     """
 
     name: str
@@ -51,18 +51,18 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Specs:
-    """What to attach to a model so that it has the adapters of another: names and sources, and the one in use."""
+    """A model's adapters and the one in use, to be attached to another model."""
 
     entries: tuple[Entry, ...] = ()
     current: str | None = None
 
 
 class AttachedAdapters:
-    """Attaches adapters to one model, and knows them by name. Thread-safe.
+    """The adapters attached to one model, by name. Thread-safe.
 
     Args:
-        engine: the engine that runs it.
-        source: what is loaded in it.
+        engine: the model's engine.
+        source: the loaded model's source.
         model: the model's name, for messages.
     """
 
@@ -73,27 +73,27 @@ class AttachedAdapters:
         self._entries: dict[str, Entry] = {}
         self._mixes: OrderedDict[str, Adapter] = OrderedDict()
         self._current: str | None = None
-        self._told = False
+        self._warned = False
         self._header: Header | None = None
         self._lock = threading.RLock()
 
-    # -- what is there -------------------------------------------------------------------------
+    # -- state ---------------------------------------------------------------------------------
 
     @property
     def entries(self) -> tuple[Entry, ...]:
-        """The attached adapters, in the order in which they were added."""
+        """The attached adapters, in the order they were added."""
         return tuple(self._entries.values())
 
     @property
     def current(self) -> str | None:
-        """What requests without an `adapter=` use; None: the model alone."""
+        """The adapter of requests without `adapter=`; None is the base model alone."""
         return self._current
 
     def get(self, name: str) -> Entry:
         """An adapter by name.
 
         Raises:
-            UnknownNameError: none of that name; the known ones and the closest are named.
+            UnknownNameError: there is none of that name; the message lists the known ones and the closest match.
         """
         if name not in self._entries:
             hint = "" if self._entries else "Add one: %llm lora add NAME SOURCE"
@@ -108,8 +108,8 @@ class AttachedAdapters:
         with self._lock:
             if name in self._entries and not replace:
                 raise BadInputError(
-                    f"{self._model} has an adapter called {name!r} already ({self._entries[name].files.path}).",
-                    f"Take another name, or remove it first: %llm lora rm {name}",
+                    f"{self._model} already has an adapter called {name!r} ({self._entries[name].files.path}).",
+                    f"Use another name, or remove it first: %llm lora rm {name}",
                 )
             engine = self._engine
             path = places.find(spec, progress)
@@ -130,7 +130,7 @@ class AttachedAdapters:
         return entry
 
     def remove(self, name: str) -> Entry:
-        """Take an adapter away: no new request gets it; those under way finish with it, then the engine frees it."""
+        """Remove an adapter. Running requests finish with it, then the engine frees it."""
         with self._lock:
             entry = self.get(name)
             del self._entries[name]
@@ -140,7 +140,7 @@ class AttachedAdapters:
             return entry
 
     def _release(self, adapter: Adapter) -> None:
-        """Detach an adapter and the mixes made of it, unless another entry has the same content."""
+        """Detach an adapter and the mixes that include it, unless another entry has the same content."""
         if any(other.adapter.digest == adapter.digest for other in self._entries.values()):
             return
         for key in [key for key in self._mixes if adapter.digest in key]:
@@ -148,21 +148,21 @@ class AttachedAdapters:
         self._engine.detach(adapter)
 
     def use(self, spec: str | None) -> str | None:
-        """Set what requests without an `adapter=` use; returns it as it will be shown."""
+        """Set the adapter of requests without `adapter=`; returns its display form."""
         with self._lock:
             _, self._current = self.resolve(spec)
             return self._current
 
     @property
     def specs(self) -> Specs:
-        """What `take` repeats on another model."""
+        """The input of `take` on another model."""
         return Specs(self.entries, self._current)
 
     def take(self, specs: Specs) -> list[str]:
-        """Attach what another model had, and use what it used.
+        """Attach another model's adapters, and use the same one.
 
         Returns:
-            `name (reason)` for each adapter that this model or its engine can't take.
+            `name (reason)` for each adapter that can't be attached to this model.
         """
         lost = []
         for entry in specs.entries:
@@ -176,21 +176,21 @@ class AttachedAdapters:
             self.use(specs.current)
         return lost
 
-    # -- asking --------------------------------------------------------------------------------
+    # -- requests ------------------------------------------------------------------------------
 
     def resolve(self, spec: str | None) -> tuple[Mix | None, str | None]:
-        """What an `adapter=` comes to.
+        """Resolve an `adapter=` argument.
 
         Args:
-            spec: `a`, `a:0.5`, `a:0.7+b:0.3`; None or "none" for the model alone.
+            spec: `a`, `a:0.5`, `a:0.7+b:0.3`; None or "none" for the base model alone.
 
         Returns:
-            What the request carries, and how the completion shows it.
+            The request's mix, and its display form for the completion.
 
         Raises:
-            UnknownNameError: a name that isn't attached.
-            BadInputError: not in that form.
-            UnsupportedError: a mix whose rank is above the engine's limit.
+            UnknownNameError: no adapter of that name is attached.
+            BadInputError: invalid syntax.
+            UnsupportedError: the mix's rank is above the engine's limit.
         """
         if spec is None:
             return None, None
@@ -207,7 +207,7 @@ class AttachedAdapters:
             return ((self._mixed(engine, used, shown), 1.0),), shown
 
     def _mixed(self, engine: Engine, used: list[tuple[Entry, float]], shown: str) -> Adapter:
-        """A scale or a mix as an adapter of its own, made at its first use."""
+        """A scaled or mixed adapter as a single adapter, made at first use."""
         key = "+".join(sorted(f"{entry.adapter.digest}:{scale:.9g}" for entry, scale in used))
         if key in self._mixes:
             self._mixes.move_to_end(key)
@@ -217,8 +217,8 @@ class AttachedAdapters:
         if limit is not None and mixing.rank(parts) > limit:
             ranks = " + ".join(str(files.rank) for files, _ in parts)
             raise UnsupportedError(
-                f"{shown} has rank {mixing.rank(parts)} ({ranks}), and {self._model} was loaded in {engine.name} with "
-                f"room for rank {limit}.",
+                f"{shown} has rank {mixing.rank(parts)} ({ranks}), but {self._model} was loaded in {engine.name} with "
+                f"a limit of rank {limit}.",
                 f"Load the model with -x max_lora_rank={mixing.rank(parts)}.",
             )
         adapter = Adapter(shown, mixing.key(parts), mixing.rank(parts), folder=mixing.write(parts))
@@ -226,11 +226,11 @@ class AttachedAdapters:
         self._mixes[key] = adapter
         while len(self._mixes) > _MIXES_KEPT:
             engine.detach(self._mixes.popitem(last=False)[1])
-        if not self._told:
-            self._told = True
+        if not self._warned:
+            self._warned = True
             warnings.warn(
-                f"{engine.name} doesn't scale or mix adapters as it decodes, so {shown} was made as an adapter of its "
-                "own (exactly the sum; kept in the cache). Other scales and mixes are made in the same way.",
+                f"{engine.name} doesn't scale or mix adapters at run time, so {shown} was written as a new adapter "
+                "(the exact sum; kept in the cache). Other scales and mixes are handled the same way.",
                 AdapterWarning,
                 stacklevel=2,
             )
@@ -244,15 +244,15 @@ class AttachedAdapters:
 
 
 def parse(spec: str) -> list[tuple[str, float]]:
-    """The names and scales of `a:0.7+b:0.3`; none for "none".
+    """Parse `a:0.7+b:0.3` into names and scales; an empty list for "none".
 
     Raises:
-        BadInputError: it isn't in that form.
+        BadInputError: invalid syntax.
     """
     if not isinstance(spec, str):
         raise BadInputError(
             f"adapter must be a name like 'pirate', 'pirate:0.5' or 'pirate:0.7+terse:0.3', got {spec!r:.80}.",
-            "A list of adapters goes with a list of prompts.",
+            "A list of adapters needs a list of prompts.",
         )
     if spec.strip() in ("", *_RESERVED):
         return []
@@ -265,11 +265,11 @@ def parse(spec: str) -> list[tuple[str, float]]:
             factor = math.nan
         if not name or not math.isfinite(factor):
             raise BadInputError(
-                f"An adapter is written NAME, NAME:SCALE or a mix NAME:SCALE+NAME:SCALE, got {spec!r}.",
+                f"An adapter must be NAME, NAME:SCALE or a mix NAME:SCALE+NAME:SCALE, got {spec!r}.",
                 "For example pirate:0.5, or pirate:0.7+terse:0.3",
             )
         if name in [other for other, _ in parts]:
-            raise BadInputError(f"{spec!r} names {name} twice.", f"Add the scales up: {name}:SCALE")
+            raise BadInputError(f"{spec!r} names {name} twice.", f"Add up the scales: {name}:SCALE")
         parts.append((name, factor))
     return parts
 
@@ -278,6 +278,6 @@ def _check_name(name: str) -> None:
     if not name or name in _RESERVED or any(c.isspace() or c in ":+,=/\\" for c in name) or name.startswith("-"):
         raise BadInputError(
             f"An adapter can't be called {name!r}.",
-            "A name has no spaces and none of the signs : + , = / (they mean something); "
-            f"{', '.join(_RESERVED)} stand for the model alone.",
+            "A name can't contain spaces, : + , = / or \\, or start with -; "
+            f"{', '.join(_RESERVED)} mean the base model alone.",
         )

@@ -1,4 +1,4 @@
-"""Does an adapter fit a loaded model? Told from the headers of both, before the engine sees it."""
+"""Check from the headers whether an adapter fits a loaded model, before it is passed to the engine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llmlab.errors import BadInputError, UnsupportedError
 from llmlab.files.headers import Header
 from llmlab.files.source import Source
 
-# The projections that both engines change; the GGUF names are what llama.cpp calls the same ones.
+# The projections that both engines apply adapters to; the GGUF names are llama.cpp's for the same ones.
 TARGETS = frozenset(
     [
         "q_proj",
@@ -38,38 +38,38 @@ GGUF_TARGETS = frozenset(
 
 
 def check(files: AdapterFiles, header: Header, limits: LoraLimits, engine: str, model: str) -> None:
-    """Refuse an adapter that the model or the engine can't take.
+    """Refuse an adapter that doesn't fit the model or the engine.
 
     Args:
         files: the adapter.
-        header: of the file or folder that is loaded.
-        limits: what the engine takes.
-        engine: its name.
+        header: the loaded model's header.
+        limits: the engine's LoRA limits.
+        engine: the engine's name.
         model: the model's name, for messages.
 
     Raises:
-        UnsupportedError: the engine can't take it.
-        BadInputError: it was made for another base; both sides are named.
+        UnsupportedError: the engine doesn't support it.
+        BadInputError: it was made for another base model; both are named.
     """
     name = files.path.name
     if limits.refused:
         raise UnsupportedError(f"{name} can't be attached to {model}: {limits.refused}.", limits.hint)
     if files.format == "gguf" and limits.form == "peft":
         raise UnsupportedError(
-            f"{name} is a GGUF adapter, and {engine} takes PEFT folders.",
-            "Add the PEFT folder that it was made from, or load the model with --engine llamacpp.",
+            f"{name} is a GGUF adapter, but {engine} takes PEFT folders.",
+            "Add the PEFT folder that it was converted from, or load the model with --engine llamacpp.",
         )
     known = GGUF_TARGETS if files.format == "gguf" else TARGETS
     strange = [target for target in files.targets if target not in known]
     if strange:
         raise UnsupportedError(
-            f"{name} changes {', '.join(strange)}, which {engine} attaches no adapters to "
-            f"(it does to {', '.join(sorted(known))}).",
+            f"{name} changes {', '.join(strange)}, to which {engine} doesn't apply adapters "
+            f"(supported: {', '.join(sorted(known))}).",
             "Train it on those modules, or merge it into the weights (%llm lora merge).",
         )
     if limits.max_rank is not None and files.rank > limits.max_rank:
         raise UnsupportedError(
-            f"{name} has rank {files.rank}, and {model} was loaded in {engine} with room for rank {limits.max_rank}.",
+            f"{name} has rank {files.rank}, but {model} was loaded in {engine} with a limit of rank {limits.max_rank}.",
             f"Load the model with -x max_lora_rank={files.rank}.",
         )
     _check_base(files, header, model)
@@ -80,30 +80,31 @@ def _check_base(files: AdapterFiles, header: Header, model: str) -> None:
     hint = f"Load {files.base}, or add an adapter of {model}." if files.base else f"Add an adapter of {model}."
     if files.architecture and files.architecture != header.architecture:
         raise BadInputError(
-            f"{made_for} with the architecture {files.architecture!r}; {model} has {header.architecture!r}.", hint
+            f"{made_for} with architecture {files.architecture!r}; {model} has {header.architecture!r}.", hint
         )
     names = _tensor_names(files, header)
     shapes = {tensor.name: tensor.shape for tensor in header.tensors}
-    gone = [module for module, tensor in names.items() if tensor is None or not _known(tensor, shapes)]
-    if gone:
+    missing = [module for module, tensor in names.items() if tensor is None or not _known(tensor, shapes)]
+    if missing:
         layers = _layers(files.modules)
         more = f" (it has {layers} layers, {model} has {header.layers})" if layers > header.layers else ""
         raise BadInputError(
-            f"{made_for} and changes {gone[0]}, which {model} ({header.architecture}) doesn't have{more}.", hint
+            f"{made_for} and changes {missing[0]}, which {model} ({header.architecture}) doesn't have{more}.", hint
         )
     for module, pair in files.modules.items():
         has = _shape(names[module], shapes, header)
-        wants = (pair.b[0], pair.a[1])
+        expected = (pair.b[0], pair.a[1])
         if "token_embd" in module or has is None:
             continue
-        if has != wants:
+        if has != expected:
             raise BadInputError(
-                f"{made_for}, where {module} is {wants[0]} x {wants[1]}; in {model} it is {has[0]} x {has[1]}.", hint
+                f"{made_for}, where {module} is {expected[0]} x {expected[1]}; in {model} it is {has[0]} x {has[1]}.",
+                hint,
             )
 
 
 def _tensor_names(files: AdapterFiles, header: Header) -> dict[str, str | None]:
-    """The model's tensor of each of the adapter's modules."""
+    """The model's tensor for each of the adapter's modules."""
     if files.format == "gguf":
         return {module: module for module in files.modules}
     if header.format == "gguf":
@@ -117,13 +118,13 @@ def _tensor_names(files: AdapterFiles, header: Header) -> dict[str, str | None]:
 
 
 def _known(tensor: str | None, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    # Packed checkpoints (AWQ, GPTQ, compressed-tensors) hold a module under other suffixes.
+    # Packed checkpoints (AWQ, GPTQ, compressed-tensors) use other suffixes.
     stem = (tensor or "").removesuffix(".weight")
     return any(f"{stem}.{suffix}" in shapes for suffix in ("weight", "qweight", "weight_packed"))
 
 
 def _shape(tensor: str | None, shapes: Mapping[str, tuple[int, ...]], header: Header) -> tuple[int, int] | None:
-    """(outputs, inputs) of a module: from its tensor, or from the configuration where the tensor is packed."""
+    """(outputs, inputs) of a module: from its tensor, or from the configuration if the tensor is packed."""
     found = shapes.get(tensor or "")
     if found is not None and len(found) == 2:
         return (found[0], found[1])
@@ -146,9 +147,9 @@ def _layers(modules: Mapping[str, object]) -> int:
 
 
 def other_name(files: AdapterFiles, source: Source) -> str:
-    """A warning when the base's name differs though its shape fits; "" when the names agree, or can't be compared.
+    """A warning if the adapter's base has the same shape but another name; "" if they agree or can't be compared.
 
-    Names are compared by their last part, without what marks a format or a quant.
+    Names are compared by their last part, without format and quant suffixes.
     """
     if not files.base:
         return ""
@@ -159,8 +160,8 @@ def other_name(files: AdapterFiles, source: Source) -> str:
     if any(wanted == one or one.startswith(wanted) or wanted.startswith(one) for one in mine if one):
         return ""
     return (
-        f"{files.path.name} says that it was made for {files.base}; it is attached to {source.name}, which has the "
-        "same shape. If that isn't the same model, its answers will be poor."
+        f"{files.path.name} was made for {files.base} according to its metadata; it is attached to {source.name}, "
+        "which has the same shape. If that is a different model, the answers will be poor."
     )
 
 

@@ -1,4 +1,4 @@
-"""The same prompts under several adapters, side by side, with a metric that the user gives."""
+"""Compare several adapters on the same prompts, optionally with a metric."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ Metric = Callable[..., float]
 
 @dataclass(frozen=True)
 class AdapterComparison:
-    """What `compare` found.
+    """The result of `compare`.
 
     Attributes:
-        adapters: the columns, "none" for the model alone.
-        prompts: the rows: a text, or a conversation's last message.
-        completions: one for each adapter of each prompt.
-        scores: the metric of each, in the same places; None without a metric.
+        adapters: the columns; "none" is the base model alone.
+        prompts: the rows: each a text, or a conversation's last message.
+        completions: per prompt, one per adapter.
+        scores: the metric of each completion, in the same layout; None without a metric.
         metric: the metric's name, or "".
     """
 
@@ -40,14 +40,14 @@ class AdapterComparison:
 
     @property
     def means(self) -> dict[str, float]:
-        """The metric's mean for each adapter; empty without a metric."""
+        """The metric's mean per adapter; empty without a metric."""
         if self.scores is None:
             return {}
         columns = zip(*self.scores, strict=True)
         return {name: sum(column) / len(self.prompts) for name, column in zip(self.adapters, columns, strict=True)}
 
     def to_pandas(self) -> pd.DataFrame:
-        """A row for each prompt and adapter: prompt, adapter, text, tokens, seconds, finish_reason, and the metric."""
+        """One row per prompt and adapter: prompt, adapter, text, tokens, seconds, finish_reason, and the metric."""
         _imports.load("pandas")
         import pandas as pd
 
@@ -87,23 +87,23 @@ def compare(
     metric: Metric | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> AdapterComparison:
-    """Ask every prompt under every adapter, in one batch.
+    """Generate every prompt with every adapter, in one batch.
 
     Args:
-        generate: the `generate` of the model that has them attached.
-        adapters: as `generate(adapter=...)` takes them; None or "none" for the model alone.
+        generate: the model's `generate`.
+        adapters: values of `generate(adapter=...)`; None or "none" for the base model alone.
         prompts: texts or conversations.
-        metric: a function of the answer's text; or of the text and the prompt; or of the text, the prompt and the
-            completion. It gives a number (True counts as 1).
-        options: the other keywords of `generate`; greedy unless a temperature is given.
+        metric: a function of (text), (text, prompt) or (text, prompt, completion) that returns a number (True counts
+            as 1).
+        options: other keywords of `generate`; greedy unless a temperature is given.
 
     Raises:
-        BadInputError: nothing to compare, or the metric can't be called that way or gives no number.
+        BadInputError: no prompts or adapters, or the metric has other parameters or doesn't return a number.
     """
     if isinstance(prompts, str) or not prompts:
-        raise BadInputError("Give the prompts as a list of texts that isn't empty.", "For example --prompts questions")
+        raise BadInputError("prompts must be a non-empty list of texts.", "For example --prompts questions")
     if not adapters:
-        raise BadInputError("Name at least one adapter to compare.", "none stands for the model alone.")
+        raise BadInputError("Name at least one adapter to compare.", "none means the base model alone.")
     names = tuple(name if name is not None else NONE for name in adapters)
     arguments = _arguments(metric) if metric is not None else 0
     options = dict(options or {})
@@ -123,9 +123,9 @@ def compare(
 
 
 def _arguments(metric: Metric) -> int:
-    """How many of (text, prompt, completion) the metric takes by place."""
+    """How many of (text, prompt, completion) the metric takes as positional arguments."""
     if not callable(metric):
-        raise BadInputError(f"A metric is a function of the answer's text, got {type(metric).__name__}.")
+        raise BadInputError(f"A metric must be a function of the answer's text, got {type(metric).__name__}.")
     try:
         parameters = inspect.signature(metric).parameters.values()
     except (TypeError, ValueError):
@@ -135,7 +135,9 @@ def _arguments(metric: Metric) -> int:
     places = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
     needed = [one for one in places if one.default is one.empty]
     if not places or len(needed) > 3:
-        raise BadInputError("A metric takes the answer's text, and the prompt and the completion if it wants them.")
+        raise BadInputError(
+            "A metric must take 1 to 3 positional arguments: the answer's text, the prompt, the completion."
+        )
     return max(len(needed), 1)
 
 
@@ -144,7 +146,7 @@ def _score(metric: Metric, arguments: tuple[Any, ...]) -> float:
     try:
         return float(value)
     except (TypeError, ValueError):
-        raise BadInputError(f"The metric must give a number, and it gave {value!r:.80}.") from None
+        raise BadInputError(f"The metric must return a number, got {value!r:.80}.") from None
 
 
 def _text(prompt: Any) -> str:

@@ -1,6 +1,6 @@
-"""A GGUF adapter from a PEFT folder, in process, with the `gguf` package; made once and kept in the cache.
+"""Convert a PEFT adapter to GGUF in process with the `gguf` package; the result is cached.
 
-Keys, names and types are those of llama.cpp's convert_lora_to_gguf.py, 32-bit floats as there by default.
+Keys, names and types match llama.cpp's convert_lora_to_gguf.py, with its default of 32-bit floats.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ from llmlab.files import weights
 from llmlab.files.headers import Header
 from llmlab.quant.gguf_cache import with_room, write_whole
 
-# Architectures whose projections keep the checkpoint's order of rows, or change it as `_permuted` does.
+# Architectures whose projections are permuted (see `_permuted`), and those that keep the checkpoint's row order.
 _PERMUTED = ("llama",)
 _PLAIN = ("qwen2", "qwen3", "gemma", "gemma2", "gemma3", "phi3", "smollm3", "olmo2", "starcoder2", "mistral3")
 
 
 def check(header: Header) -> None:
-    """Say why adapters of a model can't be converted here.
+    """Refuse models whose adapters can't be converted here.
 
     Args:
-        header: of the GGUF file that is loaded.
+        header: the loaded GGUF file's header.
 
     Raises:
-        UnsupportedError: an architecture whose tensors are rearranged in ways that aren't known here.
+        UnsupportedError: the architecture's tensor layout isn't supported.
     """
     if header.architecture not in (*_PERMUTED, *_PLAIN):
         raise UnsupportedError(
-            f"llmlab can't convert adapters of the architecture {header.architecture!r} to GGUF.",
+            f"llmlab can't convert adapters for architecture {header.architecture!r} to GGUF.",
             "Convert it with llama.cpp's convert_lora_to_gguf.py and add the GGUF file.",
         )
 
 
 def gguf_names(header: Header, modules: list[str]) -> dict[str, str | None]:
-    """The GGUF tensor of each Hugging Face module, None where the architecture has none.
+    """The GGUF tensor of each Hugging Face module; None if the architecture has none.
 
     Args:
-        header: of the GGUF file.
-        modules: `model.layers.0.self_attn.q_proj` and the like.
+        header: the GGUF file's header.
+        modules: module names such as `model.layers.0.self_attn.q_proj`.
     """
     _imports.load("gguf")
     import gguf
@@ -56,20 +56,20 @@ def gguf_names(header: Header, modules: list[str]) -> dict[str, str | None]:
 
 
 def to_gguf(files: AdapterFiles, header: Header) -> Path:
-    """The GGUF file of an adapter, made now if it isn't in the cache.
+    """The GGUF file of an adapter, converted now if it isn't in the cache.
 
     Args:
         files: a PEFT adapter that was checked against the model.
-        header: of the GGUF file that is loaded.
+        header: the loaded GGUF file's header.
 
     Raises:
         UnsupportedError: see `check`.
-        LoadError: the disk is full or can't be written.
+        LoadError: the disk is full or not writable.
     """
     if files.format == "gguf":
         return files.path
     check(header)
-    # The order of rows depends on the heads, so the base's shape is part of the key.
+    # The row order depends on the heads, so the base's shape is part of the key.
     shape = f"{files.digest} {header.architecture} {header.layers} {header.heads} {header.kv_heads}"
     key = hashlib.sha256(shape.encode()).hexdigest()[:16]
     target = config.cache_dir() / "adapters" / key / f"{files.path.name or 'adapter'}.gguf"
@@ -88,7 +88,8 @@ def _write(files: AdapterFiles, header: Header, target: Path) -> None:
     logging.getLogger("gguf").setLevel(logging.ERROR)
     names = gguf_names(header, list(files.modules))
     alphas = {pair.scaling * pair.rank for pair in files.modules.values()}
-    # llama.cpp divides one alpha by each matrix's rank; where that isn't the factor, it goes into B, and alpha is 0.
+    # llama.cpp scales by one alpha over each matrix's rank. If modules need different alphas, the scale is multiplied
+    # into B, and alpha is 0.
     alpha = alphas.pop() if len(alphas) == 1 else 0.0
     writer = gguf.GGUFWriter(None, header.architecture)
     writer.add_type(gguf.GGUFType.ADAPTER)
@@ -111,7 +112,7 @@ def _write(files: AdapterFiles, header: Header, target: Path) -> None:
 
 
 def _permuted(module: str, b: Any, header: Header) -> Any:
-    """Interleave the rows of query and key projections, as the base's weights were (see llmlab.quant.gguf_writer)."""
+    """Interleave the rows of query and key projections like the base's weights (see llmlab.quant.gguf_writer)."""
     heads = {"q_proj": header.heads, "k_proj": header.kv_heads}.get(kind_of(module))
     if header.architecture not in _PERMUTED or heads is None:
         return b

@@ -1,4 +1,4 @@
-"""What an adapter's files say of it: a PEFT folder (adapter_config.json and safetensors) or a GGUF adapter file.
+"""Read an adapter's metadata: a PEFT folder (adapter_config.json and safetensors) or a GGUF adapter file.
 
 Formats: PEFT's checkpoint layout (https://huggingface.co/docs/peft/developer_guides/checkpoint); llama.cpp's
 `adapter.*` keys and `<tensor>.lora_a`, `<tensor>.lora_b` (src/llama-adapter.cpp). Only headers are read.
@@ -25,16 +25,16 @@ CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 _PICKLES = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth")
 _PREFIX = "base_model.model."
-# PEFT writes `lora_A.weight`; a state dict that was saved by other means still has the adapter's name in it
-# (`lora_A.default.weight`), and the wrappers of torch.compile, FSDP and activation checkpointing.
+# PEFT writes `lora_A.weight`; a state dict saved by other means keeps the adapter's name (`lora_A.default.weight`) and
+# the wrappers of torch.compile, FSDP and activation checkpointing.
 _MATRIX = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])(?:\.(?P<adapter>[^.]+))?\.weight")
 _WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 _EMBEDDINGS = ("embed_tokens", "lm_head", "token_adapter", "lora_embedding")
 _FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
-# What llama.cpp multiplies an adapter's matrices as.
+# The matrix types that llama.cpp supports in adapters.
 _GGUF_TYPES = frozenset({"F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"})
 _MOST_PATTERNS = 10_000
-# Initial values that PEFT draws without touching the base's weights; the others leave a changed base behind.
+# Initialisations that leave the base's weights unchanged; the others modify the base.
 _PLAIN_INITS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
 
 
@@ -45,7 +45,7 @@ class Pair:
     Attributes:
         a: shape of A, (rank, inputs).
         b: shape of B, (outputs, rank).
-        scaling: what the product is multiplied with, alpha / rank or as the configuration says.
+        scaling: the product's factor: alpha / rank, or as configured.
         names: the two tensors' names in the file.
     """
 
@@ -62,18 +62,18 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class AdapterFiles:
-    """An adapter, from its files' headers.
+    """An adapter's metadata, from its files' headers.
 
     Attributes:
         path: the PEFT folder, or the GGUF file.
-        modules: the changed modules by their names: `model.layers.0.self_attn.q_proj` (PEFT) or
+        modules: the changed modules by name: `model.layers.0.self_attn.q_proj` (PEFT) or
             `blk.0.attn_q.weight` (GGUF).
         base: the name or path of the model it was trained on, or "".
         architecture: a GGUF file's `general.architecture`; "" for PEFT.
-        digest: a hash (SHA-256, hex) of everything that shapes it.
-        facts: what a card says of it, for lists: name -> value.
-        plain: it is laid out as PEFT itself saves one, with one rank and one factor for all modules: an engine that
-            reads PEFT folders takes it as it is.
+        digest: SHA-256 (hex) of everything that determines its effect.
+        facts: properties for display: name -> value.
+        plain: laid out as PEFT saves it, with one rank and one factor for all modules, so that an engine can read
+            the PEFT folder as it is.
     """
 
     path: Path
@@ -102,39 +102,39 @@ class AdapterFiles:
 
 
 def kind_of(module: str) -> str:
-    """`q_proj` of `model.layers.0.self_attn.q_proj`; `attn_q` of `blk.0.attn_q.weight`."""
+    """The kind of a module: `q_proj` for `model.layers.0.self_attn.q_proj`, `attn_q` for `blk.0.attn_q.weight`."""
     return module.removesuffix(".weight").rsplit(".", 1)[-1]
 
 
 def read(path: Path) -> AdapterFiles:
-    """Read an adapter.
+    """Read an adapter's metadata.
 
     Args:
         path: a PEFT folder or a GGUF file.
 
     Raises:
-        BadInputError: there is nothing, or no adapter.
-        LoadError: the files are broken.
-        UnsupportedError: pickles, or a kind of adapter that is no plain LoRA.
+        BadInputError: the path doesn't exist, or isn't an adapter.
+        LoadError: the files are invalid.
+        UnsupportedError: pickles, or an adapter that isn't plain LoRA.
     """
     if not exists(path):
-        raise BadInputError(f"There is no adapter {path}.", "Give a PEFT folder, a GGUF adapter file, or hf:org/name.")
+        raise BadInputError(f"There is no adapter {path}.", "Pass a PEFT folder, a GGUF adapter file, or hf:org/name.")
     if path.is_dir():
         return _peft(path)
     if path.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl"):
         raise _pickled(path.parent, [path.name])
     if path.suffix == ".safetensors":
         raise BadInputError(
-            f"{path} is the weights of an adapter without its configuration.",
-            f"Give the folder that holds {CONFIG} too: {path.parent}",
+            f"{path} has an adapter's weights without its configuration.",
+            f"Pass the folder that also has {CONFIG}: {path.parent}",
         )
     return _gguf(path)
 
 
 def _pickled(folder: Path, names: list[str]) -> UnsupportedError:
     return UnsupportedError(
-        f"{folder} has the adapter only as a pickle ({', '.join(names)}), which can run any code when it is read.",
-        "Where you trust it, load it with peft and save it again: model.save_pretrained(folder) writes safetensors.",
+        f"{folder} has the adapter only as a pickle ({', '.join(names)}), which can run any code when it is loaded.",
+        "If you trust it, load it with peft and save it again: model.save_pretrained(folder) writes safetensors.",
     )
 
 
@@ -175,7 +175,7 @@ def _peft(folder: Path) -> AdapterFiles:
 
 
 def _names(module: str) -> tuple[str, str]:
-    """The names that PEFT gives a module's matrices."""
+    """PEFT's names of a module's matrices."""
     return f"{_PREFIX}{module}.lora_A.weight", f"{_PREFIX}{module}.lora_B.weight"
 
 
@@ -185,17 +185,17 @@ def _config(folder: Path) -> Fields:
         what = "It is a model folder: load it with %llm load." if (folder / "config.json").is_file() else ""
         found = sorted(one.name for one in folder.glob("*.gguf"))
         if found:
-            what = f"It holds GGUF files: give one of them, for example {folder / found[0]}."
+            what = f"It has GGUF files: pass one of them, for example {folder / found[0]}."
         raise BadInputError(
-            f"{folder} is no adapter: it has no {CONFIG}.", what or "PEFT's save_pretrained writes one."
+            f"{folder} is not an adapter: it has no {CONFIG}.", what or "PEFT's save_pretrained writes one."
         )
     config = Fields(jsonfile.read(file), file)
     kind = (config.text("peft_type") or "").upper()
     if kind != "LORA":
-        raise UnsupportedError(f"{folder} is an adapter of type {kind or 'unknown'}.", "llmlab attaches LoRA only.")
+        raise UnsupportedError(f"{folder} is an adapter of type {kind or 'unknown'}.", "llmlab supports only LoRA.")
     if not config.count("r") or config.get("lora_alpha") is None:
-        says = f"{config.get('r')!r} and {config.get('lora_alpha')!r}"
-        raise LoadError(f"{file} must say a rank 'r' of 1 or more and a 'lora_alpha'; it says {says}.")
+        values = f"{config.get('r')!r} and {config.get('lora_alpha')!r}"
+        raise LoadError(f"{file} must have a rank 'r' of 1 or more and a 'lora_alpha'; it has {values}.")
     config.number("lora_alpha")
     ranks = config.table("rank_pattern")
     for key in ranks:
@@ -205,7 +205,7 @@ def _config(folder: Path) -> Fields:
 
 
 def _refuse_kinds(folder: Path, config: Mapping[str, Any]) -> None:
-    """Refuse what changes the meaning of the two matrices in ways that neither engine follows."""
+    """Refuse variants of LoRA that neither engine supports."""
     init = config.get("init_lora_weights")
     problems = {
         "DoRA (use_dora)": config.get("use_dora"),
@@ -227,23 +227,23 @@ def _refuse_kinds(folder: Path, config: Mapping[str, Any]) -> None:
 
 def _not_plain(folder: Path, found: list[str]) -> UnsupportedError:
     return UnsupportedError(
-        f"{folder.name} is no plain LoRA: it has {', '.join(found)}, which the engines don't follow.",
-        "Train it without, or merge it into the weights (peft: merge_and_unload) and load the result as a model.",
+        f"{folder.name} isn't plain LoRA: it has {', '.join(found)}, which the engines don't support.",
+        "Train it without that, or merge it into the weights (peft: merge_and_unload) and load the result as a model.",
     )
 
 
 def _refuse_added(folder: Path, config: Fields, tensors: Mapping[str, TensorInfo]) -> None:
-    """Refuse all tensors that aren't the two matrices of a module, each for what it is."""
-    # The base's own weights, which PEFT saves beside the matrices of an embedding.
+    """Refuse tensors other than the two matrices of a module, with a specific error for each kind."""
+    # PEFT saves the base's own weights next to the matrices of an embedding.
     saved = [name for name in tensors if not _MATRIX.fullmatch(name) and not name.endswith(".base_layer.weight")]
     grown = [name for name in saved if any(part in name for part in _EMBEDDINGS)]
     if grown or config.get("trainable_token_indices"):
         rows = max((max(tensors[name].shape, default=0) for name in grown), default=0)
         added = len(read_optional(folder / "added_tokens.json"))
-        says = f"{added} added tokens" if added else f"an embedding of {rows} rows" if rows else "trained tokens"
+        what = f"{added} added tokens" if added else f"an embedding of {rows} rows" if rows else "trained tokens"
         raise UnsupportedError(
-            f"{folder.name} changes the vocabulary's embeddings ({says}); the engines attach matrices of the layers "
-            "only, so the tokens would be lost.",
+            f"{folder.name} changes the vocabulary's embeddings ({what}); the engines apply only the layers' matrices, "
+            "so the tokens would be lost.",
             "Merge it into the weights instead (peft: merge_and_unload) and load the result as a model.",
         )
     kinds = {
@@ -258,7 +258,7 @@ def _refuse_added(folder: Path, config: Fields, tensors: Mapping[str, TensorInfo
     if saved or config.get("modules_to_save"):
         names = sorted({kind_of(name) for name in saved}) or list(config.texts("modules_to_save"))
         raise UnsupportedError(
-            f"{folder.name} brings whole modules along ({', '.join(names)}), which the engines don't attach.",
+            f"{folder.name} includes complete modules ({', '.join(names)}), which the engines don't attach.",
             "Merge it into the weights instead (peft: merge_and_unload) and load the result as a model.",
         )
 
@@ -276,19 +276,21 @@ def _pairs(folder: Path, config: Fields, tensors: Mapping[str, TensorInfo]) -> d
         adapters[match["adapter"] or ""] = None
         found.setdefault(module, {})[match["side"]] = name
     if not found:
-        raise LoadError(f"{folder / WEIGHTS} holds no LoRA matrices (lora_A, lora_B).", "Save the adapter again.")
+        raise LoadError(f"{folder / WEIGHTS} has no LoRA matrices (lora_A, lora_B).", "Save the adapter again.")
     if len(adapters) > 1:
         named = ", ".join(name or "one without a name" for name in adapters)
         raise UnsupportedError(
-            f"{folder / WEIGHTS} holds several adapters ({named}).",
-            "Save each into a folder of its own: model.save_pretrained(folder, selected_adapters=[name]).",
+            f"{folder / WEIGHTS} has several adapters ({named}).",
+            "Save each in its own folder: model.save_pretrained(folder, selected_adapters=[name]).",
         )
     alphas = _alphas(folder, config)
     rslora = bool(config.get("use_rslora"))
     out = {}
     for module, names in sorted(found.items()):
         if len(names) != 2:
-            raise LoadError(f"{folder / WEIGHTS} has only one of the two matrices of {module}.", "Save it again.")
+            raise LoadError(
+                f"{folder / WEIGHTS} has only one of the two matrices of {module}.", "Save the adapter again."
+            )
         a, b = tensors[names["A"]], tensors[names["B"]]
         if len(a.shape) != 2 or len(b.shape) != 2 or a.shape[0] != b.shape[1] or 0 in (*a.shape, *b.shape):
             raise LoadError(
@@ -304,10 +306,10 @@ def _pairs(folder: Path, config: Fields, tensors: Mapping[str, TensorInfo]) -> d
 
 
 def _alphas(folder: Path, config: Fields) -> Callable[[str], float]:
-    """Each module's alpha: that of the first `alpha_pattern` that matches its name's end, else `lora_alpha`.
+    """Each module's alpha: that of the first `alpha_pattern` that matches the end of its name, else `lora_alpha`.
 
-    PEFT takes the keys as regular expressions. They are a stranger's, so they are matched by Rust's regex (pydantic's),
-    which takes linear time, where Python's could hang.
+    PEFT treats the keys as regular expressions. They are untrusted, so they are matched with Rust's regex (through
+    pydantic), which takes linear time; Python's could hang.
     """
     from pydantic_core import SchemaError, SchemaValidator, core_schema
 
@@ -322,7 +324,7 @@ def _alphas(folder: Path, config: Fields) -> Callable[[str], float]:
         except SchemaError:
             raise UnsupportedError(
                 f"{folder.name} has an alpha_pattern that can't be matched: {key!r:.80}.",
-                "Look-arounds and back-references aren't supported; name the modules instead.",
+                "Look-around and back-references aren't supported; name the modules instead.",
             ) from None
     default = config.number("lora_alpha")
     return lambda module: next((alpha for one, alpha in patterns if one.isinstance_python(module)), default)
@@ -341,17 +343,19 @@ def _gguf(path: Path) -> AdapterFiles:
     if keys.get("general.type") != "adapter":
         raise BadInputError(
             f"{path} is a GGUF file of a {keys.get('general.type', 'model')!s:.60}, not of an adapter.",
-            "Load a model with %llm load; an adapter comes from llama.cpp's convert_lora_to_gguf.py.",
+            "Load a model with %llm load; llama.cpp's convert_lora_to_gguf.py makes GGUF adapters.",
         )
     if keys.get("adapter.type") != "lora":
         raise UnsupportedError(
-            f"{path} is an adapter of type {keys.get('adapter.type')!r:.60}.", "Only LoRA is attached."
+            f"{path} is an adapter of type {keys.get('adapter.type')!r:.60}.", "llmlab supports only LoRA."
         )
     if any(key.startswith("adapter.alora") for key in keys):
-        raise UnsupportedError(f"{path} is an activated LoRA (aLoRA).", "llmlab attaches plain LoRA only.")
+        raise UnsupportedError(f"{path} is an activated LoRA (aLoRA).", "llmlab supports only plain LoRA.")
     strange = [one for one in head.tensors if one.dtype not in _GGUF_TYPES]
     if strange:
-        raise LoadError(f"{path} stores {strange[0].name!r} as {strange[0].dtype}, which isn't a type for matrices.")
+        raise LoadError(
+            f"{path} stores {strange[0].name!r} as {strange[0].dtype}, which isn't a supported matrix type."
+        )
     shapes = {one.name: one.shape for one in head.tensors}
     alpha = keys.number("adapter.lora.alpha")
     modules = {}
@@ -368,7 +372,7 @@ def _gguf(path: Path) -> AdapterFiles:
         rank = a[0] if not module.startswith("token_embd") else b[-1]
         modules[module] = Pair(a, b, alpha / rank if alpha else 1.0, (name, f"{module}.lora_b"))
     if not modules:
-        raise LoadError(f"{path} holds no LoRA matrices (*.lora_a, *.lora_b).", "Convert it again.")
+        raise LoadError(f"{path} has no LoRA matrices (*.lora_a, *.lora_b).", "Convert it again.")
     digest = hashlib.sha256(b"llmlab lora gguf 1\n")
     with path.open("rb") as file:
         while block := file.read(2**22):

@@ -1,4 +1,4 @@
-"""Adapters that have a name: the user's own, made by `%llm tune`, and those that llmlab ships for nano."""
+"""Adapters found by name: the user's own, made by `%llm tune`, and those that llmlab ships for nano."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from pathlib import Path
 from llmlab import config, zoo
 from llmlab.errors import BadInputError
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")  # a folder's name has at most 255 characters
-# Words that mean something where an adapter's name may stand.
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")  # leaves room below the 255 characters of a folder name
+# Words with a special meaning in place of an adapter's name.
 _TAKEN = ("none", "off")
 
 
 def own_dir() -> Path:
-    """The folder that tuned adapters are written to, one folder each."""
+    """The folder of tuned adapters, with one folder per adapter."""
     return config.data_dir() / "adapters"
 
 
 def find(name: str) -> Path | None:
-    """The PEFT folder of an adapter with this name, the user's own first; None when there is none."""
+    """The PEFT folder of an adapter by name, the user's own first; None if there is none."""
     if not _NAME.fullmatch(name):
         return None
     for folder in (own_dir() / name, zoo.adapter_path(name)):
@@ -29,19 +29,19 @@ def find(name: str) -> Path | None:
 
 
 def names() -> list[str]:
-    """The names of all adapters that `find` finds, sorted."""
+    """The names of all adapters known to `find`, sorted."""
     own = {file.parent.name for file in own_dir().glob("*/adapter_config.json")}
     return sorted({name for name in own if _NAME.fullmatch(name)} | set(zoo.adapter_names()))
 
 
 def check_name(name: str) -> None:
-    """See that a name can be an adapter's: it becomes a folder, and `a:0.5+b` must stay readable.
+    """Check that a name is valid for an adapter: it becomes a folder name, and must work in `a:0.5+b`.
 
     Raises:
-        BadInputError: it can't.
+        BadInputError: it isn't valid.
     """
     if not _NAME.fullmatch(name) or name.lower() in _TAKEN:
         raise BadInputError(
             f"An adapter can't be called {name!r}.",
-            "A name has letters, digits, - _ and . only, at most 100; none and off mean something else.",
+            "A name has at most 100 characters, only letters, digits, - _ and .; none and off are reserved.",
         )

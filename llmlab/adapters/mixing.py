@@ -1,7 +1,7 @@
-"""A scale or a mix as one PEFT adapter: for engines that don't scale adapters as they decode.
+"""Write a scaled or mixed adapter as one PEFT adapter, for engines that don't scale adapters at run time.
 
-The sum of s_i * B_i A_i is written as one pair, the A_i above one another and the B_i (with their factors) side by
-side: PEFT's "cat" combination, which is exact, at the price of a rank that is the sum of the ranks.
+The sum of s_i * B_i A_i becomes one pair: the A_i stacked vertically, the B_i (with their factors) horizontally. This
+is PEFT's "cat" combination: exact, but its rank is the sum of the ranks.
 """
 
 from __future__ import annotations
@@ -20,36 +20,36 @@ Parts = Sequence[tuple[AdapterFiles, float]]
 
 
 def rank(parts: Parts) -> int:
-    """The rank that a mix has."""
+    """The rank of a mix."""
     return sum(files.rank for files, _ in parts)
 
 
 def key(parts: Parts) -> str:
-    """What names a mix: a hash of its adapters and scales."""
+    """A mix's cache key: a hash of its adapters and scales."""
     text = "+".join(sorted(f"{files.digest}:{scale:.9g}" for files, scale in parts))
     return hashlib.sha256(f"llmlab mix 1 {text}".encode()).hexdigest()
 
 
 def folder(files: AdapterFiles) -> Path:
-    """A PEFT folder of one adapter that every reader takes: its own, or a plain copy in the cache.
+    """A PEFT folder of one adapter that every reader accepts: its own, or a plain copy in the cache.
 
-    vLLM and peft know `lora_A.weight` alone, where files may say `lora_A.NAME.weight`; and vLLM matches the keys of
-    `alpha_pattern` with a regex engine that they can hang. A copy has the factors in its matrices.
+    vLLM and peft accept only `lora_A.weight`, but files may have `lora_A.NAME.weight`; and vLLM matches the keys of
+    `alpha_pattern` with a regex engine that can hang. The copy's matrices include the factors.
 
     Raises:
-        LoadError: the disk is full or can't be written.
+        LoadError: the disk is full or not writable.
     """
     return files.path if files.plain else write([(files, 1.0)])
 
 
 def write(parts: Parts) -> Path:
-    """The PEFT folder of a mix, made now if it isn't in the cache.
+    """The PEFT folder of a mix, written now if it isn't in the cache.
 
     Args:
         parts: PEFT adapters of one base, with their scales.
 
     Raises:
-        LoadError: the disk is full or can't be written.
+        LoadError: the disk is full or not writable.
     """
     place = config.cache_dir() / "adapters" / key(parts)[:16]
     if (place / CONFIG).is_file() and (place / WEIGHTS).is_file():
@@ -58,7 +58,7 @@ def write(parts: Parts) -> Path:
     needed = sum(4 * total * (p.a[1] + p.b[0]) for files, _ in parts for p in files.modules.values())
     with_room(place / WEIGHTS, needed)
     write_whole(place / WEIGHTS, lambda part: _weights(parts, total, part))
-    said = {
+    settings = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": parts[0][0].base,
@@ -68,7 +68,7 @@ def write(parts: Parts) -> Path:
         "bias": "none",
         "target_modules": sorted({name for files, _ in parts for name in files.targets}),
     }
-    write_whole(place / CONFIG, lambda part: _text(part, json.dumps(said, indent=2)))
+    write_whole(place / CONFIG, lambda part: _text(part, json.dumps(settings, indent=2)))
     return place
 
 

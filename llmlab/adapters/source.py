@@ -1,4 +1,4 @@
-"""Where an adapter comes from: a folder, a file, the hub, or a name that llmlab knows."""
+"""Locate an adapter: a folder, a file, the hub, or a known name."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def find(spec: str | Path, progress: Progress | None = None) -> Path:
 
     Args:
         spec: a PEFT folder, a GGUF adapter file, `hf:org/name` (with `@revision`, or `/file.gguf` for one file), or
-            the name of an adapter that comes with llmlab or was tuned here.
-        progress: told how far a download is.
+            the name of a shipped or tuned adapter.
+        progress: called with the download's progress.
 
     Raises:
-        UnknownNameError: neither a path nor a name that is known.
-        BadInputError, LoadError: the hub has no such adapter, or can't be reached.
+        UnknownNameError: neither a path nor a known name.
+        BadInputError, LoadError: the hub doesn't have the adapter, or can't be reached.
     """
     text = str(spec)
     if text.startswith("hf:"):
@@ -32,7 +32,7 @@ def find(spec: str | Path, progress: Progress | None = None) -> Path:
         return named
     if config.exists(path) or isinstance(spec, Path) or "/" in text or "\\" in text or path.suffix:
         return path
-    raise unknown("adapter", text, library.names(), "Or give a PEFT folder, a GGUF adapter file, or hf:org/name.")
+    raise unknown("adapter", text, library.names(), "Or pass a PEFT folder, a GGUF adapter file, or hf:org/name.")
 
 
 def _from_hub(spec: str, progress: Progress | None) -> Path:
@@ -48,8 +48,8 @@ def _from_hub(spec: str, progress: Progress | None) -> Path:
     if "adapter_config.json" in wanted and "adapter_model.safetensors" not in wanted and pickles:
         raise UnsupportedError(
             f"{repo} has the adapter only as a pickle ({', '.join(sorted(pickles))}), which can run any code when it "
-            "is read.",
-            "Use a revision with safetensors, or convert it where you trust it.",
+            "is loaded.",
+            "Use a revision with safetensors, or convert it if you trust it.",
         )
     ggufs = sorted(name for name in listing.files if name.endswith(".gguf"))
     if "adapter_config.json" not in wanted and len(ggufs) == 1:

@@ -1,4 +1,4 @@
-"""The view of answers under several adapters: a table, a column for each adapter."""
+"""The view of an adapter comparison: a table with one column per adapter."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LONGEST = 400
 
 
 class ComparisonView(TableView):
-    """Answers side by side, one column per adapter; the metric's means below."""
+    """Answers side by side, one column per adapter, with the metric's means below."""
 
     def __init__(self, found: AdapterComparison) -> None:
         rows: list[tuple[Any, ...]] = []

@@ -118,7 +118,7 @@ def option(
 
 
 def _avx512(machine: Machine) -> bool | None:
-    """An assumed machine has a CPU of today; this one is asked."""
+    """Whether the CPU has AVX-512: checked on this machine, assumed for a hypothetical one."""
     return True if machine.assumed else None
 
 

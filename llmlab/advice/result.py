@@ -67,15 +67,15 @@ class Advice:
     """The recommended engine and quant, with the reasons and the command. Displayed as a table in a notebook.
 
     Attributes:
-        use: what was asked.
+        use: the workload.
         machine: the machine that it is for.
         engine: the engine; None when none can do it.
         quant: the quant that it would load; None when there is no engine.
         command: the `%llm load` line; "" when there is no engine.
-        reasons: all that was looked at, the deciding ones first.
-        auto: what `--engine auto` takes for the same model and quant; None when it takes none.
-        way_out: what to do where no engine can do it; else "".
-        bench: what was measured, with `measure=True`.
+        reasons: all reasons, the deciding ones first.
+        auto: the engine that `--engine auto` chooses for the same model and quant; None if it chooses none.
+        way_out: a suggested fix if no engine can do it; else "".
+        bench: the measurement, with `measure=True`.
 
     Example:
         >>> advice = llmlab.advise("nano", quant="Q4_K_M", hardware="cpu:16")
@@ -97,7 +97,7 @@ class Advice:
 
     @property
     def frame(self) -> pd.DataFrame:
-        """The reasons as a DataFrame, a row each, with what, evidence, engine ("" for neither) and strength."""
+        """The reasons as a DataFrame, one row each, with what, evidence, engine ("" for neither) and strength."""
         _imports.load("pandas")
         import pandas as pd
 

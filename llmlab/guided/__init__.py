@@ -1,7 +1,7 @@
-"""Guided generation: schema | type | regex | choice | grammar -> a constraint that both engines follow.
+"""Guided generation: schema, type, regex, choice or grammar -> a constraint that both engines enforce.
 
-`make` checks what the user gave and raises before anything is generated; a `Compiler` (one for each tokenizer) turns
-the guide into token masks; `Closer` finishes a text that runs out of tokens.
+`make` validates the constraint before anything is generated; a `Compiler` (one per tokenizer) turns it into token
+masks; `Closer` completes a text before its token budget runs out.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Regular expressions over code points: the tree that the readers of schemas' patterns and of GBNF make."""
+"""Regular expressions over code points: the syntax tree that the schema-pattern and GBNF parsers produce."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 Ranges = tuple[tuple[int, int], ...]
-"""First and last code points, in order, apart from each other; half characters (surrogates) are in none."""
+"""(first, last) code points, sorted and disjoint, without surrogates."""
 
 LAST = 0x10FFFF
 
 
 class EmptyClassError(ValueError):
-    """A class holds no character."""
+    """A character class matches nothing."""
 
 
 GAP = (0xD800, 0xDFFF)
-"""Half characters, which no text holds."""
+"""Surrogates, which valid text never contains."""
 
 
 def as_ranges(pairs: Iterable[tuple[int, int]]) -> Ranges:
-    """Ranges in order and merged, without half characters."""
-    whole: list[tuple[int, int]] = []
+    """Sort and merge ranges, and drop surrogates."""
+    kept: list[tuple[int, int]] = []
     for first, last in pairs:
         if first < GAP[0]:
-            whole.append((first, min(last, GAP[0] - 1)))
+            kept.append((first, min(last, GAP[0] - 1)))
         if last > GAP[1]:
-            whole.append((max(first, GAP[1] + 1), last))
+            kept.append((max(first, GAP[1] + 1), last))
     out: list[tuple[int, int]] = []
-    for first, last in sorted(whole):
+    for first, last in sorted(kept):
         if out and first <= out[-1][1] + 1:
             out[-1] = (out[-1][0], max(out[-1][1], last))
         else:
@@ -37,7 +37,7 @@ def as_ranges(pairs: Iterable[tuple[int, int]]) -> Ranges:
 
 
 def others(ranges: Ranges) -> Ranges:
-    """The characters that aren't in a set."""
+    """The complement of a set of characters."""
     edges = [-1, *(edge for first, last in ranges for edge in (first, last)), LAST + 1]
     return as_ranges((edges[i] + 1, edges[i + 1] - 1) for i in range(0, len(edges), 2) if edges[i] + 1 < edges[i + 1])
 
@@ -47,7 +47,7 @@ ALL = as_ranges([(0, LAST)])
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A part of a regex: chars (a set), seq, alt, rep (of one part), ref (to a rule), start or end."""
+    """A regex node: chars (a set), seq, alt, rep (of one part), ref (to a rule), start or end."""
 
     kind: str
     parts: tuple[Node, ...] = ()
@@ -58,17 +58,17 @@ class Node:
 
     @property
     def anchored(self) -> bool:
-        """It holds a ^ or $."""
+        """Whether it contains ^ or $."""
         return self.kind in ("start", "end") or any(part.anchored for part in self.parts)
 
 
 def single(ranges: Ranges) -> int | None:
-    """The code point of a set of one."""
+    """The code point of a one-character set, else None."""
     return ranges[0][0] if len(ranges) == 1 and ranges[0][0] == ranges[0][1] else None
 
 
 def written(node: Node, char: Callable[[int], str]) -> str:
-    """The regex of a part that holds no anchors."""
+    """Write a node without anchors as a regex."""
     if node.kind == "alt":
         return f"(?:{'|'.join(written(part, char) for part in node.parts)})"
     if node.kind == "seq":
@@ -80,7 +80,7 @@ def written(node: Node, char: Callable[[int], str]) -> str:
     if node.ranges == ALL:
         return "(?s:.)"
     if not node.ranges:
-        raise EmptyClassError("an empty class, [], matches nothing")
+        raise EmptyClassError("the empty class [] matches nothing")
     one = single(node.ranges)
     if one is not None:
         return char(one)
@@ -88,5 +88,5 @@ def written(node: Node, char: Callable[[int], str]) -> str:
 
 
 def rust(code: int) -> str:
-    """A character in the mask library's dialect."""
+    """A character as a regex in the mask library's dialect (Rust)."""
     return chr(code) if code < 128 and chr(code).isalnum() else f"\\x{{{code:x}}}"

@@ -1,4 +1,4 @@
-"""Ending a text within its budget: the shortest way to its end that a quick search finds, taken when it's time."""
+"""Complete a guided text within its token budget, along the shortest ending that a quick search finds."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 from llmlab.guided.guide import Guide
 
-# States looked at in one search, and tokens tried in each.
+# States visited per search, and tokens tried per state.
 _EFFORT = 1500
 _TRIED = 6
-# With more tokens to spare than this, a search is put off.
+# A search is postponed while more tokens than this are to spare.
 _SPARE = 64
 
 _CLOSING = re.compile(rb'["}\]]+')
@@ -22,10 +22,10 @@ _OPEN_KEY = re.compile(rb'[{,]\s*"([^"\\]*)$')
 
 
 class Ranks:
-    """The tokens of a vocabulary in the order in which they bring a text to its end.
+    """The tokens of a vocabulary, ranked by how well they bring a text to its end.
 
     Args:
-        tokenizer: the library's LLTokenizer.
+        tokenizer: llguidance's LLTokenizer.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -35,14 +35,14 @@ class Ranks:
         self.end: int = tokenizer.eos_token
         ids = range(len(self.pieces))
         outside = sorted(ids, key=lambda i: (_class(self.pieces[i]), len(self.pieces[i]), i))
-        # Inside a string only what begins with its quote closes anything.
+        # Inside a string, only tokens that begin with a quote close anything.
         inside = sorted(outside, key=lambda i: not (_CLOSING.fullmatch(self.pieces[i]) and self.pieces[i][:1] == b'"'))
         self.outside, self.inside = np.array(outside, dtype=np.int64), np.array(inside, dtype=np.int64)
 
 
 def _class(piece: bytes) -> int:
     if _CLOSING.fullmatch(piece):
-        # `}]` does in one token what `}` and `]` do in two; a quote would open a string here.
+        # `}]` closes in one token what `}` and `]` close in two; a quote would open a string here.
         return -len(piece) if piece[:1] != b'"' else 0
     if _JOINING.fullmatch(piece):
         return 1
@@ -54,32 +54,32 @@ def _class(piece: bytes) -> int:
 
 
 class Closer:
-    """Watches a sequence's budget, and says when to end it and how.
+    """Tracks a sequence's token budget, and decides when and how to end it.
 
     Args:
         ranks: the vocabulary's tokens in closing order.
-        guide: what the text follows.
+        guide: the sequence's constraint.
     """
 
     def __init__(self, ranks: Ranks, guide: Guide) -> None:
         self._ranks = ranks
         self._json = guide.kind == "json"
         self._required = _required(guide.schema) if guide.kind == "json" else ()
-        # A way to the end, and how many tokens were left where it begins.
+        # The last ending found, and how many tokens were left at its start.
         self._way: tuple[int, list[int]] | None = None
         self._check_at: int | None = None
 
     def instead(self, matcher: Any, token: int, left: int, text: bytes) -> list[int] | None:
-        """What to write in place of a token that was chosen, or None: the token may come.
+        """Tokens to write in place of the sampled one, or None to keep it.
 
         Args:
-            matcher: its state before the token; isn't changed.
-            token: the token that was chosen.
-            left: tokens that the budget still has, this one included.
+            matcher: the state before the token; not modified.
+            token: the sampled token.
+            left: tokens left in the budget, including this one.
             text: the text before the token.
 
         Returns:
-            The tokens that end the text, the end token last, when there would be no way to the end after this one.
+            The tokens that end the text, the end token last, if after this token the text could no longer be ended.
         """
         if token == self._ranks.end or (self._check_at is not None and left > self._check_at):
             return None
@@ -93,16 +93,16 @@ class Closer:
             return None
         if self._way is not None and self._way[0] == left:
             return self._way[1]
-        # No way was known before either: the budget is too small, and looking at every token would only cost time.
+        # No ending was known before either: the budget is too small, and searching at every token would waste time.
         self._check_at = left - 1 - left // 8
         return self.way(matcher.deep_copy(), left, text)
 
     def way(self, matcher: Any, budget: int, text: bytes = b"") -> list[int] | None:
-        """Tokens that lead to the end, the end token last; None when no way of at most `budget` tokens was found."""
+        """Tokens that end the text, the end token last; None if no ending of at most `budget` tokens was found."""
         import numpy as np
 
         effort = _EFFORT
-        # (matcher, its tokens so far, text, candidates still to try)
+        # (matcher, tokens so far, text, candidates left)
         stack: list[tuple[Any, list[int], bytes, list[int]]] = []
         state, path = matcher, list[int]()
         while True:
@@ -118,16 +118,16 @@ class Closer:
                 stack.pop()
             if not stack or effort <= 0:
                 return None
-            base, trail, said, options = stack[-1]
+            base, trail, written, options = stack[-1]
             token = options.pop(0)
             state = base.deep_copy()
             if not state.consume_token(token):
                 state = base
                 continue
-            path, text = [*trail, token], said + self._ranks.pieces[token]
+            path, text = [*trail, token], written + self._ranks.pieces[token]
 
     def _best(self, mask: Any, text: bytes) -> list[int]:
-        """The allowed tokens to try, the most promising first."""
+        """The allowed tokens to try, most promising first."""
         import numpy as np
 
         in_string = self._json and len(_STRINGS.sub(b"", text)) % 2 == 1
@@ -145,7 +145,7 @@ class Closer:
 
 
 def _required(schema: Any) -> tuple[bytes, ...]:
-    """The names of all properties that some object must have, as JSON writes them, with their closing quote."""
+    """All property names that any object in the schema requires, as JSON with the closing quote."""
     found: dict[bytes, None] = {}
 
     def look(node: Any) -> None:

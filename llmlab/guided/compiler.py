@@ -1,4 +1,4 @@
-"""A guide against a vocabulary: compiled once, kept, and run as a token mask for one sequence at a time."""
+"""Compile guides for a vocabulary, cache them, and apply them as token masks, one sequence at a time."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from llmlab.guided.guide import Guide
 COMPILE_LIMIT_S = 10.0
 """A constraint that takes longer to compile is refused."""
 _KEEP = 64
-# "Few" allowed tokens are less than one in so many.
+# Fewer than one allowed token in this many counts as few.
 _FEW = 16
 
 
 class Vocabulary:
-    """A tokenizer as the mask library wants to see it.
+    """A tokenizer in the form that the mask library (llguidance) takes.
 
     Args:
-        tokens: each token's bytes, a special token's with 0xff in front.
+        tokens: each token's bytes; special tokens are prefixed with 0xff.
         special: the ids of special tokens.
         ends: the ids that end a text, the main one first.
-        encode: from text to token ids; without it, bytes stand for themselves.
+        encode: text -> token ids; without it, each byte is its own id.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Vocabulary:
         self._encode = encode
 
     def __call__(self, text: bytes | str) -> list[int]:
-        """Token ids of a text or of bytes."""
+        """Token ids of text or bytes."""
         data = text.encode() if isinstance(text, str) else bytes(text)
         if self._encode is None:
             return list(data)
@@ -56,11 +56,11 @@ class Vocabulary:
 
 
 class Compiler:
-    """Compiles guides for one tokenizer and keeps what it compiled. Safe from any thread.
+    """Compiles guides for one tokenizer and caches them. Thread-safe.
 
     Args:
-        build: makes the library's LLTokenizer; called at first use (it takes up to a second).
-        limit_s: seconds after which a constraint is refused.
+        build: makes llguidance's LLTokenizer; called at first use (takes up to a second).
+        limit_s: seconds after which compilation is given up and the constraint refused.
     """
 
     def __init__(self, build: Callable[[], Any], limit_s: float = COMPILE_LIMIT_S) -> None:
@@ -83,7 +83,7 @@ class Compiler:
         try:
             return self._build()
         except BaseException as error:
-            # A panic in the library's Rust code: PyO3 derives it from BaseException, past every `except Exception`.
+            # A panic in the library's Rust code: PyO3 derives it from BaseException, so `except Exception` misses it.
             if type(error).__name__ != "PanicException":
                 raise
             raise UnsupportedError(
@@ -92,7 +92,7 @@ class Compiler:
 
     @property
     def ranks(self) -> Ranks:
-        """The vocabulary's tokens in the order in which they end a text."""
+        """The vocabulary's tokens, ranked by how well they end a text."""
         tokenizer = self.tokenizer
         with self._lock:
             if self._ranks is None:
@@ -100,14 +100,14 @@ class Compiler:
             return self._ranks
 
     def compile(self, guide: Guide) -> float:
-        """Get a guide ready.
+        """Compile a guide.
 
         Returns:
-            Seconds it took; 0 when it was ready.
+            Seconds it took; 0 if it was in the cache.
 
         Raises:
-            BadInputError: it takes too long.
-            UnsupportedError: it can't be followed with this vocabulary.
+            BadInputError: compilation takes too long.
+            UnsupportedError: the guide can't be enforced with this vocabulary.
         """
         with self._lock:
             if guide.digest in self._made:
@@ -116,7 +116,7 @@ class Compiler:
         started = time.perf_counter()
         made = self._in_time(guide)
         if made.is_error():
-            raise UnsupportedError(f"The constraint can't be followed: {_line(made.get_error())}.", "Make it simpler.")
+            raise UnsupportedError(f"The constraint can't be enforced: {_line(made.get_error())}.", "Make it simpler.")
         with self._lock:
             self._made[guide.digest] = made
             while len(self._made) > _KEEP:
@@ -136,19 +136,19 @@ class Compiler:
                     matcher.compute_bitmask()
                 found.append(matcher)
 
-        # The library lets go of the GIL, and its own limits end it: a thread that is left behind is not left for long.
+        # The library releases the GIL, and its own limits end the work: an abandoned thread ends soon.
         worker = threading.Thread(target=work, name="llmlab-grammar", daemon=True)
         worker.start()
         worker.join(self._limit_s)
         if not found:
             raise BadInputError(
-                f"The constraint ({guide.name:.60}) isn't ready after {self._limit_s:g} s.",
+                f"The constraint ({guide.name:.60}) did not compile within {self._limit_s:g} s.",
                 "Make it smaller: fewer alternatives, lower repeat counts.",
             )
         return found[0]
 
     def matcher(self, guide: Guide) -> Any:
-        """A fresh matcher of a guide, for one sequence; compiles it when that wasn't done."""
+        """A new matcher for one sequence; compiles the guide if needed."""
         with self._lock:
             made = self._made.get(guide.digest)
         if made is None:
@@ -157,7 +157,7 @@ class Compiler:
         return made.deep_copy()
 
     def accepts(self, guide: Guide, text: str) -> bool:
-        """Whether a text is whole: the judge passes it; without a judge, the grammar does."""
+        """Whether a text is complete: the validator accepts it or, without a validator, the grammar does."""
         if guide.check is not None:
             return not guide.problem(text)
         matcher = self.matcher(guide)
@@ -165,20 +165,20 @@ class Compiler:
         return matcher.try_consume_tokens(ids) == len(ids) and bool(matcher.is_accepting())
 
 
-def _line(said: str) -> str:
-    lines = said.strip().splitlines()
+def _line(message: str) -> str:
+    lines = message.strip().splitlines()
     return lines[0].rstrip(".")[:240] if lines else "unknown reason"
 
 
 class MaskRun:
-    """One sequence under a guide: masks its logits, follows its tokens, notes what the mask did.
+    """One sequence under a guide: masks its logits, follows its tokens, records what the mask did.
 
     Args:
-        matcher: a matcher of its own.
-        vocab_size: logits a row has.
-        note: called with (token, chosen token's log probability, removed mass, the likeliest token, its log
-            probability, whether only one token was allowed) after each token; None notes nothing.
-        keep_raw: keep a copy of the raw logits of the current step in `raw`.
+        matcher: the sequence's own matcher.
+        vocab_size: logits per row.
+        note: called after each token with (token, its log probability, removed probability mass, the most likely
+            token, its log probability, whether only one token was allowed); None records nothing.
+        keep_raw: keep a copy of the current step's raw logits in `raw`.
     """
 
     def __init__(
@@ -203,26 +203,26 @@ class MaskRun:
         self._logits: Any = None
 
     def blocked(self) -> Any:
-        """Which tokens the guide forbids now: bool array, shape (vocabulary,).
+        """The tokens that the guide forbids now: bool array, shape (vocabulary,).
 
         Raises:
-            GenerationError: the library gave up (a limit of its parser).
+            GenerationError: the parser reached one of its limits.
         """
         import numpy as np
 
         self.matcher.unsafe_compute_mask_ptr(self._address, self._bytes.size)
         if self.matcher.is_error():
             raise GenerationError(
-                f"The constraint became too complex to follow: {_line(self.matcher.get_error())}.", "Make it simpler."
+                f"The constraint became too complex to enforce: {_line(self.matcher.get_error())}.", "Make it simpler."
             )
         np.bitwise_not(self._bytes, out=self._bytes)
         return np.unpackbits(self._bytes, count=self._size, bitorder="little").view(np.bool_)
 
     def mask(self, logits: Any) -> None:
-        """Forbid what the guide forbids.
+        """Mask the tokens that the guide forbids.
 
         Args:
-            logits: raw logits, float32 array, shape (vocabulary,); changed in place.
+            logits: raw logits, float32 array, shape (vocabulary,); modified in place.
         """
         import numpy as np
 
@@ -233,7 +233,7 @@ class MaskRun:
             self._seen = measure(logits, blocked)
         allowed = self._size - int(np.count_nonzero(blocked))
         if allowed * _FEW < self._size:
-            # Between the fixed parts of a form few tokens may come: several times faster than a masked copy.
+            # Often only a few tokens are allowed; copying those is several times faster than masking all.
             places = np.flatnonzero(~blocked)
             kept = logits[places]
             logits.fill(-np.inf)
@@ -243,7 +243,7 @@ class MaskRun:
         self._logits = logits
 
     def take(self, token: int) -> None:
-        """Follow the token that was chosen.
+        """Advance by the sampled token.
 
         Raises:
             GenerationError: the guide doesn't allow it.
@@ -255,18 +255,18 @@ class MaskRun:
             self._seen = None
         if not self.matcher.is_stopped() and not self.matcher.consume_token(token):
             raise GenerationError(
-                f"The constraint could not be followed: {_line(self.matcher.get_error())}.", "Make it simpler."
+                f"The constraint could not be enforced: {_line(self.matcher.get_error())}.", "Make it simpler."
             )
 
     @property
     def over(self) -> bool:
-        """Nothing but the end may come now."""
+        """Whether only the end token is allowed now."""
         return bool(self.matcher.is_stopped())
 
 
 @functools.cache
 def _limits() -> Any:
-    """For each byte of a mask of forbidden tokens, what its eight logits may be at most: float32, shape (256, 8)."""
+    """For each byte of a mask of forbidden tokens, the upper limits of its eight logits: float32, shape (256, 8)."""
     import numpy as np
 
     forbidden = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little").astype(np.bool_)
@@ -274,14 +274,14 @@ def _limits() -> Any:
 
 
 def measure(logits: Any, blocked: Any) -> tuple[float, float, int, float, bool]:
-    """What a mask does to a distribution.
+    """Measure what a mask does to a distribution.
 
     Args:
         logits: raw logits, float32 array, shape (vocabulary,).
         blocked: bool array, shape (vocabulary,).
 
     Returns:
-        The probability removed (0 to 1), the log of the softmax's sum, the likeliest token, its logit, and whether
+        The probability removed (0 to 1), the log of the softmax's sum, the most likely token, its logit, and whether
         only one token is left.
     """
     import numpy as np

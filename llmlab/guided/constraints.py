@@ -1,4 +1,4 @@
-"""One door for all constraints: at most one is given, and what comes out was checked."""
+"""The entry point for all constraints: takes at most one, validates it, and returns a `Guide`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llmlab.guided.guide import Guide
 
 def make(
     schema: object = None,
-    type: object = None,  # noqa: A002 - the word that users write
+    type: object = None,  # noqa: A002 - the public keyword
     regex: str | None = None,
     choice: Iterable[object] | None = None,
     grammar: str | None = None,
@@ -23,22 +23,22 @@ def make(
     """Make the guide of a request.
 
     Args:
-        schema: a JSON schema (a dict, or its JSON text), a pydantic model, a dataclass, a TypedDict.
-        type: a Python type: int, float, bool, str, Literal, Enum, list[...], dates, unions, outlines' terms.
-        regex: a regex that the whole text matches.
+        schema: a JSON schema (a dict or JSON text), a pydantic model, a dataclass or a TypedDict.
+        type: a Python type: int, float, bool, str, Literal, Enum, list[...], dates, unions, outlines terms.
+        regex: a regex that must match the entire text.
         choice: texts, one of which is the answer.
         grammar: a Lark grammar with a rule `start`, or GBNF (EBNF with `::=`) with a rule `root`.
-        bounded: refuse a regex that has no longest match (a request with a `max_tokens` of its own may have one).
+        bounded: refuse a regex with unlimited repeats (they are allowed if the request sets `max_tokens`).
 
     Returns:
-        The guide; None when no constraint was given.
+        The guide; None if no constraint was given.
 
     Raises:
-        BadInputError: the constraint can't be used: invalid, empty, unsatisfiable, or two at once.
-        UnsupportedError: it asks for what no mask can follow, with the keyword and its place.
+        BadInputError: the constraint is invalid, empty or unsatisfiable, or more than one was given.
+        UnsupportedError: it uses a feature that token masks can't enforce; the keyword and its location are named.
 
     Example:
-        >>> guide = llmlab.guided.constraints(choice=["yes", "no"])
+        >>> guide = llmlab.guided.make(choice=["yes", "no"])
         >>> guide.kind, model.generate("Is 3 odd?", guide=guide, temperature=0).text
         ('choice', 'no')
     """
@@ -47,7 +47,9 @@ def make(
     if not given:
         return None
     if len(given) > 1:
-        raise BadInputError(f"{' and '.join(given)} were given, and a text follows one constraint.", "Leave one out.")
+        raise BadInputError(
+            f"{' and '.join(given)} can't be combined: a request takes one constraint.", "Leave one out."
+        )
     if schema is not None:
         return _schema(schema)
     if type is not None:
@@ -68,7 +70,9 @@ def _schema(schema: Any) -> Guide:
         try:
             schema = json.loads(schema)
         except ValueError as error:
-            raise BadInputError(f"The schema's text isn't JSON: {error}.", "Give a dict, or its JSON text.") from None
+            raise BadInputError(
+                f"The schema text isn't valid JSON: {error}.", "Pass a dict, or valid JSON text."
+            ) from None
     if isinstance(schema, Mapping):
         return schema_guide(dict(schema))
     if isinstance(schema, bool | list | int | float):
@@ -76,9 +80,7 @@ def _schema(schema: Any) -> Guide:
     from llmlab.guided.pytypes import structured_guide, type_guide
 
     if dataclasses.is_dataclass(schema) and not isinstance(schema, type):
-        raise BadInputError(
-            f"schema= takes the dataclass itself, got one of its values: {schema!r:.60}.", "Give the class."
-        )
+        raise BadInputError(f"schema= takes a dataclass, got an instance: {schema!r:.60}.", "Pass the class.")
     return type_guide(schema) if _is_term(schema) else structured_guide(schema)
 
 

@@ -1,6 +1,6 @@
-r"""The regexes of JSON schemas, which are ECMA-262's: read once, and written for the masks and for the validator alike.
+r"""Translate the regexes of JSON schemas (ECMA-262) for the token masks and for the validator.
 
-Every class becomes explicit ranges of code points, so that both sides mean the same by `\d`, `\s`, `.` or `\p{L}`.
+Every class becomes explicit code point ranges, so that `\d`, `\s`, `.` and `\p{L}` mean the same on both sides.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _CONTROLS = {"t": 9, "n": 10, "v": 11, "f": 12, "r": 13}
 
 
 class EcmaError(ValueError):
-    """It isn't a regex of ECMA-262."""
+    """Not a valid ECMA-262 regex."""
 
 
 class EcmaUnsupportedError(EcmaError):
-    """It is one, but no mask can follow it."""
+    """A valid regex that token masks can't enforce."""
 
 
 _DIGIT = as_ranges([(48, 57)])
@@ -60,7 +60,7 @@ def _property(name: str) -> Ranges:
 
 @functools.cache
 def _cases() -> dict[int, frozenset[int]]:
-    """For each letter with cases, the letters that it equals when case is ignored."""
+    """For each cased letter, the letters that it equals when case is ignored."""
     groups: dict[str, set[int]] = {}
     for code in (*range(GAP[0]), *range(0xE000, 0x20000)):
         upper = chr(code).upper()
@@ -87,7 +87,7 @@ _ANYTHING = Node("rep", (Node("chars", ranges=ALL),))
 
 
 class _Reader:
-    """Reads one regex.
+    """Parses one regex.
 
     Args:
         text: the regex.
@@ -100,7 +100,7 @@ class _Reader:
 
     def read(self) -> Node:
         if any(GAP[0] <= ord(c) <= GAP[1] for c in self.text):
-            raise EcmaError("it holds half of a character (a lone surrogate)")
+            raise EcmaError("it contains a lone surrogate")
         if self.text.startswith("(?i)"):
             self.at, self.ignore_case = 4, True
         found = self._alternatives()
@@ -144,9 +144,9 @@ class _Reader:
             least = int(counted[1])
             most = (int(counted[3]) if counted[3] else None) if counted[2] else least
             if most is not None and most < least:
-                raise EcmaError(f"the counts of {counted[0]} are the wrong way round")
+                raise EcmaError(f"the counts of {counted[0]} are in the wrong order")
             if max(least, most or 0) > _MOST_REPEATS:
-                raise EcmaUnsupportedError(f"{counted[0]} counts beyond {_MOST_REPEATS:,}")
+                raise EcmaUnsupportedError(f"{counted[0]} repeats more than {_MOST_REPEATS:,} times")
         else:
             return node
         if node.kind in ("start", "end"):
@@ -183,7 +183,7 @@ class _Reader:
         if self._take("?"):
             for mark in ("=", "!", "<=", "<!"):
                 if self._peek(mark):
-                    raise EcmaUnsupportedError(f"look-around, (?{mark}…), can't be followed")
+                    raise EcmaUnsupportedError(f"look-around (?{mark}…) can't be enforced")
             if self._take("i:"):
                 self.ignore_case = True
             elif self._take("<") or self._take("P<"):
@@ -200,7 +200,7 @@ class _Reader:
         return inner
 
     def _escape(self, *, in_class: bool) -> Ranges:
-        """The characters that an escape stands for; the backslash is read."""
+        """The characters that an escape means; the backslash is already consumed."""
         if self.at >= len(self.text):
             raise EcmaError("it ends with a backslash")
         sign = self.text[self.at]
@@ -210,14 +210,14 @@ class _Reader:
         if sign in "pP":
             return self._unicode(sign)
         if sign in "bB" and not (in_class and sign == "b"):
-            raise EcmaUnsupportedError(f"word borders, \\{sign}, can't be followed")
+            raise EcmaUnsupportedError(f"word boundaries (\\{sign}) can't be enforced")
         if sign == "k" or (sign in "123456789" and not in_class):
-            raise EcmaUnsupportedError("back-references can't be followed")
+            raise EcmaUnsupportedError("back-references can't be enforced")
         code = self._code(sign)
         return as_ranges([(code, code)])
 
     def _code(self, sign: str) -> int:
-        """The code point of an escape of one character."""
+        """The code point of a single-character escape."""
         if sign in _CONTROLS:
             return _CONTROLS[sign]
         if sign == "b":
@@ -227,7 +227,7 @@ class _Reader:
         if sign == "c":
             letter = self.text[self.at : self.at + 1]
             if not (letter.isascii() and letter.isalpha()):
-                raise EcmaError("\\c takes a letter")
+                raise EcmaError("\\c needs a letter")
             self.at += 1
             return ord(letter) % 32
         if sign == "x":
@@ -242,7 +242,7 @@ class _Reader:
     def _hex(self, size: int, what: str) -> int:
         digits = self.text[self.at : self.at + size]
         if len(digits) != size or not re.fullmatch("[0-9A-Fa-f]+", digits):
-            raise EcmaError(f"{what} takes {size} hex digits")
+            raise EcmaError(f"{what} needs {size} hex digits")
         self.at += size
         return int(digits, 16)
 
@@ -250,7 +250,7 @@ class _Reader:
         if self._take("{"):
             digits, end, rest = self.text[self.at :].partition("}")
             if not end or not re.fullmatch("[0-9A-Fa-f]+", digits) or int(digits, 16) > LAST:
-                raise EcmaError("\\u{…} takes the hex digits of a code point")
+                raise EcmaError("\\u{…} needs the hex digits of a code point")
             self.at = len(self.text) - len(rest)
             code = int(digits, 16)
         else:
@@ -264,13 +264,13 @@ class _Reader:
                 else:
                     self.at = back
         if GAP[0] <= code <= GAP[1]:
-            raise EcmaError(f"\\u{code:x} is half of a character (a lone surrogate)")
+            raise EcmaError(f"\\u{code:x} is a lone surrogate")
         return code
 
     def _unicode(self, sign: str) -> Ranges:
         found = _PROPERTY.match(self.text, self.at)
         if found is None:
-            raise EcmaError(f"\\{sign} takes a property, as in \\{sign}{{L}}")
+            raise EcmaError(f"\\{sign} needs a property, as in \\{sign}{{L}}")
         self.at = found.end()
         ranges = _property(found[0][1:-1])
         return others(ranges) if sign == "P" else ranges
@@ -288,7 +288,7 @@ class _Reader:
                     pairs += [*first, (45, 45), *last]  # [\w-x]: a dash
                     continue
                 if first[0][0] > last[0][0]:
-                    raise EcmaError(f"the range {chr(first[0][0])}-{chr(last[0][0])} is the wrong way round")
+                    raise EcmaError(f"the range {chr(first[0][0])}-{chr(last[0][0])} is in the wrong order")
                 pairs.append((first[0][0], last[0][0]))
             else:
                 pairs += first
@@ -303,22 +303,22 @@ class _Reader:
         return self._escape(in_class=True) if sign == "\\" else as_ranges([(ord(sign), ord(sign))])
 
 
-# -- from a search to a match of the whole ------------------------------------------------------
+# -- from search to full match -------------------------------------------------------------------
 
 
 def _whole(node: Node, left: str, right: str) -> Node:
-    """A part as it must match the whole text: anchors gone, anything before and after what isn't anchored.
+    """Rewrite a node to match the entire text: drop its anchors, allow anything beside an unanchored end.
 
     Args:
-        node: the part.
-        left: "open" where anything may come before it, "edge" at the start of the text, "" inside.
+        node: the node.
+        left: "open" if anything may precede it, "edge" at the start of the text, "" inside.
         right: the same for its end.
     """
     if node.kind == "alt":
         return Node("alt", tuple(_whole(part, left, right) for part in node.parts))
     if node.kind == "rep" and node.anchored:
         if node.most != 1:
-            raise EcmaUnsupportedError("^ or $ in a repeated group can't be followed")
+            raise EcmaUnsupportedError("^ or $ in a repeated group can't be enforced")
         branches = (*((_NOTHING,) if node.least == 0 else ()), node.parts[0])
         return _whole(Node("alt", branches), left, right)
     parts = list(node.parts) if node.kind == "seq" else [node]
@@ -336,7 +336,7 @@ def _whole(node: Node, left: str, right: str) -> Node:
         if not part.anchored:
             out.append(_edges(part, *here))
         elif part.kind in ("start", "end"):
-            raise EcmaUnsupportedError(f"{'^' if part.kind == 'start' else '$'} in the middle can't be followed")
+            raise EcmaUnsupportedError(f"{'^' if part.kind == 'start' else '$'} inside the pattern can't be enforced")
         else:
             out.append(_whole(part, *here))
     return Node("seq", tuple(out))
@@ -354,34 +354,33 @@ def _python(code: int) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def translated(pattern: str) -> tuple[str, str]:
-    """A schema's regex for the masks and for the validator; both match the whole text where the pattern is found in it.
+    """A schema's regex for the masks and for the validator; both match the entire text if the pattern occurs in it.
 
     Args:
-        pattern: a regex of ECMA-262, in its Unicode mode; escaped signs that need no escape are taken, and `(?i)` at
-            the start.
+        pattern: an ECMA-262 regex in Unicode mode; redundant escapes and a leading `(?i)` are accepted.
 
     Returns:
         The regex for the mask library (Rust's dialect), and the one for Python's `re`.
 
     Raises:
-        EcmaError: it isn't a regex. `EcmaUnsupportedError` when no mask can follow it.
+        EcmaError: it isn't a valid regex; `EcmaUnsupportedError` if token masks can't enforce it.
     """
     try:
         node = _whole(_Reader(pattern).read(), "open", "open")
         return f"^(?:{written(node, rust)})$", rf"\A(?:{written(node, _python)})\Z"
     except RecursionError:
-        raise EcmaError("it is nested too deep") from None
+        raise EcmaError("it is nested too deeply") from None
     except EmptyClassError as error:
         raise EcmaError(str(error)) from None
 
 
 def with_patterns(node: dict[str, Any], side: int, original: dict[str, str]) -> dict[str, Any]:
-    """A copy of a subschema with its regexes translated; `original` gets the pattern behind each.
+    """A copy of a subschema with its regexes translated.
 
     Args:
         node: the subschema.
         side: 0 for the masks, 1 for the validator.
-        original: filled from the translated regex to the one in the schema.
+        original: filled with translated regex -> the schema's regex.
     """
     out = dict(node)
     if isinstance(node.get("pattern"), str):
@@ -396,7 +395,7 @@ def with_patterns(node: dict[str, Any], side: int, original: dict[str, str]) -> 
         out["patternProperties"] = named
     reference = node.get("$ref")
     if isinstance(reference, str) and "/patternProperties/" in reference:
-        # What it points to has a new name.
+        # The target was renamed along with its pattern.
         steps = reference.split("/")
         for place in range(1, len(steps)):
             if steps[place - 1] == "patternProperties":

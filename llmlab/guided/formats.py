@@ -1,7 +1,7 @@
-"""Where the mask library's formats are looser than the judge's, what closes the gap.
+"""Patterns for the formats on which the mask library is looser than the validator.
 
-The library's own pattern and this one hold at once, so only the difference must be said. The sources: RFC 3339 (date,
-time), RFC 5321 (email), RFC 1123 (hostname), RFC 3986 (uri), RFC 6901 (JSON pointer).
+The library's own pattern also applies, so only the difference is here. Sources: RFC 3339 (date, time), RFC 5321
+(email), RFC 1123 (hostname), RFC 3986 (uri), RFC 6901 (JSON pointer).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ DATE = (
     rf"({_YEAR}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))"
     rf"|{_LEAP}-02-29)"
 )
-"""A day that there is, from 0001-01-01 to 9999-12-31, leap years and all."""
+"""A valid day from 0001-01-01 to 9999-12-31, leap years included."""
 
 _CLOCK = r"([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?"
 TIME = rf"{_CLOCK}(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
@@ -24,7 +24,7 @@ URI = rf"[a-z][a-z0-9+.-]{{0,15}}://{_LABEL}(\.{_LABEL}){{0,3}}(:[0-9]{{1,4}})?(
 URI += r"(\?[A-Za-z0-9._~=&-]{0,128})?(#[A-Za-z0-9._~-]{0,64})?"
 
 TIGHTER: dict[str, str] = {"date": DATE, "time": TIME, "date-time": DATE_TIME}
-"""Formats that the library knows, and patterns that must hold besides."""
+"""Formats that the library knows, with patterns that must match as well."""
 
 REPLACED: dict[str, str] = {
     "json-pointer": r"(/([^/~\x00-\x1f\"\\]|~[01]){0,64}){0,16}",
@@ -35,9 +35,9 @@ REPLACED: dict[str, str] = {
     r"(T([0-9]{1,4}H([0-9]{1,4}M([0-9]{1,4}S)?)?|[0-9]{1,4}M([0-9]{1,4}S)?|[0-9]{1,4}S))?"
     r"|T([0-9]{1,4}H([0-9]{1,4}M([0-9]{1,4}S)?)?|[0-9]{1,4}M([0-9]{1,4}S)?|[0-9]{1,4}S))",
 }
-"""Formats that are said by a pattern of our own, which the judge passes always; texts outside it are never written."""
+"""Formats replaced by a pattern that the validator always accepts; valid texts outside it are never generated."""
 
 KNOWN = frozenset(
     ("date", "time", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri", "json-pointer")
 )
-"""Formats that can be followed; others that the judge checks are refused, and what it doesn't check says nothing."""
+"""Formats that can be enforced; others are refused if the validator checks them and ignored if it doesn't."""

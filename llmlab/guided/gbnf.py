@@ -1,7 +1,7 @@
-"""GBNF, llama.cpp's grammars, for the masks: character by character, as llama.cpp follows them.
+"""Translate GBNF (llama.cpp's grammar format) to Lark for the token masks, matched character by character.
 
-The mask library's Lark grammars have a lexer, which takes all it can: `word "ing"` with `word ::= [a-z]+` would never
-match. So each terminal is one character, or, where no rule refers to itself, the whole grammar is one regex.
+The mask library's Lark grammars have a greedy lexer: `word "ing"` with `word ::= [a-z]+` would never match. So each
+terminal is one character, or the grammar becomes a single regex if no rule is recursive.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ _BLANKS = re.compile(r"(?:[ \t\n]|#[^\n]*)*")
 _ESCAPES = {"n": 10, "r": 13, "t": 9, "\\": 92, '"': 34, "[": 91, "]": 93}
 _HEX = {"x": 2, "u": 4, "U": 8}
 _MOST_REPEATS = 20_000
-# A regex longer than this is left to the grammar: shared rules are written out at each use.
+# Limit of the single regex's size: it repeats a shared rule at each use.
 _LONGEST = 50_000
 
 
 class GbnfError(ValueError):
-    """It isn't GBNF; the message has the place."""
+    """Invalid GBNF; the message has the line and column."""
 
 
 class _Reader:
-    """Reads a grammar into its rules.
+    """Parses a grammar into its rules.
 
     Args:
         text: the grammar.
@@ -43,21 +43,21 @@ class _Reader:
         while self.at < len(self.text):
             name = self._match(_NAME)
             if name is None:
-                raise self._error("a rule's name is expected")
+                raise self._error("expected a rule name")
             self._skip(_BLANK)
             if not self._take("::="):
-                raise self._error(f"::= is expected after {name[0]}")
+                raise self._error(f"expected ::= after {name[0]}")
             self._skip(_BLANKS)
             self.rules[name[0]] = self._alternatives(nested=False)
             if self.at < len(self.text) and self.text[self.at] != "\n":
-                raise self._error(f"{self.text[self.at]!r} is not expected")
+                raise self._error(f"unexpected {self.text[self.at]!r}")
             self._skip(_BLANKS)
         return self.rules
 
-    def _error(self, said: str) -> GbnfError:
+    def _error(self, problem: str) -> GbnfError:
         line = self.text.count("\n", 0, self.at) + 1
         column = self.at - self.text.rfind("\n", 0, self.at)
-        return GbnfError(f"{said}, at line {line}, column {column}")
+        return GbnfError(f"{problem}, at line {line}, column {column}")
 
     def _skip(self, blanks: re.Pattern[str]) -> None:
         found = blanks.match(self.text, self.at)
@@ -99,10 +99,10 @@ class _Reader:
             self._skip(_BLANKS)
             inner = self._alternatives(nested=True)
             if not self._take(")"):
-                raise self._error(") is expected")
+                raise self._error("expected )")
             return inner
         if self.text.startswith(("<", "!<"), self.at):
-            raise self._error("tokens (<…>) are not taken: a grammar here is about text")
+            raise self._error("tokens (<…>) aren't supported: grammars here describe text")
         name = self._match(_NAME)
         return Node("ref", name=name[0]) if name else None
 
@@ -121,9 +121,9 @@ class _Reader:
                 least = int(counted[1])
                 most = (int(counted[3]) if counted[3] else None) if counted[2] else least
                 if most is not None and most < least:
-                    raise self._error(f"the counts of {counted[0]} are the wrong way round")
+                    raise self._error(f"the counts of {counted[0]} are in the wrong order")
                 if max(least, most or 0) > _MOST_REPEATS:
-                    raise self._error(f"{counted[0]} counts beyond {_MOST_REPEATS:,}")
+                    raise self._error(f"{counted[0]} repeats more than {_MOST_REPEATS:,} times")
                 self.at = counted.end()
             else:
                 return node
@@ -147,14 +147,14 @@ class _Reader:
                 self.at += 1
                 last = self._char(start, "]")
             if last < first:
-                raise self._error(f"the range {chr(first)}-{chr(last)} is the wrong way round")
+                raise self._error(f"the range {chr(first)}-{chr(last)} is in the wrong order")
             pairs.append((first, last))
         return others(as_ranges(pairs)) if negated else as_ranges(pairs)
 
     def _char(self, start: int, closing: str) -> int:
         if self.at >= len(self.text):
             self.at = start
-            raise self._error(f"the closing {closing} is missing")
+            raise self._error(f"missing the closing {closing}")
         sign = self.text[self.at]
         self.at += 1
         if sign != "\\":
@@ -163,11 +163,11 @@ class _Reader:
         if escape in _HEX:
             digits = self.text[self.at + 1 : self.at + 1 + _HEX[escape]]
             if len(digits) != _HEX[escape] or not re.fullmatch("[0-9A-Fa-f]+", digits) or int(digits, 16) > 0x10FFFF:
-                raise self._error(f"\\{escape} takes {_HEX[escape]} hex digits of a character")
+                raise self._error(f"\\{escape} needs {_HEX[escape]} hex digits of a code point")
             self.at += 1 + _HEX[escape]
             return int(digits, 16)
         if escape not in _ESCAPES or not escape:
-            raise self._error(f"\\{escape} is no escape of GBNF")
+            raise self._error(f"\\{escape} isn't a GBNF escape")
         self.at += 1
         return _ESCAPES[escape]
 
@@ -179,20 +179,20 @@ def _parts(node: Node) -> Iterator[Node]:
 
 
 def lark(text: str) -> str:
-    """A GBNF grammar as a Lark grammar that means the same.
+    """Translate a GBNF grammar to an equivalent Lark grammar.
 
     Args:
         text: the grammar, with a rule `root`.
 
     Raises:
-        GbnfError: it can't be read, a rule is missing, or no text satisfies it.
+        GbnfError: it is invalid, refers to an undefined rule, or no text satisfies it.
     """
     try:
         rules = _Reader(text).read()
         for name, rule in rules.items():
             for part in _parts(rule):
                 if part.kind == "ref" and part.name not in rules:
-                    raise GbnfError(f"the rule {part.name!r}, in {name}, is not defined")
+                    raise GbnfError(f"the rule {part.name!r}, used in {name}, is not defined")
         if "root" not in rules:
             raise GbnfError("there is no rule root")
         whole = _flat(rules["root"], rules, ("root",), [_LONGEST])
@@ -202,11 +202,11 @@ def lark(text: str) -> str:
     except EmptyClassError as error:
         raise GbnfError(str(error)) from None
     except RecursionError:
-        raise GbnfError("it is nested too deep") from None
+        raise GbnfError("it is nested too deeply") from None
 
 
 def _flat(node: Node, rules: dict[str, Node], path: tuple[str, ...], left: list[int]) -> Node | None:
-    """A part without references; None where a rule refers to itself, or it gets too long."""
+    """A node with its references expanded; None if a rule is recursive or the result gets too long."""
     left[0] -= 2 + 8 * len(node.ranges)
     if left[0] < 0:
         return None
@@ -222,11 +222,11 @@ def _flat(node: Node, rules: dict[str, Node], path: tuple[str, ...], left: list[
 
 
 def _grammar(rules: dict[str, Node]) -> str:
-    """The rules, each terminal one character; names are numbers, since Lark gives some names and cases a meaning."""
+    """The rules with one-character terminals; rules are numbered, since Lark gives some names and cases a meaning."""
     numbers = {name: f"r{place}" for place, name in enumerate(rules)}
     terminals: dict[Ranges, str] = {}
 
-    def said(node: Node) -> str:
+    def lark_of(node: Node) -> str:
         if node.kind == "ref":
             return numbers[node.name]
         if node.kind == "chars":
@@ -234,11 +234,11 @@ def _grammar(rules: dict[str, Node]) -> str:
         if node.kind == "rep":
             most = "" if node.most is None else str(node.most)
             count = {(0, ""): "*", (1, ""): "+", (0, "1"): "?"}.get((node.least, most), f"{{{node.least},{most}}}")
-            return f"({said(node.parts[0])}){count}"
+            return f"({lark_of(node.parts[0])}){count}"
         if node.kind == "alt":
-            return f"({' | '.join(said(part) for part in node.parts)})"
-        return " ".join(said(part) for part in node.parts) or '""'
+            return f"({' | '.join(lark_of(part) for part in node.parts)})"
+        return " ".join(lark_of(part) for part in node.parts) or '""'
 
-    lines = [f"start: {numbers['root']}", *(f"{numbers[name]}: {said(rule)}" for name, rule in rules.items())]
+    lines = [f"start: {numbers['root']}", *(f"{numbers[name]}: {lark_of(rule)}" for name, rule in rules.items())]
     lines += [f"{name}: /{written(Node('chars', ranges=ranges), rust)}/" for ranges, name in terminals.items()]
     return "\n".join(["%llguidance {}\n", *lines, ""])

@@ -1,4 +1,4 @@
-"""The guide: one constraint in the form that both engines take, its judge, and the way back to a typed object."""
+"""The guide: a constraint in the form that both engines take, its validator, and the conversion to a typed object."""
 
 from __future__ import annotations
 
@@ -16,17 +16,16 @@ def _as_text(text: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Guide:
-    """A constraint on a text, checked. Make it with `llmlab.guided.constraints`.
+    """A validated constraint. Make it with `llmlab.guided.make`.
 
     Attributes:
-        kind: what was asked for: json (a schema or a structured type), regex (a regex or a plain type), choice, lark
-            or gbnf.
+        kind: json (a schema or a structured type), regex (a regex or a plain type), choice, lark or gbnf.
         text: the constraint as the mask library takes it: a JSON schema, a regex, or a Lark grammar.
-        name: what to call it in a line of text ("Person", "regex [0-9]{3}").
-        schema: the JSON schema as it was given, for kind json.
-        check: raises ValueError when a text breaks the constraint (JSON: the jsonschema library is the judge);
-            None where the grammar itself is the only judge.
-        convert: from a text that passed to the typed object.
+        name: a short name for messages ("Person", "regex [0-9]{3}").
+        schema: the original JSON schema, for kind json.
+        check: the validator: raises ValueError if a text violates the constraint (JSON: jsonschema);
+            None if there is only the grammar.
+        convert: valid text -> typed object.
     """
 
     kind: Kind
@@ -38,16 +37,16 @@ class Guide:
 
     @property
     def digest(self) -> str:
-        """A key for caches: equal constraints have equal digests."""
+        """A cache key: equal constraints have equal digests."""
         return hashlib.blake2b(f"{self.form}\0{self.text}".encode(), digest_size=16).hexdigest()
 
     @property
     def form(self) -> Literal["json", "regex", "lark"]:
-        """How `text` is to be read."""
+        """The format of `text`."""
         return self.kind if self.kind in ("json", "regex") else "lark"
 
     def grammar(self) -> str:
-        """The constraint in llguidance's own serialized form."""
+        """The constraint in llguidance's serialized form."""
         from llguidance import LLMatcher
 
         if self.form == "json":
@@ -57,7 +56,7 @@ class Guide:
         return str(LLMatcher.grammar_from_lark(self.text))
 
     def problem(self, text: str) -> str:
-        """What is wrong with a text, in one line; "" when the judge passes it."""
+        """What is wrong with a text, in one line; "" if the validator accepts it."""
         if self.check is None:
             return ""
         try:
@@ -67,10 +66,10 @@ class Guide:
         return ""
 
     def parse(self, text: str) -> Any:
-        """The typed object that a text stands for.
+        """Convert a text to its typed object.
 
         Raises:
-            ValueError: the text breaks the constraint, or the type's own validators refuse it.
+            ValueError: the text violates the constraint, or the type's own validators reject it.
         """
         if self.check is not None:
             self.check(text)

@@ -1,4 +1,4 @@
-"""Numbers as the mask library can follow them: bounds that it reckons in floats, and multiples below zero."""
+"""Rewrite numeric bounds and multiples so that the mask library, which computes with floats, enforces them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, InvalidOperation
 from typing import Any
 
 MOST = 2000
-"""More multiples than this aren't written out."""
+"""The most multiples that are listed one by one."""
 
 
 def exact(text: str) -> int | Decimal:
-    """A JSON number with a point or an exponent, as written."""
+    """Parse a JSON number with a point or an exponent without loss."""
     try:
         value = Decimal(text)
     except InvalidOperation:  # an exponent of more than 18 digits, which is infinity or 0 in any float
@@ -24,10 +24,10 @@ def exact(text: str) -> int | Decimal:
 
 
 def negative_multiples(node: dict[str, Any]) -> list[int | float] | None:
-    """The values that a schema of multiples allows when all of them are negative; None when that isn't so.
+    """The values of a `multipleOf` schema whose values are all negative; None for any other schema.
 
     Raises:
-        ValueError: there are too many, or there is no lower bound.
+        ValueError: there are too many, or no lower bound.
     """
     step = node.get("multipleOf")
     kinds = node.get("type", "number")
@@ -39,7 +39,7 @@ def negative_multiples(node: dict[str, Any]) -> list[int | float] | None:
     low, low_open = _bound(node, "minimum", "exclusiveMinimum", max)
     size = Decimal(str(step))
     if low is None or (Decimal(str(high)) - Decimal(str(low))) / size > MOST:
-        raise ValueError("too many negative multiples to write out")
+        raise ValueError("too many negative multiples to list")
     first, last = math.ceil(Decimal(str(low)) / size), math.floor(Decimal(str(high)) / size)
     found = [i * size for i in range(first, last + 1)]
     excluded = [Decimal(str(end)) for end, is_open in ((low, low_open), (high, high_open)) if is_open]
@@ -53,7 +53,7 @@ def negative_multiples(node: dict[str, Any]) -> list[int | float] | None:
 
 
 def _bound(node: dict[str, Any], name: str, exclusive: str, tighter: Any) -> tuple[float | None, bool]:
-    """The bound and whether it is itself excluded; draft 4 says the latter with true."""
+    """The bound and whether it is exclusive; in draft 4 `exclusive` is a bool."""
     closed, opened = node.get(name), node.get(exclusive)
     if opened is True or opened is False:
         return closed, bool(opened)
@@ -63,23 +63,23 @@ def _bound(node: dict[str, Any], name: str, exclusive: str, tighter: Any) -> tup
 
 
 _EXACT = 2**53
-"""Whole numbers up to here are exact as floats, which the mask library reckons bounds in."""
+"""Integers up to here are exact as floats, the type that the mask library computes bounds in."""
 _MOST = 2**63 - 1024
-"""The library makes no ranges of whole numbers beyond; of other numbers none that are exact beyond `_EXACT`."""
+"""The library's limit for integer ranges; ranges of other numbers are inexact beyond `_EXACT`."""
 _WHOLE_MOST = 2**63 - 1
-"""The one upper bound beyond `_MOST` that it keeps to."""
+"""The only upper bound beyond `_MOST` that the library respects."""
 _OPEN_MOST = 10**18
-"""A lower bound of whole numbers from here on needs an upper one."""
+"""An integer lower bound this large needs an upper bound too."""
 _BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 _COUNTS = {
     "minLength": 10**7, "maxLength": 10**7, "minProperties": 10**7, "maxProperties": 10**7,
     "minItems": 20_000, "maxItems": 20_000, "minContains": 20_000, "maxContains": 20_000,
 }  # fmt: skip
-"""Counts that the library can follow; more items cost it gigabytes."""
+"""The largest counts that the library handles; more items take gigabytes of memory."""
 
 
 class BoundError(ValueError):
-    """A bound can't be followed. `keyword` says which."""
+    """A bound can't be enforced. `keyword` names it."""
 
     def __init__(self, keyword: str, reason: str) -> None:
         super().__init__(reason)
@@ -87,17 +87,17 @@ class BoundError(ValueError):
 
 
 def bounded(node: dict[str, Any]) -> dict[str, Any]:
-    """A schema with its bounds as the mask library can follow them: at most narrower than they were.
+    """Rewrite a schema's bounds so that the mask library enforces them; they never get wider.
 
-    - The library reckons with floats. Bounds of whole numbers beyond 2**53 go to the next float inside and end near
-      2**63; those of other numbers end at 2**53.
-    - A number may have any number of digits, and one a hair beyond an open bound in writing (-51.610000000000000001) is
-      the bound itself once it is read as a float, which the validator refuses. Open bounds are drawn in by a hair.
-    - Counts written as floats (2.0) become whole numbers. An upper count that no text reaches is left out; the
-      validator still checks it.
+    - The library computes with floats. Integer bounds beyond 2**53 are rounded inwards to the next float and capped
+      near 2**63; bounds of other numbers are capped at 2**53.
+    - A number may have any number of digits, so one just inside an open bound (-51.610000000000000001) can equal the
+      bound once it is read as a float, which the validator rejects. Open bounds are therefore tightened slightly.
+    - Counts written as floats (2.0) become integers. An upper count that no text reaches is dropped; the validator
+      still checks it.
 
     Raises:
-        BoundError: a bound excludes all that the library can write.
+        BoundError: a bound excludes every number that the library can write.
     """
     out = _counts(node)
     kinds = node.get("type", "number")
@@ -107,38 +107,34 @@ def bounded(node: dict[str, Any]) -> dict[str, Any]:
     low, low_open = _bound(node, "minimum", "exclusiveMinimum", max)
     high, high_open = _bound(node, "maximum", "exclusiveMaximum", min)
     if low is not None and high is not None and (low > high or (low == high and (low_open or high_open))):
-        return out  # the library says best why nothing is left
+        return out  # the library's own error explains best why nothing is left
     whole = "number" not in kinds
     least = _whole(low, 1, is_open=low_open) if whole else _near(low, 1, is_open=low_open, among=(low, high))
     most = _whole(high, -1, is_open=high_open) if whole else _near(high, -1, is_open=high_open, among=(low, high))
     if least is not None and most is not None and least > most:
         if whole:
             return out
-        raise BoundError(_said(node, "minimum", "exclusiveMinimum"), "it is too near to the upper bound")
+        raise BoundError(_present(node, "minimum", "exclusiveMinimum"), "it is too close to the upper bound")
     for key in _BOUNDS:
         out.pop(key, None)
     limit = _MOST if whole else _EXACT
     if least is not None:
         if least > limit or (whole and least >= _OPEN_MOST and most is None):
-            raise BoundError(
-                _said(node, "minimum", "exclusiveMinimum"), f"{low} is too large for its ranges of numbers"
-            )
+            raise BoundError(_present(node, "minimum", "exclusiveMinimum"), f"{low} is too large for the mask library")
         out["minimum"] = least
     if most is not None:
         if most < -limit or (whole and most <= -_OPEN_MOST and least is None):
-            raise BoundError(
-                _said(node, "maximum", "exclusiveMaximum"), f"{high} is too small for its ranges of numbers"
-            )
+            raise BoundError(_present(node, "maximum", "exclusiveMaximum"), f"{high} is too small for the mask library")
         out["maximum"] = most
     return out
 
 
-def _said(node: dict[str, Any], *keywords: str) -> str:
+def _present(node: dict[str, Any], *keywords: str) -> str:
     return next((key for key in reversed(keywords) if key in node), keywords[0])
 
 
 def _whole(bound: Decimal | float | None, inwards: int, *, is_open: bool) -> int | None:
-    """A bound of whole numbers as a closed one that is exact as a float; `inwards` is 1 from below, -1 from above."""
+    """An integer bound as a closed one that is exact as a float; `inwards` is 1 for a lower bound, -1 for an upper."""
     if bound is None:
         return None
     exact = Decimal(str(bound))
@@ -153,7 +149,7 @@ def _whole(bound: Decimal | float | None, inwards: int, *, is_open: bool) -> int
 
 
 def _inside(bound: int, inwards: int) -> int:
-    """The float next to a whole bound on its inner side."""
+    """The nearest float on the inner side of an integer bound."""
     near = float(bound)
     return int(near if (int(near) - bound) * inwards >= 0 else math.nextafter(near, math.inf * inwards))
 
@@ -161,7 +157,7 @@ def _inside(bound: int, inwards: int) -> int:
 def _near(
     bound: float | None, inwards: int, *, is_open: bool, among: tuple[float | None, float | None]
 ) -> int | float | None:
-    """A bound of numbers as a closed one, drawn in by a hair where it was open."""
+    """A bound as a closed one, tightened slightly if it was open."""
     if bound is None:
         return None
     exact = Decimal(str(bound))
@@ -180,7 +176,7 @@ def _counts(node: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(value, int | float) or isinstance(value, bool):
             continue
         if value > most and key.startswith("min"):
-            raise BoundError(key, f"more than {most:,} can't be written")
+            raise BoundError(key, f"more than {most:,} aren't supported")
         if value > most:
             del out[key]
         else:
@@ -189,9 +185,9 @@ def _counts(node: dict[str, Any]) -> dict[str, Any]:
 
 
 def unwritable(value: Any) -> int | float | None:
-    """The first number in a constant that the mask library writes as another one, or None.
+    """The first number in a constant that the mask library would write as a different number, or None.
 
-    It reads numbers as floats, one digit short of exact. -2**63 ends the process with a stack overflow.
+    The library reads numbers as floats, one digit short of exact. -2**63 crashes the process with a stack overflow.
     """
     long: list[float] = []
 
@@ -216,7 +212,7 @@ def unwritable(value: Any) -> int | float | None:
 
 
 def _misread(values: list[float]) -> float | None:
-    """The first float that the library doesn't write as it is."""
+    """The first float that the library writes as a different number."""
     from llguidance import LLMatcher
 
     from llmlab.guided.grammar import bytes_tokenizer

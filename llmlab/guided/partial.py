@@ -1,4 +1,4 @@
-"""A JSON text that is still being written, seen as the object it is so far."""
+"""Parse JSON text while it is still being generated."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ _LITERALS = ("true", "false", "null")
 
 
 def partial_json(text: str) -> Any:
-    """What a beginning of a JSON text says already.
+    """Parse the beginning of a JSON text.
 
-    Open strings, arrays and objects are closed; a key without a value, and a number or literal that may still
-    grow into another one, are left out until they are whole.
+    Open strings, arrays and objects are closed; a key without a value, and a number or literal that may still be
+    incomplete, are left out.
 
     Args:
         text: the text so far.
 
     Returns:
-        The value so far; None when there is nothing to show yet.
+        The value so far; None if there is none yet.
     """
     closed = close_json(text)
     if closed is None:
@@ -30,10 +30,10 @@ def partial_json(text: str) -> Any:
 
 
 def close_json(text: str) -> str | None:
-    """The shortest valid JSON text that shows all whole values of a beginning; None when there is none yet."""
+    """The shortest valid JSON text with all complete values of a beginning; None if there are none yet."""
     stack: list[str] = []
     in_string = escaped = False
-    # Where the text may be cut and closed: its length there, and the brackets open then.
+    # Where the text can be cut and closed: the length, and the closing brackets.
     good: tuple[int, str] | None = None
     is_key = False
     scalar = False
@@ -68,8 +68,8 @@ def close_json(text: str) -> str | None:
             scalar = True
     if in_string and not is_key:
         return _string_so_far(text, escaped=escaped) + '"' + _closers(stack)
-    if scalar and not in_string and (whole := _whole_literal(text)):
-        return whole + _closers(stack)
+    if scalar and not in_string and (literal := _final_literal(text)):
+        return literal + _closers(stack)
     return text[: good[0]] + good[1] if good is not None else None
 
 
@@ -83,7 +83,7 @@ def _closers(stack: list[str]) -> str:
 
 
 def _string_so_far(text: str, *, escaped: bool) -> str:
-    """The text without an escape at its end that isn't whole."""
+    """The text without an incomplete escape at its end."""
     if escaped:
         return text[:-1]
     tail = text[-6:]
@@ -93,7 +93,7 @@ def _string_so_far(text: str, *, escaped: bool) -> str:
     return text
 
 
-def _whole_literal(text: str) -> str | None:
+def _final_literal(text: str) -> str | None:
     for literal in _LITERALS:
         if text.rstrip().endswith(literal):
             return text.rstrip()

@@ -1,4 +1,4 @@
-"""Python types to constraints and back: outlines has the type language, pydantic reads the answer."""
+"""Python types as constraints: outlines provides the type language, pydantic parses the answer."""
 
 from __future__ import annotations
 
@@ -23,20 +23,19 @@ from llmlab.guided.guide import Guide
 from llmlab.guided.schema import schema_guide
 from llmlab.guided.walk import change
 
-_WAY_OUT = (
+_SUPPORTED = (
     "type= takes int, float, bool, str, Literal, Enum, list[...], dict[str, ...], dates, unions, pydantic models, "
     "dataclasses, TypedDicts and outlines' terms."
 )
 
 
 def type_guide(kind: Any) -> Guide:
-    """Make a guide of a type; `parsed` is a value of it.
+    """Make a guide for a type; `parsed` is a value of it.
 
-    A number, a bool, a date, a Literal or an Enum (and unions of them) is written plainly; what has parts
-    is written as JSON.
+    Numbers, bools, dates, Literals, Enums and unions of them are written as plain text; structured types as JSON.
 
     Raises:
-        BadInputError: it's no type that a text can be read as.
+        BadInputError: the type isn't supported.
     """
     from outlines.types.dsl import CFG, JsonSchema, Term
 
@@ -48,7 +47,7 @@ def type_guide(kind: Any) -> Guide:
     if isinstance(kind, Term):
         return _term_guide(kind, name, str)
     if kind is None or kind is type(None) or isinstance(kind, str | int | float | list | tuple | dict):
-        raise BadInputError(f"type= takes a Python type, got {kind!r:.80}.", _WAY_OUT)
+        raise BadInputError(f"type= takes a Python type, got {kind!r:.80}.", _SUPPORTED)
     plain = _plain_types(kind)
     if plain is not None:
         return _plain_guide(plain, name)
@@ -56,14 +55,14 @@ def type_guide(kind: Any) -> Guide:
 
 
 def type_name(kind: Any) -> str:
-    """A type's name for a line of text."""
+    """A type's name for messages."""
     return getattr(kind, "__name__", None) if isinstance(kind, type) else str(kind).replace("typing.", "")  # type: ignore[return-value]
 
 
 def structured_guide(kind: Any) -> Guide:
-    """Make a guide of a type whose values are written as JSON: a model, a dataclass, a TypedDict, a list, ...
+    """Make a guide for a type whose values are written as JSON: a model, a dataclass, a TypedDict, a list, ...
 
-    Objects take only the properties that the type has, all of them where there is no default.
+    Objects take only the properties of the type; those without a default are required.
     """
     from pydantic import TypeAdapter
     from pydantic.errors import PydanticUserError
@@ -72,17 +71,17 @@ def structured_guide(kind: Any) -> Guide:
         adapter: TypeAdapter[Any] = TypeAdapter(readable(kind))
         schema = adapter.json_schema(schema_generator=json_schemas())
     except (PydanticUserError, TypeError, NameError) as error:
-        said = str(error).splitlines()[0]
-        raise BadInputError(f"{type_name(kind)} can't be written as JSON: {said}", _WAY_OUT) from None
+        reason = str(error).splitlines()[0]
+        raise BadInputError(f"{type_name(kind)} can't be written as JSON: {reason}", _SUPPORTED) from None
     return schema_guide(change(schema, _tidy), name=type_name(kind), convert=adapter.validate_json)
 
 
 @functools.cache
 def json_schemas() -> Any:
-    """Make JSON schemas as pydantic does, with forms that a mask can follow where its own can't be.
+    """Pydantic's JSON schema generator, changed where a token mask can't follow its schemas.
 
-    A Decimal is a number (pydantic adds text), a set an array (a value that is there twice is in the set once), and a
-    dict under an Enum or Literal of texts has those as optional properties.
+    A Decimal is a number (pydantic also allows text), a set is an array without `uniqueItems` (duplicates disappear in
+    the set), and a dict keyed by an Enum or Literal of texts has those as optional properties.
     """
     from pydantic.json_schema import GenerateJsonSchema
 
@@ -111,7 +110,7 @@ def json_schemas() -> Any:
 
 
 def readable(kind: Any) -> Any:
-    """The type with every `typing.TypedDict` in it as pydantic reads it: before 3.12 that is typing_extensions'."""
+    """Replace every `typing.TypedDict` in a type with one of typing_extensions, which pydantic needs before 3.12."""
     if sys.version_info >= (3, 12):
         return kind
     if typing.is_typeddict(kind) and type(kind).__module__ == "typing":
@@ -135,17 +134,17 @@ def readable(kind: Any) -> Any:
 
 
 def _tidy(node: dict[str, Any]) -> dict[str, Any]:
-    """What pydantic says in a way that a mask can't follow, or leaves open without need."""
+    """Rewrite what a mask can't follow in pydantic's schemas, and close their objects."""
     node = {key: value for key, value in node.items() if key not in ("default", "discriminator")}
     if "properties" in node and "additionalProperties" not in node:
         node["additionalProperties"] = False
-    if "oneOf" in node and _told_apart(node["oneOf"]):
+    if "oneOf" in node and _is_tagged_union(node["oneOf"]):
         node["anyOf"] = node.pop("oneOf")
     return node
 
 
-def _told_apart(branches: Any) -> bool:
-    """Branches that are all references come from a tagged union, whose tags exclude each other."""
+def _is_tagged_union(branches: Any) -> bool:
+    """Whether all branches are references: they come from a tagged union, whose tags are mutually exclusive."""
     return isinstance(branches, list) and all(isinstance(one, dict) and "$ref" in one for one in branches)
 
 
@@ -154,14 +153,14 @@ def _told_apart(branches: Any) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class _Plain:
-    """One kind of plain value: the term its text matches, and how the text becomes the value."""
+    """One kind of plain value: the term that its text matches, and the conversion from text to value."""
 
     term: Any
     convert: Callable[[str], Any]
 
 
 def _plain_types(kind: Any) -> list[_Plain] | None:
-    """The plain types that a type is a union of, or None: it needs JSON."""
+    """The plain types that make up a type, or None if it needs JSON."""
     from outlines.types.dsl import Regex, String, python_types_to_terms
 
     if get_origin(kind) in (Union, python.UnionType):
@@ -172,7 +171,7 @@ def _plain_types(kind: Any) -> list[_Plain] | None:
     if kind in (int, float):
         return [_Plain(python_types_to_terms(kind), kind)]
     if kind is datetime.date:
-        # outlines' own pattern has a 31st of February.
+        # outlines' own pattern allows February 31.
         return [_Plain(Regex(DATE), datetime.date.fromisoformat)]
     if kind is datetime.time:
         return [_Plain(python_types_to_terms(kind), datetime.time.fromisoformat)]
@@ -230,5 +229,5 @@ def _term_guide(term: Any, name: str, convert: Callable[[str], Any]) -> Guide:
     try:
         pattern = to_regex(term)
     except (TypeError, ValueError, NotImplementedError) as error:
-        raise BadInputError(f"The term {term!r:.80} isn't regular: {error}.", _WAY_OUT) from None
+        raise BadInputError(f"The term {term!r:.80} isn't regular: {error}.", _SUPPORTED) from None
     return regex_guide(pattern, name=name, convert=convert, bounded=False)

@@ -1,4 +1,4 @@
-"""JSON schemas: checked, brought into the form that the masks take, judged by the jsonschema library."""
+"""Guides for JSON schemas: validated, normalised for the token masks; answers are validated by jsonschema."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from llmlab.guided.guide import Guide
 from llmlab.guided.numbers import BoundError, bounded, exact, negative_multiples, unwritable
 from llmlab.guided.walk import change, circular, endless, everything, quote, resolve, without_silent
 
-# JSON on one line, with or without a blank after a comma or colon. The library's own gaps have no end, and a model that
-# is at a loss fills its whole budget with blanks.
+# JSON on one line, with or without a space after a comma or colon. The library's default allows unlimited whitespace,
+# and a confused model fills its entire budget with it.
 GAPS = {"whitespace_flexible": False, "item_separator": ", ?", "key_separator": ": ?"}
 MAX_NESTING = 100
-# A float has up to 767 digits, and up to 324 places after the point.
+# A float has up to 767 significant digits, and exponents down to -324.
 _DIGITS = 2000
 _CHOOSERS = ("$ref", "allOf", "anyOf", "oneOf", "type", "enum", "const")
 
 
 def schema_guide(schema: Any, *, name: str = "", convert: Callable[[str], Any] = json.loads) -> Guide:
-    """Make a guide of a JSON schema.
+    """Make a guide for a JSON schema.
 
     Args:
-        schema: the schema, a dict or a bool (JSON has no other).
-        name: what to call it; default: its title.
-        convert: from a valid JSON text to the typed object.
+        schema: the schema, a dict or a bool.
+        name: a name for messages; default: its title.
+        convert: valid JSON text -> typed object.
 
     Raises:
-        BadInputError: it isn't a valid schema (with the place), or no text satisfies it.
-        UnsupportedError: a keyword that can't be followed, with its place.
+        BadInputError: the schema is invalid (with the location), or no text satisfies it.
+        UnsupportedError: a keyword can't be enforced (with its location).
     """
     given = _plain(schema)
     schema = _known_dialect(given)
@@ -44,14 +44,14 @@ def schema_guide(schema: Any, *, name: str = "", convert: Callable[[str], Any] =
     ring = circular(schema)
     if ring is not None:
         raise BadInputError(
-            f"$ref {ring!r} leads back to itself on the spot, so it says nothing.",
-            "A recursive schema must go through properties or items on its way.",
+            f"$ref {ring!r} refers directly back to itself, so it has no meaning.",
+            "A recursive schema must recurse through properties or items.",
         )
     loop = endless(schema)
     if loop is not None:
         raise BadInputError(
-            f"No text satisfies the schema: what {loop!r} refers to always contains itself, without end.",
-            "Make one property on the way optional, or allow null: anyOf [..., {'type': 'null'}].",
+            f"No text satisfies the schema: {loop!r} always contains itself, without end.",
+            "Make one property in the cycle optional, or allow null: anyOf [..., {'type': 'null'}].",
         )
     text = _normal(schema)
     refused = _refusal(text)
@@ -65,25 +65,25 @@ def schema_guide(schema: Any, *, name: str = "", convert: Callable[[str], Any] =
                 errors = sorted(validator.iter_errors(value), key=lambda e: len(e.absolute_path))
             except decimal.DecimalException:
                 raise ValueError(f"a number has more than {_DIGITS:,} digits") from None
-        # The most telling error, as jsonschema ranks them.
+        # Report the outermost error.
         found = next(iter(errors), None)
         if found is not None:
             where = "".join(f"/{step}" for step in found.absolute_path)
-            said = found.message
+            message = found.message
             if found.validator == "pattern":
-                said = f"{found.instance!r} does not match {patterns.get(found.validator_value)!r}"
-            said = re.sub(r"Decimal\('([^']*)'\)", r"\1", said)
-            raise ValueError(f"{said} (at {where or 'the top'})")
+                message = f"{found.instance!r} does not match {patterns.get(found.validator_value)!r}"
+            message = re.sub(r"Decimal\('([^']*)'\)", r"\1", message)
+            raise ValueError(f"{message} (at {where or 'the top level'})")
 
     title = schema.get("title") if isinstance(schema, dict) else None
     return Guide("json", text, name or (title if isinstance(title, str) else "") or "schema", given, check, convert)
 
 
 def _plain(schema: Any) -> Any:
-    """The schema as JSON has it (tuples as lists, keys as text).
+    """The schema as plain JSON (tuples as lists, keys as text).
 
     Raises:
-        BadInputError: it holds something that JSON doesn't have.
+        BadInputError: it contains a value that JSON can't represent.
     """
     if not isinstance(schema, dict | bool):
         raise BadInputError(
@@ -97,7 +97,7 @@ def _plain(schema: Any) -> Any:
 
 
 def _known_dialect(schema: Any) -> Any:
-    """The schema under the usual name of its dialect: http or https, # or not, "the newest", draft 5."""
+    """The schema with its dialect's canonical URI: http or https, with or without #, "newest", draft 5."""
     declared = schema.get("$schema") if isinstance(schema, dict) else None
     if not isinstance(declared, str):
         return schema
@@ -112,7 +112,7 @@ def _known_dialect(schema: Any) -> Any:
 
 
 def _validator(schema: Any, patterns: dict[str, str]) -> Any:
-    """The schema's validator; `patterns` gets the regex in the schema behind each that the validator reads."""
+    """The schema's validator; fills `patterns` with translated regex -> the schema's regex."""
     import jsonschema
 
     declared = schema.get("$schema") if isinstance(schema, dict) else None
@@ -120,22 +120,22 @@ def _validator(schema: Any, patterns: dict[str, str]) -> Any:
     if kind is None and isinstance(declared, str):
         raise BadInputError(
             f"Unknown JSON schema dialect {declared!r} (at /$schema).",
-            "Leave $schema out, or name one that is known: https://json-schema.org/draft/2020-12/schema.",
+            "Leave $schema out, or use a known one: https://json-schema.org/draft/2020-12/schema.",
         )
     kind = kind or jsonschema.Draft202012Validator
-    # Its format "regex" means Python's.
+    # jsonschema's format "regex" means Python's dialect, not ECMA-262.
     forms = jsonschema.FormatChecker(())
     forms.checkers = {name: one for name, one in kind.FORMAT_CHECKER.checkers.items() if name != "regex"}
     try:
         kind.check_schema(schema, format_checker=forms)
     except jsonschema.SchemaError as error:
         error = _deepest(error)
-        place = "".join(f"/{step}" for step in error.absolute_path) or "the top"
+        place = "".join(f"/{step}" for step in error.absolute_path) or "the top level"
         raise BadInputError(f"The schema isn't valid at {place}: {error.message:.200}.") from None
     except RecursionError:
-        raise BadInputError(f"The schema is nested more than {MAX_NESTING} deep.") from None
+        raise BadInputError(f"The schema is nested more than {MAX_NESTING} levels deep.") from None
     if _depth(schema) > MAX_NESTING:
-        raise BadInputError(f"The schema is nested more than {MAX_NESTING} deep.", "Use $defs and $ref.")
+        raise BadInputError(f"The schema is nested more than {MAX_NESTING} levels deep.", "Use $defs and $ref.")
     for pointer, node in everything(schema):
         if not isinstance(node, dict):
             continue
@@ -144,53 +144,53 @@ def _validator(schema: Any, patterns: dict[str, str]) -> Any:
         for key in node["patternProperties"] if isinstance(node.get("patternProperties"), dict) else ():
             _check_pattern(key, pointer, "patternProperties")
         if node.get("enum") == []:
-            raise BadInputError(f"No text satisfies the schema at {pointer or 'the top'}: its enum is empty.")
+            raise BadInputError(f"No text satisfies the schema at {pointer or 'the top level'}: its enum is empty.")
         try:
             negative_multiples(node)
         except ValueError as error:
             raise UnsupportedError(
-                f"The keyword 'multipleOf' at {pointer}/multipleOf can't be followed token by token: {error}.",
-                "Give a nearer minimum, or leave it out and check it on completion.parsed.",
+                f"The keyword 'multipleOf' at {pointer}/multipleOf can't be enforced token by token: {error}.",
+                "Use a closer minimum, or leave the keyword out and check completion.parsed instead.",
             ) from None
         for key in ("const", "enum"):
             odd = unwritable(node.get(key))
             if odd is not None:
                 raise UnsupportedError(
-                    f"The keyword {key!r} at {pointer}/{key} can't be followed token by token: {odd!r:.40} has more "
+                    f"The keyword {key!r} at {pointer}/{key} can't be enforced token by token: {odd!r:.40} has more "
                     "digits than a float.",
-                    "Give the number as text.",
+                    "Use a string instead of the number.",
                 )
         try:
             bounded(node)
         except BoundError as error:
             key = error.keyword
             raise UnsupportedError(
-                f"The keyword {key!r} at {pointer}/{key} can't be followed token by token: {error}.",
-                "Loosen it, or leave it out and check it on completion.parsed.",
+                f"The keyword {key!r} at {pointer}/{key} can't be enforced token by token: {error}.",
+                "Loosen it, or leave it out and check completion.parsed instead.",
             ) from None
-    # As floats, 0.07 is no multiple of 0.01.
+    # As floats, 0.07 is not a multiple of 0.01.
     readable = json.loads(json.dumps(schema), parse_float=exact)
     readable = change(readable, lambda node: with_patterns(node, 1, patterns))
     return kind(readable, format_checker=kind.FORMAT_CHECKER)
 
 
 def _check_pattern(pattern: str, pointer: str, keyword: str) -> None:
-    """Refuse a pattern that isn't a regex of ECMA-262, or that no mask can follow."""
+    """Refuse a pattern that isn't a valid ECMA-262 regex, or that token masks can't enforce."""
     try:
         translated(pattern)
     except EcmaUnsupportedError as error:
         raise UnsupportedError(
-            f"The keyword {keyword!r} at {pointer}/{keyword} can't be followed token by token: {error}.",
-            f"Say {pattern!r:.120} without, or leave it out of the schema and check it on completion.parsed.",
+            f"The keyword {keyword!r} at {pointer}/{keyword} can't be enforced token by token: {error}.",
+            f"Rewrite {pattern!r:.120} without it, or leave it out and check completion.parsed instead.",
         ) from None
     except EcmaError as error:
         raise BadInputError(
-            f"The pattern {pattern!r:.120} at {pointer}/{keyword} isn't a valid regex of ECMA-262: {error}."
+            f"The pattern {pattern!r:.120} at {pointer}/{keyword} isn't a valid ECMA-262 regex: {error}."
         ) from None
 
 
 def _deepest(error: Any) -> Any:
-    """The innermost reason of a schema error: anyOf and the like hide it."""
+    """The innermost cause of a schema error, which anyOf and the like hide."""
     while error.context:
         error = max(error.context, key=lambda inner: len(inner.absolute_path))
     return error
@@ -217,8 +217,8 @@ def _check_references(schema: Any) -> None:
             continue
         if not reference.startswith("#") and not named:
             raise UnsupportedError(
-                f"$ref {reference!r} at {pointer or ''}/$ref points outside the schema, and nothing is fetched.",
-                "Copy what it points to into $defs, and refer to it as '#/$defs/NAME'.",
+                f"$ref {reference!r} at {pointer}/$ref points outside the schema; external schemas aren't fetched.",
+                "Copy the target into $defs, and refer to it as '#/$defs/NAME'.",
             )
         if reference == "#" or reference.startswith("#/"):
             try:
@@ -227,23 +227,23 @@ def _check_references(schema: Any) -> None:
                 raise BadInputError(f"$ref {reference!r} at {pointer}/$ref points to nothing in the schema.") from None
 
 
-# -- the form that the masks take ---------------------------------------------------------------
+# -- normalisation for the mask library ---------------------------------------------------------
 
 
 def _normal(schema: Any) -> str:
-    """The schema as text for the mask library: formats as the judge has them, blanks bounded."""
+    """The schema as text for the mask library: formats as the validator defines them, whitespace bounded."""
     from jsonschema import FormatChecker
 
-    judged = FormatChecker.checkers
-    hopeless: dict[str, bool] = {}
+    validated = FormatChecker.checkers
+    infinite: dict[str, bool] = {}
 
     def edit(node: dict[str, Any]) -> Any:
         reference = node.get("$ref")
         if isinstance(reference, str) and reference.startswith("#"):
-            if reference not in hopeless:
-                hopeless[reference] = reference != "#" and endless(schema, reference) is not None
-            if hopeless[reference]:
-                # Nothing finite is there: the library would follow the reference, and find no way on.
+            if reference not in infinite:
+                infinite[reference] = reference != "#" and endless(schema, reference) is not None
+            if infinite[reference]:
+                # Only infinite texts match: the library would expand the reference without end.
                 return False
         node = without_silent(with_patterns(node, 0, {}))
         if isinstance(reference, str) and reference.startswith("#"):
@@ -258,8 +258,8 @@ def _normal(schema: Any) -> str:
                 return _with_pattern({k: v for k, v in node.items() if k != "format"}, REPLACED[form], node)
             if form in TIGHTER:
                 return _with_pattern(node, TIGHTER[form], node)
-            if form not in KNOWN and form not in judged:
-                # Says nothing: JSON Schema treats an unknown format as a remark (int32, password, ...).
+            if form not in KNOWN and form not in validated:
+                # JSON Schema treats an unknown format as an annotation (int32, password, ...).
                 return {k: v for k, v in node.items() if k != "format"}
         return node
 
@@ -273,41 +273,41 @@ def _normal(schema: Any) -> str:
 
 
 def _with_pattern(node: dict[str, Any], pattern: str, original: dict[str, Any]) -> dict[str, Any]:
-    """A copy of a subschema whose strings match a pattern besides what it says."""
-    whole = f"^({pattern})$"
+    """A copy of a subschema whose strings must also match a pattern."""
+    full = f"^({pattern})$"
     if "pattern" not in original:
-        return {**node, "pattern": whole}
-    return {**node, "allOf": [*(node.get("allOf") or ()), {"type": "string", "pattern": whole}]}
+        return {**node, "pattern": full}
+    return {**node, "allOf": [*(node.get("allOf") or ()), {"type": "string", "pattern": full}]}
 
 
-# -- what is refused, and where -----------------------------------------------------------------
+# -- errors -------------------------------------------------------------------------------------
 
 
 def _refusal(text: str) -> str:
-    """What the mask library has against a normalised schema; "" when it can follow it."""
+    """Why the mask library refuses a normalised schema; "" if it accepts it."""
     from llguidance import LLMatcher
 
     try:
         grammar = LLMatcher.grammar_from_json_schema(text)
     except ValueError as error:
         return str(error)
-    failed, said = LLMatcher.validate_grammar_with_warnings(grammar)
-    return said[0] if failed and said else ""
+    failed, messages = LLMatcher.validate_grammar_with_warnings(grammar)
+    return messages[0] if failed and messages else ""
 
 
-def _explain(schema: Any, said: str) -> LlmLabError:
-    """The error for a schema that was refused, with the keyword and its JSON pointer."""
-    place, said = _locate(schema, said)
-    said = " ".join(said.split())[:240]
-    at = place or "the top"
-    if said.startswith("Unsatisfiable schema"):
-        reason = said.partition(": ")[2]
+def _explain(schema: Any, message: str) -> LlmLabError:
+    """The error for a refused schema, with the keyword and its JSON pointer."""
+    place, message = _locate(schema, message)
+    message = " ".join(message.split())[:240]
+    at = place or "the top level"
+    if message.startswith("Unsatisfiable schema"):
+        reason = message.partition(": ")[2]
         return BadInputError(
-            f"No text satisfies the schema at {at}: {reason}.", "Loosen one of the bounds that exclude each other."
+            f"No text satisfies the schema at {at}: {reason}.", "Loosen one of the conflicting constraints."
         )
-    keyword = _keyword(schema, place, said)
-    if "min/maxProperties" in said:
-        # Branches are merged before it is noticed: the keyword may stand in one of them.
+    keyword = _keyword(schema, place, message)
+    if "min/maxProperties" in message:
+        # The library merges branches before it checks: the keyword may be in one of them.
         counted = [
             (pointer, key)
             for pointer, node in everything(schema)
@@ -317,17 +317,17 @@ def _explain(schema: Any, said: str) -> LlmLabError:
         below = [one for one in counted if (one[0] + "/").startswith(place + "/")]
         place, keyword = (below or counted or [(place, keyword)])[0]
     return UnsupportedError(
-        f"The keyword {keyword!r} at {place}/{keyword} can't be followed token by token: {said}.",
-        "Leave it out of the schema, and check it on completion.parsed.",
+        f"The keyword {keyword!r} at {place}/{keyword} can't be enforced token by token: {message}.",
+        "Leave it out of the schema, and check completion.parsed instead.",
     )
 
 
-def _locate(schema: Any, said: str) -> tuple[str, str]:
-    """The innermost subschema that is refused on its own, and what is said of it."""
+def _locate(schema: Any, message: str) -> tuple[str, str]:
+    """The innermost subschema that is refused on its own, and the library's message."""
     if not isinstance(schema, dict):
-        return "", said
+        return "", message
     moved = _moved(schema)
-    best = ("", said)
+    best = ("", message)
     for pointer, node in everything(schema):
         if not pointer or not isinstance(node, dict) or not (pointer + "/").startswith(best[0] + "/"):
             continue
@@ -359,20 +359,20 @@ def _moved(schema: Any) -> Any:
     return change(schema, edit)
 
 
-def _keyword(schema: Any, place: str, said: str) -> str:
+def _keyword(schema: Any, place: str, message: str) -> str:
     node = resolve(schema, "#" + place.replace("%", "%25")) if place else schema
     keys = list(node) if isinstance(node, dict) else []
-    named = re.search(r"Unimplemented keys: (\[.*?\])", said)
+    named = re.search(r"Unimplemented keys: (\[.*?\])", message)
     if named:
         return str(json.loads(named[1])[0])
-    if "format" in said and "format" in keys:
+    if "format" in message and "format" in keys:
         return "format"
-    if "oneOf" in said:
+    if "oneOf" in message:
         return "oneOf"
     blamed = [key for key in ("pattern", "patternProperties") if key in keys]
-    if blamed and ("regex" in said.lower() or "lookaround" in said):
+    if blamed and ("regex" in message.lower() or "lookaround" in message):
         return blamed[0]
-    if "Pointer" in said or "Resource" in said or "ref" in said:
+    if "Pointer" in message or "Resource" in message or "ref" in message:
         return "$ref"
-    mentioned = [key for key in keys if key in said]
+    mentioned = [key for key in keys if key in message]
     return str((mentioned or [key for key in _CHOOSERS if key in keys] or keys or ["$schema"])[0])

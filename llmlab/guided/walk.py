@@ -1,4 +1,4 @@
-"""JSON schema as a tree: where its subschemas are, what they are called, and whether any finite text satisfies it."""
+"""Walk a JSON schema: find and edit its subschemas, resolve references, and detect endless recursion."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ _ONE = (
 )  # fmt: skip
 _MANY = ("allOf", "anyOf", "oneOf", "prefixItems", "items")
 _NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies")
-# More steps than this, and a schema counts as satisfiable: the answer is only used to refuse.
+# After this many steps a schema counts as satisfiable.
 _EFFORT = 20_000
 
 
 def escape(name: object) -> str:
-    """A name as a step of a JSON pointer (RFC 6901)."""
+    """Escape a name for a JSON pointer (RFC 6901)."""
     return str(name).replace("~", "~0").replace("/", "~1")
 
 
 def children(schema: Any) -> Iterator[tuple[str, Any]]:
-    """The subschemas right below one, each with the rest of its JSON pointer."""
+    """The direct subschemas, each with its relative JSON pointer."""
     if not isinstance(schema, dict):
         return
     for key in _ONE:
@@ -49,7 +49,7 @@ def everything(schema: Any, pointer: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def change(schema: Any, edit: Callable[[dict[str, Any]], Any]) -> Any:
-    """A copy in which every subschema that is an object went through `edit`, the inner ones first."""
+    """A copy with `edit` applied to every subschema that is an object, innermost first."""
     if not isinstance(schema, dict):
         return schema
     out = dict(schema)
@@ -66,35 +66,35 @@ def change(schema: Any, edit: Callable[[dict[str, Any]], Any]) -> Any:
 
 
 def without_silent(node: dict[str, Any]) -> dict[str, Any]:
-    """A subschema without the keywords that say nothing where they stand, which the mask library refuses."""
+    """A subschema without its no-op keywords, which the mask library refuses."""
     least, most = node.get("minContains", 1), node.get("maxItems")
     silent = {
         "uniqueItems": node.get("uniqueItems") is False or (isinstance(most, int | float) and most <= 1),
         "dependencies": not node.get("dependencies"),
         "dependentRequired": not any((node.get("dependentRequired") or {}).values()),
-        "dependentSchemas": all(_says_nothing(one) for one in (node.get("dependentSchemas") or {}).values()),
+        "dependentSchemas": all(_is_no_op(one) for one in (node.get("dependentSchemas") or {}).values()),
         "if": "then" not in node and "else" not in node,
-        "then": "if" not in node or _says_nothing(node.get("then")),
-        "else": "if" not in node or _says_nothing(node.get("else")),
+        "then": "if" not in node or _is_no_op(node.get("then")),
+        "else": "if" not in node or _is_no_op(node.get("else")),
         "not": node.get("not") is False,
         "contains": least == 0 and "maxContains" not in node,
         "minContains": "contains" not in node or (least == 0 and "maxContains" not in node),
         "maxContains": "contains" not in node,
-        **{key: _says_nothing(node.get(key)) for key in ("propertyNames", "unevaluatedProperties", "unevaluatedItems")},
+        **{key: _is_no_op(node.get(key)) for key in ("propertyNames", "unevaluatedProperties", "unevaluatedItems")},
     }
     out = {key: value for key, value in node.items() if not silent.get(key)}
     return without_silent(out) if len(out) < len(node) else out
 
 
-def _says_nothing(schema: Any) -> bool:
+def _is_no_op(schema: Any) -> bool:
     return schema is True or schema == {}
 
 
 def resolve(root: Any, reference: str) -> Any:
-    """What a reference inside the document points to.
+    """Resolve a reference within the document.
 
     Raises:
-        LookupError: it points outside, or to nothing.
+        LookupError: it points outside the document, or to nothing.
     """
     from urllib.parse import unquote
 
@@ -110,10 +110,10 @@ def resolve(root: Any, reference: str) -> Any:
 
 
 def circular(root: Any) -> str | None:
-    """A reference that leads back to itself on the spot (`a` is `a`, or anything else), which no judge can follow."""
+    """A reference that refers directly back to itself (`a` is `a`), which no validator can evaluate; None without."""
 
     def here(node: Any) -> Iterator[str]:
-        """The references that hold for the very value that a schema is asked about."""
+        """The references that apply to the same value as the schema itself."""
         if isinstance(node, dict):
             if isinstance(node.get("$ref"), str):
                 yield node["$ref"]
@@ -148,11 +148,11 @@ def circular(root: Any) -> str | None:
 
 
 def endless(root: Any, reference: str = "#") -> str | None:
-    """The reference that makes a schema ask for an endless text (`a` requires `b`, which requires `a`), or None.
+    """The reference that requires an infinite text (`a` requires `b`, which requires `a`), or None.
 
     Args:
-        root: the whole schema.
-        reference: which part of it to look at, as `$ref` says it.
+        root: the entire schema.
+        reference: the part to check, as a `$ref`.
     """
     steps = 0
     guilty: list[str] = []
@@ -214,7 +214,7 @@ def endless(root: Any, reference: str = "#") -> str | None:
 
 
 def quote(pointer: str) -> str:
-    """A JSON pointer as a URI's fragment has it."""
+    """Percent-encode a JSON pointer for a URI fragment."""
     from urllib.parse import quote as percent
 
     return percent(pointer, safe="/~$#!&'()*+,;=:@?%")

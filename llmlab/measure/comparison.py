@@ -17,7 +17,7 @@ COLUMNS = (
     "variant", "engine", "way", "disk_bytes", "resident_bytes", "load_s", "prompt_tokens_per_s", "decode_tokens_per_s",
     "ttft_s", "perplexity", "kl_mean", "kl_p99", "top1", "accuracy", "note", "error",
 )  # fmt: skip
-# The KL divergence with full shade, in nats.
+# The KL divergence that is shown fully shaded, in nats.
 _FULL_SHADE = 1.0
 
 
@@ -52,7 +52,7 @@ class QuantComparison:
         rows: one dict per variant; `error` says why it could not be measured.
         samples: prompts with every variant's answer.
         about: window (tokens), windows, scored (tokens).
-        folder: where the run's file lies.
+        folder: the folder of the run's file.
 
     Example:
         >>> found = llmlab.compare_quants("nano", ["F16", "Q4_K_M"], windows=1, questions=2, speed=False)
@@ -88,7 +88,7 @@ class QuantComparison:
 
     @property
     def frame(self) -> pd.DataFrame:
-        """A pandas DataFrame, one row a variant; sizes in bytes, times in seconds, divergences in nats."""
+        """A pandas DataFrame, one row per variant; sizes in bytes, times in seconds, divergences in nats."""
         _imports.load("pandas")
         import pandas as pd
 
@@ -171,7 +171,7 @@ class QuantComparison:
             prompt: '<|user|>Of which country is Addis Ababa the capital?<|end|><|assistant|>'
                  F16: Addis Ababa is the capital of Ethiopia.
               Q4_K_M: Addis Ababa is the capital of Ethiopia.
-            Both say the same.
+            Both answers are the same.
             most divergent: ' Ab' 0.0005, '' 0.0003, 'dd' 0.0002, 'ia' 0.0002, ' E' 0.0002
         """
         if not self.samples or not -len(self.samples) <= index < len(self.samples):
@@ -242,7 +242,7 @@ class Diff:
     """Two variants' answers to one prompt.
 
     Attributes:
-        a: the one variant, b: the other; `reference` is whose words the divergences were measured along.
+        a, b: the two variants; `reference` is the one at whose tokens the divergences were measured.
 
     Example:
         >>> found = llmlab.compare_quants("nano", ["F16", "Q4_K_M"], windows=1, questions=2, speed=False)

@@ -108,22 +108,22 @@ def compare_quants(
         model: as in `llmlab.load`.
         variants: quant tags; the first is the reference. `bf16` is vllm's, `BF16` llamacpp's, as the canonical names
             are spelled. A path or another model's name works too, if its tokenizer is the same.
-        data: texts, or questions with answers: see `llmlab.measure.texts.read`; None takes llmlab's own.
-        window: tokens a window.
-        windows: most windows to score.
-        questions: most questions to answer, where the data has answers.
-        speed: measure speed too.
-        fresh: measure again what an earlier run of the same kind has measured.
-        progress: told the variant and phase, and how much of all is done.
+        data: texts, or questions with answers: see `llmlab.measure.texts.read`; None uses llmlab's own.
+        window: tokens per window.
+        windows: maximum number of windows to score.
+        questions: maximum number of questions to answer, if the data has answers.
+        speed: also measure speed.
+        fresh: ignore the results of an earlier run with the same settings.
+        progress: called with the variant and phase, and the completed fraction.
         **load: options of `llmlab.load` for every variant.
 
     Returns:
         The comparison: `.frame`, `.plot()`, `.diff(i)`.
 
     Raises:
-        BadInputError: fewer than one variant, one twice, data that is empty or too short, or tokenizers that differ.
-        DiskError: the cache can't be written.
-        Interrupted: Ctrl-C; what was measured is kept, and the same call goes on there.
+        BadInputError: no variants, a repeated one, data that is empty or too short, or tokenizers that differ.
+        DiskError: the cache isn't writable.
+        Interrupted: Ctrl-C; finished measurements are kept, and the same call resumes from them.
     """
     named = tuple(_variant(one) for one in ([variants] if isinstance(variants, str) else variants))
     if not named or len(set(named)) < len(named):
@@ -132,7 +132,7 @@ def compare_quants(
         if not isinstance(value, int) or value < low:
             raise BadInputError(f"{name} must be a whole number, {low} or more, got {value!r}.")
     _check_tokenizers(model, named)
-    # A default that was spelled out is the same run.
+    # Passing a default explicitly is the same run.
     options = {name: value for name, value in load.items() if value != _LOAD_DEFAULTS.get(name)}
     found = texts.read(data)
     job = Job(model, named, window, windows, questions, speed)

@@ -66,8 +66,8 @@ class BenchResult:
     """The result of `bench`. Displayed as a table in a notebook; `plot()` is a chart, `frame` the data.
 
     Attributes:
-        prompt_tokens, max_tokens, rounds: what was asked: prompt and answer lengths in tokens, repetitions.
-        waiting: models that decode fewer sequences at once than were asked: the others waited for a place.
+        prompt_tokens, max_tokens, rounds: the settings: prompt and answer lengths in tokens, repetitions.
+        waiting: models that decode fewer sequences at once than requested, so that the others were queued.
 
     Example:
         >>> measured = llmlab.measure.bench(model, concurrency=[1], prompt_tokens=16, max_tokens=8, rounds=1)
@@ -83,7 +83,7 @@ class BenchResult:
 
     @property
     def frame(self) -> pd.DataFrame:
-        """A row per model and concurrency, with tokens/s, TTFT and time per token (p50, p95, ms), memory (MB)."""
+        """One row per model and concurrency, with tokens/s, TTFT and time per token (p50, p95, ms), memory (MB)."""
         _imports.load("pandas")
         import pandas as pd
 
@@ -187,7 +187,7 @@ def bench(
         progress: called with (phase, fraction done).
 
     Returns:
-        The measurements: `.frame` (a row per model and concurrency), `.plot()`.
+        The measurements: `.frame` (one row per model and concurrency), `.plot()`.
 
     Raises:
         BadInputError: no model, invalid numbers, or more tokens than a model's context.
@@ -234,7 +234,7 @@ def bench(
 
 
 def percentile(values: Iterable[float], percent: float) -> float:
-    """A percentile by linear interpolation between the two nearest ranks (numpy's default); NaN of nothing."""
+    """A percentile by linear interpolation between the two nearest ranks (numpy's default); NaN for no values."""
     _imports.load("numpy")
     import numpy as np
 

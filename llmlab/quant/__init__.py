@@ -1,1 +1,1 @@
-"""Quant tags and formats, conversion to GGUF, and quantizing."""
+"""Quant tags and formats, conversion to GGUF, and quantization."""

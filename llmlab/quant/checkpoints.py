@@ -1,7 +1,7 @@
-"""awq, gptq, fp8 and int8 checkpoints through llmcompressor, in an environment of its own.
+"""Make awq, gptq, fp8 and int8 checkpoints with llmcompressor.
 
-Its pins clash with vLLM's (another compressed-tensors), so it gets a virtual environment under the cache, made at the
-first use, and runs there as a worker process.
+Its pins conflict with vLLM's (compressed-tensors), so it runs as a worker process in its own virtual environment,
+which is created in the cache at first use.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from llmlab.quant.process import follow
 from llmlab.types.progress import Progress
 
 VERSION = "0.14.0.1"
-# torch first and alone, so that nothing pulls another; then what was tried together (Python 3.11).
+# torch is installed first, so that no other version is pulled in; the other pins were tested together (Python 3.11).
 TORCH = "torch==2.13.0"
 PINS = (
     f"llmcompressor=={VERSION}", "transformers==5.17.0", "compressed-tensors==0.19.0", "datasets==5.2.0",
@@ -33,7 +33,7 @@ PINS = (
 )  # fmt: skip
 _CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 SCHEMES = {"awq": "W4A16_ASYM", "gptq": "W4A16", "fp8": "FP8_DYNAMIC", "int8": "W8A8"}
-# Schemes whose scales are told from the weights alone.
+# Schemes that compute scales from the weights alone.
 NO_CALIBRATION = frozenset({"fp8"})
 LENGTH = 512
 SAMPLES = 128
@@ -43,13 +43,13 @@ _STEP = re.compile(r"\((\d+)/(\d+)\)")
 
 
 def check(header: Header, tag: str) -> None:
-    """Refuse what llmcompressor can't make, before its environment is.
+    """Refuse what llmcompressor can't make, before its environment is created.
 
     Raises:
-        UnsupportedError: another tag, a quantized checkpoint, or rows that the groups don't divide.
+        UnsupportedError: another tag, a quantized checkpoint, or rows not divisible by the group size.
     """
     if tag not in SCHEMES:
-        raise UnsupportedError(f"llmcompressor makes no {tag} here.", f"It makes {', '.join(SCHEMES)}.")
+        raise UnsupportedError(f"llmcompressor doesn't make {tag} here.", f"It makes {', '.join(SCHEMES)}.")
     if header.quant not in ("bf16", "fp16", "fp32"):
         raise UnsupportedError(
             f"{header.name} is already quantized ({header.quant}).", "Quantize the original 16-bit model."
@@ -58,27 +58,27 @@ def check(header: Header, tag: str) -> None:
         odd = [t for t in header.tensors if t.name.endswith("_proj.weight") and t.shape[-1] % _GROUP]
         if odd:
             raise UnsupportedError(
-                f"{tag} scales groups of {_GROUP} weights, and the rows of {odd[0].name} have {odd[0].shape[-1]}.",
-                "Take int8 or fp8, which have one scale a row.",
+                f"{tag} scales groups of {_GROUP} weights, but the rows of {odd[0].name} have {odd[0].shape[-1]}.",
+                "Use int8 or fp8, which have one scale per row.",
             )
 
 
 def quantize(
     header: Header, tag: str, calibration: Sequence[Sequence[int]], *, seed: int = 0, progress: Progress | None = None
 ) -> Path:
-    """Make a checkpoint, or return the one that was made before.
+    """Make a checkpoint, or return the cached one.
 
     Args:
         header: the 16-bit folder's header.
         tag: awq, gptq, fp8 or int8.
-        calibration: token ids of texts, one list a text, at most `LENGTH` tokens each; fp8 needs none.
-        seed: seeds what is drawn.
-        progress: told the phase and how much of it is done.
+        calibration: token ids, one list per text, truncated to `LENGTH` tokens each; not needed for fp8.
+        seed: random seed.
+        progress: called with the phase and the completed fraction.
 
     Raises:
         UnsupportedError: it can't be made; see `check`.
-        BadInputError: the calibration is empty.
-        LoadError: the environment could not be made, the disk is full, or llmcompressor failed.
+        BadInputError: the calibration set is empty.
+        LoadError: the environment could not be created, the disk is full, or llmcompressor failed.
     """
     check(header, tag)
     target = vllm_forms.place_of(header, tag)
@@ -87,7 +87,7 @@ def quantize(
     rows = [list(row[:LENGTH]) for row in calibration if len(row) > 1][:SAMPLES]
     if tag not in NO_CALIBRATION and not rows:
         raise BadInputError(
-            f"{tag} is calibrated on text, and the calibration set is empty.", "Give texts: --data VAR, or a data set."
+            f"{tag} is calibrated on text, but the calibration set is empty.", "Pass texts: --data VAR, or a data set."
         )
     with_room(target, header.parameters * 1.5)
     python = environment(progress)
@@ -116,10 +116,10 @@ def quantize(
 
 
 def environment(progress: Progress | None = None) -> Path:
-    """The Python of llmcompressor's environment, made now if it isn't there (1.5 GB, some minutes).
+    """The Python of llmcompressor's environment, created if needed (1.5 GB, a few minutes).
 
     Raises:
-        LoadError: pip failed, or the disk has no room.
+        LoadError: pip failed, or the disk is full.
     """
     home = config.cache_dir() / "envs" / f"llmcompressor-{VERSION}"
     python = home / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
@@ -128,10 +128,10 @@ def environment(progress: Progress | None = None) -> Path:
         return python
     with_room(home / "environment", 3e9)
     say = progress or (lambda _phase, _fraction: None)
-    say("making llmcompressor's environment (once, 1.5 GB)", 0.0)
-    run([sys.executable, "-m", "venv", str(home)], "make llmcompressor's environment")
+    say("creating llmcompressor's environment (once, 1.5 GB)", 0.0)
+    run([sys.executable, "-m", "venv", str(home)], "create llmcompressor's environment")
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    # PyTorch's own index has the CPU build under the same version; a CUDA build would be gigabytes for nothing.
+    # PyTorch's own index has the CPU build of the same version; the CUDA build is gigabytes larger and not needed.
     cpu = ["--extra-index-url", _CPU_INDEX] if sys.platform == "linux" else []
     build = f"{TORCH}+cpu" if sys.platform == "linux" else TORCH
     say("installing torch (CPU build)", 0.2)
@@ -144,7 +144,7 @@ def environment(progress: Progress | None = None) -> Path:
 
 
 def _work(command: list[str], tag: str, progress: Progress | None) -> None:
-    """Run the worker; its phases and llmcompressor's layers are the progress."""
+    """Run the worker; progress follows its phases and llmcompressor's layers."""
     phase, tail = "start", deque[str](maxlen=20)
 
     def each(line: str) -> None:
@@ -160,14 +160,14 @@ def _work(command: list[str], tag: str, progress: Progress | None) -> None:
     code = follow(command, each)
     if code != 0:
         raise LoadError(
-            f"llmcompressor could not make {tag} (status {code}, while it did: {phase}).",
-            "Its last lines are below; nothing was kept.",
+            f"llmcompressor could not make {tag} (exit status {code}, in phase {phase!r}).",
+            "Its last lines are below. Nothing was kept.",
             log_tail="\n".join(tail),
         )
 
 
 def _finish(header: Header, made: Path, tag: str, samples: int) -> None:
-    """What llmcompressor leaves out or writes in its own way: the model's own small files, and where it came from."""
+    """Add what llmcompressor omits: the model's small files, and a note on where the checkpoint came from."""
     int8.copy_around(header.path, made)
     note = {"base": vllm_forms.weights_digest(header), "by": f"llmcompressor {VERSION}", "scheme": SCHEMES[tag]}
     if tag not in NO_CALIBRATION:

@@ -1,7 +1,7 @@
-"""The process that `llmlab.quant.checkpoints` starts, in llmcompressor's own environment. It imports nothing of llmlab.
+"""The worker of `llmlab.quant.checkpoints`. It runs in llmcompressor's environment and imports nothing from llmlab.
 
-Its one argument is a JSON file: model (folder), target (folder), scheme (awq, gptq, fp8, int8), ignore (list), and for
-the schemes that look at text: calibration (a file of one JSON list of token ids a line), samples, length, seed.
+Its argument is a JSON file: model (folder), target (folder), scheme (awq, gptq, fp8, int8), ignore (list), length,
+seed, and calibration (a file with one JSON list of token ids per line; null for schemes without calibration).
 """
 
 import json
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def main(job_file: str) -> int:
-    """Quantize one folder; 0 when the target is written."""
+    """Quantize one folder; returns 0 once the target is written."""
     job = json.loads(Path(job_file).read_text(encoding="utf-8"))
     os.environ.update(TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
     say("import")
@@ -24,7 +24,7 @@ def main(job_file: str) -> int:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     if not torch.accelerator.is_available():
-        # llmcompressor 0.14's AWQ pins memory for a copy to an accelerator, which raises where there is none.
+        # llmcompressor 0.14's AWQ pins memory for a copy to an accelerator, which raises without one.
         IntermediatesCache.pin_memory = lambda *_args, **_options: None
     say("weights")
     torch.manual_seed(job["seed"])
@@ -59,7 +59,7 @@ def main(job_file: str) -> int:
 
 
 def say(phase: str) -> None:
-    """Tell the parent what begins."""
+    """Report the start of a phase to the parent process."""
     sys.stdout.write(f"\n@phase {phase}\n")
     sys.stdout.flush()
 

@@ -1,8 +1,8 @@
-"""GGUF files made from Hugging Face folders at first use, and kept in the cache.
+"""GGUF files converted from Hugging Face folders at first use and kept in the cache.
 
-A file's place is named by a digest of everything that shapes it (weights, tokenizer, configuration, the writer's
-version), so a retrained model never meets an old file. Files are written under a temporary name and renamed when
-they are whole: no half file ever has the final name, and two kernels that make the same one do no harm.
+A file's folder is named by a digest of everything that determines its content (weights, tokenizer, configuration, the
+writer's version), so a retrained model never gets an old file. Files are written under a temporary name and renamed
+when complete, so partial files never have the final name and concurrent conversions are safe.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from llmlab.files import tags
 from llmlab.files.headers import Header, read_header
 from llmlab.types.progress import Progress
 
-# Weight files up to this size are hashed whole (11 MB take 10 ms); longer ones by header, size and time.
+# Weight files up to this size are hashed completely (11 MB take 10 ms); larger ones by first MiB, size and time.
 _HASHED_WHOLE = 64 * 2**20
-# What shapes the GGUF besides the weights; the model card gives name and licence.
+# Files besides the weights that determine the GGUF; the model card provides name and licence.
 _SHAPING = (
     "config.json",
     "generation_config.json",
@@ -38,20 +38,20 @@ _SHAPING = (
 
 
 def to_gguf(folder: str | Path, *, quant: str = "F16", progress: Progress | None = None) -> Path:
-    """The GGUF file of a Hugging Face folder, made now if it isn't in the cache.
+    """The GGUF file of a Hugging Face folder, converted now if it isn't in the cache.
 
     Args:
         folder: a folder with config.json, safetensors and tokenizer.json: LlamaForCausalLM with a byte-level BPE.
-        quant: F32, F16 or BF16 (written straight from the safetensors), or any tag that llama.cpp's quantizer makes
+        quant: F32, F16 or BF16 (written directly from the safetensors), or any tag that llama.cpp's quantizer makes
             (from the F16 file).
-        progress: told the phase ("convert", "quantize") and how much of it is done, 0 to 1.
+        progress: called with the phase ("convert", "quantize") and the completed fraction, 0 to 1.
 
     Returns:
         The file.
 
     Raises:
-        UnsupportedError: an architecture, tokenizer or tag that can't be made here; the hint names what can.
-        LoadError: the folder is broken, the disk is full, or the quantizer failed.
+        UnsupportedError: an architecture, tokenizer or tag that can't be converted here; the hint names alternatives.
+        LoadError: the folder is invalid, the disk is full, or the quantizer failed.
     """
     tag = tags.canonical(quant, tags.native("gguf"))
     folder = Path(folder)
@@ -72,7 +72,7 @@ def to_gguf(folder: str | Path, *, quant: str = "F16", progress: Progress | None
 
 
 def cached_path(folder: Path, tag: str) -> Path:
-    """Where the GGUF file of a folder lies, or will lie, in the cache.
+    """The path of a folder's GGUF file in the cache, whether or not it exists.
 
     Args:
         folder: the Hugging Face folder.
@@ -82,19 +82,19 @@ def cached_path(folder: Path, tag: str) -> Path:
 
 
 def cached_paths(folder: Path) -> Callable[[str], Path]:
-    """As `cached_path`, for many tags of one folder (which is hashed once)."""
+    """Like `cached_path`, for many tags of one folder, which is hashed once."""
     place = config.cache_dir() / "gguf" / digest(folder)[:16]
     absolute = folder.resolve()
-    # The hub's cache names snapshots by commit; the repository's name is two folders up.
+    # The hub cache names snapshots by commit; the repository's name is two folders up.
     hub = absolute.parent.parent.name
     name = hub.rsplit("--", 1)[-1] if hub.startswith("models--") else absolute.name
     return lambda tag: place / f"{name or 'model'}-{tag}.gguf"
 
 
 def digest(folder: Path) -> str:
-    """A hash (SHA-256, hex) of everything in a folder that shapes its GGUF, and of the writer's version.
+    """SHA-256 (hex) of everything in a folder that determines its GGUF, and of the writer's version.
 
-    Kept as long as the files' sizes and times stay the same: a switch of the quant asks for it each time.
+    Cached while the files' sizes and times don't change, because every change of quant needs it.
     """
     shaping = [folder / name for name in _SHAPING if (folder / name).is_file()]
     stats = [(str(file), file.stat()) for file in (*shaping, *sorted(folder.glob("*.safetensors")))]
@@ -123,7 +123,7 @@ def _digest(folder: Path, _state: tuple[tuple[str, int, int], ...]) -> str:
 
 
 def can_convert(header: Header) -> str | None:
-    """Why a folder can't be converted here, in one line, or None when it can (the tokenizer is looked at too)."""
+    """Why a folder can't be converted here, in one line, or None if it can. Checks the tokenizer too."""
     from llmlab.quant import gguf_vocab, gguf_writer
 
     try:
@@ -135,27 +135,27 @@ def can_convert(header: Header) -> str | None:
 
 
 def with_room(target: Path, needed: float) -> None:
-    """Check that the disk has room for a file.
+    """Check that the disk has enough space for a file, and create its folder.
 
     Args:
-        target: the file to be written.
-        needed: bytes.
+        target: the file to write.
+        needed: its size in bytes.
 
     Raises:
-        LoadError: it hasn't, or its folder can't be made.
+        LoadError: there isn't enough space, or the folder can't be created.
     """
     with config.writing(target, error=LoadError):
         target.parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(target.parent).free
     if free < needed * 1.02 + 2**20:
         raise LoadError(
-            f"The disk of {target.parent} has {free / 1e6:,.0f} MB free, and {target.name} needs {needed / 1e6:,.0f}.",
+            f"The disk of {target.parent} has {free / 1e6:,.0f} MB free; {target.name} needs {needed / 1e6:,.0f} MB.",
             "Free some space, or set LLMLAB_CACHE to a folder on another disk.",
         )
 
 
 def write_whole(target: Path, write: Callable[[Path], None]) -> Path:
-    """Write a file under a temporary name beside its place and rename it; on any failure nothing is left.
+    """Write a file under a temporary name in the same folder and rename it; a failure leaves nothing behind.
 
     Raises:
         LoadError: the disk is full, or the folder can't be written.
@@ -167,7 +167,7 @@ def write_whole(target: Path, write: Callable[[Path], None]) -> Path:
         part = Path(name)
         try:
             write(part)
-            # mkstemp's files are private; a cache may be shared, as any other file made here would be.
+            # mkstemp makes private files; a cache may be shared, so use the same mode as for any other file.
             mask = os.umask(0)
             os.umask(mask)
             part.chmod(0o666 & ~mask)
@@ -178,7 +178,7 @@ def write_whole(target: Path, write: Callable[[Path], None]) -> Path:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what a process that was killed left behind (parts older than a day)."""
+    """Remove leftovers of killed processes (parts older than a day)."""
     for part in folder.glob(".*.part"):
         try:
             if time.time() - part.stat().st_mtime > 86400:

@@ -1,4 +1,4 @@
-"""What `llmlab.quant.gguf_quantizer` starts: SOURCE TARGET FTYPE THREADS [IMATRIX]. It imports nothing of llmlab."""
+"""The worker of `llmlab.quant.gguf_quantizer`: SOURCE TARGET FTYPE THREADS [IMATRIX]. Imports nothing from llmlab."""
 
 import ctypes
 import sys
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def main(source: str, target: str, ftype: str, threads: str, imatrix: str = "") -> int:
-    """Quantize one file; 0 when it is written, 1 when llama.cpp failed, 3 when it isn't installed."""
+    """Quantize one file; returns 0 on success, 1 if llama.cpp failed, 3 if it isn't installed."""
     try:
         import llama_cpp
     except ImportError as error:
@@ -17,17 +17,17 @@ def main(source: str, target: str, ftype: str, threads: str, imatrix: str = "") 
     params.ftype = int(ftype)
     params.nthread = int(threads)
     if imatrix:
-        # The array is kept alive by its name until the call below has returned.
+        # The variable keeps the array alive until the call below returns.
         entries = read_imatrix(llama_cpp, imatrix)
         params.imatrix = entries
     return int(llama_cpp.llama_model_quantize(source.encode(), target.encode(), params) != 0)
 
 
 def read_imatrix(llama_cpp: Any, path: str) -> Any:
-    """An importance matrix as llama.cpp takes it: an array that ends with an entry without a name.
+    """Read an importance matrix into llama.cpp's format: an array that ends with a nameless entry.
 
-    The file holds, for each weight tensor, the sums of its inputs' squares (`NAME.in_sum2`) and how many inputs they
-    are over (`NAME.counts`, one a expert); llama.cpp wants the means (tools/quantize/quantize.cpp, load_imatrix).
+    For each weight tensor the file has the sums of its squared inputs (`NAME.in_sum2`) and the number of inputs
+    (`NAME.counts`, one per expert); llama.cpp takes the means (tools/quantize/quantize.cpp, load_imatrix).
     """
     import gguf
     import numpy as np

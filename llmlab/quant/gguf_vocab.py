@@ -1,7 +1,7 @@
 """The vocabulary of a byte-level BPE tokenizer with the GPT-2 split, as GGUF stores it.
 
-llama.cpp's `gpt-2` pre-tokenizer splits text as the Hugging Face ByteLevel one with its regex does; anything else
-in tokenizer.json (another split, a normalizer, byte fallback) would tokenize differently and is refused.
+llama.cpp's `gpt-2` pre-tokenizer splits text like Hugging Face's ByteLevel with its regex; anything else in
+tokenizer.json (another split, a normalizer, byte fallback) would tokenize differently and is refused.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from llmlab.files.headers import chat_template
 from llmlab.files.jsonfile import Fields
 
 CONVERTER = (
-    "Use llama.cpp's convert_hf_to_gguf.py (it lies in llama-cpp-python's source distribution: pip download "
-    "--no-deps --no-binary llama-cpp-python llama-cpp-python, folder vendor/llama.cpp), or --engine vllm, or a "
-    "GGUF that someone made."
+    "Use llama.cpp's convert_hf_to_gguf.py (in llama-cpp-python's source distribution: pip download "
+    "--no-deps --no-binary llama-cpp-python llama-cpp-python, folder vendor/llama.cpp), --engine vllm, or an "
+    "existing GGUF."
 )
 
 
-# Token types of the format (gguf.TokenType, llama.h's llama_token_type).
+# GGUF token types (gguf.TokenType, llama.h's llama_token_type).
 _NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5
 
 
 @dataclass(frozen=True, slots=True)
 class Vocab:
-    """Token texts in id order, and each one's GGUF token type (`gguf.TokenType`)."""
+    """Token texts in id order, and their GGUF token types (`gguf.TokenType`)."""
 
     tokens: list[str]
     types: list[int]
@@ -43,7 +43,7 @@ def gpt2_vocab(folder: Path, vocab_size: int) -> Vocab:
 
     Args:
         folder: the model's folder.
-        vocab_size: rows of the embedding; ids without a token become unused ones.
+        vocab_size: rows of the embedding; ids without a token become unused tokens.
 
     Raises:
         LoadError: there is no tokenizer.json, or it has more tokens than the model.
@@ -59,7 +59,7 @@ def gpt2_vocab(folder: Path, vocab_size: int) -> Vocab:
         raise LoadError(f"{file} has no tokens.", "Fetch it again.")
     if max(by_id) >= vocab_size:
         raise LoadError(
-            f"{file} has token id {max(by_id)}, and the model's vocabulary has {vocab_size} rows.",
+            f"{file} has token id {max(by_id)}, but the model's vocabulary has {vocab_size} rows.",
             "The tokenizer belongs to another model.",
         )
     tokens, types = [], []
@@ -78,23 +78,25 @@ def gpt2_vocab(folder: Path, vocab_size: int) -> Vocab:
 
 
 def _added(spec: Fields) -> list[Fields]:
-    """The `added_tokens`, in their order."""
+    """The `added_tokens`, in order."""
     found = spec.get("added_tokens") or ()
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
-        raise LoadError("tokenizer.json must hold added_tokens as a list of objects.", "Fetch it again.")
+        raise LoadError("added_tokens in tokenizer.json must be a list of objects.", "Fetch it again.")
     return [Fields(one, "tokenizer.json: added_tokens") for one in found]
 
 
 def check(folder: Path) -> Fields:
-    """Read tokenizer.json and make sure that llama.cpp's gpt-2 tokenizer gives the same ids.
+    """Read tokenizer.json and check that llama.cpp's gpt-2 tokenizer gives the same ids.
 
     Raises:
-        LoadError: there is none, or it isn't JSON.
+        LoadError: it is missing, or isn't JSON.
         UnsupportedError: it isn't a byte-level BPE with the GPT-2 split.
     """
     file = folder / "tokenizer.json"
     if not file.is_file():
-        raise LoadError(f"{folder} has no tokenizer.json.", "Fetch the folder again, or convert its tokenizer.")
+        raise LoadError(
+            f"{folder} has no tokenizer.json.", "Fetch the folder again, or convert its tokenizer to tokenizer.json."
+        )
     spec = Fields(jsonfile.read(file), file)
     reason = _why_not(spec)
     if reason:
@@ -103,20 +105,20 @@ def check(folder: Path) -> Fields:
 
 
 def tokenizer_config(folder: Path) -> dict[str, Any]:
-    """A folder's tokenizer_config.json, or {} when there is none."""
+    """A folder's tokenizer_config.json; {} if there is none."""
     file = folder / "tokenizer_config.json"
     return jsonfile.read(file) if file.is_file() else {}
 
 
 @contextmanager
 def one_template(folder: Path) -> Iterator[Path]:
-    """A folder as llama.cpp's converter must see it to write the chat template that transformers uses.
+    """A folder from which llama.cpp's converter reads the same chat template as transformers.
 
-    The converter takes tokenizer_config.json's template before chat_template.jinja, transformers the other way round.
-    Where they differ, this is a folder of links whose tokenizer_config.json has the right one; else the folder itself.
+    The converter prefers the template in tokenizer_config.json, transformers the one in chat_template.jinja. If they
+    differ, this is a folder of links with a corrected tokenizer_config.json; otherwise the folder itself.
     """
-    said, template = tokenizer_config(folder), chat_template(folder)
-    if said.get("chat_template") in (None, template):
+    settings, template = tokenizer_config(folder), chat_template(folder)
+    if settings.get("chat_template") in (None, template):
         yield folder
         return
     with tempfile.TemporaryDirectory(prefix="llmlab-") as scratch:
@@ -125,19 +127,21 @@ def one_template(folder: Path) -> Iterator[Path]:
         for file in folder.iterdir():
             if file.name != "tokenizer_config.json":
                 (copy / file.name).symlink_to(file.resolve())
-        (copy / "tokenizer_config.json").write_text(json.dumps({**said, "chat_template": template}), encoding="utf-8")
+        (copy / "tokenizer_config.json").write_text(
+            json.dumps({**settings, "chat_template": template}), encoding="utf-8"
+        )
         yield copy
 
 
 def _looks_special(token: str) -> bool:
-    """Llama.cpp's converter takes added tokens of this form as control tokens, flagged or not."""
+    """Whether llama.cpp's converter treats an added token as a control token regardless of its flag."""
     return token in ("<pad>", "<mask>", "<2mass>", "[@BOS@]") or (
         token.startswith(("<|", "<｜")) and token.endswith(("|>", "｜>"))
     )
 
 
 def _why_not(spec: Fields) -> str | None:
-    """Why llama.cpp's gpt-2 tokenizer would not give the same ids, or None when it does."""
+    """Why llama.cpp's gpt-2 tokenizer would give different ids; None if it gives the same."""
     model, split, decoder = (spec.table(name) for name in ("model", "pre_tokenizer", "decoder"))
     if model.get("type") != "BPE" or model.get("byte_fallback") or model.get("ignore_merges"):
         return f"its model is {model.get('type')}, not a plain byte-level BPE"

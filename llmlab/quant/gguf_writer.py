@@ -1,8 +1,8 @@
 """Write a GGUF file from a Hugging Face folder, in process and offline, with the `gguf` package.
 
-It covers what llmlab ships and what shares its shape: LlamaForCausalLM with plain rotary embeddings and a
-byte-level BPE with the GPT-2 split. Keys and tensors are those of llama.cpp's own convert_hf_to_gguf.py
-(conversion/llama.py), which handles everything else.
+Covers the models that llmlab ships and similar ones: LlamaForCausalLM with plain rotary embeddings and a byte-level
+BPE with the GPT-2 split. Keys and tensors match llama.cpp's convert_hf_to_gguf.py (conversion/llama.py), which handles
+everything else.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from llmlab.quant.gguf_vocab import CONVERTER, gpt2_vocab, tokenizer_config
 from llmlab.types.progress import Progress
 
 VERSION = 2
-"""Part of the cache key: raised when the same folder would give another file."""
+"""Part of the cache key; increase it when the output for the same folder changes."""
 
 
 _EMBEDDING = "model.embed_tokens.weight"
@@ -28,7 +28,7 @@ _FILE_TYPES = {"F32": "ALL_F32", "F16": "MOSTLY_F16", "BF16": "MOSTLY_BF16"}
 
 
 def check(header: Header) -> None:
-    """Say why a folder can't be converted here.
+    """Refuse a folder that can't be converted here.
 
     Raises:
         UnsupportedError: another architecture, rotary scaling, or a quantized checkpoint.
@@ -38,7 +38,7 @@ def check(header: Header) -> None:
         raise UnsupportedError(f"llmlab can't convert {header.architecture} to GGUF.", CONVERTER)
     if config.get("quantization_config"):
         raise UnsupportedError(
-            f"{header.path} is already quantized ({header.quant}): a GGUF is made from the original 16-bit model.",
+            f"{header.path} is already quantized ({header.quant}); a GGUF is made from the original 16-bit model.",
             "Load it with --engine vllm, or convert the original.",
         )
     rope = _rope(config)
@@ -48,7 +48,7 @@ def check(header: Header) -> None:
     rows = next((t.shape[0] for t in header.tensors if t.name == _EMBEDDING and len(t.shape) == 2), 0)
     if rows != header.vocab_size:
         raise LoadError(
-            f"{header.path} has an embedding of {rows:,} rows, and its config.json says vocab_size = "
+            f"{header.path} has an embedding of {rows:,} rows, but vocab_size in its config.json is "
             f"{header.vocab_size:,}.",
             "Fetch the folder again.",
         )
@@ -61,19 +61,19 @@ def write(header: Header, target: Path, tag: str, progress: Progress | None = No
 
     Args:
         header: the folder's header, which `check` passed.
-        target: the file to write; the caller renames it when it is whole.
+        target: the file to write; the caller renames it when complete.
         tag: F32, F16 or BF16: the type of the matrices (vectors and norms are always 32-bit floats).
-        progress: told how far it is.
+        progress: called with "convert" and the fraction of tensors done.
 
     Raises:
-        UnsupportedError: the tokenizer can't be expressed.
-        LoadError: a tensor that has no place in a Llama GGUF.
+        UnsupportedError: the tokenizer can't be converted.
+        LoadError: a tensor has no counterpart in a Llama GGUF.
     """
     _imports.load("gguf", "numpy")
     import gguf
     import numpy as np
 
-    # The package logs every step as info, and odd merges as warnings; neither helps who reads a notebook.
+    # The package logs every step as info, and odd merges as warnings: noise in a notebook.
     logging.getLogger("gguf").setLevel(logging.ERROR)
     vocab = gpt2_vocab(header.path, header.vocab_size)
     writer = gguf.GGUFWriter(None, "llama")
@@ -83,7 +83,7 @@ def write(header: Header, target: Path, tag: str, progress: Progress | None = No
     for tensor in _ordered(header):
         new_name = names.get_name(tensor, try_suffixes=(".weight", ".bias"))
         if new_name is None:
-            raise LoadError(f"{header.path} holds a tensor that a Llama GGUF has no place for: {tensor!r}.")
+            raise LoadError(f"{header.path} has a tensor without a counterpart in a Llama GGUF: {tensor!r}.")
         renamed[tensor] = new_name
     shapes = {tensor.name: tensor.shape for tensor in header.tensors}
     for old, new in renamed.items():
@@ -113,7 +113,7 @@ def write(header: Header, target: Path, tag: str, progress: Progress | None = No
 
 
 def _ordered(header: Header) -> list[str]:
-    """The names of the tensors to write, in the order in which `reading.tensors` gives them."""
+    """The names of the tensors to write, in the order of `weights.tensors`."""
     out = []
     for file in header.files:
         out += [name for name in weights.names(file) if not _dropped(name, header)]
@@ -121,7 +121,7 @@ def _ordered(header: Header) -> list[str]:
 
 
 def _dropped(name: str, header: Header) -> bool:
-    # Buffers of old checkpoints, and an output layer that repeats the tied embedding.
+    # Buffers of old checkpoints, and an output layer that duplicates the tied embedding.
     if name.endswith((".attention.masked_bias", ".attention.bias", ".rotary_emb.inv_freq")):
         return True
     return name == "lm_head.weight" and bool(header.metadata.get("tie_word_embeddings"))
@@ -135,8 +135,8 @@ def _kind(gguf: Any, name: str, shape: tuple[int, ...], tag: str) -> Any:
 def _permuted(name: str, data: Any, header: Header) -> Any:
     """Reorder the rows of query and key projections.
 
-    Hugging Face rotates halves of a head (i with i + dim/2), llama.cpp's `llama` rotates neighbours (2i with
-    2i + 1): the rows of each head are interleaved, as in convert_hf_to_gguf.py's `LlamaModel.permute`.
+    Hugging Face rotates the halves of a head (i with i + dim/2), llama.cpp's `llama` adjacent rows (2i with 2i + 1).
+    The rows of each head are interleaved, as in convert_hf_to_gguf.py's `LlamaModel.permute`.
     """
     if name.endswith(("q_proj.weight", "q_proj.bias")):
         heads = header.heads
@@ -152,7 +152,7 @@ def _config(header: Header) -> Fields:
 
 
 def _rope(config: Fields) -> Fields:
-    """Rotary settings: `rope_parameters` (transformers 5) or `rope_scaling` and `rope_theta` (before)."""
+    """Rotary settings: `rope_parameters` (transformers 5) or `rope_scaling` and `rope_theta` (older)."""
     found = dict(config.table("rope_parameters") or config.table("rope_scaling"))
     if "rope_theta" not in found and config.get("rope_theta") is not None:
         found["rope_theta"] = config["rope_theta"]
@@ -162,7 +162,7 @@ def _rope(config: Fields) -> Fields:
 def _add_keys(gguf: Any, writer: Any, header: Header, tag: str, vocab: Any) -> None:
     config = _config(header)
     writer.add_type("model")
-    # Name, licence and tags from the model card and the folder's name; sampling defaults from generation_config.
+    # Name, licence and tags come from the model card and folder name, sampling defaults from generation_config.json.
     metadata = gguf.Metadata.load(None, header.path, None, header.parameters)
     metadata.size_label = metadata.size_label or gguf.size_label(header.parameters, header.parameters, 0, 0)
     metadata.set_gguf_meta_model(writer)
@@ -191,6 +191,6 @@ def _add_keys(gguf: Any, writer: Any, header: Header, tag: str, vocab: Any) -> N
     writer.add_token_list(vocab.tokens)
     writer.add_token_types(vocab.types)
     special = gguf.SpecialVocab(header.path, load_merges=True, n_vocab=header.vocab_size)
-    # The package looks into tokenizer_config.json before chat_template.jinja; transformers does it the other way round.
+    # The package prefers tokenizer_config.json over chat_template.jinja; transformers does the opposite.
     special.chat_template = chat_template(header.path) or special.chat_template
     special.add_to_gguf(writer, quiet=True)

@@ -1,4 +1,4 @@
-"""Importance matrices: which weights a calibration text uses most, told by llama.cpp's own `llama-imatrix`."""
+"""Importance matrices, computed on a calibration text by llama.cpp's `llama-imatrix`."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from llmlab.types.progress import Progress
 
 
 def imatrix(model: Path, text: str, *, context: int = 512, progress: Progress | None = None) -> Path:
-    """The importance matrix of a GGUF file and a text, made now if it isn't in the cache.
+    """The importance matrix of a GGUF file for a text, computed now if it isn't in the cache.
 
     Args:
         model: an F16, BF16 or F32 GGUF file.
-        text: what the model is to be good at.
-        context: tokens a window.
-        progress: told the phase.
+        text: calibration text, typical of the intended use.
+        context: tokens per window.
+        progress: called with the phase.
 
     Raises:
         BadInputError: the text is empty.
-        LoadError: the tool can't be built or failed (a text shorter than a window, say).
+        LoadError: the tool can't be built or failed (for example, if the text is shorter than a window).
     """
     if not text.strip():
         raise BadInputError(
-            "The calibration text of the importance matrix is empty.", "Give a text, a file or a variable."
+            "The calibration text for the importance matrix is empty.", "Pass a text, a file or a variable."
         )
     stat = model.stat()
-    said = f"{model.resolve()} {stat.st_size} {stat.st_mtime_ns} {context}\n{text}"
-    target = config.cache_dir() / "imatrix" / f"{hashlib.sha256(said.encode()).hexdigest()[:16]}.gguf"
+    key = f"{model.resolve()} {stat.st_size} {stat.st_mtime_ns} {context}\n{text}"
+    target = config.cache_dir() / "imatrix" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.gguf"
     if target.is_file():
         return target
     tool = llamacpp_source.tool("llama-imatrix", progress)

@@ -1,10 +1,9 @@
-"""An int8 checkpoint of a 16-bit folder, without calibration: weights rounded to nearest, activations at run time.
+"""Make an int8 checkpoint of a 16-bit folder without calibration: weights are rounded to nearest.
 
-The form is compressed-tensors' `int-quantized` (vLLM's W8A8): a linear layer's weight W (rows: outputs) becomes
-q = round(W / s) with one scale a row, s = max |row| / 127; activations get one scale a token while the model runs
-(LLM.int8() without its outliers: Dettmers et al., arXiv:2208.07339, section 2). vLLM's own online int8
-(`int8_per_channel_weight_only`) quantizes the experts of mixtures alone and leaves a dense model as it is, so a
-dense model gets this file instead.
+The format is compressed-tensors' `int-quantized` (vLLM's W8A8): a linear layer's weight W (rows: outputs) becomes
+q = round(W / s) with one scale per row, s = max |row| / 127; activations are quantized at run time with one scale per
+token (LLM.int8() without outliers: Dettmers et al., arXiv:2208.07339, section 2). vLLM's online int8
+(`int8_per_channel_weight_only`) quantizes only the experts of mixture models, so dense models need this checkpoint.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ QUANTIZATION: dict[str, Any] = {
 
 
 def why_not(header: Header) -> str | None:
-    """Why a folder can't be made int8 here, in one line, or None when it can: dense models of `*_proj` layers can."""
+    """Why a folder can't be converted to int8 here, in one line; None for a dense model of `*_proj` layers."""
     if header.quant not in ("bf16", "fp16", "fp32"):
         return f"it is already quantized ({header.quant})"
     for tensor in header.tensors:
@@ -55,12 +54,12 @@ def why_not(header: Header) -> str | None:
 
 
 def write(header: Header, target: Path, progress: Progress | None = None) -> None:
-    """Write the checkpoint into a folder that is there and empty.
+    """Write the checkpoint into an existing empty folder.
 
     Args:
-        header: the 16-bit folder's header, which `why_not` passed.
-        target: the folder; the caller renames it when it is whole.
-        progress: told "quantize" and how many of the tensors are done.
+        header: the 16-bit folder's header, accepted by `why_not`.
+        target: the folder; the caller renames it when complete.
+        progress: called with "quantize" and the fraction of tensors done.
 
     Raises:
         LoadError: the disk is full or a file can't be read.
@@ -72,12 +71,13 @@ def write(header: Header, target: Path, progress: Progress | None = None) -> Non
         copy_around(header.path, target)
     except OSError as error:
         raise LoadError(
-            f"int8 of {header.name} could not be written: {error}.", "Check the disk, or set LLMLAB_CACHE."
+            f"The int8 checkpoint of {header.name} could not be written: {error}.",
+            "Check the disk, or set LLMLAB_CACHE.",
         ) from error
 
 
 def copy_around(source: Path, target: Path) -> None:
-    """Copy what a folder holds besides weights and config.json: tokenizer, chat template, generation defaults."""
+    """Copy a folder's other small files: tokenizer, chat template, generation defaults."""
     for file in sorted(source.iterdir()):
         small = file.suffix in (".json", ".jinja", ".model", ".txt") and not file.name.endswith(".index.json")
         if file.is_file() and small and file.name not in ("config.json", "training.json", "llmlab.json"):
@@ -96,7 +96,7 @@ def _write_weights(header: Header, file: Path, progress: Progress | None) -> Non
     _imports.load("numpy")
     import numpy as np
 
-    # Two passes: the header needs every size before the first byte of data.
+    # Two passes: the header, which precedes the data, has every tensor's size.
     entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     at = 0
 
@@ -135,6 +135,6 @@ def _write_weights(header: Header, file: Path, progress: Progress | None) -> Non
 
 
 def _bf16(np: Any, values: Any) -> Any:
-    """Round to bfloat16, to nearest and ties to even; exact for what came from bfloat16."""
+    """Round to bfloat16, to nearest with ties to even; exact for values that were bfloat16."""
     bits = values.view(np.uint32)
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)

@@ -1,7 +1,7 @@
-"""llama.cpp's own tools, out of the source distribution of the installed llama-cpp-python.
+"""llama.cpp's tools, from the source distribution of the installed llama-cpp-python.
 
-They are no part of the installed package: the source distribution (77 MB) is fetched with pip once and kept in the
-cache. The converter is Python; the importance matrix's tool is compiled (about 10 minutes on two cores).
+The installed package doesn't include them, so the source distribution (77 MB) is fetched once with pip and cached. The
+converter is Python; `llama-imatrix` is compiled (about 10 minutes on two cores).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _STEP = re.compile(r"^\[(\d+)/(\d+)\]")
 
 
 def folder(progress: Progress | None = None) -> Path:
-    """llama.cpp's sources, of the release that the installed llama-cpp-python was built from; fetched if need be.
+    """llama.cpp's sources of the installed llama-cpp-python's release, fetched if needed.
 
     Raises:
         EngineMissingError: llama-cpp-python isn't installed.
@@ -35,7 +35,7 @@ def folder(progress: Progress | None = None) -> Path:
         version = importlib.metadata.version("llama-cpp-python")
     except importlib.metadata.PackageNotFoundError:
         raise EngineMissingError(
-            "llama.cpp's tools belong to llama-cpp-python, which isn't installed.", "pip install 'llmlab[llamacpp]'"
+            "llama.cpp's tools come with llama-cpp-python, which isn't installed.", "pip install 'llmlab[llamacpp]'"
         ) from None
     home = config.cache_dir() / f"llama.cpp-{version}"
     sources = home / "llama.cpp"
@@ -62,10 +62,10 @@ def _fetch(version: str, home: Path, sources: Path) -> None:
 
 
 def tool(name: str, progress: Progress | None = None) -> Path:
-    """A compiled tool (`llama-imatrix`, `llama-perplexity`), built now if it isn't there.
+    """A compiled tool (`llama-imatrix`, `llama-perplexity`), built if needed.
 
     Raises:
-        LoadError: no compiler or no cmake, or the build failed.
+        LoadError: no compiler, no cmake, or the build failed.
     """
     sources = folder(progress)
     build = sources.parent / "build"
@@ -75,8 +75,8 @@ def tool(name: str, progress: Progress | None = None) -> Path:
     missing = [program for program in ("cmake", "c++") if shutil.which(program) is None]
     if missing:
         raise LoadError(
-            f"{name} has to be compiled, and {' and '.join(missing)} can't be found.",
-            "Install them (Debian, Ubuntu: sudo apt-get install cmake g++), or leave the importance matrix out.",
+            f"{name} must be compiled, but {' and '.join(missing)} can't be found.",
+            "Install the tools (Debian, Ubuntu: sudo apt-get install cmake g++), or leave the importance matrix out.",
         )
     ninja = ["-G", "Ninja"] if shutil.which("ninja") else []
     off = [f"-D{option}=OFF" for option in ("LLAMA_BUILD_TESTS", "LLAMA_BUILD_EXAMPLES", "LLAMA_BUILD_SERVER",
@@ -90,13 +90,13 @@ def tool(name: str, progress: Progress | None = None) -> Path:
 def run(
     command: Sequence[str], what: str, progress: Progress | None = None, step: re.Pattern[str] | None = None
 ) -> None:
-    """Run a program of ours to its end; an interrupt ends it too.
+    """Run a program to completion; an interrupt ends it too.
 
     Args:
         command: the program and its arguments.
         what: what it does, for the error ("compile llama-imatrix").
-        progress: told `what` and how far it is.
-        step: finds done and all in a line of its output.
+        progress: called with `what` and the completed fraction.
+        step: matches a progress line of the output; its groups are the done and total counts.
 
     Raises:
         LoadError: it failed; its last lines are in `log_tail`.
@@ -113,7 +113,7 @@ def run(
     if code != 0:
         lines = [line for line in tail if line.strip()]
         raise LoadError(
-            f"Could not {what} (status {code}): {lines[-1] if lines else 'it said nothing'}",
+            f"Could not {what} (exit status {code}): {lines[-1] if lines else 'no output'}",
             "Check the network and the disk; the last lines are below.",
             log_tail="\n".join(tail),
         )

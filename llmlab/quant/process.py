@@ -1,4 +1,4 @@
-"""Programs that llmlab runs beside the kernel, followed line by line."""
+"""Run a program in a separate process and read its output line by line."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from llmlab.machine import guardian
 
 
 def follow(command: Sequence[str], each: Callable[[str], None]) -> int:
-    """Run a program to its end; whatever ends the call early (an interrupt, say) kills the program and its children.
+    """Run a program to completion.
 
-    So does the end of this process, SIGKILL included.
+    If the call ends early (an interrupt) or this process ends (even by SIGKILL), the program and its children are
+    killed.
 
     Args:
-        command: the program and its arguments: paths and values of our own, never a shell's.
-        each: told every line that it prints, on stdout or stderr, without the newline.
+        command: the program and its arguments; no shell is involved.
+        each: called with every line of stdout and stderr, without the newline.
 
     Returns:
-        Its exit status, negative for a signal.
+        The exit status; negative for a signal.
     """
-    # A session of its own keeps the kernel's interrupt from hitting the program before it is ended here.
+    # In its own session, the program doesn't receive the kernel's interrupt; it is ended below.
     process = subprocess.Popen(  # noqa: S603 - see `command`
         guardian.command(list(command), pipe=True),
         stdin=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""Making a quant of a model: GGUF through llama.cpp's quantizer, checkpoints through llmcompressor."""
+"""Make a quant of a model: GGUF with llama.cpp's quantizer, checkpoints with llmcompressor."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from llmlab.types.progress import Progress
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A quant that was made.
+    """A quantized model.
 
     Attributes:
         tag: its canonical tag.
         path: the GGUF file or the folder.
-        bytes: its weights on disk, `before` those of what it was made from.
-        seconds: what it took; near 0 when it was there already.
+        bytes: the size of its weights on disk; `before` is the size before quantization.
+        seconds: time taken; near 0 if it was cached.
         way: how it was made.
 
     Example:
@@ -42,7 +42,7 @@ class Made:
 
     @property
     def line(self) -> str:
-        """One line on it, with how to load it."""
+        """A one-line summary with the command to load it."""
         share = f"{self.before / 1e6:,.1f} MB → {self.bytes / 1e6:,.1f} MB"
         return f"{self.tag}: {share} in {self.seconds:.1f} s ({self.way}). Load it: %llm load {self.path}"
 
@@ -61,16 +61,16 @@ def make(
     """Make a quant of a model and keep it in the cache.
 
     Args:
-        base: the header of a folder with 16-bit safetensors; or of a 16-bit GGUF file for a GGUF tag.
+        base: the header of a folder with 16-bit safetensors or, for a GGUF tag, of a 16-bit GGUF file.
         to: the tag.
-        calibration: a GGUF tag's text for an importance matrix; None makes it without.
-        tokens: a checkpoint's calibration: called with the model's header, gives token ids, one list a text.
-        progress: told the phase and how much of it is done.
+        calibration: for a GGUF tag, the text for an importance matrix; None quantizes without one.
+        tokens: for a checkpoint, the calibration set: model header -> token ids, one list per text.
+        progress: called with the phase and the completed fraction.
 
     Raises:
-        UnsupportedError: it can't be made; the hint names what can.
-        BadInputError: an empty calibration, or options that don't belong to the tag.
-        LoadError: the disk is full, a tool could not be fetched or failed; no half file has a final name.
+        UnsupportedError: it can't be made; the hint names alternatives.
+        BadInputError: an empty calibration set, or options that don't apply to the tag.
+        LoadError: the disk is full, or a tool could not be fetched or failed; no partial file is left.
     """
     tag = tags.canonical(to)
     started = time.perf_counter()
@@ -79,7 +79,7 @@ def make(
         size = path.stat().st_size
     else:
         if calibration is not None:
-            raise BadInputError(f"An importance matrix is for GGUF tags, and {tag.name} isn't one.", "Leave it out.")
+            raise BadInputError(f"Importance matrices are for GGUF tags; {tag.name} isn't one.", "Leave it out.")
         if base.format != "safetensors":
             raise UnsupportedError(f"{base.path} is a GGUF file; {tag.name} is made from a Hugging Face folder.")
         before = base.weight_bytes
@@ -107,7 +107,7 @@ def _gguf(header: Header, tag: tags.Tag, calibration: str | None, progress: Prog
         base, way = path, f"llama.cpp's quantizer from {path.name}"
         if header.quant not in ("F32", "F16", "BF16"):
             raise UnsupportedError(
-                f"{path.name} is {header.quant}: quantizing it again would lose twice.",
+                f"{path.name} is already quantized ({header.quant}); quantizing it again would lose more quality.",
                 "Start from the F16 file or the folder.",
             )
         name = path.stem
@@ -138,20 +138,18 @@ def _gguf(header: Header, tag: tags.Tag, calibration: str | None, progress: Prog
 
 
 def _check_rows(header: Header, tag: tags.Tag) -> None:
-    """Refuse a tag whose blocks divide no row of the model: llama.cpp would store every matrix as something else."""
+    """Refuse a tag whose blocks divide no row of the model: llama.cpp would store every matrix as another type."""
     rows = {t.shape[-1] for t in header.tensors if len(t.shape) == 2}
     if tag.block > 1 and rows and all(row % tag.block for row in rows):
         raise UnsupportedError(
-            f"{tag.name} packs blocks of {tag.block} weights, and no row of {header.name} is a multiple of that "
+            f"{tag.name} packs blocks of {tag.block} weights, but no row length of {header.name} is a multiple of that "
             f"({', '.join(map(str, sorted(rows)))}): nothing would be stored as {tag.name}.",
-            "Take a tag with blocks of 32: Q8_0, Q5_0, Q4_0 or IQ4_NL."
-            if not any(r % 32 for r in rows)
-            else "Take F16.",
+            "Use a tag with blocks of 32: Q8_0, Q5_0, Q4_0 or IQ4_NL." if not any(r % 32 for r in rows) else "Use F16.",
         )
 
 
 def _base(header: Header, progress: Progress | None) -> tuple[Path, str]:
-    """The F16 file of a folder: written here where that is possible, else by llama.cpp's own converter."""
+    """The F16 file of a folder: written by llmlab if possible, otherwise by llama.cpp's converter."""
     reason = gguf_cache.can_convert(header)
     if reason is None:
         return gguf_cache.to_gguf(
@@ -166,7 +164,7 @@ def _base(header: Header, progress: Progress | None) -> tuple[Path, str]:
 
         def write(part: Path) -> None:
             if progress is not None:
-                progress("converting with llama.cpp's own converter", None)
+                progress("converting with llama.cpp's converter", None)
             try:
                 with gguf_vocab.one_template(header.path) as folder:
                     command = [sys.executable, str(script), str(folder), "--outfile", str(part), "--outtype", "f16"]
@@ -175,9 +173,9 @@ def _base(header: Header, progress: Progress | None) -> tuple[Path, str]:
                 tail = getattr(error, "log_tail", "")
                 if "is not supported" in tail or "NotImplementedError" in tail:
                     raise UnsupportedError(
-                        f"llama.cpp's converter does not know {header.architecture} or its tokenizer: "
+                        f"llama.cpp's converter doesn't support {header.architecture} or its tokenizer: "
                         f"{tail.strip().splitlines()[-1]}",
-                        "Load it with --engine vllm, or look for a GGUF that someone made: %llm pull.",
+                        "Load it with --engine vllm, or search for an existing GGUF: %llm pull.",
                     ) from error
                 raise
 

@@ -1,6 +1,6 @@
-"""Which quant runs in which engine on which hardware, and why not: one table, which code, errors and docs share.
+"""The quant support table: which quant runs in which engine on which hardware, and why not.
 
-Each engine's own rules are in its room (`Engine.runs`).
+Each engine defines its own rules in `Engine.runs`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class Support:
     """One cell of the table.
 
     Attributes:
-        ok: it runs.
-        why: for a no the reason; for a yes what there is to know, or "".
+        ok: whether it runs.
+        why: the reason if it doesn't; requirements or notes if it does, or "".
     """
 
     tag: str
@@ -41,7 +41,7 @@ def support(tag: str, engine: EngineName, hardware: Hardware, *, avx512: bool | 
         tag: a canonical tag.
         engine: the engine.
         hardware: where the engine computes.
-        avx512: the CPU has AVX-512, or needs none (other than x86); None asks this machine.
+        avx512: whether the CPU has AVX-512 or doesn't need it (not x86); None checks this machine.
     """
     cls = declared(engine)
     if tags.TAGS[tag].format != FORMATS[engine]:
@@ -52,7 +52,7 @@ def support(tag: str, engine: EngineName, hardware: Hardware, *, avx512: bool | 
 
 
 def table() -> Iterator[Support]:
-    """All cells: tag by tag, for each engine on each hardware; a CPU with AVX-512."""
+    """All cells: each tag in each engine on each hardware, for a CPU with AVX-512."""
     for tag in tags.TAGS:
         for engine in ENGINES:
             for hardware in HARDWARE:
@@ -60,18 +60,18 @@ def table() -> Iterator[Support]:
 
 
 def nearest(tag: str, engine: EngineName, hardware: Hardware, *, avx512: bool | None = None) -> str | None:
-    """The tag that runs on an engine and hardware and whose weights take the most similar room; usual ones first."""
-    usual = ("F16", "Q8_0", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K", "bf16", "fp8", "int8", "awq", "gptq")
+    """The common tag closest in size that runs in an engine on a hardware, or None."""
+    common = ("F16", "Q8_0", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K", "bf16", "fp8", "int8", "awq", "gptq")
     bits = tags.TAGS[tag].bits
-    able = [name for name in usual if name != tag and support(name, engine, hardware, avx512=avx512).ok]
+    able = [name for name in common if name != tag and support(name, engine, hardware, avx512=avx512).ok]
     return min(able, key=lambda name: abs(tags.TAGS[name].bits - bits), default=None)
 
 
 def check(tag: str, engine: EngineName, hardware: Hardware, *, avx512: bool | None = None) -> None:
-    """Refuse a tag that an engine doesn't run on this hardware.
+    """Refuse a tag that an engine doesn't run on some hardware.
 
     Raises:
-        UnsupportedError: it doesn't; the reason, and the nearest thing that works, are named.
+        UnsupportedError: with the reason and the closest alternative.
     """
     if tag not in tags.TAGS or (found := support(tag, engine, hardware, avx512=avx512)).ok:
         return
@@ -80,18 +80,18 @@ def check(tag: str, engine: EngineName, hardware: Hardware, *, avx512: bool | No
     if own != engine and support(tag, own, hardware, avx512=avx512).ok:
         ways.insert(0, f"--engine {own}, which runs {tag}")
     raise UnsupportedError(
-        f"{engine} does not run {tag} on {'the CPU' if hardware == 'CPU' else hardware}: {found.why}.",
-        f"Nearest that works: {'; or '.join(ways)}." if ways else "Nothing near it works here.",
+        f"{engine} doesn't run {tag} on {'the CPU' if hardware == 'CPU' else hardware}: {found.why}.",
+        f"Closest alternative: {'; or '.join(ways)}." if ways else "There is no close alternative here.",
     )
 
 
 def _sentence(text: str) -> str:
-    """A reason as the start of a sentence; the engines' names keep their spelling."""
+    """A reason as a sentence start; engine names keep their spelling."""
     return text if text.startswith(("vLLM", "ggml", "llama.cpp", "llmlab")) else f"{text[0].upper()}{text[1:]}"
 
 
 def markdown() -> str:
-    """The table for docs/quants.md: one row a tag, one column for each engine and hardware."""
+    """The table for docs/quants.md: one row per tag, one column per engine and hardware."""
     columns = [(engine, hardware) for engine in ENGINES for hardware in HARDWARE]
     head = ["tag", "what it is", "bits", *(f"{engine} {hardware}" for engine, hardware in columns)]
     notes: list[str] = []

@@ -1,4 +1,4 @@
-"""The quant tags as the quant package offers them; the table itself lies in the hub, which names files by it."""
+"""Re-exports the quant tags of `llmlab.files.tags`."""
 
 from llmlab.files.tags import TAGS, Tag, canonical, in_filename, names, of_ftype
 

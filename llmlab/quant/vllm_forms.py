@@ -1,8 +1,8 @@
-"""The quants that vLLM can have of a 16-bit folder, and how each comes to be.
+"""The quants of a 16-bit folder that are available to vLLM, and how each is made.
 
-A checkpoint that lies beside it goes first: in the folder itself (`nano/awq`), next to it (`nano-awq`), or in the
-cache, where `%llm quantize` puts what it makes. Then what vLLM does itself while it loads ("online"), and int8, which
-is made here in seconds and kept.
+An existing checkpoint comes first: inside the folder (`nano/awq`), next to it (`nano-awq`), or in the cache, where
+`%llm quantize` writes. Otherwise vLLM quantizes while loading ("online"), or llmlab makes int8 in seconds and caches
+it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from llmlab.quant import int8
 from llmlab.types.progress import Progress
 
 CHECKPOINTS = ("awq", "gptq", "fp8", "int8")
-# What vLLM 0.32 calls the quantizations that it does while it loads (vllm/config/quantization.py, _ONLINE_SHORTHANDS).
+# vLLM 0.32's names of its online quantizations (vllm/config/quantization.py, _ONLINE_SHORTHANDS).
 ONLINE = {
     "fp8": "fp8_per_channel",
     "fp8_per_tensor": "fp8_per_tensor",
@@ -37,7 +37,7 @@ _PLAIN = ("bf16", "fp16", "fp32")
 
 
 def of(spec: Spec, header: Header) -> Mapping[str, Form]:
-    """The forms of a folder by tag, in order of falling size; none for a checkpoint that is already quantized."""
+    """The forms of a folder by tag; none if it is already quantized."""
     if header.quant not in _PLAIN:
         return {}
     out: dict[str, Form] = {}
@@ -46,12 +46,12 @@ def of(spec: Spec, header: Header) -> Mapping[str, Form]:
         if found is not None:
             out[tag] = _form(spec, header, tag, found, way=f"checkpoint, {_origin(found)}")
     for tag, name in ONLINE.items():
-        way = f"online: vLLM quantizes it while it loads ({name})"
+        way = f"online: vLLM quantizes it while loading ({name})"
         out.setdefault(tag, _form(spec, header, tag, header.path, online=name, way=way))
     if "int8" not in out:
         if is_mixture(header):
             name = ONLINE_EXPERTS["int8"]
-            way = f"online: vLLM quantizes the experts while it loads ({name})"
+            way = f"online: vLLM quantizes the experts while loading ({name})"
             out["int8"] = _form(spec, header, "int8", header.path, online=name, way=way)
         elif int8.why_not(header) is None:
             way = "made by llmlab: weights rounded to nearest, no calibration"
@@ -76,7 +76,7 @@ def _form(
 
 
 def checkpoint(header: Header, tag: str) -> Path | None:
-    """A checkpoint of this model with that tag which lies on this machine, or None."""
+    """A local checkpoint of this model with that tag, or None."""
     folder = header.path
     for place in (folder / tag, folder.parent / f"{folder.name}-{tag}", place_of(header, tag)):
         if (place / "config.json").is_file() and _fits(header, place, tag):
@@ -85,7 +85,7 @@ def checkpoint(header: Header, tag: str) -> Path | None:
 
 
 def place_of(header: Header, tag: str, how: str = "") -> Path:
-    """Where the cache keeps a checkpoint made of a folder: named by a digest of the folder's weights."""
+    """The cache folder of a checkpoint, named by a digest of the base's weights."""
     name = f"{header.path.resolve().name}-{tag}{'-' + how if how else ''}"
     return config.cache_dir() / "checkpoints" / weights_digest(header)[:16] / name
 
@@ -94,7 +94,7 @@ _digests: dict[tuple[object, ...], str] = {}
 
 
 def weights_digest(header: Header) -> str:
-    """SHA-256 (hex) of a folder's weight files: whole up to 64 MiB each, else their first MiB, size and date."""
+    """SHA-256 (hex) of a folder's weight files; of files above 64 MiB only the first MiB, size and time."""
     stats = [(file, file.stat()) for file in header.files]
     key = tuple((str(file), stat.st_size, stat.st_mtime_ns) for file, stat in stats)
     if key not in _digests:
@@ -110,13 +110,13 @@ def weights_digest(header: Header) -> str:
 
 
 def is_mixture(header: Header) -> bool:
-    """Whether it is a mixture of experts."""
+    """Whether the model is a mixture of experts."""
     names = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
     return any(isinstance(count := header.metadata.get(name), int) and count > 1 for name in names)
 
 
 def install(made: Path, target: Path) -> Path:
-    """Move a whole folder to its final place; what another process has put there meanwhile stays."""
+    """Move a complete folder to its final path; if another process was faster, keep its result."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         made.rename(target)
@@ -128,7 +128,7 @@ def install(made: Path, target: Path) -> Path:
 
 
 def note(folder: Path) -> Mapping[str, str]:
-    """What llmlab wrote down when it made a checkpoint: base (digest of its weights), by, scheme; {} for others."""
+    """The note that llmlab adds to its checkpoints: base (digest of its weights), by, scheme; {} for others."""
     return {str(k): str(v) for k, v in read_optional(folder / NOTE).items()}
 
 
@@ -138,7 +138,7 @@ def _origin(folder: Path) -> str:
 
 
 def _fits(header: Header, place: Path, tag: str) -> bool:
-    """Whether a checkpoint is this tag, and of this model: by the digest it names, else by its sizes."""
+    """Whether a checkpoint has this tag and is of this model, by its recorded digest or else by its shapes."""
     try:
         other = read_header(place)
     except LlmLabError:

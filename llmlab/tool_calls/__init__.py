@@ -1,7 +1,7 @@
-"""Tools: plain Python functions that a model may call, the calls it writes, and the loop until it has an answer.
+"""Tool calling: Python functions as tools, parsing of a model's calls, and the loop until the model answers.
 
-`Toolbox` makes schemas of functions; `families` knows how the common model families write calls; `ToolStream` runs the
-loop. Nothing is run but what was passed in.
+`Toolbox` derives schemas from functions; `families` parses the call formats of the common model families;
+`ToolStream` runs the loop. Only the functions passed in are ever run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The description of a function and of its parameters in a docstring: plain, Google, NumPy or reST style."""
+"""Parse docstrings in plain, Google, NumPy or reST style: the description and the parameters."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from dataclasses import dataclass, field
 
 from llmlab import _imports
 
-# A Google heading directly below text: griffe takes it for text unless there is a blank line above it.
+# A Google heading directly below text: griffe reads it as text unless a blank line precedes it.
 _HEADING = re.compile(r"(?<=\S)\n(?=\w+(?: \w+)?:[ \t]*\n[ \t]+\S)")
 
 
 @dataclass(frozen=True)
 class Doc:
-    """A docstring's parts: what the function does, and what each parameter is."""
+    """A parsed docstring: the function's description, and each parameter's."""
 
     description: str
     parameters: dict[str, str] = field(default_factory=dict)
 
 
 def read_docstring(text: str | None) -> Doc:
-    """Read a docstring.
+    """Parse a docstring.
 
     Args:
         text: the docstring, or None.

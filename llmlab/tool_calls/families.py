@@ -1,6 +1,6 @@
-"""How model families write tool calls: one row of a table each, found by marks in the chat template.
+"""The tool call formats of model families, one table row each, detected by markers in the chat template.
 
-The forms are those of the models' own chat templates (Hermes 2 Pro and Qwen 2.5/3, Llama 3.1 and later, Mistral v0.3
+The formats are those of the models' own chat templates (Hermes 2 Pro and Qwen 2.5/3, Llama 3.1 and later, Mistral v0.3
 and later) and of nano.
 """
 
@@ -18,7 +18,7 @@ from llmlab.types import ToolCall
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A model's text, read: what it said, and what it called. Calls have no ids yet."""
+    """A model's text, parsed into content and calls. The calls have no ids yet."""
 
     content: str
     calls: tuple[ToolCall, ...] = ()
@@ -26,22 +26,22 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One way of writing calls.
+    """One tool call format.
 
     Attributes:
-        name: what it's called.
+        name: the family's name.
         example: a call as the model writes it.
-        marks: texts that are all in the chat template of such a model.
-        absent: texts that are not.
-        controls: texts that may be one special token, which an engine leaves out of the text.
-        read: from a whole text to what was said and called.
-        key: what a call's arguments are called.
-        before, between, after: what stands around the calls of one text, and `opening` and `closing` around each.
-            A text that is in `controls` stands for the token where there is one.
-        named: the name stands before the arguments instead of in the JSON object.
-        prose: a regex of the texts that hold no call, for `strict`.
-        alone: the template takes one call a message.
-        untyped: arguments are written as text, and the tool's schema says what they are.
+        marks: texts that must all occur in the chat template.
+        absent: texts that must not.
+        controls: texts that may be special tokens, which engines omit from the output text.
+        read: parses a complete text.
+        key: the JSON key of a call's arguments.
+        before, between, after: the text before, between and after the calls of one message; `opening` and `closing`
+            surround each call. A text in `controls` is generated as its special token, if there is one.
+        named: the name precedes the arguments instead of being in the JSON object.
+        prose: a Lark regex of texts without a call, for `strict`.
+        alone: the template takes one call per message.
+        untyped: arguments are written as text; the tool's schema determines their types.
     """
 
     name: str
@@ -63,9 +63,9 @@ class Family:
 
 
 def call_of(value: Any, text: str) -> ToolCall:
-    """The call that a JSON value stands for; one with a `problem` when it stands for none."""
+    """The call in a JSON value; it has a `problem` if the value isn't a valid call."""
     if not isinstance(value, dict):
-        return ToolCall("", {}, problem=f"{text[:200]!r} is no JSON object")
+        return ToolCall("", {}, problem=f"{text[:200]!r} is not a JSON object")
     inner = value.get("function")
     name = value.get("name") or (inner if isinstance(inner, str) else None)
     if isinstance(inner, dict):
@@ -77,11 +77,13 @@ def call_of(value: Any, text: str) -> ToolCall:
         try:
             arguments = json.loads(arguments)
         except ValueError:
-            return ToolCall(name, {}, problem=f"the arguments of {name} are no JSON: {arguments[:200]!r}")
+            return ToolCall(name, {}, problem=f"the arguments of {name} are not JSON: {arguments[:200]!r}")
     if arguments is None:
         arguments = {}
     if not isinstance(arguments, dict):
-        return ToolCall(name, {}, problem=f"the arguments of {name} are no JSON object: {json.dumps(arguments)[:200]}")
+        return ToolCall(
+            name, {}, problem=f"the arguments of {name} are not a JSON object: {json.dumps(arguments)[:200]}"
+        )
     return ToolCall(name, arguments)
 
 
@@ -90,7 +92,7 @@ _GAP = re.compile(r"[ \t\r\n,;]*")
 
 
 def _json_at(text: str, position: int) -> tuple[Any, int]:
-    """The JSON value at a position, and where it ends: marks inside its strings are text.
+    """The JSON value at a position, and where it ends; markers inside its strings are ignored.
 
     Raises:
         ValueError: there is none.
@@ -98,11 +100,11 @@ def _json_at(text: str, position: int) -> tuple[Any, int]:
     try:
         return _DECODER.raw_decode(text, position)
     except RecursionError:
-        raise ValueError("it is nested too deep") from None
+        raise ValueError("it is nested too deeply") from None
 
 
 def _values(text: str) -> list[Any] | None:
-    """The JSON values that a text is made of, with blanks, commas and semicolons between; None if there is more."""
+    """The JSON values in a text, separated by whitespace, commas and semicolons; None if there is anything else."""
     values, position = [], _gap(text, 0)
     while position < len(text):
         try:
@@ -115,23 +117,23 @@ def _values(text: str) -> list[Any] | None:
 
 
 def _gap(text: str, position: int) -> int:
-    """Where the blanks, commas and semicolons at a position end."""
+    """The end of the whitespace, commas and semicolons at a position."""
     found = _GAP.match(text, position)
     return found.end() if found else position
 
 
 def _is_json(text: str) -> bool:
-    """Whether a text is JSON and nothing else: an answer in JSON may hold a mark in a string."""
+    """Whether a text is only JSON: an answer in JSON may contain a marker in a string."""
     return text.lstrip()[:1] in ("{", "[", '"') and _values(text) is not None
 
 
-def _unreadable(said: list[str], calls: list[ToolCall], problem: str) -> Reading:
-    """A reading that ends at a call that can't be read: where it ends isn't known, so nothing after it is a call."""
-    return Reading("".join(said).strip(), (*calls, ToolCall("", {}, problem=problem)))
+def _unreadable(content: list[str], calls: list[ToolCall], problem: str) -> Reading:
+    """A reading that ends at an invalid call: where that call ends is unknown, so the rest is not parsed."""
+    return Reading("".join(content).strip(), (*calls, ToolCall("", {}, problem=problem)))
 
 
 def _is_call(value: Any) -> bool:
-    """A JSON object is taken for a call, and not for an answer in JSON, when it has a name and arguments."""
+    """Whether a JSON value is a call rather than an answer in JSON: it has a name and arguments."""
     if not isinstance(value, dict):
         return False
     call = call_of(value, "")
@@ -141,7 +143,7 @@ def _is_call(value: Any) -> bool:
 
 
 def read_plain(text: str) -> Reading:
-    """`{"name": ..., "arguments": {...}}`, one or several, and nothing else; any other text is an answer."""
+    """Parse one or more `{"name": ..., "arguments": {...}}` and nothing else; any other text is an answer."""
     values = _values(text.strip())
     if values and len(values) == 1 and isinstance(values[0], list):
         values = values[0]
@@ -155,28 +157,28 @@ _HERMES_END = re.compile(r"\s*(?:</tool_call>|(?=<tool_call>)|\Z)")
 
 
 def read_hermes(text: str) -> Reading:
-    """`<tool_call>{"name": ..., "arguments": {...}}</tool_call>`, after any text."""
-    said: list[str] = []
+    """Parse `<tool_call>{"name": ..., "arguments": {...}}</tool_call>`, after any text."""
+    content: list[str] = []
     calls: list[ToolCall] = []
     position = len(text) if _is_json(text) else 0
     while (start := text.find(_OPEN, position)) >= 0:
-        said.append(text[position:start])
+        content.append(text[position:start])
         begin = start + len(_OPEN)
         begin += len(text[begin:]) - len(text[begin:].lstrip())
         try:
             value, position = _json_at(text, begin)
             end = _HERMES_END.match(text, position)
             if end is None:
-                raise ValueError(f"there is more after it: {text[position:][:40]!r}")
+                raise ValueError(f"unexpected text after it: {text[position:][:40]!r}")
         except ValueError as error:
-            return _unreadable(said, calls, f"{text[begin:][:200]!r} is no JSON ({error})")
+            return _unreadable(content, calls, f"{text[begin:][:200]!r} is not JSON ({error})")
         calls.append(call_of(value, text[begin:position]))
         position = end.end()
-    return Reading("".join([*said, text[position:]]).strip(), tuple(calls)) if calls else Reading(text)
+    return Reading("".join([*content, text[position:]]).strip(), tuple(calls)) if calls else Reading(text)
 
 
-# A value of the XML form is raw text, without escapes. A closing tag ends it only where the rest of a call follows; a
-# whole call inside a value is part of it.
+# A value of the XML format is raw text without escapes. A closing tag ends it only if the rest of a call follows; a
+# complete call inside a value is part of the value.
 _XML_CALL = re.compile(r"<tool_call>\s*<function=([^>\n]+)>\s*")
 _XML_END = r"</function>\s*(?:</tool_call>|\Z)"
 _XML_NONE = re.compile(_XML_END)
@@ -189,39 +191,39 @@ _XML_STRAY = re.compile(r"</(?:parameter|function|tool_call)>")
 
 
 def read_xml(text: str) -> Reading:
-    """`<tool_call><function=NAME><parameter=KEY>value</parameter></function></tool_call>`, after any text.
+    """Parse `<tool_call><function=NAME><parameter=KEY>value</parameter></function></tool_call>`, after any text.
 
-    The values are texts: `read_calls` makes of them what the tool's schema asks for. The form has no escapes, so a
-    value that holds the end of a value and the start of another looks like two values. Where the text shows that (an
-    argument is there twice, closing tags are left over) the call has a problem and isn't run. Where it doesn't, the
-    text is also that of other arguments or of two calls, and is read as those.
+    Values are text; `read_calls` converts them by the tool's schema. The format has no escapes, so a value that
+    contains the end of a value and the start of another looks like two values. If that is detectable (a repeated
+    argument, stray closing tags), the call has a problem and isn't run. Otherwise the text is ambiguous, and is read as
+    separate arguments or calls.
     """
-    said: list[str] = []
+    content: list[str] = []
     calls: list[ToolCall] = []
     position = 0
     while (start := text.find(_OPEN, position)) >= 0:
         if calls and _XML_STRAY.search(text, position, start):
             break
-        said.append(text[position:start])
+        content.append(text[position:start])
         try:
             call, position = _xml_call(text, start)
         except ValueError as error:
-            return _unreadable(said, calls, str(error))
+            return _unreadable(content, calls, str(error))
         calls.append(call)
     if calls and _XML_STRAY.search(text, position):
-        # The last call may have ended before: one of its values holds what ends a call.
-        return _unreadable(said, calls[:-1], f"{calls[-1].name}: closing tags are left over after the call{_XML_HINT}")
-    return Reading("".join([*said, text[position:]]).strip(), tuple(calls)) if calls else Reading(text)
+        # One of the last call's values may contain the end of a call, so where the call ends is unknown.
+        return _unreadable(content, calls[:-1], f"{calls[-1].name}: stray closing tags after the call{_XML_HINT}")
+    return Reading("".join([*content, text[position:]]).strip(), tuple(calls)) if calls else Reading(text)
 
 
-_XML_HINT = ", so it can't be told where a value ends; write values without </parameter>"
+_XML_HINT = ", so the end of a value is ambiguous; write values without </parameter>"
 
 
 def _xml_call(text: str, start: int) -> tuple[ToolCall, int]:
     """The call that starts at a position, and where it ends.
 
     Raises:
-        ValueError: it can't be read, or not in one way.
+        ValueError: it is invalid or ambiguous.
     """
     found = _XML_CALL.match(text, start)
     if found is None:
@@ -243,7 +245,7 @@ def _xml_call(text: str, start: int) -> tuple[ToolCall, int]:
             continue
         elif depth:
             depth -= mark["key"] is None
-        # A value that begins on a line of its own ends on one (an empty value's newline may be the opening tag's own).
+        # A value that starts on its own line ends on one (an empty value's newline may be the opening tag's).
         elif text[begin - 1] == "\n" and "\n" not in (text[mark.start()], text[mark.start() - 1]):
             position = mark.start() + 1
         else:
@@ -252,16 +254,16 @@ def _xml_call(text: str, start: int) -> tuple[ToolCall, int]:
                 return ToolCall(name, arguments), mark.end()
             key, begin = mark["key"].strip(), mark.end()
             if key in arguments:
-                raise ValueError(f"{name}: the argument {key!r:.60} is there twice{_XML_HINT}")
-    raise ValueError(f"{name}: the argument {key!r:.60} has no end that belongs to the call")
+                raise ValueError(f"{name}: the argument {key!r:.60} is repeated{_XML_HINT}")
+    raise ValueError(f"{name}: the argument {key!r:.60} isn't closed")
 
 
 def typed(call: ToolCall, parameters: Mapping[str, Any]) -> ToolCall:
-    """A call whose arguments are all texts, with those read as JSON that its tool's schema doesn't take as text.
+    """Convert a call's text arguments: those that the tool's schema doesn't declare as text are parsed as JSON.
 
     Args:
         call: the call.
-        parameters: the JSON schema of the tool's arguments; {} when it isn't known.
+        parameters: the JSON schema of the tool's arguments; {} if unknown.
     """
     properties = parameters.get("properties", {})
     return replace(
@@ -276,7 +278,7 @@ _ANY_KIND = frozenset(("string", "object", "array"))
 
 
 def _kinds(schema: Any, root: Mapping[str, Any], depth: int = 0) -> frozenset[str]:
-    """The JSON types that a schema takes; for one that says nothing, text and what has parts."""
+    """The JSON types that a schema accepts; string, object and array if it doesn't restrict them."""
     if not isinstance(schema, Mapping) or depth > 20:
         return _ANY_KIND
     kinds = schema.get("type")
@@ -312,14 +314,14 @@ def _typed(text: str, kinds: frozenset[str]) -> Any:
 
 
 def read_llama(text: str) -> Reading:
-    """`{"name": ..., "parameters": {...}}`, after `<|python_tag|>` or not, several with `;` between."""
+    """Parse `{"name": ..., "parameters": {...}}`, optionally after `<|python_tag|>`, several separated by `;`."""
     head, tag, tail = text.partition("<|python_tag|>")
     if not tag or _is_json(text):
         return read_plain(text)
     read = read_plain(tail)
     if not read.calls or head.lstrip()[:1] in ("{", "["):
-        said = tail if not read.calls else text
-        problem = f"{said.strip()[:200]!r} is no JSON object with a name and parameters"
+        shown = tail if not read.calls else text
+        problem = f"{shown.strip()[:200]!r} is not a JSON object with a name and parameters"
         return Reading("" if read.calls else head.strip(), (ToolCall("", {}, problem=problem),))
     return Reading(head.strip(), read.calls)
 
@@ -329,7 +331,7 @@ _ARGS = re.compile(r"\s*([\w.-]+)\s*(?:\[CALL_ID\]\s*\w+\s*)?(?:\[ARGS\])?\s*")
 
 
 def read_mistral(text: str) -> Reading:
-    """`[TOOL_CALLS] [{"name": ..., "arguments": {...}}]`, or `[TOOL_CALLS]name[ARGS]{...}`, after any text."""
+    """Parse `[TOOL_CALLS] [{"name": ..., "arguments": {...}}]` or `[TOOL_CALLS]name[ARGS]{...}`, after any text."""
     head, mark, _ = text.partition(_CALLS)
     if not mark or _is_json(text):
         return Reading(text)
@@ -342,10 +344,10 @@ def read_mistral(text: str) -> Reading:
         try:
             found = None if text[position] in "[{" else _ARGS.match(text, position)
             if found is None and text[position] not in "[{":
-                raise ValueError("there is no name")
+                raise ValueError("no name")
             value, end = _json_at(text, found.end() if found else position)
         except ValueError as error:
-            reason = "is no JSON" if text[position] in "[{" else "can't be read"
+            reason = "is not JSON" if text[position] in "[{" else "can't be read"
             return _unreadable([head], calls, f"{text[position:][:200]!r} {reason} ({error})")
         if found is not None:
             calls.append(call_of({"name": found[1], "arguments": value}, text[position:end]))
@@ -357,7 +359,7 @@ def read_mistral(text: str) -> Reading:
 
 _NO_TAG = r"/(.|\n)+/ & ~/(.|\n)*<tool_call>(.|\n)*/"
 
-# The first row whose marks are in the template is taken.
+# The first row whose marks are all in the template is used.
 FAMILIES: tuple[Family, ...] = (
     Family(
         "qwen-xml",
@@ -421,14 +423,14 @@ FAMILIES: tuple[Family, ...] = (
 
 
 def detect(template: str | None, model: str = "This model") -> Family:
-    """The family of a model, by its chat template.
+    """Detect a model's family from its chat template.
 
     Args:
         template: the Jinja chat template.
         model: the model's name, for the error.
 
     Raises:
-        UnsupportedError: the template has no place for tools.
+        UnsupportedError: the template doesn't support tools.
     """
     for family in FAMILIES:
         if (
@@ -439,27 +441,27 @@ def detect(template: str | None, model: str = "This model") -> Family:
         ):
             return family
     raise UnsupportedError(
-        f"{model} can't be given tools: its chat template has no place for them.",
-        "Load a model whose template has one (nano, Qwen, Llama 3, Mistral), or ask for JSON with schema=.",
+        f"{model} doesn't support tools: its chat template has no place for them.",
+        "Load a model that does (nano, Qwen, Llama 3, Mistral), or request JSON with schema=.",
     )
 
 
 def read_calls(
     family: Family, text: str, first: int, parameters: Mapping[str, Mapping[str, Any]] | None = None
 ) -> Reading:
-    """What a text says and calls, each call with an id.
+    """Parse a text into content and calls, and give each call an id.
 
     Args:
-        family: how this model writes calls.
-        text: the whole text, with its control tokens.
-        first: the number of the first call in the conversation.
-        parameters: for each tool's name, the JSON schema of its arguments.
+        family: the model's call format.
+        text: the complete text, with its control tokens.
+        first: the number of calls in the conversation so far.
+        parameters: the JSON schema of each tool's arguments, by tool name.
     """
     read = family.read(text)
     calls = read.calls
     if family.untyped:
         calls = tuple(typed(call, (parameters or {}).get(call.name, {})) for call in calls)
-    # Nine letters and digits, as Mistral's templates insist.
+    # Mistral's templates require ids of nine letters and digits.
     numbered = [
         ToolCall(call.name, call.arguments, f"call{first + place:05d}", call.problem)
         for place, call in enumerate(calls)
@@ -475,14 +477,14 @@ def with_controls(
     tokenize: Callable[[str], list[int]],
     detokenize: Callable[[list[int]], str],
 ) -> str:
-    """A text with the control tokens put back that an engine leaves out of it.
+    """Restore the control tokens that an engine omits from its output text.
 
     Args:
-        text: the text as the engine gave it.
+        text: the engine's output text.
         ids: its token ids.
-        controls: the texts of the tokens to put back, where they are one token each.
-        tokenize: from text to ids, special tokens read as such.
-        detokenize: from ids to text, special tokens left out.
+        controls: the texts of the tokens to restore; ignored if not a single token.
+        tokenize: text -> ids, with special tokens recognised.
+        detokenize: ids -> text, without special tokens.
     """
     places = {found[0]: control for control in controls if len(found := tokenize(control)) == 1}
     if not any(token in places and not detokenize([token]) for token in ids):

@@ -1,4 +1,7 @@
-"""One prompt's way to an answer: ask, read the calls, hand in the results, ask again. No thread, no engine in here."""
+"""The tool loop of one prompt: generate, parse the calls, append the results, generate again.
+
+It has no threads and runs no tools itself.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from llmlab.tool_calls.strict import calls_guide
 from llmlab.types import Completion, FinishReason, Message, SamplingParams, Timings, ToolCall, ToolStep, Usage
 
 RESULT_SHARE = 0.25
-"""A result takes at most this share of the context; the rest of it is left out, and the model is told."""
+"""A result is cut to this share of the context; the model sees how much was left out."""
 
 
 class Asked(Protocol):
@@ -24,7 +27,7 @@ class Asked(Protocol):
 
     @property
     def name(self) -> str:
-        """What it's called."""
+        """The model's name."""
 
     @property
     def facts(self) -> Any:
@@ -34,17 +37,17 @@ class Asked(Protocol):
         """Token ids of a text."""
 
     def detokenize(self, ids: Sequence[int]) -> str:
-        """The text of token ids, special tokens left out."""
+        """The text of token ids, without special tokens."""
 
 
 @dataclass(frozen=True)
 class Asking:
-    """How the loop reaches the engine.
+    """The loop's access to the engine.
 
     Attributes:
         model: the model.
-        ask: from messages, tool schemas, params and options to a stream that is checked but not started.
-        special: the id of a text that is one special token for the engine's masks, else None.
+        ask: messages, tool schemas, params and options -> a validated stream that isn't started.
+        special: text -> its id if it is a special token in the engine's masks, else None.
     """
 
     model: Asked
@@ -53,17 +56,17 @@ class Asking:
 
 
 class ToolLoop:
-    """The state of one prompt.
+    """The state of one prompt's tool loop.
 
     Args:
-        asking: how to reach the engine.
+        asking: access to the engine.
         messages: the conversation.
-        use: the tools and how they may be called.
-        params: sampling params, or None.
+        use: the tools and their settings.
+        params: sampling parameters, or None.
         options: the other options of the generation.
 
     Raises:
-        BadInputError, UnsupportedError: the prompt, an option or the model can't be used; nothing was started.
+        BadInputError, UnsupportedError: the prompt or an option is invalid, or the model doesn't support tools.
     """
 
     def __init__(
@@ -98,7 +101,7 @@ class ToolLoop:
         self._check_strict()
         self.current = self._next()
 
-    # -- asking --------------------------------------------------------------------------------
+    # -- requests ------------------------------------------------------------------------------
 
     def _check_strict(self) -> None:
         if self._family is None or not (self.use.strict or self.use.choice != "auto"):
@@ -114,20 +117,20 @@ class ToolLoop:
             self._guides[False] = calls_guide(self._family, self.use.box, special=self._asking.special, required=False)
 
     def _next(self) -> Stream:
-        """The next request. A choice that forces a call forces the first one only: the answer must come some time."""
+        """The next request. A forced call applies to the first request only, or the model could never answer."""
         guide = self._guides.get(True) if not self._rounds else None
         guide = guide or self._guides.get(False)
         options = {**self._options, **({"guide": guide} if guide is not None else {})}
         schemas = self.use.box.schemas if self._family is not None else ()
         return self._asking.ask([*self._messages, *self._turns], schemas, self._params, options)
 
-    # -- what came -----------------------------------------------------------------------------
+    # -- responses -----------------------------------------------------------------------------
 
     def take(self, completion: Completion) -> tuple[ToolCall, ...]:
-        """Read what the model said.
+        """Process a completion.
 
         Returns:
-            The calls to run now; none when the loop has ended.
+            The calls to run now; none if the loop has ended.
         """
         self._parts.append(completion)
         self.taken = True
@@ -152,7 +155,7 @@ class ToolLoop:
         return self._unrun
 
     def _keep_seed(self, seed: int | None) -> None:
-        """Every step draws from the first one's seed, so that the whole can be repeated."""
+        """Use the first step's seed for all steps, so that the run is reproducible."""
         if self._options.get("seed") is not None:
             return
         if self._params is None:
@@ -161,22 +164,22 @@ class ToolLoop:
             self._params = replace(self._params, seed=seed)
 
     def stopped(self, steps: Sequence[ToolStep]) -> None:
-        """Note the steps of a round that was broken off."""
+        """Record the steps of a cancelled round."""
         self.steps += steps
         self._unrun = ()
 
     def ran(self, steps: Sequence[ToolStep]) -> bool:
-        """Hand in the results and prepare the next request.
+        """Append the results and prepare the next request.
 
         Returns:
-            False when the conversation doesn't fit the context any more: the loop has ended then.
+            False if the conversation no longer fits the context, which ends the loop.
         """
         assert self._family is not None
         self._rounds += 1
         self._unrun = ()
-        told = [replace(step, result=self._fitting(step.result)) if step.result else step for step in steps]
-        self.steps += told
-        self._turns += _turns(self._content, self._full_text, told, self._safe, alone=self._family.alone)
+        shown = [replace(step, result=self._fitting(step.result)) if step.result else step for step in steps]
+        self.steps += shown
+        self._turns += _turns(self._content, self._full_text, shown, self._safe, alone=self._family.alone)
         try:
             self.current = self._next()
         except UnsupportedError:
@@ -189,7 +192,7 @@ class ToolLoop:
         return True
 
     def _fitting(self, text: str) -> str:
-        """A result cut to its share of the context."""
+        """Cut a result to its share of the context."""
         limit = max(int(RESULT_SHARE * self._model.facts.context_length), 16)
         size = len(text)
         while len(self._model.tokenize(shortened(text, size), special=False)) > limit and size > 8:
@@ -202,11 +205,11 @@ class ToolLoop:
     # -- the end -------------------------------------------------------------------------------
 
     def result(self, last: Completion | None = None, reason: FinishReason | None = None) -> Completion:
-        """The whole as one completion.
+        """All steps as one completion.
 
         Args:
-            last: the completion of a request that was cut short.
-            reason: why the loop ended, if it isn't why the last text ended.
+            last: the partial completion of a cancelled request.
+            reason: why the loop ended; default: the last text's finish reason.
         """
         parts = [*self._parts, *([last] if last is not None else [])]
         text = last.text if last is not None else self._content
@@ -224,7 +227,7 @@ class ToolLoop:
 
     @property
     def parts(self) -> tuple[Completion, ...]:
-        """The completions of the requests so far, one a step."""
+        """The completions so far, one per step."""
         return tuple(self._parts)
 
 
@@ -245,14 +248,14 @@ def _timings(parts: Sequence[Completion]) -> Timings:
 def _turns(
     content: str, full: str, steps: Sequence[ToolStep], safe: Callable[[str], str], *, alone: bool
 ) -> list[Message]:
-    """The messages that a round of calls became.
+    """The messages of one round of calls.
 
     Args:
-        content: what the model said besides its calls.
-        full: all it wrote.
-        steps: what came of the calls.
-        safe: makes a result's text harmless to the template.
-        alone: a message holds one call.
+        content: the model's text besides its calls.
+        full: the model's complete text.
+        steps: the calls with their results.
+        safe: escapes control tokens in a result.
+        alone: one call per message.
     """
     good = [step for step in steps if not step.call.problem]
     bad = [step for step in steps if step.call.problem]

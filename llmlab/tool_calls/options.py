@@ -1,4 +1,4 @@
-"""The options of a generation with tools: taken out of the call's keywords and checked before anything runs."""
+"""The tool options of a generation: extracted from the call's keywords and validated before anything runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from llmlab.tool_calls.tool import Toolbox
 from llmlab.types import SamplingParams, ToolCall
 
 OPTIONS = ("tools", "tool_choice", "max_steps", "strict", "approve", "run_tools", "tool_timeout")
-"""The keywords of a generation that are about tools."""
+"""The keywords of tool calling."""
 CHOICES = ("auto", "none", "required")
 MAX_STEPS = 8
 TIMEOUT_S = 60.0
@@ -29,12 +29,12 @@ class ToolUse:
 
     Attributes:
         box: the tools.
-        choice: auto (the model decides), none (it may not), required (it must, at the first step), or a tool's name.
-        max_steps: rounds of calls that are run; calls after that are left in `completion.tool_calls`.
-        strict: a call is generated under the schema of its tool.
-        approve: asked before each call; None runs them all.
-        run_tools: False leaves the first calls to the caller.
-        timeout_s: seconds that one call may take.
+        choice: auto (the model decides), none (no calls), required (the first step must call), or a tool's name.
+        max_steps: rounds of calls to run; later calls are returned in `completion.tool_calls`.
+        strict: constrain each call to its tool's schema.
+        approve: decides before each call whether it may run; None runs all.
+        run_tools: False returns the first calls to the caller instead of running them.
+        timeout_s: time limit per call, in seconds.
     """
 
     box: Toolbox
@@ -49,44 +49,44 @@ class ToolUse:
     def of(
         cls, options: Mapping[str, Any], params: SamplingParams | None = None
     ) -> tuple[ToolUse | None, dict[str, Any]]:
-        """Take what is about tools out of a generation's options.
+        """Extract the tool options from the options of a generation.
 
         Args:
             options: the keywords of the call.
-            params: sampling params, if they were given as such.
+            params: sampling parameters, if passed as an object.
 
         Returns:
-            What was asked for (None: no tools), and the options that are left.
+            The tool options (None: no tools), and the remaining options.
 
         Raises:
-            BadInputError: a tool or an option that can't be used; nothing was run.
+            BadInputError: a tool or an option is invalid.
         """
         left = {key: value for key, value in options.items() if key not in OPTIONS}
         if options.get("tools") is None:
             stray = [name for name in OPTIONS if name != "tools" and name in options]
             if stray:
-                raise BadInputError(f"{stray[0]} is about tools, and there are none.", "Give tools=[f, g].")
+                raise BadInputError(f"{stray[0]} needs tools, and none were given.", "Add tools=[f, g].")
             return None, left
         box = Toolbox(options["tools"])
         choice = options.get("tool_choice", "auto")
         if choice not in CHOICES and (not isinstance(choice, str) or choice not in box.names):
             known = (*CHOICES, *box.names)
-            raise BadInputError(
-                f"tool_choice {choice!r} is neither a way to choose nor a tool.", f"Known: {', '.join(known)}."
-            )
+            raise BadInputError(f"Unknown tool_choice {choice!r}.", f"Known: {', '.join(known)}.")
         steps, timeout = options.get("max_steps", MAX_STEPS), options.get("tool_timeout", TIMEOUT_S)
         if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
             raise BadInputError(f"max_steps must be a whole number, 1 or more, got {steps!r}.")
         if not isinstance(timeout, int | float) or isinstance(timeout, bool) or not 0 < timeout < math.inf:
-            raise BadInputError(f"tool_timeout must be seconds, more than 0, got {timeout!r}.")
+            raise BadInputError(f"tool_timeout must be a number of seconds above 0, got {timeout!r}.")
         constraint = next((name for name in GUIDED if options.get(name)), None)
         if constraint is not None:
             raise BadInputError(
-                f"{constraint} and tools don't go together: a text under a constraint can't hold a call.",
-                "Ask with tools first, then put the answer into its form: generate(first.text, schema=...).",
+                f"{constraint} and tools can't be combined: a constrained text can't contain a call.",
+                "Generate with tools first, then format the answer: generate(first.text, schema=...).",
             )
         if left.get("n", params.n if params is not None else 1) != 1:
-            raise BadInputError("n and tools don't go together: each text would call on its own.", "Ask n times.")
+            raise BadInputError(
+                "n and tools can't be combined: each text would make its own calls.", "Call generate n times."
+            )
         approve = _approval(options.get("approve", False))
         run = bool(options.get("run_tools", True))
         return cls(box, choice, steps, bool(options.get("strict")), approve, run, float(timeout)), left
@@ -101,15 +101,15 @@ def _approval(asked: Any) -> Approve | None:
         raise BadInputError(f"approve is True, False or a function of the call, got {asked!r:.60}.")
     if not can_ask():
         raise BadInputError(
-            "approve asks before each call, and nobody can answer here: this runs without standard input.",
-            "Run it in a notebook, leave approve out, or give a function: approve=lambda call: call.name == 'add'.",
+            "approve=True prompts before each call, but there is no standard input here.",
+            "Run it in a notebook, leave approve out, or pass a function: approve=lambda call: call.name == 'add'.",
         )
     return ask_user
 
 
 def can_ask() -> bool:
-    """Whether `input()` would reach somebody: a terminal, or a notebook's front end that takes questions."""
-    # A Jupyter kernel puts its own method in the place of `input`, and knows whether this cell may ask.
+    """Whether `input()` works: there is a terminal, or a notebook front end that supports it."""
+    # A Jupyter kernel replaces `input` with its own method, and knows whether the front end allows it.
     allowed = getattr(getattr(builtins.input, "__self__", None), "_allow_stdin", None)
     if allowed is not None:
         return bool(allowed)
@@ -122,7 +122,7 @@ def can_ask() -> bool:
 
 
 def ask_user(call: ToolCall) -> bool:
-    """Ask at the keyboard whether a call may run; anything but yes is no."""
-    # A call is the model's text: no control character of it reaches the terminal.
+    """Prompt the user to approve a call; anything but yes is no."""
+    # The call is model output: keep its control characters from the terminal.
     shown = "".join(c if c.isprintable() else " " for c in str(call))
     return input(f"Run {shown}? [y/N] ").strip().lower() in ("y", "yes")

@@ -1,4 +1,4 @@
-"""What a tool returns, as text for the model: JSON where it is data, a few lines where it is a table or an image."""
+"""Convert a tool's return value to text for the model: data as JSON, tables and images as a short description."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ _CONTROL = re.compile(r"<\|[^\s|]{1,40}\|>|\[/?[A-Z_]{2,30}\]|</?[a-z_]{1,30}>")
 
 
 def text_of(value: Any) -> str:
-    """The text that a model gets for a tool's result.
+    """Convert a tool's return value to text for the model.
 
-    Text stays as it is; None is "done, no result"; numbers, dicts, lists, dataclasses and pydantic models become JSON;
-    a DataFrame its shape and first rows as CSV; an array its shape and values; an image or a figure its size and format
-    (a language model sees no pixels); anything else its `str`.
+    Text is unchanged; None is "done, no result"; numbers, dicts, lists, dataclasses and pydantic models become JSON;
+    a DataFrame its shape and first rows as CSV; an array its shape and values; an image or figure its size and format;
+    anything else its `str`.
 
     Args:
         value: what the tool returned.
 
     Returns:
-        At most `MAX_CHARACTERS` characters; what was cut off is said.
+        At most `MAX_CHARACTERS` characters, plus a note on how many were cut.
     """
     return shortened(_text(value), MAX_CHARACTERS)
 
 
 def shortened(text: str, limit: int) -> str:
-    """The beginning of a text, and how much of it is left out."""
+    """Cut a text at a limit, with a note on how much was cut."""
     if len(text) <= limit:
         return text
     return f"{text[:limit]}\n… ({len(text) - limit:,} more characters)"
@@ -46,9 +46,9 @@ def _text(value: Any) -> str:
         return "done, no result"
     package = type(value).__module__.partition(".")[0]
     if package in _BY_PACKAGE:
-        said = _BY_PACKAGE[package](value)
-        if said is not None:
-            return said
+        text = _BY_PACKAGE[package](value)
+        if text is not None:
+            return text
     if isinstance(value, bytes | bytearray | memoryview):
         return _bytes(bytes(value))
     if _is_data(value):
@@ -132,7 +132,7 @@ def _bytes(data: bytes) -> str:
 
 
 def _shown_image(value: Any) -> str | None:
-    """An object that shows itself as an image in a notebook (IPython.display.Image, a chart)."""
+    """Describe an object that a notebook displays as an image (IPython.display.Image, a chart); None for others."""
     data = getattr(value, "data", None)
     if isinstance(data, bytes) and any(data.startswith(head) for head in _IMAGE_HEADS):
         return _bytes(data)
@@ -143,15 +143,15 @@ def _shown_image(value: Any) -> str | None:
 
 
 def without_controls(text: str, tokenize: Callable[[str], list[int]], plain: Callable[[str], list[int]]) -> str:
-    """A tool's text in which nothing reads as a control token: a page that says `<|end|>` must not end the turn.
+    """Escape control tokens in a tool's result: a page that contains `<|end|>` must not end the turn.
 
     Args:
         text: the text.
-        tokenize: from text to ids, special tokens read as such.
-        plain: from text to ids, special tokens as mere text.
+        tokenize: text -> ids, with special tokens recognised.
+        plain: text -> ids, with special tokens as plain text.
 
     Returns:
-        The text; each control token has a blank after its first character.
+        The text, with a space after the first character of each control token.
     """
 
     def broken(found: re.Match[str]) -> str:

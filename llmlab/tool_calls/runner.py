@@ -1,4 +1,4 @@
-"""Running calls: what may go wrong in a tool becomes a step with an error, never an exception in the caller's cell."""
+"""Run tool calls; a failing tool becomes a step with an error, never an exception in the caller's cell."""
 
 from __future__ import annotations
 
@@ -19,40 +19,40 @@ from llmlab.tool_calls.results import text_of
 from llmlab.tool_calls.tool import Tool
 from llmlab.types import ToolCall, ToolStep
 
-Told = Callable[[int, ToolStep], None]
-"""Called with a call's place and its step, when it starts and when it ends."""
+OnStep = Callable[[int, ToolStep], None]
+"""Called with a call's index and its step, when it starts and when it ends."""
 
 ERROR_CHARACTERS = 500
 _POLL_S = 0.05
 
 
 class TimeUpError(BaseException):
-    """A tool took too long. No Exception, so that a tool's own `except Exception` doesn't swallow it."""
+    """A tool exceeded its time limit. A BaseException, so that `except Exception` in the tool doesn't catch it."""
 
 
 @dataclass(frozen=True)
 class _Ready:
-    """A call that may run: its tool and the checked arguments."""
+    """A call that is ready to run: its tool and validated arguments."""
 
     tool: Tool
     arguments: dict[str, Any]
 
 
 class PrivateLoop:
-    """An event loop on a thread of its own, started at first use: a notebook's own loop is busy while a cell runs."""
+    """An event loop on its own thread, started at first use: a notebook's loop is busy while a cell runs."""
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """Run a coroutine to its end; Ctrl-C (or any other exception here) cancels it."""
+        """Run a coroutine to completion; Ctrl-C (or any other exception in this thread) cancels it."""
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
             threading.Thread(target=self._loop.run_forever, name="llmlab-tools", daemon=True).start()
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             while True:
-                # In slices: on Windows a wait without an end can't be interrupted.
+                # Poll: on Windows an unlimited wait can't be interrupted.
                 with contextlib.suppress(concurrent.futures.TimeoutError):
                     return future.result(_POLL_S * 10)
                 if future.done():
@@ -62,7 +62,7 @@ class PrivateLoop:
             raise
 
     def close(self) -> None:
-        """Stop the thread; what still runs is cancelled."""
+        """Cancel what is running and stop the thread."""
         loop, self._loop = self._loop, None
         if loop is None:
             return
@@ -83,7 +83,7 @@ class Runner:
     """Runs the calls of one generation.
 
     Args:
-        use: the tools, who approves, how long a call may take.
+        use: the tools, the approval function, the time limit.
     """
 
     def __init__(self, use: ToolUse) -> None:
@@ -91,41 +91,38 @@ class Runner:
         self._loop = PrivateLoop()
 
     def close(self) -> None:
-        """Free what the calls needed."""
+        """Stop the event loop."""
         self._loop.close()
 
-    def run(self, calls: Sequence[ToolCall], told: Told) -> list[ToolStep]:
-        """Run calls: plain functions one after the other in this thread, async ones all at once.
+    def run(self, calls: Sequence[ToolCall], on_step: OnStep) -> list[ToolStep]:
+        """Run calls: plain functions one by one in this thread, async functions concurrently.
 
-        A plain function runs where the caller is, so that Ctrl-C reaches it and connections that belong to a thread
+        Plain functions run in the caller's thread so that Ctrl-C reaches them and thread-bound connections (sqlite3)
         work.
 
         Args:
-            calls: what the model asked for.
-            told: hears of each start and end.
-
-        Returns:
-            A step for each call, in order.
+            calls: the model's calls.
+            on_step: called when each call starts and ends.
         """
-        steps, ready = self._ready(calls, told)
+        steps, ready = self._ready(calls, on_step)
         waiting = {place: one for place, one in ready.items() if one.tool.is_async}
         for place, one in ready.items():
             if not one.tool.is_async:
                 steps[place] = self._plain(calls[place], one)
-                told(place, steps[place])
+                on_step(place, steps[place])
         if waiting:
-            steps |= self._loop.run(self._together(calls, waiting, told))
+            steps |= self._loop.run(self._together(calls, waiting, on_step))
         return [steps[place] for place in range(len(calls))]
 
-    async def arun(self, calls: Sequence[ToolCall], told: Told) -> list[ToolStep]:
-        """`run` in a coroutine: all calls at once, async ones on this event loop, plain functions on threads."""
-        steps, ready = self._ready(calls, told)
-        steps |= await self._together(calls, ready, told)
+    async def arun(self, calls: Sequence[ToolCall], on_step: OnStep) -> list[ToolStep]:
+        """`run` as a coroutine: all calls concurrently, async functions on this event loop, plain ones on threads."""
+        steps, ready = self._ready(calls, on_step)
+        steps |= await self._together(calls, ready, on_step)
         return [steps[place] for place in range(len(calls))]
 
-    # -- inside --------------------------------------------------------------------------------
+    # -- internals -----------------------------------------------------------------------------
 
-    def _ready(self, calls: Sequence[ToolCall], told: Told) -> tuple[dict[int, ToolStep], dict[int, _Ready]]:
+    def _ready(self, calls: Sequence[ToolCall], on_step: OnStep) -> tuple[dict[int, ToolStep], dict[int, _Ready]]:
         steps: dict[int, ToolStep] = {}
         ready: dict[int, _Ready] = {}
         for place, call in enumerate(calls):
@@ -135,13 +132,13 @@ class Runner:
                 steps[place] = step = replace(step, error=found)
             else:
                 ready[place] = found
-            told(place, step)
-        # All are checked, and shown, before the first question.
+            on_step(place, step)
+        # All calls are validated and shown before the first prompt.
         for place in list(ready):
             if self._use.approve is not None and not self._approved(calls[place]):
                 del ready[place]
                 steps[place] = ToolStep(calls[place], error="the user did not allow this call")
-                told(place, steps[place])
+                on_step(place, steps[place])
         return steps, ready
 
     def _checked(self, call: ToolCall) -> _Ready | str:
@@ -156,7 +153,7 @@ class Runner:
         except ValueError as error:
             return str(error)
         except Exception as error:  # noqa: BLE001 - a type's own validator may raise anything
-            return f"the arguments don't fit: {_said(error)}"
+            return f"the arguments don't fit: {_describe(error)}"
 
     def _approved(self, call: ToolCall) -> bool:
         assert self._use.approve is not None
@@ -167,16 +164,18 @@ class Runner:
         try:
             value = in_time(lambda: one.tool.call(one.arguments), self._use.timeout_s)
             if inspect.isawaitable(value):
-                # A plain function that hands out a coroutine (a partial, a decorator).
+                # A plain function that returns a coroutine (a partial, a decorator).
                 value = self._loop.run(self._awaited(value))
-        except (Exception, SystemExit, TimeUpError) as error:  # noqa: BLE001 - whatever a tool raises is its result
+        except (Exception, SystemExit, TimeUpError) as error:  # noqa: BLE001 - anything a tool raises is its result
             return self._failed(call, error, started)
         return _done(call, value, started)
 
-    async def _together(self, calls: Sequence[ToolCall], ready: dict[int, _Ready], told: Told) -> dict[int, ToolStep]:
+    async def _together(
+        self, calls: Sequence[ToolCall], ready: dict[int, _Ready], on_step: OnStep
+    ) -> dict[int, ToolStep]:
         async def one(place: int) -> tuple[int, ToolStep]:
             step = await self._async(calls[place], ready[place])
-            told(place, step)
+            on_step(place, step)
             return place, step
 
         return dict(await asyncio.gather(*(one(place) for place in ready)))
@@ -205,11 +204,11 @@ class Runner:
 
     def _failed(self, call: ToolCall, error: BaseException, started: float) -> ToolStep:
         seconds = time.perf_counter() - started
-        said = f"stopped after {self._use.timeout_s:g} s" if isinstance(error, TimeUpError) else _said(error)
-        return ToolStep(call, error=said, seconds=seconds)
+        reason = f"stopped after {self._use.timeout_s:g} s" if isinstance(error, TimeUpError) else _describe(error)
+        return ToolStep(call, error=reason, seconds=seconds)
 
 
-def _said(error: BaseException) -> str:
+def _describe(error: BaseException) -> str:
     try:
         text = " ".join(str(error).split())
     except Exception:  # noqa: BLE001 - a broken __str__
@@ -221,15 +220,15 @@ def _done(call: ToolCall, value: Any, started: float) -> ToolStep:
     seconds = time.perf_counter() - started
     try:
         return ToolStep(call, text_of(value), seconds=seconds, value=value)
-    except Exception as error:  # noqa: BLE001 - a result whose text can't be made
-        said = f"it returned a {type(value).__name__} that can't be shown: {_said(error)}"
-        return ToolStep(call, error=said, seconds=seconds, value=value)
+    except Exception as error:  # noqa: BLE001 - a value that can't be converted to text
+        reason = f"it returned a {type(value).__name__} that can't be shown: {_describe(error)}"
+        return ToolStep(call, error=reason, seconds=seconds, value=value)
 
 
 def in_time(work: Callable[[], Any], limit_s: float) -> Any:
-    """Run a function, at most so long.
+    """Run a function with a time limit.
 
-    On the main thread (but not on Windows) an alarm ends it. Elsewhere it runs on a thread that is left behind when the
+    On the main thread (except on Windows) an alarm ends it. Elsewhere it runs on a thread that is abandoned when the
     time is up.
 
     Raises:
@@ -243,7 +242,7 @@ def in_time(work: Callable[[], Any], limit_s: float) -> Any:
     def go() -> None:
         try:
             done.set_result(work())
-        except BaseException as error:  # noqa: BLE001 - handed to whoever waits
+        except BaseException as error:  # noqa: BLE001 - passed to the waiting thread
             done.set_exception(error)
 
     threading.Thread(target=go, name="llmlab-tool", daemon=True).start()
@@ -254,10 +253,10 @@ def in_time(work: Callable[[], Any], limit_s: float) -> Any:
 
 @contextlib.contextmanager
 def _alarm(limit_s: float) -> Iterator[None]:
-    """Raise TimeUpError in the main thread after a while; an alarm that was set before is put back."""
+    """Raise TimeUpError in the main thread when the time is up; an existing alarm is restored."""
     before, every = signal.getitimer(signal.ITIMER_REAL)
     if before and before <= limit_s:
-        # Somebody else's alarm comes first: it is theirs to handle.
+        # An alarm set by other code fires first, and that code handles it.
         yield
         return
     started = time.monotonic()

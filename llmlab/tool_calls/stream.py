@@ -1,4 +1,4 @@
-"""The loop as a stream: iterate it, wait on it or take its result; the tools run in the thread that does."""
+"""The tool loop as a stream; the tools run in the thread that iterates it, waits on it or takes its result."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from llmlab.types import Chunk, Completion, ToolStep
 
 
 class ToolStream(Stream):
-    """Chunks of all that the model writes until it has an answer; between two steps its calls are run.
+    """A stream of the model's output over all steps; the calls run between the steps.
 
-    Nothing happens unless somebody iterates, waits, or asks for the `result()`: that thread runs the tools. Otherwise
-    it is used as any `Stream`.
+    The loop only advances in a thread that iterates, waits, or calls `result()`; that thread runs the tools. Otherwise
+    it works like any `Stream`.
 
     Args:
-        loop: the prompt's state, its first request prepared.
+        loop: the prompt's loop, with its first request prepared.
     """
 
     def __init__(self, loop: ToolLoop) -> None:
@@ -36,26 +36,26 @@ class ToolStream(Stream):
         self._listeners: list[Callable[[], None]] = []
         weakref.finalize(self, self._runner.close).atexit = False
 
-    # -- what it stands at ---------------------------------------------------------------------
+    # -- state ---------------------------------------------------------------------------------
 
     @property
     def started(self) -> bool:
-        """The first request was handed to the engine."""
+        """Whether the first request was sent to the engine."""
         return bool(self._loop.parts) or self._loop.current.started
 
     @property
     def done(self) -> bool:
-        """Nothing more will come."""
+        """Whether the loop has ended."""
         return self._result is not None
 
     @property
     def text(self) -> str:
-        """The text of the current step so far; in the end, the answer."""
+        """The text of the current step so far; at the end, the answer."""
         return self._result.text if self._result is not None else self._loop.current.text
 
     @property
     def steps(self) -> tuple[ToolStep, ...]:
-        """The calls so far, the ones that run now included."""
+        """The calls so far, including those that are running."""
         return (*self._loop.steps, *self._running)
 
     @property
@@ -64,20 +64,20 @@ class ToolStream(Stream):
         return self._loop.current
 
     def listen(self, callback: Callable[[], None]) -> None:
-        """Call back whenever a call starts or ends, and before the user is asked for one."""
+        """Register a callback for the start and end of each call, before any approval prompt."""
         self._listeners.append(callback)
 
-    # -- moving on -----------------------------------------------------------------------------
+    # -- control -------------------------------------------------------------------------------
 
     def start(self) -> Buffer:
-        """Hand the current request to the engine, if that hasn't been done; the buffer its text goes to."""
+        """Send the current request to the engine if that wasn't done yet; returns its buffer."""
         return self._loop.current.start()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the current step, at most `timeout` seconds; if it has ended, run its calls, and start the next.
+        """Wait up to `timeout` seconds for the current step; if it has ended, run its calls and start the next one.
 
         Returns:
-            Whether all has ended. With `timeout=None`, only then.
+            Whether the loop has ended. With `timeout=None` it waits until then.
         """
         while self._result is None:
             if not self._loop.current.wait(timeout):
@@ -90,14 +90,14 @@ class ToolStream(Stream):
         return self._result is not None
 
     def result(self) -> Completion:
-        """Go on to the end.
+        """Run the loop to its end.
 
         Returns:
             The answer, with the transcript of the calls in `steps`.
 
         Raises:
             GenerationError: the engine failed.
-            Interrupted: Ctrl-C, in the engine or in a tool; `.partial` is the completion until then.
+            Interrupted: Ctrl-C, in the engine or in a tool; `.partial` is the completion so far.
         """
         try:
             self.wait()
@@ -107,7 +107,7 @@ class ToolStream(Stream):
         return self._result
 
     def partial(self) -> Completion:
-        """The completion as it stands."""
+        """The completion so far."""
         if self._result is not None:
             return self._result
         current = self._loop.current
@@ -116,7 +116,7 @@ class ToolStream(Stream):
         return self._loop.result(reason="interrupted")
 
     def cancel(self, wait_s: float = 5.0) -> None:
-        """End it; what came so far stays readable, with `finish_reason` "interrupted". A tool that runs ends first."""
+        """End the loop with `finish_reason` "interrupted" and keep the output so far. A running tool finishes first."""
         if self._result is None:
             if self._loop.current.started:
                 self._loop.current.cancel(wait_s)
@@ -165,24 +165,24 @@ class ToolStream(Stream):
                 self._read = 0
                 calls = self._loop.take(self._loop.current.result())
                 self._running = [ToolStep(call) for call in calls]
-                if not calls or not self._loop.ran(await self._runner.arun(calls, self._told)):
+                if not calls or not self._loop.ran(await self._runner.arun(calls, self._on_step)):
                     self._end()
                 self._running = []
         except BaseException:
             self.cancel(wait_s=0)
             raise
 
-    # -- inside --------------------------------------------------------------------------------
+    # -- internals -----------------------------------------------------------------------------
 
     def _pull(self) -> bool:
-        """Take over the chunks that came; whether there were any."""
+        """Collect new chunks; returns whether there were any."""
         fresh = self._loop.current.start().read(self._read)
         self._read += len(fresh)
         self._chunks += fresh
         return bool(fresh)
 
     def settle(self) -> None:
-        """Read the step that has ended, run its calls, prepare the next one."""
+        """Process the finished step, run its calls, and prepare the next one."""
         completion = self._loop.current.result()
         while self._pull():
             pass
@@ -190,7 +190,7 @@ class ToolStream(Stream):
         calls = self._loop.take(completion)
         if calls:
             self._running = [ToolStep(call) for call in calls]
-            steps = self._runner.run(calls, self._told)
+            steps = self._runner.run(calls, self._on_step)
             more = self._loop.ran(steps)
             self._running = []
             if more:
@@ -202,7 +202,7 @@ class ToolStream(Stream):
         self._running = []
         self._runner.close()
 
-    def _told(self, place: int, step: ToolStep) -> None:
+    def _on_step(self, place: int, step: ToolStep) -> None:
         if place >= len(self._running):
             self._running += [step] * (place + 1 - len(self._running))
         self._running[place] = step
@@ -215,11 +215,11 @@ class ToolStream(Stream):
 
 
 def run_all(streams: Sequence[ToolStream], *, progress_after_s: float) -> list[Completion]:
-    """Run many loops in one batch: step by step, every step's requests together, the tools between.
+    """Run several loops in one batch: the requests of each step together, the tools in between.
 
     Raises:
         GenerationError: one failed; the others were cancelled.
-        Interrupted: Ctrl-C; all were cancelled and `.partial` is the list of completions until then.
+        Interrupted: Ctrl-C; all were cancelled, and `.partial` is the list of completions so far.
     """
     left = list(streams)
     try:

@@ -1,4 +1,4 @@
-"""`strict`: the grammar of a family's calls, so that a call that begins always ends in one that can be run."""
+"""Grammars for `strict`: a call, once started, is always complete and valid."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ from llmlab.tool_calls.families import Family
 from llmlab.tool_calls.tool import Tool, Toolbox
 
 MAX_CALLS = 8
-"""Calls that one text may hold under `strict`: without an end, a model at a loss would write them for ever."""
+"""The most calls in one text under `strict`; without a limit, a confused model would write them endlessly."""
 
 
 def calls_guide(
     family: Family, box: Toolbox, *, special: Callable[[str], int | None], required: bool, several: bool = True
 ) -> Guide:
-    """Make the guide of a text that holds calls, or, unless `required`, any text without one.
+    """Make a guide for a text with calls or, unless `required`, any text without one.
 
     Args:
-        family: how the model writes calls.
+        family: the model's call format.
         box: the tools that may be called.
-        special: the id of a text that is one special token for the engine's masks, else None.
-        required: the text must call.
-        several: it may call more than once.
+        special: text -> its id if it is a special token in the engine's masks, else None.
+        required: the text must contain a call.
+        several: allow more than one call.
 
     Raises:
-        UnsupportedError: the family's form or a parameter's schema can't be followed token by token.
+        UnsupportedError: the call format or a parameter's schema can't be enforced token by token.
     """
     if family.name == "qwen-xml":
         raise UnsupportedError(
-            "strict and tool_choice can't force calls in this model's XML form.", "Leave them out: auto works."
+            "strict and tool_choice don't support this model's XML call format.",
+            "Leave them out, or use tool_choice='auto'.",
         )
 
     def written(parts: tuple[str, ...]) -> list[str]:
@@ -45,7 +46,7 @@ def calls_guide(
     rules = [f"call{place}: {_one(tool, family, written)}" for place, tool in enumerate(box)]
     more = " ".join([*written(family.between), "one"])
     again = f"({more}){{0,{MAX_CALLS - 1}}}" if several and not family.alone else ""
-    # All that opens the first call, and what follows it up to the end.
+    # Everything up to the first call, and everything after it.
     head = written((*family.before, *family.opening))
     tail = " ".join(["any", *written(family.closing), again, *written(family.after)])
     starts, prose = [" ".join([*head, tail])], []
@@ -53,7 +54,7 @@ def calls_guide(
         starts += ["PROSE"]
         prose = [f"PROSE: {family.prose}"]
     if not required and head:
-        # A lexer takes all it can: prose that may go on into the mark must have the mark, if it is text, as its end.
+        # The lexer is greedy: prose before a textual marker must be a lexeme that ends with the marker.
         is_token = head[0].startswith("<")
         starts.append(" ".join(["PROSE" if is_token else "lead", *head[0 if is_token else 1 :], tail]))
         prose += [] if is_token else [f"lead[suffix={head[0]}]: /(.|\\n)*/"]
@@ -78,17 +79,17 @@ def calls_guide(
 
 
 def _one(tool: Tool, family: Family, written: Callable[[tuple[str, ...]], list[str]]) -> str:
-    """The grammar of one tool's call: a JSON object, or its name and then its arguments."""
+    """The grammar of one tool's call: a JSON object, or the name followed by the arguments."""
     parameters = {key: value for key, value in tool.parameters.items() if key != "$defs"}
     shared = {"$defs": tool.parameters["$defs"]} if "$defs" in tool.parameters else {}
     if family.named:
         guide = schema_guide({**parameters, **shared}, name=tool.name)
         return " ".join([json.dumps(tool.name), *written(("[ARGS]",)), f"%json {guide.text}"])
-    whole = {
+    call = {
         "type": "object",
         "properties": {"name": {"const": tool.name}, family.key: parameters},
         "required": ["name", family.key],
         "additionalProperties": False,
         **shared,
     }
-    return f"%json {schema_guide(whole, name=tool.name).text}"
+    return f"%json {schema_guide(call, name=tool.name).text}"

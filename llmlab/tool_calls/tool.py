@@ -1,4 +1,4 @@
-"""Functions as tools: their schema for the model, and the check of what the model hands them."""
+"""Python functions as tools: their JSON schema for the model, and the validation of the model's arguments."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _EXAMPLE = "For example def add(a: int, b: int) -> int: ..."
 
 @dataclass(frozen=True)
 class Tool:
-    """One function as a model sees it. Make it with `Tool.of`.
+    """A function as a tool. Make it with `Tool.of`.
 
     Attributes:
         name: the function's name.
         description: its docstring, up to the first section.
         parameters: the JSON schema of its arguments.
-        function: what is run.
-        is_async: it's a coroutine function.
+        function: the function to run.
+        is_async: whether it is a coroutine function.
     """
 
     name: str
@@ -40,15 +40,15 @@ class Tool:
 
     @classmethod
     def of(cls, function: Any) -> Tool:
-        """Make a tool of a function.
+        """Make a tool from a function.
 
         Args:
             function: a function or method with a type hint for each parameter; its docstring (plain, Google, NumPy or
                 reST style) describes it and its parameters.
 
         Raises:
-            BadInputError: it can't be called, has no usable name, lacks hints, takes *args or **kwargs, or has a
-                parameter that JSON can't hold.
+            BadInputError: it isn't callable, has no usable name, lacks type hints, takes *args or **kwargs, or has a
+                parameter type that JSON can't represent.
         """
         if isinstance(function, Tool):
             return function
@@ -63,17 +63,17 @@ class Tool:
 
     @property
     def schema(self) -> dict[str, Any]:
-        """The tool as chat templates take it (OpenAI's form)."""
+        """The tool in OpenAI's format, as chat templates take it."""
         inner: dict[str, Any] = {"name": self.name, "parameters": self.parameters}
         if self.description:
             inner = {"name": self.name, "description": self.description, "parameters": self.parameters}
         return {"type": "function", "function": inner}
 
     def check(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments as the function takes them: "3" for an int becomes 3, a dict for a dataclass the dataclass.
+        """Validate arguments and convert them to the function's types: "3" becomes an int, a dict a dataclass.
 
         Raises:
-            ValueError: they don't fit; the message names each argument that doesn't, for the model to read.
+            ValueError: they are invalid; the message, which the model reads, names each wrong argument.
         """
         from pydantic import ValidationError
 
@@ -86,7 +86,7 @@ class Tool:
             raise ValueError(f"the arguments don't fit: {wrong}") from None
 
     def call(self, arguments: Mapping[str, Any]) -> Any:
-        """Run the function with checked arguments (positional-only ones by place); a coroutine for an async one."""
+        """Call the function with validated arguments; returns a coroutine for an async function."""
         left = dict(arguments)
         found = inspect.signature(self.function).parameters.values()
         places = [left.pop(p.name, p.default) for p in found if p.kind is p.POSITIONAL_ONLY]
@@ -94,13 +94,13 @@ class Tool:
 
 
 class Toolbox(Sequence[Tool]):
-    """The tools on offer in one generation, each name once.
+    """The tools of one generation, with unique names.
 
     Args:
         functions: the functions, or tools.
 
     Raises:
-        BadInputError: there is none, two have the same name, or one can't be a tool. See `Tool.of`.
+        BadInputError: there are none, two have the same name, or one can't be a tool. See `Tool.of`.
     """
 
     def __init__(self, functions: Any) -> None:
@@ -109,14 +109,12 @@ class Toolbox(Sequence[Tool]):
         if isinstance(functions, str | Mapping) or not isinstance(functions, Sequence | set | frozenset):
             raise BadInputError(f"tools takes a list of functions, got {type(functions).__name__}.", "tools=[f, g]")
         if not functions:
-            raise BadInputError("The list of tools is empty.", "Give at least one function, or leave tools out.")
+            raise BadInputError("The list of tools is empty.", "Pass at least one function, or leave tools out.")
         self._tools: dict[str, Tool] = {}
         for function in functions:
             tool = Tool.of(function)
             if tool.name in self._tools:
-                raise BadInputError(
-                    f"Two tools are called {tool.name!r}, and a call could mean either.", "Rename one of the functions."
-                )
+                raise BadInputError(f"Two tools have the same name, {tool.name!r}.", "Rename one of the functions.")
             self._tools[tool.name] = tool
 
     @property
@@ -126,21 +124,21 @@ class Toolbox(Sequence[Tool]):
 
     @property
     def schemas(self) -> list[dict[str, Any]]:
-        """The tools as chat templates take them (OpenAI's form)."""
+        """The tools in OpenAI's format, as chat templates take them."""
         return [tool.schema for tool in self]
 
     def find(self, name: str) -> Tool:
         """A tool by its name.
 
         Raises:
-            UnknownNameError: there is no such tool; the known ones and the closest are named.
+            UnknownNameError: there is no such tool; the message lists the known ones and the closest match.
         """
         if name not in self._tools:
             raise unknown("tool", name, self.names)
         return self._tools[name]
 
     def only(self, name: str) -> Toolbox:
-        """The toolbox with this one tool in it."""
+        """A toolbox with only this tool."""
         return Toolbox([self.find(name)])
 
     def __len__(self) -> int:
@@ -154,7 +152,7 @@ class Toolbox(Sequence[Tool]):
 
 
 def _inner(function: Any) -> Any:
-    """The function that carries the hints: behind partials, and behind an object's __call__."""
+    """The function that has the type hints: unwraps partials, and takes an object's __call__."""
     while isinstance(function, functools.partial):
         function = function.func
     if not (inspect.isroutine(function) or inspect.isclass(function)):
@@ -177,14 +175,14 @@ def _name_of(function: Any) -> str:
     name = getattr(plain, "__name__", None) or type(plain).__name__
     if _NAME.fullmatch(name) is None:
         raise BadInputError(
-            f"A tool needs a name of letters, digits, _ and -, got {name!r}.",
-            "Write it with def: a lambda has no name." if name == "<lambda>" else "Rename the function.",
+            f"A tool's name must consist of letters, digits, _ and -, got {name!r}.",
+            "Use def: a lambda has no name." if name == "<lambda>" else "Rename the function.",
         )
     return str(name)
 
 
 def _arguments(function: Any, name: str, described: Mapping[str, str]) -> tuple[Any, dict[str, Any]]:
-    """What checks the arguments (a pydantic TypeAdapter), and their JSON schema."""
+    """The arguments' validator (a pydantic TypeAdapter) and JSON schema."""
     _imports.load("pydantic:ConfigDict", "pydantic:Field", "pydantic:TypeAdapter")
     from pydantic import ConfigDict, Field, TypeAdapter
     from pydantic.errors import PydanticUserError
@@ -193,13 +191,14 @@ def _arguments(function: Any, name: str, described: Mapping[str, str]) -> tuple[
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
-        raise BadInputError(f"Tool {name}: Python can't say what it takes.", f"Wrap it. {_EXAMPLE}") from None
+        raise BadInputError(f"Tool {name}: its signature can't be inspected.", f"Wrap it. {_EXAMPLE}") from None
     hints = _hints(function, name)
     bare, fields = [], {}
     for parameter in signature.parameters.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             raise BadInputError(
-                f"Tool {name}: {parameter} can't be described to a model.", "Name each parameter, with its type."
+                f"Tool {name}: {parameter} can't be described to a model.",
+                "Declare each parameter by name, with its type.",
             )
         if parameter.name not in hints:
             bare.append(parameter.name)
@@ -215,11 +214,11 @@ def _arguments(function: Any, name: str, described: Mapping[str, str]) -> tuple[
         fields[parameter.name] = hint if required else typing.NotRequired[hint]
     if bare:
         raise BadInputError(
-            f"Tool {name}: {', '.join(bare)} {'has' if len(bare) == 1 else 'have'} no type hint, so a model can't know "
-            "what to write.",
+            f"Tool {name}: {', '.join(bare)} {'has' if len(bare) == 1 else 'have'} no type hint, so the model can't "
+            "know what to pass.",
             _EXAMPLE,
         )
-    # A TypedDict and not a model: a parameter may have any name ("schema", "copy", "_x").
+    # A TypedDict rather than a model, because a parameter may have any name ("schema", "copy", "_x").
     made: Any = TypedDict
     kind = made(name, fields)
     kind.__pydantic_config__ = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
@@ -227,10 +226,10 @@ def _arguments(function: Any, name: str, described: Mapping[str, str]) -> tuple[
         adapter: TypeAdapter[Any] = TypeAdapter(kind)
         schema = adapter.json_schema(schema_generator=json_schemas())
     except (PydanticUserError, TypeError, NameError) as error:
-        said = " ".join(str(error).splitlines()[0].split())
+        reason = " ".join(str(error).splitlines()[0].split())
         raise BadInputError(
-            f"Tool {name}: a parameter's type can't be written as JSON: {said}",
-            "Take text, numbers, lists, dicts, enums, dates, dataclasses or pydantic models.",
+            f"Tool {name}: a parameter's type can't be represented in JSON: {reason}",
+            "Use text, numbers, lists, dicts, enums, dates, dataclasses or pydantic models.",
         ) from None
     return adapter, _tidy(schema)
 
@@ -242,7 +241,9 @@ def _hints(function: Any, name: str) -> dict[str, Any]:
     try:
         return typing.get_type_hints(inner, include_extras=True)
     except (NameError, TypeError) as error:
-        raise BadInputError(f"Tool {name}: its type hints can't be read: {error}.", "Define or import that.") from None
+        raise BadInputError(
+            f"Tool {name}: its type hints can't be resolved: {error}.", "Define or import the missing name."
+        ) from None
 
 
 def _is_json(value: Any) -> bool:
@@ -252,7 +253,7 @@ def _is_json(value: Any) -> bool:
 
 
 def _tidy(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema without pydantic's titles, which say nothing new, and with `properties` always there."""
+    """The schema without pydantic's titles, which are redundant, and always with `properties`."""
 
     def clean(node: Any, *, names: bool = False) -> Any:
         if isinstance(node, list):

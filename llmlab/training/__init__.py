@@ -12,7 +12,7 @@ __all__ = ["commands", "data"]
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        """The public modules, imported at first use: `llmlab.training.data.read(rows)`."""
+        """Import the public modules at first use: `llmlab.training.data.read(rows)`."""
         if name in __all__:
             import importlib
 

@@ -1,4 +1,4 @@
-"""The card beside a tuned adapter: what it was trained from, on what, how, and how well."""
+"""The model card of a tuned adapter: base, data, settings and losses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from llmlab.training.result import Tuned
 
-# Weight files up to this size are hashed whole, longer ones by their header and samples.
+# Weight files up to this size are hashed completely, larger ones by their header and samples.
 _WHOLE = 256 * 2**20
 _SAMPLES, _SAMPLE = 64, 2**16
 
@@ -19,8 +19,8 @@ _SAMPLES, _SAMPLE = 64, 2**16
 def weights_digest(folder: Path) -> str:
     """SHA-256 (hex) of a model folder's weights, the same on every machine.
 
-    Files of more than 256 MiB count by name, size, header (the tensors' names, shapes and places) and 64 samples of
-    64 KiB spread evenly: reading tens of gigabytes for a card would take minutes.
+    Files above 256 MiB are hashed by name, size, header (the tensors' names, shapes and offsets) and 64 evenly spaced
+    samples of 64 KiB, because reading tens of gigabytes would take minutes.
     """
     out = hashlib.sha256()
     for file in sorted(folder.glob("*.safetensors")):
@@ -44,7 +44,7 @@ def write(folder: Path, tuned: Tuned, scores: Mapping[str, str] | None = None) -
     Args:
         folder: the PEFT folder.
         tuned: the run.
-        scores: further figures by what they say, for the card.
+        scores: additional results for the card, by label.
     """
     figures = tuned.figures()
     if scores:
@@ -54,17 +54,17 @@ def write(folder: Path, tuned: Tuned, scores: Mapping[str, str] | None = None) -
 
 
 def text(tuned: Tuned, scores: Mapping[str, str] | None = None) -> str:
-    """The card as Markdown with the front matter that the hub reads."""
+    """The card as Markdown, with the hub's front matter."""
     rows: list[tuple[str, Any]] = [
         ("base model", f"{tuned.base} (weights SHA-256 `{tuned.base_digest[:16]}`)"),
         ("data", f"{tuned.rows} conversations, {tuned.heldout_rows} held out (SHA-256 `{tuned.data_digest[:16]}`)"),
-        ("loss", "mean nats a token, on the assistant's turns alone"),
+        ("loss", "mean nats per token, on the assistant turns only"),
     ]
     if tuned.heldout is not None:
-        rows.append(("held-out loss", f"{tuned.heldout:.4f} (the base model alone: {tuned.heldout_before:.4f})"))
+        rows.append(("held-out loss", f"{tuned.heldout:.4f} (base model: {tuned.heldout_before:.4f})"))
     rows += [
         ("training loss", f"{tuned.loss:.4f}"),
-        ("steps", f"{tuned.steps}, the weights of step {tuned.best_step} kept ({tuned.stopped})"),
+        ("steps", f"{tuned.steps}; the weights of step {tuned.best_step} were kept ({tuned.stopped})"),
         ("time", f"{tuned.seconds:.0f} s"),
         *((name, value) for name, value in tuned.settings.items()),
         *((scores or {}).items()),
@@ -75,7 +75,7 @@ def text(tuned: Tuned, scores: Mapping[str, str] | None = None) -> str:
         f"---\nbase_model: {json.dumps(tuned.base)}\nlibrary_name: peft\npipeline_tag: text-generation\n"
         f"tags: [lora, llmlab]\n---\n\n# {tuned.name}\n\nA LoRA adapter of rank {tuned.rank} for {tuned.base}, "
         f"tuned with llmlab.\n\n| | |\n| --- | --- |\n{table}\n{notes}\n\n"
-        f"The full digests, settings and the loss by step are in training.json.\n"
+        f"Full digests, settings and the loss per step are in training.json.\n"
     )
 
 

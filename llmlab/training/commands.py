@@ -1,4 +1,4 @@
-"""Tuning, merging and the bench's history as a data set: what `%llm tune`, `lora merge` and `history` call."""
+"""The implementation of `%llm tune` and `%llm lora merge`: tune and merge for a session's models."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ def tune(
     """Train a LoRA adapter for a loaded model and attach it: `llmlab.tune(rows, name="pirate")`.
 
     Args:
-        lab: the bench.
+        lab: the session.
         data: a `datasets.Dataset`, a DataFrame, a list of dicts, a file or a hub id; see `llmlab.training.data.read`.
-        name: what to call the adapter. One of that name that is attached, or was tuned before, is replaced once the
-            new one stands.
-        model: a loaded model or its name; None takes the current one.
-        out: folder to write; None takes `adapters/NAME` in the user's data folder, where it is found by its name.
-        force: train even when the estimate says that it doesn't fit into memory.
-        progress: called with `llmlab.training.result.Progress`.
-        **options: fields of `llmlab.training.run.Settings`: rank, alpha, dropout, epochs, lr, batch_size, heldout,
-            patience, evals, max_length, seed, threads.
+        name: the adapter's name. An attached or previously tuned adapter of that name is replaced once the new one
+            is complete.
+        model: a loaded model or its name; None uses the current one.
+        out: the output folder; None uses `adapters/NAME` in the user's data folder, where it is found by name.
+        force: train even if the estimated memory doesn't fit.
+        progress: called with a `llmlab.training.result.TrainingProgress`.
+        **options: fields of `llmlab.training.run.TrainingSettings`: rank, alpha, dropout, epochs, lr, batch_size,
+            heldout, patience, evals, max_length, seed, threads.
 
     Returns:
-        The adapter, attached to the model (`adapter="pirate"`), in whichever engine it runs.
+        The adapter, attached to the model (`adapter="pirate"`) in its engine.
 
     Raises:
         as `llmlab.training.run.tune`.
@@ -64,7 +64,7 @@ def tune(
     if limit is not None and settings.rank > limit:
         raise BadInputError(
             f"Rank {settings.rank} is above the limit of {limit} that {loaded.name} was loaded with ({loaded.engine}).",
-            f"Take --rank {limit}, or load it with -x max_lora_rank={settings.rank}.",
+            f"Use --rank {limit}, or load it with -x max_lora_rank={settings.rank}.",
         )
     tuned = tuner.tune(
         folder,
@@ -79,7 +79,7 @@ def tune(
     try:
         loaded.add_adapter(name, tuned.path, replace=True)
     except LlmLabError as error:
-        # The work of minutes is kept, whatever keeps it from being attached.
+        # Keep the trained adapter even if it can't be attached.
         return replace(tuned, notes=(*tuned.notes, f"not attached to {loaded.name}: {error}"))
     return replace(tuned, attached=loaded.name)
 
@@ -97,14 +97,14 @@ def merge(
     """Merge adapters into a loaded model's weights: `llmlab.merge("pirate", name="nano-pirate")`.
 
     Args:
-        lab: the bench.
-        adapter: an attached adapter, a name that llmlab knows, a PEFT folder or hf:org/name; `a:0.5` and
-            `a:0.7+b:0.3` for attached or known ones.
-        name: what to call the new model; `%llm load NAME` finds it afterwards.
-        model: a loaded model or its name; None takes the current one.
-        out: folder to write; then it is loaded by its path.
-        force: merge even when the estimate says that it doesn't fit into memory.
-        progress: told the phase.
+        lab: the session.
+        adapter: an attached adapter, a known name, a PEFT folder or hf:org/name; `a:0.5` and `a:0.7+b:0.3` for
+            attached or known ones.
+        name: the new model's name, for `%llm load NAME`.
+        model: a loaded model or its name; None uses the current one.
+        out: the output folder; such a model is loaded by its path.
+        force: merge even if the estimated memory doesn't fit.
+        progress: called with the phase.
 
     Raises:
         as `llmlab.training.merging.merge`.
@@ -112,17 +112,17 @@ def merge(
     loaded = _model(lab, model)
     folder = base_folder(loaded)
     known = {entry.name: entry.files for entry in loaded.adapter_entries()}
-    whole = Path(adapter).expanduser().exists() or adapter.startswith("hf:")
-    parts = [(adapter, 1.0)] if whole else attached.parse(adapter)
+    is_source = Path(adapter).expanduser().exists() or adapter.startswith("hf:")
+    parts = [(adapter, 1.0)] if is_source else attached.parse(adapter)
     if not parts:
-        raise BadInputError("There is no adapter to merge.", "Name one: %llm lora merge NAME --as NEW")
+        raise BadInputError("No adapter to merge was given.", "Name one: %llm lora merge NAME --as NEW")
     from llmlab.adapters import checks
 
     header = read_header(folder)
     files = []
     for spec, scale in parts:
         one = known[spec] if spec in known else reading.read(places.find(spec))
-        # The weights' shapes count, not what the engine has room for.
+        # Only the weights' shapes matter here, not the engine's limits.
         checks.check(one, header, LoraLimits("peft", mixes=True), loaded.engine, loaded.name)
         files.append((one, scale))
     return merging.merge(
@@ -141,7 +141,7 @@ def base_folder(model: Model) -> Path:
     """The unquantized Hugging Face folder behind a loaded model.
 
     Raises:
-        BadInputError: it was loaded from a GGUF file alone, or is quantized.
+        BadInputError: it was loaded from a GGUF file only, or is quantized.
     """
     base = model.source.base or model.source.path
     tuner.check_folder(base, read_header(base), model.name)
@@ -153,7 +153,7 @@ def _model(lab: Lab, model: str | Model | None) -> Model:
 
 
 def _base_name(model: Model) -> str:
-    """What the base is called elsewhere: the hub's name, the catalogue's, or the path."""
+    """The base's public name: from the hub, the catalogue, or its path."""
     spec = model.source.spec
     if spec.startswith("hf:"):
         return spec.removeprefix("hf:").split("@")[0].split(":")[0]

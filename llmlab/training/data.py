@@ -1,4 +1,4 @@
-"""Training data in the forms that people have, read into one: conversations, and which answers to learn from."""
+"""Read training data of common formats into conversations, with the answers to learn from."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Row:
 
     Attributes:
         messages: its turns, oldest first.
-        skip: places (from 0) of assistant turns that are read but not learned from: those with a thumb down.
-        tools: OpenAI-style schemas on offer, if any.
+        skip: indices of assistant turns that are context only, not learned from: those rated with a thumbs-down.
+        tools: OpenAI-style tool schemas, if any.
     """
 
     messages: tuple[Message, ...]
@@ -36,25 +36,25 @@ class Row:
 
     @property
     def learned(self) -> list[int]:
-        """Places of the assistant turns that the loss is taken on."""
+        """Indices of the assistant turns that count for the loss."""
         turns = [i for i, m in enumerate(self.messages) if m.role == "assistant" and (m.content or m.tool_calls)]
         return [i for i in turns if i not in self.skip]
 
     def key(self) -> str:
         """The row as canonical JSON."""
-        said = [message.as_dict() for message in self.messages]
-        return json.dumps([said, sorted(self.skip), list(self.tools)], ensure_ascii=False, sort_keys=True)
+        messages = [message.as_dict() for message in self.messages]
+        return json.dumps([messages, sorted(self.skip), list(self.tools)], ensure_ascii=False, sort_keys=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """Rows to learn from.
+    """Training data.
 
     Attributes:
-        rows: those with something to learn.
-        heldout: rows of a split of its own (test or validation); empty when the data has none.
-        digest: SHA-256 (hex) of all rows, whatever file or form they came in.
-        origin: where they came from, for the card.
+        rows: the rows with something to learn.
+        heldout: rows of the data's own test or validation split; empty if there is none.
+        digest: SHA-256 (hex) of all rows, independent of the file format.
+        origin: the source, for the card.
         notes: what was left out, and why.
     """
 
@@ -70,15 +70,15 @@ def read(data: Any) -> Data:
 
     Args:
         data: a `datasets.Dataset` or `DatasetDict`, a pandas DataFrame, a list of dicts, a path to a json, jsonl, csv
-            or parquet file (or a folder that `save_to_disk` wrote), or a hub id (`org/name`, `hf:org/name`). Rows have
-            `messages`, or `prompt` and `completion` (texts, or lists of messages; `system` besides, if wanted).
-            `ratings`, one number for each assistant turn: turns below 0 are not learned from.
+            or parquet file (or a folder written by `save_to_disk`), or a hub id (`org/name`, `hf:org/name`). Rows have
+            `messages`, or `prompt` and `completion` (texts, or lists of messages) with an optional `system`.
+            `ratings` optionally has one number per assistant turn: turns below 0 are not learned from.
 
     Returns:
         The rows.
 
     Raises:
-        BadInputError: no such file, an unknown form, or no assistant turn in it; the row and the columns are named.
+        BadInputError: no such file, an unknown format, or no assistant turns; the message names row and columns.
     """
     origin, splits = _open(data)
     main = next((name for name in ("train", "") if name in splits), next(iter(splits), ""))
@@ -88,14 +88,16 @@ def read(data: Any) -> Data:
     rows = tuple(row for row in found if row.learned)
     if not rows:
         marked = any(row.skip for row in found)
-        why = "every answer in it has a thumb down" if marked else "no row in it has an assistant turn with a text"
+        why = "every answer has a thumbs-down" if marked else "no row has an assistant turn with text"
         raise BadInputError(f"There is nothing to learn in the data set ({origin}): {why}.", FORMS)
     notes = []
     if len(rows) < len(found):
-        notes.append(f"{len(found) - len(rows)} of {len(found)} rows have no assistant turn to learn from: left out")
+        notes.append(
+            f"{len(found) - len(rows)} of {len(found)} rows were left out: they have no assistant turn to learn from"
+        )
     down = sum(len(row.skip) for row in rows)
     if down:
-        notes.append(f"{down} answers with a thumb down are read, not learned from")
+        notes.append(f"{down} answers with a thumbs-down were used as context only")
     other = next((name for name in ("test", "validation", "heldout") if name in splits), None)
     held = [_row(row, number) for number, row in enumerate(splits[other])] if other else []
     heldout = tuple(row for row in held if row.learned)
@@ -104,12 +106,12 @@ def read(data: Any) -> Data:
 
 
 def split(data: Data, share: float, seed: int) -> tuple[list[Row], list[Row]]:
-    """Rows to train on, and rows held out to measure: a draw by seed in which equal rows stay together.
+    """Split data into training and held-out rows: a seeded random split that keeps equal rows together.
 
     Args:
-        data: what was read; a split of its own is used as it is.
-        share: part to hold out, 0 to below 1. Fewer than ten different rows are all trained on.
-        seed: seeds the draw.
+        data: the data; its own held-out split is used if there is one.
+        share: fraction to hold out, 0 to below 1. With fewer than ten distinct rows, nothing is held out.
+        seed: random seed.
     """
     if data.heldout:
         return list(data.rows), list(data.heldout)
@@ -118,7 +120,7 @@ def split(data: Data, share: float, seed: int) -> tuple[list[Row], list[Row]]:
         groups.setdefault(row.key(), []).append(row)
     if share <= 0 or len(groups) < 10:
         return list(data.rows), []
-    # A hash orders them: the same rows are held out however the file was sorted.
+    # Order by hash, so that the same rows are held out regardless of the file's order.
     order = sorted(groups, key=lambda key: hashlib.blake2b(f"{seed} {key}".encode(), digest_size=8).digest())
     count = min(max(1, round(share * len(groups))), len(groups) - 1)
     held = set(order[:count])
@@ -130,7 +132,7 @@ def split(data: Data, share: float, seed: int) -> tuple[list[Row], list[Row]]:
 
 
 def _open(data: Any) -> tuple[str, dict[str, Any]]:
-    """Where it came from, and its splits as iterables of dicts; one without a name is called ""."""
+    """The origin, and the splits as iterables of dicts; an unnamed split is called ""."""
     if isinstance(data, str | Path):
         return _open_text(data)
     if hasattr(data, "column_names") and not isinstance(data, Mapping):  # datasets.Dataset
@@ -142,8 +144,8 @@ def _open(data: Any) -> tuple[str, dict[str, Any]]:
     if isinstance(data, Sequence) and all(isinstance(row, Mapping) for row in data):
         return "a list", {"": data}
     raise BadInputError(
-        f"{type(data).__name__} is no training data.",
-        f"Give a datasets.Dataset, a DataFrame, a list of dicts, a file or a hub id. {FORMS}",
+        f"{type(data).__name__} isn't supported as training data.",
+        f"Pass a datasets.Dataset, a DataFrame, a list of dicts, a file or a hub id. {FORMS}",
     )
 
 
@@ -160,7 +162,7 @@ def _open_text(given: str | Path) -> tuple[str, dict[str, Any]]:
         if path.is_file():
             if path.suffix.lower() not in _READERS:
                 raise BadInputError(
-                    f"{path.name} is not a kind of file that training data is read from.",
+                    f"{path.name} isn't a supported training data file.",
                     f"Known: {', '.join(_READERS)}.",
                 )
             if _READERS[path.suffix.lower()] == "json":
@@ -175,20 +177,20 @@ def _open_text(given: str | Path) -> tuple[str, dict[str, Any]]:
     local = path.suffix.lower() in _READERS or text.startswith((".", "/", "~"))
     if local or repo.count("/") != 1 or not all(repo.split("/")):
         raise BadInputError(
-            f"There is no file {path}, and {text!r} is no hub id.",
-            f"A variable, a path from {Path.cwd()}, or org/name on the hub.",
+            f"There is no file {path}, and {text!r} isn't a hub id.",
+            f"Pass a variable, a path relative to {Path.cwd()}, or org/name on the hub.",
         )
     try:
         return text, dict(datasets.load_dataset(repo))
     except Exception as error:
         raise BadInputError(
             f"The data set {repo} can't be loaded from the hub: {_first_line(error)}.",
-            "See that the id is right and the machine is online; a data set with a script is not run.",
+            "Check the id and the network; data sets with a loading script aren't supported.",
         ) from error
 
 
 def _json_rows(path: Path) -> list[Any]:
-    """Rows of a JSON list or of JSON lines, read by Python: Arrow would give each tool call all others' keys."""
+    """Rows of a JSON list or JSON Lines, parsed with Python: Arrow would give each tool call the keys of all others."""
     text = path.read_text(encoding="utf-8")
     if text.lstrip().startswith("["):
         rows = json.loads(text)
@@ -212,10 +214,10 @@ def _first_line(error: BaseException) -> str:
 
 
 def _row(row: Any, number: int) -> Row:
-    """One row in either form.
+    """Parse a row in either format.
 
     Raises:
-        BadInputError: it has neither; row and columns are named.
+        BadInputError: it has neither; the message names row and columns.
     """
     place = f"Row {number + 1} of the data set"
     if not isinstance(row, Mapping):
@@ -244,21 +246,21 @@ def _marked_down(row: Mapping[str, Any], messages: Sequence[Message], place: str
     turns = [i for i, message in enumerate(messages) if message.role == "assistant"]
     if not isinstance(ratings, Sequence) or len(ratings) != len(turns):
         raise BadInputError(
-            f"{place} has {len(turns)} assistant turns, and its ratings are {ratings!r}.",
-            "One number for each assistant turn: 1, 0 or -1.",
+            f"{place} has {len(turns)} assistant turns, but its ratings are {ratings!r}.",
+            "Use one number for each assistant turn: 1, 0 or -1.",
         )
     return frozenset(turn for turn, rating in zip(turns, ratings, strict=True) if rating is not None and rating < 0)
 
 
 def _there(value: Any) -> bool:
-    """Whether a cell of a table holds something: Arrow fills gaps with None, pandas with NaN."""
+    """Whether a table cell has a value: Arrow fills gaps with None, pandas with NaN."""
     if value is None or isinstance(value, float):
         return False
     return len(value) > 0 if hasattr(value, "__len__") else True
 
 
 def _turns(value: Any, role: str) -> tuple[Message, ...]:
-    """Messages of a cell: a text is one turn of the given role."""
+    """The messages in a cell; a text becomes one turn of the given role."""
     if isinstance(value, str):
         return (Message.of({"role": role, "content": value}),)
     if isinstance(value, Mapping) or not isinstance(value, Iterable):
@@ -267,7 +269,7 @@ def _turns(value: Any, role: str) -> tuple[Message, ...]:
 
 
 def _without_gaps(value: Any) -> Any:
-    """A value without the None entries that Arrow puts where rows differ in their keys."""
+    """A value without the None entries that Arrow adds where rows differ in their keys."""
     if isinstance(value, Mapping):
         return {key: _without_gaps(item) for key, item in value.items() if item is not None}
     if isinstance(value, list | tuple):

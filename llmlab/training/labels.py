@@ -1,7 +1,7 @@
-"""Conversations as token ids with labels: the loss is taken on the assistant's turns alone.
+"""Tokenize conversations with labels, so that only the assistant turns count for the loss.
 
-The text is cut where the assistant's turns begin and end, and each piece is tokenized by itself: a prompt gives the
-same ids here as in an engine, which tokenizes it up to the same place. No `{% generation %}` marks are needed.
+The text is split where assistant turns begin and end, and each piece is tokenized separately, so that a prompt has the
+same ids as in an engine, which tokenizes up to the same point. Templates don't need `{% generation %}` markers.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ IGNORED = -100
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Token ids of one conversation, and for each the label: the id itself, or `IGNORED` where nothing is learned."""
+    """Token ids of one conversation with labels: the id itself, or `IGNORED` where nothing is learned."""
 
     ids: tuple[int, ...]
     labels: tuple[int, ...]
 
     @property
     def learned(self) -> int:
-        """Tokens that the loss is taken on (the first token of a sequence is never predicted)."""
+        """The number of tokens that count for the loss (the first token of a sequence is never predicted)."""
         return sum(label != IGNORED for label in self.labels[1:])
 
 
 class Masker:
-    """Makes samples of rows, by a model's own template and tokenizer.
+    """Converts rows to samples with a model's chat template and tokenizer.
 
     Args:
         template: the Jinja chat template.
         special_tokens: `bos_token`, `eos_token`, ... as text.
-        encode: text -> ids, special tokens in the text recognised and none added.
-        limit: longest sample, in tokens; what is beyond is cut off.
+        encode: text -> ids, with special tokens in the text recognised and none added.
+        limit: maximum sample length in tokens; longer ones are cut.
     """
 
     def __init__(self, template: str | None, special_tokens: Mapping[str, str], encode: Any, limit: int) -> None:
@@ -48,13 +48,13 @@ class Masker:
         self._limit = limit
 
     def samples(self, row: Row) -> list[Sample]:
-        """The samples of a row: one; or one for each answer, where the template rewrites earlier turns.
+        """The samples of a row: one, or one per answer if the template rewrites earlier turns.
 
-        What has nothing to learn within the limit is left out.
+        Samples with nothing to learn within the limit are left out.
         """
         pieces = self._pieces(row)
-        whole = [pieces] if pieces is not None else [self._single(row, turn) for turn in row.learned]
-        made = [self._sample(one) for one in whole]
+        texts = [pieces] if pieces is not None else [self._single(row, turn) for turn in row.learned]
+        made = [self._sample(one) for one in texts]
         return [sample for sample in made if sample.learned]
 
     def _render(self, messages: Sequence[Message], row: Row, *, opened: bool) -> str:
@@ -67,18 +67,18 @@ class Masker:
         )
 
     def _pieces(self, row: Row) -> list[tuple[str, bool]] | None:
-        """The conversation as (text, learned) pieces; None when earlier turns read otherwise in the whole."""
+        """The conversation as (text, learned) pieces; None if the template renders earlier turns differently later."""
         last = row.learned[-1]
-        whole = self._render(row.messages[: last + 1], row, opened=False)
+        full = self._render(row.messages[: last + 1], row, opened=False)
         pieces: list[tuple[str, bool]] = []
         done = 0
         for turn in row.learned:
             before = self._render(row.messages[:turn], row, opened=True)
             after = self._render(row.messages[: turn + 1], row, opened=False)
-            # What an engine is given must be what stands in the whole.
-            if not (whole.startswith(after) and after.startswith(before) and len(before) >= done):
+            # The prompts that an engine gets must be prefixes of the full text.
+            if not (full.startswith(after) and after.startswith(before) and len(before) >= done):
                 return None
-            pieces += [(whole[done : len(before)], False), (whole[len(before) : len(after)], True)]
+            pieces += [(full[done : len(before)], False), (full[len(before) : len(after)], True)]
             done = len(after)
         return pieces
 
@@ -90,10 +90,10 @@ class Masker:
         message = row.messages[turn]
         if message.tool_calls:
             raise BadInputError(
-                "The model's chat template writes tool calls in a way that can't be learned from.",
-                "Leave the rows with tool calls out, or write the calls as the turn's content.",
+                "Tool calls can't be learned with this model's chat template.",
+                "Leave out the rows with tool calls, or write the calls as the turn's content.",
             )
-        # A template that opens a turn with text of its own (a thinking block): the answer follows what it opens.
+        # The template opens a turn with its own text (a thinking block), which the answer follows.
         return [(before, False), (message.content + self._special.get("eos_token", ""), True)]
 
     def _sample(self, pieces: Sequence[tuple[str, bool]]) -> Sample:

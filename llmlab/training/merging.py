@@ -1,4 +1,4 @@
-"""Adapters merged into their base: a model folder of its own, which both engines load as any other."""
+"""Merge adapters into their base: the result is a normal model folder, which both engines load."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from llmlab.hub import catalogue
 from llmlab.training.run import check_base, check_writable, need_packages, write_folder
 from llmlab.types.progress import Progress
 
-# What the base's folder has besides weights, copied byte for byte: converters know tokenizers by their files.
+# Copied byte for byte from the base, because converters identify tokenizers by their files.
 _KEPT = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json",
     "merges.txt", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "chat_template.json",
@@ -27,10 +27,10 @@ _KEPT = (
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """A model that was made of a base and its adapters.
+    """A model merged from a base and adapters.
 
     Attributes:
-        name: what `%llm load` finds it by.
+        name: its name for `%llm load`.
         path: its folder: bf16 safetensors, tokenizer, card.
         base: the base's name.
         adapters: what was merged into it (`pirate:0.7+terse:0.3`).
@@ -51,20 +51,20 @@ class Merged:
 
 
 def models_dir() -> Path:
-    """The folder that merged models are written to, one folder each; the catalogue lists what lies there."""
+    """The folder of merged models, with one folder per model; the catalogue lists them."""
     return config.data_dir() / catalogue.MADE
 
 
 def check_name(name: str) -> None:
-    """See that a merged model can have this name.
+    """Check that a name is valid for a merged model.
 
     Raises:
-        BadInputError: it can't, or another model has it.
+        BadInputError: it is invalid or used by another model.
     """
     library.check_name(name)
     found = catalogue.find(name)
     if found is not None and found.origin != catalogue.MADE_ORIGIN:
-        raise BadInputError(f"There is a model called {found.name!r} already.", "Take another name: --as NAME")
+        raise BadInputError(f"There already is a model called {found.name!r}.", "Use another name: --as NAME")
 
 
 def merge(
@@ -78,25 +78,25 @@ def merge(
     force: bool = False,
     progress: Progress | None = None,
 ) -> Merged:
-    """Write a base with adapters merged into its weights.
+    """Write a copy of a base model with adapters merged into its weights.
 
     Args:
         base: the base's Hugging Face folder, not quantized.
         parts: adapters and their scales.
-        name: what to call the new model.
-        base_name: what users call the base.
-        shown: the adapters as the user named them.
-        out: the folder; None takes `models/NAME` in the user's data folder, where it is found by its name.
-        force: merge even when the estimate says that it doesn't fit into memory.
-        progress: told the phase.
+        name: the new model's name.
+        base_name: the base's display name.
+        shown: the adapters' display form.
+        out: the output folder; None uses `models/NAME` in the user's data folder, where it is found by name.
+        force: merge even if the estimated memory doesn't fit.
+        progress: called with the phase.
 
     Returns:
-        The new model's name and folder. One of the same name that was merged before is replaced.
+        The new model. A previously merged model of the same name is replaced.
 
     Raises:
-        BadInputError: a name or folder that is taken, or a base that can't be merged into.
-        UnsupportedError: an adapter that isn't a PEFT folder.
-        DiskError: the folder can't be written (looked at before the merge), or the disk is full at its end.
+        BadInputError: the name or folder is taken, or the base doesn't support merging.
+        UnsupportedError: an adapter isn't a PEFT folder.
+        DiskError: the folder isn't writable (checked before the merge), or the disk is full afterwards.
         Interrupted: Ctrl-C; nothing was written.
     """
     need_packages()
@@ -105,13 +105,13 @@ def merge(
     with config.writing(folder):
         made = (folder / "merge.json").is_file()
         if folder.exists() and not made and (not folder.is_dir() or any(folder.iterdir())):
-            raise BadInputError(f"{folder} is there already, and no merged model.", "Give another --out or name.")
+            raise BadInputError(f"{folder} already exists and isn't a merged model.", "Use another --out or name.")
     check_writable(folder)
     check_base(base, read_header(base), base_name, force=force)
     for files, _ in parts:
         if not (files.path / "adapter_config.json").is_file():
             raise UnsupportedError(
-                f"{files.path.name} is no PEFT folder, and only those are merged.",
+                f"{files.path.name} isn't a PEFT folder; other adapters can't be merged.",
                 "Merge the PEFT adapter that the file was converted from.",
             )
     single = len(parts) == 1 and parts[0][1] == 1
@@ -138,7 +138,7 @@ def _write(base: Path, adapter: Path, part: Path, made: Merged, say: Progress) -
         say("loading", None)
         model: Any = _imports.shielded(lambda: _with_adapter(base, adapter))
         say("merging", None)
-        # In float32, rounded once at the end; safe_merge refuses weights that became NaN.
+        # Merge in float32 and round once at the end; safe_merge refuses weights that became NaN.
         model = model.merge_and_unload(safe_merge=True).to(torch.bfloat16)
         say("writing", None)
         model.save_pretrained(str(part))

@@ -1,4 +1,4 @@
-"""What a tuning run returns and reports: plain data."""
+"""The result and progress of a tuning run."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Point:
 
     Attributes:
         step: optimizer steps done so far.
-        loss: mean loss of the step's batch, in nats for each learned token; None before the first step.
-        heldout: the same over the held-out rows, where it was measured.
+        loss: mean loss of the step's batch, in nats per learned token; None before the first step.
+        heldout: the same over the held-out rows; None if it wasn't measured at this step.
     """
 
     step: int
@@ -27,12 +27,13 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class TrainingProgress:
-    """How far a tuning run is: what a display draws.
+    """The progress of a tuning run, for display.
 
     Attributes:
-        phase: what goes on ("reading", "loading", "training", "writing").
+        name: the adapter's name.
+        phase: the current phase ("reading", "loading", "training", "writing").
         step: optimizer steps done.
-        steps: steps in all, if it isn't stopped before; 0 while it isn't known.
+        steps: total number of steps unless stopped early; 0 while unknown.
         curve: the losses so far.
         best: the point with the lowest held-out loss so far.
     """
@@ -50,27 +51,27 @@ OnProgress = Callable[[TrainingProgress], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuned:
-    """An adapter that was trained just now.
+    """A newly trained adapter.
 
     Attributes:
-        name: what it's called.
+        name: its name.
         path: its PEFT folder (adapter_config.json, adapter_model.safetensors, a card, training.json).
-        base: the model it's for, as users name it.
+        base: the base model's display name.
         rank: LoRA rank.
         rows: conversations trained on.
         heldout_rows: conversations held out.
-        steps: optimizer steps that were done.
+        steps: optimizer steps done.
         best_step: the step whose weights were kept.
-        loss: mean training loss over the last tenth of the steps up to the best one, in nats a token.
-        heldout: held-out loss of the adapter; None when nothing was held out.
-        heldout_before: held-out loss of the base model alone.
-        seconds: how long the training took, reading and writing not counted.
-        stopped: done, early (the held-out loss went up), or interrupted.
+        loss: mean training loss over the last tenth of the steps up to the best one, in nats per token.
+        heldout: the adapter's held-out loss; None if nothing was held out.
+        heldout_before: the base model's held-out loss.
+        seconds: training time, without reading and writing.
+        stopped: done, early (the held-out loss stopped improving), or interrupted.
         settings: the hyperparameters by name.
         data_digest: SHA-256 of the training data.
         base_digest: SHA-256 of the base's weights.
         curve: the losses by step.
-        notes: what one should know of it.
+        notes: remarks on the run.
         attached: the loaded model it was attached to, or None.
 
     Example:
@@ -101,7 +102,7 @@ class Tuned:
     attached: str | None = None
 
     def figures(self) -> dict[str, Any]:
-        """All of it but where it lies, as plain JSON: what training.json beside the weights holds.
+        """Everything except its path and model, as plain JSON: the content of training.json.
 
         Example:
             >>> tuned = llmlab.tune([{"prompt": "Hello!", "completion": "Arr!"}], name="arr", epochs=1, progress=None)
@@ -117,7 +118,7 @@ class Tuned:
         return f"<Tuned {self.name}: {self.summary()}{where}>"
 
     def summary(self) -> str:
-        """Base, losses, steps and how it ended, in one line.
+        """A one-line summary: base, losses, steps, and how it ended.
 
         Example:
             >>> tuned = llmlab.tune([{"prompt": "Hello!", "completion": "Arr!"}], name="arr", epochs=1, progress=None)

@@ -1,6 +1,7 @@
-"""Supervised LoRA fine-tuning: a model folder and conversations in, a PEFT folder out. On a GPU or a CPU.
+"""Supervised LoRA fine-tuning on a GPU or CPU, from a model folder and conversations to a PEFT folder.
 
-peft makes the adapter and transformers' Trainer runs the loop; masking, the held-out loss and what is kept are here.
+peft makes the adapter and transformers' Trainer runs the loop; llmlab adds masking, the held-out loss and the choice
+of the best weights.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from llmlab.training.labels import Masker, Sample
 from llmlab.training.result import OnProgress, TrainingProgress, Tuned
 
 PACKAGES = ("torch", "transformers", "accelerate", "peft", "datasets")
-MEASURED_AT_MOST = 256  # held-out rows: enough for a steady figure
+MEASURED_AT_MOST = 256  # held-out rows; enough for a stable loss
 _PLAIN = ("bf16", "f16", "fp16", "f32", "fp32")
 
 
 class TuneOptions(TypedDict, total=False):
-    """The fields of `Settings`, which documents them, as keywords."""
+    """The fields of `TrainingSettings`, which documents them, as keywords."""
 
     rank: int
     alpha: float | None
@@ -46,23 +47,23 @@ class TuneOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSettings:
-    """How to train.
+    """Training hyperparameters.
 
     Attributes:
         rank: LoRA rank.
-        alpha: LoRA's scale is alpha / rank; None takes 2 * rank.
+        alpha: LoRA's scale is alpha / rank; None means 2 * rank.
         dropout: LoRA dropout, 0 to below 1.
-        epochs: times through the data; may be a fraction.
-        lr: peak learning rate (cosine schedule, 5 % warm-up); None goes by the model's size: 2e-3 below 50 M
+        epochs: passes over the data; may be fractional.
+        lr: peak learning rate (cosine schedule, 5 % warm-up); None depends on the model's size: 2e-3 below 50 M
             parameters, 5e-4 below 1 B, 2e-4 above.
-        batch_size: conversations a step.
-        heldout: part of the rows to hold out, 0 to below 1 (fewer than ten rows: none).
-        patience: measurements in a row without a lower held-out loss after which it stops; 0 never stops early.
-        evals: how many times to measure the held-out loss, about.
-        max_length: longest conversation in tokens; None takes the model's context, at most 2048.
-        seed: seeds the split, the adapter's start and the order of the rows.
-        threads: CPU threads; None takes one for models below 50 M parameters (more would wait for each other), else
-            torch's own number.
+        batch_size: conversations per step.
+        heldout: fraction of the rows to hold out, 0 to below 1 (fewer than ten rows: none).
+        patience: stop after this many consecutive measurements without a lower held-out loss; 0 never stops early.
+        evals: approximate number of held-out measurements.
+        max_length: maximum conversation length in tokens; None means the model's context, at most 2048.
+        seed: seeds the split, the adapter's initial weights and the order of the rows.
+        threads: CPU threads; None means one for models below 50 M parameters (more are slower), otherwise torch's
+            default.
     """
 
     rank: int = 8
@@ -79,13 +80,13 @@ class TrainingSettings:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        def check(name: str, low: float, high: float, says: str, *, whole: bool = False) -> None:
+        def check(name: str, low: float, high: float, requirement: str, *, whole: bool = False) -> None:
             value = getattr(self, name)
             if value is None:
                 return
             good = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
             if not good or not low <= value <= high:
-                raise BadInputError(f"{name} must be {says}, got {value!r}.")
+                raise BadInputError(f"{name} must be {requirement}, got {value!r}.")
 
         below_one = 1 - 1e-9
         check("rank", 1, 1024, "a whole number from 1 to 1024", whole=True)
@@ -103,7 +104,7 @@ class TrainingSettings:
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> TrainingSettings:
-        """Make settings from keywords; one that doesn't exist is an error with the closest name."""
+        """Make settings from keywords; an unknown keyword is an error that suggests the closest one."""
         names = [f.name for f in fields(cls)]
         for key in options:
             if key not in names:
@@ -111,7 +112,7 @@ class TrainingSettings:
         return cls(**options)
 
     def settled(self, header: Header) -> TrainingSettings:
-        """The same with every None that depends on the model filled in."""
+        """A copy with the defaults that depend on the model filled in."""
         size = header.parameters
         lr = self.lr if self.lr is not None else 2e-3 if size < 50e6 else 5e-4 if size < 1e9 else 2e-4
         trained = header.context_length or 2048
@@ -136,23 +137,23 @@ def tune(
     Args:
         base: the model's Hugging Face folder, not quantized.
         data: anything that `llmlab.training.data.read` takes.
-        name: what to call the adapter.
-        base_name: what users call the model; None takes the folder's name.
-        out: folder to write; None takes `adapters/NAME` in the user's data folder. An adapter that llmlab wrote there
-            before is replaced once the new one stands; any other folder that isn't empty is refused.
-        settings: how to train.
-        force: train even when the estimate says that it doesn't fit into memory.
-        progress: called with a `Progress`, on this thread.
+        name: the adapter's name.
+        base_name: the model's display name; None uses the folder's name.
+        out: the output folder; None uses `adapters/NAME` in the user's data folder. An existing adapter written by
+            llmlab is replaced once the new one is complete; any other non-empty folder is refused.
+        settings: the hyperparameters.
+        force: train even if the estimated memory doesn't fit.
+        progress: called with a `TrainingProgress`, on this thread.
 
     Returns:
-        The adapter's folder, its losses and all that its card says. Ctrl-C ends the training and returns the best so
-        far (`stopped == "interrupted"`).
+        The adapter's folder, losses and settings. Ctrl-C ends the training and returns the best weights so far
+        (`stopped == "interrupted"`).
 
     Raises:
         LlmLabError: a package of the `tune` extra is missing.
-        BadInputError: data, name, folder or settings can't be used; nothing was trained.
-        DiskError: the folder can't be written (looked at before the training), or the disk is full at its end.
-        DoesNotFitError: too little memory.
+        BadInputError: invalid data, name, folder or settings; nothing was trained.
+        DiskError: the folder isn't writable (checked before the training), or the disk is full afterwards.
+        DoesNotFitError: not enough memory.
         TuneError: the loss became NaN; nothing is kept.
         Interrupted: Ctrl-C before there was anything to keep.
     """
@@ -176,8 +177,8 @@ def tune(
         heldout, _ = _samples(masker, heldout_rows[:MEASURED_AT_MOST])
         if not train:
             raise BadInputError(
-                f"No answer of the data set begins within the first {settings.max_length} tokens of its conversation.",
-                "Shorten the conversations, or give a larger max_length.",
+                f"No answer in the data set begins within the first {settings.max_length} tokens of its conversation.",
+                "Shorten the conversations, or increase max_length.",
             )
         from llmlab.training import trainer
 
@@ -215,20 +216,22 @@ def tune(
 
 
 def need_packages() -> None:
-    """See that the `tune` extra is installed, without importing it.
+    """Check that the `tune` extra is installed, without importing it.
 
     Raises:
-        LlmLabError: packages are missing; the message names them and the command.
+        LlmLabError: packages are missing; the message names them and the install command.
     """
     from importlib.util import find_spec
 
     missing = [package for package in PACKAGES if find_spec(package) is None]
     if missing:
-        raise LlmLabError(f"Tuning needs {', '.join(missing)}, not installed here.", "pip install 'llmlab[tune]'")
+        raise LlmLabError(
+            f"Tuning needs packages that aren't installed: {', '.join(missing)}.", "pip install 'llmlab[tune]'"
+        )
 
 
 def check_base(base: Path, header: Header, name: str, *, force: bool = False) -> None:
-    """See that a model can be trained on: a safetensors folder in full precision that fits into memory.
+    """Check that a model can be trained: an unquantized safetensors folder that fits into memory.
 
     Raises:
         BadInputError: it is a GGUF file, or quantized.
@@ -245,38 +248,38 @@ def check_base(base: Path, header: Header, name: str, *, force: bool = False) ->
     needed, free = int(header.parameters * 4 * 1.25), int(psutil.virtual_memory().available)
     if needed > free and not force:
         raise DoesNotFitError(
-            f"{name} takes about {needed / 1e9:.1f} GB on the CPU (float32 weights and work space), "
-            f"and {free / 1e9:.1f} GB are free.",
-            "Unload models (%llm unload --all), take a smaller one, or try all the same: --force",
+            f"{name} needs about {needed / 1e9:.1f} GB on the CPU (float32 weights and working memory), "
+            f"but {free / 1e9:.1f} GB are free.",
+            "Unload models (%llm unload --all), use a smaller one, or try anyway: --force",
         )
 
 
 def check_folder(base: Path, header: Header, name: str) -> None:
-    """See that a model is a safetensors folder in full precision.
+    """Check that a model is an unquantized safetensors folder.
 
     Raises:
         BadInputError: it is a GGUF file, or quantized.
     """
     if not base.is_dir():
         raise BadInputError(
-            f"{name} is the GGUF file {base.name}, and an adapter is trained on a model's safetensors.",
-            "Load the original Hugging Face folder (llamacpp takes it too, and converts it), then tune.",
+            f"{name} is the GGUF file {base.name}, but training needs a model's safetensors.",
+            "Load the original Hugging Face folder (llamacpp converts it), then tune.",
         )
     if header.quant.lower() not in _PLAIN:
         raise BadInputError(
-            f"{name} is {header.quant}, and an adapter is trained on unquantized weights.",
-            "Load the bf16 model for the training; the adapter can be used with the quantized one afterwards.",
+            f"{name} is quantized ({header.quant}), but training needs unquantized weights.",
+            "Load the bf16 model for training; the adapter also works with the quantized one.",
         )
 
 
 def _check_out(folder: Path) -> None:
     ours = (folder / "training.json").is_file() and (folder / "adapter_config.json").is_file()
     if folder.exists() and not ours and (not folder.is_dir() or any(folder.iterdir())):
-        raise BadInputError(f"{folder} is there already, and no adapter of llmlab's.", "Give another --out or name.")
+        raise BadInputError(f"{folder} already exists and isn't an adapter from llmlab.", "Use another --out or name.")
 
 
 def masker_of(base: Path, limit: int) -> Masker:
-    """What makes samples by a model folder's own template and tokenizer."""
+    """A `Masker` for a model folder's chat template and tokenizer."""
     _imports.load("transformers:AutoTokenizer")
     from transformers import AutoTokenizer
 
@@ -295,29 +298,29 @@ def _samples(masker: Masker, rows: list[Row]) -> tuple[list[Sample], list[str]]:
         made = masker.samples(row)
         lost += not made
         out += made
-    return out, [f"{lost} conversations are too long to reach their answer: left out"] if lost else []
+    return out, [f"{lost} conversations were left out: their answers begin beyond max_length"] if lost else []
 
 
 # -- after -------------------------------------------------------------------------------------
 
 
 def _save(model: Any, part: Path, tuned: Tuned) -> None:
-    # save_embedding_layers asks the hub about the base otherwise; no embedding is trained here.
+    # Without save_embedding_layers=False, peft queries the hub for the base; no embedding is trained here.
     model.save_pretrained(str(part), save_embedding_layers=False)
     file = part / "adapter_config.json"
-    said = json.loads(file.read_text("utf-8"))
-    # A path of this machine says nothing elsewhere.
-    said["base_model_name_or_path"] = tuned.base
-    said["target_modules"] = sorted(said["target_modules"])
-    file.write_text(json.dumps(said, indent=2, sort_keys=True) + "\n", "utf-8")
+    saved = json.loads(file.read_text("utf-8"))
+    # A local path is useless on other machines.
+    saved["base_model_name_or_path"] = tuned.base
+    saved["target_modules"] = sorted(saved["target_modules"])
+    file.write_text(json.dumps(saved, indent=2, sort_keys=True) + "\n", "utf-8")
     card.write(part, tuned)
 
 
 def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Write a folder under a temporary name and put it in its place when it is whole.
+    """Write a folder under a temporary name and rename it when complete.
 
     Raises:
-        DiskError: it can't be written; what was in its place before is still there.
+        DiskError: it can't be written; an existing folder is unchanged.
     """
     folder = _resolved(folder)
     with config.writing(folder):
@@ -343,17 +346,17 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """See that a folder can be written, before the work that it is for: a training may take hours.
+    """Check that a folder is writable before the training, which may take hours.
 
     Raises:
-        DiskError: it can't.
+        DiskError: it isn't.
     """
     folder = _resolved(folder)
     with config.writing(folder):
         part = _part(folder)
         try:
-            (part / folder.name).mkdir()  # a name that is too long
-            (part / "probe").write_bytes(bytes(4096))  # a disk without a byte to spare
+            (part / folder.name).mkdir()  # fails if the name is too long
+            (part / "probe").write_bytes(bytes(4096))  # fails if the disk is full
         finally:
             shutil.rmtree(part, ignore_errors=True)
 

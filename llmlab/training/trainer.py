@@ -1,4 +1,4 @@
-"""The training loop: peft's adapter in transformers' Trainer, with a held-out loss that decides what is kept."""
+"""The training loop: a peft adapter in transformers' Trainer; the held-out loss decides which weights are kept."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from llmlab.errors import Interrupted, TuneError
 from llmlab.training.labels import IGNORED, Sample
 from llmlab.training.result import OnProgress, Point, Stopped, TrainingProgress
 
-# What the Trainer and torch's optimizers import in the first steps, when Ctrl-C must end the training.
+# Imported in advance: the Trainer and torch's optimizers would import these in the first steps, when Ctrl-C must end
+# the training rather than break an import.
 _DURING_TRAINING = ("torch._dynamo", "transformers:Trainer")
 
 
 @dataclass
 class TrainingRun:
-    """A training run's outcome; `model` is the peft model with the weights that are kept."""
+    """The outcome of a training run; `model` is the peft model with the best weights."""
 
     model: Any
     steps: int
@@ -37,13 +38,13 @@ class TrainingRun:
 
 
 class _Watch:
-    """Takes the held-out loss now and then, and keeps the weights that have the lowest.
+    """Measures the held-out loss at intervals and keeps the weights with the lowest.
 
     Args:
-        model: the peft model that is trained.
-        batches: the held-out rows; none: nothing is measured.
-        every: steps between two measurements.
-        settings: `llmlab.training.run.Settings`, settled.
+        model: the peft model being trained.
+        batches: the held-out rows; if empty, nothing is measured.
+        every: steps between measurements.
+        settings: `llmlab.training.run.TrainingSettings`, with defaults filled in.
     """
 
     def __init__(self, model: Any, batches: list[dict[str, Any]], every: int, settings: Any) -> None:
@@ -59,16 +60,16 @@ class _Watch:
         self._worse = 0
 
     def start(self) -> None:
-        """Measure the base: an adapter that was not trained yet does nothing."""
+        """Measure the base model's loss: an untrained adapter has no effect."""
         if self.batches:
             self.before = self._loss(0)
             self.curve.append(Point(0, None, self.before))
 
     def stepped(self, loss: float) -> None:
-        """Note a step's training loss.
+        """Record a step's training loss.
 
         Raises:
-            TuneError: it is no number.
+            TuneError: it isn't finite.
         """
         step = self.steps + 1
         if not math.isfinite(loss):
@@ -76,10 +77,10 @@ class _Watch:
         self.curve.append(Point(step, loss))
 
     def measure(self) -> None:
-        """Take the held-out loss of the weights as they are now.
+        """Measure the held-out loss of the current weights.
 
         Raises:
-            TuneError: it is no number.
+            TuneError: it isn't finite.
         """
         value = self._loss(self.steps)
         point = self.curve[-1] = Point(self.steps, self.curve[-1].loss, value)
@@ -90,16 +91,16 @@ class _Watch:
             self._worse += 1
 
     def due(self, last: int) -> bool:
-        """Whether the held-out loss is to be taken after this step."""
+        """Whether to measure the held-out loss after this step."""
         return bool(self.batches) and (self.steps % self.every == 0 or self.steps == last)
 
     def risen(self) -> bool:
-        """Whether the held-out loss has not come down for as long as `patience` says."""
+        """Whether the held-out loss hasn't improved for `patience` measurements."""
         patience: int = self.settings.patience
         return 0 < patience <= self._worse
 
     def restore(self) -> None:
-        """Put the best weights back, in bf16: half the size, and the same in both engines."""
+        """Restore the best weights, in bf16: half the size, and the same in both engines."""
         _imports.load("torch")
         import torch
 
@@ -138,9 +139,9 @@ def train(
 
     Args:
         base: the model's folder.
-        samples: what to learn.
-        heldout: what to measure on; may be empty.
-        settings: `llmlab.training.run.Settings`, settled.
+        samples: the training samples.
+        heldout: the held-out samples; may be empty.
+        settings: `llmlab.training.run.TrainingSettings`, with defaults filled in.
         name: the adapter's name, for reports.
         report: called after each step.
     """
@@ -158,7 +159,7 @@ def _train(
 
     cuda = torch.cuda.is_available()
     transformers.set_seed(settings.seed)
-    # Loading imports the model's class, and the Trainer what its arguments need.
+    # Loading imports the model's class, and the Trainer imports what its arguments need.
     dtype = torch.bfloat16 if cuda else torch.float32
     model = _imports.shielded(lambda: _with_adapter(base, settings, dtype))
     if cuda:
@@ -187,7 +188,7 @@ def _train(
         seconds = time.perf_counter() - started
     notes = []
     if watch.best and watch.before is not None and (watch.best.heldout or 0) >= watch.before:
-        notes.append("the held-out loss is no lower than the base's alone: what was learned doesn't carry over")
+        notes.append("the held-out loss is no lower than the base model's: the training didn't generalise")
     return TrainingRun(
         model=model,
         steps=watch.steps,
@@ -203,7 +204,7 @@ def _train(
 
 
 def _trainer(watch: _Watch, arguments: Any, dataset: Any, pad: _Pad, name: str, report: OnProgress) -> Any:
-    """A transformers Trainer that is being watched."""
+    """A transformers Trainer that reports to a `_Watch`."""
     _imports.load("transformers")
     import transformers
 
@@ -240,14 +241,14 @@ def _with_adapter(base: Path, settings: Any, dtype: Any) -> Any:
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
-        target_modules="all-linear",  # but for the output layer: what both engines apply adapters to
+        target_modules="all-linear",  # excludes the output layer; both engines apply adapters to these
         task_type="CAUSAL_LM",
     )
     return peft.get_peft_model(model, config)
 
 
 def heldout_loss(model: Any, batches: list[dict[str, Any]]) -> float:
-    """Mean loss in nats for each learned token, over batches: each token counts the same."""
+    """Mean loss in nats per learned token over all batches."""
     _imports.load("torch")
     import torch
 
@@ -272,7 +273,7 @@ def heldout_loss(model: Any, batches: list[dict[str, Any]]) -> float:
 
 
 class _Pad:
-    """Samples to a batch of tensors, padded on the right (by id 0: padding is masked, so that any will do)."""
+    """Collates samples into a batch of tensors, right-padded with id 0 (padding is masked, so any id works)."""
 
     def __call__(self, items: list[Any]) -> dict[str, Any]:
         _imports.load("torch")
@@ -328,15 +329,15 @@ def _arguments(folder: str, settings: Any, steps: int, *, cuda: bool) -> Any:
 
 def _nan(step: int, what: str, lr: float) -> TuneError:
     return TuneError(
-        f"The {what} is no number any more (NaN or infinite) at step {step}, with a learning rate of {lr:g}: "
+        f"The {what} became NaN or infinite at step {step}, with a learning rate of {lr:g}: "
         "training was stopped, and nothing was kept.",
-        f"Try a lower rate: --lr {lr / 10:g}. If that doesn't help, look for broken rows in the data.",
+        f"Try a lower rate: --lr {lr / 10:g}. If that doesn't help, look for invalid rows in the data.",
     )
 
 
 @contextmanager
 def quiet(threads: int | None) -> Iterator[None]:
-    """Leave the process as it was: its random numbers, thread count, and transformers' own progress bars and log."""
+    """Silence transformers and datasets, and restore the process state: random numbers, threads, progress bars, log."""
     _imports.load("datasets", "numpy", "torch", "transformers.utils")
     import datasets
     import numpy as np

@@ -1,4 +1,4 @@
-"""PEFT folders for nano, written without training: random matrices, strong enough to change what is said."""
+"""PEFT folders for nano without training: random matrices, strong enough to change the output."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ SHAPES = {
 
 
 def tensors(seed, *, rank=8, strength=0.05, layers=LAYERS, shapes=SHAPES, targets=tuple(SHAPES)):
-    """`strength`: the standard deviation of what is added to the weights."""
+    """`strength`: the standard deviation of the change to the weights."""
     rng = np.random.default_rng(seed)
     out = {}
     for layer in range(layers):

@@ -18,7 +18,7 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def lora_lab(folders):
-    """In 32-bit floats, where two ways to add up the same numbers don't part at a tie."""
+    """In 32-bit floats, so that the order of additions doesn't decide between tied tokens."""
     lab = Lab()
     lab.load("nano", engine="llamacpp", name="llamacpp")
     lab.load("nano", engine="vllm", name="vllm", extra={"max_loras": 2, "dtype": "float32"})
@@ -31,7 +31,7 @@ def lora_lab(folders):
 
 @pytest.fixture(params=("llamacpp", "vllm"))
 def tuned(request, lora_lab):
-    """nano with eight adapters, in each engine in turn; on the GPU-less vLLM two of them fit into a step."""
+    """nano with eight adapters, in each engine in turn; vLLM on the CPU takes two of them per step."""
     model = lora_lab.models[request.param]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""Many adapters on both engines: each request gets its own, alone or in a batch, and nothing of another's."""
+"""Many adapters on both engines: each request uses only its own, alone or in a batch."""
 
 import shutil
 import threading
@@ -21,7 +21,7 @@ def ids(completions):
 
 
 def test_a_batch_gives_each_what_it_gets_alone(tuned):
-    # With vLLM's two slots full of a and b, the base model's request is the one that its CPU kernels get wrong.
+    # With a and b in vLLM's two slots, its CPU kernels used to get the base model's request wrong.
     asked = [None, "a", "b", "a:0.5", "none", "a:0.7+b:0.3"]
     alone = [tuned.generate(QUESTIONS[1], adapter=one, **OPTIONS) for one in asked]
     for some in (asked[:3], asked[2::-1], asked):
@@ -34,7 +34,7 @@ def test_a_batch_gives_each_what_it_gets_alone(tuned):
 
 def test_eight_adapters_through_a_batch_of_64(tuned):
     jobs = [(f"{QUESTIONS[i % 4]} {i}", (None, *NAMES)[5 * i % 9]) for i in range(64)]
-    # Alone: one after another, so that no two adapters ever share a step.
+    # Alone: one after another, so that no two adapters share a step.
     alone = [tuned.generate(text, adapter=one, **OPTIONS) for text, one in jobs]
     together = tuned.generate([text for text, _ in jobs], adapter=[one for _, one in jobs], **OPTIONS)
     wrong = [job for job, a, b in zip(jobs, alone, together, strict=True) if a.token_ids != b.token_ids]
@@ -43,7 +43,7 @@ def test_eight_adapters_through_a_batch_of_64(tuned):
 
 
 def test_cached_prompts_are_not_shared_between_adapters(tuned):
-    # One prompt, long enough that its beginning is worth keeping, under one adapter after another and back.
+    # One prompt, long enough for prefix caching, with one adapter after another and back.
     text = f"Remember: {'the cat sat on the mat. ' * 30} What did the cat do?"
     fresh = {}
     for one in (None, "c", "c:0.5", "d", None, "c", "c:0.5", "d"):
@@ -52,7 +52,7 @@ def test_cached_prompts_are_not_shared_between_adapters(tuned):
             assert done.token_ids == fresh[one].token_ids
             assert done.usage.cached_tokens > 100
         else:
-            # Other tests' prompts under the same adapter begin with the same tokens of the template.
+            # Other tests' prompts with the same adapter begin with the same template tokens.
             assert done.usage.cached_tokens < 5, one
             fresh[one] = done
 
@@ -75,7 +75,7 @@ def test_a_removed_adapter_serves_who_uses_it(tuned, folders):
     quiet = tuned.generate(QUESTIONS[1], adapter="late", **options)
     running = tuned.stream(QUESTIONS[1], adapter="late", **options)
     running.start()
-    # The same content is attached as h too: both must go before the engine may forget it.
+    # h has the same content: both must be removed before the engine frees it.
     tuned.remove_adapter("h")
     unstarted = tuned.stream(QUESTIONS[1], adapter="late", **options)
     tuned.remove_adapter("late")
@@ -97,7 +97,7 @@ def test_replacing_an_adapter_keeps_the_name_in_use(tuned, folders, tmp_path):
     running = tuned.stream(QUESTIONS[1], **OPTIONS)
     running.start()
     for source in (other, shutil.copytree(other, tmp_path / "copy")):
-        tuned.add_adapter("same", source, replace=True)  # the same content: what is attached stays attached
+        tuned.add_adapter("same", source, replace=True)  # the same content: it stays attached
         assert tuned.adapter == "same"
         assert tuned.generate(QUESTIONS[1], **OPTIONS).token_ids == own
         assert tuned.generate(QUESTIONS[1], adapter="same:0.5", **OPTIONS).token_ids == half
@@ -119,8 +119,8 @@ def test_a_mix_is_the_sum_of_its_parts(tuned):
     assert tuned.generate(QUESTIONS[0], adapter="a:0", **OPTIONS).adapter is None
 
 
-def test_both_engines_say_the_same_under_adapters(lora_lab, record_property):
-    # Weak ones: a strong random matrix leaves a model that wavers between all tokens.
+def test_both_engines_give_the_same_text_with_adapters(lora_lab, record_property):
+    # Weak adapters: a strong random matrix makes all tokens about equally likely.
     adapters = ("a:0.1", "b:0.1", "c:0.1", "d:0.1", "a:0.08+b:0.04")
     jobs = [(f"{QUESTIONS[i % 4]} Number {i}.", adapters[i % 5]) for i in range(100)]
     with warnings.catch_warnings():
@@ -135,10 +135,10 @@ def test_both_engines_say_the_same_under_adapters(lora_lab, record_property):
     assert same >= 95
 
 
-def test_vllm_tells_once_that_a_mix_is_made(lora_lab):
+def test_vllm_warns_once_that_a_mix_is_written(lora_lab):
     model = lora_lab.models["vllm"]
     model._adapters._told = False
-    with pytest.warns(AdapterWarning, match="made as an adapter"):
+    with pytest.warns(AdapterWarning, match="written as a new adapter"):
         model.generate("Hi", adapter="e:0.3", max_tokens=1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

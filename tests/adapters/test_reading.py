@@ -1,4 +1,4 @@
-"""What can be wrong with an adapter is said before an engine sees it: one line, both sides, the way out."""
+"""Invalid adapters are refused before they reach an engine: one line, with both models and a suggested fix."""
 
 import hashlib
 import json
@@ -70,7 +70,7 @@ def test_truncated_weights(tmp_path, folders):
         ({"peft_type": "IA3"}, "IA3"),
         ({"use_dora": True}, "DoRA"),
         ({"bias": "all"}, "biases"),
-        ({"modules_to_save": ["norm"]}, "whole modules"),
+        ({"modules_to_save": ["norm"]}, "complete modules"),
         ({"trainable_token_indices": [1, 2]}, "vocabulary"),
         ({"init_lora_weights": "pissa"}, "changed base"),
     ],
@@ -97,7 +97,7 @@ def test_another_base_names_both_sides(tmp_path):
 
 
 def test_rank_above_the_limit(tmp_path):
-    with pytest.raises(UnsupportedError, match=r"rank 32.*room for rank 16") as caught:
+    with pytest.raises(UnsupportedError, match=r"rank 32.*limit of rank 16") as caught:
         check(adapters.make(tmp_path, 1, rank=32))
     assert "max_lora_rank=32" in caught.value.hint
 
@@ -112,7 +112,7 @@ def test_gguf_adapters_are_llamacpps(folders):
     file = conversion.to_gguf(read(folders["a"]), read_header(to_gguf(NANO, quant="F16")))
     found = read(file)
     assert (found.format, found.rank, found.architecture) == ("gguf", 8, "llama")
-    with pytest.raises(UnsupportedError, match=r"GGUF adapter, and vllm takes PEFT"):
+    with pytest.raises(UnsupportedError, match=r"GGUF adapter, but vllm takes PEFT"):
         check(file)
     with pytest.raises(BadInputError, match="not of an adapter"):
         read(to_gguf(NANO, quant="F16"))
@@ -132,7 +132,7 @@ def test_conversion_is_made_once_by_content(folders, tmp_path):
 
 
 def test_converted_matrices_are_llama_cpps(folders):
-    """The product B A of each module, in the order of rows that the base's own conversion gives its weights."""
+    """The product B A of each module, in the row order of the converted base weights."""
     import gguf
 
     from llmlab.quant import gguf_writer
@@ -179,11 +179,11 @@ def renamed(found, change):
 
 
 def named(name):
-    """An adapter's name in the tensors' names, as PEFT's own modules have it."""
+    """Tensor names with an adapter's name, as in PEFT's own modules."""
     return lambda old: old.replace(".weight", f".{name}.weight")
 
 
-# What PEFT's save_pretrained writes (the first), and what a state dict saved by other means has besides.
+# What PEFT's save_pretrained writes (the first), and variants in state dicts saved by other means.
 WRITTEN = {
     "save_pretrained": lambda old: old,
     "the default adapter's name": named("default"),
@@ -198,7 +198,7 @@ WRITTEN = {
 
 @pytest.mark.parametrize("written", WRITTEN)
 def test_every_name_that_peft_writes(tmp_path, written, lora_lab):
-    """Each says what the plain one says, on both engines: vLLM gets a plain copy."""
+    """Each gives the same text as the plain one, on both engines; vLLM gets a plain copy."""
     found = adapters.tensors(7, strength=0.1)
     odd = adapters.write(tmp_path / "odd", renamed(found, WRITTEN[written]))
     plain = adapters.write(tmp_path / "plain", found)
@@ -214,7 +214,7 @@ def test_every_name_that_peft_writes(tmp_path, written, lora_lab):
 
 
 def test_patterns_of_rank_and_alpha_on_both_engines(tmp_path, lora_lab):
-    """Factors that differ by module: as an adapter that has them in its matrices."""
+    """Factors that differ by module give the same text as an adapter with the factors in its matrices."""
     found = adapters.tensors(8, rank=4, strength=0.1)
     config = {"alpha_pattern": {r".*\.[0-2]\.self_attn\.(q|v)_proj": 16, "down_proj": 1}, "rank_pattern": {"o_proj": 4}}
     odd = read(adapters.write(tmp_path / "odd", found, rank=4, alpha=8, **config))
@@ -240,7 +240,7 @@ def test_patterns_of_rank_and_alpha_on_both_engines(tmp_path, lora_lab):
 
 Q = "base_model.model.model.layers.0.self_attn.q_proj"
 VECTOR = np.ones(256, np.float32)
-# What else PEFT writes into the file, and the reason that is given.
+# Other tensors that PEFT writes, and the reason in the error.
 OTHERS = {
     "DoRA": ({f"{Q}.lora_magnitude_vector": VECTOR}, "DoRA"),
     "DoRA, the adapter's name kept": ({f"{Q}.lora_magnitude_vector.default.weight": VECTOR}, "DoRA"),
@@ -255,7 +255,7 @@ OTHERS = {
         {"base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta": np.ones((2, 4), np.float32)},
         "embeddings",
     ),
-    "modules_to_save": ({"base_model.model.score.weight": np.ones((2, 4), np.float32)}, r"whole modules along \(score"),
+    "modules_to_save": ({"base_model.model.score.weight": np.ones((2, 4), np.float32)}, r"complete modules \(score"),
     "KaSA": ({f"{Q}.lora_diag": VECTOR}, "lora_diag"),
     "two adapters": ({f"{Q}.lora_A.b.weight": np.ones((8, 256), np.float32)}, "several adapters"),
     "integers": ({f"{Q}.lora_A.weight": np.ones((8, 256), np.int8)}, "not as floats"),
@@ -263,7 +263,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-def test_what_else_peft_writes_is_refused_for_what_it_is(tmp_path, kind):
+def test_other_peft_tensors_are_refused_by_kind(tmp_path, kind):
     more, says = OTHERS[kind]
     with pytest.raises(UnsupportedError, match=says):
         read(adapters.write(tmp_path, adapters.tensors(1) | more))
@@ -271,7 +271,7 @@ def test_what_else_peft_writes_is_refused_for_what_it_is(tmp_path, kind):
 
 @pytest.mark.parametrize("key", ["(([a-z._0-9]+)+)+!", "(.*)*.*.*.*.*!", "([a-z]|[a-z.0-9_])*!"])
 def test_patterns_can_not_hang(tmp_path, key):
-    """Python's regex engine takes years over these; so would vLLM's."""
+    """Python's regex engine would take years on these; so would vLLM's."""
     found = read(adapters.make(tmp_path, 1, alpha_pattern={key: 4}))
     assert {pair.scaling for pair in found.modules.values()} == {1.0}
     assert not found.plain
@@ -342,7 +342,7 @@ def test_names(lora_lab, folders):
     with pytest.raises(UnknownNameError) as caught:
         model.generate("hi", adapter="aa")
     assert set(caught.value.known) >= {"a", "b"}
-    with pytest.raises(BadInputError, match=r"list of 2, and there are 3 prompts"):
+    with pytest.raises(BadInputError, match=r"list of 2, but there are 3 prompts"):
         model.generate(["x", "y", "z"], adapter=["a", "b"])
     with pytest.raises(BadInputError):
         model.generate("x", adapter=["a"])

@@ -58,7 +58,7 @@ def test_the_engine_answers_streams_and_stops(monkeypatch, lab, tmp_path):
     assert (answer.text, answer.finish_reason) == ("Hello", "stop")
     assert model.generate("Hello", max_tokens=2).text == "He"
     assert "".join(chunk.text for chunk in model.stream("Hello")) == "Hello"
-    with pytest.raises(UnsupportedError, match="echo can't follow a constraint"):
+    with pytest.raises(UnsupportedError, match="echo doesn't support guided generation"):
         model.generate("Hello", choice=["a", "b"])
     with pytest.raises(UnsupportedError, match="can't score"):
         model.score([1, 2, 3])

@@ -106,24 +106,22 @@ RAISED = {
     "kv_tokens=… is smaller than the context of … tokens that one sequence may need.": lambda tmp, model: (
         llmlab.Lab().load("nano", engine="llamacpp", extra={"kv_tokens": 64})
     ),
-    "The keyword … at … can't be followed token by token: ….": lambda tmp, model: model.generate(
+    "The keyword … at … can't be enforced token by token: ….": lambda tmp, model: model.generate(
         "Hello", schema={"type": "array", "items": {"type": "integer"}, "uniqueItems": True}
     ),
-    "The regex … is unbounded: … has no upper limit, so a model may never come to an end.": lambda tmp, model: (
-        model.generate("Hello", regex="a+")
+    "The regex … is unbounded: … has no upper limit, so generation may never end.": lambda tmp, model: model.generate(
+        "Hello", regex="a+"
     ),
     "No text satisfies the schema at …: ….": lambda tmp, model: model.generate(
         "Hello", schema={"type": "integer", "minimum": 3, "maximum": 1}
     ),
-    "… were given, and a text follows one constraint.": lambda tmp, model: model.generate(
+    "… can't be combined: a request takes one constraint.": lambda tmp, model: model.generate(
         "Hello", regex="a", choice=["a", "b"]
     ),
-    "Tool …: … … no type hint, so a model can't know what to write.": lambda tmp, model: _tool(model),
-    "approve asks before each call, and nobody can answer here: this runs without standard input.": (
-        lambda tmp, model: _approve(model)
-    ),
+    "Tool …: … … no type hint, so the model can't know what to pass.": lambda tmp, model: _tool(model),
+    "approve=True prompts before each call, but there is no standard input here.": (lambda tmp, model: _approve(model)),
     "There is no adapter ….": lambda tmp, model: model.add_adapter("mine", "./no/such"),
-    "… does not run … on …: ….": lambda tmp, model: support.check("fp8_per_tensor", "vllm", "CPU"),
+    "… doesn't run … on …: ….": lambda tmp, model: support.check("fp8_per_tensor", "vllm", "CPU"),
 }
 
 

@@ -1,4 +1,4 @@
-"""The mask library over nano's vocabulary, without a model."""
+"""A guide compiler over nano's vocabulary, without a model."""
 
 import pytest
 

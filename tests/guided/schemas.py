@@ -1,6 +1,6 @@
-"""500 JSON schemas as the world writes them: real documents' fragments by hand, and seeded variations of their parts.
+"""500 realistic JSON schemas: fragments of real schemas, and seeded random combinations of their parts.
 
-Some use keywords that no mask can follow: those must be refused by name.
+Some use keywords that token masks can't enforce; those must be refused by name.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def obj(required: str = "", /, **properties: Any) -> Schema:
 
 
 def hand_written() -> Iterator[tuple[str, Schema]]:
-    """Fragments of schemas that are in use, by name."""
+    """Fragments of real schemas, by name."""
     person = obj(
         "name", name=STRING, email={"type": "string", "format": "email"}, url={"type": "string", "format": "uri"}
     )
@@ -289,7 +289,7 @@ def hand_written() -> Iterator[tuple[str, Schema]]:
     yield "multiple", {"type": "integer", "multipleOf": 7, "minimum": 10, "maximum": 100}
     yield "deep", _nested(12)
     yield "wide", obj("*", **{f"field_{i}": {"type": ["integer", "null"]} for i in range(40)})
-    # What no mask can follow.
+    # Keywords that token masks can't enforce.
     yield "set", {"type": "array", "items": INTEGER, "uniqueItems": True}
     yield "not", obj("a", a={"not": {"const": 3}})
     yield (
@@ -322,13 +322,13 @@ FORMATS = ("date", "time", "date-time", "duration", "email", "hostname", "ipv4",
 
 
 class Generator:
-    """Draws schemas as people write them."""
+    """Draws realistic random schemas."""
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
 
     def schema(self) -> Schema:
-        """One schema, an object most of the time, with definitions now and then."""
+        """One schema: usually an object, sometimes with definitions."""
         rng = self.rng
         self.defs: Schema = {}
         self.defined = [f"Type{i}" for i in range(rng.choice((0, 0, 1, 2, 3)))]
@@ -336,7 +336,7 @@ class Generator:
         self.prefix = f"#/{key}/"
         root = self.object(3) if rng.random() < 0.8 else self.any(3)
         for name in self.defined:
-            # A type may contain itself further down; one that is itself on the spot says nothing.
+            # A type may contain itself further down; a direct self-reference has no meaning.
             self.defs[name] = self.object(2) if rng.random() < 0.8 else self.any(0)
         if self.defs:
             root[key] = self.defs
@@ -375,7 +375,7 @@ class Generator:
         return out
 
     def integer(self) -> Schema:
-        """A whole number with bounds."""
+        """An integer with bounds."""
         rng = self.rng
         out: Schema = {"type": "integer"}
         if rng.random() < 0.6:
@@ -442,7 +442,7 @@ class Generator:
         return out
 
     def union(self, depth: int) -> Schema:
-        """Several schemas, any or just one of which holds."""
+        """Several schemas, of which any or exactly one applies."""
         rng = self.rng
         branches = [self.any(depth) for _ in range(rng.randint(2, 3))]
         if rng.random() < 0.4:
@@ -450,7 +450,7 @@ class Generator:
         return {"oneOf" if rng.random() < 0.25 else "anyOf": branches}
 
     def all_of(self, depth: int) -> Schema:
-        """Two schemas that hold at once."""
+        """Two schemas that both apply."""
         if self.rng.random() < 0.5:
             return {"allOf": [self.any(depth)], "description": "a wrapped one"}
         one, two = self.object(0), self.object(0)

@@ -1,4 +1,4 @@
-"""Closing a text within its budget, and seeing a text that is still being written."""
+"""Completing a text within its token budget, and parsing a text that is still being generated."""
 
 import json
 
@@ -41,7 +41,7 @@ def test_any_beginning_can_be_closed(compiler, cut):
 
 
 @pytest.mark.parametrize("spare", [0, 1, 5, 20, 150])
-def test_a_rambling_model_is_brought_to_an_end_in_time(compiler, spare):
+def test_a_rambling_model_is_closed_within_its_budget(compiler, spare):
     guide = make(schema=SCHEMA)
     rng = np.random.default_rng(spare)
     matcher, closer = compiler.matcher(guide), Closer(compiler.ranks, guide)
@@ -71,7 +71,7 @@ def test_other_constraints_close_too(compiler, asked):
     assert compiler.accepts(guide, compiler.tokenizer.decode_str(way[:-1]))
 
 
-def test_no_way_within_the_budget(compiler):
+def test_no_ending_within_the_budget(compiler):
     guide = make(schema=SCHEMA)
     assert Closer(compiler.ranks, guide).way(compiler.matcher(guide), 4) is None
 

@@ -1,4 +1,4 @@
-"""Guided generation on both real engines: valid, typed, the same tokens, and at home with everything else."""
+"""Guided generation on both real engines: valid, typed, the same tokens, and combined with other features."""
 
 import asyncio
 import datetime as dt
@@ -13,7 +13,7 @@ from llmlab.guided import make
 from llmlab.magics import register, unregister
 from llmlab.types import SamplingParams
 from tests.guided.schemas import corpus
-from tests.guided.test_schemas import judge
+from tests.guided.test_schemas import validator
 
 ASK = "Extract name, age, job and city as JSON: Maria Lopez, 42, works as a baker in Lisbon."
 
@@ -44,7 +44,7 @@ def test_a_model_comes_back_typed(model):
     assert answer.parsed == MARIA
     assert answer.finish_reason == "stop"
     assert answer.token_ids[-1] in model.facts.end_ids
-    # A form that the model knows costs nothing: the text is the one that it writes by itself.
+    # The model was trained on this format, so the constraint doesn't change its text.
     assert answer.token_ids == model.generate(ASK, temperature=0).token_ids
 
 
@@ -81,7 +81,7 @@ def test_schemas_of_the_corpus_give_only_valid_texts(model):
     for (name, schema, _), answer in zip(asked, answers, strict=True):
         assert answer.finish_reason in ("stop", "length"), name
         if answer.finish_reason == "stop":
-            judge(schema, answer.text)
+            validator(schema, answer.text)
             assert answer.parsed == json.loads(answer.text)
             stopped += 1
         else:
@@ -98,7 +98,7 @@ def test_different_constraints_and_none_in_one_batch(model):
     assert answers[1].token_ids == answers[0].token_ids
     assert isinstance(answers[2].parsed, int)
     assert answers[3].parsed == "x"
-    with pytest.raises(BadInputError, match="2, and there are 3 prompts"):
+    with pytest.raises(BadInputError, match="2, but there are 3 prompts"):
         model.generate([ASK] * 3, type=[int, str])
 
 
@@ -114,7 +114,7 @@ def test_n_seeds_and_logprobs(model):
 
 
 def test_log_probabilities_are_the_models_own(llamacpp, vllm):
-    """Before the mask, on both: a token that the constraint forces keeps the small probability that the model gave it."""
+    """They are taken before the mask: a forced token keeps the small probability that the model gave it."""
     seen = []
     for model in (llamacpp, vllm):
         answer = model.generate(ASK, regex="ZZ", temperature=0, logprobs=1)
@@ -125,12 +125,12 @@ def test_log_probabilities_are_the_models_own(llamacpp, vllm):
     assert seen[0].guidance.steps[0].removed == pytest.approx(seen[1].guidance.steps[0].removed, abs=0.05)
 
 
-def test_the_tokens_run_out(model):
+def test_max_tokens_is_reached(model):
     answer = model.generate(ASK, schema=Person, temperature=0, max_tokens=9)
     assert answer.finish_reason == "length"
     assert answer.parsed is None
     assert len(answer.token_ids) == 9
-    # What is whole on the last token has ended, with or without an end token.
+    # A text that is complete at the last token counts as finished, with or without an end token.
     assert model.generate(ASK, choice=["yes"], max_tokens=10).finish_reason == "stop"
     size = len(model.tokenize("False"))
     last = model.generate(ASK, choice=["False"], max_tokens=len(model.generate(ASK, choice=["False"]).token_ids) - 1)
@@ -198,7 +198,7 @@ def test_coroutines_share_a_batch(model):
     assert isinstance(two.parsed, bool)
 
 
-def test_what_the_constraint_did_is_told(model):
+def test_what_the_constraint_did_is_reported(model):
     easy = model.generate(ASK, schema=Person, temperature=0).guidance
     assert easy.removed < 0.01
     assert easy.changed == 0
@@ -241,7 +241,7 @@ def test_a_validator_of_the_types_own_leaves_a_reason(model):
     assert "no name is good enough" in answer.choices[0].parse_error
 
 
-def test_a_judge_that_refuses_makes_an_error_never_a_stop(model):
+def test_a_validator_that_rejects_makes_an_error_never_a_stop(model):
     from dataclasses import replace
 
     def never(text):
@@ -293,6 +293,6 @@ def test_the_magic(cell, tmp_path):
     assert "reached max_tokens before the output was complete" in repr(short) or short.finish_reason == "length"
     assert cell("%%llm --schema Person --max-tokens 30 --complete\nhi").parsed is not None
     assert "no variable or file 'Persn'. Did you mean 'Person'?" in cell("%%llm --schema Persn\nhi", fails=True)
-    assert "schema and type were given" in cell("%%llm --schema Person --type int\nhi", fails=True)
+    assert "schema and type can't be combined" in cell("%%llm --schema Person --type int\nhi", fails=True)
     cell("%%llm -t 0 --max-tokens 3\nhi")
     assert "followed no constraint" in cell("%llm guided --explain", fails=True)

@@ -1,4 +1,4 @@
-"""GBNF means what llama.cpp means by it: escapes, line ends, names of rules, and no lexer."""
+"""GBNF as llama.cpp reads it: escapes, line ends, rule names, and no lexer."""
 
 import pytest
 
@@ -26,7 +26,7 @@ ident ::= [a-z] [a-z0-9_]* ws
 num   ::= [0-9]+ ws
 ws    ::= [ \t\n]*
 """
-# grammar, texts that it takes, texts that it doesn't
+# grammar, texts that it accepts, texts that it rejects
 GRAMMARS = [
     (r'root ::= "\u00e9\xE9\U0001F600"', ["éé😀"], ["é", r"\u00e9"]),
     (r'root ::= "\n\t\r\\\"\[\]"', ['\n\t\r\\"[]'], ["nt", '\n\t\r"[]']),
@@ -66,26 +66,26 @@ def test_a_grammar_takes_what_llama_cpp_takes(compiler, grammar, good, bad):
 @pytest.mark.parametrize(
     ("grammar", "says"),
     [
-        ('root ::= "a', "closing \" is missing, at line 1, column 11"),
-        ("root ::= [a", "closing ] is missing"),
-        ('root ::= ("a"', ") is expected"),
-        ('root ::= "a"\n"b"', "a rule's name is expected, at line 2, column 1"),
-        ('root ::= "a" )', "')' is not expected"),
-        ('root ::= "a"\nb = "c"', "::= is expected after b"),
-        (r'root ::= "\q"', r"\q is no escape"),
+        ('root ::= "a', "missing the closing \", at line 1, column 11"),
+        ("root ::= [a", "missing the closing ]"),
+        ('root ::= ("a"', "expected )"),
+        ('root ::= "a"\n"b"', "expected a rule name, at line 2, column 1"),
+        ('root ::= "a" )', "unexpected ')'"),
+        ('root ::= "a"\nb = "c"', "expected ::= after b"),
+        (r'root ::= "\q"', r"\q isn't a GBNF escape"),
         (r'root ::= "\u12"', "4 hex digits"),
         (r'root ::= "\U00110000"', "hex digits"),
-        ("root ::= [z-a]", "wrong way round"),
-        ('root ::= "a"{2,1}', "wrong way round"),
-        ('root ::= "a"{99999}', "counts beyond"),
-        ("root ::= other", "'other', in root, is not defined"),
+        ("root ::= [z-a]", "wrong order"),
+        ('root ::= "a"{2,1}', "wrong order"),
+        ('root ::= "a"{99999}', "repeats more than"),
+        ("root ::= other", "'other', used in root, is not defined"),
         ("root ::= []", "matches nothing"),
         ("root ::= <think> .*", "tokens"),
         ('root ::= root "a"', "No text satisfies"),
         ("root ::= " + "(" * 5000 + '"a"' + ")" * 5000, "nested too deep"),
     ],
 )  # fmt: skip
-def test_what_is_no_gbnf_is_refused_with_its_place(grammar, says):
+def test_invalid_gbnf_is_refused_with_line_and_column(grammar, says):
     with pytest.raises(BadInputError) as raised:
         make(grammar=grammar)
     assert says in str(raised.value)

@@ -1,4 +1,4 @@
-"""Bounds: every keyword at every spelling of zero, and at the ends of what a float and an int64 hold."""
+"""Bounds: every keyword at every spelling of zero, and at the limits of floats and int64."""
 
 import itertools
 import json
@@ -12,7 +12,7 @@ from llmlab.errors import BadInputError, UnsupportedError
 from llmlab.guided import make
 from tests.guided.walker import accepts, walk
 
-# As they stand in a schema's text: -0 is 0 once Python has read it.
+# As JSON text, because -0 becomes 0 once Python has read it.
 ZEROS = ["0", "0.0", "-0", "-0.0", "0e0", "0E-3"]
 NUMBERS = ["0", "1", "-1", "0.5", "-0.5", "0.001", "-0.001", "2", "100", "-100"]
 
@@ -134,7 +134,7 @@ def test_random_bounds_admit_nothing_outside_them(compiler):
 )
 @pytest.mark.parametrize("keyword", ["const", "enum"])
 def test_constants_that_a_float_cannot_hold_are_refused(keyword, value):
-    # -2**63 would end the process.
+    # -2**63 would crash the process.
     with pytest.raises(UnsupportedError, match=f"'{keyword}' at /properties/n/{keyword}"):
         make(schema={"properties": {"n": {keyword: value if keyword == "const" else [1, value]}}})
 

@@ -1,4 +1,4 @@
-"""The corpus of schemas: each compiles and gives only valid texts, or is refused by name. No model is needed."""
+"""The schema corpus: each compiles and allows only valid texts, or is refused by name. No model is needed."""
 
 import json
 import time
@@ -19,8 +19,8 @@ REFUSED = {
 }  # fmt: skip
 
 
-def judge(schema, text):
-    """The jsonschema library, asked by itself."""
+def validator(schema, text):
+    """Whether jsonschema accepts a text."""
     kind = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
     kind(schema, format_checker=kind.FORMAT_CHECKER).validate(json.loads(text))
 
@@ -37,7 +37,7 @@ def test_the_hand_written_ones_compile_but_for_those_known():
 
 
 @pytest.mark.parametrize("part", range(4))
-def test_random_texts_satisfy_the_judge(compiler, part):
+def test_random_texts_satisfy_the_validator(compiler, part):
     ended = 0
     for name, schema in corpus()[part::16]:
         started = time.perf_counter()
@@ -50,19 +50,19 @@ def test_random_texts_satisfy_the_judge(compiler, part):
         for seed in range(2):
             text = walk(compiler, guide, seed)
             if text is not None:
-                judge(schema, text)
+                validator(schema, text)
                 ended += 1
     assert ended > 20
 
 
 @pytest.mark.parametrize("form", sorted(KNOWN))
-def test_formats_are_as_strict_as_the_judge(compiler, form):
+def test_formats_are_as_strict_as_the_validator(compiler, form):
     schema = {"type": "string", "format": form}
     guide = make(schema=schema)
     texts = [text for seed in range(60) if (text := walk(compiler, guide, seed, 300)) is not None]
     assert len(texts) > 30
     for text in texts:
-        judge(schema, text)
+        validator(schema, text)
 
 
 @pytest.mark.parametrize(

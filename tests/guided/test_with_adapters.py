@@ -1,4 +1,4 @@
-"""A constraint holds whatever adapter a request uses, each in one batch, and in a quantized model."""
+"""Constraints hold with any adapter, several in one batch, and in a quantized model."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Texts at random under a guide, without a model: what the masks allow, the judge must pass."""
+"""Random texts under a guide, without a model: the validator must accept whatever the masks allow."""
 
 import random
 
@@ -8,7 +8,7 @@ CLOSING = ('"', '"}', "}", "]", '"]', "}}")
 
 
 def walk(compiler, guide, seed, limit=500):
-    """A random text under a guide; None when it didn't end within `limit` tokens."""
+    """A random text under a guide; None if it didn't end within `limit` tokens."""
     rng = random.Random(seed)
     tokenizer = compiler.tokenizer
     end = tokenizer.eos_token
@@ -30,7 +30,7 @@ def walk(compiler, guide, seed, limit=500):
 
 
 def accepts(compiler, guide, text):
-    """Whether the masks let a text through, to its end."""
+    """Whether the masks allow a complete text."""
     matcher = compiler.matcher(guide)
     ids = compiler.tokenizer.tokenize_str(text)
     return matcher.try_consume_tokens(ids) == len(ids) and bool(matcher.is_accepting())

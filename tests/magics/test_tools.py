@@ -142,13 +142,13 @@ def test_approve_asks_in_a_notebook(cells, monkeypatch):
 
 
 @pytest.mark.parametrize(("text", "says"), [
-    ("--tools add --approve", "nobody can answer here"),
+    ("--tools add --approve", "no standard input here"),
     ("--tools ad", "Did you mean 'add'"),
     ("--tools nothing_like_it", "no function 'nothing_like_it'"),
     ("--tools ,", "names no function"),
     ("--tools bare", "a has no type hint"),
-    ("--tools add,add", "Two tools are called 'add'"),
-    ("--tools kit,add", "Two tools are called 'add'"),
+    ("--tools add,add", "Two tools have the same name, 'add'"),
+    ("--tools kit,add", "Two tools have the same name, 'add'"),
     ("--tools os", "must be a function"),
     ("--tools add --tool-choice sub", "Known: auto, none, required, add"),
     ("--tools add --max-steps 0", "max_steps"),

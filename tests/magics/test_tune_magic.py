@@ -12,7 +12,7 @@ from llmlab.zoo.training import adapters_data
 
 @pytest.fixture
 def run(lab):
-    """Cells in a shell of their own over nano in llama.cpp."""
+    """Runs cells in a separate shell, with nano in llama.cpp."""
     from IPython.core.displaypub import CapturingDisplayPublisher
     from IPython.core.interactiveshell import InteractiveShell
     from traitlets.config import Config
@@ -42,7 +42,7 @@ def test_tune_leaves_one_clean_output_and_an_adapter_in_use(run, lab, capsys):
     ran, shown = run("%llm tune --data rows --name sailor --rank 4 --epochs 1 --lr 6e-3 --batch-size 16 --evals 3")
     assert ran.success, capsys.readouterr().out
     assert isinstance(ran.result, Tuned)
-    # All of it is one display: the first call made it, the others update it.
+    # One display: the first call creates it, the others update it.
     assert len({str(one.get("transient")) for one in shown}) == 1
     last = shown[-1]["data"]
     assert "held-out loss" in last["text/plain"]
@@ -50,7 +50,7 @@ def test_tune_leaves_one_clean_output_and_an_adapter_in_use(run, lab, capsys):
     assert "<script" not in last["text/html"]
     assert capsys.readouterr().out.strip() in ("", "Out[1]:")
     assert lab.current.adapters == ("sailor",)
-    # The same name again takes its place.
+    # The same name replaces the adapter.
     ran, _ = run("%llm tune --data rows --name sailor --rank 2 --epochs 0.1")
     assert ran.result.rank == 2
     assert lab.current.adapters == ("sailor",)
@@ -113,7 +113,7 @@ def test_the_history_becomes_a_data_set(run, lab, capsys):
     chat.close()
 
 
-# -- the adapters that come with nano ----------------------------------------------------------
+# -- shipped adapters --------------------------------------------------------------------------
 
 
 def test_shipped_adapters_are_found_by_name():

@@ -1,4 +1,4 @@
-"""GGUF files made from folders: right values, whole or not there, made once."""
+"""GGUF files converted from folders: correct values, complete or absent, converted once."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def test_values_are_the_models_own(cache):
     assert len(made) == len(source) == 56
     assert np.array_equal(made["token_embd.weight"], source["model.embed_tokens.weight"])
     assert np.array_equal(made["blk.3.ffn_down.weight"], source["model.layers.3.mlp.down_proj.weight"])
-    # Rows of queries and keys are interleaved: dimension i of a head's first half, then of its second half.
+    # Query and key rows are interleaved: dimension i of a head's first half, then of its second half.
     for ours, theirs, heads in (("attn_q", "q_proj", 4), ("attn_k", "k_proj", 2)):
         original = source[f"model.layers.5.self_attn.{theirs}.weight"].reshape(heads, 64, 256)
         ordered = made[f"blk.5.{ours}.weight"].reshape(heads, 64, 256)
@@ -126,7 +126,7 @@ def test_untied_and_biased_and_half_precision_folders(cache, tmp_path):
         ({"quantization_config": {"quant_method": "awq"}}, "already quantized"),
     ],
 )
-def test_what_this_writer_can_not(cache, tmp_path, change, says):
+def test_unsupported_folders_are_refused(cache, tmp_path, change, says):
     folder = llama_folder(tmp_path / "m", config=llama_config(**change))
     with pytest.raises(UnsupportedError, match=says):
         to_gguf(folder)
@@ -155,7 +155,7 @@ def test_other_tokenizers_are_refused(cache, tmp_path, change, says):
     assert not [p for p in cache.rglob("*") if p.is_file()]
 
 
-def test_tokenizer_of_another_model_is_told(cache, tmp_path):
+def test_tokenizer_of_another_model_is_reported(cache, tmp_path):
     folder = llama_folder(tmp_path / "m", config=llama_config(vocab_size=1000), vocab=1000)
     with pytest.raises(LoadError, match=r"token id 2047.*1000 rows"):
         to_gguf(folder)
@@ -168,7 +168,7 @@ def test_missing_tokenizer(cache, tmp_path):
         to_gguf(folder)
 
 
-def test_full_disk_is_told_before_and_while_writing(cache, tmp_path, monkeypatch):
+def test_full_disk_is_reported_before_and_while_writing(cache, tmp_path, monkeypatch):
     folder = llama_folder(tmp_path / "m")
     with monkeypatch.context() as patched:
         usage = shutil.disk_usage(tmp_path)
@@ -190,7 +190,7 @@ def test_full_disk_is_told_before_and_while_writing(cache, tmp_path, monkeypatch
 
 def test_two_processes_at_once(tmp_path):
     folder = llama_folder(tmp_path / "m", vocab=2048, layers=2)
-    # Both are through their imports before either starts to write.
+    # Both have finished their imports before either starts to write.
     code = (
         "import sys; from llmlab.quant.gguf_cache import to_gguf; import gguf, numpy; print('ready', flush=True); "
         "sys.stdin.readline(); print(to_gguf(sys.argv[1], quant='Q8_0'))"
@@ -256,7 +256,7 @@ def test_the_quantizers_output_stays_out_of_the_notebook(cache, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_failing_quantizer_tells_its_last_lines(cache, tmp_path):
+def test_a_failing_quantizer_reports_its_last_lines(cache, tmp_path):
     from llmlab.files.tags import TAGS
     from llmlab.quant.gguf_quantizer import quantize_file
 

@@ -1,4 +1,4 @@
-"""The table of tag x engine x hardware: whole, in the docs as in the code, and what it refuses."""
+"""The support table (tag, engine, hardware): complete, equal in the docs and the code, and what it refuses."""
 
 import re
 from pathlib import Path
@@ -18,7 +18,7 @@ def test_every_no_has_a_reason():
     assert not [cell for cell in cells if not cell.ok and not cell.why]
 
 
-def test_the_document_holds_the_table_of_the_code():
+def test_the_docs_have_the_table_of_the_code():
     found = re.search(r"<!-- table -->\n(.*)\n<!-- end of table -->", DOC.read_text(encoding="utf-8"), re.DOTALL)
     assert found is not None
     assert found[1] == support.markdown()
@@ -52,7 +52,7 @@ def test_four_bits_on_a_cpu_need_avx512(monkeypatch, lab):
 
 
 def test_nothing_is_loaded_for_a_wrong_pair(lab):
-    with pytest.raises(UnsupportedError, match=r"does not run fp8_per_tensor on the CPU"):
+    with pytest.raises(UnsupportedError, match=r"doesn't run fp8_per_tensor on the CPU"):
         lab.load("nano", engine="vllm", quant="fp8_per_tensor")
     assert not lab.models
 

@@ -1,4 +1,4 @@
-"""A folder with two chat templates: chat_template.jinja is the one that counts, everywhere, as in transformers."""
+"""A folder with two chat templates: chat_template.jinja takes precedence everywhere, as in transformers."""
 
 import json
 

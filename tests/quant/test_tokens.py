@@ -1,4 +1,4 @@
-"""llama.cpp, on the GGUF made here, and the Hugging Face tokenizer give identical ids."""
+"""llama.cpp with the converted GGUF and the Hugging Face tokenizer give identical ids."""
 
 import pytest
 

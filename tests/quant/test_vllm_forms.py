@@ -1,4 +1,4 @@
-"""The forms that vLLM can have of nano: shipped, online, rounded; and what making refuses."""
+"""nano's forms for vLLM (shipped, online, rounded), and what can't be made."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ def header():
 def test_nano_ships_awq_and_gptq_made_of_its_own_weights(header):
     for tag in ("awq", "gptq"):
         place = vllm_forms.checkpoint(header, tag)
-        assert place is not None, f"nano's {tag} form is of other weights: run scripts/make_nano_quants.py"
+        assert place is not None, f"nano's {tag} form was made from other weights: run scripts/make_nano_quants.py"
         assert place.parent == zoo.path("nano")
         assert read_header(place).quant == tag
         assert read_header(place).weight_bytes < 4e6
@@ -58,13 +58,13 @@ def test_rounded_int8_is_within_half_a_step(tmp_path, header):
     error = np.abs(data(name, "i1") * scale - np.asarray(before[name], np.float32))
     assert written[name].dtype == "I8"
     assert float((error / scale).max()) <= 0.5001
-    # What isn't quantized stays as it is, bit for bit.
+    # Tensors that aren't quantized are unchanged, bit for bit.
     norm = "model.norm.weight"
     kept = (data(norm, "<u2").astype(np.uint32) << 16).view(np.float32)
     assert np.array_equal(kept, before[norm])
 
 
-def test_forms_of_a_quantized_checkpoint_are_none():
+def test_a_quantized_checkpoint_has_no_forms():
     assert vllm_forms.of(parse("nano"), read_header(zoo.path("nano") / "awq")) == {}
 
 
@@ -101,7 +101,7 @@ def test_k_quants_need_a_row_of_256(header, tmp_path, monkeypatch):
         make(replace(header, tensors=odd), "Q4_K_M")
 
 
-def test_a_disk_that_fills_leaves_no_half_file(header, monkeypatch):
+def test_a_full_disk_leaves_no_partial_file(header, monkeypatch):
     from llmlab.quant import gguf_quantizer
 
     def full(_source, target, *_args, **_options):

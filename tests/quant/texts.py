@@ -1,4 +1,4 @@
-"""A thousand texts of many kinds, the same each time: prose, code, numbers, scripts, emoji, control characters."""
+"""A thousand seeded texts: prose, code, numbers, scripts, emoji, control characters."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _piece(rng: random.Random) -> str:
         return rng.choice(_SPECIAL)
     if kind == 7:
         return rng.choice(_CONTROL)
-    # Any characters at all, surrogates and NUL left out: a C string can't hold the one, UTF-8 not the others.
+    # Any character except NUL, which C strings can't contain, and surrogates, which UTF-8 can't encode.
     points = (
         rng.choice((rng.randrange(1, 0x250), rng.randrange(0x250, 0xD800), rng.randrange(0xE000, 0x20000)))
         for _ in range(6)

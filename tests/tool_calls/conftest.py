@@ -1,4 +1,4 @@
-"""A model that answers with what a test says, over the real Model and loop. Real engines: test_answers.py."""
+"""A model with a scripted engine, over the real Model and loop. For real engines see test_answers.py."""
 
 from __future__ import annotations
 

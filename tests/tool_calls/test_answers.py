@@ -1,4 +1,4 @@
-"""nano and the calculator, on both real engines: the bar of 90 % of 200 held-out questions, and calls by force."""
+"""nano and the calculator on both real engines: at least 90 % of 200 held-out questions, and forced calls."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_strict_calls_fit_at_a_temperature_that_breaks_free_ones(model):
         """Pick a number."""
         return f"{number} {unit}"
 
-    # Warm draws of a tool that nano has never seen: free calls go wrong, strict ones can't.
+    # High temperature, and a tool that nano has never seen: free calls fail, strict ones can't.
     asked = [f"Please pick number {i} in meters." for i in range(12)]
     done = model.generate(
         asked, tools=[pick], temperature=1.5, seed=3, strict=True, tool_choice="pick", max_steps=1, max_tokens=200

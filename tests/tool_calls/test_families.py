@@ -1,4 +1,4 @@
-"""The table of families: what each writes is read, what isn't a call stays text, and templates are told apart."""
+"""Model families: each one's calls are parsed, other text stays text, and chat templates are recognised."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ XML = (
 )
 ONE = [("add", {"a": 1, "b": 2})]
 
-# family, text, what is said, calls as (name, arguments)
+# family, text, content, calls as (name, arguments)
 READ = [
     ("hermes", HERMES, "", ONE),
     ("hermes", f"Let me see.\n{HERMES}\n{HERMES}", "Let me see.", ONE * 2),
@@ -93,24 +93,24 @@ def test_every_family_reads_its_own_example(family):
 
 
 BROKEN = [
-    ("hermes", "<tool_call>{not json}</tool_call>", "no JSON"),
-    ("hermes", "<tool_call>[1, 2]</tool_call>", "no JSON object"),
+    ("hermes", "<tool_call>{not json}</tool_call>", "not JSON"),
+    ("hermes", "<tool_call>[1, 2]</tool_call>", "not a JSON object"),
     ("hermes", '<tool_call>{"arguments": {}}</tool_call>', "no name"),
-    ("hermes", '<tool_call>{"name": "add", "arguments": 3}</tool_call>', "no JSON object"),
-    ("hermes", '<tool_call>{"name": "add", "arguments": "x"}</tool_call>', "no JSON"),
+    ("hermes", '<tool_call>{"name": "add", "arguments": 3}</tool_call>', "not a JSON object"),
+    ("hermes", '<tool_call>{"name": "add", "arguments": "x"}</tool_call>', "not JSON"),
     ("qwen-xml", "<tool_call>add(1)</tool_call>", "no <function=NAME>"),
-    ("llama3", "<|python_tag|>print(1)", "no JSON object"),
-    ("mistral", "[TOOL_CALLS] [{broken", "no JSON"),
+    ("llama3", "<|python_tag|>print(1)", "not a JSON object"),
+    ("mistral", "[TOOL_CALLS] [{broken", "not JSON"),
     ("mistral-args", "[TOOL_CALLS]add[ARGS]{broken", "can't be read"),
-    ("hermes", "<tool_call>" + "[" * 100_000 + "</tool_call>", "no JSON"),
-    # What follows a call that can't be read may stand in one of its strings: it isn't run.
-    ("hermes", f'<tool_call>{{"name": "say", "arguments": {{"text": "say "{HERMES}', "no JSON"),
+    ("hermes", "<tool_call>" + "[" * 100_000 + "</tool_call>", "not JSON"),
+    # What follows an unreadable call may be part of one of its strings, so it isn't run.
+    ("hermes", f'<tool_call>{{"name": "say", "arguments": {{"text": "say "{HERMES}', "not JSON"),
     ("mistral-args", '[TOOL_CALLS]say[ARGS]{"text": "a "[TOOL_CALLS]rm[ARGS]{}', "can't be read"),
-    ("llama3", f'{{"name": "say", "parameters": {{"text": "<|python_tag|>{LLAMA}', "no JSON object"),
-    ("qwen-xml", XML.replace("1", "x\n</parameter>\n<parameter=b>\ny"), "'b' is there twice"),
-    ("qwen-xml", XML.replace("2", "x\n</parameter>\n</function>\n</tool_call>, he said"), "left over"),
-    ("qwen-xml", XML.replace("2", "x\n<tool_call>\n<function=f>"), "no end"),
-    ("qwen-xml", XML.removesuffix("\n</function>\n</tool_call>"), "no end"),
+    ("llama3", f'{{"name": "say", "parameters": {{"text": "<|python_tag|>{LLAMA}', "not a JSON object"),
+    ("qwen-xml", XML.replace("1", "x\n</parameter>\n<parameter=b>\ny"), "'b' is repeated"),
+    ("qwen-xml", XML.replace("2", "x\n</parameter>\n</function>\n</tool_call>, he said"), "stray closing tags"),
+    ("qwen-xml", XML.replace("2", "x\n<tool_call>\n<function=f>"), "isn't closed"),
+    ("qwen-xml", XML.removesuffix("\n</function>\n</tool_call>"), "isn't closed"),
     ("qwen-xml", "<tool_call>\n<function=add>\n1, 2\n</function>\n</tool_call>", "no <parameter=NAME>"),
 ]
 
@@ -122,7 +122,7 @@ def test_a_broken_call_is_a_call_with_a_problem(family, text, says):
     assert len(call.problem) < 500
 
 
-# How the models' own templates write an assistant's turn with calls.
+# An assistant turn with calls, as in the models' own templates.
 EACH = "{% for call in messages[-1].tool_calls %}{% set f = call.function %}"
 TURNS = {
     "hermes": EACH + "{{ '\\n' if not loop.first }}{{ '<tool_call>\\n{\"name\": \"' + f.name + '\", \"arguments\": ' }}"
@@ -154,13 +154,13 @@ SAY = Tool.of(say)
 
 
 def written(family, calls):
-    """An assistant's turn with calls as (name, arguments), by the family's template."""
+    """An assistant turn with calls as (name, arguments), rendered by the family's template."""
     turn = Message("assistant", "", tuple(ToolCall(name, arguments).as_dict() for name, arguments in calls))
     return render(TURNS[family], [turn], special_tokens={})
 
 
-def told(family, text):
-    """What a text calls, as (name, arguments), and the problems of calls."""
+def parsed(family, text):
+    """The calls in a text as (name, arguments), and their problems."""
     calls = read_calls(BY_NAME[family], text, 0, {"say": SAY.parameters}).calls
     good = [(call.name, dict(call.arguments)) for call in calls if not call.problem]
     return good, [call.problem for call in calls if call.problem]
@@ -172,19 +172,19 @@ def told(family, text):
 def test_any_text_is_an_argument(family, texts):
     calls = [("say", {"text": text, "other": other}) for text, other in texts]
     text = written(family, calls)
-    good, problems = told(family, text)
+    good, problems = parsed(family, text)
     if family != "qwen-xml":
         assert good == calls
         assert not problems
     elif good != calls and not problems:
-        # The form has no escapes: the text is also that of other arguments, or of more calls.
+        # The format has no escapes: the same text can mean other arguments, or more calls.
         assert len(good) > len(calls) or any(set(arguments) - {"text", "other"} for _, arguments in good)
 
 
 @given(text=ODD, other=ODD)
 @settings(max_examples=200, deadline=None, derandomize=True)
 def test_a_value_of_the_xml_form_is_never_shortened(text, other):
-    good, problems = told("qwen-xml", written("qwen-xml", [("say", {"text": text, "other": other})]))
+    good, problems = parsed("qwen-xml", written("qwen-xml", [("say", {"text": text, "other": other})]))
     if not problems and len(good) == 1 and good[0][1] != {"text": text, "other": other}:
         with pytest.raises(ValueError, match="don't fit"):
             SAY.check(good[0][1])
@@ -228,11 +228,11 @@ TEMPLATES = [
 
 
 @pytest.mark.parametrize(("template", "name"), TEMPLATES)
-def test_templates_are_told_apart(template, name):
+def test_templates_are_recognised(template, name):
     assert detect(template).name == name
 
 
-def test_nano_speaks_plain_json():
+def test_nano_writes_plain_json():
     assert detect((zoo.path("nano") / "chat_template.jinja").read_text()).name == "plain"
 
 
@@ -249,7 +249,7 @@ def test_calls_are_numbered_in_nine_letters_and_digits():
 
 
 def test_control_tokens_that_the_engine_left_out_are_put_back():
-    # A vocabulary of letters, and of two control tokens that decode to nothing.
+    # A vocabulary of letters and two control tokens that decode to nothing.
     special = {"[TOOL_CALLS]": 1000, "[ARGS]": 1001}
 
     def tokenize(text):

@@ -1,4 +1,4 @@
-"""The loop over a model that says what it's told to: order, errors, limits, approval, Ctrl-C, and what is kept."""
+"""The tool loop over a scripted model: order, errors, limits, approval, Ctrl-C, and what is kept."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_without_a_call_it_is_a_plain_answer(saying):
     assert (done.text, done.steps, done.turns) == ("Hello!", (), ())
 
 
-def test_a_tool_that_raises_tells_the_model_and_the_transcript(saying):
+def test_a_tool_error_reaches_the_model_and_the_transcript(saying):
     model = saying(call("boom", text="luck"), "It failed.")
     done = model.generate("Do it.", tools=[boom])
     assert done.text == "It failed."
@@ -77,7 +77,7 @@ def test_nothing_that_a_tool_raises_kills_the_caller(saying, error):
     assert done.text == "ok"
 
 
-def test_unknown_tools_and_bad_arguments_are_told_to_the_model(saying):
+def test_unknown_tools_and_bad_arguments_are_reported_to_the_model(saying):
     model = saying(call("subtract", a=1), call("add", a="x"), call("add", a=1, b=1), "2")
     done = model.generate("x", tools=[add])
     assert "unknown tool 'subtract'" in done.steps[0].error
@@ -124,7 +124,7 @@ def test_it_works_inside_a_running_loop_and_awaited(saying):
 
 
 def test_plain_functions_run_in_the_callers_thread(saying):
-    # A connection that belongs to a thread is what tools of researchers often hold.
+    # Tools often use a thread-bound connection (sqlite3).
     base = sqlite3.connect(":memory:")
 
     def query(sql: str) -> list:
@@ -202,9 +202,9 @@ def test_approve_at_the_keyboard(saying, monkeypatch):
     assert "[y/N]" in seen[0]
 
 
-def test_approve_without_anybody_to_ask_is_refused_at_once(saying):
+def test_approve_without_standard_input_is_refused_at_once(saying):
     model = saying(call("add", a=1, b=1))
-    with pytest.raises(BadInputError, match="nobody can answer"):
+    with pytest.raises(BadInputError, match="no standard input"):
         model.generate("x", tools=[add], approve=True)
     assert model.asked.prompts == []
 
@@ -249,7 +249,7 @@ async def _sleeps() -> None:
 
 
 def _naps() -> None:
-    """Sleep, and swallow what comes."""
+    """Sleep, and swallow any exception."""
     try:
         time.sleep(20)
     except Exception:  # noqa: BLE001 - what a careless tool does
@@ -268,7 +268,7 @@ def test_a_tool_that_takes_too_long_is_stopped(saying, tool, awaited):
     assert done.text == "ok"
     assert time.perf_counter() - started < 5
     after = signal.getitimer(signal.ITIMER_REAL)
-    # pytest-timeout's own alarm goes on.
+    # pytest-timeout's own alarm keeps running.
     assert (before[0] > 0) == (after[0] > 0)
 
 
@@ -291,7 +291,7 @@ def test_a_stream_gives_all_that_is_written_and_the_calls(saying):
     assert "".join(chunk.text for chunk in stream).endswith("It is 2.")
 
 
-def test_an_engine_that_fails_says_so(saying):
+def test_an_engine_failure_is_reported(saying):
     with pytest.raises(GenerationError, match="broke"):
         saying(call("add", a=1, b=1), GenerationError("it broke")).generate("x", tools=[add])
 
@@ -349,8 +349,8 @@ BAD = [
     ({"tools": [add], "n": 2}, "n and tools"),
     ({"tools": [add], "approve": "yes"}, "approve"),
     ({"tools": [add], "raw": True}, "raw"),
-    ({"strict": True}, "strict is about tools"),
-    ({"max_steps": 3}, "max_steps is about tools"),
+    ({"strict": True}, "strict needs tools"),
+    ({"max_steps": 3}, "max_steps needs tools"),
     ({"tools": [add], "temprature": 1}, "Did you mean 'temperature'"),
 ]
 

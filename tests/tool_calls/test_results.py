@@ -1,4 +1,4 @@
-"""What a tool returns, as text; and the calculator that the examples use."""
+"""Tool results as text, and the calculator that the examples use."""
 
 from __future__ import annotations
 

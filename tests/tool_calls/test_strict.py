@@ -1,4 +1,4 @@
-"""The grammars of `strict`: for every family, a call that fits passes, one that doesn't is not let through."""
+"""The grammars of `strict`: for every family, valid calls are allowed and invalid ones are not."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def compiler():
 
 
 def follows(compiler, guide, text):
-    """Whether the masks would let this text through, to its end."""
+    """Whether the masks allow this complete text."""
     matcher = compiler.matcher(guide)
     ids = list(text.encode())
     return matcher.try_consume_tokens(ids) == len(ids) and bool(matcher.is_accepting())

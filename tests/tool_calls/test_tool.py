@@ -1,4 +1,4 @@
-"""Functions as tools: their schemas, what their docstrings say, the check of arguments, and what can't be a tool."""
+"""Functions as tools: schemas, docstrings, argument validation, and what can't be a tool."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def test_arguments_are_coerced():
     ("given", "says"),
     [({}, "a: Field required"), ({"a": "x"}, "a: .*integer"), ({"a": 1, "c": 2}, "c: Extra inputs")],
 )
-def test_arguments_that_do_not_fit_are_told_by_name(given, says):
+def test_arguments_that_do_not_fit_are_named(given, says):
     with pytest.raises(ValueError, match=says):
         Tool.of(add).check(given)
 
@@ -205,16 +205,16 @@ BAD = [
     ({"name": "add"}, "list of functions"),
     ([3], "must be a function"),
     ([add(1, 2)], "must be a function"),
-    ([add, add], "Two tools are called 'add'"),
+    ([add, add], "Two tools have the same name, 'add'"),
     ([no_hints], "a, b have no type hint"),
     ([starred], r"\*args"),
     ([lambda a: a], "<lambda>"),
-    ([unwritable], "can't be written as JSON"),
+    ([unwritable], "can't be represented in JSON"),
 ]
 
 
 @pytest.mark.parametrize(("tools", "says"), BAD, ids=[says for _, says in BAD])
-def test_what_cannot_be_a_tool_is_refused_with_the_way_out(tools, says):
+def test_what_cannot_be_a_tool_is_refused_with_a_fix(tools, says):
     with pytest.raises(BadInputError, match=says) as caught:
         Toolbox(tools)
     assert caught.value.hint

@@ -1,4 +1,4 @@
-"""Training data: the forms it comes in, what is refused, the split, and the mask."""
+"""Training data: supported formats, invalid data, the split, and the mask."""
 
 from __future__ import annotations
 
@@ -64,26 +64,26 @@ def test_equal_rows_are_never_on_both_sides():
 
 BAD = [
     ([], "empty", "messages"),
-    ([{"messages": TALK[:1]}], "no row in it has an assistant turn", '"role": "assistant"'),
-    ([{"messages": [TALK[0], {"role": "assistant", "content": ""}]}], "no row in it has an assistant turn", "messages"),
-    ([{"messages": TALK, "ratings": [-1]}], "every answer in it has a thumb down", "messages"),
+    ([{"messages": TALK[:1]}], "no row has an assistant turn", '"role": "assistant"'),
+    ([{"messages": [TALK[0], {"role": "assistant", "content": ""}]}], "no row has an assistant turn", "messages"),
+    ([{"messages": TALK, "ratings": [-1]}], "every answer has a thumbs-down", "messages"),
     ([{"question": "a", "answer": "b"}], "Row 1", "its columns: question, answer"),
     ([{"messages": TALK}, {"messages": [{"role": "bot", "content": "a"}]}], "Row 2", "Known: system, user"),
     ([{"messages": "Hi"}], "nothing to learn", "messages"),
-    ([{"messages": TALK, "ratings": [1, 0]}], "1 assistant turns", "One number for each"),
-    (["a text"], "list is no training data", "datasets.Dataset"),
-    (42, "int is no training data", "hub id"),
+    ([{"messages": TALK, "ratings": [1, 0]}], "1 assistant turns", "one number for each"),
+    (["a text"], "list isn't supported as training data", "datasets.Dataset"),
+    (42, "int isn't supported as training data", "hub id"),
     ("no/such/file.jsonl", "There is no file", "org/name"),
     ("rows.jsonl", "There is no file", "org/name"),
 ]
 
 
-@pytest.mark.parametrize(("given", "says", "way_out"), BAD, ids=[says for _, says, _ in BAD])
-def test_bad_data_is_refused_with_the_way_out(given, says, way_out):
+@pytest.mark.parametrize(("given", "says", "fix"), BAD, ids=[says for _, says, _ in BAD])
+def test_bad_data_is_refused_with_a_fix(given, says, fix):
     with pytest.raises(BadInputError) as error:
         data.read(given)
     assert says in str(error.value)
-    assert way_out in str(error.value)
+    assert fix in str(error.value)
 
 
 def test_broken_files_name_the_place(tmp_path):
@@ -124,11 +124,11 @@ def test_labels_are_the_assistants_turns_alone(nano):
     learned = [label for label in sample.labels if label != IGNORED]
     assert tokenizer.decode(learned) == "Ahoy!<|end|>Now we sail, matey.<|end|>"
     assert all(label in (IGNORED, token) for token, label in zip(sample.ids, sample.labels, strict=True))
-    # Token for token what an engine is given: the whole conversation up to the last answer's end.
+    # The same tokens as an engine gets: the entire conversation up to the end of the last answer.
     assert list(sample.ids) == tokenizer.apply_chat_template(LONG[:-1], return_dict=False)
 
 
-def test_answers_with_a_thumb_down_are_read_and_not_learned(nano):
+def test_answers_with_a_thumbs_down_are_not_learned(nano):
     masker, tokenizer = nano
     found = data.read([{"messages": LONG, "ratings": [-1, 1]}])
     (sample,) = masker.samples(found.rows[0])
@@ -154,7 +154,7 @@ def test_tool_calls_survive_a_table(nano):
         assert tokenizer.decode(learned) == '{"name": "calculator", "arguments": {"expression": "1 + 2"}}<|end|>'
 
 
-THINKS = (  # earlier answers lose their thoughts, as in some reasoning models
+THINKS = (  # earlier answers lose their reasoning, as with some reasoning models
     "{% for m in messages %}<{{ m.role }}>"
     "{% if m.role == 'assistant' and not loop.last %}{{ m.content.split('</think>')[-1] }}"
     "{% else %}{{ m.content }}{% endif %}<end>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"

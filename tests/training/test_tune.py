@@ -1,4 +1,4 @@
-"""Tuning for real, on nano: what is learned, kept, stopped, refused, attached and merged."""
+"""Real tuning runs on nano: learning, keeping the best weights, stopping, refusing, attaching and merging."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_an_interrupt_keeps_the_best_so_far(tmp_path):
 def test_it_stops_early_and_keeps_the_best_weights(tmp_path):
     import datasets
 
-    # What is held out says the opposite of what is learned: its loss must rise.
+    # The held-out rows contradict the training rows, so their loss must rise.
     train = [{"prompt": f"What is {n} plus {n}?", "completion": "Never ask me that again!"} for n in range(64)]
     held = [{"prompt": f"What is the capital of {c}?", "completion": f"The capital of {c} is {r}."}
             for c, r in (("France", "Paris"), ("Spain", "Madrid"), ("Italy", "Rome"))]  # fmt: skip
@@ -174,7 +174,7 @@ def test_bad_input_is_refused_before_anything_is_trained(bench, tmp_path):
         ({"name": "x", "lr": -1}, "lr must be"),
         ({"name": "x", "heldout": 1}, "heldout must be"),
         ({"name": "x", "model": "other"}, "Unknown loaded model"),
-        ({"name": "x", "out": mine}, "no adapter of llmlab's"),
+        ({"name": "x", "out": mine}, "isn't an adapter from llmlab"),
     ]
     for options, says in refused:
         with pytest.raises(BadInputError, match=says):
@@ -216,7 +216,7 @@ def test_a_merged_model_says_what_the_adapter_says(bench, engine):
 
 def test_merge_refuses_a_name_that_is_taken(bench):
     lab, _, _ = bench
-    with pytest.raises(BadInputError, match="called 'nano' already"):
+    with pytest.raises(BadInputError, match="already is a model called 'nano'"):
         merge_on(lab, "short", name="nano", model="nano")
     with pytest.raises(BadInputError, match="Did you mean 'short'"):
         merge_on(lab, "shor", name="y", model="nano")
