@@ -92,7 +92,7 @@ RAISED = {
     "There is no file or folder …": lambda tmp, model: llmlab.Lab().load("./no/such"),
     "Unknown … ….": lambda tmp, model: llmlab.Lab().load("nnao"),
     "No model is loaded.": lambda tmp, model: llmlab.Lab().get(),
-    "Two quants are asked for: … in …, and ….": lambda tmp, model: llmlab.Lab().load(
+    "Two quants were given: … in …, and ….": lambda tmp, model: llmlab.Lab().load(
         "hf:a/b:Q4_K_M", quant="Q8_0", engine="llamacpp"
     ),
     "… is not a GGUF file: it ….": lambda tmp, model: _gguf(tmp),

@@ -206,7 +206,7 @@ def test_offline_takes_the_cache_and_asks_nothing(serve, monkeypatch):
     server.requests.clear()
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert fetch_file("acme/m", NAME) == path
-    with pytest.raises(LoadError, match=r"switched off \(HF_HUB_OFFLINE\)"):
+    with pytest.raises(LoadError, match="HF_HUB_OFFLINE is set"):
         fetch_file("acme/m", "other-Q4_0.gguf")
     assert server.requests == []
 
@@ -335,6 +335,6 @@ def test_a_process_that_slept_does_not_write_to_a_part_that_another_took(serve, 
             (mine,) = (tmp_path / "hub").rglob("*.incomplete")
             sizes.append(mine.rename(taken).stat().st_size)
 
-    with pytest.raises(LoadError, match="could not be fetched"):
+    with pytest.raises(LoadError, match="could not be downloaded"):
         fetch_file("acme/m", NAME, progress=steal)
     assert taken.stat().st_size == sizes[0]

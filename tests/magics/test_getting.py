@@ -90,7 +90,7 @@ def test_strangers_are_shown_and_one_must_be_chosen(bench, hub):
     assert any("eve/nano-GGUF" in display["data"].get("text/html", "") for display in ran.displays)
     assert "eve/nano-GGUF" in bench.fails("%llm load mine --quant Q4_0 --engine llamacpp")
     ran = bench.run("%llm pull mine --quant Q4_0 --from eve")
-    assert "files of eve/nano-GGUF (asked for; not in the catalogue)" in repr(ran.result)
+    assert "files of eve/nano-GGUF (requested; not in the catalogue)" in repr(ran.result)
 
 
 def test_refusals_are_one_line(bench, hub):
