@@ -1,7 +1,7 @@
-"""Does the installed engine know an architecture? Asked of its files, so that it needn't be imported (vLLM: 11 s).
+"""Whether the installed engine supports an architecture, read from its files without importing it (vLLM: 11 s).
 
-llama.cpp's library holds the architectures' names as plain strings; vLLM's registry of models and transformers'
-list of causal models (which vLLM falls back to) are Python files.
+llama.cpp's library contains the architecture names as plain strings; vLLM's model registry and transformers' list of
+causal models (which vLLM falls back to) are Python files.
 """
 
 from __future__ import annotations
@@ -22,40 +22,40 @@ _VLLM_FILES = (
 
 
 def known(engine: EngineName, architecture: str) -> bool | None:
-    """Whether the installed engine names an architecture.
+    """Whether the installed engine supports an architecture.
 
     Args:
-        engine: the engine to ask.
+        engine: the engine.
         architecture: `llama` (GGUF) for llamacpp, `LlamaForCausalLM` (config.json) for vllm.
 
     Returns:
-        None when the engine isn't installed, or its files lie elsewhere than expected.
+        None if the engine isn't installed, or its files aren't where expected.
     """
     text = _names(engine)
     if text is None:
         return None
     if engine == "llamacpp":
-        # Only the end of the string is looked at: linkers store a string that another one ends with just once.
+        # Match only the end of the string: linkers merge a string that is the suffix of another one.
         return architecture.encode() + b"\0" in text
     return f'"{architecture}"'.encode() in text
 
 
 def check(header: Header, engine: EngineName) -> None:
-    """Refuse a model that the installed engine does not know.
+    """Refuse a model whose architecture the installed engine doesn't support.
 
     Raises:
-        UnsupportedError: it doesn't; where it can't be told, nothing is raised.
+        UnsupportedError: it doesn't support it; nothing is raised if that can't be determined.
     """
     if known(engine, header.architecture) is False:
         newer = {"llamacpp": "llama-cpp-python", "vllm": "vllm"}[engine]
         raise UnsupportedError(
-            f"The installed {engine} does not know the architecture {header.architecture!r} of {header.path.name}.",
+            f"The installed {engine} doesn't support the architecture {header.architecture!r} of {header.path.name}.",
             f"A newer release may: pip install -U {newer}.",
         )
 
 
 def library() -> Path | None:
-    """The installed llama.cpp's shared library; None where it isn't installed, or in another place than expected."""
+    """The installed llama.cpp's shared library; None if it isn't installed, or not where expected."""
     root = _folder("llama_cpp")
     found = [root / "lib" / name for name in _LIBRARIES] if root is not None else []
     return next((file for file in found if file.is_file()), None)
@@ -69,7 +69,7 @@ def _folder(package: str) -> Path | None:
 
 @functools.cache
 def _names(engine: EngineName) -> bytes | None:
-    """The files' content; a megabyte or so, read once."""
+    """The content of these files, about 1 MB, read once."""
     if engine == "llamacpp":
         file = library()
         return file.read_bytes() if file is not None else None

@@ -96,7 +96,7 @@ RAISED = {
         "hf:a/b:Q4_K_M", quant="Q8_0", engine="llamacpp"
     ),
     "… is not a GGUF file: it ….": lambda tmp, model: _gguf(tmp),
-    "… has no quant …: it is one of …'s (…).": lambda tmp, model: tags.canonical("Q8_0", "vllm"),
+    "… doesn't support the quant …: it is one of …'s (…).": lambda tmp, model: tags.canonical("Q8_0", "vllm"),
     "A context of … tokens was asked for, and … was trained for ….": lambda tmp, model: llmlab.Lab().load(
         "nano", engine="llamacpp", ctx=100_000
     ),
