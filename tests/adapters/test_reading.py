@@ -287,7 +287,7 @@ def test_patterns_that_can_not_be_matched(tmp_path, key):
     ("config", "says"),
     [
         ({"r": True}, "r = True"),
-        ({"r": 2.5}, "a whole number"),
+        ({"r": 2.5}, "an integer"),
         ({"lora_alpha": "x"}, "a finite number"),
         ({"alpha_pattern": [1]}, "must be an object"),
         ({"alpha_pattern": {"q_proj": None, "v_proj": "x"}}, "v_proj = 'x'"),

@@ -97,7 +97,7 @@ RAISED = {
     ),
     "… is not a GGUF file: it ….": lambda tmp, model: _gguf(tmp),
     "… doesn't support the quant …: it is one of …'s (…).": lambda tmp, model: tags.canonical("Q8_0", "vllm"),
-    "A context of … tokens was asked for, and … was trained for ….": lambda tmp, model: llmlab.Lab().load(
+    "A context of … tokens was requested, but … was trained for ….": lambda tmp, model: llmlab.Lab().load(
         "nano", engine="llamacpp", ctx=100_000
     ),
     "The prompt has … tokens, and … was loaded with a context of … tokens, at least one of which the answer needs.": (

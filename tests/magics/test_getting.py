@@ -127,7 +127,7 @@ def test_rm_headless_needs_yes(bench, hub):
     bench.run("%llm pull mine")
     assert "--yes" in bench.fails("%llm rm mine")
     assert bench.run("%llm rm mine --quant Q8_0 --yes").success
-    assert "Nothing of mine lies in the caches" in bench.fails("%llm rm mine --yes")
+    assert "The caches have no files of mine" in bench.fails("%llm rm mine --yes")
 
 
 def test_rm_refuses_what_is_loaded(bench, hub):
