@@ -135,7 +135,7 @@ def test_rm_refuses_what_is_loaded(bench, hub):
     bench.add("mine")
     model = bench.lab.get("mine")
     model.plan = replace(model.plan, source=replace(model.source, path=bench.shell.user_ns["p"].path))
-    assert "First: %llm unload mine" in bench.fails("%llm rm mine --yes")
+    assert "Unload it first: %llm unload mine" in bench.fails("%llm rm mine --yes")
 
 
 def test_show_reads_headers_on_the_hub(bench, hub):
