@@ -27,7 +27,7 @@ BAD_CELLS = [
     ("%%llm -o\nhi", "--out takes one argument, got none", "-o, --out VAR"),
     ("%%llm -t 0\n   \n", "no text below its first line", "prompt"),
     ("%%llm words\nhi", "unexpected 'words'", "Usage: %%llm"),
-    ("%%llm -c --new\nhi", "-c goes on", "one of them"),
+    ("%%llm -c --new\nhi", "-c continues", "one of them"),
     ("%%llm --raw -c\nhi", "--raw sends a text", "without --raw"),
     ("%%llm --raw -s no\nhi", "there is no system prompt", "Remove"),
     ("%%llm\n{{nam}}", "no variable 'nam'", "Did you mean 'name'?"),

@@ -182,7 +182,7 @@ def test_a_list_of_functions_and_max_steps(cells):
 def test_the_tools_command_explains_functions(cells):
     view = cells.run("%llm tools add").result
     assert '"description": "the first."' in view.text()
-    assert "form plain" in view.text()
+    assert "call format plain" in view.text()
     everything = cells.run("%llm tools").result
     assert "bare can't be a tool: Tool bare: a has no type hint" in everything.text()
     assert {schema["function"]["name"] for schema in everything.schemas} == {"add", "evil", "boom", "slow"}
