@@ -74,7 +74,7 @@ def test_calls_are_shown_as_they_happen_in_one_display(cells):
     assert all(one["transient"]["display_id"] == first["transient"]["display_id"] for one in updates)
     assert all(one["update"] for one in updates)
     shown = [one["data"]["text/plain"] for one in ran.displays]
-    assert any("add(a=2, b=3) runs" in text for text in shown)
+    assert any("add(a=2, b=3) running" in text for text in shown)
     last = ran.displays[-1]["data"]
     assert last["text/plain"].startswith("→ add(a=2, b=3) = 5 (")
     assert "It is **5**." in last["text/markdown"]
