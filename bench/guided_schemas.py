@@ -23,7 +23,7 @@ import jsonschema
 
 import llmlab
 from llmlab.errors import BadInputError, GenerationError
-from llmlab.guided import Guide, constraints
+from llmlab.guided import Guide, make
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "guided"))
 from schemas import corpus
@@ -84,7 +84,7 @@ def main() -> None:
     refused: collections.Counter[str] = collections.Counter()
     for name, schema in corpus(args.count, args.seed):
         try:
-            guides.append((name, schema, constraints(schema=schema)))
+            guides.append((name, schema, make(schema=schema)))
         except BadInputError as error:
             message = str(error)
             keyword = re.match(r"The keyword '(.*?)'", message)

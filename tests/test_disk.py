@@ -19,6 +19,7 @@ from llmlab.engines.base import EngineLog
 from llmlab.errors import BadInputError, DiskError, LlmLabError, LoadError
 from llmlab.files.headers import read_header
 from llmlab.hub import cache
+from llmlab.hub.spec import parse
 from llmlab.measure import quants
 from llmlab.notebooks import junit
 from llmlab.notebooks.execution import execute
@@ -72,7 +73,7 @@ def _parts():
 
 
 def _int8(_root):
-    vllm_forms.of(read_header(NANO))["int8"].make(None)
+    vllm_forms.of(parse("nano"), read_header(NANO))["int8"].make(None)
 
 
 def _fill(part):
@@ -153,7 +154,7 @@ LOOKS = {
     "models on disk": lambda: cache.made(),
     "adapters": lambda: library.names(),
     "an adapter": lambda: library.find("pirate"),
-    "forms of a folder": lambda: vllm_forms.of(read_header(NANO)),
+    "forms of a folder": lambda: vllm_forms.of(parse("nano"), read_header(NANO)),
     "run log": lambda: RunLog().frame(),
     "conversations": lambda: RunLog().conversations(),
     "prune": lambda: RunLog().prune(timedelta(days=1)),
@@ -173,8 +174,9 @@ def test_looking_makes_no_folder_and_works(broken, look):
 @every_fault
 def test_a_note_that_cannot_be_kept_is_no_error(broken):
     from llmlab.hub import discover
+    from llmlab.hub.quant_repo import QuantRepo
 
-    offer = discover.Offer("acme/m", "acme", "llamacpp", ("Q8_0",))
+    offer = QuantRepo("llamacpp", "acme/m", ("Q8_0",))
     discover.remember(SimpleNamespace(text="hf:acme/m"), offer, "Q8_0")
     if broken.name != "x" * 300:
         assert discover.taken() == []

@@ -25,10 +25,11 @@ HEAVY = {
 # Where a heavy import needs no `load` before it, and why.
 ELSEWHERE = {
     "engines/llamacpp": "runs on the load's worker or the engine's thread, or after them",
+    "engines/logits.py": "runs on the engine's thread, after the load",
     "engines/vllm": "runs on the engine's thread, or after the load",
     "guided": "numpy comes with the engine; outlines is loaded by `llmlab.inference.request.prepare`",
-    "quant/compress_worker.py": "a process of its own",
-    "quant/quantize_worker.py": "a process of its own",
+    "quant/checkpoints_worker.py": "a process of its own",
+    "quant/gguf_quantizer_worker.py": "a process of its own",
     "zoo": "scripts that make nano",
     "_imports.py": "the loader",
 }
@@ -110,7 +111,7 @@ TUNE = """
 import os, signal, threading, sys
 import llmlab
 from llmlab.errors import Interrupted
-from llmlab.zoo import adapters_data
+from llmlab.zoo.training import adapters_data
 llmlab.load("nano", engine="llamacpp")
 rows = adapters_data.training("pirate", 32)
 for number, delay in enumerate({delays}):

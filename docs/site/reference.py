@@ -54,7 +54,7 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             "llmlab.measure.BenchResult",
             "llmlab.advice.Advice",
             "llmlab.loading.storage.show",
-            "llmlab.guided.constraints",
+            "llmlab.guided.make",
             "llmlab.files.tags.names",
             "llmlab.hub.cache.on_disk",
             "llmlab.types.data_url",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, InvalidOperation
 from typing import Any
 
 MOST = 2000
@@ -13,7 +13,10 @@ MOST = 2000
 
 def exact(text: str) -> int | Decimal:
     """A JSON number with a point or an exponent, as written."""
-    value = Decimal(text)
+    try:
+        value = Decimal(text)
+    except InvalidOperation:  # an exponent of more than 18 digits, which is infinity or 0 in any float
+        return Decimal(float(text))
     _, digits, exponent = value.as_tuple()
     whole = not any(digits[int(exponent) :]) if int(exponent) < 0 else int(exponent) < 400
     # to_integral_value raises beyond the context's precision, which is 28 digits.

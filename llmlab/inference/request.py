@@ -28,6 +28,7 @@ IMPORTS = (
     "jinja2.sandbox",
     "encodings.unicode_escape",
     "llguidance",
+    "llmlab.engines.sandbox",
     "llmlab.guided.grammar",
 )
 # What one with a schema or a type imports besides.

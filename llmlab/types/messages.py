@@ -140,7 +140,12 @@ class Message:
         return out
 
     def as_openai(self) -> dict[str, Any]:
-        """The message in OpenAI's form, which `of` takes: as `as_dict`, a tool call's arguments as JSON text."""
+        """The message in OpenAI's form, which `of` takes: as `as_dict`, with a tool call's arguments as JSON text.
+
+        Example:
+            >>> llmlab.Message("user", "hi").as_openai()
+            {'role': 'user', 'content': 'hi'}
+        """
         out = self.as_dict()
         if self.tool_calls:
             out["tool_calls"] = [_with_text(call) for call in self.tool_calls]

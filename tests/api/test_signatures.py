@@ -65,7 +65,7 @@ def test_defaults_of_the_face_are_those_of_the_work():
     assert {name: defaults(llmlab.tune)[name] for name in settings} == settings
     for face, work in (
         (llmlab.load, llmlab.Lab.load),
-        (llmlab.advise, llmlab.advice.choice),
+        (llmlab.advise, llmlab.advice.advise),
         (llmlab.pull, llmlab.loading.storage.pull),
         (llmlab.remove, llmlab.loading.storage.remove),
         (llmlab.merge, llmlab.training.commands.merge),
@@ -151,12 +151,12 @@ def test_names_that_the_docs_mention_work_after_one_import_that_loads_no_engine(
         assert callable(llmlab.loading.storage.show)
         assert "Q4_K_M" in llmlab.files.tags.names()
         assert callable(llmlab.hub.cache.on_disk) and callable(llmlab.hub.discover.find)
-        assert callable(llmlab.guided.constraints) and callable(llmlab.measure.bench)
+        assert callable(llmlab.guided.make) and callable(llmlab.measure.bench)
         assert llmlab.zoo.calculator("1 + 1") == 2
         assert llmlab.types.data_url(b"x").startswith("data:image/")
         assert llmlab.Inspector.__name__ == "Inspector"
-        assert {"getting", "Inspector", "load"} <= set(dir(llmlab))
-        for module in ("hub.headers", "hub.memory", "advising", "tools", "tuning", "errors", "options", "widgets"):
+        assert {"loading", "Inspector", "load"} <= set(dir(llmlab))
+        for module in ("files.headers", "hub.catalogue", "advice", "tool_calls", "training", "options", "widgets"):
             found = llmlab
             for part in module.split("."):
                 found = getattr(found, part)

@@ -95,7 +95,7 @@ def test_an_interrupt_leaves_nothing(notebook, out, sent, status):
 
 FOLLOWED = """
 import os, pathlib, sys, time
-from llmlab.quant.child import follow
+from llmlab.quant.process import follow
 program = [sys.executable, "-c", "import os, time; print(os.getpid(), os.getppid(), flush=True); time.sleep(600)"]
 follow(program, lambda line: pathlib.Path("pids").write_text(f"{os.getpid()} {line}\\n"))
 """

@@ -85,7 +85,7 @@ def test_the_command_works_and_is_documented(monkeypatch, lab, tmp_path, ipython
 KNOWN = """
 import json, llmlab
 from llmlab.engines.registry import engine_class
-from llmlab.hub import tags
+from llmlab.files import tags
 from llmlab.magics import completion
 from llmlab.magics.command import Context
 from llmlab.quant import support
@@ -108,7 +108,7 @@ print(json.dumps({
 def test_the_quant_is_one_line(tmp_path):
     copy = tmp_path / "llmlab"
     shutil.copytree(ROOT / "llmlab", copy, ignore=shutil.ignore_patterns("models", "__pycache__", "node_modules"))
-    table = copy / "hub" / "tags.py"
+    table = copy / "files" / "tags.py"
     source = table.read_text(encoding="utf-8")
     start = "_TAGS: tuple[Tag, ...] = (\n"
     assert start in source

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from llmlab.guided import constraints, partial_json
+from llmlab.guided import make, partial_json
 from llmlab.guided.closing import Closer
 
 SCHEMA = {
@@ -27,7 +27,7 @@ TEXT = '{"maybe": "a", "name": "Ada \\"L\\"", "born": "1815-12-10", "tags": [{"i
 
 @pytest.mark.parametrize("cut", range(0, len(TEXT), 3))
 def test_any_beginning_can_be_closed(compiler, cut):
-    guide = constraints(schema=SCHEMA)
+    guide = make(schema=SCHEMA)
     matcher = compiler.matcher(guide)
     ids = compiler.tokenizer.tokenize_str(TEXT[:cut])
     matcher.consume_tokens(ids)
@@ -42,7 +42,7 @@ def test_any_beginning_can_be_closed(compiler, cut):
 
 @pytest.mark.parametrize("spare", [0, 1, 5, 20, 150])
 def test_a_rambling_model_is_brought_to_an_end_in_time(compiler, spare):
-    guide = constraints(schema=SCHEMA)
+    guide = make(schema=SCHEMA)
     rng = np.random.default_rng(spare)
     matcher, closer = compiler.matcher(guide), Closer(compiler.ranks, guide)
     budget = len(closer.way(compiler.matcher(guide), 100)) + spare
@@ -66,13 +66,13 @@ def test_a_rambling_model_is_brought_to_an_end_in_time(compiler, spare):
 
 @pytest.mark.parametrize("asked", [{"type": int}, {"choice": ["yes", "no"]}, {"grammar": 'start: "(" start? ")"'}])
 def test_other_constraints_close_too(compiler, asked):
-    guide = constraints(**asked)
+    guide = make(**asked)
     way = Closer(compiler.ranks, guide).way(compiler.matcher(guide), 8)
     assert compiler.accepts(guide, compiler.tokenizer.decode_str(way[:-1]))
 
 
 def test_no_way_within_the_budget(compiler):
-    guide = constraints(schema=SCHEMA)
+    guide = make(schema=SCHEMA)
     assert Closer(compiler.ranks, guide).way(compiler.matcher(guide), 4) is None
 
 

@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from llmlab.errors import BadInputError, UnsupportedError
-from llmlab.guided import constraints
+from llmlab.guided import make
 from llmlab.guided.grammar import unlimited
 
 
@@ -89,7 +89,7 @@ class Dog(BaseModel):
     ],
 )
 def test_a_text_becomes_its_typed_object(compiler, asked, text, value):
-    guide = constraints(**asked)
+    guide = make(**asked)
     assert compiler.accepts(guide, text)
     matcher = compiler.matcher(guide)
     ids = compiler.tokenizer.tokenize_str(text)
@@ -103,16 +103,16 @@ def test_a_text_becomes_its_typed_object(compiler, asked, text, value):
 def test_outlines_terms_are_types():
     from outlines import types
 
-    guide = constraints(type=types.sentence if hasattr(types, "sentence") else types.integer)
+    guide = make(type=types.sentence if hasattr(types, "sentence") else types.integer)
     assert guide.kind == "regex"
     term = types.dsl.exactly(3, types.digit)
-    assert constraints(type=term).parse("123") == "123"
+    assert make(type=term).parse("123") == "123"
 
 
 @pytest.mark.parametrize("text", ["2023-02-29", "0000-01-01", "2024-13-01", "2024-04-31", "1900-02-29"])
 def test_days_that_are_not_are_not_dates(compiler, text):
     for asked in ({"type": datetime.date}, {"schema": {"type": "string", "format": "date"}}):
-        guide = constraints(**asked)
+        guide = make(**asked)
         shown = text if "type" in asked else f'"{text}"'
         matcher = compiler.matcher(guide)
         ids = compiler.tokenizer.tokenize_str(shown)
@@ -121,10 +121,10 @@ def test_days_that_are_not_are_not_dates(compiler, text):
 
 def test_equal_constraints_have_equal_digests():
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
-    assert constraints(schema=schema).digest == constraints(schema=dict(schema)).digest
-    assert constraints(regex="a{2}").digest != constraints(regex="a{3}").digest
-    assert constraints(regex="a{2}").digest != constraints(grammar='start: "aa"').digest
-    assert constraints() is None
+    assert make(schema=schema).digest == make(schema=dict(schema)).digest
+    assert make(regex="a{2}").digest != make(regex="a{3}").digest
+    assert make(regex="a{2}").digest != make(grammar='start: "aa"').digest
+    assert make() is None
 
 
 BAD = [
@@ -185,32 +185,30 @@ BAD = [
 @pytest.mark.parametrize(("asked", "error", "says"), BAD, ids=[str(asked)[:70] for asked, _, _ in BAD])
 def test_what_cannot_be_is_refused_in_one_line(asked, error, says):
     with pytest.raises(BadInputError) as raised:
-        constraints(**asked)
+        make(**asked)
     assert type(raised.value) is error
     assert says in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
 def test_a_limit_makes_an_unbounded_regex_good():
-    assert constraints(regex="[a-z]+", bounded=False).kind == "regex"
+    assert make(regex="[a-z]+", bounded=False).kind == "regex"
     assert unlimited(r"a\+[+*]{2}b?\{2,\}") == ""
     assert unlimited("a{1,3}?b++") == "+"
     assert unlimited("[]*]x*") == "*"
 
 
 def test_unknown_formats_and_keywords_say_nothing():
-    guide = constraints(
-        schema={"type": "object", "properties": {"id": {"type": "integer", "format": "int64", "x-order": 3}}}
-    )
+    guide = make(schema={"type": "object", "properties": {"id": {"type": "integer", "format": "int64", "x-order": 3}}})
     assert guide.parse('{"id": 3}') == {"id": 3}
 
 
 def test_extra_properties_are_only_for_schemas_that_leave_them_open(compiler):
     text = '{"name": "Ada", "age": 3, "more": 1}'
     ids = compiler.tokenizer.tokenize_str(text)
-    assert compiler.matcher(constraints(schema=Person)).try_consume_tokens(ids) < len(ids)
+    assert compiler.matcher(make(schema=Person)).try_consume_tokens(ids) < len(ids)
     open_schema = {"type": "object", "properties": {"name": {"type": "string"}, "age": {"type": "integer"}}}
-    assert compiler.matcher(constraints(schema=open_schema)).try_consume_tokens(ids) == len(ids)
+    assert compiler.matcher(make(schema=open_schema)).try_consume_tokens(ids) == len(ids)
 
 
 def test_what_takes_too_long_is_refused(compiler):
@@ -218,13 +216,13 @@ def test_what_takes_too_long_is_refused(compiler):
 
     slow = Compiler(lambda: compiler.tokenizer, limit_s=0.0)
     with pytest.raises(BadInputError, match="isn't ready"):
-        slow.compile(constraints(schema={"enum": [f"value {i}" for i in range(2000)]}))
+        slow.compile(make(schema={"enum": [f"value {i}" for i in range(2000)]}))
 
 
 def test_compiled_once(compiler):
-    guide = constraints(regex="[a-f]{5}x")
+    guide = make(regex="[a-f]{5}x")
     assert compiler.compile(guide) > 0
-    assert compiler.compile(constraints(regex="[a-f]{5}x")) == 0
+    assert compiler.compile(make(regex="[a-f]{5}x")) == 0
 
 
 def test_a_vocabulary_that_the_library_panics_over():

@@ -8,7 +8,7 @@ import pytest
 from walker import accepts, walk
 
 from llmlab.errors import BadInputError, UnsupportedError
-from llmlab.guided import constraints
+from llmlab.guided import make
 from llmlab.guided.ecma import EcmaError, translated
 
 # pattern, texts that it is found in, texts that it isn't found in
@@ -62,7 +62,7 @@ FOUND = [
 
 @pytest.mark.parametrize(("pattern", "good", "bad"), FOUND, ids=[row[0] for row in FOUND])
 def test_masks_and_validator_read_a_pattern_alike(compiler, pattern, good, bad):
-    guide = constraints(schema={"type": "string", "pattern": pattern})
+    guide = make(schema={"type": "string", "pattern": pattern})
     for text in (*good, *bad):
         written = json.dumps(text, ensure_ascii=False)
         assert (guide.problem(written) == "") is (text in good), text
@@ -97,7 +97,7 @@ REFUSED = [
 def test_what_cannot_be_had_is_refused_by_its_place(keyword, pattern, error, says):
     value = pattern if keyword == "pattern" else {pattern: True}
     with pytest.raises(BadInputError) as raised:
-        constraints(schema={"properties": {"a": {keyword: value}}})
+        make(schema={"properties": {"a": {keyword: value}}})
     assert type(raised.value) is error
     assert f"/properties/a/{keyword}" in str(raised.value)
     assert says in str(raised.value)
@@ -109,7 +109,7 @@ def test_names_of_properties_are_matched_by_the_same_dialect(compiler):
         "patternProperties": {r"^\p{Lu}\d$": {"type": "integer"}, "x$": {"$ref": "#/patternProperties/%5E%5Cp%7BLu%7D%5Cd%24"}},
         "additionalProperties": False,
     }  # fmt: skip
-    guide = constraints(schema=schema)
+    guide = make(schema=schema)
     for text, good in (('{"Ä1": 3}', True), ('{"ax": 3}', True), ('{"Ä٣": 3}', False), ('{"Ä1": "a"}', False),
                        ('{"ax": "a"}', False), ('{"b": 1}', False)):  # fmt: skip
         assert (guide.problem(text) == "") is good, text
@@ -118,7 +118,7 @@ def test_names_of_properties_are_matched_by_the_same_dialect(compiler):
 
 def test_a_refused_keyword_below_pattern_properties_is_found():
     with pytest.raises(UnsupportedError, match="'not' at /patternProperties/"):
-        constraints(schema={"patternProperties": {r"^\p{L}%41$": {"not": {"type": "null"}}}})
+        make(schema={"patternProperties": {r"^\p{L}%41$": {"not": {"type": "null"}}}})
 
 
 def test_odd_patterns_raise_nothing_else():

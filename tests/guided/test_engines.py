@@ -11,7 +11,7 @@ from schemas import corpus
 from test_schemas import judge
 
 from llmlab.errors import BadInputError, GenerationError
-from llmlab.guided import constraints
+from llmlab.guided import make
 from llmlab.magics import register, unregister
 from llmlab.types import SamplingParams
 
@@ -66,7 +66,7 @@ def test_schemas_of_the_corpus_give_only_valid_texts(model):
     asked = []
     for name, schema in named:
         try:
-            asked.append((name, schema, constraints(schema=schema)))
+            asked.append((name, schema, make(schema=schema)))
         except BadInputError:
             continue
     answers = model.generate(
@@ -248,7 +248,7 @@ def test_a_judge_that_refuses_makes_an_error_never_a_stop(model):
         message = "not today"
         raise ValueError(message)
 
-    guide = replace(constraints(schema={"type": "boolean"}), check=never)
+    guide = replace(make(schema={"type": "boolean"}), check=never)
     with pytest.raises(GenerationError, match="not today"):
         model.generate(ASK, guide=guide)
     assert model.generate(ASK, type=bool).finish_reason == "stop"

@@ -4,7 +4,7 @@ import pytest
 from walker import accepts, walk
 
 from llmlab.errors import BadInputError
-from llmlab.guided import constraints
+from llmlab.guided import make
 
 JSON = r"""
 root   ::= object  # one object
@@ -54,7 +54,7 @@ GRAMMARS = [
 
 @pytest.mark.parametrize(("grammar", "good", "bad"), GRAMMARS, ids=[row[0][:40] for row in GRAMMARS])
 def test_a_grammar_takes_what_llama_cpp_takes(compiler, grammar, good, bad):
-    guide = constraints(grammar=grammar)
+    guide = make(grammar=grammar)
     assert guide.kind == "gbnf"
     for text in (*good, *bad):
         assert accepts(compiler, guide, text) is (text in good), text
@@ -87,11 +87,11 @@ def test_a_grammar_takes_what_llama_cpp_takes(compiler, grammar, good, bad):
 )  # fmt: skip
 def test_what_is_no_gbnf_is_refused_with_its_place(grammar, says):
     with pytest.raises(BadInputError) as raised:
-        constraints(grammar=grammar)
+        make(grammar=grammar)
     assert says in str(raised.value)
 
 
 def test_a_lark_grammar_may_hold_the_sign(compiler):
-    guide = constraints(grammar='start: "x ::= y"')
+    guide = make(grammar='start: "x ::= y"')
     assert guide.kind == "lark"
     assert accepts(compiler, guide, "x ::= y")

@@ -9,7 +9,7 @@ from schemas import corpus, hand_written
 from walker import accepts, walk
 
 from llmlab.errors import BadInputError
-from llmlab.guided import constraints
+from llmlab.guided import make
 from llmlab.guided.compiler import COMPILE_LIMIT_S
 from llmlab.guided.formats import KNOWN
 
@@ -29,7 +29,7 @@ def test_the_hand_written_ones_compile_but_for_those_known():
     refused = set()
     for name, schema in hand_written():
         try:
-            constraints(schema=schema)
+            make(schema=schema)
         except BadInputError as error:
             refused.add(name)
             assert "'" in str(error), name
@@ -42,7 +42,7 @@ def test_random_texts_satisfy_the_judge(compiler, part):
     for name, schema in corpus()[part::16]:
         started = time.perf_counter()
         try:
-            guide = constraints(schema=schema)
+            guide = make(schema=schema)
         except BadInputError:
             continue
         compiler.compile(guide)
@@ -58,7 +58,7 @@ def test_random_texts_satisfy_the_judge(compiler, part):
 @pytest.mark.parametrize("form", sorted(KNOWN))
 def test_formats_are_as_strict_as_the_judge(compiler, form):
     schema = {"type": "string", "format": form}
-    guide = constraints(schema=schema)
+    guide = make(schema=schema)
     texts = [text for seed in range(60) if (text := walk(compiler, guide, seed, 300)) is not None]
     assert len(texts) > 30
     for text in texts:
@@ -69,7 +69,7 @@ def test_formats_are_as_strict_as_the_judge(compiler, form):
     "bound", [{"exclusiveMaximum": -51.61}, {"exclusiveMaximum": 7}, {"maximum": 7, "exclusiveMaximum": 9}]
 )
 def test_a_number_with_many_digits_is_not_its_open_bound(compiler, bound):
-    guide = constraints(schema={"type": "number", "minimum": -90, **bound})
+    guide = make(schema={"type": "number", "minimum": -90, **bound})
     for text in ("-51.610000000000000000001", "6.9999999999999999999999"):
         ids = compiler.tokenizer.tokenize_str(text)
         matcher = compiler.matcher(guide)
@@ -86,7 +86,7 @@ def test_negative_multiples_are_written_out(compiler):
         ),
         ({"type": "number", "multipleOf": 0.5, "minimum": -2, "exclusiveMaximum": -1}, ["-2", "-1.5"], ["-1", "-1.7"]),
     ):
-        guide = constraints(schema=schema)
+        guide = make(schema=schema)
         for text in good + bad:
             ids = compiler.tokenizer.tokenize_str(text)
             matcher = compiler.matcher(guide)
@@ -107,7 +107,7 @@ SILENT = [
 
 @pytest.mark.parametrize("schema", SILENT, ids=str)
 def test_keywords_that_say_nothing_are_not_refused(compiler, schema):
-    guide = constraints(schema={"properties": {"a": schema}} if "$schema" not in schema else schema)
+    guide = make(schema={"properties": {"a": schema}} if "$schema" not in schema else schema)
     assert accepts(compiler, guide, '{"a": []}')
     assert guide.problem('{"a": []}') == ""
 
@@ -122,4 +122,4 @@ def test_keywords_that_say_nothing_are_not_refused(compiler, schema):
 )  # fmt: skip
 def test_keywords_that_say_something_still_are(schema):
     with pytest.raises(BadInputError):
-        constraints(schema=schema)
+        make(schema=schema)

@@ -14,6 +14,7 @@ from llmlab.hub import catalogue
 def own(tmp_path, monkeypatch):
     file = tmp_path / "models.toml"
     monkeypatch.setenv("LLMLAB_MODELS", str(file))
+    monkeypatch.setenv("LLMLAB_DATA", str(tmp_path))  # no merged models
     return file
 
 

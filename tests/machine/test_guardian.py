@@ -28,7 +28,7 @@ time.sleep(600)
 # The process that is killed. The pids are told when the program runs.
 FOLLOWS = f"""
 import os, sys, threading, time
-from llmlab.quant.child import follow
+from llmlab.quant.process import follow
 def tell(line):
     print("pids", line, flush=True)
 def work():
@@ -202,7 +202,7 @@ def test_multiprocessings_tracker_outlives_its_parent(tmp_path):
 
 def test_nothing_else_in_the_package_starts_a_process():
     """A new place that does must tie its child's life to the parent's, and be listed here."""
-    known = {"guardian.py", "quant/child.py", "engines/vllm/child.py"}
+    known = {"machine/guardian.py", "quant/process.py", "engines/vllm/child.py", "engines/llamacpp/check.py"}
     found = set()
     for file in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):

@@ -6,7 +6,8 @@ import pytest
 
 from llmlab import doctor, zoo
 from llmlab.files.headers import read_header
-from llmlab.loading import plan
+from llmlab.hub.spec import parse
+from llmlab.loading import choice, plan
 from llmlab.machine import hardware, memory
 
 INSTALLED = [
@@ -50,5 +51,5 @@ def test_planning_and_the_doctor_follow_the_build(case, monkeypatch):
     if build is not None:
         (check,) = [check for check in doctor.examine().checks if check.name == "vllm"]
         assert f"({build} build)" in check.detail
-        engine, _ = plan.choose_engine(zoo.path("nano"), "auto", None)
+        engine, _, _ = choice.choose_engine(parse(zoo.path("nano")), "auto")
         assert engine == ("vllm" if on_gpu else "llamacpp")

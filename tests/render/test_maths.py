@@ -12,7 +12,7 @@ from llmlab.render import safe
 from llmlab.render.maths import formula_at
 from llmlab.types import Choice
 
-CASES = json.loads((Path(__file__).parent / "maths_cases.json").read_text())
+CASES = json.loads((Path(__file__).parents[1] / "maths_cases.json").read_text())
 # Code is out of reach of a notebook's maths.
 CODE = re.compile(r"<code>.*?</code>|^(`{3,})[^\n]*\n.*?^\1$|(`+)[^\n]*?\2", re.DOTALL | re.MULTILINE)
 MATHS = re.compile(r"\$\$(.+?)\$\$|\$((?:[^${\\]|\\.|\{[^}]*\})+)\$", re.DOTALL)

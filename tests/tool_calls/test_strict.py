@@ -11,7 +11,7 @@ from typing import Literal
 import pytest
 
 from llmlab.errors import UnsupportedError
-from llmlab.guided import constraints
+from llmlab.guided import make
 from llmlab.guided.compiler import Compiler, Vocabulary
 from llmlab.tool_calls import Toolbox
 from llmlab.tool_calls.families import FAMILIES
@@ -122,7 +122,7 @@ def test_what_the_docs_list_as_a_parameter_is_one(compiler, kind, good, bad, val
     (call,) = BY_NAME["plain"].read(text).calls
     assert box.find("give").check(call.arguments) == {"it": value}
     assert not follows(compiler, guide, f'{{"name": "give", "arguments": {{"it": {bad}}}}}')
-    assert constraints(type=kind).parse(good) == value
+    assert make(type=kind).parse(good) == value
 
 
 @pytest.mark.parametrize("family", FORMS)

@@ -9,9 +9,9 @@ from typing import Any
 from llmlab.engines.base import EngineLog
 from llmlab.engines.llamacpp.batch import Batch
 from llmlab.engines.llamacpp.native import NativeContext, NativeModel
-from llmlab.engines.llamacpp.sampler import Drawer, token_logprob
+from llmlab.engines.llamacpp.sampler import Drawer
 from llmlab.engines.llamacpp.sequence import Sequence
-from llmlab.engines.logits import not_finite
+from llmlab.engines.logits import not_finite, token_logprob
 from llmlab.errors import GenerationError
 from llmlab.types import FinishReason
 

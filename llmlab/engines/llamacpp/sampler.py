@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
 from typing import Any
 
-from llmlab.types import SamplingParams, TokenLogprob
+from llmlab.types import SamplingParams
 
 _WORD = 2**64 - 1
 # A token this far below the likeliest (in logits) wins less than once in 10^13 draws: it is left out.
@@ -157,28 +156,3 @@ def _splitmix(value: int) -> int:
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _WORD
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _WORD
     return z ^ (z >> 31)
-
-
-def token_logprob(logits: Any, token: int, top: int, name: Callable[[int], str], piece: bytes) -> TokenLogprob:
-    """The natural-log softmax of raw logits, at the chosen token and at the likeliest ones.
-
-    Args:
-        logits: float32 array, shape (vocabulary,).
-        token: the chosen token's id.
-        top: how many of the likeliest to list.
-        name: the text of a token id.
-        piece: the chosen token's bytes in the text.
-    """
-    import numpy as np
-
-    exact = logits.astype(np.float64)
-    peak = exact.max()
-    norm = peak + np.log(np.exp(exact - peak).sum())
-    best: tuple[tuple[int, str, float], ...] = ()
-    if top > 0:
-        top = min(top, exact.shape[0])
-        ids = np.argpartition(exact, -top)[-top:]
-        # Ties go to the lower id, as greedy sampling has it.
-        ids = ids[np.lexsort((ids, -exact[ids]))]
-        best = tuple((int(i), name(int(i)), float(exact[i] - norm)) for i in ids)
-    return TokenLogprob(token, name(token), float(exact[token] - norm), best, list(piece))

@@ -13,6 +13,7 @@ from typing import Any
 
 from llmlab.engines.base import Request
 from llmlab.engines.guidance import Steer
+from llmlab.engines.logits import token_logprob
 from llmlab.engines.text import TextStream
 from llmlab.errors import GenerationError
 from llmlab.guided import Guide
@@ -137,6 +138,4 @@ class Watched:
 
     def _logprob(self, token: int, seen: Seen) -> TokenLogprob:
         """The log probability before the mask: vLLM's own are of the masked distribution."""
-        from llmlab.engines.llamacpp.sampler import token_logprob
-
         return token_logprob(seen[1], token, self._request.params.logprobs or 0, self._name, self._piece(token))

@@ -56,7 +56,7 @@ m.generate(
     "hi", tools=[add, len], tool_choice="auto", max_steps=3, strict=True, approve=lambda call: call.name == "add"
 )
 m.generate("hi", params=SamplingParams(temperature=0), max_tokens=8)
-m.generate("hi", guide=llmlab.guided.constraints(regex="[0-9]{3}"))
+m.generate("hi", guide=llmlab.guided.make(regex="[0-9]{3}"))
 one: Completion = m.generate([{"role": "user", "content": "hi"}], system="Be brief.")
 two: Completion = m.generate([Message("user", "hi"), {"role": "assistant", "content": "yes"}, Message("user", "go")])
 

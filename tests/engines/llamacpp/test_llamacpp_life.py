@@ -191,7 +191,7 @@ import psutil
 from llmlab.engines.base import EngineLog, LoadPlan, Request
 from llmlab.engines.llamacpp import LlamaCppEngine
 from llmlab.engines.stream import Buffer
-from llmlab.hub.source import Source
+from llmlab.files.source import Source
 from llmlab.types import SamplingParams
 
 def load():

@@ -221,7 +221,7 @@ from conftest import NANO
 from llmlab.engines.base import EngineLog, LoadPlan
 from llmlab.engines.vllm import VllmEngine
 from llmlab.errors import Interrupted
-from llmlab.hub.source import Source
+from llmlab.files.source import Source
 from vllm_driver import ask
 
 logging.basicConfig(level=logging.INFO, stream=sys.stdout)
