@@ -132,7 +132,7 @@ def test_what_was_chosen_is_found_again_without_the_hub(hub, monkeypatch):
 
 def test_a_hub_that_fails_leaves_what_the_catalogue_says(hub, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(UnsupportedError, match=r"no Q4_0 form.*There is llamacpp: Q8_0.*could not be looked for"):
+    with pytest.raises(UnsupportedError, match=r"no Q4_0 form.*Available: llamacpp: Q8_0.*could not be searched"):
         resolve("mine", quant="Q4_0", engine="llamacpp")
 
 
