@@ -31,7 +31,7 @@ def uses_ipython(module: str) -> bool:
     return any(found.search(file.read_text(encoding="utf-8")) for file in files)
 
 
-def says(module: str) -> str:
+def summary(module: str) -> str:
     """The first sentence of a module's docstring."""
     place = ROOT.joinpath(*module.split("."))
     file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
@@ -70,7 +70,7 @@ def _box(module: str, x: float, y: int, width: float, *, ipython: bool) -> list[
     name = module.removeprefix("llmlab.")
     split = min(NAME, 90 if width < WIDTH else NAME)
     room = int((width - split - 12) / 6.6)
-    text = says(module)
+    text = summary(module)
     text = text if len(text) <= room else text[: text.rfind(" ", 0, room - 1)].rstrip(",") + " \u2026"
     return [
         (

@@ -232,7 +232,7 @@ class ArenaView {
     const on = this.f.connected();
     this.none.hidden = models.length > 0;
     this.asked.hidden = !prompt;
-    this.asked.replaceChildren(el("b", {}, "You"), el("div", { class: "ll-said", dir: "auto" }, prompt));
+    this.asked.replaceChildren(el("b", {}, "You"), el("div", { class: "ll-sent", dir: "auto" }, prompt));
     this.grid.style.setProperty("--ll-columns", String(order.length));
     const nodes = order.map((column, place) => this.column(answers[column] ?? {}, column, place, models));
     this.grid.replaceChildren(...nodes);

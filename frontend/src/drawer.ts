@@ -165,20 +165,20 @@ export class Drawer {
       "aria-label": "JSON schema",
       placeholder: '{"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}',
     });
-    const says = el("span", { class: "ll-quiet" });
+    const status = el("span", { class: "ll-quiet" });
     const check = () => {
-      says.textContent = "Answers will be JSON that follows this schema. Empty: no constraint.";
+      status.textContent = "Answers will be JSON that follows this schema. Empty: no constraint.";
       if (!area.value.trim()) return;
       try {
         JSON.parse(area.value);
       } catch (error) {
-        says.textContent = `Not JSON yet: ${(error as Error).message}`;
+        status.textContent = `Not JSON yet: ${(error as Error).message}`;
       }
     };
     area.addEventListener("input", check);
     area.addEventListener("change", () => this.save("schema", area.value));
     check();
-    return el("label", { class: "ll-field" }, el("span", {}, "JSON schema that the answer must follow"), area, says);
+    return el("label", { class: "ll-field" }, el("span", {}, "JSON schema that the answer must follow"), area, status);
   }
 
   private exportPanel() {
@@ -186,7 +186,7 @@ export class Drawer {
     const name = el("input", {
       class: "ll-input ll-short",
       type: "text",
-      value: "talk",
+      value: "messages",
       "aria-label": "Variable name",
     });
     this.exported = el("div", { class: "ll-exported", role: "status" });

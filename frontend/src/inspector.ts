@@ -130,7 +130,7 @@ class InspectorView {
       this.spans.push(span);
       this.text.append(span);
     }
-    this.line.textContent = [line || (running && "generating …"), this.guided() && this.model.get("guided").says]
+    this.line.textContent = [line || (running && "generating …"), this.guided() && this.model.get("guided").summary]
       .filter(Boolean)
       .join(" · ");
     this.line.hidden = !this.line.textContent;

@@ -40,10 +40,10 @@ class PanelView {
   }
 
   private showDevice() {
-    const { name, says, total = 0, free = 0 } = this.model.get("device") ?? {};
+    const { name, summary, total = 0, free = 0 } = this.model.get("device") ?? {};
     const share = total ? (100 * (total - free)) / total : 0;
     this.device.replaceChildren(
-      el("span", { class: "ll-quiet" }, `${name ?? ""}: ${says ?? ""}`),
+      el("span", { class: "ll-quiet" }, `${name ?? ""}: ${summary ?? ""}`),
       el(
         "span",
         { class: "ll-mem", title: `${num(share)} % of the memory in use` },
@@ -142,14 +142,14 @@ class PanelView {
         { class: "ll-row" },
         el(
           "span",
-          { class: "ll-mem ll-wide", role: "img", "aria-label": row.says },
+          { class: "ll-mem ll-wide", role: "img", "aria-label": row.summary },
           part(row.weights, "weights", "weights"),
           part(row.kv, "kv", "KV cache"),
         ),
         el(
           "span",
           { class: "ll-quiet", title: row.reason },
-          `${row.says} · ${num((100 * (row.weights + row.kv)) / total, 1)} % of the memory (${row.on})`,
+          `${row.summary} · ${num((100 * (row.weights + row.kv)) / total, 1)} % of the memory (${row.on})`,
         ),
       ),
     );

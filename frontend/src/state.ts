@@ -156,7 +156,7 @@ export interface InspectorState extends BaseState {
   shown: number;
   running: boolean;
   mask: (Mask | null)[];
-  guided: { name?: string; says?: string };
+  guided: { name?: string; summary?: string };
 }
 
 export interface PanelRow {
@@ -170,12 +170,12 @@ export interface PanelRow {
   in_flight: number;
   weights: number;
   kv: number;
-  says: string;
+  summary: string;
   on: string;
   reason: string;
 }
 
 export interface PanelState extends BaseState {
   rows: PanelRow[];
-  device: { name?: string; says?: string; total?: number; free?: number };
+  device: { name?: string; summary?: string; total?: number; free?: number };
 }

@@ -62,7 +62,7 @@ export class TurnView {
   private body(turn: Turn): HTMLElement {
     if (this.tokensShown && turn.tokens) return this.tokens(turn.tokens);
     // The user's messages are shown as typed.
-    return turn.role === "user" ? el("div", { class: "ll-said", dir: "auto" }, turn.text) : this.answer.el;
+    return turn.role === "user" ? el("div", { class: "ll-sent", dir: "auto" }, turn.text) : this.answer.el;
   }
 
   /** New text of a running answer. */

@@ -113,10 +113,10 @@ class Answer:
 
     def _print_more(self, text: str) -> None:
         # Text is only appended, and so is its plain form: only \r\n in `plain` can span two pieces.
-        whole = plain(text)
-        sys.stdout.write(whole[len(self._printed) :])
+        shown = plain(text)
+        sys.stdout.write(shown[len(self._printed) :])
         sys.stdout.flush()
-        self._printed = whole
+        self._printed = shown
 
 
 class ProgressBar:

@@ -248,9 +248,9 @@ def _not_gguf(path: Path, head: bytes) -> LoadError:
 
 
 def _truncated(path: Path, size: int, needed: int | None) -> LoadError:
-    says = f"its header specifies {needed:,} bytes" if needed is not None else "it ends inside its header"
+    detail = f"its header specifies {needed:,} bytes" if needed is not None else "it ends inside its header"
     return LoadError(
-        f"{path} is truncated: the file has {size:,} bytes, {says}.",
+        f"{path} is truncated: the file has {size:,} bytes, {detail}.",
         "The download or copy did not finish: download it again.",
     )
 

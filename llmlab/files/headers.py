@@ -136,9 +136,9 @@ def _gguf(path: Path) -> Header:
 def of_gguf(heads: Sequence[GgufFile]) -> Header:
     """A model's metadata from the headers of its parts, in order; errors as `read_header`."""
     path, keys = heads[0].path, heads[0].keys
-    said = Fields(keys, path)
+    fields = Fields(keys, path)
     tensors = tuple(tensor for head in heads for tensor in head.tensors)
-    architecture = said.text("general.architecture")
+    architecture = fields.text("general.architecture")
     if not architecture:
         raise LoadError(f"{path} has no architecture (general.architecture).", "Convert the model again.")
     if keys.get("general.type", "model") != "model":
@@ -166,7 +166,7 @@ def of_gguf(heads: Sequence[GgufFile]) -> Header:
     total_kv_heads = sum(per_layer) if len(per_layer) > 1 else layers * kv_heads
     tokens = keys.get("tokenizer.ggml.tokens")
     vocab = tokens.length if isinstance(tokens, Skipped) else 0
-    model, pre = said.text("tokenizer.ggml.model") or "", said.text("tokenizer.ggml.pre") or ""
+    model, pre = fields.text("tokenizer.ggml.model") or "", fields.text("tokenizer.ggml.pre") or ""
     # An MLA cache (DeepSeek) has one compressed vector per token and layer instead of keys and values.
     compressed = own.count("attention.kv_lora_rank")
     latent = compressed + own.count("rope.dimension_count")
@@ -189,7 +189,7 @@ def of_gguf(heads: Sequence[GgufFile]) -> Header:
         quant=_gguf_tag(path, keys, tensors),
         tensors=tensors,
         weight_bytes=sum(tensor.bytes for tensor in tensors),
-        chat_template=said.text("tokenizer.chat_template"),
+        chat_template=fields.text("tokenizer.chat_template"),
         licence=licence if isinstance(licence := keys.get("general.license"), str) else None,
         tokenizer=f"{model}/{pre}" if pre else model,
         tied="output.weight" not in names,
@@ -224,11 +224,11 @@ def _folder(folder: Path) -> Header:
 
 def of_folder(folder: Path, config: dict[str, Any], files: Sequence[Path], tensors: tuple[TensorInfo, ...]) -> Header:
     """A model's metadata from a folder's small files and its weight files' tensors; errors as `read_header`."""
-    said = Fields(config, folder / "config.json")
-    architecture = said.texts("architectures")[0]
+    fields = Fields(config, folder / "config.json")
+    architecture = fields.texts("architectures")[0]
     # Multimodal models have the language model's sizes in a nested object.
-    inner = said.table("text_config")
-    text = inner if len(inner) else said
+    inner = fields.table("text_config")
+    text = inner if len(inner) else fields
     layers = text.count("num_hidden_layers", "n_layer", "n_layers")
     hidden = text.count("hidden_size", "n_embd", "d_model")
     heads = text.count("num_attention_heads", "n_head")

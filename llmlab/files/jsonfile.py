@@ -104,10 +104,10 @@ class Fields(Mapping[str, Any]):
         if value is None:
             return ()
         found = value if isinstance(value, list | tuple) else (value,)
-        whole = [int(one) if isinstance(one, float) and one.is_integer() else one for one in found]
-        if any(not isinstance(one, int) or isinstance(one, bool) or not 0 <= one <= MOST for one in whole):
+        numbers = [int(one) if isinstance(one, float) and one.is_integer() else one for one in found]
+        if any(not isinstance(one, int) or isinstance(one, bool) or not 0 <= one <= MOST for one in numbers):
             raise self._wrong(key, "an integer, 0 or more")
-        return tuple(whole)
+        return tuple(numbers)
 
     def number(self, key: str, default: float = 0.0) -> float:
         """A finite number."""

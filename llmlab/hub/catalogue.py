@@ -134,11 +134,11 @@ def _made() -> tuple[Entry, ...]:
     for file in sorted((config.data_dir() / MADE).glob("*/merge.json")):
         try:
             facts = json.loads(file.read_text(encoding="utf-8"))
-            says = f"{facts['base']} with {facts['adapters']} merged into it"
+            description = f"{facts['base']} with {facts['adapters']} merged into it"
         except (OSError, ValueError, KeyError, TypeError):
             continue
         folder = file.parent
-        out.append(Entry(folder.name, says, None, None, None, (), folder, MADE_ORIGIN))
+        out.append(Entry(folder.name, description, None, None, None, (), folder, MADE_ORIGIN))
     return tuple(out)
 
 

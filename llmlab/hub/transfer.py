@@ -331,10 +331,10 @@ def _stream(url: str, blob: _Blob, out: BinaryIO, digest: Any, meter: DownloadMe
     while have < blob.size:
         began, wait = have, None
         try:
-            for chunk, whole in _chunks(url, have, min(have + PIECE, blob.size) - 1):
+            for chunk, complete in _chunks(url, have, min(have + PIECE, blob.size) - 1):
                 if time.time() - wrote > STALE_S / 2:  # the machine was suspended
                     blob.check_own()
-                if whole and have:  # the server ignored the range and sent the complete file
+                if complete and have:  # the server ignored the range and sent the complete file
                     meter.add(-have)
                     have, digest = out.truncate(0), blob.hasher()
                 _write(out, chunk[: blob.size - have])
@@ -377,11 +377,11 @@ def _chunks(url: str, start: int, end: int) -> Any:
         if response.status_code >= 400:
             response.read()
         hf_raise_for_status(response)
-        whole = response.status_code == 200
+        complete = response.status_code == 200
         # Chunks as received: with a fixed chunk size, a broken connection would lose up to that many bytes.
         for chunk in response.iter_bytes():
-            yield chunk, whole
-            whole = False
+            yield chunk, complete
+            complete = False
 
 
 def _silent() -> Any:

@@ -21,8 +21,8 @@ _TYPES: dict[str, Any] = {name: getattr(builtins, name) for name in ("int", "flo
 
 def add_options(parser: Parser) -> None:
     """Declare the options."""
-    says = "JSON that follows a schema: a pydantic model, a dataclass, a TypedDict, a dict, or a .json file"
-    parser.add("--schema", as_typed=True, metavar="VAR|FILE", complete="variable", help=says)
+    text = "JSON that follows a schema: a pydantic model, a dataclass, a TypedDict, a dict, or a .json file"
+    parser.add("--schema", as_typed=True, metavar="VAR|FILE", complete="variable", help=text)
     parser.add("--type", metavar="VAR", complete="variable", help="a value of a Python type: int, date, or a variable")
     parser.add("--regex", as_typed=True, metavar="R", help="text that fully matches a regex (or a variable's)")
     parser.add("--choice", as_typed=True, metavar="A,B", help="one of these strings")

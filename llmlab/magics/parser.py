@@ -165,8 +165,8 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise argparse's error."""
         missing = re.fullmatch(r"the following arguments are required: (.*)", message)
-        said = f"{missing.group(1)} is missing" if missing else message
-        raise BadInputError(f"{self.prog}: {said}.", self._usage_hint())
+        problem = f"{missing.group(1)} is missing" if missing else message
+        raise BadInputError(f"{self.prog}: {problem}.", self._usage_hint())
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
         """Raise instead of exiting, which would end the kernel."""
@@ -235,17 +235,17 @@ def split(line: str) -> list[str]:
 # -- types of values ---------------------------------------------------------------------------
 
 
-def _converter(kind: Callable[[str], Any], says: str) -> Callable[[str], Any]:
+def _converter(kind: Callable[[str], Any], expected: str) -> Callable[[str], Any]:
     def convert(text: str) -> Any:
         try:
             return kind(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"must be {says}, got {text!r}") from None
+            raise argparse.ArgumentTypeError(f"must be {expected}, got {text!r}") from None
 
     return convert
 
 
-whole = _converter(int, "an integer")
+integer = _converter(int, "an integer")
 """An integer argument."""
 
 number = _converter(float, "a number")

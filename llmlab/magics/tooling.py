@@ -11,7 +11,7 @@ from llmlab.display.tools import ToolAnswer
 from llmlab.errors import BadInputError, UnknownNameError, unknown
 from llmlab.magics.command import Context
 from llmlab.magics.expand import look_up
-from llmlab.magics.parser import Parser, number, whole
+from llmlab.magics.parser import Parser, integer, number
 from llmlab.tool_calls.stream import ToolStream
 from llmlab.types import Completion
 
@@ -22,7 +22,7 @@ def add_options(parser: Parser) -> None:
     parser.add("--tool-choice", metavar="X", help="auto, none, required, or the one tool to call (default: auto)")
     parser.add("--strict", action="store_true", help="generate calls under their schema, so that each is valid")
     parser.add("--approve", action="store_true", help="ask before each call (needs interactive input)")
-    parser.add("--max-steps", type=whole, metavar="N", help="maximum rounds of calls (default: 8)")
+    parser.add("--max-steps", type=integer, metavar="N", help="maximum rounds of calls (default: 8)")
     parser.add("--tool-timeout", type=number, metavar="S", help="maximum seconds per call (default: 60)")
 
 

@@ -56,7 +56,7 @@ class BenchWidget(anywidget.AnyWidget):  # type: ignore[misc]
         self._closed = False
         super().__init__(**traits)
         self.static_class = f"llmlab-static-{self.model_id[:12]}"
-        self._look()
+        self._update_lab()
         self._unhook = _at_cell_end(self)
 
     # -- the Lab -----------------------------------------------------------------------------
@@ -70,7 +70,7 @@ class BenchWidget(anywidget.AnyWidget):  # type: ignore[misc]
         assert self._lab is not None
         return self._lab
 
-    def _look(self) -> None:
+    def _update_lab(self) -> None:
         """Update the displayed state of the Lab."""
         state = snapshot(self.lab, self._forms, self._work)
         with self._guard:
@@ -79,7 +79,7 @@ class BenchWidget(anywidget.AnyWidget):  # type: ignore[misc]
 
     def _on_lab_state(self) -> None:
         if not self._closed:
-            self._look()
+            self._update_lab()
 
     def _load(self, spec: str, **options: Any) -> None:
         """Load a model in the background; `lab_state` has the progress."""
@@ -147,11 +147,11 @@ class BenchWidget(anywidget.AnyWidget):  # type: ignore[misc]
                 self.problem = described(error)
 
     def _do_hello(self, view: str = "") -> None:
-        self._look()
+        self._update_lab()
         self._tell(do="hello", view=view, live=self._live())
 
     def _do_look(self) -> None:
-        self._look()
+        self._update_lab()
         self._tell(do="looked")
 
     def _do_dismiss(self) -> None:
@@ -293,7 +293,7 @@ def _at_cell_end(widget: BenchWidget) -> Callable[[], None]:
     def after(*_: Any) -> None:
         alive = found()
         if alive is not None and not alive._closed:  # noqa: SLF001 - the widget's own hook
-            alive._look()  # noqa: SLF001
+            alive._update_lab()  # noqa: SLF001
             alive._refresh_static()  # noqa: SLF001
 
     shell.events.register("post_run_cell", after)

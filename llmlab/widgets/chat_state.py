@@ -136,9 +136,9 @@ class ChatState(BenchWidget):
             return None
         return vision.refusal(model.name, model.engine, model.facts)
 
-    def _look(self) -> None:
+    def _update_lab(self) -> None:
         before = self.lab_state.get("models")
-        super()._look()
+        super()._update_lab()
         if before is not None and self.lab_state["models"] != before:
             self._count()  # the context length and the tokenizer may differ
 
@@ -147,10 +147,10 @@ class ChatState(BenchWidget):
         meter: dict[str, Any] = {}
         try:
             model = self._find(self.model)
-            said = self._messages()
-            used = model.count_tokens(said) if said else 0
+            conversation = self._messages()
+            used = model.count_tokens(conversation) if conversation else 0
             more = messages([{"role": "user", "text": draft, "files": files, "error": None}]) if draft or files else []
-            both = model.count_tokens([*said, *more]) if more else used
+            both = model.count_tokens([*conversation, *more]) if more else used
             meter = {"used": used, "draft": both - used, "context": model.facts.context_length}
         except LlmLabError:
             pass  # no model, or no chat template: tokens can't be counted
@@ -239,8 +239,8 @@ class ChatState(BenchWidget):
 
     def markdown(self) -> str:
         """The conversation as Markdown."""
-        said = static_forms.turns_markdown(self._path(), self.system)
-        return said or f"*{self._empty()}*"
+        body = static_forms.turns_markdown(self._path(), self.system)
+        return body or f"*{self._empty()}*"
 
     def text(self) -> str:
         """The conversation as plain text."""
@@ -248,8 +248,8 @@ class ChatState(BenchWidget):
 
     def html(self) -> str:
         """The conversation as escaped HTML."""
-        said = static_forms.turns_html(self._path(), self.system) + problem_html(self.problem)
-        return static_forms.frame(f"Chat with {self._asked_name() or 'no model yet'}" if said else self._empty(), said)
+        body = static_forms.turns_html(self._path(), self.system) + problem_html(self.problem)
+        return static_forms.frame(f"Chat with {self._asked_name() or 'no model yet'}" if body else self._empty(), body)
 
     def _empty(self) -> str:
         name = self._asked_name()

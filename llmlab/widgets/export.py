@@ -31,15 +31,15 @@ def cells(turns: Sequence[Mapping[str, Any]], system: str, options: Mapping[str,
         One text per cell; one Python cell if a magic's line can't express it (a system prompt with line breaks, a
         schema, an image).
     """
-    asked = [turn for turn in turns if turn["role"] == "user"]
-    if not asked:
+    questions = [turn for turn in turns if turn["role"] == "user"]
+    if not questions:
         return []
-    pictured = any(images(turn) for turn in asked)
+    pictured = any(images(turn) for turn in questions)
     if pictured or "schema" in options or any(c in system for c in "\n\r"):
         return [_python(turns, system, options, model)]
     answers = {turn["parent"]: turn["facts"] for turn in turns if turn["role"] == "assistant"}
     out = []
-    for number, turn in enumerate(asked):
+    for number, turn in enumerate(questions):
         facts = answers.get(turn["id"], {})  # a manually edited answer has none
         name = facts.get("model") or model
         given = {**options, **({"adapter": facts["adapter"] or "none"} if _other(facts, options) else {})}
@@ -63,8 +63,8 @@ def _other(facts: Mapping[str, Any], options: Mapping[str, Any]) -> bool:
 
 def _python(turns: Sequence[Mapping[str, Any]], system: str, options: Mapping[str, Any], model: str) -> str:
     last = max(i for i, turn in enumerate(turns) if turn["role"] == "user")
-    said = [message.as_dict() for message in messages(turns[: last + 1], system)]
-    lines = "".join(f"    {message!r},\n" for message in said)
+    dicts = [message.as_dict() for message in messages(turns[: last + 1], system)]
+    lines = "".join(f"    {message!r},\n" for message in dicts)
     given = "".join(f", {key}={value!r}" for key, value in options.items())
     name = repr(model) if model else ""
     return f"import llmlab\n\nllmlab.lab().get({name}).chat([\n{lines}]{given})"

@@ -82,7 +82,7 @@ class Inspector(BenchWidget):
             rows = self._plain_rows(one.token_ids, one.text)
         if guidance is not None:
             self.mask = masks(one.token_ids, guidance, greedy=completion.params.temperature == 0)
-            self.guided = {"name": guidance.name, "says": guided_line(guidance)}
+            self.guided = {"name": guidance.name, "summary": guided_line(guidance)}
             if one.logprobs is None and len(rows) == len(self.mask):  # the probabilities were measured for the mask
                 rows = [[r[0], m["probability"] if m else None, []] for r, m in zip(rows, self.mask, strict=True)]
         self.versions = [_version("Original", rows, completion)]
@@ -240,9 +240,9 @@ class Inspector(BenchWidget):
     def markdown(self) -> str:
         """The completion, and its least certain tokens."""
         rows = self.versions[self.shown]["rows"]
-        said = markdown("".join(row[0] for row in rows))
-        notes = [self._doubts(rows), *([self.guided["says"]] if self.guided and not self.shown else [])]
-        return f"{said}\n\n<small>{escape('. '.join(notes))}</small>"
+        text = markdown("".join(row[0] for row in rows))
+        notes = [self._doubts(rows), *([self.guided["summary"]] if self.guided and not self.shown else [])]
+        return f"{text}\n\n<small>{escape('. '.join(notes))}</small>"
 
     def text(self) -> str:
         """The completion, and its least certain tokens."""
@@ -255,7 +255,7 @@ class Inspector(BenchWidget):
         spans = "".join(_span(row) for row in rows[:STATIC_TOKENS])
         rest = f" … {len(rows) - STATIC_TOKENS:,} more tokens" if len(rows) > STATIC_TOKENS else ""
         body = f'<div style="white-space:pre-wrap;overflow-wrap:anywhere">{spans}{rest}</div>'
-        body += f"<div>{escape(self.guided['says'])}</div>" if self.guided and not self.shown else ""
+        body += f"<div>{escape(self.guided['summary'])}</div>" if self.guided and not self.shown else ""
         return static_forms.frame(f"{self._completion.model}: {self._doubts(rows)}", body) + problem_html(self.problem)
 
     def _doubts(self, rows: Sequence[Row]) -> str:

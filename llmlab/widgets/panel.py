@@ -53,10 +53,10 @@ class Panel(BenchWidget):
             >>> panel = llmlab.panel()
             >>> panel.refresh()
         """
-        self._look()
+        self._update_lab()
 
-    def _look(self) -> None:
-        super()._look()
+    def _update_lab(self) -> None:
+        super()._update_lab()
         from llmlab.machine import memory
 
         device = memory.device()
@@ -64,8 +64,8 @@ class Panel(BenchWidget):
         rows = [_row(model, current=model is current) for model in self.lab.models.values() if model.loaded]
         # Free memory fluctuates: changes too small to be visible in the bar aren't sent.
         step = max(device.total // 200, 1)
-        says = f"{units.size(device.free)} free of {units.size(device.total)}"
-        seen = {"name": device.name, "total": device.total, "free": device.free // step * step, "says": says}
+        summary = f"{units.size(device.free)} free of {units.size(device.total)}"
+        seen = {"name": device.name, "total": device.total, "free": device.free // step * step, "summary": summary}
         with self._guard:
             if rows != self.rows:
                 self.rows = rows
@@ -75,7 +75,7 @@ class Panel(BenchWidget):
 
     def _do_use(self, name: str = "") -> None:
         self.lab.use(name)
-        self._look()
+        self._update_lab()
 
     def _do_unload(self, name: str = "") -> None:
         self.lab.get(name)
@@ -122,6 +122,6 @@ def _row(model: Model, *, current: bool) -> dict[str, Any]:
     try:
         memory = model.memory()
     except LlmLabError:  # it was unloaded meanwhile
-        return row | {"weights": 0, "kv": 0, "on": "", "says": "unloaded"}
-    says = f"weights {units.size(memory.weights)} · KV cache {units.size(memory.kv_cache)}"
-    return row | {"weights": memory.weights, "kv": memory.kv_cache, "on": memory.device, "says": says}
+        return row | {"weights": 0, "kv": 0, "on": "", "summary": "unloaded"}
+    summary = f"weights {units.size(memory.weights)} · KV cache {units.size(memory.kv_cache)}"
+    return row | {"weights": memory.weights, "kv": memory.kv_cache, "on": memory.device, "summary": summary}

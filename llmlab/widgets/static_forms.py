@@ -58,9 +58,9 @@ def turns_markdown(turns: Sequence[Mapping[str, Any]], system: str = "") -> str:
 
 def turns_text(turns: Sequence[Mapping[str, Any]], system: str = "") -> str:
     """A conversation as plain text."""
-    said = [("system", system)] if system.strip() else []
-    said += [(turn["role"], turn["text"] or (_error(turn["error"]) if turn["error"] else "")) for turn in turns]
-    return "\n".join(f"{WHO[role]}: {plain(text)}" for role, text in said)
+    lines = [("system", system)] if system.strip() else []
+    lines += [(turn["role"], turn["text"] or (_error(turn["error"]) if turn["error"] else "")) for turn in turns]
+    return "\n".join(f"{WHO[role]}: {plain(text)}" for role, text in lines)
 
 
 def turns_html(turns: Sequence[Mapping[str, Any]], system: str = "") -> str:
@@ -120,8 +120,8 @@ def _probability(logprob: float) -> float:
 def titled_markdown(title: str, answer: Mapping[str, Any], *, secret: bool = False) -> str:
     """An answer under a title, as Markdown; with `secret`, without its status line, which names the model."""
     line = "" if secret else (answer["facts"] or {}).get("line", "")
-    said = markdown(answer["text"]) or (f"*Failed:* {markdown(_error(answer['error']))}" if answer["error"] else "…")
-    return f"**{markdown(title)}**\n\n{said}" + (f"\n\n<small>{escape(line)}</small>" if line else "")
+    body = markdown(answer["text"]) or (f"*Failed:* {markdown(_error(answer['error']))}" if answer["error"] else "…")
+    return f"**{markdown(title)}**\n\n{body}" + (f"\n\n<small>{escape(line)}</small>" if line else "")
 
 
 def titled_html(title: str, answer: Mapping[str, Any], *, secret: bool = False) -> str:

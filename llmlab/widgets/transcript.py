@@ -123,8 +123,8 @@ def content(turn: Mapping[str, Any]) -> str:
 def messages(turns: Sequence[Mapping[str, Any]], system: str = "") -> list[Message]:
     """The messages of a path: the system prompt if there is one, then the turns, without failed answers."""
     out = [Message("system", system)] if system.strip() else []
-    told = [turn for turn in turns if turn["role"] == "user" or (turn["text"] and turn["error"] is None)]
-    return [*out, *(Message(turn["role"], content(turn), images=images(turn)) for turn in told)]
+    kept = [turn for turn in turns if turn["role"] == "user" or (turn["text"] and turn["error"] is None)]
+    return [*out, *(Message(turn["role"], content(turn), images=images(turn)) for turn in kept)]
 
 
 def images(turn: Mapping[str, Any]) -> tuple[bytes, ...]:

@@ -89,7 +89,7 @@ def test_a_users_own_files_are_never_deleted(hub, tmp_path):
     shutil.copy(to_gguf(NANO, quant="Q8_0"), file)
     before = sorted(folder.iterdir())
     for spec in (str(folder), str(file)):
-        with pytest.raises(BadInputError, match=r"The caches have no files of .* your own file, which %llm rm never deletes"):
+        with pytest.raises(BadInputError, match=r"no files of .* your own file, which %llm rm never deletes"):
             llmlab.remove(spec)
     made = to_gguf(folder)
     assert llmlab.remove(str(folder)) > 0

@@ -125,7 +125,7 @@ def test_export(book: Book) -> None:
     area.wait_for()
     assert area.input_value().startswith("%%llm -m echo")
     chat.get_by_role("button", name="Store in variable").click()
-    chat.locator(".ll-exported", has_text="The messages are in the variable talk").wait_for()
+    chat.locator(".ll-exported", has_text="The messages are in the variable messages").wait_for()
     chat.locator('[data-panel="export"]').click()
 
 
@@ -352,7 +352,7 @@ def test_maths_prices_and_text_as_typed(book: Book) -> None:
     ask(chat, typed)
     chat.locator(".ll-assistant math").first.wait_for()
     done(chat)
-    assert chat.locator(".ll-user .ll-said").evaluate("e => e.textContent") == typed
+    assert chat.locator(".ll-user .ll-sent").evaluate("e => e.textContent") == typed
     answer = chat.locator(".ll-assistant .ll-md")
     assert "It costs $5 or $10, so " in answer.inner_text()
     assert answer.locator("math").count() == 6

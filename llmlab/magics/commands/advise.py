@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from llmlab.display.live import ProgressBar
 from llmlab.magics.command import Command, Context
-from llmlab.magics.parser import Parser, whole
+from llmlab.magics.parser import Parser, integer
 
 
 class Advise(Command):
@@ -41,8 +41,8 @@ class Advise(Command):
             complete="catalogue",
             help="catalogue name, path, hf:org/repo or a loaded model; default: the current one",
         )
-        parser.add("--concurrency", type=whole, default=1, metavar="N", help="concurrent requests")
-        parser.add("--adapters", type=whole, default=0, metavar="N", help="number of different LoRA adapters in use")
+        parser.add("--concurrency", type=integer, default=1, metavar="N", help="concurrent requests")
+        parser.add("--adapters", type=integer, default=0, metavar="N", help="number of different LoRA adapters in use")
         parser.add("--quant", metavar="TAG", complete="quant", help="require this quant")
         parser.add("--need", default="", metavar="NEED,...", help="required features, separated by commas")
         parser.add(

@@ -9,7 +9,7 @@ from typing import ClassVar
 from llmlab.display.live import ProgressBar, has_front_end
 from llmlab.errors import BadInputError
 from llmlab.magics.command import Command, Context
-from llmlab.magics.parser import Parser, whole
+from llmlab.magics.parser import Parser, integer
 
 
 class BenchCommand(Command):
@@ -37,9 +37,9 @@ class BenchCommand(Command):
             metavar="N,N,...",
             help="numbers of concurrent requests, separated by commas",
         )
-        parser.add("--prompt-tokens", type=whole, default=128, metavar="N", help="approximate tokens per prompt")
-        parser.add("--max-tokens", type=whole, default=64, metavar="N", help="tokens per answer")
-        parser.add("--rounds", type=whole, default=3, metavar="N", help="repetitions; the median is reported")
+        parser.add("--prompt-tokens", type=integer, default=128, metavar="N", help="approximate tokens per prompt")
+        parser.add("--max-tokens", type=integer, default=64, metavar="N", help="tokens per answer")
+        parser.add("--rounds", type=integer, default=3, metavar="N", help="repetitions; the median is reported")
         parser.add("--no-plot", action="store_true", help="show only the table")
 
     @classmethod

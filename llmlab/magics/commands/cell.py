@@ -12,7 +12,7 @@ from llmlab.errors import BadInputError
 from llmlab.magics import constraint, tooling
 from llmlab.magics.command import Command, Context
 from llmlab.magics.expand import expand
-from llmlab.magics.parser import Parser, number, whole
+from llmlab.magics.parser import Parser, integer, number
 from llmlab.tool_calls.stream import ToolStream
 from llmlab.types import Completion, Message, SamplingParams
 
@@ -85,19 +85,19 @@ class Cell(Command):
         parser.add("-s", "--system", as_typed=True, metavar="SYSTEM", help="a system prompt")
         parser.add("-t", "--temperature", type=number, metavar="TEMP", help="0 is greedy; default: the model's own")
         parser.add(
-            "--max-tokens", type=whole, metavar="N", help="maximum tokens to generate; default: 512, or what fits"
+            "--max-tokens", type=integer, metavar="N", help="maximum tokens to generate; default: 512, or what fits"
         )
         parser.add(
             "--top-p", type=number, metavar="P", help="sample from the most likely tokens up to this total probability"
         )
-        parser.add("--top-k", type=whole, metavar="K", help="sample from the K most likely tokens; 0: all")
+        parser.add("--top-k", type=integer, metavar="K", help="sample from the K most likely tokens; 0: all")
         parser.add(
             "--min-p",
             type=number,
             metavar="P",
             help="sample from tokens at least P times as likely as the most likely one",
         )
-        parser.add("--seed", type=whole, metavar="N", help="the same seed gives the same text")
+        parser.add("--seed", type=integer, metavar="N", help="the same seed gives the same text")
         parser.add(
             "--stop",
             as_typed=True,
@@ -107,12 +107,15 @@ class Cell(Command):
             metavar="S",
             help=r"stop before any of these strings; \n is a newline",
         )
-        parser.add("-n", dest="n", type=whole, default=1, metavar="N", help="number of answers")
+        parser.add("-n", dest="n", type=integer, default=1, metavar="N", help="number of answers")
         parser.add("-o", "--out", metavar="VAR", complete="variable", help="store the Completion in this variable")
         constraint.add_options(parser)
         tooling.add_options(parser)
         parser.add(
-            "--logprobs", type=whole, metavar="K", help="log probabilities of each token and of the K most likely ones"
+            "--logprobs",
+            type=integer,
+            metavar="K",
+            help="log probabilities of each token and of the K most likely ones",
         )
         parser.add("-c", "--continue", dest="go_on", action="store_true", help="continue the last conversation")
         parser.add("--new", action="store_true", help="start a new conversation (the default without -c)")
@@ -181,8 +184,8 @@ def _conversation(history: History, args: argparse.Namespace) -> Conversation | 
     current = history.current if args.go_on else None
     if current is None or not current.messages:
         return None
-    said = next((m.content for m in current.messages if m.role == "system"), None)
-    if args.system is not None and args.system != said:
+    system = next((m.content for m in current.messages if m.role == "system"), None)
+    if args.system is not None and args.system != system:
         raise BadInputError(
             "%%llm: the conversation has already started, and -s is another system prompt.",
             "Remove -s; or remove -c, to start a new one.",

@@ -9,7 +9,7 @@ from llmlab.display import GuidanceView
 from llmlab.errors import BadInputError
 from llmlab.magics.command import Command, Context
 from llmlab.magics.expand import look_up
-from llmlab.magics.parser import Parser, whole
+from llmlab.magics.parser import Parser, integer
 from llmlab.types import Completion
 
 SHOWN = 24
@@ -41,7 +41,7 @@ class Guided(Command):
             action="store_true",
             help="token by token (without it: the tokens with the most removed probability)",
         )
-        parser.add("--rows", type=whole, metavar="N", help="show at most N tokens")
+        parser.add("--rows", type=integer, metavar="N", help="show at most N tokens")
 
     @classmethod
     def run(cls, args: argparse.Namespace, context: Context) -> object:

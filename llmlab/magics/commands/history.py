@@ -11,7 +11,7 @@ from typing import ClassVar
 from llmlab.display import HistoryView, Note, RunsView
 from llmlab.errors import BadInputError
 from llmlab.magics.command import Command, Context
-from llmlab.magics.parser import Parser, whole
+from llmlab.magics.parser import Parser, integer
 from llmlab.render import units
 
 LOG_SHOWN = 30
@@ -53,7 +53,7 @@ class HistoryCommand(Command):
         parser.add("--to-dataset", metavar="VAR", help="store all conversations in a variable, as a datasets.Dataset")
         parser.add("--all", dest="everything", action="store_true", help="show all conversations")
         parser.add("--log", action="store_true", help="list the run log, which persists across kernels")
-        parser.add("-n", dest="n", type=whole, metavar="N", help="with --log: only the newest N (default: 30)")
+        parser.add("-n", dest="n", type=integer, metavar="N", help="with --log: only the newest N (default: 30)")
         parser.add("--search", metavar="TEXT", help="with --log: only entries that contain this text")
         parser.add("--prune", metavar="AGE", help="delete older entries from the run log: 30d, 12h, or all")
 

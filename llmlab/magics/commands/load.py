@@ -11,7 +11,7 @@ from llmlab.display.live import ProgressBar
 from llmlab.errors import BadInputError, ChoiceError, PullInterrupted
 from llmlab.magics.command import Command, Context
 from llmlab.magics.offers import add_from, show_offers
-from llmlab.magics.parser import Parser, whole
+from llmlab.magics.parser import Parser, integer
 
 
 class Load(Command):
@@ -48,14 +48,14 @@ class Load(Command):
         parser.add("--as", dest="name", metavar="NAME", help="its name in this kernel")
         parser.add(
             "--ctx",
-            type=whole,
+            type=integer,
             metavar="N",
             help="context length in tokens; default: 8192, or what was trained, or fits",
         )
-        parser.add("--gpu-layers", type=whole, metavar="N", help="layers on the GPU (llamacpp); default: all")
-        parser.add("--tp", type=whole, default=1, metavar="N", help="GPUs to split the model over (vllm)")
+        parser.add("--gpu-layers", type=integer, metavar="N", help="layers on the GPU (llamacpp); default: all")
+        parser.add("--tp", type=integer, default=1, metavar="N", help="GPUs to split the model over (vllm)")
         parser.add(
-            "--max-concurrency", type=whole, metavar="N", help="maximum number of concurrent sequences; others wait"
+            "--max-concurrency", type=integer, metavar="N", help="maximum number of concurrent sequences; others wait"
         )
         parser.add(
             "--draft",

@@ -8,7 +8,7 @@ from typing import ClassVar
 from llmlab.display import LogView
 from llmlab.errors import BadInputError
 from llmlab.magics.command import Command, Context
-from llmlab.magics.parser import Parser, whole
+from llmlab.magics.parser import Parser, integer
 
 
 class Logs(Command):
@@ -29,7 +29,7 @@ class Logs(Command):
     def arguments(cls, parser: Parser) -> None:
         """The model, and the number of lines."""
         parser.add("name", nargs="?", metavar="NAME", complete="model", help="a loaded model; default: the newest log")
-        parser.add("--lines", type=whole, default=50, metavar="N", help="number of lines (default: 50)")
+        parser.add("--lines", type=integer, default=50, metavar="N", help="number of lines (default: 50)")
 
     @classmethod
     def run(cls, args: argparse.Namespace, context: Context) -> object:

@@ -9,7 +9,7 @@ from llmlab.display import AdapterList, Note
 from llmlab.errors import BadInputError
 from llmlab.magics.command import Command, Context
 from llmlab.magics.expand import look_up
-from llmlab.magics.parser import Parser, whole
+from llmlab.magics.parser import Parser, integer
 
 if TYPE_CHECKING:
     from llmlab.model import Model
@@ -58,7 +58,7 @@ class Lora(Command):
         )
         parser.add("--prompts", metavar="VAR", complete="variable", help="compare: a list of texts or conversations")
         parser.add("--metric", metavar="VAR", complete="variable", help="compare: a function of the answer's text")
-        parser.add("--max-tokens", type=whole, metavar="N", help="compare: maximum tokens per answer")
+        parser.add("--max-tokens", type=integer, metavar="N", help="compare: maximum tokens per answer")
         parser.add("-o", "--out", metavar="VAR", complete="variable", help="compare: store the result in this variable")
 
     @classmethod
@@ -86,8 +86,8 @@ def _do(action: str, given: list[str], model: Model) -> object:
     if action == "add":
         entry = model.add_adapter(given[0], given[1])
         files = entry.files
-        said = f"rank {files.rank}, {len(files.modules)} matrices ({' '.join(files.targets)})"
-        return Note(f"{entry.name} is attached to {model.name} ({model.engine}): {said}.", entry)
+        facts = f"rank {files.rank}, {len(files.modules)} matrices ({' '.join(files.targets)})"
+        return Note(f"{entry.name} is attached to {model.name} ({model.engine}): {facts}.", entry)
     if action == "rm":
         running = model.in_flight
         model.remove_adapter(given[0])

@@ -9,7 +9,7 @@ from llmlab.display import model_line
 from llmlab.display.live import ProgressBar
 from llmlab.errors import BadInputError
 from llmlab.magics.command import Command, Context
-from llmlab.magics.parser import Parser, whole
+from llmlab.magics.parser import Parser, integer
 
 
 class Quant(Command):
@@ -45,8 +45,8 @@ class Quant(Command):
         parser.add("-m", "--model", metavar="NAME", complete="model", help="a loaded model, or one from the catalogue")
         parser.add("--compare", nargs="+", metavar="TAG", help="quants to compare; the first is the reference")
         parser.add("--data", metavar="DATA", complete="variable", help="a variable, a file, or a dataset to measure on")
-        parser.add("--window", type=whole, metavar="N", help="tokens per window; default 512, or what fits")
-        parser.add("--windows", type=whole, metavar="N", help="maximum number of windows; default 8")
+        parser.add("--window", type=integer, metavar="N", help="tokens per window; default 512, or what fits")
+        parser.add("--windows", type=integer, metavar="N", help="maximum number of windows; default 8")
         parser.add("--fresh", action="store_true", help="ignore earlier measurements")
 
     @classmethod

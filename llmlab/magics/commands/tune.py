@@ -9,21 +9,26 @@ from typing import Any, ClassVar
 from llmlab.display.tuning import TuneDisplay, TunedView
 from llmlab.errors import unknown
 from llmlab.magics.command import Command, Context
-from llmlab.magics.parser import Parser, number, whole
+from llmlab.magics.parser import Parser, integer, number
 
 _SETTINGS = (
-    ("--rank", whole, "N", "LoRA rank; default 8"),
+    ("--rank", integer, "N", "LoRA rank; default 8"),
     ("--alpha", number, "A", "LoRA alpha; the scale is alpha / rank; default 2 * rank"),
     ("--dropout", number, "P", "LoRA dropout; default 0"),
     ("--epochs", number, "N", "passes over the data; default 3"),
     ("--lr", number, "R", "peak learning rate; default 2e-3 below 50 M parameters, 5e-4 below 1 B, else 2e-4"),
-    ("--batch-size", whole, "N", "conversations per step; default 8"),
+    ("--batch-size", integer, "N", "conversations per step; default 8"),
     ("--heldout", number, "SHARE", "share of the rows to hold out; default 0.1 (none with fewer than ten rows)"),
-    ("--patience", whole, "N", "stop after this many measurements without a lower held-out loss; 0: never; default 3"),
-    ("--evals", whole, "N", "approximate number of held-out loss measurements; default 12"),
-    ("--max-length", whole, "N", "maximum tokens per conversation; default: the context, at most 2048"),
-    ("--seed", whole, "N", "seed of the split, the initial weights and the order; default 0"),
-    ("--threads", whole, "N", "CPU threads; default: one for small models, else torch's default"),
+    (
+        "--patience",
+        integer,
+        "N",
+        "stop after this many measurements without a lower held-out loss; 0: never; default 3",
+    ),
+    ("--evals", integer, "N", "approximate number of held-out loss measurements; default 12"),
+    ("--max-length", integer, "N", "maximum tokens per conversation; default: the context, at most 2048"),
+    ("--seed", integer, "N", "seed of the split, the initial weights and the order; default 0"),
+    ("--threads", integer, "N", "CPU threads; default: one for small models, else torch's default"),
 )
 
 
@@ -60,8 +65,8 @@ class Tune(Command):
         parser.add(
             "--out", metavar="FOLDER", help="output folder; default: in your data folder, where it is found by name"
         )
-        for flag, kind, value, says in _SETTINGS:
-            parser.add(flag, type=kind, metavar=value, help=says)
+        for flag, kind, value, text in _SETTINGS:
+            parser.add(flag, type=kind, metavar=value, help=text)
         parser.add("--force", action="store_true", help="train even if the memory estimate says that it doesn't fit")
 
     @classmethod
