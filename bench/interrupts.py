@@ -49,8 +49,9 @@ def nursery(engine: str) -> None:
 
     if engine == "vllm":
         from llmlab.engines.vllm import load, logs
+        from llmlab.machine import hardware
 
-        with logs.environment(load.environment(cpu_build=load.is_cpu_build())):
+        with logs.environment(load.environment(cpu_build=hardware.vllm_build() == "CPU")):
             load.import_vllm()
     tasks = len(list(Path("/proc/self/task").iterdir()))
     print(f"ready {tasks}", flush=True)
