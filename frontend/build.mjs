@@ -11,10 +11,10 @@ import { build } from "esbuild";
 const HERE = dirname(fileURLToPath(import.meta.url));
 const STATIC = join(HERE, "../llmlab/widgets/static");
 const WIDGETS = ["arena", "chat", "inspector", "panel"];
-// anywidget sends a widget's file to the page with each widget, and a saved notebook may hold it.
+// anywidget sends the file to the page with each widget, and a saved notebook may contain it.
 const LARGEST = 700_000;
 
-// highlight.js can also write into a page, which is never asked of it: without that part, no file here sets HTML.
+// highlight.js can also write HTML into a page. That part is unused and removed, so that no file here sets HTML.
 const textOnly = {
   name: "text-only",
   setup(esbuild) {

@@ -1,7 +1,7 @@
 """Build the documentation site into out/docs: `make docs`.
 
-The sources are put together in out/docs-sources, with the repository's own folders, so that the same relative links work
-here and on GitHub: docs/*.md, the executed notebooks as notebooks/*.ipynb, and the reference, written from the code.
+The sources are collected in out/docs-sources, with the repository's folders, so that the same relative links work here
+and on GitHub: docs/*.md, the executed notebooks as notebooks/*.ipynb, and the reference, written from the code.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ DOCS, HERE = ROOT / "docs", Path(__file__).parent
 SOURCES, SITE = ROOT / "out" / "docs-sources", ROOT / "out" / "docs"
 ONLINE = "https://github.com/llmlab/llmlab/blob/main/"
 
-# The order in which one meets them; what isn't named here comes after, by name.
+# The reading order; pages not listed follow by name.
 GUIDES = ("models", "quants", "adapters", "tuning", "guided", "tools", "widgets", "measures", "advise", "running")
 CODE = ("architecture", "extending")
 
 
 def stage(*, execute: bool = True, sources: Path = SOURCES) -> Path:
-    """Put the pages together.
+    """Collect the pages.
 
     Args:
-        execute: run the notebooks that have no current executed copy; else those are shown without outputs.
-        sources: where to.
+        execute: run the notebooks without a current executed copy; else they are shown without outputs.
+        sources: the target folder.
     """
     shutil.rmtree(sources, ignore_errors=True)
     sources.mkdir(parents=True)
@@ -64,9 +64,9 @@ def stage(*, execute: bool = True, sources: Path = SOURCES) -> Path:
 
 
 def _page(page: Path, place: Path) -> str:
-    """A page of docs/ for the site: its links to files that the site doesn't have lead to the repository."""
+    """A page of docs/ for the site: links to files outside the site point to the repository."""
     text = page.read_text(encoding="utf-8")
-    text = re.sub(r"\b(yes|no) \[(\d+)\]", r"\1&nbsp;[\2]", text)  # a note stays on its word's line
+    text = re.sub(r"\b(yes|no) \[(\d+)\]", r"\1&nbsp;[\2]", text)  # keep a note on the line of its word
     text = re.sub(r"!\[[^\]]*\]\(architecture\.svg\)", lambda _: f"```{{raw}} html\n{drawing.svg()}```", text)
 
     def link(found: re.Match[str]) -> str:
@@ -86,7 +86,7 @@ def _page(page: Path, place: Path) -> str:
 
 
 def _named(text: str, place: Path) -> str:
-    """Pages and notebooks that a text names by their path in the repository, as links to them."""
+    """Turn repository paths of pages and notebooks in a text into links."""
 
     def link(found: re.Match[str]) -> str:
         file = Path(found[1])
@@ -111,7 +111,7 @@ def _trees(names: list[str]) -> str:
 
 
 def build(sources: Path = SOURCES, site: Path = SITE) -> int:
-    """Build the site from the pages; 0 when there was no warning."""
+    """Build the site from the pages; returns 0 if there was no warning."""
     from sphinx.cmd.build import main
 
     shutil.rmtree(site, ignore_errors=True)

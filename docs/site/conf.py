@@ -1,4 +1,4 @@
-"""Sphinx configuration of the site. The sources are put together by build.py; see there."""
+"""Sphinx configuration of the site. build.py collects the sources."""
 
 import llmlab
 
@@ -19,13 +19,13 @@ html_theme_options = {
 }
 pygments_style, pygments_dark_style = "tango", "github-dark"
 
-# The notebooks come executed (build.py); Sphinx runs none.
+# The notebooks are already executed (build.py); Sphinx runs none.
 nb_execution_mode = "off"
-nb_ipywidgets_js = {}  # no script from elsewhere: the site reads offline
+nb_ipywidgets_js = {}  # no external scripts: the site works offline
 nb_merge_streams = True
 myst_heading_anchors = 4
 myst_enable_extensions = ["attrs_inline", "attrs_block"]
-# Records carry a type of their own beside the text that is shown; the type `bytes` is also the name of two attributes.
+# Records have their own MIME type next to the displayed text; the type `bytes` is also the name of two attributes.
 suppress_warnings = ["mystnb.unknown_mime_type", "ref.python"]
 highlight_language = "text"
 
@@ -34,7 +34,7 @@ default_role = "code"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
-autodoc_preserve_defaults = False  # signatures that are written out at run time have no defaults in the source
+autodoc_preserve_defaults = False  # signatures generated at run time have no defaults in the source
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 90
 napoleon_google_docstring = True
@@ -43,6 +43,6 @@ napoleon_use_ivar = True
 napoleon_use_rtype = False
 napoleon_preprocess_types = False
 
-# Every reference in the pages must lead somewhere. Types in signatures are names of the code and link where they can.
+# Every reference in the pages must resolve. Types in signatures are names in the code, linked if possible.
 nitpicky = True
 nitpick_ignore_regex = [(r"py:.*", r".*")]

@@ -15,7 +15,7 @@ WIDTH, ROW, GAP, NAME = 860, 40, 8, 190
 
 
 def contract() -> tuple[list[list[str]], set[str]]:
-    """The layers from the top, those of one level together, and the modules that may not know IPython."""
+    """The layers from the top, those of one level together, and the modules that may not import IPython."""
     found = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
     contract = next(one for one in found if one["type"] == "layers")
     layers = [f"{contract['containers'][0]}.{level}" for level in contract["layers"]]
@@ -31,7 +31,7 @@ def uses_ipython(module: str) -> bool:
     return any(found.search(file.read_text(encoding="utf-8")) for file in files)
 
 
-def says(module: str) -> str:
+def summary(module: str) -> str:
     """The first sentence of a module's docstring."""
     place = ROOT.joinpath(*module.split("."))
     file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
@@ -48,7 +48,7 @@ def svg() -> str:
         (
             f'<svg xmlns="http://www.w3.org/2000/svg" class="layers" viewBox="0 0 {WIDTH} {height}" '
             f'width="{WIDTH}" height="{height}" role="img" font-family="system-ui, sans-serif" font-size="13" '
-            'aria-label="The layers of llmlab, from the magics at the top to the errors at the bottom">'
+            'aria-label="The layers of llmlab, from the command line at the top to the errors at the bottom">'
         ),
         "<style>svg.layers text{fill:currentColor} svg.layers{color:var(--color-foreground-primary,#777)}</style>",
     ]
@@ -70,7 +70,7 @@ def _box(module: str, x: float, y: int, width: float, *, ipython: bool) -> list[
     name = module.removeprefix("llmlab.")
     split = min(NAME, 90 if width < WIDTH else NAME)
     room = int((width - split - 12) / 6.6)
-    text = says(module)
+    text = summary(module)
     text = text if len(text) <= room else text[: text.rfind(" ", 0, room - 1)].rstrip(",") + " \u2026"
     return [
         (

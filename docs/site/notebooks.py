@@ -1,4 +1,4 @@
-"""The executed copies of the notebooks that the site shows: those of `make test` where they are current, else made here."""
+"""The executed notebooks shown on the site: the copies from `make test` if they are current, else executed here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def sources() -> list[Path]:
 
 
 def digest(path: Path) -> str:
-    """A digest of the cells as they were written; papermill's own cells and all outputs left out."""
+    """A digest of the cells as written, without papermill's cells and without outputs."""
     cells = _cells(path)
     return hashlib.sha256(
         json.dumps([(cell["cell_type"], "".join(cell["source"])) for cell in cells]).encode()
@@ -26,25 +26,25 @@ def digest(path: Path) -> str:
 
 
 def current(source: Path, executed: Path) -> bool:
-    """Whether `executed` is a whole run of `source` as it stands, without an error."""
+    """Whether `executed` is a complete run of the current `source`, without an error."""
     if not executed.is_file():
         return False
     try:
         same = digest(source) == digest(executed)
         code = [cell for cell in _cells(executed) if cell["cell_type"] == "code" and "".join(cell["source"]).strip()]
     except (ValueError, KeyError):
-        return False  # half written
+        return False  # incompletely written
     failed = any(output["output_type"] == "error" for cell in code for output in cell["outputs"])
     return same and not failed and all(cell["execution_count"] for cell in code)
 
 
 def executed(source: Path) -> Path:
-    """The executed copy of a notebook; it is run, with a progress bar, where there is no current one."""
+    """The executed copy of a notebook; if there is no current one, it is executed with a progress bar."""
     copy = EXECUTED / source.name
     if not current(source, copy):
         import papermill
 
-        print(f"== {source.name}: no executed copy that is current; running it", flush=True)
+        print(f"== {source.name}: no current executed copy; running it", flush=True)
         EXECUTED.mkdir(parents=True, exist_ok=True)
         papermill.execute_notebook(str(source), str(copy), kernel_name="python3", cwd=str(source.parent))
     return copy

@@ -1,7 +1,7 @@
-"""The outputs of executed notebooks in a form that reads offline.
+"""The outputs of executed notebooks in a form that works offline.
 
-Altair's HTML fetches its drawing code from the net: its plots become SVG. A widget needs a kernel: its static form, which
-the notebooks hold beside it, stands alone.
+Altair's HTML loads its drawing code from the network, so plots become SVG. A widget needs a kernel, so only its static
+form is shown, which the notebooks contain too.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 _WIDGET = "application/vnd.jupyter.widget-view+json"
-# What Altair writes: a style, an empty place, and a script that ends in the call `(spec, options)`.
+# Altair's output: a style, an empty element, and a script that ends with the call `(spec, options)`.
 _PLOT = re.compile(
     r"(?:<style>\s*#altair-viz-.*?</style>\s*)?<div id=\"altair-viz-[^\"]*\"></div>\s*<script[^>]*>(.*?)</script>",
     re.DOTALL,
@@ -19,7 +19,7 @@ _PLOT = re.compile(
 
 
 def offline(notebook: Path) -> str:
-    """The notebook's JSON with its plots drawn and its widgets as their static forms."""
+    """The notebook's JSON with plots as SVG and widgets as their static forms."""
     content = json.loads(notebook.read_text(encoding="utf-8"))
     content["metadata"].setdefault("language_info", {"name": "python"}).setdefault("pygments_lexer", "ipython3")
     for cell in content["cells"]:

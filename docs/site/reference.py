@@ -1,4 +1,4 @@
-"""The reference pages, written from the code: every magic from its parser, the Python names from their docstrings."""
+"""The reference pages, generated from the code: every magic from its parser, the Python names from their docstrings."""
 
 from __future__ import annotations
 
@@ -15,14 +15,18 @@ from llmlab.magics.parser import OptionDoc
 GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (
         "Functions",
-        "On the bench that the magics share. `import llmlab` loads no engine; the first `load` does.",
+        "They use the same Lab as the magics. `import llmlab` loads no engine; the first `load` does.",
         ("load", "lab", "pull", "remove", "quantize", "compare_quants", "tune", "merge", "chat", "arena", "panel"),
     ),
-    ("The bench", "What `llmlab.lab()` gives; `llmlab.Lab()` makes one of your own.", ("Lab",)),
-    ("A loaded model", "What `llmlab.load` gives.", ("Model",)),
     (
-        "What a model gives back",
-        "All of them are frozen: plain data with a text form and an HTML form.",
+        "The Lab",
+        "The loaded models and the history. `llmlab.lab()` returns the shared one; `llmlab.Lab()` creates another.",
+        ("Lab",),
+    ),
+    ("A loaded model", "Returned by `llmlab.load`.", ("Model",)),
+    (
+        "Results of a model",
+        "All of them are immutable data with a text form and an HTML form.",
         (
             "Completion",
             "llmlab.types.Choice",
@@ -41,8 +45,8 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         ),
     ),
     (
-        "Measuring, getting, making",
-        "What the functions above return, and a few functions more.",
+        "Results of other functions",
+        "Return types of the functions above, and a few more functions.",
         (
             "llmlab.measure.comparison.QuantComparison",
             "llmlab.measure.comparison.Diff",
@@ -63,12 +67,12 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ),
     (
         "Widgets",
-        "Each works from Python as well as with the mouse.",
+        "Each can also be controlled from Python.",
         ("llmlab.widgets.Chat", "llmlab.widgets.Arena", "llmlab.widgets.Panel", "llmlab.widgets.Inspector"),
     ),
     (
         "Errors",
-        "Every error derives from `LlmLabError`: `message` says what and why, `hint` the way out. By their text: [troubleshooting](../docs/troubleshooting.md).",
+        "Every error derives from `LlmLabError`: `message` says what happened and why, `hint` suggests a fix. By their text: [troubleshooting](../docs/troubleshooting.md).",
         (),
     ),
 )
@@ -84,7 +88,7 @@ def commands_page() -> str:
     lines = [
         "# The magics",
         "",
-        "`%load_ext llmlab` brings `%llm` and `%%llm`. This page is written from their parsers, as `%llm help COMMAND` is.",
+        "`%load_ext llmlab` adds `%llm` and `%%llm`. This page is generated from their parsers, like `%llm help COMMAND`.",
         "",
         "| command | what it does |",
         "| --- | --- |",
@@ -137,7 +141,7 @@ def _cell(text: str) -> str:
 
 
 def _prose(text: str) -> str:
-    """A help text as Markdown: options and commands as code, and the rest stands as it was written."""
+    """A help text as Markdown: options and commands as code, the rest unchanged."""
     parts = _CODE.split(" ".join(text.split()))
     return "".join(f"`{part}`" if place % 2 else _MARKS.sub(r"\\\1", part) for place, part in enumerate(parts))
 
@@ -147,7 +151,7 @@ def api_page() -> str:
     lines = [
         "# Python",
         "",
-        "Everything that a magic does, one Python call does. This page is written from the docstrings.",
+        "Everything that a magic does is also one Python call. This page is generated from the docstrings.",
     ]
     for title, text, names in GROUPS:
         lines += ["", f"## {title}", "", text]
@@ -167,9 +171,9 @@ def error_names() -> tuple[str, ...]:
 
 
 def _others(title: str) -> list[str]:
-    """Public names that no group lists: functions go to the functions, classes to what these return."""
+    """Public names that no group lists: functions are added to the functions, classes to the results."""
     listed = {name for _, _, names in GROUPS for name in names} | {name.rpartition(".")[2] for name in error_names()}
-    kinds = {"Functions": False, "Measuring, getting, making": True}
+    kinds = {"Functions": False, "Results of other functions": True}
     left = [name for name in llmlab.__all__ if name not in listed | NOT_SHOWN]
     return [name for name in left if kinds.get(title) is inspect.isclass(getattr(llmlab, name))]
 

@@ -17,7 +17,7 @@ import { MarkdownView } from "./markdown";
 import type { ArenaAnswer, ArenaState, Column, Live, LoadedModel, Message } from "./state";
 import { isEnter } from "./turn";
 
-// One prompt, several columns, a vote. In blind mode who is who stays hidden until then.
+// One prompt, several columns, a vote. In blind mode the columns' settings are hidden until the vote.
 
 const LETTERS = "ABCDEFGH";
 
@@ -29,13 +29,13 @@ class ArenaView {
   private readonly grid: HTMLElement;
   private readonly votes: HTMLElement;
   private readonly asked: HTMLElement;
-  private readonly said: HTMLElement;
+  private readonly announcer: HTMLElement;
   private readonly none: HTMLElement;
   private readonly draw: () => void;
   private ticket = "";
   private queued = false;
   private wasBusy = false;
-  // Made by bar() and composer().
+  // Created by bar() and composer().
   private blindBox!: HTMLInputElement;
   private seedBox!: HTMLInputElement;
   private more!: HTMLElement;
@@ -49,7 +49,7 @@ class ArenaView {
     this.grid = el("div", { class: "ll-grid" });
     this.votes = el("div", { class: "ll-votes", role: "group", "aria-label": "Vote" });
     this.asked = el("div", { class: "ll-asked" });
-    this.said = el("div", { class: "ll-sr", "aria-live": "polite" });
+    this.announcer = el("div", { class: "ll-sr", "aria-live": "polite" });
     this.none = el(
       "div",
       { class: "ll-empty", hidden: true },
@@ -57,7 +57,16 @@ class ArenaView {
       el("span", { class: "ll-quiet" }, "Load one or two to compare their answers."),
       loader(this.f, this.model),
     );
-    this.f.root.append(this.bar(), this.more, this.none, this.asked, this.grid, this.votes, this.composer(), this.said);
+    this.f.root.append(
+      this.bar(),
+      this.more,
+      this.none,
+      this.asked,
+      this.grid,
+      this.votes,
+      this.composer(),
+      this.announcer,
+    );
     this.draw = onceAFrame(() => this.flow());
     this.f.on("delta", (m) => this.delta(m));
     this.f.on("accepted", ({ ticket }) => {
@@ -77,14 +86,14 @@ class ArenaView {
       if (!on) this.ticket = "";
       this.render();
     });
-    this.f.watch(["columns", "answers", "order", "revealed", "verdict", "bench", "prompt", "ballots"], () =>
+    this.f.watch(["columns", "answers", "order", "revealed", "verdict", "lab_state", "prompt", "ballots"], () =>
       this.renderSoon(),
     );
     this.f.watch(["blind", "seed"], () => this.showBar());
     this.render();
   }
 
-  // Several traits change at once; one drawing does for them.
+  // Several traits change at once: draw once for all of them.
   private renderSoon() {
     if (this.queued) return;
     this.queued = true;
@@ -138,7 +147,12 @@ class ArenaView {
       { class: "ll-bar" },
       el("b", {}, "Arena"),
       el("span", { class: "ll-space" }),
-      el("label", { class: "ll-check", title: "Hide who is who until you have voted" }, this.blindBox, " Blind"),
+      el(
+        "label",
+        { class: "ll-check", title: "Hide the columns' settings until you have voted" },
+        this.blindBox,
+        " Blind",
+      ),
       el("label", { class: "ll-check" }, " Seed ", this.seedBox),
       more,
       load,
@@ -161,7 +175,7 @@ class ArenaView {
       rows: 1,
       dir: "auto",
       "aria-label": "Prompt for all columns",
-      placeholder: "Ask all of them the same …",
+      placeholder: "Prompt all columns …",
     });
     this.go = button("Send", {
       iconName: "send",
@@ -199,7 +213,7 @@ class ArenaView {
     this.draw();
   }
 
-  /** New text in the columns that still answer. */
+  /** New text in the columns that are still generating. */
   private flow() {
     const answers = this.model.get("answers");
     for (const [column, { text, tokens }] of this.live) {
@@ -214,11 +228,11 @@ class ArenaView {
     const order = this.model.get("order");
     const verdict = this.model.get("verdict");
     const prompt = this.model.get("prompt");
-    const models = this.model.get("bench")?.models ?? [];
+    const models = this.model.get("lab_state")?.models ?? [];
     const on = this.f.connected();
     this.none.hidden = models.length > 0;
     this.asked.hidden = !prompt;
-    this.asked.replaceChildren(el("b", {}, "You"), el("div", { class: "ll-said", dir: "auto" }, prompt));
+    this.asked.replaceChildren(el("b", {}, "You"), el("div", { class: "ll-sent", dir: "auto" }, prompt));
     this.grid.style.setProperty("--ll-columns", String(order.length));
     const nodes = order.map((column, place) => this.column(answers[column] ?? {}, column, place, models));
     this.grid.replaceChildren(...nodes);
@@ -227,7 +241,7 @@ class ArenaView {
     const { busy } = this;
     if (this.wasBusy && !busy) {
       this.live.clear();
-      this.said.textContent = "All columns have answered. Vote for the better one.";
+      this.announcer.textContent = "All columns have answered. Vote for the better one.";
     }
     this.wasBusy = busy;
     this.area.disabled = this.go.disabled = !on;
@@ -239,7 +253,7 @@ class ArenaView {
     for (const { winner } of ballots) wins.set(winner, (wins.get(winner) ?? 0) + 1);
     this.tally.textContent = ballots.length
       ? `${ballots.length === 1 ? "1 vote" : `${ballots.length} votes`} — ${[...wins].map(([who, n]) => `${who === "none" ? "all bad" : who}: ${n}`).join(", ")}`
-      : "Same prompt, same seed. Your votes end up in arena.votes, a DataFrame.";
+      : "Same prompt, same seed. Your votes are in arena.votes, a DataFrame.";
   }
 
   private column(answer: ArenaAnswer, column: number, place: number, models: LoadedModel[]) {
@@ -285,7 +299,7 @@ class ArenaView {
         !answer.text &&
           !answer.running &&
           !answer.error &&
-          el("span", { class: "ll-quiet" }, x.finish ? "(no text)" : "The answer will stand here."),
+          el("span", { class: "ll-quiet" }, x.finish ? "(no text)" : "The answer will appear here."),
       ),
       el(
         "footer",

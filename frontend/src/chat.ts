@@ -5,7 +5,7 @@ import { type Context, type Frame, frame, loader } from "./frame";
 import type { Attachment, ChatState, Live, LoadedModel, Message, Turn } from "./state";
 import { type Chat, isEnter, picture, TurnView } from "./turn";
 
-// The chat. The kernel holds the conversation; this draws it, and sends what the user does.
+// The chat. The kernel holds the conversation; this draws it and sends the user's actions.
 
 const MAX_FILE = 2_000_000;
 const TEXT_FILES =
@@ -20,7 +20,7 @@ class ChatView implements Chat {
   private readonly live = new Map<string, Live>();
   private readonly log: HTMLElement;
   private readonly empty: HTMLElement;
-  private readonly said: HTMLElement;
+  private readonly announcer: HTMLElement;
   private readonly draw: () => void;
   private ticket = "";
   private editTicket = "";
@@ -30,7 +30,7 @@ class ChatView implements Chat {
   private counting: ReturnType<typeof setTimeout> | undefined;
   private pin = false;
   private shown = 0;
-  // Made by bar() and composer().
+  // Created by bar() and composer().
   private drawer!: Drawer;
   private modelPick!: HTMLSelectElement;
   private quantPick!: HTMLSelectElement;
@@ -55,9 +55,9 @@ class ChatView implements Chat {
       tabindex: "0",
     });
     this.empty = el("div", { class: "ll-empty" });
-    this.said = el("div", { class: "ll-sr", "aria-live": "polite" });
+    this.announcer = el("div", { class: "ll-sr", "aria-live": "polite" });
     this.draw = onceAFrame(() => this.render());
-    this.f.root.append(this.bar(), this.drawer.el, this.log, this.composer(), this.said);
+    this.f.root.append(this.bar(), this.drawer.el, this.log, this.composer(), this.announcer);
     this.bind();
   }
 
@@ -65,7 +65,7 @@ class ChatView implements Chat {
     return Boolean(this.model.get("running"));
   }
 
-  // -- the bar: which model, and the settings ------------------------------------------------------------------------
+  // -- the bar: the model and the settings ---------------------------------------------------------------------------
 
   private bar() {
     this.modelPick = el("select", { class: "ll-select", "aria-label": "Model", title: "Model" });
@@ -88,7 +88,7 @@ class ChatView implements Chat {
     this.drawer = new Drawer(this.model, f);
     const fresh = button("New conversation", { iconName: "plus", text: "New", cls: "ll-tab ll-change" });
     fresh.addEventListener("click", () => {
-      // Where the run log keeps it, nothing is lost by a new start.
+      // If the run log is on, the old conversation is kept there.
       if (!this.model.get("turns").length || this.model.get("conversation") || fresh.dataset.armed) {
         delete fresh.dataset.armed;
         setText(fresh, "New");
@@ -114,13 +114,13 @@ class ChatView implements Chat {
   }
 
   private picked(): LoadedModel | undefined {
-    const models = this.model.get("bench").models ?? [];
+    const models = this.model.get("lab_state").models ?? [];
     const name = this.model.get("model");
     return name ? models.find((m) => m.name === name) : models.find((m) => m.current);
   }
 
   private pickers() {
-    const { models = [], work } = this.model.get("bench") ?? {};
+    const { models = [], work } = this.model.get("lab_state") ?? {};
     const name = this.model.get("model");
     const current = models.find((m) => m.current);
     const items: [string, string][] = [
@@ -177,7 +177,7 @@ class ChatView implements Chat {
     this.meterBar = el("span", { class: "ll-meter-fill" });
     this.meter = el(
       "div",
-      { class: "ll-meter", title: "Tokens of the conversation, of the context that the model was loaded with" },
+      { class: "ll-meter", title: "Tokens of the conversation, and the model's context length" },
       el("span", { class: "ll-meter-bar" }, this.meterBar),
       this.meterText,
     );
@@ -312,7 +312,7 @@ class ChatView implements Chat {
     } else if (ticket && ticket === this.editTicket) this.edit("");
   }
 
-  // -- what is shown -----------------------------------------------------------------------------------------------------
+  // -- display -----------------------------------------------------------------------------------------------------------
 
   private bind() {
     const { f, model } = this;
@@ -320,7 +320,7 @@ class ChatView implements Chat {
     f.on("accepted", (m) => this.accepted(m));
     f.on("export", (m) => this.drawer.showExport(m));
     f.onConnect((on) => {
-      if (!on) this.ticket = ""; // what was under way to a kernel that is gone can be sent again
+      if (!on) this.ticket = ""; // a message that the lost kernel didn't receive can be sent again
       this.state();
       this.render();
     });
@@ -337,7 +337,7 @@ class ChatView implements Chat {
       this.state();
     });
     f.watch(["earlier"], () => this.render());
-    f.watch(["bench", "model", "adapter"], () => {
+    f.watch(["lab_state", "model", "adapter"], () => {
       this.pickers();
       this.render();
       this.state();
@@ -350,7 +350,7 @@ class ChatView implements Chat {
     this.state();
   }
 
-  /** A piece of an answer. `at` says how much came before it: a gap is asked for again. */
+  /** A piece of an answer. `at` is the number of characters before it: after a gap, the text is requested again. */
   private delta({ id, at, text, tokens }: Message) {
     const now = this.live.get(id) ?? { text: "", tokens: 0 };
     if (at > now.text.length) {
@@ -378,7 +378,7 @@ class ChatView implements Chat {
     this.clip.title = `${attach}: the model reads them with the message`;
     this.picker.accept = sees ? `${TEXT_FILES},${IMAGE_FILES}` : TEXT_FILES;
     this.area.placeholder = !on
-      ? "Run this cell to go on with the conversation"
+      ? "Run this cell to continue the conversation"
       : name
         ? `Ask ${name} …`
         : "Load a model first";
@@ -419,7 +419,7 @@ class ChatView implements Chat {
     if (this.wasRunning && this.wasRunning !== running) {
       const done = byId.get(this.wasRunning);
       this.live.delete(this.wasRunning);
-      if (done) this.said.textContent = `${done.facts.model ?? "The model"} answered: ${done.text.slice(0, 400)}`;
+      if (done) this.announcer.textContent = `${done.facts.model ?? "The model"} answered: ${done.text.slice(0, 400)}`;
     }
     this.wasRunning = running;
   }
@@ -439,8 +439,8 @@ class ChatView implements Chat {
                 "span",
                 { class: "ll-quiet" },
                 picked.chat
-                  ? "Each answer shows its speed. Any turn can be edited, answered again and rated; versions are kept."
-                  : "This is a base model without a chat template: it goes on with a text, but can't chat.",
+                  ? "Each answer shows its speed. Any turn can be edited, regenerated and rated; versions are kept."
+                  : "This is a base model without a chat template: it completes text, but can't chat.",
               ),
             ]
           : [
@@ -448,7 +448,7 @@ class ChatView implements Chat {
               el(
                 "span",
                 { class: "ll-quiet" },
-                "Load one to chat with it. nano is small, comes with llmlab and answers at once.",
+                "Load one to chat with it. nano is small, included in llmlab, and fast.",
               ),
               loader(this.f, this.model),
             ]),
@@ -457,10 +457,10 @@ class ChatView implements Chat {
         this.empty.append(
           el(
             "div",
-            { class: "ll-earlier", role: "group", "aria-label": "Earlier talks" },
-            el("span", { class: "ll-quiet" }, "Or go on with an earlier talk:"),
+            { class: "ll-earlier", role: "group", "aria-label": "Earlier conversations" },
+            el("span", { class: "ll-quiet" }, "Or continue an earlier conversation:"),
             ...earlier.map(({ id, title, at }) =>
-              button(`Go on with: ${title}`, {
+              button(`Continue: ${title}`, {
                 text: `${title || "(no text)"} · ${when(at)}`,
                 title: `%llm chat --resume ${id}`,
                 onclick: () => this.f.send("resume", { conversation: id }),

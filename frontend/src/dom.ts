@@ -1,7 +1,7 @@
-// Building elements. Text goes in as text nodes only; no file here parses HTML.
+// Builds elements. Text is inserted as text nodes only; no file here parses HTML.
 
 export type Child = Node | string | number | null | undefined | false | "" | Child[];
-// biome-ignore lint/suspicious/noExplicitAny: attributes, DOM properties and listeners, as el() tells them apart
+// biome-ignore lint/suspicious/noExplicitAny: attributes, DOM properties and listeners, which el() distinguishes
 export type Props = Record<string, any>;
 
 /** An element: el("button", {class: "x", onclick: f, "aria-label": "y"}, "text", child, ...). */
@@ -95,7 +95,7 @@ export function setText(node: HTMLElement, text: string): void {
   if (node.lastChild) node.lastChild.textContent = text;
 }
 
-/** Make a select's options say `items`; what is there stays if it's the same. */
+/** Set a select's options to `items`, unless they are the same already. */
 export function options(select: HTMLSelectElement, items: [value: string, text: string][], value: string): void {
   const want = JSON.stringify(items);
   if (select.dataset.items !== want) {
@@ -105,7 +105,7 @@ export function options(select: HTMLSelectElement, items: [value: string, text: 
   if (select.value !== value) select.value = value;
 }
 
-/** Copy text; resolves to whether it worked. */
+/** Copy text; resolves to whether it succeeded. */
 async function copyText(text: string): Promise<boolean> {
   try {
     await navigator.clipboard.writeText(text);
@@ -120,13 +120,13 @@ async function copyText(text: string): Promise<boolean> {
   }
 }
 
-/** A button that copies what `text()` gives, and says so for a moment. */
+/** A button that copies the result of `text()`, and briefly shows that it did. */
 export function copyButton(label: string, text: () => string, props: ButtonProps = {}): HTMLButtonElement {
   const node = button(label, { iconName: "copy", ...props });
   node.addEventListener("click", async () => {
     const worked = await copyText(text());
     node.replaceChildren(icon(worked ? "check" : "close"));
-    node.title = worked ? "Copied" : "The page may not copy";
+    node.title = worked ? "Copied" : "The browser refused to copy";
     setTimeout(() => {
       node.replaceChildren(icon("copy"));
       node.title = label;
@@ -135,7 +135,7 @@ export function copyButton(label: string, text: () => string, props: ButtonProps
   return node;
 }
 
-/** A number as people read it: 1,234 or 12.3. */
+/** A formatted number: 1,234 or 12.3. */
 export function num(value: number, digits = 0): string {
   return Number(value).toLocaleString("en-US", { maximumFractionDigits: digits, minimumFractionDigits: digits });
 }
@@ -150,10 +150,10 @@ export function seconds(value: number): string {
   return value < 0.1 ? `${num(value * 1000, value < 0.01 ? 1 : 0)} ms` : `${num(value, value < 10 ? 2 : 0)} s`;
 }
 
-// Drawing may take a quarter of the time, so that the page answers while a long text grows.
+// Drawing may take a quarter of the time, so that the page stays responsive while a long text grows.
 const REST = 3;
 
-/** Call `f` at most once a frame; at a timer's pace where frames don't come (a tab in the background). */
+/** Call `f` at most once per frame; by a timer if there are no frames (a background tab). */
 export function onceAFrame(f: () => void): () => void {
   let frame = 0;
   let timer: ReturnType<typeof setTimeout> | undefined;
@@ -180,7 +180,7 @@ export function onceAFrame(f: () => void): () => void {
   };
 }
 
-/** Why an answer ended, in words. */
+/** Finish reasons in words. */
 export const FINISHED: Record<string, string> = {
   stop: "",
   length: "stopped at max tokens",
@@ -189,7 +189,7 @@ export const FINISHED: Record<string, string> = {
   error: "failed",
 };
 
-/** A moment as people say it: "14:05" today, "24 Nov" before. */
+/** A short time: "14:05" today, "24 Nov" before. */
 export function when(iso: string): string {
   const then = new Date(iso);
   const today = then.toDateString() === new Date().toDateString();

@@ -6,11 +6,16 @@ import type { ChatState, Message, Sampling } from "./state";
 // The chat's settings and exports: tabs in the bar, and a drawer below it that shows one of them.
 
 const NUMBERS: [key: string, label: string, help: string, limits: { min: number; max?: number; step: number }][] = [
-  ["temperature", "Temperature", "0 is greedy: always the likeliest token", { min: 0, step: 0.1 }],
-  ["top_p", "top p", "Keep the likeliest tokens up to this probability", { min: 0, max: 1, step: 0.05 }],
-  ["top_k", "top k", "Keep the K likeliest tokens; 0 keeps all", { min: 0, step: 1 }],
-  ["min_p", "min p", "Keep tokens at least this fraction as likely as the likeliest", { min: 0, max: 1, step: 0.01 }],
-  ["max_tokens", "Max tokens", "Most tokens to generate", { min: 1, step: 1 }],
+  ["temperature", "Temperature", "0 is greedy: always the most likely token", { min: 0, step: 0.1 }],
+  ["top_p", "top p", "Sample from the most likely tokens up to this total probability", { min: 0, max: 1, step: 0.05 }],
+  ["top_k", "top k", "Sample from the K most likely tokens; 0: all", { min: 0, step: 1 }],
+  [
+    "min_p",
+    "min p",
+    "Sample from tokens at least this fraction as likely as the most likely one",
+    { min: 0, max: 1, step: 0.01 },
+  ],
+  ["max_tokens", "Max tokens", "Maximum tokens to generate", { min: 1, step: 1 }],
   ["seed", "Seed", "The same seed gives the same text", { min: 0, step: 1 }],
 ];
 
@@ -55,7 +60,7 @@ export class Drawer {
     }
   }
 
-  /** Mark the tabs of what is set. */
+  /** Mark the tabs that have settings. */
   marks(): void {
     const set: Record<string, unknown> = {
       system: this.model.get("system").trim(),
@@ -130,7 +135,7 @@ export class Drawer {
         fields,
         el(
           "label",
-          { class: "ll-field", title: "Texts that end the answer, with commas between" },
+          { class: "ll-field", title: "Strings that end the answer, separated by commas" },
           el("span", {}, "Stop"),
           stop,
         ),
@@ -138,7 +143,7 @@ export class Drawer {
       el(
         "div",
         { class: "ll-row" },
-        el("label", { class: "ll-check" }, sure, " Keep token probabilities (how sure the model was)"),
+        el("label", { class: "ll-check" }, sure, " Keep token probabilities"),
         el("span", { class: "ll-space" }),
         button("Reset", {
           text: "Reset",
@@ -160,20 +165,20 @@ export class Drawer {
       "aria-label": "JSON schema",
       placeholder: '{"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}',
     });
-    const says = el("span", { class: "ll-quiet" });
+    const status = el("span", { class: "ll-quiet" });
     const check = () => {
-      says.textContent = "Answers will be JSON of this schema. Empty: no constraint.";
+      status.textContent = "Answers will be JSON that follows this schema. Empty: no constraint.";
       if (!area.value.trim()) return;
       try {
         JSON.parse(area.value);
       } catch (error) {
-        says.textContent = `Not JSON yet: ${(error as Error).message}`;
+        status.textContent = `Not JSON yet: ${(error as Error).message}`;
       }
     };
     area.addEventListener("input", check);
     area.addEventListener("change", () => this.save("schema", area.value));
     check();
-    return el("label", { class: "ll-field" }, el("span", {}, "JSON schema that the answer must follow"), area, says);
+    return el("label", { class: "ll-field" }, el("span", {}, "JSON schema that the answer must follow"), area, status);
   }
 
   private exportPanel() {
@@ -181,8 +186,8 @@ export class Drawer {
     const name = el("input", {
       class: "ll-input ll-short",
       type: "text",
-      value: "talk",
-      "aria-label": "Variable's name",
+      value: "messages",
+      "aria-label": "Variable name",
     });
     this.exported = el("div", { class: "ll-exported", role: "status" });
     const go = (kind: string, text: string) =>
@@ -197,7 +202,7 @@ export class Drawer {
         go("row", "datasets row"),
         go("cell", "%%llm cells"),
         el("span", { class: "ll-space" }),
-        go("variable", "Keep in variable"),
+        go("variable", "Store in variable"),
         name,
       ),
       this.exported,
@@ -231,7 +236,7 @@ export class Drawer {
       el(
         "div",
         { class: "ll-row" },
-        el("span", { class: "ll-quiet" }, pieces.length || kind === "variable" ? note : "Nothing was said yet."),
+        el("span", { class: "ll-quiet" }, pieces.length || kind === "variable" ? note : "There are no messages yet."),
         el("span", { class: "ll-space" }),
         pieces.length ? button("Download", { text: "Download", onclick: download }) : "",
       ),

@@ -2,11 +2,11 @@ import type { AnyModel } from "@anywidget/types";
 import { button, copyButton, el, icon, options } from "./dom";
 import type { BaseState, Message } from "./state";
 
-// What every widget has around it: the connection to the kernel, errors, progress, themes, and keys that stay inside.
+// The frame of every widget: the connection to the kernel, errors, progress, themes, and keyboard handling.
 
-// What the user does is answered at once; after so long without a word, it's asked whether the kernel is there.
+// The kernel acknowledges each action; after this long without an answer, the connection is checked.
 const SILENT_MS = 2500;
-// How long a kernel that is alive may take to answer before the widget says that it doesn't.
+// Time after which the widget reports that the kernel doesn't answer.
 const HELLO_MS = 4000;
 
 export interface Context<S extends BaseState> {
@@ -15,11 +15,11 @@ export interface Context<S extends BaseState> {
 }
 
 export interface Frame<S extends BaseState> {
-  /** The widget's own element: append to it. */
+  /** The widget's element, to append to. */
   root: HTMLElement;
-  /** This view's name, which differs from every other view's. */
+  /** This view's unique id. */
   view: string;
-  /** Ask the kernel to do something. */
+  /** Send an action to the kernel. */
   send(action: string, fields?: object): void;
   /** Handle one kind of the kernel's messages. */
   on(action: string, handler: (message: Message) => void): void;
@@ -70,24 +70,24 @@ export function frame<S extends BaseState>(context: Context<S>, name: string, la
   // -- the connection: a widget restored from a file, or left by a restarted kernel, gets no answer ------------
   const offline = el("div", { class: "ll-notice ll-offline", role: "status", hidden: true });
   const sayOffline = () => {
-    const talk = model.get("conversation");
+    const conversation = model.get("conversation");
     const turns = model.get("turns")?.length;
-    const line = `%llm chat --resume ${talk}`;
+    const line = `%llm chat --resume ${conversation}`;
     offline.replaceChildren(
       icon("warn"),
       el(
         "span",
         {},
         el("b", {}, "Read-only: no kernel answers. "),
-        "It was restarted, or is busy. ",
-        ...(talk && turns
+        "It was restarted or is busy. ",
+        ...(conversation && turns
           ? [
-              "To go on with this talk, run ",
+              "To continue this conversation, run ",
               el("code", {}, line),
               copyButton("Copy the line", () => line),
               " in a cell.",
             ]
-          : ["Run this cell again to reconnect; what was said stays below."]),
+          : ["Run this cell again to reconnect; the content remains below."]),
       ),
       button("Try again", { text: "Try again", onclick: () => hello() }),
     );
@@ -117,10 +117,10 @@ export function frame<S extends BaseState>(context: Context<S>, name: string, la
     clearTimeout(silent);
     if (message && typeof message === "object") handlers.get(message.do)?.(message);
   });
-  // A restart closes the comms; the models stay on the page.
+  // A kernel restart closes the comms; the widget models stay on the page.
   model.on("comm_live_update", () => hello());
 
-  // -- errors and work under way ---------------------------------------------------------------------------------
+  // -- errors and running work -----------------------------------------------------------------------------------
   const problem = el("div", { class: "ll-notice ll-problem", role: "alert", hidden: true });
   const work = el("div", { class: "ll-notice ll-work", role: "status", hidden: true });
   notices.append(problem, work);
@@ -133,8 +133,8 @@ export function frame<S extends BaseState>(context: Context<S>, name: string, la
       button("Dismiss", { iconName: "close", onclick: () => send("dismiss") }),
     );
   });
-  watch(["bench"], () => {
-    const state = model.get("bench")?.work;
+  watch(["lab_state"], () => {
+    const state = model.get("lab_state")?.work;
     work.hidden = !state;
     if (!state) return;
     const bar = el("progress", { "aria-label": state.what });
@@ -142,14 +142,14 @@ export function frame<S extends BaseState>(context: Context<S>, name: string, la
     work.replaceChildren(el("span", {}, `${state.what}${state.phase ? `: ${state.phase}` : ""}`), bar);
   });
   watch(["static_class"], () => {
-    // The static form below the widget is for files and pages without widgets: hidden while this one lives.
+    // The static form below the widget is for files and pages without widgets: hide it while this widget is alive.
     const cls = (model.get("static_class") ?? "").replace(/[^a-z0-9-]/gi, "");
     hider.textContent = cls
       ? `.${cls},.jp-OutputArea-child:has(.${cls}),.cell-output:has(> * .${cls}){display:none!important}`
       : "";
   });
 
-  // -- themes: controls that the browser draws follow the host's background, not the system's -----------------------
+  // -- themes: the browser's native controls follow the host's background, not the system's -------------------------
   const theme = () => {
     const rgb = getComputedStyle(root)
       .backgroundColor.match(/[\d.]+/g)
@@ -161,16 +161,16 @@ export function frame<S extends BaseState>(context: Context<S>, name: string, la
   watcher.observe(document.body, { attributes: true });
   watcher.observe(document.documentElement, { attributes: true });
 
-  // -- keys stay inside ----------------------------------------------------------------------------------------------
-  // JupyterLab listens on the document in the capture phase and passes by whatever carries this attribute. Saving and
-  // the palette still work from inside.
+  // -- keyboard events -----------------------------------------------------------------------------------------------
+  // JupyterLab listens on the document in the capture phase and ignores elements with this attribute. Saving and the
+  // palette still work from inside.
   const guard = (event: KeyboardEvent) => {
     if (!root.contains(event.target as Node)) return;
     const global = (event.ctrlKey || event.metaKey) && (event.shiftKey || ["s", "b"].includes(event.key.toLowerCase()));
     root.toggleAttribute("data-lm-suppress-shortcuts", !(global && event.key !== "Enter"));
   };
   window.addEventListener("keydown", guard, true);
-  // A click on the cell beside the widget gives the keys back to the notebook, which leaves the focus where it is.
+  // A click on the cell next to the widget returns the keys to the notebook, which itself doesn't move the focus.
   const release = (event: MouseEvent) => {
     const { activeElement } = document;
     if (!root.contains(event.target as Node) && root.contains(activeElement)) (activeElement as HTMLElement).blur();
@@ -201,7 +201,7 @@ export function frame<S extends BaseState>(context: Context<S>, name: string, la
   };
 }
 
-/** A field to load a model in. With `full`, also which engine, which quant, and under which name. */
+/** A form to load a model. With `full`, also with engine, quant and name. */
 export function loader<S extends BaseState>(f: Frame<S>, model: AnyModel<S>, full = false): HTMLFormElement {
   const list = el("datalist", { id: `ll-${f.view}-${Math.random().toString(36).slice(2)}` });
   const input = el("input", {
@@ -233,8 +233,8 @@ export function loader<S extends BaseState>(f: Frame<S>, model: AnyModel<S>, ful
   const name = el("input", {
     class: "ll-input ll-short",
     placeholder: "name: its own",
-    "aria-label": "Name on the bench",
-    title: "Another name lets the same model be loaded twice, in two quants or engines",
+    "aria-label": "Name in this kernel",
+    title: "With another name, the same model can be loaded twice, in two quants or engines",
   });
   const form = el(
     "form",
@@ -250,8 +250,8 @@ export function loader<S extends BaseState>(f: Frame<S>, model: AnyModel<S>, ful
     f.send("load", full ? { spec, engine: engine.value, quant: quant.value, name: name.value } : { spec });
     input.value = quant.value = name.value = "";
   });
-  f.watch(["bench"], () => {
-    const { offers = [], work } = model.get("bench") ?? {};
+  f.watch(["lab_state"], () => {
+    const { offers = [], work } = model.get("lab_state") ?? {};
     list.replaceChildren(...offers.map((one) => el("option", { value: one })));
     go.disabled = Boolean(work);
   });

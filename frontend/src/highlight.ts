@@ -20,7 +20,7 @@ import typescript from "highlight.js/lib/languages/typescript";
 import xml from "highlight.js/lib/languages/xml";
 import yaml from "highlight.js/lib/languages/yaml";
 
-// Code in colours. highlight.js finds them; its HTML is not used.
+// Syntax highlighting by highlight.js, without its HTML output.
 
 const LANGUAGES = {
   ...{ bash, c, cpp, css, diff, dockerfile, go, ini, java, javascript, json, julia, python, r, rust, shell, sql },
@@ -28,7 +28,7 @@ const LANGUAGES = {
 };
 for (const [name, language] of Object.entries(LANGUAGES)) hljs.registerLanguage(name, language);
 
-// Longer code is shown plain: colours of a page that nobody reads aren't worth a second.
+// Longer code isn't highlighted: it would take up to a second.
 const LONGEST = 50_000;
 
 /** A piece of code and its kind ("keyword", "string", …; "" for none). */
@@ -39,7 +39,7 @@ interface Scope {
   children: (Scope | string)[];
 }
 
-/** The code in pieces; one piece where the language isn't known. */
+/** The code in pieces; one piece if the language is unknown. */
 export function highlight(code: string, language: string): Run[] {
   if (!code) return [];
   if (code.length > LONGEST || !hljs.getLanguage(language)) return [["", code]];

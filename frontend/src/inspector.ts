@@ -4,7 +4,7 @@ import { type Context, type Frame, frame } from "./frame";
 import type { InspectorState, Mask, TokenRow } from "./state";
 import { percent, tokenSpan, visible } from "./tokens";
 
-// Tokens shaded by probability. Hover or arrow keys show what else could have come; a click on it goes on from there.
+// Tokens shaded by probability. Hover or arrow keys show the alternatives; a click on one continues from it.
 
 class InspectorView {
   readonly f: Frame<InspectorState>;
@@ -48,7 +48,7 @@ class InspectorView {
     return this.model.get("versions")[this.model.get("shown")] ?? { rows: [], label: "", at: 0, line: "" };
   }
 
-  /** The version shown is the one that followed a constraint. */
+  /** Whether the version shown is the guided one. */
   private guided(): boolean {
     return this.model.get("shown") === 0 && Boolean(this.model.get("guided")?.name);
   }
@@ -57,7 +57,7 @@ class InspectorView {
     return this.guided() ? this.model.get("mask")[place] : null;
   }
 
-  /** After the connection came or went: what can be clicked changes. */
+  /** After a change of the connection: update what can be clicked. */
   refresh(): void {
     this.sideKey = "";
     this.render();
@@ -86,7 +86,7 @@ class InspectorView {
             el("span", { class: "ll-token ll-changed" }, "abc"),
             "changed by the constraint",
           ),
-        el("span", { class: "ll-legend", "aria-hidden": "true" }, "sure", el("i", {}), "unsure"),
+        el("span", { class: "ll-legend", "aria-hidden": "true" }, "likely", el("i", {}), "unlikely"),
       ].filter((one) => typeof one === "object"),
     );
     const { rows, at, line } = this.version;
@@ -95,15 +95,15 @@ class InspectorView {
     if (!this.hint.hidden) {
       this.hint.replaceChildren(
         icon("eye"),
-        el("span", {}, "This completion was made without token probabilities."),
-        button("Ask again with them", {
-          text: "Ask again, with probabilities",
+        el("span", {}, "This completion has no token probabilities."),
+        button("Generate again with probabilities", {
+          text: "Generate again with probabilities",
           cls: "ll-change",
           onclick: () => this.f.send("again"),
         }),
       );
     }
-    // While it grows, only what is new is built.
+    // While the text grows, build only the new tokens.
     const stamp = `${shown}/${versions.length}`;
     let same = this.stamp === stamp && rows.length >= this.spans.length ? this.spans.length : 0;
     if (same && JSON.stringify(this.last.slice(0, same)) !== JSON.stringify(rows.slice(0, same))) same = 0;
@@ -125,12 +125,12 @@ class InspectorView {
         "data-at": i,
       });
       if (row[1] === null) span.removeAttribute("title");
-      if (shown > 0 && i === at && versions[shown].label !== "Asked again") span.classList.add("ll-forced");
+      if (shown > 0 && i === at && versions[shown].label !== "Generated again") span.classList.add("ll-forced");
       if (this.maskAt(i)?.changed) span.classList.add("ll-changed");
       this.spans.push(span);
       this.text.append(span);
     }
-    this.line.textContent = [line || (running && "going on …"), this.guided() && this.model.get("guided").says]
+    this.line.textContent = [line || (running && "generating …"), this.guided() && this.model.get("guided").summary]
       .filter(Boolean)
       .join(" · ");
     this.line.hidden = !this.line.textContent;
@@ -186,7 +186,7 @@ class InspectorView {
             el(
               "div",
               { class: "ll-quiet" },
-              `Click another token to go on from there${this.guided() ? ", without the constraint" : ""}:`,
+              `Click another token to continue from it${this.guided() ? ", without the constraint" : ""}:`,
             ),
             ...top.map(([t, p], i) => this.alternative(t, p, i, at, i === chosen, Boolean(likelier(t, i)))),
             el("div", { class: "ll-quiet" }, `all others: ${percent(Math.max(0, rest))}`),
@@ -203,7 +203,7 @@ class InspectorView {
     );
   }
 
-  /** What the constraint did at a token. */
+  /** The constraint's effect at a token. */
   private removed({ removed, wanted, wanted_probability: p, changed, forced }: Mask) {
     return el(
       "div",
@@ -220,7 +220,7 @@ class InspectorView {
         { class: "ll-mask-bar", role: "img", "aria-label": `${percent(removed)} of the probability removed` },
         el("span", { style: `width:${100 * Math.max(0, 1 - removed)}%` }),
       ),
-      changed && el("div", {}, "The model wanted ", el("code", {}, visible(wanted)), ` (${percent(p)})`),
+      changed && el("div", {}, "The model preferred ", el("code", {}, visible(wanted)), ` (${percent(p)})`),
     );
   }
 
@@ -231,12 +231,12 @@ class InspectorView {
         type: "button",
         class: `ll-alt ${chosen ? "ll-chosen" : ""}`,
         disabled: chosen || this.model.get("running") || !this.f.connected(),
-        title: chosen ? "what was said" : `Go on with ${visible(text)} here`,
+        title: chosen ? "the generated token" : `Continue with ${visible(text)}`,
         onclick: () => this.f.send("continue", { token: at, alternative: index }),
       },
       el("span", { class: "ll-alt-bar", style: `width:${Math.max(probability * 100, 0.5)}%` }),
       el("code", {}, visible(text)),
-      masked && el("span", { class: "ll-tag", title: "The constraint ruled it out" }, "ruled out"),
+      masked && el("span", { class: "ll-tag", title: "Masked by the constraint" }, "masked"),
       el("span", { class: "ll-space" }),
       el("span", {}, percent(probability)),
     );
@@ -252,7 +252,7 @@ class InspectorView {
   }
 }
 
-/** Which token an event is about. */
+/** The token of an event. */
 function placeOf(event: Event): number | null {
   const token = (event.target as Element).closest<HTMLElement>(".ll-token");
   return token?.dataset.at === undefined ? null : Number(token.dataset.at);

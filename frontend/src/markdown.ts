@@ -3,14 +3,14 @@ import { copyButton, el } from "./dom";
 import { highlight, type Run } from "./highlight";
 import { DISPLAY, formula, maths } from "./maths";
 
-// Markdown as DOM nodes. Model text is untrusted: markdown-it reads it, and what it found is built node by node. Links
-// go to http, https and mailto alone, images aren't fetched, HTML shows as the text it is.
+// Markdown as DOM nodes. Model output is untrusted: markdown-it parses it, and its tokens are built node by node. Links
+// may use only http, https and mailto, images aren't fetched, and HTML is shown as text.
 
-// A paragraph that is longer is shown as it is.
+// A longer paragraph is shown as plain text.
 const INLINE_LIMIT = 10_000;
 
 function parser(...rules: string[]): MarkdownIt {
-  // The address of a link is judged when it's drawn, so that one that isn't followed still shows as a link's text.
+  // A link's URL is checked when it is drawn, so that a refused link is still shown as text.
   const md = markdownIt({ html: false, linkify: true });
   md.validateLink = () => true;
   md.linkify.set({ fuzzyLink: false });
@@ -28,7 +28,7 @@ function parser(...rules: string[]): MarkdownIt {
   return md;
 }
 
-// Two passes: the first finds the blocks of the whole text, which is quick; the second reads what is inside the blocks
+// Two passes: the first finds the blocks of the complete text, which is fast; the second parses the content of the blocks
 // that changed.
 const outer = parser("normalize", "block");
 const inner = parser("inline", "linkify", "text_join");
@@ -39,7 +39,7 @@ interface Block {
   env: Env;
 }
 
-/** The top-level blocks of a text; two of one key are drawn alike. */
+/** The top-level blocks of a text; blocks with the same key look the same. */
 function split(text: string): Block[] {
   const env: Env = {};
   const tokens = outer.parse(text, env);
@@ -73,7 +73,7 @@ export class MarkdownView {
     const old = this.blocks.splice(same);
     for (const block of blocks.slice(same)) {
       const [first] = block.tokens;
-      // A code block that grows keeps its elements, and with them a selection and the scroll position.
+      // A growing code block keeps its elements, and thereby the selection and the scroll position.
       const grown = first.type === "fence" ? old.find((one) => one.code?.language === languageOf(first)) : undefined;
       if (grown?.code && this.blocks.length === same && grown === old[0]) {
         grown.code.update(codeOf(first));
@@ -130,7 +130,7 @@ const TAGS = new Set([
   "td",
   "p",
 ]);
-// Where text has a direction of its own, right to left or left to right; what is inside follows it.
+// Elements with their own text direction, right to left or left to right; their content follows it.
 const DIRECTED = new Set(["p", "blockquote", "li", "th", "td", "h3", "h4", "h5", "h6"]);
 
 /** Builds nodes from tokens, in order. */
@@ -158,7 +158,7 @@ class Builder {
   }
 
   private enter(token: Token): void {
-    if (token.hidden) return; // the paragraph of an item in a tight list
+    if (token.hidden) return; // a paragraph in an item of a tight list
     const node = this.element(token);
     if (DIRECTED.has(node.localName) && !this.open.some((one) => (one as Element).hasAttribute?.("dir")))
       node.dir = "auto";
@@ -176,7 +176,7 @@ class Builder {
 
   private element(token: Token): HTMLElement {
     if (token.type === "heading_open") {
-      // A chat is inside a page: its headings start below the page's own.
+      // A chat is inside a page: its headings start below the page's.
       return document.createElement(`h${Math.min(Number(token.tag[1]) + 2, 6)}`);
     }
     if (token.type === "link_open") return link(attribute(token, "href"), attribute(token, "title"));
@@ -211,7 +211,7 @@ class Builder {
         this.put(this.image(token));
         break;
       case "softbreak":
-        this.put("\n"); // which the styles show as a new line, as chats do
+        this.put("\n"); // shown as a line break by the styles, as usual in chats
         break;
       case "hardbreak":
         this.put(el("br"));
@@ -236,7 +236,7 @@ class Builder {
     this.add(tokens);
   }
 
-  /** A link to an image, which isn't fetched: that would tell its host who reads this, and when. */
+  /** A link to an image, which isn't fetched, because that would reveal the reader to its host. */
   private image(token: Token): Node | string {
     const address = attribute(token, "src");
     const text = `image: ${(token.children ?? []).map((one) => one.content || "\n".repeat(Number(one.type === "softbreak"))).join("") || address}`;
@@ -248,7 +248,7 @@ class Builder {
   }
 }
 
-/** A link where its address may be followed; else a mark of what isn't. */
+/** A link if its URL is allowed; else its text only. */
 function link(address: string, title: string): HTMLElement {
   if (!safe(address)) return el("span", { class: "ll-refused", "data-address": address, title: title || address });
   return el("a", { href: address, target: "_blank", rel: "noopener noreferrer nofollow", title: title || address });
@@ -274,7 +274,7 @@ function codeOf(token: Token): string {
   return token.content.replace(/\n$/, "");
 }
 
-/** A code block with its language, colours and a copy button. */
+/** A code block with its language, highlighting and a copy button. */
 class CodeBlock {
   readonly el: HTMLElement;
   private readonly code = el("code");

@@ -2,27 +2,27 @@ import katex from "katex";
 import type { MarkdownIt } from "markdown-it";
 import { el } from "./dom";
 
-// Which text is maths, and how it is drawn. llmlab/render/maths.py has the same rule for cells; the cases in
-// tests/maths_cases.json hold for both.
+// Detects and draws maths. llmlab/render/maths.py has the same rule for cells; tests/maths_cases.json tests both.
 
 export interface Formula {
   tex: string;
   display: boolean;
-  /** Where the text goes on behind the closing delimiter. */
+  /** The position after the closing delimiter. */
   end: number;
 }
 
 const DEEPEST = 20;
 const LONGEST_BLOCK = 200; // lines
 const STEP = /\\.|[{}]|\n[ \t]*(?=\n)|\$\$?/gs;
-// "$5 (or 5$)": an amount with words is a price.
+// "$5 (or 5$)": an amount followed by words is a price.
 const PRICE = /^\d(?:.*\s)?\(?[A-Za-z]{2,}\s/s;
 
 /**
- * The formula that starts at a place: \(…\), \[…\], $$…$$, or $…$ where it is maths.
+ * The formula that starts at a position: \(…\), \[…\], $$…$$, or $…$ if it is maths.
  *
- * In all of them braces balance and there is no blank line. A single dollar opens where no letter or digit is before it
- * and no blank behind it; it closes where no blank is before it, and no digit, capital, _ or { behind it.
+ * Its braces balance and it has no blank line. A single dollar opens a formula if it doesn't follow a letter or digit
+ * and isn't followed by a space; it closes one if it doesn't follow a space and isn't followed by a digit, capital, _
+ * or {.
  */
 export function formulaAt(text: string, at: number): Formula | null {
   const opener = /^(?:\\[([]|\$\$?)/.exec(text.slice(at, at + 2))?.[0];
@@ -62,7 +62,7 @@ function closing(text: string, from: number, opener: string): number {
 /** The markup of a formula on a line of its own. */
 export const DISPLAY = "$$";
 
-/** Teach a parser maths: tokens `math` (in a line) and `math_block`, with the TeX as content. */
+/** Add maths to a parser: tokens `math` (inline) and `math_block`, with the TeX as content. */
 export function maths(md: MarkdownIt): void {
   md.inline.ruler.before("escape", "math", (state, silent) => {
     const found = formulaAt(state.src, state.pos);
@@ -81,7 +81,7 @@ export function maths(md: MarkdownIt): void {
 
 type BlockRule = Parameters<MarkdownIt["block"]["ruler"]["before"]>[2];
 
-/** $$…$$ and \[…\] that start a line and end one. Inside, a line with "+ b" is no list. */
+/** $$…$$ and \[…\] that start and end at line boundaries. Inside, a line with "+ b" isn't a list. */
 const mathBlock: BlockRule = (state, startLine, endLine, silent) => {
   if (state.sCount[startLine] - state.blkIndent >= 4) return false;
   const start = state.bMarks[startLine] + state.tShift[startLine];
@@ -108,11 +108,11 @@ const mathBlock: BlockRule = (state, startLine, endLine, silent) => {
   return true;
 };
 
-// A formula is drawn again and again while its paragraph grows.
+// Cached, because a formula is drawn repeatedly while its paragraph grows.
 const drawn = new Map<string, HTMLElement>();
 const KEPT = 400;
 
-/** A formula as MathML, which needs no fonts of ours; as its source where KaTeX can't read it. */
+/** A formula as MathML, which needs no bundled fonts; as its source if KaTeX can't parse it. */
 export function formula(tex: string, display: boolean): HTMLElement {
   const key = `${display}${tex}`;
   let node = drawn.get(key);
@@ -127,7 +127,7 @@ export function formula(tex: string, display: boolean): HTMLElement {
 function draw(tex: string, displayMode: boolean): HTMLElement {
   const node = el("span", { class: displayMode ? "ll-math ll-display" : "ll-math", dir: "ltr" });
   try {
-    // Nothing that TeX can say loads or runs anything: \href, \includegraphics and \html… are not trusted.
+    // TeX can't load or run anything: \href, \includegraphics and \html… are not trusted.
     katex.render(tex, node, {
       displayMode,
       output: "mathml",

@@ -3,7 +3,7 @@ import { button, el, num, options, setText } from "./dom";
 import { type Context, type Frame, frame, loader } from "./frame";
 import type { PanelRow, PanelState, Quant } from "./state";
 
-// What is loaded where. While it can be seen, it asks the kernel each second; each answer allows the next question.
+// The loaded models. While visible, it polls the kernel every second, waiting for each answer.
 
 const EVERY_MS = 1000;
 const SURE_MS = 2500;
@@ -23,11 +23,11 @@ class PanelView {
     this.list = el("div", { class: "ll-models" });
     this.device = el("div", { class: "ll-device" });
     this.f.root.append(
-      el("div", { class: "ll-bar" }, el("b", {}, "Bench"), el("span", { class: "ll-space" }), this.device),
+      el("div", { class: "ll-bar" }, el("b", {}, "Loaded models"), el("span", { class: "ll-space" }), this.device),
       this.list,
       el("div", { class: "ll-foot" }, loader(this.f, this.model, true)),
     );
-    this.f.watch(["rows", "bench"], () => this.render());
+    this.f.watch(["rows", "lab_state"], () => this.render());
     this.f.watch(["device"], () => this.showDevice());
     this.f.on("looked", () => {
       this.waiting = false;
@@ -40,10 +40,10 @@ class PanelView {
   }
 
   private showDevice() {
-    const { name, says, total = 0, free = 0 } = this.model.get("device") ?? {};
+    const { name, summary, total = 0, free = 0 } = this.model.get("device") ?? {};
     const share = total ? (100 * (total - free)) / total : 0;
     this.device.replaceChildren(
-      el("span", { class: "ll-quiet" }, `${name ?? ""}: ${says ?? ""}`),
+      el("span", { class: "ll-quiet" }, `${name ?? ""}: ${summary ?? ""}`),
       el(
         "span",
         { class: "ll-mem", title: `${num(share)} % of the memory in use` },
@@ -54,7 +54,7 @@ class PanelView {
 
   private render() {
     const rows = this.model.get("rows") ?? [];
-    const { models = [], work } = this.model.get("bench") ?? {};
+    const { models = [], work } = this.model.get("lab_state") ?? {};
     const total = Math.max(this.model.get("device")?.total ?? 1, 1);
     const largest = Math.max(...rows.map((r) => r.weights + r.kv), 1);
     const nodes = rows.map((row) => {
@@ -72,7 +72,7 @@ class PanelView {
           "div",
           { class: "ll-empty" },
           el("b", {}, "No model is loaded"),
-          el("span", { class: "ll-quiet" }, "Type a name below and press Load. nano is small and ready."),
+          el("span", { class: "ll-quiet" }, "Enter a name below and press Load. nano is small and included."),
         ),
       );
     const now = [...this.list.children];
@@ -142,14 +142,14 @@ class PanelView {
         { class: "ll-row" },
         el(
           "span",
-          { class: "ll-mem ll-wide", role: "img", "aria-label": row.says },
+          { class: "ll-mem ll-wide", role: "img", "aria-label": row.summary },
           part(row.weights, "weights", "weights"),
           part(row.kv, "kv", "KV cache"),
         ),
         el(
           "span",
           { class: "ll-quiet", title: row.reason },
-          `${row.says} · ${num((100 * (row.weights + row.kv)) / total, 1)} % of the memory (${row.on})`,
+          `${row.summary} · ${num((100 * (row.weights + row.kv)) / total, 1)} % of the memory (${row.on})`,
         ),
       ),
     );

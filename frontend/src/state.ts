@@ -1,5 +1,5 @@
 // The state that the kernel shares with the page, and the messages between them. The Python side (llmlab/widgets/*.py)
-// owns it; these types are what the page relies on.
+// owns the state; these types are the page's view of it.
 
 export interface Quant {
   quant: string;
@@ -15,19 +15,19 @@ export interface LoadedModel {
   quants: Quant[];
   current: boolean;
   chat: boolean;
-  /** Why it can't be asked with images; empty if it can. */
+  /** Why it doesn't support images; empty if it does. */
   no_images: string;
 }
 
-/** A load or unload under way. */
+/** A running load or unload. */
 export interface Work {
   what: string;
   phase: string;
-  /** From 0 to 1; null while unknown. */
+  /** From 0 to 1; null if unknown. */
   fraction: number | null;
 }
 
-export interface Bench {
+export interface LabState {
   models?: LoadedModel[];
   offers?: string[];
   work?: Work | null;
@@ -38,9 +38,9 @@ export interface Problem {
   hint?: string;
 }
 
-/** What every widget has. */
+/** The state of every widget. */
 export interface BaseState {
-  bench: Bench;
+  lab_state: LabState;
   problem: Problem;
   static_class: string;
   conversation?: string;
@@ -51,7 +51,7 @@ export interface BaseState {
 // biome-ignore lint/suspicious/noExplicitAny: each handler names the fields that its message has
 export type Message = { do: string } & Record<string, any>;
 
-/** Measured facts of an answer: times in seconds, speeds in tokens/s. */
+/** Settings and measurements of an answer: times in seconds, speeds in tokens/s. */
 export interface Facts {
   model?: string;
   engine?: string;
@@ -66,7 +66,7 @@ export interface Facts {
   line?: string;
 }
 
-/** A token: its text, its probability (null if it was not kept), the likeliest others. */
+/** A token: its text, its probability (null if not kept), the most likely alternatives. */
 export type TokenRow = [text: string, probability: number | null, top: [text: string, probability: number][]];
 
 export interface Attachment {
@@ -92,7 +92,7 @@ export interface Turn {
   busy?: boolean;
 }
 
-/** An answer under way. */
+/** A running answer. */
 export interface Live {
   text: string;
   tokens: number;
@@ -137,11 +137,11 @@ export interface ArenaState extends BaseState {
   revealed: boolean;
   verdict: string;
   ballots: { winner: string }[];
-  /** -1 for a fresh one each time. */
+  /** -1 for a new one each time. */
   seed: number;
 }
 
-/** What a constraint did at one token. */
+/** A constraint's effect at one token. */
 export interface Mask {
   removed: number;
   wanted: string;
@@ -156,7 +156,7 @@ export interface InspectorState extends BaseState {
   shown: number;
   running: boolean;
   mask: (Mask | null)[];
-  guided: { name?: string; says?: string };
+  guided: { name?: string; summary?: string };
 }
 
 export interface PanelRow {
@@ -170,12 +170,12 @@ export interface PanelRow {
   in_flight: number;
   weights: number;
   kv: number;
-  says: string;
+  summary: string;
   on: string;
   reason: string;
 }
 
 export interface PanelState extends BaseState {
   rows: PanelRow[];
-  device: { name?: string; says?: string; total?: number; free?: number };
+  device: { name?: string; summary?: string; total?: number; free?: number };
 }

@@ -1,19 +1,19 @@
 import { el, num, type Props } from "./dom";
 
-// Tokens shaded by how sure the model was: [text, probability, [[text, probability], ...]].
+// Tokens shaded by probability: [text, probability, [[text, probability], ...]].
 
-/** A token's text with its blanks visible. */
+/** A token's text with visible white space. */
 export function visible(text: string): string {
   if (text === "") return "∅";
   return text.replace(/ /g, "␣").replace(/\n/g, "⏎").replace(/\t/g, "⇥");
 }
 
-/** Shade: none at probability 1, strongest at 0. Never by colour alone: the number shows on hover and focus. */
+/** Shade: none at probability 1, strongest at 0. Not by colour alone: hover and focus show the number. */
 function shade(node: HTMLElement, probability: number): void {
   node.style.setProperty("--ll-doubt", String(Math.round((1 - probability) * 100) / 100));
 }
 
-/** One token as a span; line breaks break. */
+/** One token as a span; its line breaks break the line. */
 export function tokenSpan(text: string, probability: number, props: Props = {}): HTMLSpanElement {
   const node = el("span", { class: "ll-token", title: `${visible(text)}  ${percent(probability)}`, ...props });
   if (/^\s*\n\s*$/.test(text)) node.append(el("span", { class: "ll-break" }, "⏎"), text);

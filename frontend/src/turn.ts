@@ -4,9 +4,9 @@ import { MarkdownView } from "./markdown";
 import type { Attachment, ChatState, Live, TokenRow, Turn } from "./state";
 import { percent, tokenSpan, visible } from "./tokens";
 
-// One turn of a chat: what was said, by whom, how fast, and what can be done with it.
+// One turn of a chat: its text, role, measurements and actions.
 
-/** What a turn asks of the chat that it is in. */
+/** The parts of the chat that a turn uses. */
 export interface Chat {
   readonly f: Frame<ChatState>;
   readonly busy: boolean;
@@ -18,7 +18,7 @@ export interface Chat {
   render(): void;
 }
 
-/** One turn on the page: built once, updated when its data changed. */
+/** One turn on the page: built once, updated when its data changes. */
 export class TurnView {
   readonly el: HTMLElement;
   private readonly id: string;
@@ -61,14 +61,14 @@ export class TurnView {
 
   private body(turn: Turn): HTMLElement {
     if (this.tokensShown && turn.tokens) return this.tokens(turn.tokens);
-    // What a person wrote is shown as typed.
-    return turn.role === "user" ? el("div", { class: "ll-said", dir: "auto" }, turn.text) : this.answer.el;
+    // The user's messages are shown as typed.
+    return turn.role === "user" ? el("div", { class: "ll-sent", dir: "auto" }, turn.text) : this.answer.el;
   }
 
-  /** New text of an answer under way. */
+  /** New text of a running answer. */
   private grow({ text, tokens }: Live): void {
     this.answer.update(text);
-    if (this.count) this.count.textContent = tokens ? `${countTokens(tokens)} …` : "thinking …";
+    if (this.count) this.count.textContent = tokens ? `${countTokens(tokens)} …` : "waiting …";
   }
 
   private head(turn: Turn, siblings: Turn[], running: boolean) {
@@ -85,9 +85,9 @@ export class TurnView {
         el(
           "span",
           { class: "ll-versions", role: "group", "aria-label": "Versions" },
-          button("Version before", { iconName: "left", onclick: go(-1), disabled: at === 0 || this.chat.busy }),
+          button("Previous version", { iconName: "left", onclick: go(-1), disabled: at === 0 || this.chat.busy }),
           el("span", {}, `${at + 1} / ${siblings.length}`),
-          button("Version after", {
+          button("Next version", {
             iconName: "right",
             onclick: go(1),
             disabled: at === siblings.length - 1 || this.chat.busy,
@@ -156,7 +156,7 @@ export class TurnView {
     );
   }
 
-  /** What can be done with a turn. */
+  /** The actions on a turn. */
   private actions(turn: Turn): HTMLElement {
     const { f } = this.chat;
     const rate = (value: number) => () =>
@@ -167,7 +167,7 @@ export class TurnView {
       { class: "ll-actions" },
       copyButton("Copy", () => turn.text),
       turn.tokens &&
-        button("How sure: shade by probability", {
+        button("Shade by probability", {
           iconName: "eye",
           "aria-pressed": String(this.tokensShown),
           onclick: () => {
@@ -175,7 +175,7 @@ export class TurnView {
             this.chat.render();
           },
         }),
-      button(turn.role === "user" ? "Edit and ask again" : "Edit", {
+      button(turn.role === "user" ? "Edit and regenerate" : "Edit", {
         iconName: "edit",
         disabled: locked,
         cls: "ll-change",
@@ -205,7 +205,7 @@ export class TurnView {
     );
   }
 
-  /** Deleting takes two clicks: what hangs below goes too. */
+  /** Deleting takes two clicks, because it also deletes all turns below. */
   private deleter(locked: boolean) {
     const node = button("Delete this and all below", { iconName: "trash", cls: "ll-change", disabled: locked });
     let armed: ReturnType<typeof setTimeout> | undefined;
@@ -248,7 +248,7 @@ export class TurnView {
       el(
         "div",
         { class: "ll-row" },
-        button("Save", { text: turn.role === "user" ? "Save and ask" : "Save", cls: "ll-primary", onclick: save }),
+        button("Save", { text: turn.role === "user" ? "Save and send" : "Save", cls: "ll-primary", onclick: save }),
         button("Cancel", { text: "Cancel", onclick: () => this.chat.edit("") }),
         el("span", { class: "ll-quiet" }, "The version before is kept."),
       ),
@@ -256,13 +256,13 @@ export class TurnView {
   }
 }
 
-/** An attached image, small; null for a text. Only pictures: an SVG, or an address elsewhere, is not shown. */
+/** A thumbnail of an attached image; null for a text. Raster images only: an SVG or a URL is not shown. */
 export function picture({ image, name }: Attachment): HTMLElement | null {
   if (!/^data:image\/(png|jpeg|webp|gif);base64,/.test(image ?? "")) return null;
   return el("img", { class: "ll-picture", src: image, alt: name });
 }
 
-/** Enter that sends: not with Shift, and not the Enter that ends a composition (Japanese, Chinese, Korean input). */
+/** Whether an Enter sends: not with Shift, and not at the end of an IME composition (Japanese, Chinese, Korean). */
 export function isEnter(event: KeyboardEvent): boolean {
   return event.key === "Enter" && !event.shiftKey && !event.isComposing && event.keyCode !== 229;
 }

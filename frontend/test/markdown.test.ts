@@ -43,12 +43,12 @@ for (const attack of ATTACKS) {
   });
 }
 
-test("what isn't followed shows as text", () => {
+test("refused links are shown as text", () => {
   assert.equal(shown("[a](javascript:x) and [b](/x)").textContent, "a and b");
   assert.equal(shown("![a](https://e.org/x.png)").querySelector("a")?.textContent, "image: a");
 });
 
-test("code in colours", () => {
+test("code is highlighted", () => {
   const box = shown("```python\nif x: return 'a'\n```");
   assert.equal(box.querySelector(".ll-hl-keyword")?.textContent, "if");
   assert.equal(box.querySelector(".ll-hl-string")?.textContent, "'a'");
@@ -97,7 +97,7 @@ def f():
 [1]: https://example.org
 `;
 
-test("a text that grows ends as if it had come at once, and keeps the elements that stay", () => {
+test("a growing text ends with the same nodes as a complete one, and keeps unchanged elements", () => {
   const view = new MarkdownView();
   let title: Node | null = null;
   for (let end = 1; end <= TEXT.length; end++) {
@@ -110,7 +110,7 @@ test("a text that grows ends as if it had come at once, and keeps the elements t
   assert.ok(view.el.firstChild === title);
 });
 
-test("a code block that grows keeps its elements", () => {
+test("a growing code block keeps its elements", () => {
   const view = new MarkdownView();
   view.update("a\n\n```python\nx = ");
   const pre = view.el.querySelector("pre");

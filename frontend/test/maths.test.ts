@@ -52,7 +52,7 @@ test("TeX that can't be read shows its source", () => {
   assert.equal(formula(loop, false).querySelector("code")?.textContent, loop);
 });
 
-test("adversarial texts take no time to speak of", () => {
+test("adversarial texts don't hang the parser", () => {
   for (const text of ["${", "\\({}", "\\[{", "$$a", "$a", "\\(", "$$\n", "\\[\n", "{$}"]) {
     const began = performance.now();
     shown(text.repeat(60_000 / text.length));

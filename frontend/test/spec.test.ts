@@ -6,8 +6,8 @@ import markdownIt from "markdown-it";
 import { render } from "../src/markdown";
 import { document } from "./dom";
 
-// The examples of CommonMark 0.31.2 and of GitHub's extensions, drawn by our renderer and compared as trees. What is
-// refused on purpose is taken for what it becomes: raw HTML is text (those examples are left out), an image is a link.
+// The examples of CommonMark 0.31.2 and of GitHub's extensions, drawn by our renderer and compared as trees. Intended
+// differences are part of the expectation: raw HTML is text (those examples are skipped), an image is a link.
 
 interface Example {
   number: number;
@@ -15,7 +15,7 @@ interface Example {
   html: string;
 }
 
-// None may fail that isn't named here, with the reason.
+// The only examples that may fail, with the reasons.
 const BARE = "GitHub's autolinks make links of bare addresses, which CommonMark's own examples don't expect";
 const LINKIFY = "linkify-it ends an address elsewhere";
 const KNOWN: Record<string, string> = {
@@ -41,7 +41,7 @@ type Tree = string | { tag: string; attributes: Record<string, string>; children
 
 const BLOCKS = /^(p|h\d|ul|ol|li|blockquote|pre|hr|table|thead|tbody|tr|th|td|body)$/;
 
-/** A tree of what matters: elements, addresses, alignment, the numbers of lists, and text. */
+/** A tree of the compared properties: elements, URLs, alignment, list numbers, and text. */
 function tree(node: Element, inside = { pre: false, link: false }): Tree[] {
   const out: Tree[] = [];
   for (const child of node.childNodes) {
@@ -99,7 +99,7 @@ function tree(node: Element, inside = { pre: false, link: false }): Tree[] {
     else joined.push(one);
   }
   if (inside.pre) return joined;
-  // Blanks beside blocks and at a block's ends mean nothing.
+  // White space next to blocks and at their ends is insignificant.
   const block = (one: Tree | undefined) => typeof one === "object" && (BLOCKS.test(one.tag) || one.tag === "br");
   const ends = BLOCKS.test(node.localName ?? "body") || !node.localName;
   return joined

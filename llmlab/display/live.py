@@ -34,10 +34,10 @@ def has_front_end(shell: Any) -> bool:
 
 
 def is_watched(shell: Any) -> bool:
-    """Whether somebody may see a display change: not where papermill or nbclient executes a notebook.
+    """Whether updates of a display are visible: not when papermill or nbclient executes a notebook.
 
-    These send no input, and a log of theirs (papermill's `--log-output`) holds a display as it was first shown, without
-    its updates. So they get each display once, whole.
+    These don't allow input, and their log (papermill's `--log-output`) has only the first version of a display, without
+    its updates. So each display is sent once, complete.
     """
     kernel = getattr(shell, "kernel", None)
     return kernel is None or bool(getattr(kernel, "_allow_stdin", True))
@@ -85,11 +85,11 @@ class Answer:
         self._printed = ""
 
     def update(self, texts: Sequence[str], *, last: bool = False) -> None:
-        """Show what there is so far; call it about every `UPDATE_EVERY_S`.
+        """Show the text so far; call it about every `UPDATE_EVERY_S`.
 
         Args:
             texts: the choices' texts.
-            last: nothing more will come, and no `finish`: shown where answers aren't streamed, too.
+            last: no more text will follow, and no `finish`; shown even if answers aren't streamed.
         """
         if not (self._stream or last) or list(texts) == self._seen or not any(texts):
             return
@@ -113,10 +113,10 @@ class Answer:
 
     def _print_more(self, text: str) -> None:
         # Text is only appended, and so is its plain form: only \r\n in `plain` can span two pieces.
-        whole = plain(text)
-        sys.stdout.write(whole[len(self._printed) :])
+        shown = plain(text)
+        sys.stdout.write(shown[len(self._printed) :])
         sys.stdout.flush()
-        self._printed = whole
+        self._printed = shown
 
 
 class ProgressBar:

@@ -61,7 +61,7 @@ class TuneDisplay:
     def __call__(self, progress: TrainingProgress) -> None:
         """Show the progress; updates are rate-limited."""
         now = time.monotonic()
-        # What is refused while it's being read leaves nothing on display.
+        # Data that is refused while being read leaves no display behind.
         if not self._watched or progress.phase.startswith("reading") or now - self._last < UPDATE_EVERY_S:
             return
         self._last = now

@@ -215,7 +215,7 @@ def _turn_text(message: Message) -> str:
 
 
 def _called(name: str, arguments: Any) -> str:
-    """A call as code; arguments that are no JSON object as they are."""
+    """A call as code; arguments that aren't a JSON object are shown unchanged."""
     return str(ToolCall(name, arguments)) if isinstance(arguments, Mapping) else f"{name}({arguments})"
 
 

@@ -1,7 +1,7 @@
-"""Does the installed engine know an architecture? Asked of its files, so that it needn't be imported (vLLM: 11 s).
+"""Whether the installed engine supports an architecture, read from its files without importing it (vLLM: 11 s).
 
-llama.cpp's library holds the architectures' names as plain strings; vLLM's registry of models and transformers'
-list of causal models (which vLLM falls back to) are Python files.
+llama.cpp's library contains the architecture names as plain strings; vLLM's model registry and transformers' list of
+causal models (which vLLM falls back to) are Python files.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def in_vllm(architecture: str) -> bool | None:
 
 
 def library() -> Path | None:
-    """The installed llama.cpp's shared library; None where it isn't installed, or in another place than expected."""
+    """The installed llama.cpp's shared library; None if it isn't installed, or not where expected."""
     root = _folder("llama_cpp")
     found = [root / "lib" / name for name in _LIBRARIES] if root is not None else []
     return next((file for file in found if file.is_file()), None)

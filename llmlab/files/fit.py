@@ -1,13 +1,13 @@
-"""Will a model fit? An estimate from headers alone, against the memory that is free now.
+"""Whether a model fits into memory: an estimate from its headers, compared with the free memory.
 
     total = weights + KV cache + overhead
 
 weights: the bytes of all tensors, as the headers list them.
-KV cache: one key and one value a token, layer and key-value head,
-    2 * layers * kv_heads * head_dim * tokens * bytes_a_value
-    (Pope et al., "Efficiently Scaling Transformer Inference", arXiv:2211.05102, section 3.3; the same sum over
-    layers where they differ: Header.kv_values). Sliding-window layers are counted in full: an upper bound.
-overhead: what an engine takes besides, by the constants below.
+KV cache: one key and one value per token, layer and key-value head,
+    2 * layers * kv_heads * head_dim * tokens * bytes_per_value
+    (Pope et al., "Efficiently Scaling Transformer Inference", arXiv:2211.05102, section 3.3; summed over layers
+        if they differ: Header.kv_values). Sliding-window layers are counted in full: an upper bound.
+    overhead: the engine's other memory, from the constants below.
 """
 
 from __future__ import annotations
@@ -27,33 +27,33 @@ _MIB = 2**20
 # llama.cpp: its library and tables (measured: resident memory of a process grows by 15 MiB at import and 4 MiB more
 # than the weights at load), and Python's side of a loaded model.
 _LLAMACPP_BASE = 32 * _MIB
-# Tokens computed at once (llama.cpp's default n_ubatch).
+# Tokens computed per step (llama.cpp's default n_ubatch).
 _UBATCH = 512
-# vLLM on the CPU, measured for 0.32: importing it (with torch) takes 570 MiB once a process; an engine takes 85 MiB
-# besides weights and KV cache when eager, and compiling adds to that while it loads.
+# vLLM on the CPU, measured for 0.32: importing it (with torch) takes 570 MiB once per process; an eager engine takes
+# 85 MiB besides weights and KV cache, and compilation needs more during the load.
 _VLLM_IMPORT = 570 * _MIB
 _VLLM_ENGINE = 300 * _MIB
-# vLLM on a GPU: the CUDA context, work space of the kernels and captured graphs.
+# vLLM on a GPU: the CUDA context, kernel workspaces and captured graphs.
 _VLLM_GPU = 1024 * _MIB
-# Bytes a KV value takes, by cache type; quantized ones by llama.cpp's block sizes.
+# Bytes per KV value by cache type; for quantized types from llama.cpp's block sizes.
 CACHE_BYTES: dict[str, float] = {
     "f32": 4.0, "f16": 2.0, "bf16": 2.0, "fp8": 1.0, "q8_0": 34 / 32, "q5_1": 24 / 32, "q5_0": 22 / 32,
     "q4_1": 20 / 32, "q4_0": 18 / 32,
 }  # fmt: skip
-# Some of what is free must stay free.
+# Share of the free memory that must stay free.
 _HEADROOM = 0.03
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a model would take, in bytes, and what there is.
+    """The memory that a model needs, and the free memory, in bytes.
 
     Attributes:
         kv_cache: for `kv_tokens` tokens, over all sequences.
-        context_length: tokens a sequence may have.
-        max_concurrency: sequences at once.
-        free: bytes free on `device` when the estimate was made.
-        suggestions: what would fit instead, one line each; empty when it fits.
+        context_length: maximum tokens per sequence.
+        max_concurrency: maximum number of concurrent sequences.
+        free: bytes free on `device` at the time of the estimate.
+        suggestions: what would fit instead, one line each; empty if it fits.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Estimate:
 
     @property
     def fits(self) -> bool:
-        """Whether it can be loaded with a little to spare."""
+        """Whether it fits, with some memory to spare."""
         return self.total <= self.free * (1 - _HEADROOM)
 
     def __str__(self) -> str:
@@ -96,7 +96,7 @@ def kv_bytes(header: Header, tokens: int, cache: str = "f16") -> int:
 
 
 def overhead_bytes(header: Header, engine: EngineName, kv_tokens: int, *, on_gpu: bool = False) -> int:
-    """What an engine takes besides weights and KV cache.
+    """The engine's memory besides weights and KV cache.
 
     llama.cpp's compute buffer, measured on nano (8.5 MiB at 2,048 tokens, 22.5 MiB at 16,384): for the 512 tokens of
     a step, logits (vocabulary) and activations (5 * hidden) as 32-bit floats, and the attention mask as 16-bit ones.
@@ -122,19 +122,19 @@ def estimate(
     device: Device | None = None,
     quants: Iterable[str] = (),
 ) -> Estimate:
-    """Estimate what a model would take.
+    """Estimate the memory that a model needs.
 
     Args:
         header: its header.
-        engine: who loads it.
-        context_length: tokens a sequence may have; None is what the model was trained for.
-        max_concurrency: sequences at once.
-        kv_tokens: tokens the KV cache holds over all sequences; None is context_length * max_concurrency.
-        cache: the KV cache's type.
-        gpu: on the GPU or not; None takes the GPU when there is one.
-        tensor_parallel: GPUs to split it over.
-        device: where it would lie, when that is already known.
-        quants: tags that the model can be had in, for the suggestions; empty means all of the engine's.
+        engine: the engine that loads it.
+        context_length: maximum tokens per sequence; None for the trained length.
+        max_concurrency: maximum number of concurrent sequences.
+        kv_tokens: tokens in the KV cache over all sequences; None for context_length * max_concurrency.
+        cache: the type of the KV cache's values.
+        gpu: whether it runs on the GPU; None uses the GPU if there is one.
+        tensor_parallel: number of GPUs to split it over.
+        device: the device, if already known.
+        quants: the model's available tags, for the suggestions; empty for all of the engine's tags.
 
     Returns:
         The estimate, with suggestions when it doesn't fit.
@@ -157,16 +157,16 @@ def estimate(
 def longest_context(
     header: Header, found: Estimate, engine: EngineName, cache: str = "f16", on_gpu: bool = False
 ) -> int:
-    """The longest context, a multiple of 256, with which a model fits; 0 when none does.
+    """The longest context, a multiple of 256, with which a model fits; 0 if none does.
 
     Args:
         header: the model's header.
-        found: its estimate: how many sequences, and what is free.
-        engine: who loads it.
-        cache: the KV cache's type.
-        on_gpu: whether it lies on a GPU.
+        found: its estimate, with the number of sequences and the free memory.
+        engine: the engine that loads it.
+        cache: the type of the KV cache's values.
+        on_gpu: whether it runs on a GPU.
     """
-    # As many cache tokens a token of context as the estimate had.
+    # Cache tokens per token of context, as in the estimate.
     share = found.kv_tokens / found.context_length
     low, high = 0, min(found.context_length, header.context_length or found.context_length) // 256
     while low < high:
@@ -200,9 +200,9 @@ def _suggestions(
 
 
 def smaller_quant(header: Header, found: Estimate, engine: EngineName, quants: tuple[str, ...] = ()) -> str | None:
-    """The largest tag, smaller than the model's own, with which it would fit; None when none does.
+    """The largest tag smaller than the model's own with which it would fit; None if none does.
 
-    The size is told from the mean bits a weight of each tag takes (llmlab.files.tags), so it is about 5 % off.
+    The size is computed from the mean bits per weight of each tag (llmlab.files.tags), with an error of about 5 %.
     """
     room = found.free * (1 - _HEADROOM) - found.kv_cache - found.overhead
     fitting = [
@@ -216,16 +216,16 @@ def smaller_quant(header: Header, found: Estimate, engine: EngineName, quants: t
 
 
 def check(found: Estimate) -> None:
-    """Refuse what doesn't fit.
+    """Refuse a model that doesn't fit.
 
     Raises:
-        DoesNotFitError: the estimate is above what is free; the hint says what would fit, and how to try anyway.
+        DoesNotFitError: the estimate exceeds the free memory; the hint says what would fit, and how to force the load.
     """
     if found.fits:
         return
     way = f"What would fit: {'; '.join(found.suggestions)}." if found.suggestions else "No context or quant would fit."
     raise DoesNotFitError(
-        f"{found.name} does not fit: it needs about {found}.", f"{way} --force (force=True) loads it all the same."
+        f"{found.name} does not fit: it needs about {found}.", f"{way} --force (force=True) loads it anyway."
     )
 
 

@@ -1,8 +1,8 @@
-"""Read the header of a GGUF file: its keys and the list of its tensors, not their data.
+"""Reads the header of a GGUF file: its keys and the list of its tensors, not their data.
 
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (versions 2 and 3, little-endian). The `gguf`
-package's own reader makes an object of every token and merge (seconds for a vocabulary of 128,000) and takes
-over a second to import beside vLLM, so this walks over large arrays instead; a test compares the two.
+package's reader creates an object for every token and merge (seconds for a vocabulary of 128,000) and takes more than
+a second to import next to vLLM, so this reader skips large arrays; a test compares the two.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Any, Protocol
 from llmlab.errors import LoadError
 
 MAGIC = b"GGUF"
-# Arrays up to this length are kept (per-layer head counts, tags); longer ones (tokens, merges) are passed over.
+# Arrays up to this length are kept (per-layer head counts, tags); longer ones (tokens, merges) are skipped.
 _KEPT = 1024
-# What a header can hold; real ones are far below: templates of 100 kB, vocabularies of 300,000 tokens.
+# Limits of a header. Real ones are far below: templates of 100 kB, vocabularies of 300,000 tokens.
 _KEPT_BYTES = 64 * 2**20
 _MOST_STRINGS = 2**22
 _MOST_DIMENSIONS = 4  # GGML_MAX_DIMS
@@ -29,7 +29,7 @@ _LENGTH = struct.Struct("<Q")
 _PIECE = 2**14
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _STRING, _ARRAY = 8, 9
-# Tensor types: number -> (name, values a block, bytes a block); gguf.constants.GGML_QUANT_SIZES.
+# Tensor types: number -> (name, values per block, bytes per block); gguf.constants.GGML_QUANT_SIZES.
 _TYPES: dict[int, tuple[str, int, int]] = {
     0: ("F32", 1, 4), 1: ("F16", 1, 2), 30: ("BF16", 1, 2), 28: ("F64", 1, 8),
     24: ("I8", 1, 1), 25: ("I16", 1, 2), 26: ("I32", 1, 4), 27: ("I64", 1, 8),
@@ -46,12 +46,12 @@ _PART = re.compile(r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf$"
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """An array that was passed over.
+    """An array that was skipped.
 
     Attributes:
-        length: its entries.
-        longest: bytes of its longest text.
-        twice: a text that is there more than once; looked for among the vocabulary's tokens only.
+        length: number of entries.
+        longest: bytes of its longest string.
+        twice: a string that occurs more than once; checked for the vocabulary's tokens only.
     """
 
     length: int
@@ -64,9 +64,9 @@ class TensorInfo:
     """One tensor as a header lists it.
 
     Attributes:
-        shape: as the framework that wrote it has it, slowest dimension first.
+        shape: in the framework's order, slowest dimension first.
         dtype: the type's name in its format (`Q4_K`, `F32`; `BF16`, `I32`).
-        bytes: the bytes it takes in the file.
+        bytes: its size in the file.
     """
 
     name: str
@@ -76,7 +76,7 @@ class TensorInfo:
 
     @property
     def elements(self) -> int:
-        """How many values it holds (packed integers count as stored)."""
+        """Number of values (packed integers count as stored)."""
         out = 1
         for size in self.shape:
             out *= size
@@ -85,7 +85,7 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class GgufFile:
-    """The header of one file (of one part, when the model is split)."""
+    """The header of one file (of one part, if the model is split)."""
 
     path: Path
     keys: dict[str, Any]
@@ -93,13 +93,13 @@ class GgufFile:
 
 
 class Bytes(Protocol):
-    """What a header is read from: a mapped file, or a remote one that fetches what is asked for."""
+    """The source of a header: a mapped file, or a remote file that is fetched as needed."""
 
     def __len__(self) -> int:
-        """Bytes of the whole file."""
+        """Size of the file in bytes."""
 
     def __getitem__(self, place: slice, /) -> bytes:
-        """Some of them."""
+        """A slice of the bytes."""
 
 
 class _EndedError(Exception):
@@ -107,7 +107,7 @@ class _EndedError(Exception):
 
 
 class _Cursor:
-    """Reads values one after the other from a mapped file (or a remote one), never past its end."""
+    """Reads values in sequence from a mapped or remote file, never past its end."""
 
     def __init__(self, data: Bytes) -> None:
         self.data = data
@@ -137,7 +137,7 @@ class _Cursor:
         start = self.skip(length)
         self.kept += length
         if self.kept > _KEPT_BYTES:
-            raise ValueError(f"its texts have more than {_KEPT_BYTES:,} bytes")
+            raise ValueError(f"its strings have more than {_KEPT_BYTES:,} bytes")
         return self.data[start : start + length].decode("utf-8", errors="replace")
 
     def value(self, kind: int, key: str = "") -> Any:
@@ -146,13 +146,13 @@ class _Cursor:
         if kind == _ARRAY:
             return self.array(key)
         if kind not in _SCALARS:
-            raise ValueError(f"value type {kind} isn't one of the format's")
+            raise ValueError(f"value type {kind} isn't defined by the format")
         return self.scalar(kind)
 
     def array(self, key: str) -> Any:
         kind, length = self.u32(), self.u64()
         if kind not in _SCALARS and kind != _STRING:
-            raise ValueError(f"an array of value type {kind} isn't one of the format's")
+            raise ValueError(f"an array of value type {kind} isn't defined by the format")
         if kind == _STRING and (length > _KEPT or key == _TOKENS):
             return self.strings(length, unique=key == _TOKENS)
         if length <= _KEPT:
@@ -161,11 +161,11 @@ class _Cursor:
         return Skipped(length)
 
     def strings(self, length: int, *, unique: bool) -> Skipped:
-        """Pass over texts; with `unique`, look for one that is there twice."""
+        """Skip strings; with `unique`, look for a duplicate."""
         if length > _MOST_STRINGS:
-            raise ValueError(f"an array has {length:,} texts")
+            raise ValueError(f"an array has {length:,} strings")
         longest, twice, seen = 0, None, set[bytes]()
-        # A vocabulary and its merges are half a million texts: lengths are read out of pieces, without a call for each.
+        # A vocabulary and its merges are half a million strings: lengths are read from pieces, without a call for each.
         data, at, end, unpack = self.data, self.at, len(self.data), _LENGTH.unpack_from
         piece, start = b"", at
         for _ in range(length):
@@ -179,7 +179,7 @@ class _Cursor:
                 raise _EndedError
             if size > longest:
                 longest = size
-            # llama.cpp names empty tokens by their number; texts beyond any token's length are refused as such.
+            # llama.cpp renames empty tokens by number; strings longer than any token are refused for their length.
             if unique and twice is None and 0 < size <= _KEPT:
                 text = piece[at - start : at - start + size]
                 if len(text) < size:
@@ -193,16 +193,16 @@ class _Cursor:
 
 
 def is_gguf(path: Path) -> bool:
-    """Whether a file starts as GGUF files do."""
+    """Whether a file starts with GGUF's magic bytes."""
     with path.open("rb") as file:
         return file.read(4) == MAGIC
 
 
 def read(path: Path) -> GgufFile:
-    """Read one file's header and check that all the tensor data it promises is there.
+    """Read one file's header and check that the file contains all its tensor data.
 
     Raises:
-        LoadError: not GGUF, a version or byte order that isn't supported, or truncated.
+        LoadError: not GGUF, an unsupported version or byte order, or truncated.
     """
     if not path.stat().st_size:
         raise _not_gguf(path, b"")
@@ -211,11 +211,11 @@ def read(path: Path) -> GgufFile:
 
 
 def parse(data: Bytes, path: Path) -> GgufFile:
-    """As `read`, from the bytes of a file; only those of its header are asked for.
+    """As `read`, from the bytes of a file; only those of its header are accessed.
 
     Args:
-        data: the whole file's bytes.
-        path: what the file is called in messages.
+        data: the file's bytes.
+        path: the file's name in messages.
     """
     size = len(data)
     head = data[:8]
@@ -226,13 +226,13 @@ def parse(data: Bytes, path: Path) -> GgufFile:
     version = struct.unpack("<I", head[4:])[0]
     if version not in (2, 3):
         reason = "a big-endian file" if version & 0xFFFF == 0 else f"format version {version}"
-        raise LoadError(f"{path} can't be read: {reason}; this reads versions 2 and 3, little-endian.")
+        raise LoadError(f"{path} can't be read: {reason}; supported are versions 2 and 3, little-endian.")
     try:
         keys, raw, start = _walk(_Cursor(data))
     except _EndedError:
         raise _truncated(path, size, None) from None
     except ValueError as error:
-        raise LoadError(f"{path} has a damaged header: {error}.", "Fetch or convert it again.") from None
+        raise LoadError(f"{path} has a damaged header: {error}.", "Download or convert it again.") from None
     tensors, end = _tensors(raw, start, size)
     if end > size:
         raise _truncated(path, size, end)
@@ -243,15 +243,15 @@ def _not_gguf(path: Path, head: bytes) -> LoadError:
     what = "is empty" if not head else f"starts with {head[:4]!r}, not with {MAGIC!r}"
     return LoadError(
         f"{path} is not a GGUF file: it {what}.",
-        "Check the download (a web page saved as a file is a common cause), and fetch it again.",
+        "Check the download (a web page saved as a file is a common cause), and download it again.",
     )
 
 
 def _truncated(path: Path, size: int, needed: int | None) -> LoadError:
-    says = f"its header promises {needed:,} bytes" if needed is not None else "it ends inside its header"
+    detail = f"its header specifies {needed:,} bytes" if needed is not None else "it ends inside its header"
     return LoadError(
-        f"{path} is truncated: the file has {size:,} bytes, {says}.",
-        "The download or copy did not finish: fetch it again.",
+        f"{path} is truncated: the file has {size:,} bytes, {detail}.",
+        "The download or copy did not finish: download it again.",
     )
 
 
@@ -259,21 +259,21 @@ _Raw = tuple[str, tuple[int, ...], int, int]
 
 
 def _walk(cursor: _Cursor) -> tuple[dict[str, Any], list[_Raw], int]:
-    """The keys, the tensors as (name, dims, type number, offset), and where the tensor data starts."""
+    """The keys, the tensors as (name, dims, type number, offset), and the offset of the tensor data."""
     cursor.skip(8)
     tensor_count, key_count = cursor.u64(), cursor.u64()
     keys: dict[str, Any] = {}
     for _ in range(key_count):
         name = cursor.text()
         if name in keys:
-            raise ValueError(f"the key {name!r:.60} is there twice")
+            raise ValueError(f"the key {name!r:.60} occurs twice")
         keys[name] = cursor.value(cursor.u32(), name)
     raw: list[_Raw] = []
     seen: set[str] = set()
     for _ in range(tensor_count):
         name, rank = cursor.text(), cursor.u32()
         if name in seen:
-            raise ValueError(f"the tensor {name!r:.60} is there twice")
+            raise ValueError(f"the tensor {name!r:.60} occurs twice")
         seen.add(name)
         if rank > _MOST_DIMENSIONS:
             raise ValueError(f"tensor {name!r:.60} has {rank} dimensions")
@@ -286,7 +286,7 @@ def _walk(cursor: _Cursor) -> tuple[dict[str, Any], list[_Raw], int]:
 
 
 def _tensors(raw: list[_Raw], start: int, size: int) -> tuple[tuple[TensorInfo, ...], int]:
-    """The tensors with their sizes, and the byte where the last one ends."""
+    """The tensors with their sizes, and the end offset of the last one."""
     offsets = sorted({*(offset for *_, offset in raw), max(size - start, 0)})
     out, end = [], start
     for name, dims, number, offset in raw:
@@ -297,7 +297,7 @@ def _tensors(raw: list[_Raw], start: int, size: int) -> tuple[tuple[TensorInfo, 
             dtype, block, block_bytes = _TYPES[number]
             count = elements // block * block_bytes
         else:
-            # A type newer than the table: the next tensor's offset says how long it is.
+            # A type newer than the table: its size follows from the next tensor's offset.
             following = bisect_right(offsets, offset)
             dtype, count = f"type {number}", offsets[following] - offset if following < len(offsets) else 0
         out.append(TensorInfo(name, tuple(reversed(dims)), dtype, count))
@@ -306,10 +306,10 @@ def _tensors(raw: list[_Raw], start: int, size: int) -> tuple[tuple[TensorInfo, 
 
 
 def parts(path: Path) -> list[Path]:
-    """The files of a model, itself alone or all parts of a split one (`name-00001-of-00003.gguf`), in order.
+    """The files of a model: the file itself, or all parts of a split one (`name-00001-of-00003.gguf`), in order.
 
     Raises:
-        LoadError: a part isn't there.
+        LoadError: a part is missing.
     """
     match = _PART.match(path.name)
     if match is None:

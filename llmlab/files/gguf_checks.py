@@ -1,7 +1,7 @@
-"""What llama.cpp takes for granted in a GGUF file and ends the process over when it isn't so.
+"""Checks of a GGUF header for values on which llama.cpp would abort the process.
 
-Its `GGML_ASSERT`s call abort(), which no Python code survives, so what a header alone can tell is checked before it
-sees the file. The limits are those of llama.cpp's src/llama-hparams.h and llama-model.cpp (load_hparams).
+Its `GGML_ASSERT`s call abort(), which no Python code survives, so everything that the header reveals is checked before
+llama.cpp opens the file. The limits are from llama.cpp's src/llama-hparams.h and llama-model.cpp (load_hparams).
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ _MOST_EXPERTS = 1024  # LLAMA_MAX_EXPERTS
 _ALIGNMENT = 32  # ggml's TENSOR_ALIGNMENT: of what a mapped file's weights start at
 # llguidance panics above 1,024 bytes (toktrie's PARENT_BITS), of which a special token's marker takes one.
 _LONGEST_TOKEN = 1023
-# No kernel multiplies matrices of these; tables of I32 (deepseek4's routing) are only looked up.
+# No kernel multiplies matrices of these types; I32 tables (deepseek4's routing) are only looked up.
 _NO_MATRIX = frozenset({"I8", "I16", "I32", "I64", "F64", "Q8_1", "Q8_K"})
 _TABLES = "tid2eid"
 
 
 def check(path: object, architecture: str, keys: Mapping[str, Any], tensors: Iterable[TensorInfo]) -> None:
-    """Refuse a model whose header says that llama.cpp would abort.
+    """Refuse a model whose header would make llama.cpp abort.
 
     Args:
-        path: what the file is called in messages.
+        path: the file's name in messages.
         architecture: its `general.architecture`.
         keys: its keys.
         tensors: its tensors, of all parts.
 
     Raises:
-        LoadError: the message names the key or the tensor, and what it may be.
+        LoadError: the message names the key or the tensor, and the allowed values.
     """
     try:
         _check_alignment(keys)
@@ -45,7 +45,7 @@ def check(path: object, architecture: str, keys: Mapping[str, Any], tensors: Ite
             _check_type(tensor)
     except ValueError as error:
         raise LoadError(
-            f"{path} can't be loaded: {error}.", "The file is damaged: fetch or convert it again."
+            f"{path} can't be loaded: {error}.", "The file is damaged: download or convert it again."
         ) from None
 
 
@@ -66,10 +66,10 @@ def _check_numbers(architecture: str, keys: Mapping[str, Any]) -> None:
                 raise ValueError(f"{key} is {one!r}; it must be a finite number, 0 or more")
     layers = keys.get(f"{architecture}.block_count")
     if isinstance(layers, int) and layers > _MOST_LAYERS:
-        raise ValueError(f"{architecture}.block_count is {layers:,}; llama.cpp takes up to {_MOST_LAYERS}")
+        raise ValueError(f"{architecture}.block_count is {layers:,}; llama.cpp supports up to {_MOST_LAYERS}")
     drafting = keys.get(f"{architecture}.nextn_predict_layers")
     if isinstance(layers, int) and isinstance(drafting, int) and drafting > layers:
-        raise ValueError(f"{architecture}.nextn_predict_layers is {drafting:,}, and it has {layers} layers")
+        raise ValueError(f"{architecture}.nextn_predict_layers is {drafting:,}, but the model has {layers} layers")
     heads, shared = (keys.get(f"{architecture}.attention.head_count{end}") for end in ("", "_kv"))
     if isinstance(heads, int) and isinstance(shared, int) and heads and shared and heads % shared:
         raise ValueError(f"{heads} attention heads can't share {shared} key-value heads")
@@ -81,7 +81,7 @@ def _check_experts(fields: Fields, architecture: str) -> None:
     if architecture.startswith("hunyuan") and experts <= 1:
         return
     if experts > _MOST_EXPERTS:
-        raise ValueError(f"{architecture}.expert_count is {experts:,}; llama.cpp takes up to {_MOST_EXPERTS:,}")
+        raise ValueError(f"{architecture}.expert_count is {experts:,}; llama.cpp supports up to {_MOST_EXPERTS:,}")
     if used > experts or (experts and not used):
         raise ValueError(
             f"{architecture}.expert_used_count is {used}, and {architecture}.expert_count is {experts}; it must be "
@@ -90,7 +90,7 @@ def _check_experts(fields: Fields, architecture: str) -> None:
     if groups and groups >= experts:
         raise ValueError(f"{architecture}.expert_group_count is {groups} for {experts} experts; it must be less")
     if groups > 1 and (experts % groups or not 0 < used_groups < groups):
-        raise ValueError(f"{experts} experts in {groups} groups, of which {used_groups} are used, can't be")
+        raise ValueError(f"{experts} experts in {groups} groups, of which {used_groups} are used, is impossible")
 
 
 def _check_tokenizer(keys: Mapping[str, Any]) -> None:
@@ -100,14 +100,12 @@ def _check_tokenizer(keys: Mapping[str, Any]) -> None:
     if tokens is None:
         return
     if not isinstance(tokens, Skipped):
-        raise ValueError("tokenizer.ggml.tokens is not a list of texts")
+        raise ValueError("tokenizer.ggml.tokens is not a list of strings")
     if tokens.twice is not None:
         text = tokens.twice.decode("utf-8", "replace")
         raise ValueError(f"its vocabulary has the token {text!r:.60} more than once")
     if tokens.longest > _LONGEST_TOKEN:
-        raise ValueError(
-            f"its vocabulary has a token of {tokens.longest:,} bytes; up to {_LONGEST_TOKEN:,} can be used"
-        )
+        raise ValueError(f"its vocabulary has a token of {tokens.longest:,} bytes; the maximum is {_LONGEST_TOKEN:,}")
 
 
 def _check_type(tensor: TensorInfo) -> None:
@@ -119,4 +117,4 @@ def _check_type(tensor: TensorInfo) -> None:
             f"the tensor {tensor.name!r} is stored as {tensor.dtype}; norms, biases and vectors must be F32"
         )
     if tensor.dtype in _NO_MATRIX:
-        raise ValueError(f"the tensor {tensor.name!r} is stored as {tensor.dtype}, which isn't a type for weights")
+        raise ValueError(f"the tensor {tensor.name!r} is stored as {tensor.dtype}, which can't be used for weights")

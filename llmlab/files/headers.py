@@ -1,7 +1,7 @@
-"""What a model's files say of it, read from headers alone: no tensor data, no engine.
+"""A model's metadata, read from its files' headers: no tensor data, no engine.
 
-`read_header` takes a GGUF file or a Hugging Face folder and raises one clear error for whatever would make an
-engine fail later: not the format, truncated, a part or tensor missing, no config.json, weights only as pickles.
+`read_header` reads a GGUF file or a Hugging Face folder and raises a clear error for anything that would make an engine
+fail later: wrong format, truncated, a missing part or tensor, no config.json, weights only as pickles.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ _DTYPE_TAGS = {"BF16": "bf16", "F16": "fp16", "F32": "fp32"}
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A model's facts, from its headers.
+    """A model's metadata, from its headers.
 
     Attributes:
         path: the GGUF file (the first part of a split one), or the folder.
         files: all weight files.
         architecture: `llama` (GGUF's `general.architecture`) or `LlamaForCausalLM` (config.json).
-        parameters: number of weights; for packed integers, counted from the shapes where they can be told.
-        context_length: tokens it was trained for.
+        parameters: number of weights; for packed integers, from the unpacked shapes if known.
+        context_length: trained context length in tokens.
         kv_heads: key-value heads (of the layer with most, where layers differ).
-        kv_values: KV-cache values a token takes over all layers: sum of kv_heads * (key dim + value dim).
+        kv_values: KV cache values per token over all layers: sum of kv_heads * (key dim + value dim).
         vocab_size: tokens in its vocabulary.
-        quant: the quant tag; `mixed` when the files don't say one that is known.
+        quant: the quant tag; `mixed` if the files don't specify a known one.
         tensors: all tensors, of all files.
         weight_bytes: bytes of all tensor data.
         chat_template: Jinja source, or None for a base model.
         tokenizer: `gpt2/gpt-2` (GGUF: model/pre), `BPE` and the like (tokenizer.json's model type), or "".
-        tied: the output layer shares the embedding's weights.
+        tied: whether the output layer shares the embedding's weights.
         metadata: GGUF's keys (large arrays as their length), or config.json.
     """
 
@@ -75,20 +75,22 @@ def read_header(path: str | Path) -> Header:
         path: a GGUF file (any part of a split one) or a Hugging Face folder.
 
     Raises:
-        BadInputError: there is nothing at the path.
-        LoadError: the files are broken or incomplete; the message says what is missing.
-        UnsupportedError: the weights are only there as pickles.
+        BadInputError: the path doesn't exist.
+        LoadError: the files are damaged or incomplete; the message says what is missing.
+        UnsupportedError: the weights are available only as pickles.
     """
     path = Path(path)
     if path.is_dir():
         return _kept(path, _state(sorted(path.iterdir())))
     if path.is_file():
         return _kept(path, _state(gguf.parts(path)))
-    raise BadInputError(f"There is no file or folder {path}.", "Check the path; relative ones start at the notebook.")
+    raise BadInputError(
+        f"There is no file or folder {path}.", "Check the path; relative paths start at the working folder."
+    )
 
 
 def _state(files: Iterable[Path]) -> tuple[tuple[str, int, int], ...]:
-    """Names, sizes and times of files: as long as they stay, what was read of them does."""
+    """Names, sizes and times of files: the key under which a header is cached."""
     stats = [(file.name, file.stat()) for file in files if file.is_file()]
     return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
 
@@ -102,21 +104,21 @@ def read_config(folder: Path) -> dict[str, Any]:
     """A folder's config.json.
 
     Raises:
-        LoadError: it isn't there, isn't JSON, or names no architecture.
+        LoadError: it is missing, isn't JSON, or has no architecture.
     """
     file = folder / "config.json"
     if not file.is_file():
         ggufs = sorted(found.name for found in folder.glob("*.gguf"))
         hint = (
-            f"It holds GGUF files: load one of them, for example {folder / ggufs[0]}."
+            f"It contains GGUF files: load one of them, for example {folder / ggufs[0]}."
             if ggufs
-            else "A Hugging Face model folder has config.json beside its weights and tokenizer.json."
+            else "A Hugging Face model folder has config.json next to its weights and tokenizer.json."
         )
         raise LoadError(f"{folder} has no config.json, so it is not a model folder.", hint)
     config = jsonfile.read(file)
     if not any(Fields(config, file).texts("architectures")[:1]):
         hint = "This is a LoRA adapter: load its base model, then add it." if _is_adapter(folder) else ""
-        raise LoadError(f"{file} names no architecture.", hint or "Its 'architectures' must name the model's class.")
+        raise LoadError(f"{file} has no architecture.", hint or "Its key 'architectures' must name the model's class.")
     return config
 
 
@@ -132,26 +134,28 @@ def _gguf(path: Path) -> Header:
 
 
 def of_gguf(heads: Sequence[GgufFile]) -> Header:
-    """A model's facts from the headers of its parts, in order; errors as `read_header`."""
+    """A model's metadata from the headers of its parts, in order; errors as `read_header`."""
     path, keys = heads[0].path, heads[0].keys
-    said = Fields(keys, path)
+    fields = Fields(keys, path)
     tensors = tuple(tensor for head in heads for tensor in head.tensors)
-    architecture = said.text("general.architecture")
+    architecture = fields.text("general.architecture")
     if not architecture:
-        raise LoadError(f"{path} names no architecture (general.architecture).", "Convert the model again.")
+        raise LoadError(f"{path} has no architecture (general.architecture).", "Convert the model again.")
     if keys.get("general.type", "model") != "model":
         raise LoadError(
-            f"{path} is not a model but of type {keys['general.type']!r}.",
+            f"{path} is not a model; its type is {keys['general.type']!r}.",
             "Load its base model; adapters attach to that.",
         )
     promised = keys.get("split.tensors.count", len(tensors))
     if promised != len(tensors):
-        raise LoadError(f"{path} promises {promised} tensors, and its parts hold {len(tensors)}.", "Fetch it again.")
+        raise LoadError(
+            f"{path} should have {promised} tensors, but its parts have {len(tensors)}.", "Download it again."
+        )
 
     own = Fields(keys, path, f"{architecture}.")
     layers, hidden, n_heads = (own.count(key) for key in ("block_count", "embedding_length", "attention.head_count"))
     if not (layers and hidden):
-        raise LoadError(f"{path} lacks {architecture}.block_count or embedding_length.", "Convert the model again.")
+        raise LoadError(f"{path} has no {architecture}.block_count or embedding_length.", "Convert the model again.")
     gguf_checks.check(path, architecture, keys, tensors)
     names = [tensor.name for tensor in tensors]
     _check_missing(path, missing_in_gguf(architecture, layers, names, experts=own.count("expert_count") > 0))
@@ -162,8 +166,8 @@ def of_gguf(heads: Sequence[GgufFile]) -> Header:
     total_kv_heads = sum(per_layer) if len(per_layer) > 1 else layers * kv_heads
     tokens = keys.get("tokenizer.ggml.tokens")
     vocab = tokens.length if isinstance(tokens, Skipped) else 0
-    model, pre = said.text("tokenizer.ggml.model") or "", said.text("tokenizer.ggml.pre") or ""
-    # An MLA cache (DeepSeek) holds one compressed vector per token and layer instead of keys and values.
+    model, pre = fields.text("tokenizer.ggml.model") or "", fields.text("tokenizer.ggml.pre") or ""
+    # An MLA cache (DeepSeek) has one compressed vector per token and layer instead of keys and values.
     compressed = own.count("attention.kv_lora_rank")
     latent = compressed + own.count("rope.dimension_count")
     mla = bool(compressed) and bool(own.count("attention.key_length_mla"))
@@ -185,7 +189,7 @@ def of_gguf(heads: Sequence[GgufFile]) -> Header:
         quant=_gguf_tag(path, keys, tensors),
         tensors=tensors,
         weight_bytes=sum(tensor.bytes for tensor in tensors),
-        chat_template=said.text("tokenizer.chat_template"),
+        chat_template=fields.text("tokenizer.chat_template"),
         licence=licence if isinstance(licence := keys.get("general.license"), str) else None,
         tokenizer=f"{model}/{pre}" if pre else model,
         tied="output.weight" not in names,
@@ -194,7 +198,7 @@ def of_gguf(heads: Sequence[GgufFile]) -> Header:
 
 
 def _gguf_tag(path: Path, keys: Mapping[str, Any], tensors: tuple[TensorInfo, ...]) -> str:
-    """The tag that the file says, else the one in its name, else the type that most bytes have."""
+    """The tag in the file's metadata, else the one in its name, else the type of most of its bytes."""
     ftype = keys.get("general.file_type")
     found = tags.of_ftype(ftype) if isinstance(ftype, int) else None
     if found is not None:
@@ -219,17 +223,17 @@ def _folder(folder: Path) -> Header:
 
 
 def of_folder(folder: Path, config: dict[str, Any], files: Sequence[Path], tensors: tuple[TensorInfo, ...]) -> Header:
-    """A model's facts from a folder's small files and the tensors of its weight files; errors as `read_header`."""
-    said = Fields(config, folder / "config.json")
-    architecture = said.texts("architectures")[0]
-    # Models with more than text keep the language model's sizes in a part of their own.
-    inner = said.table("text_config")
-    text = inner if len(inner) else said
+    """A model's metadata from a folder's small files and its weight files' tensors; errors as `read_header`."""
+    fields = Fields(config, folder / "config.json")
+    architecture = fields.texts("architectures")[0]
+    # Multimodal models have the language model's sizes in a nested object.
+    inner = fields.table("text_config")
+    text = inner if len(inner) else fields
     layers = text.count("num_hidden_layers", "n_layer", "n_layers")
     hidden = text.count("hidden_size", "n_embd", "d_model")
     heads = text.count("num_attention_heads", "n_head")
     if not (layers and hidden):
-        raise LoadError(f"{folder / 'config.json'} lacks num_hidden_layers or hidden_size.", "Fetch it again.")
+        raise LoadError(f"{folder / 'config.json'} has no num_hidden_layers or hidden_size.", "Download it again.")
     _check_missing(folder, missing_in_folder(architecture, text, layers, (tensor.name for tensor in tensors)))
     kv_heads = text.count("num_key_value_heads", default=heads)
     head_dim = text.count("head_dim", default=hidden // heads if heads else 0)
@@ -263,7 +267,7 @@ def of_folder(folder: Path, config: dict[str, Any], files: Sequence[Path], tenso
 
 
 def _unpacked(tensor: TensorInfo) -> int:
-    """Weights in a tensor; eight 4-bit weights share an int32 in awq and gptq, and helper tensors hold none."""
+    """Number of weights in a tensor: awq and gptq pack eight 4-bit weights into an int32; helper tensors have none."""
     kind = tensor.name.rsplit(".", 1)[-1]
     if kind in ("qweight", "weight_packed"):
         return tensor.elements * (8 if tensor.dtype == "I32" else 1)
@@ -273,11 +277,11 @@ def _unpacked(tensor: TensorInfo) -> int:
 
 
 def folder_tag(config: Mapping[str, Any], tensors: tuple[TensorInfo, ...] = ()) -> str:
-    """The quant tag of a folder: from `quantization_config`, else the type that most of its weights have.
+    """The quant tag of a folder: from `quantization_config`, else the type of most of its weights.
 
     Args:
         config: config.json.
-        tensors: its tensors; without them the config's `dtype` decides.
+        tensors: its tensors; without them, the config's `dtype` is used.
     """
     quantization = config.get("quantization_config")
     if isinstance(quantization, dict):
@@ -296,10 +300,10 @@ def folder_tag(config: Mapping[str, Any], tensors: tuple[TensorInfo, ...] = ()) 
 
 
 def _compressed_tag(quantization: Mapping[str, Any]) -> str:
-    """Tell llmcompressor's output: 8-bit floats or integers, or 4-bit integers with (awq) or without a zero."""
+    """The tag of llmcompressor's output: 8-bit floats or integers, or 4-bit integers with (awq) or without a zero."""
     groups = Fields(quantization, "quantization_config").table("config_groups")
     for name, group in groups.items():
-        if not isinstance(group, dict):  # a preset's name with the modules that it is for
+        if not isinstance(group, dict):  # a preset's name with its modules
             continue
         weights = groups.table(name).table("weights")
         kind, bits = weights.get("type"), weights.get("num_bits")
@@ -316,8 +320,8 @@ def _check_missing(path: Path, missing: list[str]) -> None:
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise LoadError(
-            f"{path} lacks the tensor {missing[0]!r}{more}, which its architecture needs.",
-            "The files are incomplete: fetch or convert the model again.",
+            f"{path} has no tensor {missing[0]!r}{more}, which its architecture needs.",
+            "The files are incomplete: download or convert the model again.",
         )
 
 
@@ -339,7 +343,7 @@ def chat_template(folder: Path) -> str | None:
 
 
 def _licence(folder: Path) -> str | None:
-    """The licence that the model card's front matter names (`license: apache-2.0`)."""
+    """The licence in the model card's front matter (`license: apache-2.0`)."""
     card = folder / "README.md"
     if not card.is_file():
         return None

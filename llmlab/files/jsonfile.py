@@ -1,4 +1,4 @@
-"""JSON from downloaded files, parsed within bounds and read by type: a wrong value is an error that names its key."""
+"""JSON from downloaded files, parsed within limits and read by type: an error for an invalid value names its key."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any
 
 from llmlab.errors import LoadError
 
-# The format's own limit of a safetensors header; the largest tokenizer.json are some 35 MB.
+# The safetensors format's limit for a header; the largest tokenizer.json files have about 35 MB.
 LARGEST = 100_000_000
-# No count of a real model comes near (parameters of one tensor, tokens of a context).
+# Above any count of a real model (parameters of one tensor, tokens of a context).
 MOST = 2**48
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def parse(text: bytes | str, where: object) -> dict[str, Any]:
-    """The JSON object of a text.
+    """Parse a JSON object.
 
     Args:
-        text: the whole text.
-        where: what it is called in messages.
+        text: the JSON text.
+        where: its name in messages.
 
     Raises:
         LoadError: not JSON, nested too deeply, or not an object.
@@ -32,22 +32,22 @@ def parse(text: bytes | str, where: object) -> dict[str, Any]:
             text = text.decode("utf-8-sig")
         value = json.loads(text)
         if _SURROGATE.search(text):
-            # Half of a pair becomes a character that no file and no terminal takes.
+            # Half of a surrogate pair would become a character that can't be written to a file or a terminal.
             json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:
-        raise LoadError(f"{where} is nested too deeply.", "It isn't a model's file: fetch it again.") from None
+        raise LoadError(f"{where} is nested too deeply.", "It isn't a model's file: download it again.") from None
     except ValueError as error:
-        raise LoadError(f"{where} is not valid JSON: {error}.", "Fetch it again.") from None
+        raise LoadError(f"{where} is not valid JSON: {error}.", "Download it again.") from None
     if not isinstance(value, dict):
         raise LoadError(f"{where} must hold a JSON object, not {type(value).__name__}.")
     return value
 
 
 def read(file: Path) -> dict[str, Any]:
-    """The JSON object of a file.
+    """Read a JSON object from a file.
 
     Raises:
-        LoadError: it can't be read, is larger than any model's, or see `parse`.
+        LoadError: it can't be read, is larger than any model's file, or as `parse`.
     """
     try:
         size = file.stat().st_size
@@ -60,7 +60,7 @@ def read(file: Path) -> dict[str, Any]:
 
 
 def read_optional(file: Path) -> dict[str, Any]:
-    """A file's JSON object; {} where the file isn't there, isn't JSON, or holds something else."""
+    """A file's JSON object; {} if the file is missing, isn't JSON, or isn't an object."""
     try:
         return read(file)
     except LoadError:
@@ -68,12 +68,12 @@ def read_optional(file: Path) -> dict[str, Any]:
 
 
 class Fields(Mapping[str, Any]):
-    """Values by key, read by type. A key that is missing or null gives the default.
+    """Values by key, read by type. A missing or null key gives the default.
 
     Args:
-        values: the object: of a JSON file, or the keys of a GGUF file (whose arrays are tuples).
-        where: what it is called in messages.
-        prefix: put in front of every key, as GGUF's `llama.`.
+        values: a JSON object, or the keys of a GGUF file (whose arrays are tuples).
+        where: its name in messages.
+        prefix: prepended to every key, such as GGUF's `llama.`.
 
     Each method raises LoadError for a value of another type or out of range; the message names the key.
     """
@@ -91,7 +91,7 @@ class Fields(Mapping[str, Any]):
         return sum(1 for _ in self)
 
     def count(self, *keys: str, default: int = 0) -> int:
-        """A whole number of 0 or more, of the first key that is there; the largest of a list (one entry per layer)."""
+        """A non-negative integer of the first key present; the largest entry of a list (one per layer)."""
         for key in keys:
             value = self.get(key)
             if value is not None:
@@ -99,48 +99,48 @@ class Fields(Mapping[str, Any]):
         return default
 
     def counts(self, key: str) -> tuple[int, ...]:
-        """Whole numbers of 0 or more: all of a list, or the one that is there; () without."""
+        """Non-negative integers: all entries of a list, or a single value; () if missing."""
         value = self.get(key)
         if value is None:
             return ()
         found = value if isinstance(value, list | tuple) else (value,)
-        whole = [int(one) if isinstance(one, float) and one.is_integer() else one for one in found]
-        if any(not isinstance(one, int) or isinstance(one, bool) or not 0 <= one <= MOST for one in whole):
-            raise self._wrong(key, "a whole number, 0 or more")
-        return tuple(whole)
+        numbers = [int(one) if isinstance(one, float) and one.is_integer() else one for one in found]
+        if any(not isinstance(one, int) or isinstance(one, bool) or not 0 <= one <= MOST for one in numbers):
+            raise self._wrong(key, "an integer, 0 or more")
+        return tuple(numbers)
 
     def number(self, key: str, default: float = 0.0) -> float:
         """A finite number."""
         value = self.get(key)
         if value is None:
             return default
-        # No real value is near the bound; a longer integer can't become a float.
+        # Above any real value; a longer integer can't be converted to a float.
         if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) <= 1e300:
             raise self._wrong(key, "a finite number")
         return float(value)
 
     def text(self, key: str) -> str | None:
-        """A text."""
+        """A string."""
         value = self.get(key)
         if value is not None and not isinstance(value, str):
-            raise self._wrong(key, "a text")
+            raise self._wrong(key, "a string")
         return value
 
     def texts(self, key: str) -> tuple[str, ...]:
-        """A list of texts."""
+        """A list of strings."""
         value = self.get(key)
         if value is None:
             return ()
         if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
-            raise self._wrong(key, "a list of texts")
+            raise self._wrong(key, "a list of strings")
         return tuple(value)
 
     def table(self, key: str) -> Fields:
-        """An object within the object; an empty one without."""
+        """A nested object; an empty one if missing."""
         value = self.get(key)
         if value is not None and not isinstance(value, dict):
             raise self._wrong(key, "an object")
         return Fields(value or {}, f"{self._where}: {key}")
 
     def _wrong(self, key: str, wanted: str) -> LoadError:
-        return LoadError(f"{self._where} says {self._prefix}{key} = {self[key]!r:.60}; it must be {wanted}.")
+        return LoadError(f"{self._where} has {self._prefix}{key} = {self[key]!r:.60}; it must be {wanted}.")

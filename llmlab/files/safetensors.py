@@ -1,7 +1,7 @@
-"""Read the headers of a Hugging Face folder's safetensors files: names, types, shapes and sizes of the tensors.
+"""Reads the headers of a Hugging Face folder's safetensors files: names, types, shapes and sizes of the tensors.
 
-Format: https://huggingface.co/docs/safetensors#format: 8 bytes with the header's length (little-endian), the
-header as JSON, then the data, which `data_offsets` point into.
+Format (https://huggingface.co/docs/safetensors#format): 8 bytes with the header's length (little-endian), the header as
+JSON, then the data, addressed by `data_offsets`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ INDEX = "model.safetensors.index.json"
 
 
 def read(path: Path) -> tuple[TensorInfo, ...]:
-    """Read one file's header and check that all its data is there.
+    """Read one file's header and check that the file contains all its data.
 
     Raises:
         LoadError: not a safetensors file, or truncated.
@@ -38,51 +38,51 @@ def read(path: Path) -> tuple[TensorInfo, ...]:
 
 
 def parse(take: Callable[[int], bytes], size: int, path: Path) -> tuple[TensorInfo, ...]:
-    """As `read`: from the first bytes of a file.
+    """As `read`, from the first bytes of a file.
 
     Args:
-        take: gives the next bytes of the file, fewer only at its end.
-        size: bytes of the whole file.
-        path: what the file is called in messages.
+        take: returns the next bytes of the file, fewer only at its end.
+        size: the file's size in bytes.
+        path: the file's name in messages.
     """
     head = take(8)
     length = struct.unpack("<Q", head)[0] if len(head) == 8 else None
     if length is None or length > jsonfile.LARGEST:
-        raise LoadError(f"{path} is not a safetensors file: no header length at its start.", "Fetch it again.")
+        raise LoadError(f"{path} is not a safetensors file: no header length at its start.", "Download it again.")
     text = take(length)
     if len(text) < length:
         raise LoadError(
             f"{path} is truncated: the file has {size:,} bytes, its header alone needs {8 + length:,}.",
-            "The download or copy did not finish: fetch it again.",
+            "The download or copy did not finish: download it again.",
         )
     try:
         entries = jsonfile.parse(text, path)
         found = [_tensor(name, info) for name, info in entries.items() if name != "__metadata__"]
     except (LoadError, ValueError) as error:
         why = f": {error}" if type(error) is ValueError else "."
-        raise LoadError(f"{path} is not a safetensors file: its header is not the format's JSON{why}") from None
+        raise LoadError(f"{path} is not a safetensors file: its header is not valid{why}") from None
     needed = 8 + length + max((end for _, end in found), default=0)
     if needed > size:
         raise LoadError(
-            f"{path} is truncated: the file has {size:,} bytes, its header promises {needed:,} bytes.",
-            "The download or copy did not finish: fetch it again.",
+            f"{path} is truncated: the file has {size:,} bytes, its header specifies {needed:,} bytes.",
+            "The download or copy did not finish: download it again.",
         )
     return tuple(tensor for tensor, _ in found)
 
 
 def _tensor(name: str, info: Any) -> tuple[TensorInfo, int]:
-    """One entry of a header, and where its data ends; ValueError for what isn't the format's."""
+    """One entry of a header, and the end offset of its data; ValueError if it is invalid."""
     entry = info if isinstance(info, dict) else {}
     dtype, shape, place = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
     if not isinstance(dtype, str) or not _whole(shape) or len(shape) > _MOST_DIMENSIONS or not _whole(place):
-        raise ValueError(f"the entry of {name!r:.60} lacks a dtype, a shape or data_offsets.")
+        raise ValueError(f"the entry of {name!r:.60} has no dtype, shape or data_offsets.")
     if len(place) != 2 or place[0] > place[1]:
         raise ValueError(f"the data_offsets of {name!r:.60} are {place!r:.60}.")
     tensor = TensorInfo(name, tuple(shape), dtype, place[1] - place[0])
     bits = _BITS.get(dtype)
-    # A type that isn't in the table has at least a bit per value.
+    # A type that isn't in the table has at least one bit per value.
     if tensor.elements * bits > tensor.bytes * 8 + 7 if bits else tensor.elements > tensor.bytes * 8:
-        raise ValueError(f"{name!r:.60} has the shape {shape!r:.60} and only {tensor.bytes:,} bytes.")
+        raise ValueError(f"{name!r:.60} has the shape {shape!r:.60} but only {tensor.bytes:,} bytes.")
     return tensor, place[1]
 
 
@@ -91,11 +91,11 @@ def _whole(values: Any) -> TypeGuard[list[int]]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a folder: those that its index lists, or all of them.
+    """The safetensors files of a folder: those in its index, or all of them.
 
     Raises:
-        LoadError: there are none, or the index lists one that isn't there.
-        UnsupportedError: the weights are only there as pickles.
+        LoadError: there are none, or one in the index is missing.
+        UnsupportedError: the weights are available only as pickles.
     """
     index = folder / INDEX
     if index.is_file():
@@ -103,9 +103,9 @@ def weight_files(folder: Path) -> list[Path]:
         missing = [name for name in listed if not (folder / name).is_file()]
         if missing:
             raise LoadError(
-                f"{folder} lacks {len(missing)} of the {len(listed)} weight files that {INDEX} lists: "
+                f"{folder} lacks {len(missing)} of the {len(listed)} weight files listed in {INDEX}: "
                 f"{', '.join(missing[:4])}.",
-                "Fetch the folder again.",
+                "Download the folder again.",
             )
         return [folder / name for name in listed]
     found = sorted(path for path in folder.glob("*.safetensors") if not path.name.startswith("consolidated"))
@@ -119,15 +119,15 @@ def weight_files(folder: Path) -> list[Path]:
             "Use a repository or revision with safetensors, or convert it where you trust it "
             "(transformers: save_pretrained(..., safe_serialization=True)).",
         )
-    raise LoadError(f"{folder} has no weights: no *.safetensors file.", "Fetch the folder again.")
+    raise LoadError(f"{folder} has no weights: no *.safetensors file.", "Download the folder again.")
 
 
 def read_folder(folder: Path) -> tuple[list[Path], tuple[TensorInfo, ...]]:
     """All weight files of a folder and all their tensors.
 
     Raises:
-        LoadError: a file is missing, broken, or lacks a tensor that the index says it holds.
-        UnsupportedError: the weights are only there as pickles.
+        LoadError: a file is missing or damaged, or lacks a tensor listed in the index.
+        UnsupportedError: the weights are available only as pickles.
     """
     files = weight_files(folder)
     tensors: dict[str, TensorInfo] = {}
@@ -138,14 +138,15 @@ def read_folder(folder: Path) -> tuple[list[Path], tuple[TensorInfo, ...]]:
         gone = [name for name in _weight_map(index) if name not in tensors]
         if gone:
             raise LoadError(
-                f"{folder} lacks {len(gone)} tensors that {INDEX} lists, {gone[0]!r} first.", "Fetch the folder again."
+                f"{folder} lacks {len(gone)} tensors listed in {INDEX}, starting with {gone[0]!r}.",
+                "Download the folder again.",
             )
     return files, tuple(tensors.values())
 
 
 def _weight_map(index: Path) -> dict[str, str]:
     listed = jsonfile.read(index).get("weight_map")
-    # A name with a path in it could point out of the folder; no file system takes one above 255 bytes.
+    # A name with a path could point outside the folder; file systems don't accept names above 255 bytes.
     if not isinstance(listed, dict) or not all(
         isinstance(name, str) and 0 < len(name) < 200 and name.isprintable() and Path(name).name == name
         for name in listed.values()

@@ -1,4 +1,4 @@
-"""What a model spec was resolved to: files on this machine, in one of the two formats."""
+"""A model's files on this machine, in one of the two formats: the result of a fetch."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class Source:
 
     Attributes:
         spec: what the user typed.
-        name: the name it gets when the user gives none.
+        name: its default name.
         format: gguf (one file) or safetensors (a Hugging Face folder).
         path: the file or the folder.
         quant: its quant tag (`F16`, `Q4_K_M`, `bf16`, `awq`, ...), read from the files.
-        base: the Hugging Face folder that a GGUF file was converted from, when llmlab did it.
-        online: the engine's name for the quantization that it does itself while it loads (vllm), or None.
-        way: how this form came to be, in a few words, where there is more than one way; else "".
-        known_header: its header, when it was read already; `header` reads it otherwise.
+        base: the Hugging Face folder that llmlab converted the GGUF file from, or None.
+        online: vllm's name for its quantization at load time, or None.
+        way: how this form was made or chosen, in a few words, if there are alternatives; else "".
+        known_header: its header, if already read; else `header` reads it.
     """
 
     spec: str

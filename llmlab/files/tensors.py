@@ -1,11 +1,11 @@
-"""Which tensors a model of a known kind must have, so that a missing one is named before an engine starts."""
+"""The tensors that a known architecture must have, so that a missing one is reported before an engine starts."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-# Hugging Face names, one decoder layer each. Only kinds whose layers are all alike are listed; others aren't checked.
+# Hugging Face names of one decoder layer. Only architectures whose layers are all alike are listed and checked.
 _LLAMA = (
     "self_attn.q_proj.weight",
     "self_attn.k_proj.weight",
@@ -26,7 +26,7 @@ _FOLDER: dict[str, tuple[str, ...]] = {
     "Qwen3ForCausalLM": _QWEN3,
 }
 
-# GGUF names (gguf.constants.TENSOR_NAMES); `output.weight` may be left out, which means tied embeddings.
+# GGUF names (gguf.constants.TENSOR_NAMES); without `output.weight` the embeddings are tied.
 _BLOCK = (
     "attn_norm.weight",
     "attn_q.weight",
@@ -46,19 +46,19 @@ _GGUF: dict[str, tuple[str, ...]] = {
 
 
 def missing_in_folder(architecture: str, config: Mapping[str, Any], layers: int, names: Iterable[str]) -> list[str]:
-    """The tensors that a folder's config.json asks for and its files lack.
+    """The tensors that a folder's config.json requires and its files don't have.
 
-    Quantized linear layers store `qweight`, `weight_packed` and the like in the place of `weight`: any of a
-    module's tensors counts.
+    Quantized linear layers store `qweight`, `weight_packed` and the like instead of `weight`: any of the module's
+    tensors counts.
 
     Args:
         architecture: the config's first architecture.
         config: config.json, or the part of it that describes the language model.
-        layers: how many it says there are.
+        layers: number of layers in the config.
         names: the names of all tensors.
 
     Returns:
-        Their names; of layers beyond the number of tensors only the first.
+        Their names; beyond the number of tensors, only those of the first layer.
     """
     layer = _FOLDER.get(architecture)
     if layer is None:
@@ -80,18 +80,18 @@ def missing_in_folder(architecture: str, config: Mapping[str, Any], layers: int,
 
 
 def _layers(count: int, names: Collection[str]) -> range:
-    # A layer has a tensor, so with more layers than tensors one of these is missing: a damaged count lists no billions.
+    # Each layer has a tensor: checking one layer more than there are tensors is enough, even if the count is damaged.
     return range(min(count, len(names) + 1))
 
 
 def missing_in_gguf(architecture: str, layers: int, names: Iterable[str], *, experts: bool = False) -> list[str]:
-    """The tensors that a GGUF file of a known kind lacks.
+    """The tensors that a GGUF file of a known architecture should have and doesn't.
 
     Args:
         architecture: `general.architecture`.
-        layers: how many the file says there are.
+        layers: number of layers in the file's metadata.
         names: the names of all tensors, of all parts.
-        experts: it is a mixture of experts, whose layers have other tensors: nothing is checked.
+        experts: it is a mixture of experts, whose layers have other tensors; nothing is checked.
 
     Returns:
         As `missing_in_folder`.

@@ -1,4 +1,4 @@
-"""Whether a model's files have a part that reads images."""
+"""Whether a model's files include an image encoder."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 from llmlab.files.jsonfile import read_optional
 
-# What config.json calls it: nearly all models the first, Qwen-VL and LLaVA of old the others.
+# Its key in config.json: the first in nearly all models, the others in early Qwen-VL and LLaVA models.
 _KEYS = ("vision_config", "visual", "mm_vision_tower", "vision_tower")
 
 
 def sees(path: Path) -> bool:
-    """Read off the files: a vision part in config.json, or a projector (`*mmproj*.gguf`) beside a GGUF file."""
+    """Whether config.json has a vision part, or a projector (`*mmproj*.gguf`) is next to a GGUF file."""
     if path.is_dir():
         config: Mapping[str, Any] = read_optional(path / "config.json")
         return any(config.get(key) for key in _KEYS)

@@ -1,6 +1,6 @@
-"""Tensor data out of safetensors files, one tensor at a time, as numpy arrays.
+"""Tensor data from safetensors files, one tensor at a time, as numpy arrays.
 
-numpy has no bfloat16, so those tensors come as float32 (which holds every bfloat16 exactly).
+numpy has no bfloat16, so those tensors are returned as float32, which represents every bfloat16 exactly.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def tensors(file: Path) -> Iterator[tuple[str, Any]]:
         Names and float arrays in the tensors' shapes, float32 or float16.
 
     Raises:
-        UnsupportedError: one holds neither floats nor bfloats (a quantized checkpoint).
+        UnsupportedError: a tensor has neither floats nor bfloats (a quantized checkpoint).
     """
     _imports.load("numpy")
     import numpy as np
@@ -43,7 +43,7 @@ def tensors(file: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _entries(file: Path) -> tuple[int, list[tuple[str, dict[str, Any]]]]:
-    """Where the data starts, and the header's entries in the order of their data."""
+    """The offset of the data, and the header's entries in the order of their data."""
     with file.open("rb") as handle:
         length = struct.unpack("<Q", handle.read(8))[0]
         entries = json.loads(handle.read(length))
@@ -55,7 +55,7 @@ def _read(np: Any, file: Path, start: int, name: str, info: dict[str, Any]) -> A
     kind = info["dtype"]
     if kind not in _TYPES:
         raise UnsupportedError(
-            f"{file.name} holds {name!r} as {kind}: a GGUF can't be made from a checkpoint that is already quantized.",
+            f"{name!r} in {file.name} has type {kind}: a quantized checkpoint can't be converted to GGUF.",
             "Convert the original 16-bit model.",
         )
     count = 1

@@ -1,6 +1,6 @@
-"""What lies on this machine's disk: models in the hub's cache, what llmlab made, and parts of broken downloads.
+"""Model files on this machine's disk: the hub's cache, files made by llmlab, and partial downloads.
 
-Only these are ever listed or deleted; a folder or file of the user's own never is.
+Only these are listed or deleted, never the user's own files and folders.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class Stored:
     """A model's files in a cache, in one quant.
 
     Attributes:
-        name: what to call it on the line: a catalogue name, `hf:org/repo`, or a made file's own name.
-        kind: downloaded (in the hub's cache), made (converted or quantized by llmlab), or part (a broken download,
-            which the next pull goes on with).
-        quant: the tag, or `mixed` where the files don't say; "" for a part.
-        bytes: what deleting it frees.
-        used: when it was read or written last, seconds since 1970.
-        repo: `org/name` on the hub; None for what was made here.
-        paths: the files and folders that it is made of.
+        name: its name in commands: a catalogue name, `hf:org/repo`, or the name of a file made by llmlab.
+        kind: downloaded (in the hub's cache), made (converted or quantized by llmlab), or part (a partial download,
+            which the next pull resumes).
+        quant: the tag, or `mixed` if the files don't specify one; "" for a part.
+        bytes: bytes freed by deleting it.
+        used: time of the last read or write, in seconds since 1970.
+        repo: `org/name` on the hub; None if it was made here.
+        paths: its files and folders.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Stored:
 
 
 def on_disk() -> tuple[Stored, ...]:
-    """All models in the hub's cache and llmlab's own, the last used first.
+    """All models in the hub's cache and in llmlab's, most recently used first.
 
     Returns:
         A `Stored` per model and quant: name, quant, format, files, size in bytes.
@@ -117,10 +117,10 @@ def _folder_quant(folder: Path, repo: str) -> str:
 
 
 def made(folders: Iterable[Path] | None = None) -> list[Stored]:
-    """What llmlab converted or quantized.
+    """The models that llmlab converted or quantized.
 
     Args:
-        folders: only what lies in these folders of the cache; None is all of it.
+        folders: only models in these folders of the cache; None for all.
     """
     root = config.cache_dir()
     places = [*root.glob("gguf/*"), *root.glob("checkpoints/*")] if folders is None else list(folders)
@@ -147,15 +147,15 @@ def _made(name: str, form: Format, quant: str, path: Path, files: list[Path]) ->
 
 
 def delete(items: Iterable[Stored]) -> int:
-    """Delete what is listed, and nothing else.
+    """Delete the listed files, and nothing else.
 
-    A blob of the hub's cache that another file still points to stays.
+    A blob in the hub's cache that another snapshot still links to is kept.
 
     Returns:
         The bytes freed.
 
     Raises:
-        DiskError: something can't be deleted; what came before it is.
+        DiskError: a file can't be deleted; those before it are.
     """
     freed = 0
     repos = set()
@@ -174,7 +174,7 @@ def delete(items: Iterable[Stored]) -> int:
 
 
 def _remove(path: Path) -> int:
-    """Remove a made file or folder, or a part; only inside the caches."""
+    """Remove a file or folder made by llmlab, or a partial download; only inside the caches."""
     inside = (config.cache_dir(), transfer.cache_root())
     assert any(path.resolve().is_relative_to(place.resolve()) for place in inside), path
     if path.is_dir():
@@ -187,7 +187,7 @@ def _remove(path: Path) -> int:
 
 
 def _unlink(path: Path) -> int:
-    """Take a file out of a snapshot; where the cache has no links, that is the file itself."""
+    """Remove a file from a snapshot; in a cache without links, that is the file itself."""
     assert path.absolute().is_relative_to(transfer.cache_root().absolute()), path
     size = 0 if path.is_symlink() or not path.exists() else path.stat().st_size
     path.unlink(missing_ok=True)
@@ -195,7 +195,7 @@ def _unlink(path: Path) -> int:
 
 
 def _sweep(store: Path) -> int:
-    """Remove the blobs that no snapshot points to any more, and a repository's folder when nothing is left in it."""
+    """Remove blobs that no snapshot links to, and a repository's folder once it is empty."""
     pointed = {link.resolve() for link in store.glob("snapshots/*/**/*") if link.is_symlink()}
     freed = 0
     for blob in store.glob("blobs/*"):

@@ -1,7 +1,7 @@
-"""The models that have a short name: llmlab's own list (catalogue.toml) and the user's.
+"""The models with a short name: llmlab's list (catalogue.toml) and the user's.
 
-The user's file has the same form; it lies at `LLMLAB_MODELS`, or `models.toml` in the user's configuration folder
-for llmlab. Its names go before llmlab's own.
+The user's file has the same format; its path is `LLMLAB_MODELS`, or `models.toml` in llmlab's folder in the user's
+configuration folder. Its names take precedence over llmlab's.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
     from llmlab.hub.catalogue_schema import Catalogue
 
 MADE = "models"
-"""The folder of merged models, in the user's data folder."""
+"""The folder for merged models, in the user's data folder."""
 MADE_ORIGIN = "merged"
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One model of the catalogue.
+    """One model in the catalogue.
 
     Attributes:
-        parameters: number of weights, about.
-        context_length: tokens it was trained for; None when it isn't said.
+        parameters: approximate number of weights.
+        context_length: trained context length in tokens; None if not specified.
         path: a local folder or GGUF file (nano's, or the user's own); None for models on the hub.
-        origin: "llmlab", the user's file it stands in, or "merged" for what `%llm lora merge` wrote.
-        base: the unquantized model's repository, where the list says it.
+        origin: "llmlab", the path of the user's file, or "merged" for a model written by `%llm lora merge`.
+        base: the unquantized model's repository, if the list names it.
     """
 
     name: str
@@ -52,9 +52,9 @@ class Entry:
 
     @property
     def base_repo(self) -> str | None:
-        """The repository that its quants were made from: `base`, or else where vllm's unquantized form lies."""
-        whole = ("bf16", "fp16", "fp32")
-        named = (files.repo for files in self.files if files.engine == "vllm" and set(files.quants) & set(whole))
+        """The repository that its quants were made from: `base`, else the repository of vllm's unquantized form."""
+        unquantized = {"bf16", "fp16", "fp32"}
+        named = (files.repo for files in self.files if files.engine == "vllm" and unquantized & set(files.quants))
         return self.base or next(named, None)
 
     def quants(self, engine: EngineName) -> tuple[str, ...]:
@@ -69,10 +69,10 @@ class Entry:
 
 
 def entries() -> list[Entry]:
-    """All models that have a short name, the user's first.
+    """All models with a short name, the user's first.
 
     Raises:
-        BadInputError: the user's file is wrong; the message names the file, the key and what is wrong.
+        BadInputError: the user's file is invalid; the message names the file, the key and the problem.
     """
     out: dict[str, Entry] = {}
     for entry in (*_user_entries(), *_made(), *_builtin()):
@@ -81,25 +81,25 @@ def entries() -> list[Entry]:
 
 
 def find(name: str) -> Entry | None:
-    """The model of this name (case doesn't matter), or None."""
+    """The model with this name (ignoring case), or None."""
     return next((entry for entry in entries() if entry.name.lower() == name.lower()), None)
 
 
 def get(name: str) -> Entry:
-    """The model of this name.
+    """The model with this name.
 
     Raises:
-        UnknownNameError: there is none; the closest is named.
+        UnknownNameError: there is none; the error names the closest match.
     """
     found = find(name)
     if found is None:
-        hint = "A path, a .gguf file or hf:org/name works too."
+        hint = "Or give a path, a .gguf file or hf:org/name."
         raise unknown("model", name, [entry.name for entry in entries()], hint)
     return found
 
 
 def trusted() -> tuple[str, ...]:
-    """The authors whose quantizations are taken without asking: the user's, then llmlab's own list."""
+    """The authors whose quantizations may be chosen automatically: the user's list, then llmlab's."""
     file = user_file()
     own = _read_user(file)
     builtin = Path(__file__).with_name("catalogue.toml").read_text(encoding="utf-8")
@@ -108,7 +108,7 @@ def trusted() -> tuple[str, ...]:
 
 
 def user_file() -> Path:
-    """Where the user's own list lies, whether it is there or not."""
+    """The path of the user's list, whether it exists or not."""
     named = os.environ.get("LLMLAB_MODELS")
     if named:
         return Path(named).expanduser()
@@ -131,16 +131,16 @@ def _user_entries() -> tuple[Entry, ...]:
 
 
 def _made() -> tuple[Entry, ...]:
-    """The models that `%llm lora merge` wrote."""
+    """The models written by `%llm lora merge`."""
     out = []
     for file in sorted((config.data_dir() / MADE).glob("*/merge.json")):
         try:
             facts = json.loads(file.read_text(encoding="utf-8"))
-            says = f"{facts['base']} with {facts['adapters']} merged into it"
+            description = f"{facts['base']} with {facts['adapters']} merged into it"
         except (OSError, ValueError, KeyError, TypeError):
             continue
         folder = file.parent
-        out.append(Entry(folder.name, says, None, None, None, (), folder, MADE_ORIGIN))
+        out.append(Entry(folder.name, description, None, None, None, (), folder, MADE_ORIGIN))
     return tuple(out)
 
 
@@ -154,7 +154,7 @@ def _read_user(file: Path) -> str | None:
 
 
 def _check(text: str, file: Path) -> Catalogue:
-    """A list checked by pydantic; the first thing wrong is told with its place."""
+    """A list validated by pydantic; the error names the first problem and its position."""
     from pydantic import ValidationError
 
     from llmlab.hub.catalogue_schema import Catalogue
@@ -169,7 +169,7 @@ def _check(text: str, file: Path) -> Catalogue:
         first = error.errors(include_url=False)[0]
         raise BadInputError(
             f"{file}: {_place(first['loc'], data)}: {first['msg'].removeprefix('Value error, ')}.",
-            "The form is that of llmlab/hub/catalogue.toml: [[model]] with name and path, or [[model.files]].",
+            "Use the format of llmlab/hub/catalogue.toml: [[model]] with name and path, or [[model.files]].",
         ) from None
 
 
@@ -201,7 +201,7 @@ def _parse(text: str, file: Path, origin: str, base: Path) -> list[Entry]:
 
 
 def _place(loc: tuple[int | str, ...], data: dict[str, Any]) -> str:
-    """Where in the file something is wrong: the model's name where it has one, then the key."""
+    """The position of a problem in the file: the model's name or number, then the key."""
     parts = [str(part) for part in loc]
     if len(loc) >= 2 and loc[0] == "model" and isinstance(loc[1], int):
         models = data.get("model")

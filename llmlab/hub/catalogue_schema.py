@@ -1,4 +1,4 @@
-"""The form of catalogue.toml and of the user's models.toml, checked by pydantic."""
+"""The schema of catalogue.toml and of the user's models.toml, validated by pydantic."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class FilesModel(BaseModel):
         if self.engine == "llamacpp" and len(self.quants) > 1 and "{quant" not in (self.file or ""):
             raise ValueError("'file' must have {quant} in it when there are several quants")
         if self.engine == "vllm" and self.file is not None:
-            raise ValueError("vllm loads the whole folder: leave 'file' out")
+            raise ValueError("vllm loads the complete folder: leave 'file' out")
         return self
 
 
@@ -57,7 +57,7 @@ class EntryModel(BaseModel):
     @classmethod
     def _plain(cls, value: str) -> str:
         if any(not (char.isalnum() or char in "._-") for char in value):
-            raise ValueError("a name has letters, digits, '.', '_' and '-' only")
+            raise ValueError("a name may contain only letters, digits, '.', '_' and '-'")
         return value
 
     @model_validator(mode="after")
@@ -68,7 +68,7 @@ class EntryModel(BaseModel):
 
 
 class Catalogue(BaseModel):
-    """The whole file."""
+    """The complete file."""
 
     model_config = ConfigDict(extra="forbid")
 

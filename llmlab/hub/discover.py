@@ -1,9 +1,8 @@
-"""Quantizations that the catalogue doesn't list: found in the hub's model tree, chosen by who made them.
+"""Quantizations that the catalogue doesn't list: found in the hub's model tree, chosen by author.
 
 The tree: a repository whose card names its base model gets the tag `base_model:quantized:ORG/NAME`
-(https://huggingface.co/docs/hub/model-cards#specifying-a-base-model). Between strangers nothing is chosen silently:
-the model's own organization and the catalogue's trusted authors are taken by themselves, others only when the user
-names them.
+(https://huggingface.co/docs/hub/model-cards#specifying-a-base-model). Only the model's own organization and the
+catalogue's trusted authors are chosen automatically; any other author must be named by the user.
 """
 
 from __future__ import annotations
@@ -28,33 +27,33 @@ from llmlab.hub.quant_repo import QuantRepo
 from llmlab.hub.spec import Spec, parse
 from llmlab.types import FORMATS, EngineName
 
-# Of a base model's quantizations, the most downloaded ones; popular models have thousands.
+# At most this many of a base model's quantizations, by downloads; popular models have thousands.
 LISTED = 300
 SIZED = 12
-# When no tag is asked for: the first of these that a GGUF repository has.
+# The default tag of a GGUF repository: the first of these that it has.
 GGUF_ORDER = ("Q4_K_M", "Q4_K_S", "Q5_K_M", "Q8_0", "MXFP4", "F16", "BF16")
 # The engines under whose names repositories are listed; others load the same formats.
 GGUF_ENGINE, FOLDER_ENGINE = tags.native("gguf"), tags.native("safetensors")
 # Formats that neither engine loads.
 _FOREIGN = frozenset({"mlx", "exl2", "exl3", "onnx", "openvino", "coreml", "bitsandbytes", "executorch", "ctranslate2"})
-# Projectors of vision models, importance matrices and adapters are GGUF files too, but no models.
+# GGUF files that aren't models: projectors of vision models, importance matrices, adapters.
 _NO_MODEL = re.compile(r"(mmproj|imatrix|.*lora)")
 
 
 def find(model: str, *, quant: str | None = None, engine: EngineName | None = None) -> tuple[QuantRepo, ...]:
-    """What the hub's model tree offers for a model: trusted authors first, then by downloads.
+    """A model's quantizations in the hub's model tree: trusted authors first, then by downloads.
 
     Args:
-        model: a catalogue name or `hf:org/repo` (a quantization's own base is looked up).
-        quant: only offers with this tag.
-        engine: only offers for this engine.
+        model: a catalogue name or `hf:org/repo` (for a quantization, its base model is used).
+        quant: only repositories with this tag.
+        engine: only repositories for this engine.
 
     Returns:
-        The offers; the sizes of the first ones are looked up.
+        The repositories; the first 12 with their file sizes.
 
     Raises:
         UnknownNameError: no such model or tag.
-        BadInputError: a model that isn't the hub's, or whose base isn't known.
+        BadInputError: the model isn't on the hub, or its base model is unknown.
         LoadError: the hub can't be reached, or refuses.
     """
     found = _matching(_tree(base_of(parse(model))), quant, engine)
@@ -65,7 +64,7 @@ def base_of(spec: Spec) -> str:
     """The repository that a model's quantizations were made from.
 
     Raises:
-        BadInputError: a local model, or one whose entry doesn't say.
+        BadInputError: a local model, or a catalogue entry without a base.
         LoadError: the hub can't be reached, or refuses.
     """
     if spec.entry is not None:
@@ -77,26 +76,27 @@ def base_of(spec: Spec) -> str:
         return spec.entry.base_repo
     if spec.repo is None:
         raise BadInputError(
-            f"{spec.text} lies on this machine; --from and discovery are for models of the hub.",
-            "Make another quant of it: %llm quantize.",
+            f"{spec.text} is a local model; --from and --discover are for models on the hub.",
+            "To make another quant of it: %llm quantize.",
         )
     listing = repository.listing(spec.repo, spec.revision)
     return listing.bases[0] if listing.bases else spec.repo
 
 
 def choose(spec: Spec, *, engine: EngineName | None, quant: str | None, from_: str | None) -> tuple[QuantRepo, str]:
-    """The one offer to take, and its tag.
+    """The repository to use, and the tag.
 
     Args:
         spec: the model.
-        engine: who will load it; None takes the tag's.
-        quant: the tag; None takes the repository's default.
-        from_: an author, or a repository `org/name[@revision]`; None takes a trusted author's, or nobody's.
+        engine: the engine that will load it; None for the tag's.
+        quant: the tag; None for the repository's default.
+        from_: an author, or a repository `org/name[@revision]`; None accepts trusted authors only.
 
     Raises:
-        ChoiceError: only strangers offer it, or one author offers several; the offers are named.
-        UnsupportedError: nobody offers it.
-        UnknownNameError: this author or repository has it not; those that have are named.
+        ChoiceError: only untrusted authors publish this quant, or the author has several repositories; the error
+            lists them.
+        UnsupportedError: no author publishes it.
+        UnknownNameError: the author or repository doesn't have it; the error names those that do.
         BadInputError, LoadError: as `find`.
     """
     if from_ is not None and "/" in from_:
@@ -106,8 +106,8 @@ def choose(spec: Spec, *, engine: EngineName | None, quant: str | None, from_: s
     what = f"{tag} form" if tag else f"form for {engine}" if engine else "quantization"
     if offline():
         raise BadInputError(
-            f"The catalogue lists no {what} of {spec.text}, and the hub can't be asked: it is switched off.",
-            "Unset HF_HUB_OFFLINE, or name a repository that lies in the cache: --from ORG/REPO.",
+            f"The catalogue lists no {what} of {spec.text}, and the hub can't be searched in offline mode.",
+            "Unset HF_HUB_OFFLINE, or name a cached repository: --from ORG/REPO.",
         )
     offers = _matching(_tree(base), tag, engine)
     if from_ is not None:
@@ -123,13 +123,13 @@ def choose(spec: Spec, *, engine: EngineName | None, quant: str | None, from_: s
             raise UnsupportedError(f"Neither the catalogue nor the hub's model tree has a {what} of {spec.text}.")
         if not trusted:
             raise _undecided(f"No author trusted by default offers a {what} of {base}", offers, tag, spec)
-        # Several of one author differ in what is beside the tag; the one that most people take.
+        # An author may have several repositories with the tag: use the most downloaded one.
         chosen = trusted[0]
     return chosen, tag or _default(chosen)
 
 
 def _named(from_: str, engine: EngineName | None, quant: str | None) -> tuple[QuantRepo, str]:
-    """The offer of a repository that the user names; it need not be in the tree."""
+    """A repository named by the user, which need not be in the tree."""
     repo, _, revision = from_.removeprefix("hf:").partition("@")
     listing = repository.listing(repo, revision or None)
     offers = [
@@ -160,7 +160,7 @@ def _undecided(message: str, offers: Iterable[QuantRepo], tag: str | None, spec:
     asked = f" --quant {tag}" if tag else ""
     return ChoiceError(
         f"{message}; there are {named}{more}.",
-        f"Choose one: --from AUTHOR or --from ORG/REPO. All of them: %llm show {spec.text} --discover{asked}.",
+        f"Choose one with --from AUTHOR or --from ORG/REPO. Full list: %llm show {spec.text} --discover{asked}.",
         offers=tuple(first),
     )
 
@@ -215,7 +215,7 @@ def _offers_of(
     if any(name.endswith(".safetensors") and "/" not in name for name in files):
         total = sum(size for name, size in files.items() if name.endswith(".safetensors"))
         tag = tags.in_repository(repo, labels)
-        # In the tree everything is a quantization; a name that tells no kind tells no tag either.
+        # Every repository in the tree is a quantization; without a known format in its name, its tag is unknown.
         quants = (tag,) if tag else ("mixed",)
         out.append(
             QuantRepo(FOLDER_ENGINE, repo, quants, None, None, gated, downloads, trusted, _known({quants[0]: total}))
@@ -228,7 +228,7 @@ def _known(sizes: Mapping[str, int]) -> dict[str, int]:
 
 
 def gguf_sizes(files: Mapping[str, int]) -> dict[str, int]:
-    """The GGUF models among a repository's files: bytes by tag (`mixed` where a name tells none), best default first.
+    """The GGUF models among a repository's files: bytes by tag (`mixed` if a name has none), best default first.
 
     Args:
         files: bytes by file name.
@@ -243,7 +243,7 @@ def gguf_sizes(files: Mapping[str, int]) -> dict[str, int]:
 
 
 def tag_of(filename: str) -> str:
-    """The tag that a GGUF file's name (a part's, too) tells; `mixed` when it tells none."""
+    """The tag in the name of a GGUF file or part; `mixed` if there is none."""
     return tags.in_filename(re.sub(r"-\d{5}-of-\d{5}", "", filename)) or "mixed"
 
 
@@ -253,7 +253,7 @@ def _matching(offers: Iterable[QuantRepo], quant: str | None, engine: EngineName
 
 
 def _sized(offers: list[QuantRepo]) -> list[QuantRepo]:
-    """The offers with their files' sizes, asked for four at a time; one that can't be had stays without."""
+    """The repositories with their file sizes, requested four at a time; without sizes if a request fails."""
 
     def look(offer: QuantRepo) -> QuantRepo:
         try:
@@ -268,7 +268,7 @@ def _sized(offers: list[QuantRepo]) -> list[QuantRepo]:
         return list(pool.map(look, offers))
 
 
-# -- what was chosen before ---------------------------------------------------------------------
+# -- earlier choices ----------------------------------------------------------------------------
 
 
 def _record() -> Path:
@@ -276,9 +276,9 @@ def _record() -> Path:
 
 
 def remember(spec: Spec, offer: QuantRepo, tag: str) -> None:
-    """Note what was taken for a model, so that the same load finds it again, without the hub too.
+    """Remember the repository chosen for a model, so that the same load finds it again, also offline.
 
-    Where the cache can't be written the load goes on without the note.
+    If the cache can't be written, the load continues without it.
     """
     with suppress(OSError):
         known = _recorded()
@@ -294,7 +294,7 @@ def remember(spec: Spec, offer: QuantRepo, tag: str) -> None:
 
 
 def recalled(spec: Spec, engine: EngineName | None, tag: str | None) -> tuple[QuantRepo, str] | None:
-    """What was taken for a model before, or None."""
+    """The repository chosen for a model earlier, or None."""
     for text, offer in taken():
         if text == spec.text and engine in (None, offer.engine) and tag in (None, offer.quants[0]):
             return offer, offer.quants[0]
@@ -302,7 +302,7 @@ def recalled(spec: Spec, engine: EngineName | None, tag: str | None) -> tuple[Qu
 
 
 def taken() -> list[tuple[str, QuantRepo]]:
-    """All that was taken before: (the model as it was typed, whose)."""
+    """All earlier choices: (the model as typed, the repository)."""
     out = []
     trusted = set(catalogue.trusted())
     for key, (repo, revision) in _recorded().items():

@@ -1,6 +1,6 @@
-"""What the hub and its client can answer with, turned into one line with the way out; no secret is ever in it.
+"""Translates errors of the hub and its client into one-line messages with a suggested fix, without secrets.
 
-The token is never read here. Whatever a message takes over from outside goes through `scrub` first.
+The token is never read here. Text quoted from outside passes through `scrub` first.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from llmlab.errors import BadInputError, LoadError
 
 T = TypeVar("T")
 
-# Statuses that pass by themselves; how often and after how long to ask again.
+# Temporary HTTP statuses, and how often and after how long to retry.
 PASSING = frozenset({408, 429, 500, 502, 503, 504})
 TRIES = 3
 WAIT_S = 1.0
 LONGEST_WAIT_S = 20.0
 
-# A hub token, whatever follows "Bearer", a user and password in an address, a signed address's query.
+# A hub token, the value after "Bearer", credentials in a URL, the query of a signed URL.
 _SECRETS = (
     (re.compile(r"hf_[A-Za-z0-9_]{6,}"), "hf_..."),
     (re.compile(r"(?i)(bearer)\s+\S+"), r"\1 ..."),
@@ -35,14 +35,14 @@ _SECRETS = (
 
 
 def scrub(text: str) -> str:
-    """A text from outside without tokens, passwords and signed addresses."""
+    """A text from outside without tokens, passwords and signed URLs."""
     for pattern, put in _SECRETS:
         text = pattern.sub(put, text)
     return text
 
 
 def offline() -> bool:
-    """Whether the user switched the hub off (`HF_HUB_OFFLINE`, `TRANSFORMERS_OFFLINE`)."""
+    """Whether the hub is in offline mode (`HF_HUB_OFFLINE`, `TRANSFORMERS_OFFLINE`)."""
     from huggingface_hub import constants
 
     asked = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
@@ -50,17 +50,17 @@ def offline() -> bool:
 
 
 def endpoint() -> str | None:
-    """The hub that `HF_ENDPOINT` names, or None for the usual one."""
+    """The hub URL in `HF_ENDPOINT`, or None for the default."""
     value = os.environ.get("HF_ENDPOINT")
     return value.rstrip("/") if value else None
 
 
 def is_connection(error: BaseException) -> bool:
-    """Whether an error (or what caused it) means that the hub could not be reached."""
+    """Whether an error (or its cause) means that the hub could not be reached."""
     seen: BaseException | None = error
     while seen is not None:
         kinds = {kind.__name__ for kind in type(seen).__mro__}
-        # huggingface_hub moved between HTTP libraries; the names of these classes stayed.
+        # Compared by name: huggingface_hub changed its HTTP library, but these class names are the same in both.
         if kinds & {"ConnectError", "ConnectionError", "TimeoutException", "ProxyError", "NetworkError"}:
             return True
         if kinds & {"RemoteProtocolError", "Timeout"}:
@@ -75,7 +75,7 @@ def status_of(error: BaseException) -> int | None:
 
 
 def retry_after(error: BaseException | None) -> float | None:
-    """The seconds that the hub asks to wait, or None when it doesn't say."""
+    """The seconds in the Retry-After header, or None without one."""
     headers = getattr(getattr(error, "response", None), "headers", None) or {}
     try:
         return max(0.0, float(headers.get("Retry-After", "")))
@@ -84,14 +84,14 @@ def retry_after(error: BaseException | None) -> float | None:
 
 
 def wait_before(error: BaseException, tries: int) -> float | None:
-    """How long to wait before trying again, or None when that is no use.
+    """Seconds to wait before retrying, or None if a retry is pointless.
 
-    Statuses that pass (408, 429, 5xx) are tried again after 1, 2, 4 seconds; a longer wait that the hub asks for
-    is left to the user.
+    Temporary statuses (408, 429, 5xx) are retried after 1, 2, 4 seconds; if the hub requests a wait of more than 20
+    seconds, the error is raised instead.
 
     Args:
-        error: what the last try ended with.
-        tries: how many there were.
+        error: the error of the last attempt.
+        tries: number of attempts so far.
     """
     if status_of(error) not in PASSING:
         return None
@@ -102,7 +102,7 @@ def wait_before(error: BaseException, tries: int) -> float | None:
 
 
 def retried(call: Callable[[], T]) -> T:
-    """Call the hub, again when it answers with a status that passes."""
+    """Call the hub, retrying on temporary statuses."""
     for tries in range(1, TRIES):
         try:
             return call()
@@ -115,7 +115,7 @@ def retried(call: Callable[[], T]) -> T:
 
 
 def address() -> str:
-    """The hub's address without a user or password that may stand in it."""
+    """The hub's URL, without credentials."""
     from huggingface_hub import constants
 
     parts = urlsplit(endpoint() or constants.ENDPOINT)
@@ -125,8 +125,8 @@ def address() -> str:
 
 @contextmanager
 def translated(repo: str, revision: str | None = None, filename: str | None = None) -> Iterator[None]:
-    """Turn whatever huggingface_hub raises inside into one of llmlab's errors."""
-    # Its retries are told as warnings on stderr, which a notebook would show beside the one clear line.
+    """Translate any exception of huggingface_hub into one of llmlab's errors."""
+    # huggingface_hub logs retries as warnings on stderr, which a notebook would show next to the error.
     noise = logging.getLogger("huggingface_hub")
     level = noise.level
     noise.setLevel(logging.ERROR)
@@ -149,9 +149,9 @@ def _translate(error: Exception, repo: str, revision: str | None, filename: str 
     )
     if isinstance(error, hub.GatedRepoError):
         known = getattr(getattr(error, "response", None), "status_code", None) == 403
-        how = "with the account that you are logged in as" if known else f"then {login}"
+        how = "with the account that you are logged in with" if known else f"then {login}"
         return LoadError(
-            f"{repo} is gated: its owner asks for an agreement first.",
+            f"{repo} is gated: its owner requires accepting an agreement first.",
             f"Accept it at {address()}/{repo}, {how}. An ungated copy may exist under another name: "
             "see %llm show MODEL --discover.",
         )
@@ -163,12 +163,12 @@ def _translate(error: Exception, repo: str, revision: str | None, filename: str 
             f"Check the name; if it is private, {login}.",
         )
     if isinstance(error, hub.HFValidationError):
-        return BadInputError(f"{repo!r} is not a repository's name.", "It must look like hf:org/name.")
+        return BadInputError(f"{repo!r} is not a repository name.", "The format is hf:org/name.")
     if isinstance(error, hub.LocalEntryNotFoundError) and (offline() or not _caused_by_http(error)):
         if offline() or not is_connection(error):
             what = f"{filename} of {at}" if filename else at
             return LoadError(
-                f"{what} is not (wholly) in the hub's cache, and the hub is switched off (HF_HUB_OFFLINE).",
+                f"{what} is not completely in the hub's cache, and HF_HUB_OFFLINE is set.",
                 "Unset HF_HUB_OFFLINE to download it, or load nano or a local path.",
             )
     elif isinstance(error, hub.EntryNotFoundError) and not isinstance(error, hub.LocalEntryNotFoundError):
@@ -195,27 +195,27 @@ def _translate_other(error: Exception, at: str, repo: str, login: str) -> Except
         return LoadError(f"The hub refuses {at} (HTTP {status}).", f"Check your access at {address()}/{repo}; {login}.")
     if status == 429:
         wait = retry_after(http)
-        when = f"Wait {wait:.0f} seconds" if wait else "Wait some minutes"
-        return LoadError(f"The hub limits requests now (HTTP 429 for {at}).", f"{when}, or {login}.")
+        when = f"Wait {wait:.0f} seconds" if wait else "Wait a few minutes"
+        return LoadError(f"The hub's rate limit was reached (HTTP 429 for {at}).", f"{when}, or {login}.")
     if status is not None and status >= 500:
-        return LoadError(f"The hub has trouble (HTTP {status} for {at}).", "Try again later; what came stays cached.")
+        return LoadError(f"Hub server error (HTTP {status} for {at}).", "Try again later; downloaded data was kept.")
     if is_connection(error):
         return LoadError(
-            f"{address()} can't be reached, and {at} is not (wholly) in the cache.",
-            "Check the network or proxy, then repeat the command (a broken download goes on where it stopped), "
+            f"{address()} can't be reached, and {at} is not completely in the cache.",
+            "Check the network or proxy, then repeat the command (a partial download is resumed), "
             "or load nano or a local path.",
         )
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return LoadError(
-            f"The disk is full while {at} was downloaded.",
-            "Free some space (%llm models says what lies here, %llm rm deletes it) and pull again: it goes on where it "
-            "stopped. Or set HF_HUB_CACHE to another disk.",
+            f"The disk became full while downloading {at}.",
+            "Free some space (%llm models lists cached files, %llm rm deletes them) and pull again to resume. "
+            "Or set HF_HUB_CACHE to another disk.",
         )
     if isinstance(error, OSError) and error.filename is not None and error.errno:
         return LoadError(
-            f"{at} could not be fetched: {error.filename} can't be written: {os.strerror(error.errno)}.",
+            f"{at} could not be downloaded: {error.filename} can't be written: {os.strerror(error.errno)}.",
             "Make the hub's cache writable, or set HF_HUB_CACHE to another folder.",
         )
     kind = type(error).__name__
     words = scrub(str(error)).splitlines()
-    return LoadError(f"{at} could not be fetched: {kind}: {words[0] if words else kind}.")
+    return LoadError(f"{at} could not be downloaded: {kind}: {words[0] if words else kind}.")

@@ -1,4 +1,4 @@
-"""One form in which a model could be loaded, and how its files get onto this machine."""
+"""A form in which a model can be loaded, and how its files get onto this machine."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ class Form:
         spec: what the user asked for.
         quant: the quant tag; `mixed` when the files name none.
         action: ready (on this machine), convert (made from a folder at first use), or download.
-        where: the file, folder or repository, for people.
-        bytes: about how many bytes to download or write; 0 when ready, None when unknown.
+        where: the file, folder or repository, for display.
+        bytes: approximate bytes to download or write; 0 when ready, None when unknown.
         path: the file or folder, when it is ready.
-        base: the Hugging Face folder that it is made from, when llmlab makes it.
+        base: the Hugging Face folder that llmlab makes it from, if it does.
         repo: the hub repository that has it; None for local models.
-        online: vllm's name for the quantization that it does while loading, or None.
-        way: how this form is made or why it was chosen, where there is more than one way; else "".
-        make: makes the file or folder and returns it, when the action is convert.
-        header: the header of the files it comes from, when it was read.
-        listing: the repository's files, when they were listed.
+        online: vllm's name for its quantization at load time, or None.
+        way: how this form is made or why it was chosen, if there are alternatives; else "".
+        make: makes the file or folder and returns it, if the action is convert.
+        header: the header of the source files, if it was read.
+        listing: the repository's files, if they were listed.
     """
 
     spec: Spec

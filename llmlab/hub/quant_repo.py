@@ -16,13 +16,13 @@ class QuantRepo:
         engine: the engine that loads its files.
         repo: `org/name` on the hub.
         quants: canonical tags; the first is the default.
-        file: a GGUF file's name with `{quant}` (or `{quant_lower}`) in it; None for a folder, or where the
-            repository's own list of files gives the names.
+        file: a GGUF file name with `{quant}` (or `{quant_lower}`) in it; None for a folder, or if the names come
+            from the repository's file list.
         revision: branch, tag or commit; None is the main branch.
-        gated: its owner asks for an agreement and a login.
-        downloads: in the last 30 days, as the hub counts them; None when unknown.
-        trusted: its author is taken without asking.
-        sizes: bytes by tag, where they are known.
+        gated: it requires an agreement and a login.
+        downloads: in the last 30 days, as counted by the hub; None if unknown.
+        trusted: its author may be chosen automatically.
+        sizes: bytes by tag, if known.
     """
 
     engine: EngineName
@@ -41,10 +41,10 @@ class QuantRepo:
         return self.repo.partition("/")[0]
 
     def filename(self, quant: str) -> str:
-        """The GGUF file of a tag."""
+        """The name of a tag's GGUF file."""
         return (self.file or "").replace("{quant_lower}", quant.lower()).replace("{quant}", quant)
 
     def why(self) -> str:
         """Why it was chosen, for the load line."""
-        kind = "a trusted author" if self.trusted else "asked for"
+        kind = "a trusted author" if self.trusted else "requested"
         return f"files of {self.repo} ({kind}; not in the catalogue)"

@@ -1,7 +1,7 @@
-"""Headers of files that lie on the hub, by HTTP ranges: what `read_header` says, without downloading a model.
+"""Headers of files on the hub, read with HTTP range requests: `read_header` without downloading the model.
 
-A GGUF file's header holds its whole vocabulary before the list of tensors (100 kB for a small one, 5-10 MB for one
-of 150,000 tokens); a safetensors file's is some 10-100 kB.
+A GGUF header has the full vocabulary before the list of tensors (100 kB for a small one, 5-10 MB for 150,000 tokens);
+a safetensors header has 10-100 kB.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from llmlab.hub.failures import endpoint, retried, translated
 
 FIRST = 128 * 2**10
 LARGEST = 4 * 2**20
-# What of a folder's small files is read; of the card only its front matter.
+# The small files read from a folder; of the card only its front matter.
 _SMALL = ("config.json", "tokenizer_config.json", "chat_template.jinja", "README.md")
 _CARD_BYTES = 16 * 2**10
 
 
 class RemoteBytes:
-    """A file on the hub as a row of bytes; its start is fetched as far as it is asked for, in growing pieces.
+    """A file on the hub as a byte sequence; it is fetched from the start, as far as needed, in growing pieces.
 
     Args:
         repo: `org/name`.
         filename: the file in it.
-        size: bytes of the whole file.
+        size: the file's size in bytes.
         revision: branch, tag or commit; None is the main branch.
 
     Attributes:
-        fetched: the bytes that were fetched.
+        fetched: number of bytes fetched.
     """
 
     def __init__(self, repo: str, filename: str, size: int, revision: str | None = None) -> None:
@@ -44,7 +44,7 @@ class RemoteBytes:
 
     @property
     def fetched(self) -> int:
-        """The bytes that were fetched."""
+        """Number of bytes fetched."""
         return len(self._start)
 
     def __len__(self) -> int:
@@ -85,7 +85,7 @@ class RemoteBytes:
         with translated(self.repo, self.revision, self.filename):
             data = retried(ask)
         if len(data) < stop - start:
-            raise LoadError(f"{self.repo} gave only {len(data)} of {stop - start} bytes of {self.filename}.")
+            raise LoadError(f"{self.repo} sent only {len(data)} of {stop - start} bytes of {self.filename}.")
         return data
 
 

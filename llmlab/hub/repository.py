@@ -1,7 +1,7 @@
-"""Files from the Hugging Face hub, through huggingface_hub: its cache, its login, its offline switch.
+"""Files from the Hugging Face hub, through huggingface_hub: its cache, login and offline mode.
 
-Every way it can fail becomes one line with the way out. The token is never read, shown or passed on here.
-`HF_ENDPOINT`, `HF_HUB_OFFLINE` and `HF_HUB_CACHE` count as they are now, not only as they were at import.
+Every failure becomes a one-line message with a suggested fix. The token is never read, shown or passed on here.
+`HF_ENDPOINT`, `HF_HUB_OFFLINE` and `HF_HUB_CACHE` are read at each call, not only at import.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from llmlab.errors import LoadError, UnsupportedError, unknown
 from llmlab.hub.failures import endpoint, is_connection, offline, retried, translated
 from llmlab.types.progress import Progress
 
-# What a model folder needs. No Python files: code from a repository is never fetched, let alone run.
+# The files of a model folder. No Python files: code from a repository is never downloaded or run.
 _FOLDER_FILES = [
     "*.safetensors",
     "*.json",
@@ -28,16 +28,16 @@ _FOLDER_FILES = [
     "README.md",
     "LICENSE*",
 ]
-# Other copies of the same weights (Meta's and Mistral's own layouts, ONNX exports) lie in folders or have this name.
+# Other copies of the same weights (Meta's and Mistral's own layouts, ONNX exports) are in folders or have this name.
 _FOLDER_IGNORES = ["*/*", "consolidated*"]
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A repository's top-level files with their sizes, and whether that came from the hub or from the cache.
+    """A repository's top-level files with their sizes, and whether the list came from the hub or from the cache.
 
-    `bases`: the repositories that it was quantized from, where the hub says so.
+    `bases`: the repositories that it was quantized from, if the hub knows them.
     """
 
     repo: str
@@ -48,7 +48,7 @@ class Listing:
 
 
 def cache_dir() -> str | None:
-    """The hub's cache folder when the environment names one now; None leaves it to huggingface_hub."""
+    """The hub's cache folder as set in the environment; None leaves it to huggingface_hub."""
     if os.environ.get("HF_HUB_CACHE"):
         return os.environ["HF_HUB_CACHE"]
     home = os.environ.get("HF_HOME")
@@ -64,7 +64,7 @@ def listing(repo: str, revision: str | None = None) -> Listing:
 
     Raises:
         BadInputError: the hub has no such repository or revision.
-        LoadError: it can't be reached, is gated, or refuses; and the cache has no copy.
+        LoadError: the hub can't be reached or refuses, or the repository is gated; and the cache has no copy.
     """
     if offline():
         return _cached_listing(repo, revision)
@@ -72,13 +72,13 @@ def listing(repo: str, revision: str | None = None) -> Listing:
 
     with translated(repo, revision):
         try:
-            # Without the retries that other calls make when there is no network.
+            # Without the client's own retries, which take long when there is no network.
             api = HfApi(endpoint=endpoint())
             info = retried(lambda: api.model_info(repo, revision=revision, files_metadata=True, timeout=10))
         except Exception as error:
             if not is_connection(error):
                 raise
-            # A hub that is down is no reason to refuse what lies in the cache.
+            # If the hub is down, cached files can still be used.
             try:
                 return _cached_listing(repo, revision)
             except LoadError:
@@ -89,7 +89,7 @@ def listing(repo: str, revision: str | None = None) -> Listing:
 
 
 def _bases(tags: Iterable[str]) -> tuple[str, ...]:
-    """The models that a repository was quantized from, from the tags that the hub gives it."""
+    """The models that a repository was quantized from, according to its tags on the hub."""
     mark = "base_model:quantized:"
     return tuple(tag.removeprefix(mark) for tag in tags if tag.startswith(mark))
 
@@ -98,7 +98,7 @@ def _cached_listing(repo: str, revision: str | None) -> Listing:
     from huggingface_hub import snapshot_download
 
     with translated(repo, revision):
-        # "*.none" matches nothing, so that a snapshot which holds only some of the files counts too.
+        # "*.none" matches nothing, so that an incomplete snapshot is found too.
         folder = Path(
             snapshot_download(
                 repo, revision=revision, cache_dir=cache_dir(), local_files_only=True, allow_patterns="*.none"
@@ -109,7 +109,7 @@ def _cached_listing(repo: str, revision: str | None) -> Listing:
 
 
 def cached_file(repo: str, filename: str, revision: str | None = None) -> Path | None:
-    """A file that already lies in the hub's cache, or None; no request is made."""
+    """A file in the hub's cache, or None; no request is made."""
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(repo, filename, cache_dir=cache_dir(), revision=revision)
@@ -117,7 +117,7 @@ def cached_file(repo: str, filename: str, revision: str | None = None) -> Path |
 
 
 def cached_folder(repo: str, revision: str | None = None) -> Path | None:
-    """A model folder that already lies in the hub's cache with all its weights, or None; no request is made."""
+    """A model folder in the hub's cache with all its weights, or None; no request is made."""
     from llmlab.files.safetensors import weight_files
 
     config = cached_file(repo, "config.json", revision)
@@ -133,19 +133,19 @@ def cached_folder(repo: str, revision: str | None = None) -> Path | None:
 def fetch_file(
     repo: str, filename: str, revision: str | None = None, *, size: int = 0, progress: Progress | None = None
 ) -> Path:
-    """One file of a repository, from the cache or downloaded into it (a broken download goes on where it stopped).
+    """One file of a repository, from the cache or downloaded into it (a partial download is resumed).
 
     Args:
         repo: `org/name`.
         filename: the file's name in it.
         revision: branch, tag or commit; None is the main branch.
-        size: bytes, for the progress; 0 when it isn't known.
-        progress: told "download" and how much of it is done; None shows a bar of its own.
+        size: bytes, for the progress; 0 if unknown.
+        progress: called with ("download", fraction); None shows a bar.
 
     Raises:
-        as `listing`; BadInputError when the repository has no such file; LoadError when the disk has no room, or
-        what came isn't what the hub says it is (it is removed then).
-        PullInterrupted: Ctrl-C; the next call goes on where this one stopped.
+        as `listing`; BadInputError if the repository has no such file; LoadError if the disk has no room, or
+            the checksum is wrong (the file is removed then).
+        PullInterrupted: Ctrl-C; the next call resumes the download.
     """
     return fetch_files(repo, [filename], revision, size=size, progress=progress)[0]
 
@@ -153,7 +153,7 @@ def fetch_file(
 def fetch_files(
     repo: str, names: Sequence[str], revision: str | None = None, *, size: int = 0, progress: Progress | None = None
 ) -> list[Path]:
-    """Several files of a repository (the parts of a split model), as `fetch_file`, under one progress."""
+    """Several files of a repository (the parts of a split model), as `fetch_file`, with one progress."""
     cached = [cached_file(repo, name, revision) for name in names]
     if all(cached):
         return [path for path in cached if path is not None]
@@ -169,7 +169,7 @@ def fetch_folder(repo: str, revision: str | None = None, *, progress: Progress |
     """A model folder (configuration, tokenizer, safetensors), from the cache or downloaded into it.
 
     Raises:
-        as `fetch_file`; UnsupportedError when the weights are only there as pickles; LoadError when there are none.
+        as `fetch_file`; UnsupportedError if the weights are available only as pickles; LoadError if there are none.
     """
     cached = cached_folder(repo, revision)
     if cached is not None:
@@ -177,10 +177,10 @@ def fetch_folder(repo: str, revision: str | None = None, *, progress: Progress |
     found = listing(repo, revision)
     if found.online:
         check_weights(found)
-    # Weights last: a folder counts as whole once they are there.
+    # Weights last: a folder with all its weights counts as complete.
     names = sorted(folder_files(found), key=lambda name: (name.endswith(".safetensors"), name))
     if not names:
-        raise LoadError(f"{repo} is not (wholly) in the hub's cache, and the hub is switched off.")
+        raise LoadError(f"{repo} is not completely in the hub's cache, and HF_HUB_OFFLINE is set.")
     paths = _fetch(found, names, 0, progress)
     return paths[0].parent
 
@@ -245,5 +245,5 @@ def check_weights(found: Listing) -> None:
             "Use a repository or revision with safetensors.",
         )
     if any(name.endswith(".gguf") for name in names):
-        raise UnsupportedError(f"{found.repo} holds GGUF files only.", "Load it with --engine llamacpp.")
+        raise UnsupportedError(f"{found.repo} has only GGUF files.", "Load it with --engine llamacpp.")
     raise LoadError(f"{found.repo} has no weights: no *.safetensors and no *.gguf file.")

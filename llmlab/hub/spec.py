@@ -1,4 +1,4 @@
-"""What a user types for a model, taken apart: an alias, a path, or `hf:org/repo[@revision][:QUANT]`."""
+"""Step 1 of a load: parses what the user typed, an alias, a path, or `hf:org/repo[@revision][:QUANT]`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _HUB = re.compile(r"^hf:(?P<repo>[^@:\s]+)(@(?P<revision>[^:\s]+))?(:(?P<quant>[
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """A spec, taken apart: exactly one of entry, path and repo is set."""
+    """A parsed model spec: exactly one of entry, path and repo is set."""
 
     text: str
     name: str
@@ -28,22 +28,22 @@ class Spec:
 
 
 def parse(spec: str | Path, quant: str | None = None) -> Spec:
-    """Take a spec apart; nothing is read but the catalogue and whether a path is there.
+    """Parse a model spec; this reads only the catalogue and checks whether a path exists.
 
     Args:
         spec: what the user typed.
-        quant: the quant tag that was asked for beside it, in any case.
+        quant: the quant tag given separately, in any case.
 
     Raises:
         UnknownNameError: no such alias.
-        BadInputError: an empty spec, an hf: one of the wrong form, or a path where nothing is, or two different quants.
+        BadInputError: the spec is empty or malformed, the path doesn't exist, or two different quants are given.
     """
     parsed = _parse(spec)
     if quant is None:
         return parsed
     if parsed.quant is not None and quant.lower() != parsed.quant.lower():
         raise BadInputError(
-            f"Two quants are asked for: {parsed.quant} in {parsed.text!r}, and {quant}.", "Give one of them."
+            f"Two quants were given: {parsed.quant} in {parsed.text!r}, and {quant}.", "Remove one of them."
         )
     return replace(parsed, quant=quant)
 
@@ -51,11 +51,11 @@ def parse(spec: str | Path, quant: str | None = None) -> Spec:
 def _parse(spec: str | Path) -> Spec:
     text = str(spec).strip()
     if not text:
-        raise BadInputError("No model was named.", "Give an alias (nano), a path, or hf:org/name.")
+        raise BadInputError("No model was named.", "Give a catalogue name (nano), a path, or hf:org/name.")
     if text.startswith("hf:"):
         match = _HUB.match(text)
         if match is None or match["repo"].count("/") != 1 or not all(match["repo"].split("/")):
-            raise BadInputError(f"{text!r} is not of the form hf:org/name[@revision][:QUANT].")
+            raise BadInputError(f"{text!r} doesn't have the format hf:org/name[@revision][:QUANT].")
         repo = match["repo"]
         return Spec(text, repo.split("/")[1], None, None, repo, match["revision"], match["quant"])
     entry = None if isinstance(spec, Path) else catalogue.find(text)
@@ -68,6 +68,6 @@ def _parse(spec: str | Path) -> Spec:
     if isinstance(spec, Path) or text.endswith(".gguf") or text.startswith((".", "~", "/")) or "\\" in text:
         raise BadInputError(f"There is no file or folder {path}.", f"Relative paths start at {Path.cwd()}.")
     if text.count("/") == 1:
-        raise BadInputError(f"There is no file or folder {path}.", f"For the Hugging Face hub write hf:{text}.")
-    catalogue.get(text)  # raises, with the closest name
+        raise BadInputError(f"There is no file or folder {path}.", f"For a model on the Hugging Face hub: hf:{text}.")
+    catalogue.get(text)  # raises, naming the closest match
     raise AssertionError(text)

@@ -1,18 +1,18 @@
-"""Bring one file of the hub into the hub's own cache: resumable, checked, one writer per part file.
+"""Downloads a file into the hub's cache: resumable, verified, with one writer per part file.
 
-Why `hf_hub_download` doesn't do the transfer (read in huggingface_hub 2.4, `file_download._download_to_tmp_and_move`):
-it names its part anew for each download and deletes it in a `finally`, so an interrupt loses what was received; over
-HTTPS it checks the size, not the checksum; hf_xet writes a file's chunks in any order, so its part is no prefix that
-a later download could go on from, and its chunk cache is off by default. `hf_hub_download` is used for the rest: it
-links the finished blob into the snapshot, links a file that another repository's copy gives, and downloads from
-mirrors whose etags aren't checksums.
+Why `hf_hub_download` doesn't do the transfer (huggingface_hub 2.4, `file_download._download_to_tmp_and_move`): it gives
+its part a new name for each download and deletes it in a `finally`, so an interrupt loses the received bytes; over
+HTTPS it checks the size, not the checksum; hf_xet writes a file's chunks in any order, so its part isn't a prefix that
+a later download could resume from, and its chunk cache is off by default. `hf_hub_download` does the rest: it links the
+finished blob into the snapshot, links a file that another repository's copy provides, and downloads from mirrors whose
+etags aren't checksums.
 
-Parts: `blobs/<etag>.incomplete` is a part at rest, where the hub's own tools look for parts. A download claims it by
-an atomic rename to a name of its own (`<etag>.<machine>-<pid>-<random>.incomplete`), writes to that file alone, and
-renames it back when it fails. Two processes therefore never write one file, whatever file locks do: `flock` silently
-succeeds for every caller on some Lustre, GPFS and NFS mounts (huggingface_hub pull request 4228). The lock that
-huggingface_hub takes, too, only saves a second download of the same file. The etag is the SHA-256 of a large file and
-git's SHA-1 of a small one (https://huggingface.co/docs/hub/storage-backends).
+Parts: `blobs/<etag>.incomplete` is an unclaimed part, at the path where the hub's own tools look for parts. A download
+claims it by an atomic rename to a unique name (`<etag>.<machine>-<pid>-<random>.incomplete`), writes only to that file,
+and renames it back on failure. Two processes therefore never write to one file, even without working locks: `flock`
+silently succeeds for every caller on some Lustre, GPFS and NFS mounts (huggingface_hub pull request 4228). The lock
+that huggingface_hub also takes only avoids a second download of the same file. The etag is the SHA-256 of a large file
+and git's SHA-1 of a small one (https://huggingface.co/docs/hub/storage-backends).
 """
 
 from __future__ import annotations
@@ -40,23 +40,23 @@ from llmlab.hub import failures
 from llmlab.hub.failures import endpoint, retried, translated
 from llmlab.types.progress import Progress
 
-# The hub's content network answers no single request for more than 50 GB.
+# The hub's CDN refuses a single request for more than 50 GB.
 PIECE = 16 * 10**9
 CHUNK = 2**20
-# Tries without a single new byte, then it is given up; a part stays.
+# Attempts without a new byte before giving up; the part is kept.
 TRIES = 5
 TIMEOUT_S = 30.0
-# A part that another machine hasn't written to for so long is given up.
+# A part that another machine hasn't written to for this long may be claimed.
 STALE_S = 86400.0
 
 
 class DownloadMeter:
-    """How much of a download is done, over all its files.
+    """The progress of a download over all its files.
 
     Args:
-        progress: told ("download", fraction); None shows a bar on stderr (a line each 10 s where that is no terminal).
-        total: bytes of all files; 0 when it isn't known.
-        title: what the bar is called.
+        progress: called with ("download", fraction); None shows a bar on stderr (a line every 10 s if not a terminal).
+        total: bytes of all files; 0 if unknown.
+        title: the bar's title.
     """
 
     def __init__(self, progress: Progress | None, total: int, title: str) -> None:
@@ -78,14 +78,14 @@ class DownloadMeter:
             self._bar.close()
 
     def add(self, count: int) -> None:
-        """Count bytes that are here now (or, below 0, that turned out not to be)."""
+        """Count received bytes (negative: bytes that were discarded)."""
         self.done += count
         self.show()
         if self._bar is not None:
             self._bar.update(count)
 
     def show(self, more: int = 0) -> None:
-        """Say how much is done, with `more` bytes that another process has got so far."""
+        """Report the progress, plus `more` bytes that another process has received so far."""
         if self._tell is not None:
             self._tell("download", min((self.done + more) / self.total, 1.0) if self.total else None)
 
@@ -100,19 +100,19 @@ def cache_root() -> Path:
 
 
 def store(repo: str) -> Path:
-    """Where the cache keeps a model repository, whether it is there or not."""
+    """A model repository's folder in the cache, whether it exists or not."""
     return cache_root() / f"models--{repo.replace('/', '--')}"
 
 
 def check_room(what: str, sizes: Mapping[str, int]) -> None:
-    """Check that the cache's disk has room for what is to come.
+    """Check that the cache's disk has room for a download.
 
     Args:
-        what: what is downloaded, for the message.
-        sizes: bytes by file; parts that lie there already are not counted again.
+        what: the name of the download, for the message.
+        sizes: bytes by file; existing parts are subtracted.
 
     Raises:
-        LoadError: it hasn't.
+        LoadError: there isn't enough free space.
     """
     # huggingface_hub's own parts (etag.random.incomplete) can't be resumed.
     parts: dict[str, int] = {}
@@ -128,13 +128,13 @@ def check_room(what: str, sizes: Mapping[str, int]) -> None:
     if needed > free:
         raise LoadError(
             f"{what} needs {needed / 1e6:,.0f} MB more, and the disk of {cache_root()} has {free / 1e6:,.0f} MB free.",
-            "Free some space (%llm models says what lies here, %llm rm deletes it), take a smaller quant, or set "
+            "Free some space (%llm models lists cached files, %llm rm deletes them), use a smaller quant, or set "
             "HF_HUB_CACHE to another disk.",
         )
 
 
 def fetch(repo: str, filename: str, revision: str | None, meter: DownloadMeter) -> Path:
-    """One file, downloaded into the cache (from where it stopped, when a part lies there) and checked.
+    """Download one file into the cache (resuming an existing part) and verify it.
 
     Returns:
         Its path in the cache's snapshot.
@@ -142,7 +142,7 @@ def fetch(repo: str, filename: str, revision: str | None, meter: DownloadMeter) 
     Raises:
         LoadError: the hub refuses or can't be reached, the disk is full, or the checksum is wrong.
         BadInputError: there is no such file.
-        PullInterrupted: Ctrl-C; the part stays.
+        PullInterrupted: Ctrl-C; the part is kept.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
@@ -152,7 +152,7 @@ def fetch(repo: str, filename: str, revision: str | None, meter: DownloadMeter) 
         facts = retried(lambda: get_hf_file_metadata(url, timeout=TIMEOUT_S, endpoint=endpoint()))
         known = re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", facts.etag or "")
         shared = facts.xet_file_data is not None and _in_shared_store(repo, filename, revision)
-        # A mirror whose etags are no checksums, or a file that another repository's copy gives: the client's own way.
+        # For a mirror whose etags aren't checksums, or a file available from another repository's copy, use the client.
         if known and facts.etag and facts.size is not None and not shared:
             pinned = hf_hub_url(repo, filename, revision=facts.commit_hash or revision, endpoint=endpoint())
             _bring(pinned, _Blob(repo, filename, facts.etag, facts.size), meter)
@@ -169,7 +169,7 @@ def fetch(repo: str, filename: str, revision: str | None, meter: DownloadMeter) 
 
 
 def _in_shared_store(repo: str, filename: str, revision: str | None) -> bool:
-    """Whether the cache holds the same content from another repository, which the client links instead."""
+    """Whether the cache has the same content from another repository, which the client links instead."""
     from huggingface_hub import hf_hub_download
 
     found: Any = hf_hub_download(
@@ -178,14 +178,14 @@ def _in_shared_store(repo: str, filename: str, revision: str | None) -> bool:
     return bool(found.is_cached)
 
 
-# A part's name: at rest, or with the machine, process and download that it belongs to.
+# A part's name: unclaimed, or with the machine, process and download that claimed it.
 _PART = re.compile(r"(?P<etag>[0-9a-f]+)(?:\.(?P<machine>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8})?\.incomplete")
-# The parts that downloads of this process write to now.
+# The parts that this process is writing to.
 _claimed: set[Path] = set()
 
 
 class _Blob:
-    """A file's content in the cache: where it is put, what it must be."""
+    """A file's content in the cache: its path, size and checksum."""
 
     def __init__(self, repo: str, filename: str, etag: str, size: int) -> None:
         self.repo, self.filename, self.etag, self.size = repo, filename, etag, size
@@ -200,14 +200,14 @@ class _Blob:
         return hashlib.sha1(f"blob {self.size}\0".encode(), usedforsecurity=False)
 
     def received(self) -> int:
-        """The bytes of the largest part, whoever it belongs to."""
+        """The bytes of the largest part of any process."""
         return max((_size(part) for part in self.path.parent.glob(f"{self.etag}*.incomplete")), default=0)
 
     @contextmanager
     def claim(self) -> Iterator[None]:
-        """Make `part` this download's own, with the bytes of a part that no process writes to; at the end put it back.
+        """Claim `part` for this download, starting from a part that no process writes to; release it at the end.
 
-        A part that was finished (renamed to `path`) or removed meanwhile is nothing to put back.
+        A part that was finished (renamed to `path`) or removed meanwhile needs no release.
         """
         _claimed.add(self.part)
         try:
@@ -225,10 +225,10 @@ class _Blob:
             _claimed.discard(self.part)
 
     def check_own(self) -> None:
-        """See that the part still bears this download's name.
+        """Check that the part still has this download's name.
 
         Raises:
-            FileNotFoundError: another process has claimed it, or somebody has deleted it.
+            FileNotFoundError: another process claimed it, or it was deleted.
         """
         if not self.part.exists():
             raise FileNotFoundError(errno.ENOENT, "the part of this download is gone", str(self.part))
@@ -240,10 +240,10 @@ class _Blob:
 
 
 def _is_idle(part: Path) -> bool:
-    """Whether a part is at rest, or its process has ended without putting it back (SIGKILL, a power cut).
+    """Whether a part is unclaimed, or its process ended without releasing it (SIGKILL, a power cut).
 
-    A process of another machine (or of this one before it was started anew) can't be looked up: its part counts as
-    idle once a day has passed since the last write; `_Blob.check_own` keeps a process that slept so long from writing.
+    A process on another machine (or on this one before a reboot) can't be looked up: its part counts as idle a day
+    after the last write; `_Blob.check_own` keeps a process that was suspended that long from writing.
     """
     found = _PART.fullmatch(part.name)
     if found is None or part in _claimed:
@@ -260,7 +260,7 @@ def _is_idle(part: Path) -> bool:
 
 @functools.cache
 def _machine() -> str:
-    """Eight hex digits for the machine and the container that process ids are counted in."""
+    """Eight hex digits identifying the machine and the container in which process ids are unique."""
     known = [platform.node(), f"{uuid.getnode():x}"]
     for file, read in (("/proc/sys/kernel/random/boot_id", Path.read_text), ("/proc/self/ns/pid", os.readlink)):
         with suppress(OSError):
@@ -269,7 +269,7 @@ def _machine() -> str:
 
 
 def _bring(url: str, blob: _Blob, meter: DownloadMeter) -> None:
-    """Download a blob unless it is there; where locks work, one process does and the others wait and then find it."""
+    """Download a blob unless it exists; where locks work, one process downloads and the others wait for it."""
     from filelock import Timeout
     from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 
@@ -299,15 +299,14 @@ def _download(url: str, blob: _Blob, meter: DownloadMeter) -> None:
     resumed = _size(blob.part) > 0
     if not _fill(url, blob, meter) and not (resumed and _fill(url, blob, meter)):
         raise LoadError(
-            f"{blob.filename} of {blob.repo} is not what the hub says it is: its checksum is wrong. "
-            "The bad file was removed.",
-            "Pull again; if it stays so, something between here and the hub changes the files.",
+            f"{blob.filename} of {blob.repo} has a wrong checksum. The bad file was removed.",
+            "Pull again; if the error persists, a proxy or mirror is changing the file.",
         )
     blob.part.replace(blob.path)
 
 
 def _fill(url: str, blob: _Blob, meter: DownloadMeter) -> bool:
-    """Fill the part up and say whether its checksum is right; a wrong one is removed."""
+    """Complete the part and return whether its checksum is right; a wrong part is removed."""
     digest = blob.hasher()
     with blob.part.open("a+b", buffering=0) as out:
         have = out.seek(0, os.SEEK_END)
@@ -327,15 +326,15 @@ def _fill(url: str, blob: _Blob, meter: DownloadMeter) -> bool:
 
 
 def _stream(url: str, blob: _Blob, out: BinaryIO, digest: Any, meter: DownloadMeter) -> Any:
-    """Append what is missing, going on after every drop; returns the digest of the whole."""
+    """Append the missing bytes, resuming after every disconnect; returns the digest of the complete file."""
     tries, have, wrote = 0, out.seek(0, os.SEEK_END), time.time()
     while have < blob.size:
         began, wait = have, None
         try:
-            for chunk, whole in _chunks(url, have, min(have + PIECE, blob.size) - 1):
-                if time.time() - wrote > STALE_S / 2:  # the machine was asleep
+            for chunk, complete in _chunks(url, have, min(have + PIECE, blob.size) - 1):
+                if time.time() - wrote > STALE_S / 2:  # the machine was suspended
                     blob.check_own()
-                if whole and have:  # the server sent all of it, from the start
+                if complete and have:  # the server ignored the range and sent the complete file
                     meter.add(-have)
                     have, digest = out.truncate(0), blob.hasher()
                 _write(out, chunk[: blob.size - have])
@@ -365,31 +364,31 @@ def _write(out: BinaryIO, data: bytes) -> None:
 
 
 def _chunks(url: str, start: int, end: int) -> Any:
-    """The bytes of a range, in pieces: (piece, True for the first one of a whole file that was sent instead)."""
+    """The bytes of a range, in pieces: (piece, whether it is the first one of a complete file sent instead)."""
     from huggingface_hub.utils import (  # type: ignore[attr-defined]
         build_hf_headers,
         get_session,
         hf_raise_for_status,
     )
 
-    # The address is asked anew each time: a signed one behind it would expire in a long download.
+    # Resolve the URL again for each request: the signed URL that it redirects to expires during a long download.
     headers = {**build_hf_headers(), "Range": f"bytes={start}-{end}", "Accept-Encoding": "identity"}
     with get_session().stream("GET", url, headers=headers, timeout=TIMEOUT_S, follow_redirects=True) as response:
         if response.status_code >= 400:
             response.read()
         hf_raise_for_status(response)
-        whole = response.status_code == 200
-        # As they come: pieces of a set size would lose up to that many bytes when the connection breaks.
+        complete = response.status_code == 200
+        # Chunks as received: with a fixed chunk size, a broken connection would lose up to that many bytes.
         for chunk in response.iter_bytes():
-            yield chunk, whole
-            whole = False
+            yield chunk, complete
+            complete = False
 
 
 def _silent() -> Any:
     from tqdm import tqdm
 
     class Silent(tqdm):  # type: ignore[type-arg]
-        """A bar that shows nothing."""
+        """A progress bar that shows nothing."""
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             kwargs.pop("name", None)

@@ -1,4 +1,4 @@
-"""From a model's name to a load plan: parse, find forms, choose, fetch, plan; switching, pulling and removing."""
+"""From a model spec to a load plan: parse, find forms, choose, fetch, plan; switching, pulling and removing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Step 3 of a load: one form of those that were found, and the engine for it."""
+"""Step 3 of a load: choose one of the forms found, and the engine for it."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ def choose(
     """The form to load: the first that fits, or one discovered on the hub.
 
     Args:
-        spec: the model, with the quant that is wanted; without one, the engine's default is taken.
+        spec: the model, with the requested quant; without one, the engine's default is used.
         found: its forms, from `find`.
-        engine: the engine that loads it; None takes the quant's, or the first form's.
-        from_: whose quantization of a hub model: an author, or a repository `org/name[@revision]`. None takes what the
-            catalogue or the repository has, else a trusted author's (`llmlab.hub.discover`).
+        engine: the engine that loads it; None for the quant's, or the first form's.
+        from_: the source of a hub model's quantization: an author, or a repository `org/name[@revision]`. None uses
+            the catalogue or the repository, else a trusted author (`llmlab.hub.discover`).
 
     Raises:
         ChoiceError: only untrusted authors publish this quant; the error lists them.
         UnknownNameError: no quant has this name.
-        UnsupportedError: the model or the engine doesn't have this quant or format; the hint lists what there is.
+        UnsupportedError: the model or the engine doesn't have this quant or format; the hint lists the available ones.
         BadInputError: `from_` for a local model.
         LoadError: the hub can't be reached, or refuses.
     """
@@ -68,26 +68,26 @@ def first(found: Sequence[Form], engine: EngineName | None, quant: str | None) -
 
     Raises:
         UnknownNameError: no quant has this name.
-        UnsupportedError: the engine has no such quant.
+        UnsupportedError: the engine doesn't support the quant.
     """
     tag = tags.canonical(quant, engine).name if quant is not None else None
     return next((f for f in found if engine in (None, f.engine) and tag in (None, f.quant)), None)
 
 
 def none_fits(model: str, found: Sequence[Form], engine: EngineName | None, quant: str | None) -> UnsupportedError:
-    """The error for a model without a form for an engine and a quant; its hint lists the forms that it has."""
+    """The error for a model without a form for an engine and a quant; its hint lists the available forms."""
     have: dict[str, list[str]] = {}
     for form in found:
         have.setdefault(form.engine, []).append(form.quant)
     there = "; ".join(f"{name}: {', '.join(quants)}" for name, quants in have.items())
     tag = f"{tags.canonical(quant, engine).name} " if quant is not None else ""
     return UnsupportedError(
-        f"{model} has no {tag}form{f' for {engine}' if engine else ''}.", f"There is {there}." if there else ""
+        f"{model} has no {tag}form{f' for {engine}' if engine else ''}.", f"Available: {there}." if there else ""
     )
 
 
 def _refused_local(spec: Spec, engine: EngineName | None, tag: str | None) -> UnsupportedError:
-    """Why a local file or folder has no such form, with what to do instead."""
+    """Why a local file or folder has no such form, with a suggested fix."""
     assert spec.path is not None
     header = read_header(spec.path)
     gguf_engine = tags.native("gguf")
@@ -98,7 +98,7 @@ def _refused_local(spec: Spec, engine: EngineName | None, tag: str | None) -> Un
                 f"Use --engine {gguf_engine}, or load the model's safetensors folder.",
             )
         return UnsupportedError(
-            f"{spec.path.name} is {header.quant}, not {tag}.", "Leave the quant out, or load the original folder."
+            f"{spec.path.name} is {header.quant}, not {tag}.", "Omit the quant, or load the original folder."
         )
     wanted = engine or (tags.TAGS[tag].engine if tag is not None else tags.native(header.format))
     if FORMATS[wanted] == header.format:
@@ -118,7 +118,7 @@ def _refused_local(spec: Spec, engine: EngineName | None, tag: str | None) -> Un
             f"llama.cpp's own converter may do it: %llm quantize {spec.text} --to Q4_K_M",
         )
     assert tag is not None
-    gguf_quantizer.check(tags.TAGS[tag])  # raises with the reason why it isn't made here
+    gguf_quantizer.check(tags.TAGS[tag])  # raises if it can't be made here, with the reason
     return UnsupportedError(f"{spec.text} has no {tag} form.")
 
 
@@ -137,7 +137,7 @@ def _discovered(spec: Spec, found: Sequence[Form], engine: EngineName | None, ta
     except UnsupportedError:
         more = "The hub's model tree has none either. Make one: %llm quantize."
     except (BadInputError, LoadError) as refused:
-        more = f"(Others on the hub could not be looked for: {refused.message})"
+        more = f"(The hub could not be searched: {refused.message})"
     raise UnsupportedError(error.message, f"{error.hint} {more}".strip())
 
 
@@ -152,7 +152,7 @@ def _of_offer(spec: Spec, engine: EngineName | None, offer: tuple[QuantRepo, str
 
 
 def choose_engine(spec: Spec, engine: str, from_: str | None = None) -> tuple[EngineName, str, tuple[Form, ...]]:
-    """The engine for a model, why, in one line ("llamacpp: no GPU, GGUF file"), and the forms that it can load.
+    """The engine for a model, the reason in one line ("llamacpp: no GPU, GGUF file"), and the forms that it can load.
 
     With auto, in this order: what the quant asks for; the only format there is; an engine that is meant for a GPU,
     where its build uses one (vLLM); else the first of `ENGINES` that can (llama.cpp loads fastest).
@@ -165,7 +165,7 @@ def choose_engine(spec: Spec, engine: str, from_: str | None = None) -> tuple[En
     if engine != "auto":
         name = check_name(engine)
         engine_class(name)  # raises when it isn't installed
-        return name, f"{name}: asked for", find(spec, engine=name, from_=from_)
+        return name, f"{name}: requested", find(spec, engine=name, from_=from_)
     every = find(spec, from_=from_)
     fitting = with_quant(spec, every)
     if not fitting and spec.quant is not None:
@@ -180,10 +180,10 @@ def choose_engine(spec: Spec, engine: str, from_: str | None = None) -> tuple[En
 
 
 def with_quant(spec: Spec, found: Sequence[Form]) -> tuple[Form, ...]:
-    """The forms with the quant that is wanted, in either engine's spelling; all of them when no quant is asked for.
+    """The forms with the requested quant, in either engine's spelling; all forms if no quant is requested.
 
-    A local model without such a form keeps all its forms (a load then says what there is); a hub model has none, and
-    its quant is searched for elsewhere.
+    For a local model without such a form, all its forms (the load's error then lists them); for a hub model none, and
+    the quant is searched for elsewhere.
 
     Raises:
         UnknownNameError: no quant has this name.
@@ -205,12 +205,12 @@ def pick_engine(
     gpu: bool,
     device: str,
 ) -> tuple[EngineName, str]:
-    """The engine that `auto` takes of some forms, and why, in one line; see `choose_engine`.
+    """The engine that `auto` chooses among forms, and the reason in one line; see `choose_engine`.
 
     Args:
         model: the model, for the error.
         found: its forms.
-        quant: the quant that was asked for, or None.
+        quant: the requested quant, or None.
         have: the installed engines.
         gpu: the build of an engine that is meant for a GPU uses one.
         device: what the machine has, in words.
@@ -239,5 +239,5 @@ def pick_engine(
 
 def _words(choice: Form) -> str:
     if choice.action == "convert":
-        return "GGUF made from safetensors"
+        return "GGUF converted from safetensors"
     return "GGUF file" if choice.format == "gguf" else "safetensors folder"

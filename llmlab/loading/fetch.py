@@ -1,4 +1,4 @@
-"""Step 4 of a load: a form's files, made or downloaded where they aren't here yet; and `resolve`, steps 1 to 4."""
+"""Step 4 of a load: a form's files, made or downloaded if necessary; and `resolve`, which runs steps 1 to 4."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def resolve(
 
     Args:
         model: a catalogue name, a path, or `hf:org/repo[@revision][:QUANT]`.
-        engine: the engine that loads it; None takes the quant's, or the first form's.
-        quant: the quant tag, in any case; None takes the default for the engine.
+        engine: the engine that loads it; None for the quant's, or the first form's.
+        quant: the quant tag, in any case; None for the engine's default.
         progress: called with a phase ("download", "convert", "quantize") and the fraction done, 0 to 1 or None.
-        from_: whose quantization of a hub model: an author, or a repository `org/name[@revision]`.
+        from_: the source of a hub model's quantization: an author, or a repository `org/name[@revision]`.
 
     Raises:
         as `llmlab.loading.forms.find`, `llmlab.loading.choice.choose` and `fetch`.
@@ -48,11 +48,11 @@ def fetch(form: Form, progress: Progress | None = None) -> Source:
 
     Args:
         form: the form to load.
-        progress: as in `resolve`; None shows a download's own bar.
+        progress: as in `resolve`; None shows a bar for a download.
 
     Raises:
-        LoadError: broken files, no room on the disk, or the hub can't be reached or refuses.
-        UnsupportedError: the installed engine doesn't know the architecture.
+        LoadError: damaged files, no room on the disk, or the hub can't be reached or refuses.
+        UnsupportedError: the installed engine doesn't support the architecture.
         PullInterrupted: Ctrl-C during a download; the next call continues it.
     """
     if form.header is not None and form.header.format == form.format:
@@ -113,12 +113,14 @@ def gguf_names(form: Form) -> list[str]:
         )
     count = int(split[0][-10:-5]) if split else len(wanted)
     if len(wanted) != count:
-        raise BadInputError(f"{repo.repo} holds {len(wanted)} of the {count} parts of {split[0]}.", "Use another one.")
+        raise BadInputError(
+            f"{repo.repo} has {len(wanted)} of the {count} parts of {split[0]}.", "Use another repository."
+        )
     return wanted
 
 
 def cached(form: Form) -> Path | None:
-    """A form's file or folder, when all of it is on this machine; nothing is made or downloaded."""
+    """A form's file or folder, if it is completely on this machine; nothing is made or downloaded."""
     if form.path is not None or form.repo is None:
         return form.path
     if form.format == "safetensors":
@@ -128,7 +130,7 @@ def cached(form: Form) -> Path | None:
 
 
 def remote_header(form: Form) -> Header:
-    """A hub form's header, read by ranged requests.
+    """A hub form's header, read with range requests.
 
     Raises:
         LoadError: the hub can't be reached, or has no such file.

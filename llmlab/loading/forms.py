@@ -1,7 +1,7 @@
-"""Step 2 of a load: every form in which a model could be loaded. Nothing is downloaded or converted.
+"""Step 2 of a load: find every form in which a model can be loaded. Nothing is downloaded or converted.
 
-The steps, each of which takes what the one before returned: `hub.spec.parse` → `forms.find` → `choice.choose` →
-`fetch.fetch` → `plan.make_plan`.
+Each step takes the result of the one before: `hub.spec.parse` → `forms.find` → `choice.choose` → `fetch.fetch` →
+`plan.make_plan`.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
 
 def find(spec: Spec, *, engine: EngineName | None = None, from_: str | None = None) -> tuple[Form, ...]:
-    """Every form in which a model could be loaded, best first for each engine.
+    """Every form in which a model can be loaded, best first for each engine.
 
-    A repository of the hub is listed (one request); everything else is read from this machine.
+    A repository on the hub is listed (one request); everything else is read from this machine.
 
     Args:
         spec: the parsed model spec.
@@ -36,7 +36,7 @@ def find(spec: Spec, *, engine: EngineName | None = None, from_: str | None = No
         from_: a repository `org/name[@revision]` to use instead; an author's name changes nothing here.
 
     Returns:
-        The forms; empty when no engine loads what there is.
+        The forms; empty if no engine loads any of the files.
 
     Raises:
         BadInputError, UnsupportedError, LoadError: the files at a path are not a model, or the hub refuses.
@@ -50,7 +50,7 @@ def find(spec: Spec, *, engine: EngineName | None = None, from_: str | None = No
         found = _of_entry(spec, spec.entry)
     else:
         assert spec.repo is not None
-        # Only a quant in the text itself says what the repository's folder is; one beside it is what is wanted.
+        # A quant in the spec's text states what the repository's folder is; a separate quant is a request.
         named = spec.quant if spec.text.endswith(f":{spec.quant}") else None
         found = _of_repo(spec, repository.listing(spec.repo, spec.revision), named)
     return _each(found, engine)
@@ -90,12 +90,12 @@ def _on_hub(
 
 
 def of_discovered(spec: Spec, repo: QuantRepo, quant: str) -> Form:
-    """The form of a repository that was discovered on the hub, or named by the user."""
+    """The form of a repository discovered on the hub, or named by the user."""
     return _on_hub(spec, repo, quant, repo.repo, repo.sizes.get(quant), None, way=repo.why())
 
 
 def _of_repo(spec: Spec, found: repository.Listing, quant: str | None) -> tuple[Form, ...]:
-    """The forms of a listed repository; `quant` names a folder whose repository's name doesn't."""
+    """The forms of a listed repository; `quant` is the quant of its folder, if the repository's name has none."""
     out = []
     action: Action = "download" if found.online else "ready"
     sizes = discover.gguf_sizes(found.files)
@@ -119,7 +119,7 @@ def _of_file(spec: Spec, path: Path) -> Form:
             f"{path} is a pickle, which can run any code when it is read.", "Use safetensors or GGUF."
         )
     if path.suffix.lower() == ".safetensors" and not gguf.is_gguf(path):
-        raise BadInputError(f"{path} is one file of a model folder.", f"Load the folder: {path.parent}.")
+        raise BadInputError(f"{path} is a single file of a model folder.", f"Load the folder: {path.parent}.")
     header = read_header(path)
     return Form(spec, GGUF_ENGINE, header.quant, "gguf", "ready", str(path), path=header.path, header=header)
 
@@ -138,7 +138,7 @@ def _of_folder(spec: Spec, folder: Path, engine: EngineName | None) -> tuple[For
 
 
 def _ggufs(spec: Spec, header: Header) -> list[Form]:
-    """The GGUF files that llmlab makes of a folder at first use, F16 first."""
+    """The GGUF files that llmlab makes from a folder at first use, F16 first."""
     from llmlab.quant import gguf_cache, gguf_quantizer
 
     if gguf_cache.can_convert(header) is not None:

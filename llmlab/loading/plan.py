@@ -1,4 +1,4 @@
-"""Everything that is decided and checked before an engine starts: which engine, which files, how long a context."""
+"""Step 5 of a load: all decisions and checks before an engine starts, and the resulting load plan."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from llmlab.types.progress import Progress
 if TYPE_CHECKING:
     from llmlab.files.source import Source
 
-# Without a word from the user: long enough to work with, and a KV cache that a laptop holds.
+# Defaults: a useful context length whose KV cache fits on a laptop.
 DEFAULT_CONTEXT = 8192
 SHORTEST_CONTEXT = 2048
 DEFAULT_CONCURRENCY = 8
-# Speculative decoding: the word for looking up n-grams, and tokens guessed ahead in a step.
+# Speculative decoding: the name of n-gram lookup, and the number of tokens drafted per step.
 NGRAM = "ngram"
 NGRAM_TOKENS = 8
 DRAFT_TOKENS = 4
 MOST_DRAFTED = 32
-# The KV cache that nobody asked for takes at most this share of what is free.
+# Default KV cache: at most this share of the free memory.
 KV_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A load that passed every check. `reason` says why this engine, in one line."""
+    """A load that passed every check. `reason`: why this engine was chosen, in one line."""
 
     engine: EngineName
     reason: str
@@ -82,9 +82,11 @@ def make_plan(
         reason = f"{reason}; {source.way}"
     if not _can_load(capabilities, source, header):
         others = ", ".join(capabilities.quants)
-        raise UnsupportedError(f"{chosen} does not load {source.quant} here.", f"It loads {others}.")
+        raise UnsupportedError(f"{chosen} doesn't load {source.quant} here.", f"It loads {others}.")
     if draft is None and "draft_tokens" in options:
-        raise BadInputError("-x draft_tokens says how far --draft guesses, and there is no --draft.", "--draft ngram")
+        raise BadInputError(
+            "-x draft_tokens sets how many tokens --draft drafts, but --draft is missing.", "--draft ngram"
+        )
     drafting = _settle_draft(draft, chosen, header, options, progress) if draft is not None else None
     length, concurrency = settle_size(header, chosen, ctx, max_concurrency, tp, force=force)
     estimate = estimate_load(header, chosen, length, concurrency, tp)
@@ -103,29 +105,29 @@ def make_plan(
 
 
 def _settle_draft(draft: str, engine: EngineName, header: Header, options: dict[str, Any], progress: Progress) -> Draft:
-    """Find what guesses ahead; `draft_tokens` among the options says how many tokens.
+    """Resolve the draft model or method; `draft_tokens` in the options is the number of tokens per step.
 
     Raises:
-        BadInputError: the draft model has another vocabulary, or a number of tokens that can't be.
+        BadInputError: the draft model has another vocabulary, or the number of tokens is out of range.
     """
     tokens = options.pop("draft_tokens", None)
     if tokens is not None and not 1 <= tokens <= MOST_DRAFTED:
-        raise BadInputError(f"-x draft_tokens must be a whole number from 1 to {MOST_DRAFTED}, got {tokens}.")
+        raise BadInputError(f"-x draft_tokens must be an integer from 1 to {MOST_DRAFTED}, got {tokens}.")
     if draft == NGRAM:
         return Draft(NGRAM, None, tokens or NGRAM_TOKENS)
     source = resolve(draft, engine=engine, quant=None, progress=progress)
     found = source.header
     if header.vocab_size and found.vocab_size and header.vocab_size != found.vocab_size:
         raise BadInputError(
-            f"{source.name} can't draft for {header.name}: it has {found.vocab_size:,} tokens in its vocabulary, and "
-            f"{header.name} has {header.vocab_size:,}.",
-            "A draft model has the same tokenizer, as a smaller one of the same family has; or take --draft ngram.",
+            f"{source.name} can't draft for {header.name}: its vocabulary has {found.vocab_size:,} tokens, and "
+            f"{header.name}'s has {header.vocab_size:,}.",
+            "Use a draft model with the same tokenizer, such as a smaller one of the same family, or --draft ngram.",
         )
     return Draft(source.name, source, tokens or DRAFT_TOKENS)
 
 
 def _check_hardware(engine: EngineName, quant: str) -> None:
-    """Refuse a tag that the engine doesn't run here, before anything is fetched or made."""
+    """Refuse a tag that the engine doesn't run on this machine, before anything is downloaded or made."""
     tag = tags.canonical(quant, engine if tags.known(quant, engine) else None)
     support.check(tag.name, engine, computes_on(engine))
 
@@ -133,7 +135,7 @@ def _check_hardware(engine: EngineName, quant: str) -> None:
 def _can_load(capabilities: Capabilities, source: Source, header: Header) -> bool:
     if source.format not in capabilities.formats:
         return False
-    # A file whose header names no known tag is tried: the engine knows more types than we have names for.
+    # A file without a known tag in its header is tried: the engine supports more types than there are tags.
     return source.quant in capabilities.quants or source.quant == "mixed" or source.quant != header.quant
 
 
@@ -145,7 +147,7 @@ def _check_numbers(ctx: int | None, gpu_layers: int | None, tp: int, max_concurr
         ("max_concurrency", max_concurrency, 1),
     ):
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < low):
-            raise BadInputError(f"{name} must be a whole number, {low} or more, got {value!r}.")
+            raise BadInputError(f"{name} must be an integer, {low} or more, got {value!r}.")
 
 
 def _check_extra(engine: EngineName, capabilities: Capabilities, extra: Mapping[str, Any]) -> dict[str, Any]:
@@ -189,7 +191,7 @@ def _check_tensor_parallel(engine: EngineName, capabilities: Capabilities, tp: i
         raise UnsupportedError(f"tp is {owners}'s.", hint)
     gpus = hardware.nvidia_gpus()
     if tp > gpus:
-        raise UnsupportedError(f"tp={tp} needs {tp} GPUs, and this machine has {gpus}.", "Leave --tp out.")
+        raise UnsupportedError(f"tp={tp} needs {tp} GPUs, and this machine has {gpus}.", "Omit --tp.")
 
 
 def settle_size(
@@ -202,15 +204,15 @@ def settle_size(
     force: bool = False,
     device: Device | None = None,
 ) -> tuple[int, int]:
-    """Context length and concurrency: as asked for, else as much as leaves the machine most of its memory.
+    """Context length and concurrency: as requested, else limited so that most of the free memory stays free.
 
     Raises:
-        BadInputError: a context longer than what the model was trained for, without `force`.
+        BadInputError: a context longer than the trained one, without `force`.
     """
     trained = header.context_length
     if ctx is not None and trained and ctx > trained and not force:
         raise BadInputError(
-            f"A context of {ctx} tokens was asked for, and {header.name} was trained for {trained}.",
+            f"A context of {ctx} tokens was requested, but {header.name} was trained for {trained}.",
             f"Use --ctx {trained} or less, or --force to try.",
         )
     length = ctx or min(trained or DEFAULT_CONTEXT, DEFAULT_CONTEXT)

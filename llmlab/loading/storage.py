@@ -1,4 +1,4 @@
-"""Models fetched, looked at and removed, without an engine: what `%llm pull`, `show`, `models` and `rm` call."""
+"""Download, inspect and remove models without an engine: the functions behind `%llm pull`, `show`, `models`, `rm`."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Pulled:
-    """A model that was brought onto this machine.
+    """A pulled model.
 
     Attributes:
         source: its files.
         engine: the engine that loads it.
         bytes: the size of its weights.
-        seconds: how long it took.
-        fetched: False when all of it lay here already.
+        seconds: duration.
+        fetched: False if all files were already on this machine.
 
     Example:
         >>> pulled = llmlab.pull("nano", engine="vllm")
@@ -64,21 +64,21 @@ def pull(
 ) -> Pulled:
     """Download a model without loading it: `llmlab.pull("qwen3-4b", quant="Q8_0")`.
 
-    A download that was interrupted goes on where it stopped; every file's checksum is checked. What lies in the hub's
-    cache is not fetched again, and with HF_HUB_OFFLINE nothing is asked of the hub.
+    An interrupted download is resumed, and every file's checksum is verified. Cached files are not downloaded again,
+    and with HF_HUB_OFFLINE no requests are made.
 
     Args:
         model: a catalogue name or `hf:org/repo[@revision][:QUANT]`.
-        quant: quant tag; None takes the default for the engine.
-        engine: whose form to fetch: vllm, llamacpp, or auto (the one that `load` would take).
-        from_: whose quantization, when the catalogue doesn't list it: an author, or `org/name[@revision]`.
+        quant: quant tag; None for the engine's default.
+        engine: the engine to download for: vllm, llamacpp, or auto (the one that `load` would choose).
+        from_: the source of a quant that the catalogue doesn't list: an author, or `org/name[@revision]`.
         progress: called with ("download", fraction or None); None shows a bar on stderr.
 
     Raises:
-        UnknownNameError, UnsupportedError: no such model, quant or form; the hint names what there is.
-        ChoiceError: only strangers offer it, and from_ must say whose.
+        UnknownNameError, UnsupportedError: no such model, quant or form; the hint lists the available ones.
+        ChoiceError: only untrusted authors publish this quant; choose one with from_.
         LoadError: no room on the disk, a wrong checksum, or the hub refuses or can't be reached.
-        PullInterrupted: Ctrl-C; what came is kept.
+        PullInterrupted: Ctrl-C; the partial download is kept.
     """
     started = time.perf_counter()
     spec = parse(model, quant)
@@ -91,24 +91,24 @@ def pull(
     else:
         chosen, _, found = choose_engine(spec, "auto", from_)
     form = choose(spec, found, engine=chosen, from_=from_)
-    # A local model was never fetched, though its form may be made now.
+    # A local model is never downloaded, though its form may be made now.
     fetched = form.repo is not None and cached(form) is None
     source = fetch(form, progress)
     return Pulled(source, chosen, source.header.weight_bytes, time.perf_counter() - started, fetched)
 
 
 def show(model: str, *, quant: str | None = None, engine: str | None = None, from_: str | None = None) -> Header:
-    """What a model's files say of it, from their headers; of a model on the hub, by ranged reads.
+    """A model's metadata from its files' headers; for a model on the hub, with range requests.
 
     Args:
         model: a catalogue name, a path, or `hf:org/repo[@revision][:QUANT]`.
-        quant, engine, from_: which form, as in `pull`.
+        quant, engine, from_: the form, as in `pull`.
 
     Returns:
         Architecture, parameters, context length, vocabulary size, chat template, quant, file sizes in bytes.
 
     Raises:
-        as `pull`; nothing is downloaded but headers (up to some MB for a GGUF file with a large vocabulary).
+        as `pull`; only headers are downloaded (up to 10 MB for a GGUF file with a large vocabulary).
 
     Example:
         >>> header = llmlab.loading.storage.show("nano")
@@ -127,15 +127,15 @@ def show(model: str, *, quant: str | None = None, engine: str | None = None, fro
 
 
 def removable(model: str, *, quant: str | None = None) -> tuple[Stored, ...]:
-    """What `remove` would delete: the model's files in the hub's cache, what llmlab made of it, its parts.
+    """The files that `remove` would delete: in the hub's cache, made from the model, and partial downloads.
 
     Args:
-        model: a catalogue name, `hf:org/repo[:QUANT]`, or a path (only what was made of it, never the path itself).
+        model: a catalogue name, `hf:org/repo[:QUANT]`, or a path (only files made from it, never the path itself).
         quant: only this tag, in either engine's spelling.
 
     Raises:
         UnknownNameError: no such model or tag.
-        BadInputError: nothing of it lies in the caches.
+        BadInputError: the caches have no files of it.
     """
     parsed = parse(model)
     wanted = quant or parsed.quant
@@ -152,15 +152,15 @@ def removable(model: str, *, quant: str | None = None) -> tuple[Stored, ...]:
     if not found:
         what = f"{wanted} of {model}" if wanted else model
         own = f" {parsed.path} is your own file, which %llm rm never deletes." if _is_own(parsed) else ""
-        raise BadInputError(f"Nothing of {what} lies in the caches.{own}", "%llm models lists what does.")
+        raise BadInputError(f"The caches have no files of {what}.{own}", "%llm models lists cached files.")
     return tuple(found)
 
 
 def remove(model: str, *, quant: str | None = None) -> int:
-    """Delete a model's files from the hub's cache, what llmlab made of it, and its parts; never a user's own path.
+    """Delete a model's files in the hub's cache, files made from it, and partial downloads; never the user's own files.
 
     Args:
-        model: a catalogue name, `hf:org/repo[:QUANT]`, or a path (only what was made of it).
+        model: a catalogue name, `hf:org/repo[:QUANT]`, or a path (only files made from it).
         quant: only this tag.
 
     Returns:
@@ -168,13 +168,13 @@ def remove(model: str, *, quant: str | None = None) -> int:
 
     Raises:
         UnknownNameError: no such model or tag.
-        BadInputError: nothing of it lies in the caches.
+        BadInputError: the caches have no files of it.
     """
     return cache.delete(removable(model, quant=quant))
 
 
 def in_use(items: Iterable[Stored], paths: Iterable[Path]) -> Path | None:
-    """The first of some loaded models' files that deleting these would take away, or None."""
+    """The first of the loaded models' paths that a deletion of these items would affect, or None."""
     doomed = {path.resolve() for item in items for path in item.paths}
     for path in paths:
         real = path.resolve()

@@ -1,4 +1,4 @@
-"""Switching a loaded model to another quant in place: what is decided before, and what is carried over."""
+"""Switching a loaded model to another quant in place: the checks before, and the settings carried over."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Switch:
     """A switch that passed every check.
 
     Attributes:
-        planned: the load that it comes to.
-        first_release: the old model must go before the new one is loaded.
-        notes: what the status line says besides: the engine's change, what can't be carried over.
+        planned: the planned load.
+        first_release: whether the old model must be released before the new one is loaded.
+        notes: additions to the status line: a change of engine, settings that can't be carried over.
     """
 
     planned: Planned
@@ -37,10 +37,10 @@ class Switch:
 
 
 def meant(quant: str, engine: EngineName) -> tags.Tag:
-    """The tag that a user means, when a model runs in `engine`.
+    """The tag for a spelling, for a model that runs in `engine`.
 
-    A canonical name, spelled exactly, is that tag (`bf16` is vllm's, `BF16` llamacpp's); any other spelling is read as
-    the running engine's first, then as the other's.
+    A canonical name in its exact spelling is that tag (`bf16` is vllm's, `BF16` llamacpp's); any other spelling is
+    looked up for the running engine first, then for the other one.
 
     Raises:
         UnknownNameError: no engine has such a tag.
@@ -58,16 +58,16 @@ def plan_switch(model: Model, quant: str, progress: Progress) -> Switch | None:
 
     Args:
         model: the loaded model.
-        quant: the tag wanted.
-        progress: told how far a download or conversion is.
+        quant: the requested tag.
+        progress: called with the progress of a download or conversion.
 
     Returns:
-        The switch, or None when the model has that quant already.
+        The switch, or None if the model already has that quant.
 
     Raises:
-        UnsupportedError: the model, the engine or the hardware hasn't this quant; the hint names the nearest.
-        EngineMissingError: the tag asks for an engine that isn't installed.
-        DoesNotFitError: it wouldn't fit even with the old one gone.
+        UnsupportedError: the model, the engine or the hardware doesn't support this quant; the hint names the nearest.
+        EngineMissingError: the tag's engine isn't installed.
+        DoesNotFitError: it wouldn't fit even without the old model.
     """
     old: EngineName = model.engine
     tag = meant(quant, old)
@@ -96,12 +96,12 @@ def plan_switch(model: Model, quant: str, progress: Progress) -> Switch | None:
         notes.append(f"{old} → {tag.engine}, since {tag.name} is one of {tag.engine}'s")
         left = [key for key in plan.extra if key not in planned.plan.extra]
         if left:
-            notes.append(f"-x {', '.join(left)} left behind: {old}'s own")
+            notes.append(f"-x {', '.join(left)} dropped: options of {old} only")
     if planned.plan.source.way:
         notes.append(planned.plan.source.way)
     first = must_go_first(model, planned)
     if first:
-        notes.append(f"{model.quant} released first: both would not fit")
+        notes.append(f"{model.quant} released first: not enough memory for both")
     return Switch(planned, first, tuple(notes))
 
 
@@ -109,7 +109,7 @@ def must_go_first(model: Model, planned: Planned) -> bool:
     """Whether the old model has to be released before the new one is loaded.
 
     Raises:
-        DoesNotFitError: not even then would it fit.
+        DoesNotFitError: it would not fit even then.
     """
     found = planned.estimate
     greedy = (
@@ -127,26 +127,26 @@ def must_go_first(model: Model, planned: Planned) -> bool:
 
 
 def bare_spec(spec: str) -> str:
-    """A model spec without the quant that `hf:org/repo:QUANT` may end in."""
+    """A model spec without the quant in `hf:org/repo:QUANT`."""
     return re.sub(r"(?<=[^:]):[^:/\s]+$", "", spec) if spec.startswith("hf:") and spec.count(":") > 1 else spec
 
 
 def carry_over(specs: Specs, model: Model) -> str:
-    """Attach the adapters of before to the model that has taken the old one's place.
+    """Attach the old model's adapters to the new one.
 
     Args:
-        specs: what `Model.adapter_specs` gave before.
-        model: the model that stands now.
+        specs: the result of `Model.adapter_specs` before the switch.
+        model: the new model.
 
     Returns:
-        What could not be carried over, for the status line; "" when all could.
+        The adapters that could not be carried over, for the status line; "" if all could.
     """
     lost = model.restore_adapters(specs)
-    return f"adapters left behind: {', '.join(lost)}" if lost else ""
+    return f"adapters dropped: {', '.join(lost)}" if lost else ""
 
 
 def _extra(engine: EngineName, plan: LoadPlan) -> dict[str, Any]:
-    """The engine options that the new engine knows too; what guesses ahead keeps its number of tokens."""
+    """The options that the new engine also has; a draft keeps its number of tokens."""
     known = engine_class(engine).capabilities.extra
     shared = {key: value for key, value in plan.extra.items() if key in known}
     return shared | ({"draft_tokens": plan.draft.tokens} if plan.draft is not None else {})

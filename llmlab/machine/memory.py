@@ -1,4 +1,4 @@
-"""How much memory is free: on the GPU through NVML, in RAM through psutil, less where a container sets a limit."""
+"""The free memory: of GPUs from NVML, of RAM from psutil, reduced to a container's limit."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Where a model would lie.
+    """The memory in which a model is loaded.
 
     Attributes:
         name: "CPU", or the GPU's name.
-        free: bytes that can be had now.
-        total: bytes there are.
-        count: devices counted together.
+        free: bytes available now.
+        total: total bytes.
+        count: number of devices counted together.
     """
 
     name: str
@@ -26,7 +26,7 @@ class Device:
 
 
 def cpu() -> Device:
-    """The RAM that this process can still get: what the system has available, or a container's limit if lower."""
+    """The RAM available to this process: the system's available memory, or a container's limit if lower."""
     import psutil
 
     system = psutil.virtual_memory()
@@ -38,7 +38,7 @@ def cpu() -> Device:
 
 
 def gpus() -> tuple[Device, ...]:
-    """The NVIDIA GPUs that NVML sees; none when it (or a driver) isn't there."""
+    """The NVIDIA GPUs reported by NVML; none without NVML or a driver."""
     try:
         import pynvml
     except ImportError:
@@ -61,11 +61,11 @@ def gpus() -> tuple[Device, ...]:
 
 
 def device(*, gpu: bool | None = None, count: int = 1) -> Device:
-    """Where a model will lie.
+    """The device that a model will be loaded on.
 
     Args:
-        gpu: on the GPU, or not; None takes the GPU when there is one.
-        count: GPUs to take together (tensor parallel).
+        gpu: whether to use the GPU; None uses it if there is one.
+        count: GPUs to combine (tensor parallel).
     """
     found = gpus() if gpu is not False else ()
     if not found:
@@ -77,8 +77,8 @@ def device(*, gpu: bool | None = None, count: int = 1) -> Device:
 def _cgroup_limit(root: Path = _CGROUP, own: Path = Path("/proc/self/cgroup")) -> tuple[int, int] | None:
     """(free, limit) of the tightest memory limit of this process's cgroups, or None without one.
 
-    Version 2 has memory.max and memory.current in each level; version 1 has a memory hierarchy of its own. Page
-    cache that can be dropped (inactive_file) counts as free, as psutil's "available" does.
+    Version 2 has memory.max and memory.current at each level; version 1 has a separate memory hierarchy. Reclaimable
+    page cache (inactive_file) counts as free, as in psutil's "available".
     """
     try:
         lines = own.read_text(encoding="ascii", errors="replace").splitlines()
@@ -111,6 +111,6 @@ def _level(folder: Path, limit_name: str, used_name: str, cached_name: str) -> t
         stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
     except (OSError, ValueError):  # no such file, or "max"
         return None
-    if limit >= 2**60:  # version 1's way to say "none"
+    if limit >= 2**60:  # version 1's value for "no limit"
         return None
     return max(limit - used + int(stat.get(cached_name, 0)), 0), limit

@@ -1,4 +1,4 @@
-"""The magics `%llm` and `%%llm`. `register` puts them into a shell, `unregister` takes them out."""
+"""The magics `%llm` and `%%llm`. `register` adds them to a shell, `unregister` removes them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a command is: a parser, help, and a `run` that calls the bench and returns an object."""
+"""The base class of commands: a parser, help, and a `run` that calls the session and returns an object."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Context:
-    """What a command works on.
+    """The environment of a command.
 
     Attributes:
         shell: the IPython shell.
-        find_lab: gives the Lab; called at first use, so that `%load_ext` stays quick.
-        silence: keeps a value that was shown already from being shown again.
+        find_lab: returns the Lab; called at first use, so that `%load_ext` stays fast.
+        silence: keeps a value that was already displayed from being displayed again.
     """
 
     shell: Any
@@ -32,13 +32,13 @@ class Context:
 
     @property
     def lab(self) -> Lab:
-        """The bench's models, current model and history."""
+        """The Lab: loaded models, current model and history."""
         return self.find_lab()
 
 
 @dataclass(frozen=True)
 class CommandDoc:
-    """All that help and the reference say of a command, read off its parser."""
+    """The contents of a command's help and reference entry, generated from its parser."""
 
     name: str
     usage: str
@@ -49,12 +49,12 @@ class CommandDoc:
 
 
 class Command(ABC):
-    """One command of `%llm`; a small module each, imported when it's first used.
+    """A command of `%llm`, in its own module, which is imported at first use.
 
     Attributes:
-        name: what follows `%llm`.
+        name: the word after `%llm`.
         summary: one line for lists.
-        details: paragraphs for its own help.
+        details: paragraphs for its help page.
         examples: (what to type, what it does).
     """
 
@@ -70,7 +70,7 @@ class Command(ABC):
 
     @classmethod
     def parser(cls) -> Parser:
-        """A parser with the command's arguments, made once (it takes a millisecond)."""
+        """The parser with the command's arguments, created once (which takes about 1 ms)."""
         return _parser(cls)
 
     @classmethod
@@ -81,7 +81,7 @@ class Command(ABC):
     @classmethod
     @abstractmethod
     def run(cls, args: argparse.Namespace, context: Context) -> object:
-        """Do it and return what there is to show or keep."""
+        """Run the command and return the object to display or keep."""
 
     @classmethod
     def doc(cls) -> CommandDoc:

@@ -1,4 +1,4 @@
-"""Tab completion on `%llm` and `%%llm` lines and of `{{` in a cell's body."""
+"""Tab completion on `%llm` and `%%llm` lines, and after `{{` in a cell's body."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BRACES = re.compile(r"(?<!\\)\{\{\s*([A-Za-z_]\w*)?$")
 
 
 def install(ip: Any, context: Context) -> None:
-    """Put the matcher into a shell's completer."""
+    """Add the matcher to a shell's completer."""
     from IPython.core.completer import SimpleCompletion, context_matcher
 
     @context_matcher(identifier=IDENTIFIER)  # type: ignore[untyped-decorator]
@@ -41,22 +41,22 @@ def install(ip: Any, context: Context) -> None:
 
 
 def remove(ip: Any) -> None:
-    """Take it out again."""
+    """Remove the matcher."""
     matchers = ip.Completer.custom_matchers
     matchers[:] = [m for m in matchers if getattr(m, "matcher_identifier", None) != IDENTIFIER]
 
 
 def complete(text: str, line_number: int, column: int, context: Context) -> tuple[str, list[tuple[str, str]]]:
-    """What Tab offers at a place.
+    """The completions at a cursor position.
 
     Args:
-        text: the whole cell.
+        text: the cell's text.
         line_number: the cursor's line, from 0.
         column: the cursor's column, from 0.
-        context: whose models and variables are offered.
+        context: the source of models and variables.
 
     Returns:
-        The piece of text that a completion replaces, and (completion, kind) pairs.
+            The text that a completion replaces, and (completion, kind) pairs.
     """
     lines = text.split("\n")
     line = lines[min(line_number, len(lines) - 1)][:column]
@@ -81,7 +81,7 @@ def complete(text: str, line_number: int, column: int, context: Context) -> tupl
 
 
 def _words(rest: str) -> tuple[list[str], str]:
-    """The finished words, and the one the cursor is at the end of."""
+    """The finished words, and the word that ends at the cursor."""
     pieces = rest.split()
     if not rest or rest[-1].isspace():
         return pieces, ""
@@ -135,7 +135,7 @@ def _models(_words: list[str], context: Context) -> Iterable[str]:
     return context.lab.models
 
 
-def _catalogue(_words: list[str], _bench: Context) -> Iterable[str]:
+def _catalogue(_words: list[str], _context: Context) -> Iterable[str]:
     from llmlab.hub.catalogue import entries
 
     return [entry.name for entry in entries()]
@@ -149,7 +149,7 @@ def _quants(words: list[str], _bench: Context) -> Iterable[str]:
     return names(next((name for name in ENGINES if name == engine), None))
 
 
-def _extras(words: list[str], _bench: Context) -> Iterable[str]:
+def _extras(words: list[str], _context: Context) -> Iterable[str]:
     from llmlab.engines.registry import ENGINES, engine_class, installed
 
     engine = words[words.index("--engine") + 1] if "--engine" in words[:-1] else None
@@ -160,16 +160,16 @@ def _extras(words: list[str], _bench: Context) -> Iterable[str]:
     return keys
 
 
-def _cached(_words: list[str], _bench: Context) -> Iterable[str]:
+def _cached(_words: list[str], _context: Context) -> Iterable[str]:
     from llmlab.hub.cache import on_disk
 
     made = {one.name for one in on_disk() if one.kind == "made"}
-    known = set(_catalogue([], _bench))
-    # What was made of a user's own folder is removed by the folder's path, not by the file's name.
+    known = set(_catalogue([], _context))
+    # Files made from the user's own folder are removed by the folder's path, not by their name.
     return dict.fromkeys(one.name for one in on_disk() if one.kind != "made" or one.name in made & known)
 
 
-def _authors(_words: list[str], _bench: Context) -> Iterable[str]:
+def _authors(_words: list[str], _context: Context) -> Iterable[str]:
     from llmlab.hub.catalogue import trusted
 
     return trusted()
@@ -184,7 +184,7 @@ def _adapters(words: list[str], context: Context) -> Iterable[str]:
     return attached[:-1] if words[:1] in (["rm"], ["merge"]) else attached
 
 
-def _shipped(_words: list[str], _bench: Context) -> Iterable[str]:
+def _shipped(_words: list[str], _context: Context) -> Iterable[str]:
     from llmlab.adapters.library import names
 
     return names()
@@ -195,7 +195,7 @@ def _variables(_words: list[str], context: Context) -> Iterable[str]:
     return [n for n in shell.user_ns if not n.startswith("_") and n not in shell.user_ns_hidden]
 
 
-def _commands(_words: list[str], _bench: Context) -> Iterable[str]:
+def _commands(_words: list[str], _context: Context) -> Iterable[str]:
     return [*table.COMMANDS, "cell"]
 
 

@@ -1,4 +1,4 @@
-"""`--schema`, `--type`, `--regex`, `--choice` and `--grammar` of `%%llm`: from words on the line to a constraint."""
+"""The options `--schema`, `--type`, `--regex`, `--choice` and `--grammar` of `%%llm`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llmlab.errors import BadInputError, UnknownNameError, unknown
 from llmlab.magics.expand import look_up
 from llmlab.magics.parser import Parser
 
-# What --type takes without a variable.
+# The types that --type accepts without a variable.
 _TYPES: dict[str, Any] = {name: getattr(builtins, name) for name in ("int", "float", "bool", "str", "dict", "list")} | {
     "date": dt.date, "time": dt.time, "datetime": dt.datetime,
 }  # fmt: skip
@@ -21,26 +21,30 @@ _TYPES: dict[str, Any] = {name: getattr(builtins, name) for name in ("int", "flo
 
 def add_options(parser: Parser) -> None:
     """Declare the options."""
-    says = "JSON that follows a schema: a pydantic model, a dataclass, a TypedDict, a dict, or a .json file"
-    parser.add("--schema", as_typed=True, metavar="VAR|FILE", complete="variable", help=says)
+    text = "JSON that follows a schema: a pydantic model, a dataclass, a TypedDict, a dict, or a .json file"
+    parser.add("--schema", as_typed=True, metavar="VAR|FILE", complete="variable", help=text)
     parser.add("--type", metavar="VAR", complete="variable", help="a value of a Python type: int, date, or a variable")
-    parser.add("--regex", as_typed=True, metavar="R", help="a text that matches a regex (or a variable's) as a whole")
-    parser.add("--choice", as_typed=True, metavar="A,B", help="one of these texts")
+    parser.add("--regex", as_typed=True, metavar="R", help="text that fully matches a regex (or a variable's)")
+    parser.add("--choice", as_typed=True, metavar="A,B", help="one of these strings")
     parser.add(
-        "--grammar", as_typed=True, metavar="VAR|FILE", complete="variable", help="a text of a Lark or GBNF grammar"
+        "--grammar",
+        as_typed=True,
+        metavar="VAR|FILE",
+        complete="variable",
+        help="text that follows a Lark or GBNF grammar",
     )
-    parser.add("--complete", action="store_true", help="close the text within --max-tokens where the constraint allows")
+    parser.add("--complete", action="store_true", help="close the text within --max-tokens if the constraint allows")
 
 
 def options(args: argparse.Namespace, names: Mapping[str, Any]) -> dict[str, Any]:
-    """The keywords of a generation that the line's options stand for.
+    """The keyword arguments of `generate` for these options.
 
     Args:
         args: the parsed line.
         names: the user's variables.
 
     Raises:
-        BadInputError: a variable or file that isn't there, or can't be read.
+        BadInputError: a variable or file doesn't exist, or can't be read.
     """
     found: dict[str, Any] = {}
     if args.schema is not None:

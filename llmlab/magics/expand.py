@@ -1,7 +1,7 @@
 """Variables in magics: `{{name}}` in a cell's body, `$name` and `{{name}}` on the line of `%llm` and `%%llm`.
 
-The line is split into words as a shell does it, and IPython's own expansion is off (`no_var_expand`): it takes any
-`{...}` for Python, so that the regex `[a-z]{3}` would become `[a-z]3`.
+The line is split into words by shell rules. IPython's own expansion is off (`no_var_expand`): it evaluates any `{...}`
+as Python, so that the regex `[a-z]{3}` would become `[a-z]3`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any, Literal
 from llmlab.errors import BadInputError, UnknownNameError, unknown
 
 _MARK = re.compile(r"\\\{\{|\{\{(.*?)\}\}", re.DOTALL)
-_KEEP = r"Write \{{ for braces as they are, or use --raw."
-_KEEP_ON_LINE = "Single quotes keep $ and {{ on the line as they are."
+_KEEP = r"Write \{{ for literal braces, or use --raw."
+_KEEP_ON_LINE = "Single quotes keep $ and {{ on the line literal."
 
 _NAME = r"[^\W\d]\w*"
 _PATH = rf"\{{\{{\s*{_NAME}(?:\.\w+|\[[^\[\]{{}}]*\])*\s*\}}\}}"
@@ -36,15 +36,15 @@ _IN_QUOTES = re.compile(rf"\\(\{{\{{|[$\"\\])|\$({_NAME})|\{{\{{(.*?)\}}\}}", re
 def expand(body: str, names: Mapping[str, Any]) -> str:
     r"""Replace every `{{name}}`, `{{name.attribute}}` and `{{name[0]}}` with the value's text.
 
-    What a value holds isn't expanded again. `\{{` stands for two braces.
+    The values themselves aren't expanded. `\{{` stands for two literal braces.
 
     Args:
         body: the cell's text.
         names: the user's variables.
 
     Raises:
-        UnknownNameError: the variable isn't there; the closest one is named.
-        BadInputError: what stands between the braces isn't a name, or the value lacks the attribute or item.
+        UnknownNameError: there is no such variable; the error names the closest match.
+        BadInputError: the text between the braces isn't a name, or the value lacks the attribute or item.
     """
 
     def value(match: re.Match[str]) -> str:
@@ -60,29 +60,29 @@ Kind = Literal["bare", "double", "exact", "mark"]
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A word of a magic's line, in pieces by how they were quoted.
+    """A word of a magic's line, in parts by quoting.
 
     Attributes:
-        parts: (text, kind); `bare` and `double` (in double quotes) may hold variables, `mark` is a bare `{{name}}`,
-            `exact` was in single quotes or escaped.
+        parts: (text, kind); `bare` and `double` (in double quotes) may contain variables, `mark` is a bare
+            `{{name}}`, `exact` was in single quotes or escaped.
     """
 
     parts: tuple[tuple[str, Kind], ...]
 
     @property
     def typed(self) -> str:
-        """The word without its quotes, nothing replaced: what `shlex` gives."""
+        """The word without its quotes, with nothing replaced, as from `shlex`."""
         return "".join(re.sub(r'\\(["\\])', r"\1", t) if k == "double" and _ESCAPES else t for t, k in self.parts)
 
     def fill(self, names: Mapping[str, Any]) -> list[str]:
         """The word with its variables replaced.
 
-        As in a shell, the text of a bare `$name` is split at spaces: it may become several words, or none. In double
-        quotes, and as `{{name}}`, it stays one word.
+        As in a shell, the text of a bare `$name` is split at spaces and may become several words, or none. In double
+        quotes, and as `{{name}}`, it remains one word.
 
         Raises:
-            UnknownNameError: there is no such variable; the closest one is named.
-            BadInputError: what stands between the braces isn't a name.
+            UnknownNameError: there is no such variable; the error names the closest match.
+            BadInputError: the text between the braces isn't a name.
         """
         out, quoted = [""], False
         for text, kind in self.parts:
@@ -106,7 +106,7 @@ class Word:
         return [word for word in out if word] or ([""] if quoted else [])
 
     def value(self, names: Mapping[str, Any]) -> str:
-        """The word as the value of an option that is taken as typed: only a word that is one variable is replaced."""
+        """The word as the value of an option taken as typed: replaced only if all of it is one variable."""
         if len(self.parts) == 1:
             text, kind = self.parts[0]
             match = _VARIABLE.fullmatch(text)
@@ -161,7 +161,7 @@ def look_up(path: str, names: Mapping[str, Any], keep: str = _KEEP) -> Any:
     Args:
         path: the name and what follows it.
         names: the user's variables.
-        keep: how to write braces that are meant as they are.
+        keep: the hint for writing literal braces.
     """
     try:
         tree = ast.parse(path, mode="eval").body
@@ -176,7 +176,7 @@ def look_up(path: str, names: Mapping[str, Any], keep: str = _KEEP) -> Any:
 
 
 def text_of(value: Any) -> str:
-    """The text a value goes into the prompt as: a table (pandas) whole, anything else as `str` gives it."""
+    """A value's text in the prompt: a complete table for pandas objects, else `str(value)`."""
     if type(value).__module__.split(".")[0] == "pandas" and hasattr(value, "to_string"):
         return str(value.to_string())
     return str(value)
@@ -211,7 +211,7 @@ def _value(node: ast.expr, path: str, names: Mapping[str, Any], keep: str) -> An
 
 
 def _undefined(typed: str, name: str, names: Mapping[str, Any], keep: str) -> UnknownNameError:
-    # All of the user's variables would be a long list; the closest is what helps.
+    # Name only the closest variable: the full list would be long.
     own = [known for known in names if not known.startswith("_")]
     closest = unknown("variable", name, own).closest
     guess = f"Did you mean {closest!r}? " if closest else ""

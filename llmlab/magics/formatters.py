@@ -1,4 +1,4 @@
-"""Rich reprs for the bench's own objects, where the extension is loaded. The objects know nothing of IPython."""
+"""Rich reprs of llmlab's objects while the extension is loaded. The objects themselves don't depend on IPython."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _chart(value: Any) -> Any:
 
 
 def install(ip: Any) -> None:
-    """Register the reprs by the types' names, so that nothing is imported for it."""
+    """Register the reprs by type name, so that nothing is imported."""
     formats = ip.display_formatter.formatters
 
     for (module, name), view in VIEWS.items():
@@ -84,7 +84,7 @@ def install(ip: Any) -> None:
 
 
 def remove(ip: Any) -> None:
-    """Take them out again."""
+    """Remove the reprs."""
     formats = ip.display_formatter.formatters
     for module, name in [*VIEWS, ("llmlab.types", "Completion")]:
         for mime in ("text/html", "text/plain"):

@@ -1,4 +1,4 @@
-"""Help, made from the parsers: the short list, one command's page, and the docstrings of `%llm?` and `%%llm?`."""
+"""Help generated from the parsers: the list of commands, a command's page, the docstrings of `%llm?` and `%%llm?`."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def page_of(command: type[Command]) -> str:
 
 
 def overview(*, long: bool = False) -> str:
-    """All commands, a line each, and how to ask; with `long` every command's usage and the whole page of `%%llm`."""
+    """All commands, one line each; with `long` every command's usage and the page of `%%llm`."""
     width = max(map(len, table.COMMANDS))
     commands = [table.find(name) for name in table.COMMANDS]
     lines = [f"  %llm {command.name:<{width}}  {command.summary}" for command in commands]
     lines.append(f"  {'%%llm':<{width + 5}}  {table.cell().summary}")
-    parts = ["llmlab: load a model, ask it, measure it.", "\n".join(lines)]
+    parts = ["llmlab: load, prompt and measure models.", "\n".join(lines)]
     if long:
         parts.append("Usage\n" + "\n".join(_usage(c.parser().usage_line()) for c in commands))
         parts.append(page_of(table.cell()))
@@ -61,7 +61,7 @@ def overview(*, long: bool = False) -> str:
 
 
 def reference() -> list[CommandDoc]:
-    """The documentation of every command, for a reference page to be made from."""
+    """The documentation of every command, from which the reference page is generated."""
     return [command.doc() for command in table.everything()]
 
 

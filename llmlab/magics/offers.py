@@ -1,4 +1,4 @@
-"""Choosing between strangers' quantizations: the option that chooses, and the table of offers above the error."""
+"""Choosing among authors' quantizations: the option `--from`, and the table shown above a ChoiceError."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from llmlab.magics.parser import Parser
 
 
 def show_offers(error: ChoiceError) -> None:
-    """Show what there is to choose from."""
+    """Show the available quantizations."""
     from IPython.display import display
 
     if error.offers:
@@ -22,5 +22,5 @@ def add_from(parser: Parser) -> None:
         dest="from_",
         metavar="AUTHOR|REPO",
         complete="author",
-        help="whose quantization to take when the catalogue doesn't list it",
+        help="the author or repository to use if the catalogue doesn't list the quant",
     )

@@ -18,15 +18,15 @@ class HelpAsked(Exception):  # noqa: N818 - not an error
 
 @dataclass(frozen=True)
 class OptionDoc:
-    """One argument as help and the reference show it.
+    """An argument as shown in help and the reference.
 
     Attributes:
         names: `("-t", "--temperature")`, or `("MODEL",)` for a positional one.
         value: the placeholder of its value, "" for a flag.
         help: what it does.
-        choices: the values it takes, if there are only some.
-        positional: given by place, not by name.
-        completes: what Tab completes its value with ("catalogue", "model", ...), or "".
+        choices: the accepted values, if limited.
+        positional: given by position, not by name.
+        completes: the kind of Tab completion of its value ("catalogue", "model", ...), or "".
     """
 
     names: tuple[str, ...]
@@ -41,7 +41,7 @@ class OptionDoc:
 
 @dataclass
 class _Extra:
-    """What argparse has no place for."""
+    """Properties of an argument that argparse doesn't store."""
 
     completes: dict[str, str] = field(default_factory=dict)
     as_typed: set[str] = field(default_factory=set)
@@ -51,7 +51,7 @@ class Parser(argparse.ArgumentParser):
     """A parser for one magic command.
 
     Args:
-        name: what is typed, such as "%llm load".
+        name: the command as typed, such as "%llm load".
     """
 
     def __init__(self, name: str) -> None:
@@ -59,12 +59,12 @@ class Parser(argparse.ArgumentParser):
         self._extra = _Extra()
 
     def add(self, *names: str, complete: str = "", as_typed: bool = False, **options: Any) -> None:
-        """Add an argument as `add_argument` does.
+        """Add an argument, as `add_argument`.
 
         Args:
-            *names: its option names, or its place's name.
-            complete: what Tab offers for its value.
-            as_typed: its value may hold `$` and braces of its own (a regex, JSON, a price), so no variable in it is
+            *names: its option names, or its positional name.
+            complete: the kind of Tab completion of its value.
+            as_typed: its value may contain literal `$` and braces (a regex, JSON, a price), so no variable in it is
                 replaced; see `fill`.
             **options: as `add_argument`.
         """
@@ -77,19 +77,19 @@ class Parser(argparse.ArgumentParser):
     # -- parsing -------------------------------------------------------------------------------
 
     def parse_line(self, line: str) -> argparse.Namespace:
-        """Parse what stands after the command.
+        """Parse the arguments after the command.
 
         Raises:
-            HelpAsked: the line asks for help.
-            BadInputError: the line can't be used; one clear sentence with the way out.
+            HelpAsked: the line requests help.
+            BadInputError: the line is invalid; the hint has a suggested fix.
         """
         return self.parse_words(split(line))
 
     def fill(self, line: Sequence[Word], names: Mapping[str, Any]) -> list[str]:
-        """The words of a line with variables replaced, the one rule of `%llm` and `%%llm`.
+        """The words of a line with variables replaced, by the same rule for `%llm` and `%%llm`.
 
-        `$name` and `{{name}}` are replaced anywhere but in the values of options added with `as_typed`. Of these, a
-        value that is nothing but one bare `$name` or `{{name}}` is replaced, anything longer or quoted isn't.
+        `$name` and `{{name}}` are replaced everywhere except in the values of options added with `as_typed`. Such a
+        value is replaced only if all of it is one bare `$name` or `{{name}}`.
 
         Raises:
             UnknownNameError: there is no such variable.
@@ -110,7 +110,7 @@ class Parser(argparse.ArgumentParser):
         return out
 
     def _option(self, word: str) -> tuple[argparse.Action | None, bool]:
-        """The option that a word names, the last one of joined flags (`-cs`), and whether its value is in the word."""
+        """The option named by a word (the last one of joined flags, `-cs`), and whether its value is in the word."""
         known = self._option_string_actions
         if word.startswith("--"):
             name, equals, _ = word.partition("=")
@@ -129,7 +129,7 @@ class Parser(argparse.ArgumentParser):
         for place, word in enumerate(words):
             if word in ("-h", "--help") and (place == 0 or words[place - 1] not in values_of):
                 raise HelpAsked
-        # Unknown options first: argparse would complain of a missing argument that isn't the trouble.
+        # Report unknown options first: argparse would report a missing argument instead.
         self._refuse_unknown(words)
         try:
             found, left = self.parse_known_args(list(words))
@@ -152,7 +152,7 @@ class Parser(argparse.ArgumentParser):
 
     def _bad_argument(self, error: argparse.ArgumentError) -> NoReturn:
         name = (error.argument_name or "").split("/")[-1]
-        message = error.message.replace("expected", "takes") + ", and got none" * error.message.startswith("expected")
+        message = error.message.replace("expected", "takes") + ", got none" * error.message.startswith("expected")
         doc = self.action_for(name)
         way_out = f"{', '.join(doc.names)} {doc.value}: {doc.help}." if doc else self._usage_hint()
         raise BadInputError(f"{self.prog}: {name} {message}.", way_out) from None
@@ -163,20 +163,20 @@ class Parser(argparse.ArgumentParser):
             raise prefixed(self.prog, unknown(_label(action), str(value), choices))
 
     def error(self, message: str) -> NoReturn:
-        """Raise what argparse complains of."""
+        """Raise argparse's error."""
         missing = re.fullmatch(r"the following arguments are required: (.*)", message)
-        said = f"{missing.group(1)} is missing" if missing else message
-        raise BadInputError(f"{self.prog}: {said}.", self._usage_hint())
+        problem = f"{missing.group(1)} is missing" if missing else message
+        raise BadInputError(f"{self.prog}: {problem}.", self._usage_hint())
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        """Never leaves the process: an exit would take the kernel along."""
+        """Raise instead of exiting, which would end the kernel."""
         raise BadInputError(f"{self.prog}: {message or status}.", self._usage_hint())
 
     # -- describing ----------------------------------------------------------------------------
 
     @property
     def help_command(self) -> str:
-        """What shows the help of this command."""
+        """The line that shows this command's help."""
         return f"%llm help {self.prog.split()[-1]}" if self.prog.startswith("%llm ") else "%llm help cell"
 
     def usage_line(self) -> str:
@@ -217,7 +217,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def prefixed(typed: str, error: UnknownNameError) -> UnknownNameError:
-    """The same error with what was typed in front: "%llm load: Unknown option ..."."""
+    """The same error, prefixed with the command: "%llm load: Unknown option ..."."""
     return UnknownNameError(f"{typed}: {error.message}", error.hint, known=error.known, closest=error.closest)
 
 
@@ -235,18 +235,18 @@ def split(line: str) -> list[str]:
 # -- types of values ---------------------------------------------------------------------------
 
 
-def _converter(kind: Callable[[str], Any], says: str) -> Callable[[str], Any]:
+def _converter(kind: Callable[[str], Any], expected: str) -> Callable[[str], Any]:
     def convert(text: str) -> Any:
         try:
             return kind(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"must be {says}, got {text!r}") from None
+            raise argparse.ArgumentTypeError(f"must be {expected}, got {text!r}") from None
 
     return convert
 
 
-whole = _converter(int, "a whole number")
-"""A whole number on the line."""
+integer = _converter(int, "an integer")
+"""An integer argument."""
 
 number = _converter(float, "a number")
-"""A number on the line."""
+"""A numeric argument."""

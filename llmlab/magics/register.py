@@ -1,4 +1,4 @@
-"""`%llm` and `%%llm` as IPython knows them, and what `%load_ext llmlab` puts into a shell."""
+"""The IPython magics `%llm` and `%%llm`, and what `%load_ext llmlab` adds to a shell."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 @magics_class
 class LlmMagics(Magics):  # type: ignore[misc]
-    """The two magics. They parse, call and return an object; the work is in the commands."""
+    """The two magics. They parse the line and run the command."""
 
     def __init__(self, shell: Any, find_lab: Callable[[], Lab]) -> None:
         super().__init__(shell)
-        self.bench = Context(shell, find_lab, Silence(shell))
+        self.context = Context(shell, find_lab, Silence(shell))
 
     @no_var_expand  # type: ignore[untyped-decorator]
     @needs_local_scope  # type: ignore[untyped-decorator]
@@ -38,14 +38,14 @@ class LlmMagics(Magics):  # type: ignore[misc]
             return helptext.HelpView(helptext.overview())
         if found[0].typed in ("-h", "--help"):
             return helptext.HelpView(helptext.overview(long=True))
-        # In a function or a loop of one, its own variables come first.
+        # In a function, local variables take precedence.
         names = ChainMap(local_ns if local_ns is not None else {}, self.shell.user_ns)
         return self._run(find(found[0].typed), found[1:], names)
 
     @no_var_expand  # type: ignore[untyped-decorator]
     @cell_magic("llm")  # type: ignore[untyped-decorator]
     def cell(self, line: str, body: str) -> object:
-        """Ask the current model; see `%llm help cell`."""
+        """Prompt the current model; see `%llm help cell`."""
         return self._run(cell(), words(line), self.shell.user_ns, body)
 
     def _run(
@@ -58,31 +58,31 @@ class LlmMagics(Magics):  # type: ignore[misc]
             return helptext.HelpView(helptext.page_of(command))
         if body is not None:
             args.body = body
-        return command.run(args, self.bench)
+        return command.run(args, self.context)
 
 
-# `%llm?` asks for `getdoc`: the help is made from the parsers when someone looks, not at every start.
+# `%llm?` calls `getdoc`: the help is generated from the parsers on request, not at every start.
 LlmMagics.line.getdoc = lambda: helptext.overview(long=True)
 LlmMagics.cell.getdoc = lambda: helptext.page_of(cell())
 
 
 def register(ip: Any, lab: Lab | Callable[[], Lab]) -> None:
-    """Put `%llm`, `%%llm`, their Tab completion and the rich reprs into a shell.
+    """Add `%llm`, `%%llm`, their Tab completion and the rich reprs to a shell.
 
     Args:
         ip: the IPython shell.
-        lab: the bench, or what gives it when it's first needed.
+        lab: the Lab, or a function that returns it at first use.
     """
     unregister(ip)
     find_lab: Callable[[], Lab] = lab if callable(lab) else lambda: lab
     magics = LlmMagics(ip, find_lab)
     ip.register_magics(magics)
-    completion.install(ip, magics.bench)
+    completion.install(ip, magics.context)
     formatters.install(ip)
 
 
 def reloading(ip: Any) -> bool:
-    """Whether the extension is being taken out by `%reload_ext`, which puts it back. IPython doesn't pass that on."""
+    """Whether `%reload_ext` is unloading the extension, to load it again. IPython doesn't report that."""
     code = type(ip.extension_manager).reload_extension.__code__
     frame = inspect.currentframe()
     while frame is not None and frame.f_code is not code:
@@ -91,12 +91,12 @@ def reloading(ip: Any) -> bool:
 
 
 def unregister(ip: Any) -> None:
-    """Take all of it out again; harmless when nothing is there."""
+    """Remove all of it; does nothing if it isn't registered."""
     magics = ip.magics_manager.registry.pop(LlmMagics.__name__, None)
     if magics is None:
         return
     for kind in ("line", "cell"):
         ip.magics_manager.magics[kind].pop("llm", None)
-    magics.bench.silence.remove()
+    magics.context.silence.remove()
     completion.remove(ip)
     formatters.remove(ip)

@@ -1,4 +1,4 @@
-"""A value that a magic showed itself must not be shown again as the cell's result, yet stay in `_` and `Out`."""
+"""Suppresses the display of a result that a magic already displayed, while keeping it in `_` and `Out`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from llmlab.render.safe import plain
 
 
 class Silence:
-    """Keeps IPython from showing one object once, as the result of the cell that runs now.
+    """Keeps IPython from displaying one object once, as the result of the running cell.
 
-    IPython asks its `_ipython_display_` formatter first; a printer registered there that returns means "shown", and
-    one that raises NotImplementedError means "not mine", so all else is shown as ever. `_`, `Out[n]` and the result
-    of `run_cell` hold the object all the same.
+    IPython calls its `_ipython_display_` formatter first: if a printer registered there returns, the object counts as
+    displayed; if it raises NotImplementedError, the object is displayed as usual. `_`, `Out[n]` and the result of
+    `run_cell` have the object in both cases.
     """
 
     def __init__(self, shell: Any) -> None:
@@ -26,15 +26,16 @@ class Silence:
         shell.events.register("pre_run_cell", self._before_cell)
 
     def mark(self, value: Any, typed: str, line: str) -> Any:
-        """Return the value; it stays quiet if it's the result of the cell.
+        """Return the value, and suppress its display if it is the result of the cell.
 
-        A plain terminal has printed `Out[n]:` by the time the value is asked for: the quiet line goes there.
+        A plain terminal has already printed `Out[n]:` when the value is formatted, so the status line is printed there.
 
         Args:
-            value: what the magic returns.
-            typed: how the cell's last line begins if the value is its result ("%llm load"); in a cell that goes on
-                after the magic (`m = %llm load nano`, then `display(m)`), nothing is kept quiet.
-            line: the quiet line, which a front end has been shown with the rest, and a terminal has not.
+            value: the magic's return value.
+            typed: how the cell's last line starts if the value is its result ("%llm load"); in a cell that continues
+                after
+                the magic (`m = %llm load nano`, then `display(m)`), nothing is suppressed.
+            line: the status line, which a front end has already shown and a terminal has not.
         """
         self._line = "" if has_front_end(self._shell) else plain(line) + "\n"
         if self._last_line is not None and not self._last_line.startswith(typed):
@@ -47,7 +48,7 @@ class Silence:
         return value
 
     def remove(self) -> None:
-        """Leave IPython as it was."""
+        """Restore IPython's formatter."""
         self._shell.events.unregister("pre_run_cell", self._before_cell)
         for kind in self._types:
             self._formatter.pop(kind, None)

@@ -1,4 +1,4 @@
-"""The commands by name, imported when first used. A test holds this table against the modules."""
+"""The commands by name, imported at first use. A test compares this table with the modules."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def find(name: str) -> type[Command]:
     """A command's class.
 
     Raises:
-        UnknownNameError: no such command; the known ones and the closest are named.
+        UnknownNameError: no such command; the error lists the known ones and the closest match.
     """
     if name not in COMMANDS:
         raise prefixed("%llm", unknown("command", name, COMMANDS, "See %llm help."))
@@ -54,7 +54,7 @@ def cell() -> type[Command]:
 
 
 def everything() -> list[type[Command]]:
-    """All commands, then `%%llm`: what a reference is made from."""
+    """All commands, then `%%llm`, for the reference."""
     return [*(find(name) for name in COMMANDS), cell()]
 
 

@@ -1,4 +1,4 @@
-"""`--tools` and its kin of `%%llm`: from words on the line to a generation with tools, shown while it runs."""
+"""The options `--tools`, `--tool-choice` etc. of `%%llm`, and the display of a generation with tools."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from llmlab.display.tools import ToolAnswer
 from llmlab.errors import BadInputError, UnknownNameError, unknown
 from llmlab.magics.command import Context
 from llmlab.magics.expand import look_up
-from llmlab.magics.parser import Parser, number, whole
+from llmlab.magics.parser import Parser, integer, number
 from llmlab.tool_calls.stream import ToolStream
 from llmlab.types import Completion
 
@@ -20,21 +20,21 @@ def add_options(parser: Parser) -> None:
     """Declare the options."""
     parser.add("--tools", metavar="F,G", complete="variable", help="functions that the model may call")
     parser.add("--tool-choice", metavar="X", help="auto, none, required, or the one tool to call (default: auto)")
-    parser.add("--strict", action="store_true", help="generate calls under their schema, so that each can be run")
-    parser.add("--approve", action="store_true", help="ask before each call (needs somebody to answer)")
-    parser.add("--max-steps", type=whole, metavar="N", help="rounds of calls that are run (default: 8)")
-    parser.add("--tool-timeout", type=number, metavar="S", help="seconds that one call may take (default: 60)")
+    parser.add("--strict", action="store_true", help="generate calls under their schema, so that each is valid")
+    parser.add("--approve", action="store_true", help="ask before each call (needs interactive input)")
+    parser.add("--max-steps", type=integer, metavar="N", help="maximum rounds of calls (default: 8)")
+    parser.add("--tool-timeout", type=number, metavar="S", help="maximum seconds per call (default: 60)")
 
 
 def options(args: argparse.Namespace, names: Mapping[str, Any]) -> dict[str, Any]:
-    """The keywords of a generation that the line's options stand for.
+    """The keyword arguments of `generate` for these options.
 
     Args:
         args: the parsed line.
         names: the user's variables.
 
     Raises:
-        BadInputError: a function that isn't there; options about tools without tools.
+        BadInputError: a function doesn't exist, or tool options are given without tools.
     """
     found: dict[str, Any] = {}
     if args.tools is not None:
@@ -47,12 +47,12 @@ def options(args: argparse.Namespace, names: Mapping[str, Any]) -> dict[str, Any
             found[name] = True
     if found and "tools" not in found:
         option = "--" + next(iter(found)).replace("_", "-")
-        raise BadInputError(f"%%llm: {option} is about tools, and there are none.", "Name functions: --tools f,g")
+        raise BadInputError(f"%%llm: {option} needs tools, but there are none.", "Name functions: --tools f,g")
     return found
 
 
 def functions(text: str, names: Mapping[str, Any], typed: str) -> list[Any]:
-    """The user's functions of "f,g"; a variable that holds a list of functions stands for all of them.
+    """The user's functions named in "f,g"; a variable with a list of functions stands for all of them.
 
     Raises:
         UnknownNameError: there is no such variable.
@@ -75,14 +75,14 @@ def functions(text: str, names: Mapping[str, Any], typed: str) -> list[Any]:
         value = look_up(name, names)
         found += value if isinstance(value, list | tuple) else [value]
     if not found:
-        raise BadInputError(f"{typed} names no function.", "For example --tools add,search")
+        raise BadInputError(f"{typed} doesn't name a function.", "For example --tools add,search")
     return found
 
 
 def ask(stream: ToolStream, args: argparse.Namespace, context: Context) -> Completion:
-    """Show a generation with tools while it runs; an interrupt ends it, in the engine or in a tool, and keeps the rest.
+    """Display a generation with tools while it runs; an interrupt, in the engine or a tool, keeps the partial result.
 
-    The tools run here, in the cell's own thread.
+    The tools run in the cell's thread.
     """
     show = ToolAnswer(context.shell, fmt=args.format, stream=not args.no_stream)
     stream.listen(lambda: show.update("", stream.steps))

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmlab import config
-from llmlab.notebooks.records import RecordList, records
 from llmlab.notebooks.failure import Failure, log_tail, traceback_text
 from llmlab.notebooks.processes import Marked, unhurried
+from llmlab.notebooks.records import RecordList, records
 from llmlab.notebooks.results import NotebookRun
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmlab import _imports
-from llmlab.render import units
 from llmlab.display.publish import publish
+from llmlab.errors import BadInputError
+from llmlab.render import units
 from llmlab.render.safe import plain
 from llmlab.render.table import Table, View
-from llmlab.errors import BadInputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +62,7 @@ class RecordList(View, Sequence[Record]):
 
     @property
     def frame(self) -> pd.DataFrame:
-        """One row a record, with the columns name, value and unit."""
+        """One row per record, with the columns name, value and unit."""
         _imports.load("pandas")
         import pandas as pd
 
@@ -128,7 +128,7 @@ def records(notebook: str | os.PathLike[str] | Mapping[str, Any]) -> RecordList:
         The records, in order; `.frame` is a DataFrame.
 
     Raises:
-        BadInputError: no such file, or no notebook.
+        BadInputError: no such file, or not a notebook.
 
     Example:
         >>> llmlab.records({"cells": []})

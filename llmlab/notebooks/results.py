@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from llmlab import _imports
+from llmlab.notebooks.failure import Failure
+from llmlab.notebooks.records import RecordList
 from llmlab.render import units
 from llmlab.render.table import Table, View, pre
-from llmlab.notebooks.records import RecordList
-from llmlab.notebooks.failure import Failure
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,7 +91,7 @@ class Runs(View, Sequence[NotebookRun]):
 
     @property
     def frame(self) -> pd.DataFrame:
-        """What was recorded: one row a record, with the columns notebook, name, value and unit."""
+        """All records, one row each, with the columns notebook, name, value and unit."""
         _imports.load("pandas")
         import pandas as pd
 

@@ -1,6 +1,6 @@
-r"""Which text is maths: one rule for cells and for the chat, whose front end has it in `frontend/src/maths.ts`.
+r"""Detects maths in text, by the same rule for cells and for the chat (`frontend/src/maths.ts`).
 
-Maths is `\(…\)`, `\[…\]`, `$$…$$`, and `$…$` where it is no price. `tests/maths_cases.json` holds for both.
+Maths is `\(…\)`, `\[…\]`, `$$…$$`, and `$…$` unless it is a price. `tests/maths_cases.json` tests both implementations.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 _CLOSERS = {r"\(": r"\)", r"\[": r"\]", "$$": "$$", "$": "$"}
 _STEP = re.compile(r"\\.|[{}]|\n[ \t]*(?=\n)|\$\$?", re.DOTALL)
 _DEEPEST = 20
-# "$5 (or 5$)": an amount with words is a price.
+# "$5 (or 5$)": an amount followed by words is a price.
 _PRICE = re.compile(r"\d(?:.*\s)?\(?[A-Za-z]{2,}\s", re.DOTALL)
 _QUOTE = re.compile(r"[ \t]*(?:>[ \t]?)+")
 _COMMENT = re.compile(r"(?<!\\)%.*")
@@ -19,7 +19,7 @@ _COMMENT = re.compile(r"(?<!\\)%.*")
 
 @dataclass(frozen=True)
 class Formula:
-    """A formula in a text: its TeX, whether it has a line of its own, and where the text goes on behind it."""
+    """A formula in a text: its TeX, whether it is on a separate line, and the position after it."""
 
     tex: str
     display: bool
@@ -27,10 +27,11 @@ class Formula:
 
 
 def formula_at(text: str, at: int) -> Formula | None:
-    r"""The formula that starts at a place, where an unescaped `\` or `$` is.
+    r"""The formula that starts at a position with an unescaped `\` or `$`, or None.
 
-    Braces balance in it and there is no blank line. A single dollar opens where no letter or digit is before it and no
-    blank behind it; it closes where no blank is before it, and no digit, capital, _ or { behind it.
+    Its braces balance and it has no blank line. A single dollar opens a formula if it doesn't follow a letter or digit
+    and isn't followed by a space; it closes one if it doesn't follow a space and isn't followed by a digit, capital, _
+    or {.
     """
     opener = next((one for one in _CLOSERS if text.startswith(one, at)), None)
     if opener is None:
@@ -67,11 +68,11 @@ def _closing(text: str, start: int, opener: str) -> int:
 
 
 def dollars(formula: Formula, *, quoted: bool) -> str:
-    """A formula between dollars, on one line: the form that every notebook's renderer takes for maths.
+    """A formula between dollars, on one line, which every notebook renderer recognizes as maths.
 
     Args:
-        formula: what to write.
-        quoted: it begins in a block quote, whose marks aren't part of it.
+        formula: the formula.
+        quoted: whether it starts in a block quote, whose markers aren't part of it.
     """
     lines = formula.tex.split("\n")
     if quoted:
@@ -82,8 +83,9 @@ def dollars(formula: Formula, *, quoted: bool) -> str:
 
 
 def dollar() -> str:
-    """A dollar that no renderer takes for maths.
+    """A dollar that no renderer interprets as maths.
 
-    As a reference it is none in the source; in an element of its own, MathJax finds no other to pair it with.
+    As a character reference it isn't a dollar in the source; in its own element, MathJax can't pair it with another
+    one.
     """
     return "<span>&#36;</span>"

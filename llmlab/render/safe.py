@@ -12,24 +12,24 @@ import unicodedata
 
 from llmlab.render.maths import dollar, dollars, formula_at
 
-# The classes of every HTML output. JupyterLab looks for maths in those too: in a prompt with two prices, for one.
+# The classes of every HTML output. Without them JupyterLab looks for maths in HTML too, such as between two prices.
 BOX = "llmlab mathjax_ignore tex2jax_ignore"
 
-# C0 and C1 controls but for tab and newline: they steer a terminal, and browsers skip them in a URL's scheme.
+# C0 and C1 controls except tab and newline: terminals interpret them, and browsers skip them in a URL's scheme.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 # Characters that reorder the text around them ("Trojan source").
 _BIDI = re.compile(r"[\u202a-\u202e\u2066-\u2069]")
 
 _FENCE = re.compile(r"^([ \t]*)(`{3,}|~{3,})[ \t]*([^`]*)$")
 _SPAN = re.compile(r"(?<![`\\])(`+)(?!`)([^\n]*?[^`\n])\1(?!`)")
-# Where code, maths, an escaped character or an address may begin.
+# The possible start of code, maths, an escaped character or a URL.
 _MARK = re.compile(r"`+|\\.|\$+|https?://[^\s<>`]+", re.DOTALL)
 _ITEM = re.compile(r"\s*(?:[-*+]|\d{1,9}[.)])(?:\s|$)")
 _INDENT = re.compile(r"(?: {4}| {0,3}\t)")
-# What CommonMark takes for the start of a tag, a comment, a declaration or an autolink.
+# The start of a tag, a comment, a declaration or an autolink in CommonMark.
 _TAG = re.compile(r"<(?=[A-Za-z/!?])")
 _ENTITY = re.compile(r"&(?=#\d+;?|#[xX][0-9a-fA-F]+;?|[A-Za-z][A-Za-z0-9]*;)")
-# Schemes that run or load something; CommonMark drops a backslash before the colon.
+# Schemes that run or load content; CommonMark drops a backslash before the colon.
 _SCHEME = re.compile(r"(?i)(javascript|vbscript|livescript|data|file|blob|filesystem|view-source)(\\*)(:)")
 
 
@@ -64,9 +64,9 @@ def fenced(text: str, language: str = "") -> str:
 def markdown(text: str) -> str:
     """The text as Markdown in which raw HTML is shown as text, links can't run scripts, and images aren't loaded.
 
-    Maths is between dollars, and every other dollar is kept from being taken for maths. Code blocks are written anew
-    (at column 0, with a fence longer than any inside, closed at the end), so that this function and the renderer agree
-    on what is code. Bold, lists, tables, headings and https links work as ever.
+    Maths is written between dollars, and every other dollar is escaped. Code blocks are rewritten (at column 0, with a
+    fence longer than any inside, closed at the end), so that this function and the renderer agree on what is code.
+    Bold, lists, tables, headings and https links work as usual.
     """
     out: list[str] = []
     prose: list[str] = []
@@ -119,7 +119,7 @@ def _code_may_begin(prose: list[str]) -> bool:
 
 def _prose(text: str) -> str:
     parts: list[str] = []
-    # A dollar alone is safe, and stays easy to copy.
+    # A single dollar is safe, and remains easy to copy.
     literal = dollar() if text.count("$") > 1 or "\\(" in text or "\\[" in text else "$"
     start = at = 0
     while mark := _MARK.search(text, at):
@@ -134,14 +134,14 @@ def _prose(text: str) -> str:
 
 
 def _marked(text: str, mark: re.Match[str], literal: str) -> tuple[str | None, int]:
-    """What to write for a mark, None for what is there; and where the text goes on."""
+    """The replacement for a mark (None: unchanged), and the position after it."""
     at, what = mark.start(), mark.group()
     if what[0] == "`":
         span = _SPAN.match(text, at)
         if span is None:
             return None, mark.end()
         body = span.group(2)
-        # A span without special characters is safe however it's read, and stays easy to copy.
+        # A span without special characters is safe in any renderer, and remains easy to copy.
         risky = "<" in body or "&" in body or _SCHEME.search(body)
         return code_span(body.strip()) if risky else span.group(0).replace("![", "!&#91;"), span.end()
     if what[0] == "h":
@@ -154,18 +154,18 @@ def _marked(text: str, mark: re.Match[str], literal: str) -> tuple[str | None, i
     if what[0] == "$" or what == "\\$":
         return literal * what.count("$"), mark.end()
     if what == "\\\\" and text[mark.end() : mark.end() + 1] in ("(", "["):
-        return "<span>&#92;</span>", mark.end()  # which JupyterLab would take for maths
+        return "<span>&#92;</span>", mark.end()  # JupyterLab would read it as maths
     return None, mark.end()
 
 
 def _outside(text: str, *, maths: bool = False) -> str:
-    if maths:  # where a reference would show as it is; TeX doesn't mind a blank
+    if maths:  # TeX would show a character reference literally, and ignores a space
         text = _ENTITY.sub("& ", _TAG.sub("< ", text)).replace("![", "! [")
         return _SCHEME.sub("\\1\u200b\\3", text)
-    # Not `&amp;`: mistune decodes a link's address twice, and `&amp;#58;` would come out as a colon.
+    # Not `&amp;`: mistune decodes a link's URL twice, so `&amp;#58;` would become a colon.
     text = _ENTITY.sub("&\u200b", text)
     text = _TAG.sub("&lt;", text)
-    # A zero-width space can't be part of a scheme, wherever the renderer looks for one.
+    # A zero-width space can't be part of a scheme in any renderer.
     text = _SCHEME.sub("\\1\u200b\\3", text)
     return text.replace("![", "&#33;[")
 

@@ -1,4 +1,4 @@
-"""Widgets over the bench: chat, arena, inspector, panel. Each is an ipywidget and leaves a static form too.
+"""Widgets for loaded models: chat, arena, inspector, panel. Each is an ipywidget with a static form.
 
 llmlab.chat(); llmlab.arena(); llmlab.panel(); completion.inspect()
 """
@@ -31,7 +31,7 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     try:
-        import anywidget  # noqa: F401 - asked for its absence
+        import anywidget  # noqa: F401 - only to check that it is installed
     except ImportError:
         raise LlmLabError("Widgets need anywidget.", "Install it: pip install 'llmlab[widgets]'") from None
     return getattr(importlib.import_module(_PLACES[name]), name)

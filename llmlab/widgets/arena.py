@@ -30,10 +30,10 @@ EMPTY: dict[str, Any] = {"text": "", "facts": {}, "error": None, "running": Fals
 
 
 class Arena(BenchWidget):
-    """Columns that answer the same prompt with the same seed. Made by `llmlab.arena()`.
+    """Columns that answer the same prompt with the same seed. Created by `llmlab.arena()`.
 
-    Traits: `columns` (model, adapter, sampling), `prompt`, `answers`, `order` (which column stands where),
-    `blind`, `revealed`, `ballots` (the votes), `system`, `seed` (-1: a fresh one for each prompt).
+    Traits: `columns` (model, adapter, sampling), `prompt`, `answers`, `order` (the position of each column), `blind`,
+    `revealed`, `ballots` (the votes), `system`, `seed` (-1: a new one for each prompt).
 
     Example:
         >>> arena = llmlab.arena(columns=[{"temperature": 0}, {"temperature": 1.0}], seed=7, max_tokens=8)
@@ -80,7 +80,7 @@ class Arena(BenchWidget):
         stop: str | Sequence[str] | None = None,
         logprobs: int | None = None,
     ) -> None:
-        """Make an arena. The arguments are those of `llmlab.arena`."""
+        """Create an arena. The arguments are those of `llmlab.arena`."""
         sampling: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p}
         sampling |= {"max_tokens": max_tokens, "stop": stop, "logprobs": logprobs}
         self._answerings: dict[int, Answering] = {}
@@ -110,7 +110,7 @@ class Arena(BenchWidget):
             self.order = list(range(len(columns)))
             self.prompt, self.verdict = "", ""
 
-    # -- asking -----------------------------------------------------------------------------------
+    # -- prompting --------------------------------------------------------------------------------
 
     def send(self, prompt: str) -> list[Completion]:
         """Send a prompt to all columns, and wait.
@@ -122,7 +122,7 @@ class Arena(BenchWidget):
             The completions, in the columns' order.
 
         Raises:
-            LlmLabError: a column can't be asked (nothing was started), or failed.
+            LlmLabError: a column can't be used (nothing was started), or failed.
 
         Example:
             >>> arena = llmlab.arena(columns=[{"temperature": 0}, {"temperature": 0}], max_tokens=8)
@@ -133,7 +133,7 @@ class Arena(BenchWidget):
         answerings = self.submit(prompt)
         try:
             for answering in answerings:
-                answering.wait()  # a column that fails doesn't cut the others short
+                answering.wait()  # a failing column doesn't stop the others
         except KeyboardInterrupt:
             for answering in answerings:
                 answering.cancel()
@@ -141,7 +141,7 @@ class Arena(BenchWidget):
         return [answering.result() for answering in answerings]
 
     def submit(self, prompt: str) -> list[Answering]:
-        """Send a prompt to all columns, and return at once.
+        """Send a prompt to all columns, and return immediately.
 
         Args:
             prompt: the prompt.
@@ -160,9 +160,9 @@ class Arena(BenchWidget):
         """
         with self._guard:
             if self.running:
-                raise LlmLabError("Answers are under way.", "Wait for their end, or stop them.")
+                raise LlmLabError("Answers are still being generated.", "Wait until they finish, or stop them.")
             if not prompt.strip():
-                raise BadInputError("The prompt is empty.", "Write what to ask.")
+                raise BadInputError("The prompt is empty.", "Enter a prompt.")
             seed = self.seed if self.seed >= 0 else secrets.randbelow(2**31)
             streams = []
             for one in self.columns:  # all are checked before the first one starts
@@ -184,11 +184,11 @@ class Arena(BenchWidget):
 
     @property
     def running(self) -> bool:
-        """Some column still answers."""
+        """Whether any column is still generating."""
         return any(answer["running"] for answer in self.answers)
 
     def stop(self) -> None:
-        """End all answers under way; what came stays.
+        """Stop all running answers; partial answers are kept.
 
         Example:
             >>> arena = llmlab.arena(columns=[{"temperature": 0}, {"temperature": 1.0}], max_tokens=500)
@@ -210,10 +210,10 @@ class Arena(BenchWidget):
         """Vote on the answers.
 
         Args:
-            choice: the column that won (from 0, in the columns' order), "tie" or "none" (all are bad).
+            choice: the winning column (from 0, in the columns' order), "tie" or "none" (all are bad).
 
         Raises:
-            BadInputError: there is nothing to vote on, it was voted on, or there is no such column.
+            BadInputError: there is nothing to vote on, the answers already have a vote, or there is no such column.
 
         Example:
             >>> arena = llmlab.arena(columns=[{"temperature": 0}, {"temperature": 1.0}], max_tokens=8)
@@ -224,9 +224,9 @@ class Arena(BenchWidget):
         """
         with self._guard:
             if not self.prompt or self.running:
-                raise BadInputError("There is nothing to vote on yet.", "Ask something, and wait for the answers.")
+                raise BadInputError("There is nothing to vote on yet.", "Send a prompt, and wait for the answers.")
             if self.verdict:
-                raise BadInputError("You have voted on these answers.", "Ask something new.")
+                raise BadInputError("You already voted on these answers.", "Send another prompt.")
             if choice not in ("tie", "none") and not (isinstance(choice, int) and 0 <= choice < len(self.columns)):
                 raise BadInputError(
                     f"A vote is a column (0 to {len(self.columns) - 1}), 'tie' or 'none', not {choice!r}."
@@ -289,7 +289,7 @@ class Arena(BenchWidget):
 
     def _do_columns(self, columns: Sequence[Mapping[str, Any]] = ()) -> None:
         if self.running:
-            raise LlmLabError("Answers are under way.", "Stop them first.")
+            raise LlmLabError("Answers are still being generated.", "Stop them first.")
         self._set_columns([_column(one, {}) for one in columns])
 
     def _do_blind(self, on: bool = False) -> None:
@@ -333,10 +333,10 @@ class Arena(BenchWidget):
     def _cancel_all(self) -> None:
         self.stop()
 
-    # -- the form without a front end -----------------------------------------------------------------
+    # -- static form ----------------------------------------------------------------------------------
 
     def _titled(self) -> list[tuple[str, dict[str, Any]]]:
-        """Titles and answers in the order on the page; titles keep the secret of a blind round."""
+        """Titles and answers in page order; the titles of a blind round don't name the models."""
         out = []
         for place, column in enumerate(self.order):
             who = self.label(column) if self.revealed else "hidden until the vote"
@@ -352,7 +352,7 @@ class Arena(BenchWidget):
     def markdown(self) -> str:
         """The prompt, the answers one below the other, the votes."""
         if not self.prompt:
-            return f"*An arena of {len(self.columns)} columns; nothing was asked.*"
+            return f"*Arena with {len(self.columns)} columns; no prompt yet.*"
         turns = [{"role": "user", "text": self.prompt}]
         parts = [static_forms.turns_markdown(turns)]
         for title, answer in self._titled():
@@ -362,21 +362,21 @@ class Arena(BenchWidget):
     def html(self) -> str:
         """The answers side by side, escaped."""
         if not self.prompt:
-            return static_forms.frame(f"An arena of {len(self.columns)} columns; nothing was asked.", "")
+            return static_forms.frame(f"Arena with {len(self.columns)} columns; no prompt yet.", "")
         cells = "".join(static_forms.titled_html(title, a, secret=not self.revealed) for title, a in self._titled())
         body = f"{static_forms.turns_html([{'role': 'user', 'text': self.prompt}])}"
         body += f'<div style="display:flex;gap:12px;flex-wrap:wrap">{cells}</div>'
         return static_forms.frame(f"Arena · {self._tally()}", body) + problem_html(self.problem)
 
     def __repr__(self) -> str:
-        return f"<Arena of {len(self.columns)} columns: {self._tally()}>"
+        return f"<Arena with {len(self.columns)} columns: {self._tally()}>"
 
 
 def _column(given: Mapping[str, Any], sampling: Mapping[str, Any]) -> dict[str, Any]:
-    """A column with its fields in place; sampling params may stand among them or under "sampling"."""
+    """A normalized column; sampling params may be given as its fields or under "sampling"."""
     own = {key: value for key, value in given.items() if key not in ("model", "adapter", "sampling")}
     chosen = {**sampling, **dict(given.get("sampling") or {}), **own}
     chosen = {key: value for key, value in chosen.items() if value not in (None, "", [])}
     if "seed" in chosen:
-        raise BadInputError("A column has no seed of its own.", "All share one: llmlab.arena(..., seed=7)")
+        raise BadInputError("A column can't have its own seed.", "All columns share one: llmlab.arena(..., seed=7)")
     return {"model": str(given.get("model") or ""), "adapter": str(given.get("adapter") or ""), "sampling": chosen}

@@ -1,6 +1,6 @@
-"""The front end's files as anywidget takes them: one ES module and one style sheet for each widget.
+"""The front end's files for anywidget: one ES module and one style sheet per widget.
 
-They are built from `frontend/` by `make frontend`, and committed, so that neither users nor tests need node.
+They are built from `frontend/` by `make frontend` and committed, so that neither users nor tests need node.
 """
 
 from __future__ import annotations

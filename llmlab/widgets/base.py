@@ -1,4 +1,4 @@
-"""What all widgets share: messages to and from the page, errors with their hint, the static form, the end."""
+"""The base class of all widgets: messages to and from the page, errors with hints, the static form, closing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import traitlets as t
 
 from llmlab.errors import LlmLabError, unknown
 from llmlab.render.safe import BOX, escape, plain
-from llmlab.widgets.lab_state import Forms, Work, bench_state
+from llmlab.widgets.lab_state import Forms, Work, snapshot
 
 if TYPE_CHECKING:
     from llmlab.model import Model
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
 class BenchWidget(anywidget.AnyWidget):  # type: ignore[misc]
     """A widget over a Lab.
 
-    The page sends `{"do": NAME, ...}`; `ACTIONS` says which method answers. Callbacks return at once: what takes
-    time runs on a thread. All changes of state go through one lock, since a front end may speak to a kernel on
-    more than one thread (subshells), and engines answer on threads of their own.
+    The page sends `{"do": NAME, ...}`; `ACTIONS` maps names to methods. Callbacks return immediately: slow work runs on
+    a thread. All changes of state take one lock, because a front end may message a kernel on several threads
+    (subshells), and engines answer on their own threads.
     """
 
     ACTIONS: ClassVar[Mapping[str, str]] = {}
-    _closed = True  # until it's made: ipywidgets closes a widget whose making failed
+    _closed = True  # until it is set up: ipywidgets closes a widget whose constructor failed
 
-    bench = t.Dict().tag(sync=True)
+    lab_state = t.Dict().tag(sync=True)
     problem = t.Dict().tag(sync=True)
     static_class = t.Unicode().tag(sync=True)
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        # Editors would see the `__new__(*args, **kwargs)` of traitlets.
+        # Otherwise editors show the `__new__(*args, **kwargs)` of traitlets.
         places = list(inspect.signature(cls.__init__).parameters.values())
         cls.__signature__ = inspect.Signature(places[1:])
 
@@ -50,45 +50,45 @@ class BenchWidget(anywidget.AnyWidget):  # type: ignore[misc]
         self._guard = threading.RLock()
         self._lab = lab
         self._forms = Forms()
-        self._work = Work(self._on_bench, self._report)
+        self._work = Work(self._on_lab_state, self._report)
         self._shown = False
         self._dirty = False
         self._closed = False
         super().__init__(**traits)
         self.static_class = f"llmlab-static-{self.model_id[:12]}"
-        self._look()
+        self._update_lab()
         self._unhook = _at_cell_end(self)
 
-    # -- the bench ---------------------------------------------------------------------------
+    # -- the Lab -----------------------------------------------------------------------------
 
     @property
     def lab(self) -> Lab:
-        """The bench it works on (its own, or the shared one)."""
+        """The Lab it uses: the given one, or the shared one."""
         if self._lab is None:
-            # The package's face, which is above this layer: it holds the bench that all share.
+            # The package's top level, above this layer, has the shared Lab.
             self._lab = importlib.import_module("llmlab").lab()
         assert self._lab is not None
         return self._lab
 
-    def _look(self) -> None:
-        """Bring what is shown of the bench up to date."""
-        state = bench_state(self.lab, self._forms, self._work)
+    def _update_lab(self) -> None:
+        """Update the displayed state of the Lab."""
+        state = snapshot(self.lab, self._forms, self._work)
         with self._guard:
-            if state != self.bench:
-                self.bench = state
+            if state != self.lab_state:
+                self.lab_state = state
 
-    def _on_bench(self) -> None:
+    def _on_lab_state(self) -> None:
         if not self._closed:
-            self._look()
+            self._update_lab()
 
     def _load(self, spec: str, **options: Any) -> None:
-        """Load a model in the background; progress shows in `bench`."""
+        """Load a model in the background; `lab_state` has the progress."""
         if not spec.strip():
-            raise LlmLabError("Which model?", "Type a catalogue name (nano), a path, or hf:org/repo.")
+            raise LlmLabError("No model was named.", "Enter a catalogue name (nano), a path, or hf:org/repo.")
         self._work.start(f"loading {spec}", lambda progress: self.lab.load(spec.strip(), progress=progress, **options))
 
     def _switch_quant(self, name: str, quant: str) -> None:
-        """Load another quant of a loaded model in its place, in the background."""
+        """Switch a loaded model to another quant in place, in the background."""
         model = self.lab.get(name)
         if quant == model.quant:
             return
@@ -125,33 +125,33 @@ class BenchWidget(anywidget.AnyWidget):  # type: ignore[misc]
                 if self.problem and name not in ("hello", "look"):
                     self.problem = {}
                 getattr(self, method)(**arguments)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the place to say it is the widget
+        except Exception as error:  # noqa: BLE001 - any error is shown in the widget
             self._report(error)
 
     def set_state(self, sync_data: Any) -> None:
-        """State from the page; under the lock, for ipywidgets holds notifications while it sets it."""
+        """State from the page; under the lock, because ipywidgets holds notifications while setting it."""
         with self._guard:
             super().set_state(sync_data)
 
     def _tell(self, **message: Any) -> None:
-        """Send a message to every view. A page that is gone, or a closed widget, is no error."""
+        """Send a message to every view. A closed page or widget is not an error."""
         if self._closed or self.comm is None:
             return
         with self._guard:
-            super().send(message)  # a chat's own `send` asks the model
+            super().send(message)  # `send` of a chat prompts the model
 
     def _report(self, error: BaseException) -> None:
-        """Show an error with its way out."""
+        """Show an error with its hint."""
         if not self._closed:
             with self._guard:
                 self.problem = described(error)
 
     def _do_hello(self, view: str = "") -> None:
-        self._look()
+        self._update_lab()
         self._tell(do="hello", view=view, live=self._live())
 
     def _do_look(self) -> None:
-        self._look()
+        self._update_lab()
         self._tell(do="looked")
 
     def _do_dismiss(self) -> None:
@@ -164,17 +164,17 @@ class BenchWidget(anywidget.AnyWidget):  # type: ignore[misc]
         self._switch_quant(name, quant)
 
     def _live(self) -> dict[str, Any]:
-        """What a new view must know of answers under way."""
+        """The messages with which a new view catches up on running answers."""
         return {}
 
-    # -- the form without a front end ---------------------------------------------------------
+    # -- static form --------------------------------------------------------------------------
 
     def markdown(self) -> str:
         """The state as Markdown, for files and front ends without widgets."""
         raise NotImplementedError
 
     def html(self) -> str:
-        """The state as HTML; all that comes from a model or a user is escaped."""
+        """The state as HTML; all text from models and users is escaped."""
         raise NotImplementedError
 
     def text(self) -> str:
@@ -182,7 +182,7 @@ class BenchWidget(anywidget.AnyWidget):  # type: ignore[misc]
         return plain(self.markdown())
 
     def static(self) -> dict[str, str]:
-        """The MIME bundle that stays in a notebook where no widget can be shown.
+        """The MIME bundle saved in a notebook, for front ends without widgets.
 
         Example:
             >>> sorted(llmlab.panel().static())
@@ -196,15 +196,15 @@ class BenchWidget(anywidget.AnyWidget):  # type: ignore[misc]
         return {**view, **self.static()}, metadata
 
     def _view_bundle(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The live widget's bundle, and its metadata: Colab needs to be told which widget manager to use."""
+        """The live widget's bundle and metadata; on Colab the metadata selects the widget manager."""
         view, metadata = super()._repr_mimebundle_()
         return view, metadata
 
     def _ipython_display_(self) -> None:
         """Show the widget, and below it the static form, which the live widget hides.
 
-        They are two outputs, so that the static one can be kept up to date without the page building the widget
-        anew; and so that a reopened notebook shows the transcript where the widget's state wasn't saved.
+        They are two outputs, so that the static one can be updated without rebuilding the widget on the page, and so
+        that a reopened notebook shows the transcript if the widget's state wasn't saved.
         """
         from IPython.core.getipython import get_ipython
         from IPython.display import display
@@ -221,7 +221,7 @@ class BenchWidget(anywidget.AnyWidget):  # type: ignore[misc]
         self._shown, self._dirty = True, False
 
     def _changed(self) -> None:
-        """The static form is out of date."""
+        """Mark the static form as out of date."""
         self._dirty = True
 
     def _refresh_static(self) -> None:
@@ -235,10 +235,10 @@ class BenchWidget(anywidget.AnyWidget):  # type: ignore[misc]
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.lab!r}>"
 
-    # -- the end -----------------------------------------------------------------------------
+    # -- closing -----------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Cancel what runs and take the widget off the page.
+        """Cancel running requests and remove the widget from the page.
 
         Example:
             >>> panel = llmlab.panel()
@@ -266,11 +266,11 @@ _COMMON: dict[str, str] = {
     "load": "_do_load",
     "quant": "_do_quant",
 }
-_HIDDEN = {"bench", "problem", "static_class", "comm", "keys", "log", "tooltip", "tabbable"}
+_HIDDEN = {"lab_state", "problem", "static_class", "comm", "keys", "log", "tooltip", "tabbable"}
 
 
 def described(error: BaseException) -> dict[str, str]:
-    """An error as data: its message and its way out."""
+    """An error as data: its message and its hint."""
     if isinstance(error, LlmLabError):
         return {"message": error.message, "hint": error.hint}
     return {"message": f"{type(error).__name__}: {error}", "hint": ""}
@@ -282,7 +282,7 @@ def problem_html(problem: Mapping[str, str]) -> str:
 
 
 def _at_cell_end(widget: BenchWidget) -> Callable[[], None]:
-    """After each cell, bring pickers and the static form up to date, for as long as the widget lives."""
+    """Update pickers and the static form after each cell, until the widget is closed."""
     from IPython.core.getipython import get_ipython
 
     shell = get_ipython()
@@ -292,8 +292,8 @@ def _at_cell_end(widget: BenchWidget) -> Callable[[], None]:
 
     def after(*_: Any) -> None:
         alive = found()
-        if alive is not None and not alive._closed:  # noqa: SLF001 - this is the widget's own hook
-            alive._look()  # noqa: SLF001
+        if alive is not None and not alive._closed:  # noqa: SLF001 - the widget's own hook
+            alive._update_lab()  # noqa: SLF001
             alive._refresh_static()  # noqa: SLF001
 
     shell.events.register("post_run_cell", after)

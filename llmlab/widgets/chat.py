@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 class Chat(ChatState):
-    """A chat with a loaded model. Made by `llmlab.chat()` or `%llm chat`.
+    """A chat with a loaded model. Created by `llmlab.chat()` or `%llm chat`.
 
-    Traits that sync and can be linked: `model` ("" is the bench's current one), `adapter`, `system`, `sampling`
-    (fields of SamplingParams that were set), `schema` (JSON text), `turns`, `leaf`, `running`, `meter`.
+    Synchronized traits, which can be linked: `model` ("": the current model), `adapter`, `system`, `sampling` (the
+    SamplingParams fields that are set), `schema` (JSON text), `turns`, `leaf`, `running`, `meter`.
 
     Example:
         >>> chat = llmlab.chat("nano", temperature=0)
@@ -75,24 +75,24 @@ class Chat(ChatState):
         stop: str | Sequence[str] | None = None,
         logprobs: int | None = None,
     ) -> None:
-        """Make a chat. The arguments are those of `llmlab.chat`.
+        """Create a chat. The arguments are those of `llmlab.chat`.
 
         Args:
-            sampling: sampling params by name; the keywords go before them.
+            sampling: sampling params by name; keyword arguments take precedence.
         """
         keywords: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p}
         keywords |= {"seed": seed, "max_tokens": max_tokens, "stop": stop, "logprobs": logprobs}
         sampling = {**(sampling or {}), **_without_none(keywords)}
         traits = _without_none({"system": system, "adapter": adapter, "height": height})
         if messages and resume:
-            raise BadInputError("Messages and a conversation to resume were given.", "Leave out one of them.")
+            raise BadInputError("Both messages and a conversation to resume were given.", "Remove one of them.")
         self._answering: Answering | None = None
         self._completions: dict[str, Completion] = {}
         self._seen: dict[str, Any] = {}
         super().__init__(lab, **traits)
         if resume:
             self._resume(None if resume is True else str(resume))
-            for name, value in traits.items():  # what is said goes before what was kept
+            for name, value in traits.items():  # arguments take precedence over the stored settings
                 setattr(self, name, value)
         else:
             self._begin()
@@ -109,25 +109,25 @@ class Chat(ChatState):
 
     @property
     def last(self) -> Answering | None:
-        """The newest answer, done or not; its `.result()` is the completion, or raises what went wrong."""
+        """The newest answer, finished or not; its `.result()` returns the completion, or raises the error."""
         return self._answering
 
-    # -- asking ----------------------------------------------------------------------------------
+    # -- prompting -------------------------------------------------------------------------------
 
     def send(self, text: str, *, files: Sequence[Mapping[str, str]] = ()) -> Completion:
-        """Ask, and wait for the answer; it shows in the widget as it comes.
+        """Send a message and wait for the answer, which streams into the widget.
 
         Args:
             text: the message.
-            files: texts to put below it: [{"name": ..., "text": ...}].
+            files: text files to append to it: [{"name": ..., "text": ...}].
 
         Returns:
             The completion.
 
         Raises:
-            BadInputError: it can't be asked; nothing was added.
+            BadInputError: the message can't be sent; nothing was added.
             GenerationError: the engine failed.
-            Interrupted: Ctrl-C; the answer so far stays in the chat.
+            Interrupted: Ctrl-C; the partial answer stays in the chat.
 
         Example:
             >>> chat = llmlab.chat(temperature=0)
@@ -137,17 +137,17 @@ class Chat(ChatState):
         return self.submit(text, files=files).result()
 
     def submit(self, text: str, *, files: Sequence[Mapping[str, str]] = ()) -> Answering:
-        """Send a message, and return at once.
+        """Send a message and return immediately.
 
         Args:
             text: the message.
             files: as in `send`.
 
         Returns:
-            The answer in progress: `.result()` waits for it, and raises what `send` does.
+            The answer in progress: `.result()` waits for it, and raises the same errors as `send`.
 
         Raises:
-            BadInputError: it can't be sent; nothing was added.
+            BadInputError: the message can't be sent; nothing was added.
 
         Example:
             >>> chat = llmlab.chat(temperature=0)
@@ -159,21 +159,21 @@ class Chat(ChatState):
             tree = self._tree()
             path = tree.path()
             parent = tree.leaf
-            if path and path[-1]["role"] == "user":  # nobody answered it: this one takes its place
+            if path and path[-1]["role"] == "user":  # it has no answer: the new message replaces it
                 parent = path[-1]["parent"]
             return self._ask(tree, parent, text, chat_settings.files(files, self._no_images()))
 
     def regenerate(self, turn_id: str | None = None) -> Answering:
-        """Answer again, beside the answers that are there. A set seed moves on by one for each version.
+        """Generate another version of an answer. A fixed seed is increased by one for each version.
 
         Args:
-            turn_id: an answer, or a question; None takes the last one.
+            turn_id: an answer, or a question; None for the last one.
 
         Returns:
             The answer in progress: `.result()` waits for it.
 
         Raises:
-            BadInputError: there is nothing to answer again.
+            BadInputError: there is no answer to regenerate.
 
         Example:
             >>> chat = llmlab.chat(seed=1, max_tokens=8)
@@ -185,20 +185,20 @@ class Chat(ChatState):
         with self._guard:
             tree = self._tree()
             if not tree.leaf:
-                raise BadInputError("There is nothing to answer again.", "Ask something first.")
+                raise BadInputError("There is no answer to regenerate.", "Send a message first.")
             turn = tree.get(turn_id or tree.leaf)
             user = turn if turn["role"] == "user" else tree.get(turn["parent"])
             return self._answer(tree, user)
 
     def edit(self, turn_id: str, text: str) -> Answering | None:
-        """Make another version of a turn. A question is answered again; an answer takes the text as it is.
+        """Create an edited version of a turn. An edited question is answered again; an edited answer is kept as given.
 
         Args:
             turn_id: the turn, from `.turns`.
             text: its new text.
 
         Returns:
-            The answer in progress; None where an answer was edited.
+            The answer in progress; None if an answer was edited.
 
         Raises:
             BadInputError: the text is empty, or there is no such turn.
@@ -216,13 +216,13 @@ class Chat(ChatState):
                 return self._ask(tree, turn["parent"], text, turn["files"])
             self._not_running()
             if not text.strip():
-                raise BadInputError("The answer is empty.", "Write its text, or delete the turn.")
+                raise BadInputError("The answer is empty.", "Enter its text, or delete the turn.")
             tree.add("assistant", text, turn["parent"], facts={"line": EDITED})
             self._commit(tree)
             return None
 
     def stop(self) -> None:
-        """End the answer under way; what came stays.
+        """Stop the running answer; the partial answer is kept.
 
         Example:
             >>> chat = llmlab.chat(max_tokens=500)
@@ -232,7 +232,7 @@ class Chat(ChatState):
         if self._answering is not None:
             self._answering.cancel()
 
-    # -- changing what is there --------------------------------------------------------------------
+    # -- changing turns ----------------------------------------------------------------------------
 
     def delete(self, turn_id: str) -> None:
         """Delete a turn and all below it.
@@ -264,7 +264,7 @@ class Chat(ChatState):
             rating: thumbs up (1), down (-1), or none (0).
 
         Raises:
-            BadInputError: another rating, or no such turn.
+            BadInputError: an invalid rating, or no such turn.
 
         Example:
             >>> chat = llmlab.chat(temperature=0)
@@ -281,7 +281,7 @@ class Chat(ChatState):
             self._commit(tree)
 
     def clear(self) -> None:
-        """Start anew; the settings stay. What was said is still in the run log.
+        """Start a new conversation with the same settings. The old one remains in the run log.
 
         Example:
             >>> chat = llmlab.chat(temperature=0)
@@ -341,21 +341,21 @@ class Chat(ChatState):
         pieces, note = self._exported(kind, name)
         self._tell(do="export", kind=kind, pieces=pieces, note=note)
 
-    # -- inside ------------------------------------------------------------------------------------
+    # -- internals ---------------------------------------------------------------------------------
 
     def _not_running(self) -> None:
         if self.running:
-            raise LlmLabError("An answer is under way.", "Wait for its end, or stop it.")
+            raise LlmLabError("An answer is still being generated.", "Wait until it finishes, or stop it.")
 
     def _ask(self, tree: Transcript, parent: str, text: str, files: list[dict[str, str]]) -> Answering:
         self._not_running()
         if not text.strip() and not files:
-            raise BadInputError("The message is empty.", "Write what to ask.")
+            raise BadInputError("The message is empty.", "Enter a message.")
         user = tree.add("user", text, parent, files=files)
         return self._answer(tree, user)
 
     def _answer(self, tree: Transcript, user: dict[str, Any]) -> Answering:
-        """Start an answer below a question. Nothing changes when it can't be started."""
+        """Start an answer below a question. Nothing changes if it can't be started."""
         self._not_running()
         model = self._find(self.model)
         versions = sum(turn["parent"] == user["id"] for turn in tree.turns)
@@ -400,7 +400,7 @@ class Chat(ChatState):
         self._from_page_refresh()
 
     def _from_page_refresh(self) -> None:
-        """An answer that was asked for on the page ends in no cell: the static form is brought up to date now."""
+        """Update the static form: an answer started on the page doesn't end with a cell."""
         self._refresh_static()
 
     def _live(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A chat's settings as a page or a caller gives them: checked, and made what `Model.stream` takes."""
+"""Validates a chat's settings from the page or a caller, and converts them to arguments of `Model.stream`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ SAMPLING = ("temperature", "top_p", "top_k", "min_p", "seed", "max_tokens", "sto
 
 
 def checked(sampling: Mapping[str, Any]) -> dict[str, Any]:
-    """Sampling settings without the empty ones, checked and named by their own errors."""
+    """The non-empty sampling settings, validated; errors name the setting."""
     given = {key: value for key, value in sampling.items() if value not in (None, "", [], ())}
     params = SamplingParams.of(given)
     return {key: list(params.stop) if key == "stop" else getattr(params, key) for key in given}
 
 
 def parsed_schema(text: str) -> dict[str, Any]:
-    """The JSON schema that was typed."""
+    """Parse a typed JSON schema."""
     try:
         value = json.loads(text)
     except ValueError as error:
@@ -33,20 +33,20 @@ def parsed_schema(text: str) -> dict[str, Any]:
 
 
 def schema_dict(schema: Any) -> dict[str, Any]:
-    """A JSON schema of a dict or a pydantic model."""
+    """A JSON schema as text, from a dict or a pydantic model."""
     if isinstance(schema, Mapping):
         return dict(schema)
     if hasattr(schema, "model_json_schema"):
         return dict(schema.model_json_schema())
-    raise BadInputError(f"A schema is a dict, JSON text or a pydantic model, got {type(schema).__name__}.")
+    raise BadInputError(f"A schema must be a dict, JSON text or a pydantic model, got {type(schema).__name__}.")
 
 
 def files(given: Sequence[Mapping[str, str]], no_images: LlmLabError | None = None) -> list[dict[str, str]]:
-    """Attached texts, checked: each with a name and at most MAX_FILE characters; and images, as data: URLs.
+    """Validate attached files: texts with a name and at most MAX_FILE characters, and images as data: URLs.
 
     Args:
         given: [{"name": ..., "text": ...} or {"name": ..., "image": ...}].
-        no_images: why the model can't be shown an image.
+        no_images: why the model doesn't support images, or "".
     """
     out = []
     for file in given:

@@ -1,4 +1,4 @@
-"""A chat's state: its traits, the path that is shown, what it is exported as, and its place in the run log."""
+"""A chat's state: its traits, the path shown, its exports, and its entry in the run log."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from llmlab.widgets.transcript import Transcript, messages
 
 EARLIER_SHOWN = 3
 EDITED = "edited by hand"
-LOST = {"message": "The kernel ended before the answer did.", "hint": "Answer again (the round arrow)."}
+LOST = {"message": "The kernel ended before the answer did.", "hint": "Regenerate it (the round arrow)."}
 
 
 class ChatState(BenchWidget):
-    """What a chat holds, apart from asking."""
+    """The state of a chat, without generation."""
 
     turns = t.List(t.Dict()).tag(sync=True)
     leaf = t.Unicode().tag(sync=True)
@@ -34,23 +34,23 @@ class ChatState(BenchWidget):
     sampling = t.Dict().tag(sync=True)
     schema = t.Unicode().tag(sync=True)
     meter = t.Dict().tag(sync=True)
-    conversation = t.Unicode(help="what the run log calls it; empty where the log is off").tag(sync=True)
-    earlier = t.List(t.Dict(), help="chats of the run log to go on with").tag(sync=True)
-    height = t.Int(520, help="tallest, in CSS pixels; the conversation scrolls inside").tag(sync=True)
+    conversation = t.Unicode(help="its id in the run log; empty if the log is off").tag(sync=True)
+    earlier = t.List(t.Dict(), help="chats in the run log that can be resumed").tag(sync=True)
+    height = t.Int(520, help="maximum height in CSS pixels; the conversation scrolls inside").tag(sync=True)
 
     _completions: dict[str, Completion]
     _seen: dict[str, Any]
 
-    # -- what was said ---------------------------------------------------------------------------
+    # -- conversation ----------------------------------------------------------------------------
 
     @property
     def messages(self) -> list[dict[str, Any]]:
-        """The conversation shown, which the model reads next, as dicts with role and content."""
+        """The conversation shown, which is the model's next prompt, as dicts with role and content."""
         return [message.as_dict() for message in self._messages()]
 
     @property
     def completions(self) -> list[Completion]:
-        """The completions behind the answers shown (those of this kernel)."""
+        """The completions of the answers shown (those from this kernel)."""
         return [self._completions[turn["id"]] for turn in self._path() if turn["id"] in self._completions]
 
     def row(self) -> dict[str, Any]:
@@ -74,7 +74,7 @@ class ChatState(BenchWidget):
         }
 
     def to_cells(self) -> list[str]:
-        """The conversation as `%%llm` cells that ask it again (one Python cell where no magic can say it).
+        """The conversation as `%%llm` cells that repeat it (one Python cell if a magic can't express it).
 
         Example:
             >>> chat = llmlab.chat(temperature=0, max_tokens=16)
@@ -99,7 +99,7 @@ class ChatState(BenchWidget):
         return self.model or (current.name if current is not None else "")
 
     def _commit(self, tree: Transcript) -> None:
-        """Make a changed tree the state, in one message to the page."""
+        """Apply a changed tree to the state, in one message to the page."""
         with self._guard:
             with self.hold_sync():
                 self.turns, self.leaf = tree.turns, tree.leaf
@@ -113,16 +113,16 @@ class ChatState(BenchWidget):
         if self.adapter:
             options["adapter"] = self.adapter
         elif self._find(self.model).adapter:
-            options["adapter"] = "none"  # the picker shows "no adapter", whatever %llm lora use says
+            options["adapter"] = "none"  # the picker shows "no adapter", regardless of %llm lora use
         if self.schema.strip():
             options["schema"] = chat_settings.parsed_schema(self.schema)
         return options
 
     def _options_of_last(self) -> dict[str, Any]:
-        """The settings, with the seed of the last answer: so that what is exported gives the same text."""
+        """The settings, with the seed of the last answer, so that the export reproduces the text."""
         try:
             options = self._options()
-        except UnknownNameError:  # its model is gone: what was said can be exported all the same
+        except UnknownNameError:  # the model is unloaded; the conversation can still be exported
             options = chat_settings.checked(self.sampling) | ({"adapter": self.adapter} if self.adapter else {})
         seeds = [turn["facts"].get("seed") for turn in self._path() if turn["facts"].get("seed") is not None]
         if seeds and options.get("temperature") != 0:
@@ -136,24 +136,24 @@ class ChatState(BenchWidget):
             return None
         return vision.refusal(model.name, model.engine, model.facts)
 
-    def _look(self) -> None:
-        before = self.bench.get("models")
-        super()._look()
-        if before is not None and self.bench["models"] != before:
-            self._count()  # another context length, another tokenizer
+    def _update_lab(self) -> None:
+        before = self.lab_state.get("models")
+        super()._update_lab()
+        if before is not None and self.lab_state["models"] != before:
+            self._count()  # the context length and the tokenizer may differ
 
     def _count(self, draft: str = "", files: Sequence[Mapping[str, str]] = ()) -> None:
-        """Tokens of the conversation, of it with a draft, and the context they have to fit in."""
+        """Tokens of the conversation, with and without the draft, and the context length."""
         meter: dict[str, Any] = {}
         try:
             model = self._find(self.model)
-            said = self._messages()
-            used = model.count_tokens(said) if said else 0
+            conversation = self._messages()
+            used = model.count_tokens(conversation) if conversation else 0
             more = messages([{"role": "user", "text": draft, "files": files, "error": None}]) if draft or files else []
-            both = model.count_tokens([*said, *more]) if more else used
+            both = model.count_tokens([*conversation, *more]) if more else used
             meter = {"used": used, "draft": both - used, "context": model.facts.context_length}
         except LlmLabError:
-            pass  # no model, or none with a chat template: there is nothing to measure with
+            pass  # no model, or no chat template: tokens can't be counted
         with self._guard:
             self.meter = meter
 
@@ -164,26 +164,26 @@ class ChatState(BenchWidget):
             return [self.markdown()], "The conversation as Markdown."
         if kind == "cell":
             pieces = self.to_cells()
-            return pieces, "Paste into a cell." if len(pieces) == 1 else "Paste each into a cell of its own."
+            return pieces, "Paste into a cell." if len(pieces) == 1 else "Paste each into a separate cell."
         if kind == "variable":
             export.keep(name, self.messages)
-            return [], f"The variable {name} holds the messages."
+            return [], f"The messages are in the variable {name}."
         raise unknown("export", kind, ("row", "markdown", "cell", "variable"))
 
     # -- the run log -----------------------------------------------------------------------------------
 
     def _begin(self, conversation: str = "") -> None:
-        """A new place in the run log, or the one of a conversation to go on with."""
+        """A new entry in the run log, or the entry of a resumed conversation."""
         self._seen: dict[str, Any] = {}
         self.conversation = (conversation or new_id()) if self.lab.runlog.enabled else ""
 
     @t.observe("turns", "leaf", "system", "model", "adapter", "sampling", "schema")
     def _keep(self, _change: Any) -> None:
-        """Whatever changes is kept; a chat in which nothing was said is not."""
+        """Store every change; an empty chat isn't stored."""
         if not self.conversation or self._closed or not (self.turns or self._seen):
             return
         with self._guard:
-            # Token probabilities are large, and asked for again in a moment.
+            # Token probabilities are large, and quick to compute again.
             now = {turn["id"]: {k: v for k, v in turn.items() if k != "tokens"} for turn in self.turns}
             changed = [(i, one) for i, (key, one) in enumerate(now.items()) if self._seen.get(key) != one]
             gone = [key for key in self._seen if key not in now]
@@ -194,7 +194,7 @@ class ChatState(BenchWidget):
             )
 
     def _resume(self, wanted: str | None) -> None:
-        """Take over a conversation of the run log: its turns, versions and settings."""
+        """Restore a conversation from the run log: its turns, versions and settings."""
         kept = self.lab.runlog.conversation(wanted)
         with self._guard, self.hold_sync():
             self._begin(kept.id if kept.kind == "chat" else "")
@@ -213,7 +213,7 @@ class ChatState(BenchWidget):
                 self._take(kept.turns)
 
     def _offer_earlier(self) -> None:
-        """Offer the last chats of the run log, while nothing is said here. On a thread of its own: it reads a file."""
+        """List the last chats in the run log while this one is empty. On a separate thread, because it reads a file."""
         threading.Thread(target=self._look_back, name="llmlab-widget-earlier", daemon=True).start()
 
     def _look_back(self) -> None:
@@ -235,12 +235,12 @@ class ChatState(BenchWidget):
                 tree.add(message.role, message.content, tree.leaf)
         self.turns, self.leaf = tree.turns, tree.leaf
 
-    # -- the form without a front end -----------------------------------------------------------------
+    # -- static form ----------------------------------------------------------------------------------
 
     def markdown(self) -> str:
         """The conversation as Markdown."""
-        said = static_forms.turns_markdown(self._path(), self.system)
-        return said or f"*{self._empty()}*"
+        body = static_forms.turns_markdown(self._path(), self.system)
+        return body or f"*{self._empty()}*"
 
     def text(self) -> str:
         """The conversation as plain text."""
@@ -248,18 +248,18 @@ class ChatState(BenchWidget):
 
     def html(self) -> str:
         """The conversation as escaped HTML."""
-        said = static_forms.turns_html(self._path(), self.system) + problem_html(self.problem)
-        return static_forms.frame(f"Chat with {self._asked_name() or 'no model yet'}" if said else self._empty(), said)
+        body = static_forms.turns_html(self._path(), self.system) + problem_html(self.problem)
+        return static_forms.frame(f"Chat with {self._asked_name() or 'no model yet'}" if body else self._empty(), body)
 
     def _empty(self) -> str:
         name = self._asked_name()
-        return f"A chat with {name}; nothing was said." if name else "A chat; no model is loaded (%llm load nano)."
+        return f"Chat with {name}; no messages yet." if name else "Chat; no model is loaded (%llm load nano)."
 
     def __repr__(self) -> str:
         return f"<Chat with {self._asked_name() or 'no model'}: {len(self._path())} turns>"
 
 
 def _ended(turn: Mapping[str, Any]) -> dict[str, Any]:
-    """A turn as it's shown again; an answer that was under way when its kernel ended says so."""
+    """A restored turn; an answer that was interrupted by the end of its kernel is marked as such."""
     lost = turn["role"] == "assistant" and not turn["text"] and not turn["error"] and "finish" not in turn["facts"]
     return {**turn, "error": LOST} if lost else dict(turn)

@@ -1,4 +1,4 @@
-"""A conversation in other forms: cells that ask it again, and a variable of the notebook."""
+"""Exports of a conversation: cells that repeat it, and a variable in the notebook."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ _FLAGS = {
 def cells(turns: Sequence[Mapping[str, Any]], system: str, options: Mapping[str, Any], model: str) -> list[str]:
     """The questions of a path as `%%llm` cells, in order, each with the model and adapter that answered it.
 
-    `-c` goes on from the one before.
+    `-c` continues from the cell before.
 
     Returns:
-        One text a cell. What a magic's line can't hold (a system prompt with line breaks, a schema, an image) makes it
-        one Python cell instead.
+        One text per cell; one Python cell if a magic's line can't express it (a system prompt with line breaks, a
+        schema, an image).
     """
-    asked = [turn for turn in turns if turn["role"] == "user"]
-    if not asked:
+    questions = [turn for turn in turns if turn["role"] == "user"]
+    if not questions:
         return []
-    pictured = any(images(turn) for turn in asked)
+    pictured = any(images(turn) for turn in questions)
     if pictured or "schema" in options or any(c in system for c in "\n\r"):
         return [_python(turns, system, options, model)]
     answers = {turn["parent"]: turn["facts"] for turn in turns if turn["role"] == "assistant"}
     out = []
-    for number, turn in enumerate(asked):
-        facts = answers.get(turn["id"], {})  # of one edited by hand there are none
+    for number, turn in enumerate(questions):
+        facts = answers.get(turn["id"], {})  # a manually edited answer has none
         name = facts.get("model") or model
         given = {**options, **({"adapter": facts["adapter"] or "none"} if _other(facts, options) else {})}
         words = ["%%llm", *(["-m", shlex.quote(name)] if name else []), *(["-c"] if number else [])]
@@ -57,30 +57,30 @@ def cells(turns: Sequence[Mapping[str, Any]], system: str, options: Mapping[str,
 
 
 def _other(facts: Mapping[str, Any], options: Mapping[str, Any]) -> bool:
-    """It was answered with another adapter than the settings have now."""
+    """Whether the answer's adapter differs from the current setting."""
     return "adapter" in facts and (facts["adapter"] or "none") != (options.get("adapter") or "none")
 
 
 def _python(turns: Sequence[Mapping[str, Any]], system: str, options: Mapping[str, Any], model: str) -> str:
     last = max(i for i, turn in enumerate(turns) if turn["role"] == "user")
-    said = [message.as_dict() for message in messages(turns[: last + 1], system)]
-    lines = "".join(f"    {message!r},\n" for message in said)
+    dicts = [message.as_dict() for message in messages(turns[: last + 1], system)]
+    lines = "".join(f"    {message!r},\n" for message in dicts)
     given = "".join(f", {key}={value!r}" for key, value in options.items())
     name = repr(model) if model else ""
     return f"import llmlab\n\nllmlab.lab().get({name}).chat([\n{lines}]{given})"
 
 
 def keep(name: str, value: Any) -> None:
-    """Put a value into the notebook's namespace.
+    """Store a value in the notebook's namespace.
 
     Raises:
-        BadInputError: the name is no variable's name, or there is no notebook.
+        BadInputError: the name is not a valid variable name, or there is no notebook.
     """
     from IPython.core.getipython import get_ipython
 
     if not name.isidentifier() or keyword.iskeyword(name):
-        raise BadInputError(f"{name!r} can't be a variable's name.", "Use letters, digits and _; for example: talk")
+        raise BadInputError(f"{name!r} is not a valid variable name.", "Use letters, digits and _, such as messages.")
     shell = get_ipython()
     if shell is None:
-        raise BadInputError("There is no notebook to keep it in.", "In Python: chat.messages")
+        raise BadInputError("There is no notebook to store it in.", "In Python: chat.messages")
     shell.user_ns[name] = value

@@ -1,4 +1,4 @@
-"""The inspector: how sure the model was of each token, what it could have said, and what would have come then."""
+"""The inspector: each token's probability, its alternatives, and continuations from an alternative."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 
 TOP = 5
 UPDATE_EVERY_S = 0.12
-# Static forms of long texts: the start says enough.
+# The static form shows only the start of a long text.
 STATIC_TOKENS = 400
 
 Row = list[Any]
 
 
 class Inspector(BenchWidget):
-    """A completion, token by token. Made by `completion.inspect()`.
+    """A completion, token by token. Created by `completion.inspect()`.
 
-    Traits: `versions` (the completion and what was continued from it: label, rows of [text, probability, top-k],
-    where it leaves the first), `shown` (which version), `running`, `mask` (of a guided completion: for each token
-    what the constraint removed, and what the model would have said).
+    Traits: `versions` (the completion and its continuations: label, rows of [text, probability, top-k], the position
+        where it differs from the first), `shown` (the index of the version), `running`, `mask` (for a guided
+        completion: the probability that the constraint removed at each token, and the model's preferred token).
 
     Example:
         >>> done = model.generate("What is the capital of France?", temperature=0, logprobs=5)
@@ -55,16 +55,16 @@ class Inspector(BenchWidget):
     versions = t.List(t.Dict()).tag(sync=True)
     shown = t.Int(0).tag(sync=True)
     running = t.Bool(default_value=False).tag(sync=True)
-    guided = t.Dict(help="what the constraint is called, and what it did in one line").tag(sync=True)
+    guided = t.Dict(help="the constraint's name, and its effect in one line").tag(sync=True)
     mask: t.List[Any] = t.List(help="a dict or None for each token of the first version").tag(sync=True)
 
     def __init__(self, completion: Completion, *, lab: Lab | None = None, choice: int = 0) -> None:
         """Inspect a completion.
 
         Args:
-            completion: what a model returned; with `logprobs=K` it has the K likeliest tokens at each step.
-            lab: the bench that has the model (to continue from another token).
-            choice: which of the n texts, from 0.
+            completion: a completion; with `logprobs=K` it has the K most likely tokens at each step.
+            lab: the Lab that has the model (to continue from another token).
+            choice: the index of the choice, from 0.
 
         Raises:
             BadInputError: there is no such choice.
@@ -75,36 +75,36 @@ class Inspector(BenchWidget):
         self._answering: Answering | None = None
         super().__init__(lab)
         one = completion.choices[choice]
-        guidance = completion.guidance if choice == 0 else None  # it tells of the first choice
+        guidance = completion.guidance if choice == 0 else None  # it describes the first choice
         if one.logprobs is not None:
             rows = static_forms.token_rows(one.logprobs)
         else:
             rows = self._plain_rows(one.token_ids, one.text)
         if guidance is not None:
             self.mask = masks(one.token_ids, guidance, greedy=completion.params.temperature == 0)
-            self.guided = {"name": guidance.name, "says": guided_line(guidance)}
-            if one.logprobs is None and len(rows) == len(self.mask):  # what was measured for the mask is at hand
+            self.guided = {"name": guidance.name, "summary": guided_line(guidance)}
+            if one.logprobs is None and len(rows) == len(self.mask):  # the probabilities were measured for the mask
                 rows = [[r[0], m["probability"] if m else None, []] for r, m in zip(rows, self.mask, strict=True)]
-        self.versions = [_version("As it was said", rows, completion)]
+        self.versions = [_version("Original", rows, completion)]
 
     @property
     def completion(self) -> Completion:
-        """What is inspected."""
+        """The inspected completion."""
         return self._completion
 
     def continue_from(self, token: int, alternative: int | str) -> Answering:
-        """Go on as if another token had been said.
+        """Continue as if another token had been generated.
 
         Args:
-            token: the place of the token, from 0, in the version shown.
-            alternative: which of its likeliest tokens (0 is the likeliest), or any text.
+            token: the index of the token, from 0, in the version shown.
+            alternative: the index among its most likely tokens (0 is the most likely), or any text.
 
         Returns:
-            The answer in progress: `.result()` is the completion of what came after the forced text.
+            The answer in progress: `.result()` is the completion after the forced text.
 
         Raises:
             BadInputError: there is no such token or alternative.
-            UnsupportedError: the completion answers an image.
+            UnsupportedError: the prompt has an image.
             UnloadedError: its model was unloaded.
 
         Example:
@@ -114,33 +114,33 @@ class Inspector(BenchWidget):
         """
         rows: list[Row] = self.versions[self.shown]["rows"]
         if not 0 <= token < len(rows):
-            raise BadInputError(f"There is no token {token}: the text has {len(rows)}.")
+            raise BadInputError(f"There is no token {token}: the text has {len(rows)} tokens.")
         top = rows[token][2]
         if isinstance(alternative, str):
             forced, probability = alternative, None
         elif 0 <= alternative < len(top):
             forced, probability = top[alternative]
         else:
-            raise BadInputError(f"There is no alternative {alternative}: token {token} has {len(top)}.")
+            raise BadInputError(f"There is no alternative {alternative}: token {token} has {len(top)} alternatives.")
         if not forced or "\ufffd" in forced:
             raise BadInputError(
-                "That token is no text of its own (the end of the turn, or a part of a character).", "Choose another."
+                "This token isn't text (the end of the turn, or part of a character).", "Choose another one."
             )
         prefix = [*rows[:token], [forced, probability, top]]
         return self._go(prefix, f"“{forced.strip() or forced}” at {token + 1}", token)
 
     def again(self) -> Answering:
-        """Ask the same again (same seed), and keep the token probabilities.
+        """Generate again with the same seed, keeping the token probabilities.
 
         Example:
             >>> done = model.generate("What is the capital of France?", temperature=0)
             >>> done.inspect().again().result().text
             'The capital of France is Paris.'
         """
-        return self._go([], "Asked again", 0)
+        return self._go([], "Generated again", 0)
 
     def stop(self) -> None:
-        """End what is under way; what came stays.
+        """Stop the running continuation; the partial text is kept.
 
         Example:
             >>> inspector = model.generate("Hello!", temperature=0).inspect()
@@ -162,24 +162,25 @@ class Inspector(BenchWidget):
             raise BadInputError(f"There is no version {version}.")
         self.shown = version
 
-    # -- inside ------------------------------------------------------------------------------------
+    # -- internals ---------------------------------------------------------------------------------
 
     def _loaded(self) -> Model:
         model = self.lab.models.get(self._completion.model)
         if model is None:
             raise UnloadedError(
-                f"{self._completion.model}, which said this, isn't loaded.",
+                f"{self._completion.model}, which generated this, isn't loaded.",
                 f"Load it as {self._completion.model} to continue from here.",
             )
         return model
 
     def _go(self, prefix: list[Row], label: str, at: int) -> Answering:
         if self.running:
-            raise BadInputError("A continuation is under way.", "Wait for its end, or stop it.")
+            raise BadInputError("A continuation is still being generated.", "Wait until it finishes, or stop it.")
         done, model = self._completion, self._loaded()
         if any(message.images for message in done.messages):
             raise UnsupportedError(
-                "This answers an image, and a text can't be gone on with beside one.", "Ask again with other words."
+                "The prompt has an image, and a continuation can't include one.",
+                "Prompt with the image again.",
             )
         asked = done.params.logprobs or TOP
         params = replace(done.params, n=1, logprobs=max(asked, 1))
@@ -194,7 +195,7 @@ class Inspector(BenchWidget):
         last = [0.0]
 
         def piece(_start: int, _new: str, _tokens: int) -> None:
-            # Each update carries all rows, so they come less often than a chat's pieces of text.
+            # Each update contains all rows, so updates are less frequent than a chat's.
             if time.monotonic() - last[0] < UPDATE_EVERY_S:
                 return
             last[0] = time.monotonic()
@@ -222,7 +223,7 @@ class Inspector(BenchWidget):
             self.versions = [new if i == number else one for i, one in enumerate(self.versions)]
 
     def _plain_rows(self, ids: Sequence[int], text: str) -> list[Row]:
-        """Tokens without probabilities, where the model is there to say how the text was cut."""
+        """Tokens without probabilities, if the model is loaded to tokenize the text."""
         model = self.lab.models.get(self._completion.model)
         if model is None:
             return [[text, None, []]]
@@ -234,14 +235,14 @@ class Inspector(BenchWidget):
     def _cancel_all(self) -> None:
         self.stop()
 
-    # -- the form without a front end -----------------------------------------------------------------
+    # -- static form ----------------------------------------------------------------------------------
 
     def markdown(self) -> str:
         """The completion, and its least certain tokens."""
         rows = self.versions[self.shown]["rows"]
-        said = markdown("".join(row[0] for row in rows))
-        notes = [self._doubts(rows), *([self.guided["says"]] if self.guided and not self.shown else [])]
-        return f"{said}\n\n<small>{escape('. '.join(notes))}</small>"
+        text = markdown("".join(row[0] for row in rows))
+        notes = [self._doubts(rows), *([self.guided["summary"]] if self.guided and not self.shown else [])]
+        return f"{text}\n\n<small>{escape('. '.join(notes))}</small>"
 
     def text(self) -> str:
         """The completion, and its least certain tokens."""
@@ -249,22 +250,22 @@ class Inspector(BenchWidget):
         return plain("".join(row[0] for row in rows)) + f"\n[{plain(self._doubts(rows))}]"
 
     def html(self) -> str:
-        """The tokens, shaded: the darker the background, the less sure the model was."""
+        """The tokens, shaded: the darker the background, the lower the probability."""
         rows = self.versions[self.shown]["rows"]
         spans = "".join(_span(row) for row in rows[:STATIC_TOKENS])
         rest = f" … {len(rows) - STATIC_TOKENS:,} more tokens" if len(rows) > STATIC_TOKENS else ""
         body = f'<div style="white-space:pre-wrap;overflow-wrap:anywhere">{spans}{rest}</div>'
-        body += f"<div>{escape(self.guided['says'])}</div>" if self.guided and not self.shown else ""
+        body += f"<div>{escape(self.guided['summary'])}</div>" if self.guided and not self.shown else ""
         return static_forms.frame(f"{self._completion.model}: {self._doubts(rows)}", body) + problem_html(self.problem)
 
     def _doubts(self, rows: Sequence[Row]) -> str:
         known = [row for row in rows if row[1] is not None]
         if not known:
-            return "no token probabilities (ask with logprobs=5)"
+            return "no token probabilities (generate with logprobs=5)"
         least = sorted(known, key=lambda row: row[1])[:3]
         mean = sum(row[1] for row in known) / len(known)
         doubts = ", ".join(f"{row[0]!r} {static_forms.percent(row[1])}" for row in least)
-        return f"{len(rows)} tokens, mean probability {static_forms.percent(mean)}; least sure: {doubts}"
+        return f"{len(rows)} tokens, mean probability {static_forms.percent(mean)}; least likely: {doubts}"
 
     def __repr__(self) -> str:
         return f"<Inspector of {len(self.versions[0]['rows'])} tokens of {self._completion.model}>"
@@ -276,12 +277,12 @@ def _version(label: str, rows: list[Row], completion: Completion | None, at: int
 
 
 def masks(ids: Sequence[int], guidance: Guidance, *, greedy: bool) -> list[dict[str, Any] | None]:
-    """For each token what the constraint removed there; None where it wasn't measured.
+    """The constraint's effect at each token; None where it wasn't measured.
 
     Args:
         ids: the tokens.
-        guidance: what the constraint did.
-        greedy: the likeliest token that was left was taken: all that was likelier had been ruled out.
+        guidance: the measured effect.
+        greedy: decoding was greedy, so all tokens more likely than the chosen one were masked.
     """
     out: list[dict[str, Any] | None] = [None] * len(ids)
     for place, (token, step) in enumerate(zip(ids, guidance.steps, strict=False)):
@@ -300,13 +301,13 @@ def masks(ids: Sequence[int], guidance: Guidance, *, greedy: bool) -> list[dict[
 
 
 def guided_line(guidance: Guidance) -> str:
-    """What the constraint did, in one line."""
+    """The constraint's effect, in one line."""
     if guidance.removed is None:
         return f"{guidance.name} ({guidance.kind}): {guidance.note or 'not measured'}"
     share, count = static_forms.percent(guidance.removed), len(guidance.steps)
     return (
-        f"{guidance.name} ({guidance.kind}) removed {share} of the probability at an average token, and changed the "
-        f"model's first choice at {guidance.changed} of {count} tokens"
+        f"{guidance.name} ({guidance.kind}) removed {share} of the probability per token on average, and masked the "
+        f"model's most likely token at {guidance.changed} of {count} tokens"
     )
 
 

@@ -1,4 +1,4 @@
-"""The bench as plain data for a front end: models, memory, what could be loaded; and loads in the background."""
+"""The Lab's state as plain data for a front end: models, memory, available models; and loads in the background."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from llmlab.model import Model
     from llmlab.session import Lab
 
-# Peeking at what a spec can be loaded as reads folders; once for each is enough for a picker.
+# Finding a spec's forms reads folders; for a picker, once per spec is enough.
 _PICKER_LIMIT = 40
 
 
 class Forms:
-    """The quants that a loaded model could be switched to, asked once for each spec."""
+    """The quants that a loaded model can be switched to, computed once per spec."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], list[dict[str, str]]] = {}
 
     def of(self, model: Model) -> list[dict[str, str]]:
-        """Quants for the model's own engine: name, and what it would take (ready, convert, download)."""
+        """Quants for the model's engine: name, and the required action (ready, convert, download)."""
         key = (model.source.spec, model.engine)
         if key not in self._known:
             self._known[key] = _forms(*key)
@@ -47,7 +47,7 @@ def _forms(spec: str, engine: str) -> list[dict[str, str]]:
 
 
 def model_row(model: Model, *, current: bool, forms: Forms) -> dict[str, Any]:
-    """What a picker needs to know of a loaded model."""
+    """A loaded model's data for a picker."""
     return {
         "name": model.name,
         "engine": model.engine,
@@ -61,8 +61,8 @@ def model_row(model: Model, *, current: bool, forms: Forms) -> dict[str, Any]:
     }
 
 
-def bench_state(lab: Lab, forms: Forms, work: Work) -> dict[str, Any]:
-    """The loaded models, names that could be loaded, and the load that is under way."""
+def snapshot(lab: Lab, forms: Forms, work: Work) -> dict[str, Any]:
+    """The loaded models, the names that can be loaded, and the running load."""
     from llmlab.hub.catalogue import entries
 
     current = lab.current
@@ -75,11 +75,11 @@ def bench_state(lab: Lab, forms: Forms, work: Work) -> dict[str, Any]:
 
 
 class Work:
-    """One load or unload at a time on a thread of its own, with its progress as data.
+    """One load or unload at a time, on a separate thread, with its progress as data.
 
     Args:
-        changed: called (on the thread) when the state changed.
-        failed: called with the error when it failed.
+        changed: called (on the thread) when the state changes.
+        failed: called with the error if it fails.
     """
 
     def __init__(self, changed: Callable[[], None], failed: Callable[[BaseException], None]) -> None:
@@ -90,17 +90,17 @@ class Work:
 
     @property
     def busy(self) -> bool:
-        """Something is under way."""
+        """Whether a task is running."""
         return self.state is not None
 
     def start(self, what: str, task: Callable[[Callable[[str, float | None], None]], Any]) -> None:
-        """Run `task(progress)`; `what` says it in a word or two ("loading nano").
+        """Run `task(progress)`; `what` is its name ("loading nano").
 
         Raises:
-            LlmLabError: something is under way already.
+            LlmLabError: another task is running.
         """
         if self.state is not None:
-            raise LlmLabError(f"Busy: {self.state['what']}.", "Wait until that is done.")
+            raise LlmLabError(f"Busy: {self.state['what']}.", "Wait until it is done.")
         self.state = {"what": what, "phase": "", "fraction": None}
 
         def progress(phase: str, fraction: float | None) -> None:

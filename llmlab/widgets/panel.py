@@ -1,4 +1,4 @@
-"""The panel: what is loaded where, live, with buttons to load, switch and unload."""
+"""The panel: a live table of the loaded models, with buttons to load, switch and unload."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 class Panel(BenchWidget):
-    """The bench at a glance. Made by `llmlab.panel()` or `%llm panel`.
+    """The loaded models, live. Created by `llmlab.panel()` or `%llm panel`.
 
-    Traits: `rows` (one dict a loaded model: memory in bytes, requests in flight), `device` (memory there is).
+    Traits: `rows` (one dict per loaded model: memory in bytes, requests in flight), `device` (free and total memory).
 
     Example:
         >>> panel = llmlab.panel()
@@ -39,33 +39,33 @@ class Panel(BenchWidget):
 
     @known_keywords
     def __init__(self, *, lab: Lab | None = None) -> None:
-        """Make a panel.
+        """Create a panel.
 
         Args:
-            lab: the bench; None is the shared one.
+            lab: the Lab; None for the shared one.
         """
         super().__init__(lab)
 
     def refresh(self) -> None:
-        """Read the bench anew; a page that shows the panel asks for it each second.
+        """Update the rows; a page that shows the panel requests this every second.
 
         Example:
             >>> panel = llmlab.panel()
             >>> panel.refresh()
         """
-        self._look()
+        self._update_lab()
 
-    def _look(self) -> None:
-        super()._look()
+    def _update_lab(self) -> None:
+        super()._update_lab()
         from llmlab.machine import memory
 
         device = memory.device()
         current = self.lab.current
         rows = [_row(model, current=model is current) for model in self.lab.models.values() if model.loaded]
-        # Free memory wavers by a little all the time: what can't be seen in the bar isn't sent.
+        # Free memory fluctuates: changes too small to be visible in the bar aren't sent.
         step = max(device.total // 200, 1)
-        says = f"{units.size(device.free)} free of {units.size(device.total)}"
-        seen = {"name": device.name, "total": device.total, "free": device.free // step * step, "says": says}
+        summary = f"{units.size(device.free)} free of {units.size(device.total)}"
+        seen = {"name": device.name, "total": device.total, "free": device.free // step * step, "summary": summary}
         with self._guard:
             if rows != self.rows:
                 self.rows = rows
@@ -75,18 +75,18 @@ class Panel(BenchWidget):
 
     def _do_use(self, name: str = "") -> None:
         self.lab.use(name)
-        self._look()
+        self._update_lab()
 
     def _do_unload(self, name: str = "") -> None:
         self.lab.get(name)
         self._work.start(f"unloading {name}", lambda _progress: self.lab.unload(name))
 
     def _refresh_static(self) -> None:
-        # A notebook that ends with an unload should still show what had been loaded.
+        # A notebook that ends with an unload should still show the models that were loaded.
         if self.rows:
             super()._refresh_static()
 
-    # -- the form without a front end -----------------------------------------------------------------
+    # -- static form ----------------------------------------------------------------------------------
 
     def _list(self) -> ModelList:
         return ModelList(self.lab.models, self.lab.current)
@@ -121,7 +121,7 @@ def _row(model: Model, *, current: bool) -> dict[str, Any]:
     }
     try:
         memory = model.memory()
-    except LlmLabError:  # it went while we looked
-        return row | {"weights": 0, "kv": 0, "on": "", "says": "unloaded"}
-    says = f"weights {units.size(memory.weights)} · KV cache {units.size(memory.kv_cache)}"
-    return row | {"weights": memory.weights, "kv": memory.kv_cache, "on": memory.device, "says": says}
+    except LlmLabError:  # it was unloaded meanwhile
+        return row | {"weights": 0, "kv": 0, "on": "", "summary": "unloaded"}
+    summary = f"weights {units.size(memory.weights)} · KV cache {units.size(memory.kv_cache)}"
+    return row | {"weights": memory.weights, "kv": memory.kv_cache, "on": memory.device, "summary": summary}

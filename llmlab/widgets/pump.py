@@ -1,4 +1,4 @@
-"""From an engine's stream to a front end: batched pieces while it runs, the completion at the end."""
+"""Forwards an engine's stream to a front end: batched pieces while it runs, the completion at the end."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from llmlab.engines.stream import Buffer
     from llmlab.inference.stream import Stream
 
-# 25 messages a second read as a flow, and cost the engine's loop and the page little.
+# 25 messages per second look continuous, and cost the engine's loop and the page little.
 SEND_EVERY_S = 0.04
 
 
 class Answering:
-    """An answer under way. `result()` gives the completion, or raises what went wrong.
+    """A running answer. `result()` returns the completion, or raises the error.
 
     Args:
-        stream: the stream to read; started on this object's thread.
-        piece: called with (characters before it, new text, tokens so far), about 25 times a second.
-        ended: called once, with (completion or None, error or None); the result is there only after it returns.
+        stream: the stream to read, on this object's thread.
+        piece: called with (characters before it, new text, tokens so far), about 25 times per second.
+        ended: called once, with (completion or None, error or None), before the result becomes available.
     """
 
     def __init__(
@@ -41,22 +41,22 @@ class Answering:
         self._error: BaseException | None = None
         self.text = ""
         self.tokens = 0
-        # Handed over here, so that what can be told wrong at once is raised where it was asked.
+        # Submit here, so that invalid arguments raise in the caller.
         stream.start()
         self._thread = threading.Thread(target=self._run, name="llmlab-widget-answer", daemon=True)
         self._thread.start()
 
     @property
     def done(self) -> bool:
-        """Nothing more will come."""
+        """Whether the answer has ended."""
         return self._finished.is_set()
 
     def cancel(self) -> None:
-        """Ask the engine to stop; returns at once, the end comes by the usual way."""
+        """Tell the engine to stop; returns immediately, and the answer ends as usual."""
         self._stream.cancel(wait_s=0)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the end, at most `timeout` seconds; whether it has ended."""
+        """Wait for the end, at most `timeout` seconds; returns whether it has ended."""
         return self._finished.wait(timeout)
 
     def result(self) -> Completion:
@@ -64,7 +64,7 @@ class Answering:
 
         Raises:
             GenerationError: the engine failed.
-            Interrupted: Ctrl-C; the request was cancelled, `.partial` is what came until then.
+            Interrupted: Ctrl-C; the request was cancelled, and `.partial` is the partial completion.
         """
         try:
             self._finished.wait()
@@ -83,7 +83,7 @@ class Answering:
         error: BaseException | None = None
         try:
             self._follow(buffer)
-        except Exception as failed:  # noqa: BLE001 - whoever waits must hear of it
+        except Exception as failed:  # noqa: BLE001 - raised by `result()`
             error = failed
             self._stream.cancel()
         error = buffer.error or error

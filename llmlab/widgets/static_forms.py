@@ -1,4 +1,4 @@
-"""Static forms of turns: what an executed notebook shows where no widget can run."""
+"""Static forms of turns, shown in an executed notebook where widgets can't run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WHO = {"user": "You", "assistant": "Model", "system": "System"}
 
 
 def facts_of(completion: Completion) -> dict[str, Any]:
-    """What is worth knowing of an answer, as data for a front end; speeds in tokens/s, times in seconds."""
+    """The settings and measurements of an answer, as data for a front end; speeds in tokens/s, times in seconds."""
     return {
         "model": completion.model,
         "engine": completion.engine,
@@ -35,7 +35,7 @@ def facts_of(completion: Completion) -> dict[str, Any]:
 
 
 def quiet_line(completion: Completion) -> str:
-    """Tokens, speed, TTFT and why it ended, in one line."""
+    """Tokens, speed, TTFT and finish reason, in one line."""
     from llmlab.display import completion_line
 
     return completion_line(completion)
@@ -58,9 +58,9 @@ def turns_markdown(turns: Sequence[Mapping[str, Any]], system: str = "") -> str:
 
 def turns_text(turns: Sequence[Mapping[str, Any]], system: str = "") -> str:
     """A conversation as plain text."""
-    said = [("system", system)] if system.strip() else []
-    said += [(turn["role"], turn["text"] or (_error(turn["error"]) if turn["error"] else "")) for turn in turns]
-    return "\n".join(f"{WHO[role]}: {plain(text)}" for role, text in said)
+    lines = [("system", system)] if system.strip() else []
+    lines += [(turn["role"], turn["text"] or (_error(turn["error"]) if turn["error"] else "")) for turn in turns]
+    return "\n".join(f"{WHO[role]}: {plain(text)}" for role, text in lines)
 
 
 def turns_html(turns: Sequence[Mapping[str, Any]], system: str = "") -> str:
@@ -79,7 +79,7 @@ def turns_html(turns: Sequence[Mapping[str, Any]], system: str = "") -> str:
 
 
 def frame(title: str, body: str) -> str:
-    """A static form's outer box: a quiet title, then the body (HTML, escaped already)."""
+    """A static form's outer box: a muted title, then the body (HTML, already escaped)."""
     return f'<div style="{FONT}"><div style="{QUIET}">{escape(title)}</div>{body}</div>'
 
 
@@ -106,7 +106,7 @@ def _block(who: str, body: str, line: str = "") -> str:
 
 
 def token_rows(tokens: Sequence[TokenLogprob]) -> list[list[Any]]:
-    """Tokens as a front end takes them: [text, probability, [[text, probability], ...]]."""
+    """Tokens in the front end's format: [text, probability, [[text, probability], ...]]."""
     return [
         [one.token, _probability(one.logprob), [[text, _probability(value)] for _, text, value in one.top]]
         for one in tokens
@@ -118,10 +118,10 @@ def _probability(logprob: float) -> float:
 
 
 def titled_markdown(title: str, answer: Mapping[str, Any], *, secret: bool = False) -> str:
-    """An answer under a title, as Markdown; with `secret`, its facts (which name the model) are left out."""
+    """An answer under a title, as Markdown; with `secret`, without its status line, which names the model."""
     line = "" if secret else (answer["facts"] or {}).get("line", "")
-    said = markdown(answer["text"]) or (f"*Failed:* {markdown(_error(answer['error']))}" if answer["error"] else "…")
-    return f"**{markdown(title)}**\n\n{said}" + (f"\n\n<small>{escape(line)}</small>" if line else "")
+    body = markdown(answer["text"]) or (f"*Failed:* {markdown(_error(answer['error']))}" if answer["error"] else "…")
+    return f"**{markdown(title)}**\n\n{body}" + (f"\n\n<small>{escape(line)}</small>" if line else "")
 
 
 def titled_html(title: str, answer: Mapping[str, Any], *, secret: bool = False) -> str:

@@ -1,9 +1,8 @@
-"""A conversation with versions: a tree of turns, of which one path is shown. Plain data that survives in a notebook.
+"""A conversation with versions: a tree of turns, of which one path is shown. Plain data that a notebook can store.
 
-A turn is a dict, as the widget's state holds it:
-`id`, `parent` ("" for a first turn), `role` (user or assistant), `text`, `files` (texts and images that a user
-attached), `facts` (model, speed and the like, on an answer), `error` ({message, hint}), `rating` (-1, 0, 1), `at` (ISO
-time).
+A turn is a dict in the widget's state:
+`id`, `parent` ("" for a first turn), `role` (user or assistant), `text`, `files` (attached texts and images), `facts`
+(model, speed etc. of an answer), `error` ({message, hint}), `rating` (-1, 0, 1), `at` (ISO time).
 Turns with the same parent are versions of each other. The path shown ends at `leaf`.
 """
 
@@ -21,7 +20,7 @@ Turn = dict[str, Any]
 
 
 class Transcript:
-    """The tree and the path through it. Every change makes new lists and dicts, so that traits see it.
+    """The tree and the path through it. Every change creates new lists and dicts, so that traits detect it.
 
     Args:
         turns: the turns, oldest first.
@@ -44,7 +43,7 @@ class Transcript:
         raise unknown("turn", turn_id, [turn["id"] for turn in self.turns])
 
     def path(self, leaf: str | None = None) -> list[Turn]:
-        """The turns from the first to `leaf` (the shown one's end, if none is given)."""
+        """The turns from the first to `leaf` (default: the end of the path shown)."""
         by_id = {turn["id"]: turn for turn in self.turns}
         out: list[Turn] = []
         at = self.leaf if leaf is None else leaf
@@ -83,7 +82,7 @@ class Transcript:
         return turn
 
     def show(self, turn_id: str) -> None:
-        """Lead the path through a turn, on to the newest turn below it."""
+        """Move the path through a turn, to the newest turn below it."""
         at = self.get(turn_id)["id"]
         while True:
             below = [turn["id"] for turn in self.turns if turn["parent"] == at]
@@ -93,12 +92,12 @@ class Transcript:
         self.leaf = at
 
     def delete(self, turn_id: str) -> None:
-        """Take out a turn and all below it; the path goes through another version, or ends above."""
+        """Remove a turn and all below it; the path moves to another version, or ends above."""
         turn = self.get(turn_id)
         others = [one["id"] for one in self.versions(turn_id) if one["id"] != turn_id]
         shown = any(one["id"] == turn_id for one in self.path())
         gone = {turn_id}
-        for one in self.turns:  # parents stand before their children
+        for one in self.turns:  # parents come before their children
             if one["parent"] in gone:
                 gone.add(one["id"])
         self.turns = [one for one in self.turns if one["id"] not in gone]
@@ -109,7 +108,7 @@ class Transcript:
 
 
 def content(turn: Mapping[str, Any]) -> str:
-    """What the model reads of a turn: its text, and attached files below it as fenced blocks."""
+    """A turn's text for the model: its text, then attached files as fenced blocks."""
     parts = [turn["text"]] if turn["text"] else []
     for file in turn.get("files") or ():
         if "image" in file:
@@ -122,10 +121,10 @@ def content(turn: Mapping[str, Any]) -> str:
 
 
 def messages(turns: Sequence[Mapping[str, Any]], system: str = "") -> list[Message]:
-    """The messages of a path: the system prompt if there is one, then what was said. Failed answers are left out."""
+    """The messages of a path: the system prompt if there is one, then the turns, without failed answers."""
     out = [Message("system", system)] if system.strip() else []
-    told = [turn for turn in turns if turn["role"] == "user" or (turn["text"] and turn["error"] is None)]
-    return [*out, *(Message(turn["role"], content(turn), images=images(turn)) for turn in told)]
+    kept = [turn for turn in turns if turn["role"] == "user" or (turn["text"] and turn["error"] is None)]
+    return [*out, *(Message(turn["role"], content(turn), images=images(turn)) for turn in kept)]
 
 
 def images(turn: Mapping[str, Any]) -> tuple[bytes, ...]:

@@ -287,12 +287,12 @@ def test_patterns_that_can_not_be_matched(tmp_path, key):
     ("config", "says"),
     [
         ({"r": True}, "r = True"),
-        ({"r": 2.5}, "a whole number"),
+        ({"r": 2.5}, "an integer"),
         ({"lora_alpha": "x"}, "a finite number"),
         ({"alpha_pattern": [1]}, "must be an object"),
         ({"alpha_pattern": {"q_proj": None, "v_proj": "x"}}, "v_proj = 'x'"),
         ({"rank_pattern": {"q_proj": -1}}, "q_proj = -1"),
-        ({"modules_to_save": 7}, "a list of texts"),
+        ({"modules_to_save": 7}, "a list of strings"),
     ],
 )
 def test_values_of_another_type(tmp_path, config, says):

@@ -92,12 +92,12 @@ RAISED = {
     "There is no file or folder …": lambda tmp, model: llmlab.Lab().load("./no/such"),
     "Unknown … ….": lambda tmp, model: llmlab.Lab().load("nnao"),
     "No model is loaded.": lambda tmp, model: llmlab.Lab().get(),
-    "Two quants are asked for: … in …, and ….": lambda tmp, model: llmlab.Lab().load(
+    "Two quants were given: … in …, and ….": lambda tmp, model: llmlab.Lab().load(
         "hf:a/b:Q4_K_M", quant="Q8_0", engine="llamacpp"
     ),
     "… is not a GGUF file: it ….": lambda tmp, model: _gguf(tmp),
-    "… has no quant …: it is one of …'s (…).": lambda tmp, model: tags.canonical("Q8_0", "vllm"),
-    "A context of … tokens was asked for, and … was trained for ….": lambda tmp, model: llmlab.Lab().load(
+    "… doesn't support the quant …: it is one of …'s (…).": lambda tmp, model: tags.canonical("Q8_0", "vllm"),
+    "A context of … tokens was requested, but … was trained for ….": lambda tmp, model: llmlab.Lab().load(
         "nano", engine="llamacpp", ctx=100_000
     ),
     "The prompt has … tokens; … was loaded with a context of …, at least one of which must be left for the output.": (

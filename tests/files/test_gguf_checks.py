@@ -73,10 +73,10 @@ CHANGES = {
     "alignment 16": (key("general.alignment", u32(16)), "general.alignment is 16;"),
     "more drafting layers": (key("llama.nextn_predict_layers", u32(7)), "nextn_predict_layers is 7"),
     "heads that don't divide": (key("llama.attention.head_count_kv", u32(3)), "key-value heads"),
-    "names as heads": (key("llama.attention.head_count_kv", texts([b"a", b"b"])), "must be a whole number"),
-    "a number as tokens": (key("tokenizer.ggml.tokens", u32(7)), "not a list of texts"),
-    "a number as template": (key("tokenizer.chat_template", u32(7)), "must be a text"),
-    "layers as a number with a point": (key("llama.block_count", f32(6.5)), "must be a whole number"),
+    "names as heads": (key("llama.attention.head_count_kv", texts([b"a", b"b"])), "must be an integer"),
+    "a number as tokens": (key("tokenizer.ggml.tokens", u32(7)), "not a list of strings"),
+    "a number as template": (key("tokenizer.chat_template", u32(7)), "must be a string"),
+    "layers as a number with a point": (key("llama.block_count", f32(6.5)), "must be an integer"),
     **{
         f"{name} as {kind}": (stored_as(name, kind), f"'{name}' is stored as")
         for name, kinds in {

@@ -177,12 +177,12 @@ def gguf_of(path, *, arch="llama", drop="", layers=1, kind="model"):
 
 def test_gguf_with_a_missing_tensor(tmp_path):
     assert read_header(gguf_of(tmp_path / "whole.gguf")).layers == 1
-    with pytest.raises(LoadError, match=r"lacks the tensor 'blk\.0\.ffn_down\.weight'"):
+    with pytest.raises(LoadError, match=r"has no tensor 'blk\.0\.ffn_down\.weight'"):
         read_header(gguf_of(tmp_path / "less.gguf", drop="blk.0.ffn_down.weight"))
 
 
 def test_adapter_file_is_no_model(tmp_path):
-    with pytest.raises(LoadError, match=r"not a model but of type .adapter."):
+    with pytest.raises(LoadError, match=r"not a model; its type is .adapter."):
         read_header(gguf_of(tmp_path / "lora.gguf", kind="adapter"))
 
 
@@ -203,7 +203,7 @@ def test_folder_without_config(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("{", "not valid JSON"), ("[]", "must hold a JSON object"), ("{}", "names no architecture")],
+    [("{", "not valid JSON"), ("[]", "must hold a JSON object"), ("{}", "has no architecture")],
 )
 def test_bad_config(tmp_path, text, says):
     folder = llama_folder(tmp_path / "m")
@@ -234,7 +234,7 @@ def test_folder_with_a_missing_tensor(tmp_path, gone):
     tensors = llama_tensors()
     del tensors[gone]
     write_safetensors(folder / "model.safetensors", tensors)
-    with pytest.raises(LoadError, match=f"lacks the tensor '{gone}'"):
+    with pytest.raises(LoadError, match=f"has no tensor '{gone}'"):
         read_header(folder)
 
 

@@ -295,4 +295,4 @@ def test_the_magic(cell, tmp_path):
     assert "no variable or file 'Persn'. Did you mean 'Person'?" in cell("%%llm --schema Persn\nhi", fails=True)
     assert "schema and type can't be combined" in cell("%%llm --schema Person --type int\nhi", fails=True)
     cell("%%llm -t 0 --max-tokens 3\nhi")
-    assert "followed no constraint" in cell("%llm guided --explain", fails=True)
+    assert "had no constraint" in cell("%llm guided --explain", fails=True)

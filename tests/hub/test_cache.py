@@ -88,7 +88,7 @@ def test_a_users_own_files_are_never_deleted(hub, tmp_path):
     shutil.copy(to_gguf(NANO, quant="Q8_0"), file)
     before = sorted(folder.iterdir())
     for spec in (str(folder), str(file)):
-        with pytest.raises(BadInputError, match=r"Nothing of .* your own file, which %llm rm never deletes"):
+        with pytest.raises(BadInputError, match=r"no files of .* your own file, which %llm rm never deletes"):
             llmlab.remove(spec)
     made = to_gguf(folder)
     assert llmlab.remove(str(folder)) > 0
@@ -104,7 +104,7 @@ def test_nano_itself_stays_and_its_made_forms_go(hub):
     assert not made.exists()
     llmlab.remove("nano")
     assert (NANO / "model.safetensors").is_file()
-    with pytest.raises(BadInputError, match="Nothing of nano lies in the caches"):
+    with pytest.raises(BadInputError, match="The caches have no files of nano"):
         llmlab.remove("nano")
 
 
@@ -123,5 +123,5 @@ def test_a_discovered_quant_is_removed_by_the_models_name(hub):
 def test_unknown_names(hub):
     with pytest.raises(UnknownNameError):
         llmlab.remove("no-such-model")
-    with pytest.raises(BadInputError, match="Nothing of Q4_0 of hf:acme/nano-GGUF"):
+    with pytest.raises(BadInputError, match="The caches have no files of Q4_0 of hf:acme/nano-GGUF"):
         llmlab.remove("hf:acme/nano-GGUF:Q4_0")

@@ -88,7 +88,7 @@ def test_between_strangers_the_user_chooses(hub, files):
 def test_from_a_repository_at_a_revision(hub):
     source = resolve("mine", quant="Q5_0", engine="llamacpp", from_="mallory/nano-gguf")
     assert "models--mallory" in str(source.path)
-    assert source.way == "files of mallory/nano-gguf (asked for; not in the catalogue)"
+    assert source.way == "files of mallory/nano-gguf (requested; not in the catalogue)"
     pinned = resolve("mine", quant="Q4_0", engine="llamacpp", from_="eve/nano-GGUF@v1")
     assert any("/revision/v1" in asked or "/resolve/v1" in asked for asked in hub.requests)
     assert "models--eve" in str(pinned.path)
@@ -104,7 +104,7 @@ def test_from_goes_before_the_catalogue(hub):
 def test_an_author_without_it_is_told_with_those_who_have_it(hub):
     with pytest.raises(UnknownNameError, match=r"Unknown author 'friend'.*Known: eve, mallory"):
         resolve("mine", quant="Q5_0", engine="llamacpp", from_="friend")
-    with pytest.raises(BadInputError, match="lies on this machine"):
+    with pytest.raises(BadInputError, match="is a local model"):
         resolve("nano", engine="llamacpp", from_="eve")
 
 
@@ -124,14 +124,14 @@ def test_what_was_chosen_is_found_again_without_the_hub(hub, monkeypatch):
     hub.requests.clear()
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert resolve("mine", quant="Q5_0", engine="llamacpp").path == first.path
-    with pytest.raises(UnsupportedError, match=r"no Q4_0 form.*switched off"):
+    with pytest.raises(UnsupportedError, match=r"no Q4_0 form.*offline mode"):
         resolve("mine", quant="Q4_0", engine="llamacpp")
     assert hub.requests == []
 
 
 def test_a_hub_that_fails_leaves_what_the_catalogue_says(hub, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(UnsupportedError, match=r"no Q4_0 form.*There is llamacpp: Q8_0.*could not be looked for"):
+    with pytest.raises(UnsupportedError, match=r"no Q4_0 form.*Available: llamacpp: Q8_0.*could not be searched"):
         resolve("mine", quant="Q4_0", engine="llamacpp")
 
 

@@ -86,7 +86,7 @@ def test_what_is_cached_is_loaded_without_a_request(hub, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert resolve("hf:acme/nano", engine="vllm").quant == "bf16"
     assert hub.requests == []
-    with pytest.raises(LoadError, match="switched off"):
+    with pytest.raises(LoadError, match="HF_HUB_OFFLINE is set"):
         resolve("hf:acme/small", engine="vllm")
 
 

@@ -80,7 +80,7 @@ def test_ctrl_c_keeps_the_part_and_nothing_else(serve, tmp_path):
 
 def test_a_wrong_checksum_is_refused_and_removed(serve, tmp_path):
     server = serve({"acme/m": Repo({NAME: BIG, "config.json": b"{}"}, bad={NAME: 9, "config.json": 9})})
-    with pytest.raises(LoadError, match=r"checksum is wrong.*removed"):
+    with pytest.raises(LoadError, match=r"wrong checksum.*removed"):
         fetch_file("acme/m", NAME)
     with pytest.raises(LoadError, match="checksum"):
         fetch_file("acme/m", "config.json")
@@ -126,13 +126,13 @@ def test_a_status_that_passes_is_waited_for(serve, status):
     ("repo", "kind", "says"),
     [
         (Repo(status=401, code="GatedRepo"), LoadError, r"is gated.*Accept it at .*/acme/m, then log in with: hf auth"),
-        (Repo(status=403, code="GatedRepo"), LoadError, r"is gated.*with the account that you are logged in as"),
+        (Repo(status=403, code="GatedRepo"), LoadError, r"is gated.*with the account that you are logged in with"),
         (Repo(status=401), LoadError, r"refuses acme/m \(HTTP 401\)"),
         (Repo(status=403), LoadError, r"refuses acme/m \(HTTP 403\).*hf auth login"),
         (Repo(status=404, code="RepoNotFound"), BadInputError, "no model 'acme/m'"),
         (Repo(passing=[(429, 300.0)] * 2), LoadError, r"429.*Wait 300 seconds"),
-        (Repo(status=429), LoadError, "429.*Wait some minutes"),
-        (Repo(status=500), LoadError, "trouble.*HTTP 500"),
+        (Repo(status=429), LoadError, "429.*Wait a few minutes"),
+        (Repo(status=500), LoadError, "Hub server error.*HTTP 500"),
     ],
 )
 def test_refusals_are_one_line_without_the_token(serve, caplog, capfd, repo, kind, says):
@@ -191,7 +191,7 @@ def test_a_disk_that_fills_leaves_no_final_file(serve, monkeypatch, tmp_path):
         write(out, data)
 
     monkeypatch.setattr(transfer, "_write", full)
-    with pytest.raises(LoadError, match=r"disk is full.*goes on where it stopped"):
+    with pytest.raises(LoadError, match=r"disk became full.*to resume"):
         fetch_file("acme/m", NAME)
     assert blobs(tmp_path) <= {f"{SHA}.incomplete"}
     assert not list((tmp_path / "hub").rglob(NAME))
@@ -205,7 +205,7 @@ def test_offline_takes_the_cache_and_asks_nothing(serve, monkeypatch):
     server.requests.clear()
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert fetch_file("acme/m", NAME) == path
-    with pytest.raises(LoadError, match=r"switched off \(HF_HUB_OFFLINE\)"):
+    with pytest.raises(LoadError, match="HF_HUB_OFFLINE is set"):
         fetch_file("acme/m", "other-Q4_0.gguf")
     assert server.requests == []
 
@@ -334,6 +334,6 @@ def test_a_process_that_slept_does_not_write_to_a_part_that_another_took(serve, 
             (mine,) = (tmp_path / "hub").rglob("*.incomplete")
             sizes.append(mine.rename(taken).stat().st_size)
 
-    with pytest.raises(LoadError, match="could not be fetched"):
+    with pytest.raises(LoadError, match="could not be downloaded"):
         fetch_file("acme/m", NAME, progress=steal)
     assert taken.stat().st_size == sizes[0]

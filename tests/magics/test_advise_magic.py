@@ -27,7 +27,7 @@ def test_it_returns_what_the_python_call_does(bench):
         ("%llm advise nano --need guidance", "Did you mean 'guided'"),
         ("%llm advise nano --hardware tpu", "gpu:24"),
         ("%llm advise nano --concurrency 0", "1 or more"),
-        ("%llm advise nano --concurrency many", "must be a whole number"),
+        ("%llm advise nano --concurrency many", "must be an integer"),
         ("%llm advise nano --mesure", "Did you mean '--measure'"),
     ],
 )

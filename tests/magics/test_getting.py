@@ -90,7 +90,7 @@ def test_strangers_are_shown_and_one_must_be_chosen(bench, hub):
     assert any("eve/nano-GGUF" in display["data"].get("text/html", "") for display in ran.displays)
     assert "eve/nano-GGUF" in bench.fails("%llm load mine --quant Q4_0 --engine llamacpp")
     ran = bench.run("%llm pull mine --quant Q4_0 --from eve")
-    assert "files of eve/nano-GGUF (asked for; not in the catalogue)" in repr(ran.result)
+    assert "files of eve/nano-GGUF (requested; not in the catalogue)" in repr(ran.result)
 
 
 def test_refusals_are_one_line(bench, hub):
@@ -127,7 +127,7 @@ def test_rm_headless_needs_yes(bench, hub):
     bench.run("%llm pull mine")
     assert "--yes" in bench.fails("%llm rm mine")
     assert bench.run("%llm rm mine --quant Q8_0 --yes").success
-    assert "Nothing of mine lies in the caches" in bench.fails("%llm rm mine --yes")
+    assert "The caches have no files of mine" in bench.fails("%llm rm mine --yes")
 
 
 def test_rm_refuses_what_is_loaded(bench, hub):
@@ -135,7 +135,7 @@ def test_rm_refuses_what_is_loaded(bench, hub):
     bench.add("mine")
     model = bench.lab.get("mine")
     model.plan = replace(model.plan, source=replace(model.source, path=bench.shell.user_ns["p"].path))
-    assert "First: %llm unload mine" in bench.fails("%llm rm mine --yes")
+    assert "Unload it first: %llm unload mine" in bench.fails("%llm rm mine --yes")
 
 
 def test_show_reads_headers_on_the_hub(bench, hub):

@@ -145,18 +145,18 @@ def test_approve_asks_in_a_notebook(cells, monkeypatch):
     ("--tools add --approve", "no standard input here"),
     ("--tools ad", "Did you mean 'add'"),
     ("--tools nothing_like_it", "no function 'nothing_like_it'"),
-    ("--tools ,", "names no function"),
+    ("--tools ,", "doesn't name a function"),
     ("--tools bare", "a has no type hint"),
     ("--tools add,add", "Two tools have the same name, 'add'"),
     ("--tools kit,add", "Two tools have the same name, 'add'"),
     ("--tools os", "must be a function"),
     ("--tools add --tool-choice sub", "Known: auto, none, required, add"),
     ("--tools add --max-steps 0", "max_steps"),
-    ("--tools add --max-steps x", "must be a whole number"),
+    ("--tools add --max-steps x", "must be an integer"),
     ("--tools add --schema os", "schema and tools"),
     ("--tools add -n 2", "n and tools"),
-    ("--strict", "--strict is about tools"),
-    ("--tool-choice auto", "--tool-choice is about tools"),
+    ("--strict", "--strict needs tools"),
+    ("--tool-choice auto", "--tool-choice needs tools"),
     ("--tools add --raw", "raw"),
 ])  # fmt: skip
 def test_bad_input_is_one_clear_line(cells, text, says):
@@ -188,7 +188,7 @@ def test_the_tools_command_explains_functions(cells):
     assert {schema["function"]["name"] for schema in everything.schemas} == {"add", "evil", "boom", "slow"}
     assert "<script" not in everything._repr_html_()
     assert "there is no function 'ad'" in cells.fails("%llm tools ad")
-    assert "names no function" in cells.fails("%llm tools ,")
+    assert "doesn't name a function" in cells.fails("%llm tools ,")
 
 
 def test_in_a_terminal_calls_are_printed(cells):

@@ -104,14 +104,14 @@ def test_regenerate_edit_and_versions(book: Book) -> None:
     chat.locator(".ll-assistant [aria-label='Regenerate']").last.click()
     chat.locator(".ll-versions", has_text="2 / 2").wait_for()
     done(chat)
-    chat.locator(".ll-user [aria-label='Edit and ask again']").first.click()
+    chat.locator(".ll-user [aria-label='Edit and regenerate']").first.click()
     chat.locator(".ll-editor textarea").fill("edited question")
     chat.locator(".ll-editor [aria-label='Save']").click()
     chat.locator(".ll-assistant", has_text="edited question").wait_for()
     done(chat)
     versions = chat.locator(".ll-user .ll-versions").first
     assert "2 / 2" in versions.inner_text()
-    chat.locator(".ll-user [aria-label='Version before']").first.click()
+    chat.locator(".ll-user [aria-label='Previous version']").first.click()
     chat.locator(".ll-user", has_text="Hello there").wait_for()
     assert "2 / 2" in chat.locator(".ll-assistant .ll-versions").inner_text()
     chat.locator(".ll-assistant [aria-label='Good answer']").last.click()
@@ -125,8 +125,8 @@ def test_export(book: Book) -> None:
     area = chat.locator(".ll-exported textarea").first
     area.wait_for()
     assert area.input_value().startswith("%%llm -m echo")
-    chat.get_by_role("button", name="Keep in variable").click()
-    chat.locator(".ll-exported", has_text="The variable talk holds").wait_for()
+    chat.get_by_role("button", name="Store in variable").click()
+    chat.locator(".ll-exported", has_text="The messages are in the variable messages").wait_for()
     chat.locator('[data-panel="export"]').click()
 
 
@@ -274,7 +274,7 @@ def test_switch_adapter_and_quant_on_a_real_model(book: Book) -> None:
     panel = book.cell(WIDGET_CELLS["panel"]).locator(".ll-panel")
     panel.locator(".ll-loader > input").first.fill("nano")
     panel.get_by_label("Engine").select_option("llamacpp")
-    panel.get_by_label("Name on the bench").fill("real")
+    panel.get_by_label("Name in this kernel").fill("real")
     panel.get_by_role("button", name="Load", exact=True).click()
     panel.locator(".ll-model", has_text="5.25 M parameters").wait_for(timeout=60_000)
     chat = book.run(WIDGET_CELLS["real"]).locator(".ll-chat")
@@ -352,7 +352,7 @@ def test_maths_prices_and_text_as_typed(book: Book) -> None:
     ask(chat, typed)
     chat.locator(".ll-assistant math").first.wait_for()
     done(chat)
-    assert chat.locator(".ll-user .ll-said").evaluate("e => e.textContent") == typed
+    assert chat.locator(".ll-user .ll-sent").evaluate("e => e.textContent") == typed
     answer = chat.locator(".ll-assistant .ll-md")
     assert "It costs $5 or $10, so " in answer.inner_text()
     assert answer.locator("math").count() == 6

@@ -124,12 +124,12 @@ def test_delete_rate_clear(chat: Any) -> None:
     assert [t for _, t in said(chat)] == ["one", "You said: one"]
     page(chat, "clear")
     assert chat.turns == []
-    assert "nothing was said" in chat.markdown()
+    assert "no messages yet" in chat.markdown()
 
 
 def test_errors_appear_in_the_widget_and_on_result(chat: Any, bench: Any) -> None:
     page(chat, "send", text="  ")
-    assert chat.problem == {"message": "The message is empty.", "hint": "Write what to ask."}
+    assert chat.problem == {"message": "The message is empty.", "hint": "Enter a message."}
     assert chat.turns == []
     bench.engine.error = GenerationError("The engine broke.", "Load it again.")
     page(chat, "send", text="hello")
@@ -178,7 +178,7 @@ def test_bad_settings(chat: Any, bench: Any) -> None:
 def test_one_answer_at_a_time(chat: Any, bench: Any) -> None:
     bench.engine.pace = 0.05
     chat.submit("first")
-    with pytest.raises(LlmLabError, match="under way"):
+    with pytest.raises(LlmLabError, match="still being generated"):
         chat.submit("second")
     settle(chat)
     assert len(chat.turns) == 2
@@ -202,11 +202,11 @@ def test_without_a_model(wire: None) -> None:
         with pytest.raises(UnknownNameError, match="No model is loaded"):
             chat.send("hello")
         page(chat, "load", spec="  ")
-        assert chat.problem["message"] == "Which model?"
+        assert chat.problem["message"] == "No model was named."
         page(chat, "load", spec="nope-such-model")
         chat._work.wait(20)
         assert "nope-such-model" in chat.problem["message"]
-        assert chat.bench["work"] is None
+        assert chat.lab_state["work"] is None
         chat.close()
 
 
@@ -231,7 +231,7 @@ def test_adapters_are_offered_and_passed_on(chat: Any, monkeypatch: pytest.Monke
     model = chat.lab.get()
     monkeypatch.setattr(type(model), "adapters", property(lambda self: ("pirate",)), raising=False)
     page(chat, "look")
-    assert chat.bench["models"][0]["adapters"] == ["pirate"]
+    assert chat.lab_state["models"][0]["adapters"] == ["pirate"]
     page(chat, "pick", model="echo", adapter="pirate")
     asked: dict[str, Any] = {}
     real = model.stream
@@ -260,7 +260,7 @@ def test_export(chat: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [m["role"] for m in row["messages"]] == ["system", "user", "assistant", "user", "assistant"]
     again = Chat(lab=chat.lab, messages=row["messages"])
     assert again.messages == chat.messages
-    with pytest.raises(BadInputError, match="variable's name"):
+    with pytest.raises(BadInputError, match="valid variable name"):
         keep("not a name", 1)
 
 

@@ -82,7 +82,7 @@ def test_the_inspector_says_what_the_mask_removed(llamacpp: Any, shared_lab: Any
     assert first["wanted"] not in ("Paris", "Rome")
     assert first["probability"] == pytest.approx(view.versions[0]["rows"][0][1], abs=1e-4)
     assert "regex" in view.markdown()
-    assert "of the probability at an average token" in view.html()
+    assert "of the probability per token on average" in view.html()
     # Without logprobs the probabilities that were measured for the mask are shown.
     plain = Inspector(llamacpp.generate("Tell me a story.", choice=["yes", "no"], temperature=0), lab=shared_lab)
     assert all(row[1] is not None for row in plain.versions[0]["rows"])

@@ -30,7 +30,7 @@ def test_arena_same_seed_and_votes(bench: Any, wire: None) -> None:
     assert list(votes.winner) == ["other · F16"]
     assert (bool(votes.blind[0]), votes.column[0], votes.prompt[0]) == (True, 1, "hello")
     assert "other · F16 1" in arena.markdown()
-    with pytest.raises(BadInputError, match="have voted"):
+    with pytest.raises(BadInputError, match="already voted"):
         arena.vote("tie")
     arena.send("again")
     arena.vote("tie")
@@ -47,7 +47,7 @@ def test_arena_columns_and_errors(bench: Any, wire: None) -> None:
     assert [r.finish_reason for r in arena.send("x")] == ["length", "length"]
     with pytest.raises(BadInputError, match="2 to 8"):
         Arena(lab=bench.lab, columns=[{}])
-    with pytest.raises(BadInputError, match="no seed of its own"):
+    with pytest.raises(BadInputError, match="have its own seed"):
         Arena(lab=bench.lab, columns=[{"seed": 1}, {}])
     page(arena, "columns", columns=[{"model": "echo"}] * 3)
     assert len(arena.answers) == 3
@@ -189,7 +189,7 @@ def test_quant_switches_in_place(lab: Any, wire: None) -> None:
     lab.load("nano", engine="llamacpp", quant="F16")
     other = lab.load("nano", engine="llamacpp", quant="F16", name="other")
     chat = Chat("nano", lab=lab, temperature=0, max_tokens=8)
-    assert any(form["quant"] == "Q4_K_M" for form in chat.bench["models"][0]["quants"])
+    assert any(form["quant"] == "Q4_K_M" for form in chat.lab_state["models"][0]["quants"])
     page(chat, "quant", name="nano", quant="Q4_K_M")
     chat._work.wait(60)
     assert chat.problem == {}

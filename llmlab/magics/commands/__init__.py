@@ -1,1 +1,1 @@
-"""One small module a command."""
+"""One module per command."""

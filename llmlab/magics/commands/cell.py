@@ -1,4 +1,4 @@
-"""`%%llm`: ask a model."""
+"""`%%llm`: prompt a model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llmlab.errors import BadInputError
 from llmlab.magics import constraint, tooling
 from llmlab.magics.command import Command, Context
 from llmlab.magics.expand import expand
-from llmlab.magics.parser import Parser, number, whole
+from llmlab.magics.parser import Parser, integer, number
 from llmlab.tool_calls.stream import ToolStream
 from llmlab.types import Completion, Message, SamplingParams
 
@@ -21,44 +21,48 @@ if TYPE_CHECKING:
     from llmlab.inference.stream import Stream
     from llmlab.model import Model
 
-# Until the first words are there, look more often: they should not wait for a tick.
+# Poll more often until the first token arrives, so that it is shown without delay.
 FIRST_LOOK_S = 0.02
 
 _ESCAPES = {r"\n": "\n", r"\t": "\t", r"\r": "\r", r"\\": "\\"}
 
 
 class Cell(Command):
-    """Ask a model: the cell's body is the prompt."""
+    """Prompt a model: the cell's body is the prompt."""
 
     name: ClassVar[str] = "cell"
-    summary: ClassVar[str] = "ask the current model: the cell's body is the prompt, the answer streams below"
+    summary: ClassVar[str] = "prompt the current model: the cell's body is the prompt, the answer streams below it"
     details: ClassVar[str] = r"""
-        {{name}} in the body is replaced with a variable's text ({{person.name}} and {{rows[0]}} too); \{{ stands for
-        the braces themselves. With --raw the body goes to the model exactly as it stands: nothing is replaced, and no
-        chat template is put around it.
+        {{name}} in the body is replaced with a variable's text ({{person.name}} and {{rows[0]}} too); \{{ is a literal
+        {{. With --raw the body is sent unchanged: nothing is replaced, and no chat template is applied.
+
         On the first line, as on every %llm line, $name and {{name}} are replaced with a variable's text; the line is
-        split into words as a shell does it. A bare $name may hold several words or none; "$name" and {{name}} are one
-        word; single quotes keep everything as it is. The values of --regex, --grammar, --schema, --choice, --stop and
-        -s are taken as typed, with their $ and braces, unless a value is nothing but $name or {{name}}.
-        Each cell starts a conversation of its own; -c goes on with the last one (%llm history shows it).
-        An interrupt stops the answer and keeps what came: the line below says "interrupted".
-        --schema, --type, --regex, --choice and --grammar force the answer into a form; .parsed is the typed object
-        (None when the tokens ran out); %llm guided --explain shows what the constraint did.
+        split into words by shell rules. A bare $name may become several words or none; "$name" and {{name}} are one
+        word; single quotes keep everything literal. The values of --regex, --grammar, --schema, --choice, --stop and
+        -s are taken as typed, with their $ and braces, unless the complete value is $name or {{name}}.
+
+        Each cell starts a new conversation; -c continues the last one (%llm history shows it).
+        An interrupt stops the answer and keeps the partial text; the status line says "interrupted".
+
+        --schema, --type, --regex, --choice and --grammar constrain the answer; .parsed is the typed object (None if
+        max_tokens was reached first); %llm guided --explain shows the effect of the constraint.
+
         --tools f,g lets the model call plain Python functions (type hints, docstring) until it has an answer; each call
         is shown with its arguments, result and time, and is in .steps. --strict generates calls under their schema,
-        --approve asks before each. Nothing but what is named there is ever run; %llm tools shows their schemas.
-        The value is the Completion (in _ and Out[n], or in VAR with -o VAR); it isn't shown a second time.
+        --approve asks before each. Only the named functions are ever run; %llm tools shows their schemas.
+
+        The value is the Completion (in _ and Out[n], or in VAR with -o VAR); it isn't displayed a second time.
         In Python: model.generate("...", temperature=0).
     """
     examples: ClassVar[tuple[tuple[str, str], ...]] = (
-        ("%%llm\nWhat is the capital of France?", "ask, and see the answer as it comes"),
-        ("%%llm -t 0 --max-tokens 64 -o answer\nSummarize: {{text}}", "greedy, at most 64 tokens, kept in answer"),
+        ("%%llm\nWhat is the capital of France?", "stream an answer"),
+        ("%%llm -t 0 --max-tokens 64 -o answer\nSummarize: {{text}}", "greedy, at most 64 tokens, stored in answer"),
         ('%%llm -m fast -s "Answer in French." -n 2 --seed 7\nHello!', "another model, a system prompt, two answers"),
-        ("%%llm -a pirate:0.5\nHello!", "with an attached adapter at half its strength (%llm lora add)"),
-        ("%%llm -c\nAnd of Italy?", "go on with the conversation"),
-        ("%%llm --schema Person -o answer\nExtract the person: {{text}}", "JSON that follows a model: answer.parsed"),
-        ("%%llm --choice yes,no\nIs this spam? {{text}}", "one of two words"),
-        ("%%llm --tools add,search --strict\nHow much is 12 + 30?", "the model may call two functions of yours"),
+        ("%%llm -a pirate:0.5\nHello!", "with an attached adapter at scale 0.5 (%llm lora add)"),
+        ("%%llm -c\nAnd of Italy?", "continue the conversation"),
+        ("%%llm --schema Person -o answer\nExtract the person: {{text}}", "JSON for a pydantic model: answer.parsed"),
+        ("%%llm --choice yes,no\nIs this spam? {{text}}", "one of two answers"),
+        ("%%llm --tools add,search --strict\nHow much is 12 + 30?", "let the model call two of your functions"),
         ("%%llm -f json --stop END\nGive the record as JSON: {{sentence}}", "pretty-printed; the text ends before END"),
     )
 
@@ -69,22 +73,31 @@ class Cell(Command):
 
     @classmethod
     def arguments(cls, parser: Parser) -> None:
-        """Which model, how to pick tokens, where the answer goes."""
+        """The model, the sampling, and the output."""
         parser.add("-m", "--model", metavar="NAME", complete="model", help="a loaded model; default: the current one")
         parser.add(
             "-a",
             "--adapter",
             metavar="NAME[:SCALE]",
             complete="adapter",
-            help="an attached adapter, or a mix a:0.7+b:0.3; none: the model alone; default: %%llm lora use",
+            help="an attached adapter, or a mix a:0.7+b:0.3; none: the base model; default: set by %%llm lora use",
         )
         parser.add("-s", "--system", as_typed=True, metavar="SYSTEM", help="a system prompt")
         parser.add("-t", "--temperature", type=number, metavar="TEMP", help="0 is greedy; default: the model's own")
-        parser.add("--max-tokens", type=whole, metavar="N", help="most tokens to generate; default: 512, or what fits")
-        parser.add("--top-p", type=number, metavar="P", help="keep the likeliest tokens up to this probability")
-        parser.add("--top-k", type=whole, metavar="K", help="keep the K likeliest tokens; 0 keeps all")
-        parser.add("--min-p", type=number, metavar="P", help="keep tokens at least P times as likely as the likeliest")
-        parser.add("--seed", type=whole, metavar="N", help="the same seed gives the same text")
+        parser.add(
+            "--max-tokens", type=integer, metavar="N", help="maximum tokens to generate; default: 512, or what fits"
+        )
+        parser.add(
+            "--top-p", type=number, metavar="P", help="sample from the most likely tokens up to this total probability"
+        )
+        parser.add("--top-k", type=integer, metavar="K", help="sample from the K most likely tokens; 0: all")
+        parser.add(
+            "--min-p",
+            type=number,
+            metavar="P",
+            help="sample from tokens at least P times as likely as the most likely one",
+        )
+        parser.add("--seed", type=integer, metavar="N", help="the same seed gives the same text")
         parser.add(
             "--stop",
             as_typed=True,
@@ -92,22 +105,27 @@ class Cell(Command):
             action="extend",
             default=[],
             metavar="S",
-            help=r"end before one of these texts; \n is a newline",
+            help=r"stop before any of these strings; \n is a newline",
         )
-        parser.add("-n", dest="n", type=whole, default=1, metavar="N", help="how many answers")
-        parser.add("-o", "--out", metavar="VAR", complete="variable", help="keep the Completion in this variable")
+        parser.add("-n", dest="n", type=integer, default=1, metavar="N", help="number of answers")
+        parser.add("-o", "--out", metavar="VAR", complete="variable", help="store the Completion in this variable")
         constraint.add_options(parser)
         tooling.add_options(parser)
-        parser.add("--logprobs", type=whole, metavar="K", help="log probabilities of each token and of the K likeliest")
-        parser.add("-c", "--continue", dest="go_on", action="store_true", help="go on with the last conversation")
-        parser.add("--new", action="store_true", help="start a new conversation (what a cell without -c does)")
-        parser.add("--raw", action="store_true", help="send the body as it is: no {{name}}, no chat template")
-        parser.add("--no-stream", action="store_true", help="show the answer when it's whole")
+        parser.add(
+            "--logprobs",
+            type=integer,
+            metavar="K",
+            help="log probabilities of each token and of the K most likely ones",
+        )
+        parser.add("-c", "--continue", dest="go_on", action="store_true", help="continue the last conversation")
+        parser.add("--new", action="store_true", help="start a new conversation (the default without -c)")
+        parser.add("--raw", action="store_true", help="send the body unchanged: no {{name}}, no chat template")
+        parser.add("--no-stream", action="store_true", help="show the answer only when it is complete")
         parser.add("-f", "--format", choices=FORMATS, help="how to show the answer (default: md; json with --schema)")
 
     @classmethod
     def run(cls, args: argparse.Namespace, context: Context) -> object:
-        """Ask, show and keep the answer; returns the Completion."""
+        """Generate, display and keep the answer; returns the Completion."""
         _check(args)
         params = SamplingParams(
             temperature=args.temperature,
@@ -128,7 +146,7 @@ class Cell(Command):
         lab = context.lab
         model = lab.get(args.model)
         if args.raw:
-            # IPython ends every body with a newline that nobody typed.
+            # IPython appends a newline to every body.
             text = args.body.removesuffix("\n")
             completion = _ask(model.stream(text, raw=True, params=params, **guided), args, context)
             lab.runlog.add(completion, source="cell")
@@ -146,29 +164,31 @@ class Cell(Command):
 
 
 def _check(args: argparse.Namespace) -> None:
-    """What can be told wrong before anything runs."""
+    """Check the options before anything runs."""
     if args.out and (not args.out.isidentifier() or keyword.iskeyword(args.out)):
         raise BadInputError(f"%%llm: -o takes a variable's name, got {args.out!r}.", "For example -o answer")
     if not args.body.strip():
         raise BadInputError("%%llm: the cell has no text below its first line.", "Write the prompt there.")
     if args.go_on and args.new:
-        raise BadInputError("%%llm: -c goes on with a conversation and --new starts one.", "Use one of them.")
+        raise BadInputError("%%llm: -c continues a conversation and --new starts one.", "Use one of them.")
     if args.raw and args.go_on:
         raise BadInputError("%%llm: --raw sends a text, not a conversation.", "Use -c without --raw.")
     if args.raw and args.system is not None:
-        raise BadInputError("%%llm: --raw sends the body as it is, so -s has no place in it.", "Leave out one of them.")
+        raise BadInputError(
+            "%%llm: --raw sends the body unchanged, so there is no system prompt (-s).", "Remove one of them."
+        )
 
 
 def _conversation(history: History, args: argparse.Namespace) -> Conversation | None:
-    """The conversation to go on with, or None: a new one is begun when there is an answer to keep."""
+    """The conversation to continue, or None: a new one starts once there is an answer to keep."""
     current = history.current if args.go_on else None
     if current is None or not current.messages:
         return None
-    said = next((m.content for m in current.messages if m.role == "system"), None)
-    if args.system is not None and args.system != said:
+    system = next((m.content for m in current.messages if m.role == "system"), None)
+    if args.system is not None and args.system != system:
         raise BadInputError(
-            "%%llm: the conversation has begun, and -s gives another system prompt.",
-            "Leave out -s; or leave out -c, to start a new one.",
+            "%%llm: the conversation has already started, and -s is another system prompt.",
+            "Remove -s; or remove -c, to start a new one.",
         )
     return current
 
@@ -187,7 +207,7 @@ def _stream(
 
 
 def _ask(stream: Stream, args: argparse.Namespace, context: Context) -> Completion:
-    """Show a stream while it runs; an interrupt ends it and keeps what came."""
+    """Display a stream while it runs; an interrupt ends it and keeps the partial text."""
     if isinstance(stream, ToolStream):
         return tooling.ask(stream, args, context)
     show = Answer(context.shell, fmt=args.format, n=args.n, stream=not args.no_stream)

@@ -11,10 +11,10 @@ from llmlab.magics.parser import Parser
 
 
 class Doctor(Command):
-    """Check what is installed."""
+    """Check the installation."""
 
     name: ClassVar[str] = "doctor"
-    summary: ClassVar[str] = "check engines, builds, GPU, memory and folders; each problem with what mends it"
+    summary: ClassVar[str] = "check engines, builds, GPU, memory and folders, with a fix for each problem"
     examples: ClassVar[tuple[tuple[str, str], ...]] = (("%llm doctor", ""),)
 
     @classmethod

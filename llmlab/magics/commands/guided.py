@@ -1,4 +1,4 @@
-"""`%llm guided`: what a constraint did to an answer."""
+"""`%llm guided`: the effect of a constraint on an answer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from llmlab.display import GuidanceView
 from llmlab.errors import BadInputError
 from llmlab.magics.command import Command, Context
 from llmlab.magics.expand import look_up
-from llmlab.magics.parser import Parser, whole
+from llmlab.magics.parser import Parser, integer
 from llmlab.types import Completion
 
 SHOWN = 24
@@ -19,25 +19,29 @@ class Guided(Command):
     """Explain a guided completion."""
 
     name: ClassVar[str] = "guided"
-    summary: ClassVar[str] = "what a constraint (--schema, --type, ...) did to the last answer"
+    summary: ClassVar[str] = "show the effect of a constraint (--schema, --type, ...) on the last answer"
     details: ClassVar[str] = """
-        For each token: how much of the model's probability the constraint removed, and what the model would have said.
-        A high mean says that the constraint fights the model: the prompt should ask for the form that it enforces.
+        For each token: the probability that the constraint removed, and the model's most likely token without it.
+        A high mean means that the constraint works against the model: ask for the enforced format in the prompt.
         The same in Python: completion.guidance.
     """
     examples: ClassVar[tuple[tuple[str, str], ...]] = (
-        ("%llm guided --explain", "the last answer, the tokens that lost most"),
-        ("%llm guided answer --explain --rows 200", "a completion kept with -o answer"),
+        ("%llm guided --explain", "the last answer, the tokens with the most removed probability"),
+        ("%llm guided answer --explain --rows 200", "a completion stored with -o answer"),
     )
 
     @classmethod
     def arguments(cls, parser: Parser) -> None:
-        """Which completion, and how much of it."""
+        """The completion, and the number of tokens."""
         parser.add(
             "completion", nargs="?", metavar="VAR", complete="variable", help="a Completion; default: the last answer"
         )
-        parser.add("--explain", action="store_true", help="token by token (without it: the tokens that lost most)")
-        parser.add("--rows", type=whole, metavar="N", help="show at most N tokens")
+        parser.add(
+            "--explain",
+            action="store_true",
+            help="token by token (without it: the tokens with the most removed probability)",
+        )
+        parser.add("--rows", type=integer, metavar="N", help="show at most N tokens")
 
     @classmethod
     def run(cls, args: argparse.Namespace, context: Context) -> object:
@@ -47,13 +51,13 @@ class Guided(Command):
         completion = look_up(args.completion, context.shell.user_ns) if args.completion else _last(context)
         if not isinstance(completion, Completion):
             raise BadInputError(
-                f"%llm guided: {args.completion} is no Completion but {type(completion).__name__}.",
-                "Keep one with %%llm -o NAME.",
+                f"%llm guided: {args.completion} is not a Completion but a {type(completion).__name__}.",
+                "Store one with %%llm -o NAME.",
             )
         if completion.guidance is None:
             raise BadInputError(
-                "%llm guided: this answer followed no constraint.",
-                "Ask with --schema, --type, --regex, --choice or --grammar.",
+                "%llm guided: this answer had no constraint.",
+                "Prompt with --schema, --type, --regex, --choice or --grammar.",
             )
         return GuidanceView(completion, args.rows if args.rows or args.explain else SHOWN)
 
@@ -61,5 +65,5 @@ class Guided(Command):
 def _last(context: Context) -> Completion:
     found = context.lab.history.current
     if found is None or not found.completions:
-        raise BadInputError("%llm guided: nothing was asked yet.", "Ask with %%llm --schema VAR.")
+        raise BadInputError("%llm guided: there is no answer yet.", "Prompt a model with %%llm --schema VAR.")
     return found.completions[-1]

@@ -22,13 +22,13 @@ class Help(Command):
 
     @classmethod
     def arguments(cls, parser: Parser) -> None:
-        """Which page."""
+        """The page to show."""
         parser.add("command", nargs="?", metavar="COMMAND", complete="command", help="a command, or cell for %%%%llm")
 
     @classmethod
     def run(cls, args: argparse.Namespace, context: Context) -> object:  # noqa: ARG003
         """The page."""
-        # Here, not at the top: helptext reads the table of commands, this one included.
+        # Imported here: helptext reads the table of commands, including this one.
         from llmlab.magics import helptext, table
 
         if args.command is None:

@@ -11,7 +11,7 @@ from typing import ClassVar
 from llmlab.display import HistoryView, Note, RunsView
 from llmlab.errors import BadInputError
 from llmlab.magics.command import Command, Context
-from llmlab.magics.parser import Parser, whole
+from llmlab.magics.parser import Parser, integer
 from llmlab.render import units
 
 LOG_SHOWN = 30
@@ -21,47 +21,49 @@ class HistoryCommand(Command):
     """Show the conversation."""
 
     name: ClassVar[str] = "history"
-    summary: ClassVar[str] = "show the conversation that %%llm -c goes on with, or start a new one"
+    summary: ClassVar[str] = "show the conversation that %%llm -c continues, or start a new one"
     details: ClassVar[str] = """
-        Each %%llm cell starts a conversation of its own; with -c it goes on with the last one. After --new,
-        %%llm -c begins afresh. The earlier conversations are kept: --all shows them.
-        The value's .history holds the messages and the completions.
-        --to-dataset makes a datasets.Dataset of all conversations, those of open chats too (the versions shown there,
-        with thumbs as ratings): what %llm tune --data learns from. In Python: llmlab.lab().history.to_dataset().
-        --log lists the run log: what was asked in cells, chats and arenas, in this kernel and in earlier ones; the
-        value's .frame is a DataFrame. It lies in one file on this machine, access tokens left out; --prune AGE deletes
-        what is older (30d, 12h, or all), and the environment variable LLMLAB_RUN_LOG=off turns it off.
-        In Python: llmlab.runs(), llmlab.lab().runlog.prune(timedelta(days=30)).
+        Each %%llm cell starts a new conversation; with -c it continues the last one. After --new, %%llm -c starts a new
+        one. Earlier conversations are kept: --all shows them. The value's .history has the messages and the
+        completions.
+
+        --to-dataset creates a datasets.Dataset from all conversations, including those in open chats (the selected
+        versions, with thumbs as ratings), for %llm tune --data. In Python: llmlab.lab().history.to_dataset().
+
+        --log lists the run log: answers from cells, chats and arenas, of this kernel and earlier ones; the value's
+        .frame is a DataFrame. It is one file on this machine, with access tokens redacted; --prune AGE deletes older
+        entries (30d, 12h, or all), and the environment variable LLMLAB_RUN_LOG=off turns it off. In Python:
+        llmlab.runs(), llmlab.lab().runlog.prune(timedelta(days=30)).
     """
     examples: ClassVar[tuple[tuple[str, str], ...]] = (
         ("%llm history", ""),
-        ("%llm history --to-dataset talks", "all conversations as rows to tune on"),
+        ("%llm history --to-dataset rows", "all conversations as training rows"),
         (
             "%llm history --log -n 20 --search Paris",
-            "the newest 20 answers, of all kernels, that have to do with Paris",
+            "the newest 20 answers from all kernels that contain Paris",
         ),
-        ("%llm history --prune 30d", "delete from the run log what is older than 30 days"),
-        ("%llm history --new", "forget what was said, as far as %%llm -c is concerned"),
+        ("%llm history --prune 30d", "delete run log entries older than 30 days"),
+        ("%llm history --new", "let the next %%llm -c start a new conversation"),
     )
 
     @classmethod
     def arguments(cls, parser: Parser) -> None:
-        """Which part."""
+        """The part to show or change."""
         parser.add("--new", action="store_true", help="start a new conversation")
-        parser.add("--to-dataset", metavar="VAR", help="put all conversations into a variable, as a datasets.Dataset")
+        parser.add("--to-dataset", metavar="VAR", help="store all conversations in a variable, as a datasets.Dataset")
         parser.add("--all", dest="everything", action="store_true", help="show all conversations")
-        parser.add("--log", action="store_true", help="list the run log, which outlives the kernel")
-        parser.add("-n", dest="n", type=whole, metavar="N", help="with --log: only the newest N (default: 30)")
-        parser.add("--search", metavar="TEXT", help="with --log: only what holds this text")
-        parser.add("--prune", metavar="AGE", help="delete from the run log what is older: 30d, 12h, or all")
+        parser.add("--log", action="store_true", help="list the run log, which persists across kernels")
+        parser.add("-n", dest="n", type=integer, metavar="N", help="with --log: only the newest N (default: 30)")
+        parser.add("--search", metavar="TEXT", help="with --log: only entries that contain this text")
+        parser.add("--prune", metavar="AGE", help="delete older entries from the run log: 30d, 12h, or all")
 
     @classmethod
     def run(cls, args: argparse.Namespace, context: Context) -> object:
-        """The history, or word of a new start."""
+        """The history, or a note about a new conversation."""
         history = context.lab.history
         runlog = context.lab.runlog
         if (args.n is not None or args.search is not None) and not args.log:
-            raise BadInputError("%llm history: -n and --search look into the run log.", "Add --log.")
+            raise BadInputError("%llm history: -n and --search apply to the run log.", "Add --log.")
         if args.prune is not None:
             count = runlog.prune(_age(args.prune))
             return Note(f"{units.count(count, 'answer')} deleted from the run log ({runlog.path}).", count)
@@ -69,7 +71,7 @@ class HistoryCommand(Command):
             found = runlog.frame(args.n or LOG_SHOWN, search=args.search)
             return RunsView(found, str(runlog.path), found=args.search or "", off=not runlog.enabled)
         if args.new:
-            return Note("A new conversation: %%llm -c goes on from here.", history.start())
+            return Note("New conversation: the next %%llm -c starts it.", history.start())
         if args.to_dataset is not None:
             return _to_dataset(args.to_dataset, context)
         return HistoryView(history, everything=args.everything)
@@ -86,7 +88,7 @@ def _age(text: str) -> timedelta:
 
 def _to_dataset(name: str, context: Context) -> Note:
     if not name.isidentifier() or keyword.iskeyword(name):
-        raise BadInputError(f"%llm history: {name!r} can't be a variable's name.", "Use letters, digits and _.")
+        raise BadInputError(f"%llm history: {name!r} is not a valid variable name.", "Use letters, digits and _.")
     made = context.lab.history.to_dataset()
     context.shell.user_ns[name] = made
     count = units.count(len(made), "conversation")

@@ -11,7 +11,7 @@ from llmlab.display.live import ProgressBar
 from llmlab.errors import BadInputError
 from llmlab.magics.command import Command, Context
 from llmlab.magics.offers import add_from
-from llmlab.magics.parser import Parser, whole
+from llmlab.magics.parser import Parser, integer
 from llmlab.magics.progress import reporting
 
 
@@ -22,42 +22,49 @@ class Load(Command):
     summary: ClassVar[str] = "load a model and make it the current one"
     details: ClassVar[str] = """
         MODEL is a name from the catalogue (%llm models), a GGUF file, a Hugging Face folder, or hf:org/repo.
-        The engine is chosen by what the machine and the files allow, and the line that stays says why.
-        A model that would not fit into memory is refused before anything is read; --force loads it all the same.
-        A name that is taken is replaced only after the new model stands.
+        The engine is chosen by hardware and file format; the status line gives the reason.
+        A model that would not fit into memory is refused before anything is loaded; --force loads it anyway.
+        A model with the same name is replaced only after the new one has loaded.
         The value is the Model, so m = %llm load nano works too. In Python: llmlab.load("nano").
     """
     examples: ClassVar[tuple[tuple[str, str], ...]] = (
-        ("%llm load nano", "the small model that comes with llmlab, in the engine that suits this machine"),
-        ("%llm load nano --engine vllm --as fast", "in vLLM, called fast"),
+        ("%llm load nano", "the small model included in llmlab, in the engine that suits this machine"),
+        ("%llm load nano --engine vllm --as fast", "in vLLM, with the name fast"),
         ("%llm load ./models/model-Q4_K_M.gguf --ctx 4096", "a GGUF file, with a context of 4096 tokens"),
         ("%llm load nano --engine llamacpp --quant F16 -x n_threads=2", "with an engine option"),
-        ("%llm load nano --draft nano-draft", "with a smaller model that guesses tokens ahead; or --draft ngram"),
+        ("%llm load nano --draft nano-draft", "speculative decoding with a smaller draft model; or --draft ngram"),
     )
 
     @classmethod
     def arguments(cls, parser: Parser) -> None:
-        """MODEL and how to load it."""
+        """The model and how to load it."""
         from llmlab.engines.registry import ENGINES
 
         parser.add("model", metavar="MODEL", complete="catalogue", help="catalogue name, path, or hf:org/repo")
-        parser.add("--engine", choices=("auto", *ENGINES), default="auto", help="the engine; auto chooses and says why")
+        parser.add(
+            "--engine", choices=("auto", *ENGINES), default="auto", help="the engine; auto chooses one and reports why"
+        )
         parser.add("--quant", metavar="TAG", complete="quant", help="quant tag, such as F16, Q4_K_M, bf16 or awq")
         add_from(parser)
-        parser.add("--as", dest="name", metavar="NAME", help="what to call it")
+        parser.add("--as", dest="name", metavar="NAME", help="its name in this kernel")
         parser.add(
-            "--ctx", type=whole, metavar="N", help="context length in tokens; default: what was trained, or fits"
+            "--ctx",
+            type=integer,
+            metavar="N",
+            help="context length in tokens; default: 8192, or what was trained, or fits",
         )
-        parser.add("--gpu-layers", type=whole, metavar="N", help="layers on the GPU (llamacpp); default: all of them")
-        parser.add("--tp", type=whole, default=1, metavar="N", help="GPUs to split the model over (vllm)")
-        parser.add("--max-concurrency", type=whole, metavar="N", help="most sequences decoded at once; others wait")
+        parser.add("--gpu-layers", type=integer, metavar="N", help="layers on the GPU (llamacpp); default: all")
+        parser.add("--tp", type=integer, default=1, metavar="N", help="GPUs to split the model over (vllm)")
+        parser.add(
+            "--max-concurrency", type=integer, metavar="N", help="maximum number of concurrent sequences; others wait"
+        )
         parser.add(
             "--draft",
             metavar="MODEL|ngram",
             complete="catalogue",
-            help="guess tokens ahead with a smaller model, or from the text so far; the text stays the same",
+            help="speculative decoding with a smaller model, or from n-grams of the text; doesn't change the output",
         )
-        parser.add("--force", action="store_true", help="load even when the estimate says that it doesn't fit")
+        parser.add("--force", action="store_true", help="load even if the memory estimate says that it doesn't fit")
         parser.add(
             "-x",
             dest="extra",
@@ -65,15 +72,15 @@ class Load(Command):
             default=[],
             metavar="KEY=VALUE",
             complete="extra",
-            help="an option of the engine",
+            help="an engine option",
         )
 
     @classmethod
     def run(cls, args: argparse.Namespace, context: Context) -> object:
-        """Load, with a bar while it lasts and one line at the end; returns the Model."""
+        """Load, with a progress bar and a status line at the end; returns the Model."""
         extra = dict(_pair(item) for item in args.extra)
         lab = context.lab
-        # An interrupt of the first %%llm shall hit no import.
+        # Import now, so that an interrupt of the first %%llm doesn't hit an import.
         _imports.load("llmlab.magics.commands.cell")
         title = f"loading {args.name or args.model}"
         with reporting(ProgressBar(context.shell, title), title) as bar:

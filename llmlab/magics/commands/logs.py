@@ -8,7 +8,7 @@ from typing import ClassVar
 from llmlab.display import LogView
 from llmlab.errors import BadInputError
 from llmlab.magics.command import Command, Context
-from llmlab.magics.parser import Parser, whole
+from llmlab.magics.parser import Parser, integer
 
 
 class Logs(Command):
@@ -17,19 +17,19 @@ class Logs(Command):
     name: ClassVar[str] = "logs"
     summary: ClassVar[str] = "show the last lines of an engine's log"
     details: ClassVar[str] = """
-        What the engines print while they load and run, their C code too. Without a name: the log that was begun last,
-        a failed load's as well.
+        The engines' output while they load and run, including their C code's. Without a name: the most recently started
+        log, also of a failed load.
     """
     examples: ClassVar[tuple[tuple[str, str], ...]] = (
         ("%llm logs", ""),
-        ("%llm logs nano --lines 200", "more of one model's"),
+        ("%llm logs nano --lines 200", "the last 200 lines of a model's log"),
     )
 
     @classmethod
     def arguments(cls, parser: Parser) -> None:
-        """Whose, and how much."""
+        """The model, and the number of lines."""
         parser.add("name", nargs="?", metavar="NAME", complete="model", help="a loaded model; default: the newest log")
-        parser.add("--lines", type=whole, default=50, metavar="N", help="how many lines (default: 50)")
+        parser.add("--lines", type=integer, default=50, metavar="N", help="number of lines (default: 50)")
 
     @classmethod
     def run(cls, args: argparse.Namespace, context: Context) -> object:

@@ -9,7 +9,7 @@ from llmlab.display import AdapterList, Note
 from llmlab.errors import BadInputError
 from llmlab.magics.command import Command, Context
 from llmlab.magics.expand import look_up
-from llmlab.magics.parser import Parser, whole
+from llmlab.magics.parser import Parser, integer
 
 if TYPE_CHECKING:
     from llmlab.model import Model
@@ -22,47 +22,48 @@ class Lora(Command):
     """Attach, use, list, remove, merge and compare adapters."""
 
     name: ClassVar[str] = "lora"
-    summary: ClassVar[str] = "LoRA adapters: attach many, swap them without a reload, mix and compare them"
+    summary: ClassVar[str] = "LoRA adapters: attach several, switch without a reload, mix and compare them"
     details: ClassVar[str] = """
-        add NAME SOURCE attaches a PEFT folder, a GGUF adapter file (llamacpp), hf:org/name, or an adapter that comes
-        with llmlab or was tuned here, by its name alone. use NAME:SCALE makes it the one of all requests that name
-        none; a mix is written a:0.7+b:0.3; off goes back to the model alone. One request: %%llm -a NAME. rm takes one
-        away: requests under way finish with it. merge NAME --as MODEL writes weights that hold the adapter.
-        --compare asks the prompts of a variable under each adapter (none: the model alone), in one batch, and shows
-        the answers side by side; --metric is a function of the text (or of text and prompt) that gives a number.
-        Adapters stay through %llm quant and a load of the same model in the other engine.
+        add NAME SOURCE attaches a PEFT folder, a GGUF adapter file (llamacpp), hf:org/name, or a bundled or tuned
+        adapter by its name. use NAME:SCALE makes it the default of all requests; a mix is written a:0.7+b:0.3; off
+        resets the default to the base model. For one request: %%llm -a NAME. rm removes an adapter: running requests
+        finish with it. merge NAME --as MODEL writes weights with the adapter merged in.
+
+        --compare runs the prompts in a variable under each adapter (none: the base model), in one batch, and shows the
+        answers side by side; --metric is a function of the text (or of text and prompt) that returns a number.
+        Adapters are kept by %llm quant and by a load of the same model in the other engine.
         In Python: model.add_adapter, .use_adapter, .remove_adapter, .adapters, .compare, generate(adapter="NAME").
     """
     examples: ClassVar[tuple[tuple[str, str], ...]] = (
-        ("%llm lora add pirate pirate", "attach the adapter that comes with llmlab"),
+        ("%llm lora add pirate pirate", "attach a bundled adapter"),
         ("%llm lora add mine ./my-adapter", "attach a PEFT folder"),
-        ("%llm lora use pirate:0.5", "at half its strength, from now on"),
+        ("%llm lora use pirate:0.5", "use it at scale 0.5 from now on"),
         ("%llm lora use pirate:0.7+terse:0.3", "a mix"),
-        ("%llm lora off", "the model alone again"),
+        ("%llm lora off", "use the base model again"),
         ("%llm lora --compare none pirate terse --prompts questions --metric length", "side by side"),
     )
 
     @classmethod
     def arguments(cls, parser: Parser) -> None:
-        """What to do, and with which adapter."""
+        """The action, and the adapter."""
         parser.add("action", nargs="?", choices=ACTIONS, metavar="ACTION", help="add, use, off, ls, rm or merge")
         parser.add("name", nargs="?", metavar="NAME", complete="adapter", help="an adapter's name")
         parser.add(
-            "source", nargs="?", metavar="SOURCE", complete="shipped", help="where it is: a path, hf:, or a name"
+            "source", nargs="?", metavar="SOURCE", complete="shipped", help="its source: a path, hf:org/name, or a name"
         )
         parser.add("-m", "--model", metavar="MODEL", complete="model", help="a loaded model; default: the current one")
         parser.add("--as", dest="as_name", metavar="MODEL", help="merge: the new model's name")
         parser.add(
-            "--compare", nargs="+", metavar="NAME", complete="adapter", help="adapters to compare; none: without"
+            "--compare", nargs="+", metavar="NAME", complete="adapter", help="adapters to compare; none: the base model"
         )
         parser.add("--prompts", metavar="VAR", complete="variable", help="compare: a list of texts or conversations")
         parser.add("--metric", metavar="VAR", complete="variable", help="compare: a function of the answer's text")
-        parser.add("--max-tokens", type=whole, metavar="N", help="compare: most tokens of an answer")
-        parser.add("-o", "--out", metavar="VAR", complete="variable", help="compare: keep the result in this variable")
+        parser.add("--max-tokens", type=integer, metavar="N", help="compare: maximum tokens per answer")
+        parser.add("-o", "--out", metavar="VAR", complete="variable", help="compare: store the result in this variable")
 
     @classmethod
     def run(cls, args: argparse.Namespace, context: Context) -> object:
-        """Do it, and say so."""
+        """Run the action; returns a note or the result."""
         if args.compare is not None:
             return _compare(args, context)
         if args.action == "merge":
@@ -74,7 +75,7 @@ class Lora(Command):
             given = [given[0], given[0]]
         if len(given) != count:
             raise BadInputError(
-                f"%llm lora {action} takes {form or 'nothing more'}.", f"Usage: %llm lora {action} {form}".rstrip()
+                f"%llm lora {action} takes {form or 'no arguments'}.", f"Usage: %llm lora {action} {form}".rstrip()
             )
         return _do(action, given, context.lab.get(args.model))
 
@@ -85,15 +86,15 @@ def _do(action: str, given: list[str], model: Model) -> object:
     if action == "add":
         entry = model.add_adapter(given[0], given[1])
         files = entry.files
-        said = f"rank {files.rank}, {len(files.modules)} matrices ({' '.join(files.targets)})"
-        return Note(f"{entry.name} is attached to {model.name} ({model.engine}): {said}.", entry)
+        facts = f"rank {files.rank}, {len(files.modules)} matrices ({' '.join(files.targets)})"
+        return Note(f"{entry.name} is attached to {model.name} ({model.engine}): {facts}.", entry)
     if action == "rm":
         running = model.in_flight
         model.remove_adapter(given[0])
-        wait = " Requests under way finish with what they began with." if running else ""
+        wait = " Running requests finish with the adapter they started with." if running else ""
         return Note(f"{given[0]} is no longer attached to {model.name}.{wait}", model.adapters)
     model.use_adapter(given[0] if given else None)
-    used = f"uses {model.adapter}" if model.adapter else "is used without adapters"
+    used = f"uses {model.adapter}" if model.adapter else "uses no adapter"
     return Note(f"{model.name} ({model.engine}) {used} from now on.", model.adapter)
 
 
@@ -103,7 +104,7 @@ def _compare(args: argparse.Namespace, context: Context) -> object:
             "%llm lora --compare needs --prompts VAR, a list of texts.", "For example --prompts questions"
         )
     if args.action is not None:
-        raise BadInputError(f"%llm lora: --compare stands alone, without {args.action}.", "Leave one of them out.")
+        raise BadInputError(f"%llm lora: --compare can't be combined with {args.action}.", "Remove one of them.")
     names = context.shell.user_ns
     prompts: Any = look_up(args.prompts, names)
     metric: Any = look_up(args.metric, names) if args.metric else None

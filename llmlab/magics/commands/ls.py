@@ -16,17 +16,19 @@ class Ls(Command):
     name: ClassVar[str] = "ls"
     summary: ClassVar[str] = "list the loaded models, with estimated and measured memory"
     details: ClassVar[str] = """
-        The current model, which %%llm asks, is marked with *. The value is a sequence of the models.
+        The current model, which %%llm uses, is marked with *. The value is a sequence of the models.
     """
     examples: ClassVar[tuple[tuple[str, str], ...]] = (
         ("%llm ls", ""),
-        ("%llm ls -v", "with what each engine says of itself: build, threads, KV cache"),
+        ("%llm ls -v", "with each engine's build, threads and KV cache"),
     )
 
     @classmethod
     def arguments(cls, parser: Parser) -> None:
-        """How much to say."""
-        parser.add("-v", "--verbose", action="store_true", help="also each engine's build, device, threads, KV cache")
+        """The level of detail."""
+        parser.add(
+            "-v", "--verbose", action="store_true", help="also show each engine's build, device, threads, KV cache"
+        )
 
     @classmethod
     def run(cls, args: argparse.Namespace, context: Context) -> object:

@@ -11,27 +11,27 @@ from llmlab.magics.parser import Parser
 
 
 class Models(Command):
-    """List the models that can be loaded by name, and what lies on this machine's disk."""
+    """List the models that can be loaded by name, and the cached files."""
 
     name: ClassVar[str] = "models"
-    summary: ClassVar[str] = "list the models that can be loaded by name, and what lies on disk"
+    summary: ClassVar[str] = "list the models that can be loaded by name, and the cached files"
     details: ClassVar[str] = """
-        On disk: the Hugging Face cache, what llmlab converted or quantized, and parts of broken downloads, with size
-        and when it was used last. In Python: llmlab.hub.catalogue.entries() and llmlab.hub.cache.on_disk().
+        Cached files: the Hugging Face cache, files converted or quantized by llmlab, and partial downloads, with size
+        and last use. In Python: llmlab.hub.catalogue.entries() and llmlab.hub.cache.on_disk().
     """
     examples: ClassVar[tuple[tuple[str, str], ...]] = (
         ("%llm models", ""),
-        ("%llm models --disk", "only what lies on disk"),
+        ("%llm models --disk", "only the cached files"),
     )
 
     @classmethod
     def arguments(cls, parser: Parser) -> None:
-        """Which list."""
-        parser.add("--disk", action="store_true", help="only what lies on disk")
+        """The list to show."""
+        parser.add("--disk", action="store_true", help="show only the cached files")
 
     @classmethod
     def run(cls, args: argparse.Namespace, context: Context) -> object:  # noqa: ARG003
-        """The catalogue, and what lies on disk."""
+        """The catalogue, and the cached files."""
         from llmlab.hub.cache import on_disk
         from llmlab.hub.catalogue import entries
 

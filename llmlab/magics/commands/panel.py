@@ -10,10 +10,10 @@ from llmlab.magics.parser import Parser
 
 
 class Panel(Command):
-    """Open the panel of the bench."""
+    """Open the panel of loaded models."""
 
     name: ClassVar[str] = "panel"
-    summary: ClassVar[str] = "watch and manage what is loaded: memory, adapters, requests in flight"
+    summary: ClassVar[str] = "watch and manage the loaded models: memory, adapters, requests in flight"
     details: ClassVar[str] = """
         A live table of the loaded models, with buttons to load, switch and unload. In Python: llmlab.panel().
     """
@@ -25,7 +25,7 @@ class Panel(Command):
 
     @classmethod
     def run(cls, args: argparse.Namespace, context: Context) -> object:  # noqa: ARG003 - the command has no options
-        """The widget, which shows itself as the cell's value."""
+        """The widget, which is displayed as the cell's value."""
         from llmlab.widgets import Panel as PanelWidget
 
         return PanelWidget(lab=context.lab)

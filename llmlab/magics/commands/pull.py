@@ -19,32 +19,35 @@ class Pull(Command):
     name: ClassVar[str] = "pull"
     summary: ClassVar[str] = "download a model without loading it"
     details: ClassVar[str] = """
-        The files go into the Hugging Face cache, where other tools find them, too. An interrupted download goes on
-        where it stopped, each file's checksum is checked, and what is there already is not fetched again.
+        The files go into the Hugging Face cache, which other tools use too. An interrupted download is resumed, each
+        file's checksum is verified, and cached files are not downloaded again.
 
-        A quant that the catalogue doesn't list is looked for among the hub's quantizations of the model: a trusted
-        author's is taken, and said; between strangers --from chooses. In Python: llmlab.pull("qwen3-4b", quant="Q8_0").
+        A quant that the catalogue doesn't list is searched for among the hub's quantizations of the model: a trusted
+        author's is used and reported; among untrusted authors, choose one with --from. In Python:
+        llmlab.pull("qwen3-4b", quant="Q8_0").
     """
     examples: ClassVar[tuple[tuple[str, str], ...]] = (
         ("%llm pull qwen3-4b", "the default quant, for the engine that suits this machine"),
         ("%llm pull qwen3-4b --quant Q8_0", ""),
-        ("%llm pull qwen3-4b --quant Q3_K_M --from bartowski", "a quant of an author that you name"),
-        ("%llm pull hf:Qwen/Qwen3-4B-GGUF:Q4_K_M", "from a repository of the hub"),
+        ("%llm pull qwen3-4b --quant Q3_K_M --from bartowski", "a quant by a given author"),
+        ("%llm pull hf:Qwen/Qwen3-4B-GGUF:Q4_K_M", "from a repository on the hub"),
     )
 
     @classmethod
     def arguments(cls, parser: Parser) -> None:
-        """MODEL and which form of it."""
+        """The model and its form."""
         from llmlab.engines.registry import ENGINES
 
         parser.add("model", metavar="MODEL", complete="catalogue", help="catalogue name or hf:org/repo[@rev][:QUANT]")
         parser.add("--quant", metavar="TAG", complete="quant", help="quant tag, such as Q4_K_M, bf16 or awq")
-        parser.add("--engine", choices=("auto", *ENGINES), default="auto", help="for which engine; auto chooses")
+        parser.add(
+            "--engine", choices=("auto", *ENGINES), default="auto", help="the engine to download for; auto chooses one"
+        )
         add_from(parser)
 
     @classmethod
     def run(cls, args: argparse.Namespace, context: Context) -> object:
-        """Download, with a bar while it lasts and one line at the end."""
+        """Download, with a progress bar and a status line at the end."""
         from llmlab.loading.storage import pull
 
         title = f"pulling {args.model}"

@@ -9,7 +9,7 @@ from llmlab.display import model_line
 from llmlab.display.live import ProgressBar
 from llmlab.errors import BadInputError
 from llmlab.magics.command import Command, Context
-from llmlab.magics.parser import Parser, whole
+from llmlab.magics.parser import Parser, integer
 from llmlab.magics.progress import reporting
 
 
@@ -19,40 +19,43 @@ class Quant(Command):
     name: ClassVar[str] = "quant"
     summary: ClassVar[str] = "switch the current model to another quant in place, or compare quants"
     details: ClassVar[str] = """
-        %llm quant TAG puts another quant of the current model in its place: the conversation, the sampling defaults
-        and the adapters carry on, and a variable that holds the model goes on working. A tag of the other engine
-        changes the engine too; the line says so. A canonical name is taken as it is spelled: bf16 is vllm's, BF16
-        llamacpp's. The old one goes when the new one stands, or first where both would not fit.
-        %llm quant --compare loads one quant after the other and measures each against the first: size, memory, load
-        time, speed, perplexity, KL divergence, top-1 agreement, and accuracy where the data has answers. Rows that
-        were measured before are taken from the run's file; a quant that fails becomes a row with its reason.
-        %llm quant alone lists what the current model can become. What the figures mean: docs/measures.md; which tag
-        runs where: docs/quants.md. In Python: llmlab.lab().switch_quant("Q4_K_M"), llmlab.compare_quants(...).
+        %llm quant TAG replaces the current model with another quant of it: the conversation, the sampling defaults and
+        the adapters are kept, and variables that refer to the model stay valid. A tag of the other engine also changes
+        the engine; the status line says so. The case of a canonical name matters: bf16 is vllm's, BF16 llamacpp's. The
+        old model is released after the new one has loaded, or before if both would not fit.
+
+        %llm quant --compare loads the quants one after the other and measures each against the first: size, memory,
+        load time, speed, perplexity, KL divergence, top-1 agreement, and accuracy if the data has answers. Earlier
+        measurements are read from the run's file; a quant that fails is a row with the reason.
+
+        %llm quant without arguments lists the quants that the current model can be switched to. The metrics are
+        explained in docs/measures.md, which tag runs where in docs/quants.md. In Python:
+        llmlab.lab().switch_quant("Q4_K_M"), llmlab.compare_quants(...).
     """
     examples: ClassVar[tuple[tuple[str, str], ...]] = (
-        ("%llm quant Q4_K_M", "the current model, in four bits"),
+        ("%llm quant Q4_K_M", "switch the current model to 4 bits"),
         ("%llm quant awq", "from a GGUF in llamacpp to AWQ in vllm"),
-        ("%llm quant --compare F16 Q8_0 Q4_K_M --data texts", "a table and a plot, on your own texts"),
-        ("%llm quant --compare bf16 awq gptq fp8 int8 --model nano", "another model than the current one"),
+        ("%llm quant --compare F16 Q8_0 Q4_K_M --data texts", "a table and a plot, measured on your own texts"),
+        ("%llm quant --compare bf16 awq gptq fp8 int8 --model nano", "a model other than the current one"),
     )
 
     @classmethod
     def arguments(cls, parser: Parser) -> None:
         """A tag, or --compare and its options."""
         parser.add("tag", metavar="TAG", nargs="?", complete="quant", help="the quant to switch to")
-        parser.add("-m", "--model", metavar="NAME", complete="model", help="a loaded model, or one of the catalogue")
+        parser.add("-m", "--model", metavar="NAME", complete="model", help="a loaded model, or one from the catalogue")
         parser.add("--compare", nargs="+", metavar="TAG", help="quants to compare; the first is the reference")
         parser.add("--data", metavar="DATA", complete="variable", help="a variable, a file, or a dataset to measure on")
-        parser.add("--window", type=whole, metavar="N", help="tokens a window; default 512, or what fits")
-        parser.add("--windows", type=whole, metavar="N", help="most windows to score; default 8")
-        parser.add("--fresh", action="store_true", help="measure again what was measured before")
+        parser.add("--window", type=integer, metavar="N", help="tokens per window; default 512, or what fits")
+        parser.add("--windows", type=integer, metavar="N", help="maximum number of windows; default 8")
+        parser.add("--fresh", action="store_true", help="ignore earlier measurements")
 
     @classmethod
     def run(cls, args: argparse.Namespace, context: Context) -> object:
         """Switch, compare or list."""
         if args.compare:
             if args.tag:
-                raise BadInputError(f"%llm quant: {args.tag} stands before --compare.", "Put all tags after --compare.")
+                raise BadInputError(f"%llm quant: {args.tag} is before --compare.", "Put all tags after --compare.")
             return _compare(args, context)
         if args.tag is None:
             return _forms(args, context)

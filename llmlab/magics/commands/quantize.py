@@ -18,36 +18,40 @@ class Quantize(Command):
     name: ClassVar[str] = "quantize"
     summary: ClassVar[str] = "make a quant of a model: GGUF, awq, gptq, fp8 or int8"
     details: ClassVar[str] = """
-        GGUF tags: the Hugging Face folder is written as F16 (by llmlab where it can, else by llama.cpp's own converter,
-        which is fetched once with the source distribution of llama-cpp-python), then quantized by llama.cpp's own
-        quantizer. --imatrix TEXT adds an importance matrix: llama.cpp's tool for it is compiled once (10 minutes).
-        awq, gptq, fp8, int8: llmcompressor, in an environment of its own that is made at first use (1.5 GB); --data
-        calibrates awq, gptq and int8. fp8 and int8 need no checkpoint in vllm: %llm load MODEL --quant fp8 has vLLM
-        quantize while it loads, and the line says which way was used.
-        What is made stays in the cache and is found by %llm load MODEL --quant TAG.
+        GGUF tags: the Hugging Face folder is converted to F16 (by llmlab if it can, else by llama.cpp's converter,
+        which is downloaded once with the source distribution of llama-cpp-python), then quantized by llama.cpp's
+        quantizer. --imatrix TEXT adds an importance matrix; llama.cpp's tool for it is compiled once (10 minutes).
+
+        awq, gptq, fp8, int8: made by llmcompressor, in a separate environment created at first use (1.5 GB); --data
+        calibrates awq, gptq and int8. vllm needs no checkpoint for fp8 and int8: with %llm load MODEL --quant fp8, vLLM
+        quantizes at load time, and the status line says which method was used.
+
+        The result is cached and used by %llm load MODEL --quant TAG.
         In Python: llmlab.quantize("nano", "Q4_K_M").
     """
     examples: ClassVar[tuple[tuple[str, str], ...]] = (
         ("%llm quantize nano --to Q4_K_M", "with llama.cpp's quantizer"),
-        ("%llm quantize ./my-model --to IQ3_S --imatrix calibration.txt", "weights that the text uses count more"),
+        ("%llm quantize ./my-model --to IQ3_S --imatrix calibration.txt", "with an importance matrix of a text"),
         ("%llm quantize ./my-model --to awq --data texts", "with llmcompressor, calibrated on a variable"),
     )
 
     @classmethod
     def arguments(cls, parser: Parser) -> None:
-        """MODEL and the tag."""
+        """The model and the tag."""
         parser.add(
             "model", metavar="MODEL", complete="catalogue", help="catalogue name, folder, GGUF file or hf:org/repo"
         )
         parser.add("--to", metavar="TAG", required=True, complete="quant", help="the quant to make")
         parser.add(
-            "--imatrix", metavar="TEXT", complete="variable", help="text of an importance matrix: a variable or a file"
+            "--imatrix", metavar="TEXT", complete="variable", help="text for an importance matrix: a variable or a file"
         )
-        parser.add("--data", metavar="DATA", complete="variable", help="calibration: a variable, a file or a data set")
+        parser.add(
+            "--data", metavar="DATA", complete="variable", help="calibration data: a variable, a file or a dataset"
+        )
 
     @classmethod
     def run(cls, args: argparse.Namespace, context: Context) -> object:
-        """Make it, with a bar while it lasts; returns what was made (in `.value`)."""
+        """Quantize, with a progress bar; returns the result (in `.value`)."""
         from llmlab.measure.calibration import quantize
 
         names = context.shell.user_ns

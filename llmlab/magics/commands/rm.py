@@ -22,36 +22,36 @@ class Rm(Command):
     name: ClassVar[str] = "rm"
     summary: ClassVar[str] = "delete a model's files from the caches"
     details: ClassVar[str] = """
-        Deletes what lies in the Hugging Face cache, what llmlab converted or quantized, and parts of broken downloads;
-        a file or folder of your own never. It asks first, or takes --yes. %llm models lists what there is.
+        Deletes files in the Hugging Face cache, files converted or quantized by llmlab, and partial downloads; never
+        your own files or folders. Prompts for confirmation, unless --yes is given. %llm models lists the cached files.
     """
     examples: ClassVar[tuple[tuple[str, str], ...]] = (
         ("%llm rm qwen3-4b --quant Q8_0", "one quant"),
-        ("%llm rm hf:Qwen/Qwen3-4B-GGUF --yes", "without asking, as a notebook run headless must"),
+        ("%llm rm hf:Qwen/Qwen3-4B-GGUF --yes", "without confirmation, as needed in a headless run"),
     )
 
     @classmethod
     def arguments(cls, parser: Parser) -> None:
-        """Which one."""
+        """The model to delete."""
         parser.add("model", metavar="MODEL", complete="cached", help="catalogue name or hf:org/repo[:QUANT]")
         parser.add("--quant", metavar="TAG", complete="quant", help="only this quant")
-        parser.add("--yes", action="store_true", help="don't ask")
+        parser.add("--yes", action="store_true", help="skip the confirmation")
 
     @classmethod
     def run(cls, args: argparse.Namespace, context: Context) -> object:
-        """Ask, delete, and say how much was freed."""
+        """Confirm, delete, and report the freed space."""
         from llmlab.hub.cache import delete
         from llmlab.loading.storage import in_use, removable
 
         doomed = removable(args.model, quant=args.quant)
         for name, model in context.lab.models.items():
             if in_use(doomed, [model.path]) is not None:
-                raise BadInputError(f"{name} is loaded from these files.", f"First: %llm unload {name}")
+                raise BadInputError(f"{name} is loaded from these files.", f"Unload it first: %llm unload {name}")
         total = units.size(sum(item.bytes for item in doomed))
         if not args.yes and not _agreed(doomed, total):
             return Note("Nothing was deleted.", 0)
         freed = delete(doomed)
-        what = ", ".join(" ".join(filter(None, (one.name, one.quant or "(part of a download)"))) for one in doomed)
+        what = ", ".join(" ".join(filter(None, (one.name, one.quant or "(partial download)"))) for one in doomed)
         return Note(f"Deleted {what}: {units.size(freed)} freed.", freed)
 
 
@@ -63,5 +63,5 @@ def _agreed(doomed: Sequence[Stored], total: str) -> bool:
     try:
         answer = input(f"Delete these ({total})? [y/N] ")
     except (EOFError, StdinNotImplementedError, OSError):
-        raise BadInputError("Nobody can be asked here whether to delete.", "Say it on the line: --yes") from None
+        raise BadInputError("Can't prompt for confirmation here.", "Confirm with --yes.") from None
     return answer.strip().lower() in ("y", "yes")

@@ -12,38 +12,41 @@ from llmlab.magics.parser import Parser
 
 
 class Show(Command):
-    """Show what a model's files say of it."""
+    """Show a model's metadata."""
 
     name: ClassVar[str] = "show"
-    summary: ClassVar[str] = "show what a model's files say of it, without loading it"
+    summary: ClassVar[str] = "show a model's metadata without loading it"
     details: ClassVar[str] = """
-        Architecture, parameters, quant, context, chat template, licence and tensor types, read from headers only. A
-        model on the hub isn't downloaded for that: only the bytes of its headers are fetched.
-
-        The value's .header holds all of it (.header.metadata, .header.tensors, .header.chat_template), .forms the forms
-        in which it can be had. --discover lists the hub's quantizations of the model instead.
+        Architecture, parameters, quant, context, chat template, licence and tensor types, read from the files' headers.
+        Of a model on the hub, only the headers are downloaded. The value's .header has all of it (.header.metadata,
+        .header.tensors, .header.chat_template), .forms the available forms. --discover lists the hub's quantizations of
+        the model instead.
     """
     examples: ClassVar[tuple[tuple[str, str], ...]] = (
         ("%llm show nano", ""),
         ("%llm show ./models/model-Q4_K_M.gguf", "a file that isn't in the catalogue"),
-        ("%llm show qwen3-4b --quant Q8_0", "a model on the hub, by its header"),
-        ("%llm show qwen3-4b --discover --quant Q3_K_M", "who offers this quant of it"),
+        ("%llm show qwen3-4b --quant Q8_0", "a model on the hub"),
+        ("%llm show qwen3-4b --discover --quant Q3_K_M", "the authors who publish this quant"),
     )
 
     @classmethod
     def arguments(cls, parser: Parser) -> None:
-        """Which model."""
+        """The model and its form."""
         from llmlab.engines.registry import ENGINES
 
         parser.add(
             "model", metavar="MODEL", complete="catalogue", help="catalogue name, loaded model, path or hf:org/repo"
         )
-        parser.add("--quant", metavar="TAG", complete="quant", help="which quant of it")
-        parser.add("--engine", choices=("auto", *ENGINES), default="auto", help="for which engine")
+        parser.add("--quant", metavar="TAG", complete="quant", help="quant tag")
+        parser.add("--engine", choices=("auto", *ENGINES), default="auto", help="the engine")
         parser.add(
-            "--from", dest="from_", metavar="AUTHOR|REPO", complete="author", help="whose quantization (of a hub model)"
+            "--from",
+            dest="from_",
+            metavar="AUTHOR|REPO",
+            complete="author",
+            help="the author or repository of a hub model's quantization",
         )
-        parser.add("--discover", action="store_true", help="list the hub's quantizations of it, by author")
+        parser.add("--discover", action="store_true", help="list the hub's quantizations, by author")
 
     @classmethod
     def run(cls, args: argparse.Namespace, context: Context) -> object:
@@ -71,6 +74,6 @@ class Show(Command):
         try:
             header = show(args.model, quant=ready.quant, engine=ready.engine) if ready is not None else show(args.model)
         except LoadError as error:
-            # The catalogue says what there is without the hub, too.
+            # The catalogue's forms can be shown even if the hub can't be reached.
             return FormsView(args.model, forms, note=str(error))
         return HeaderView(header, FormsView(args.model, forms))

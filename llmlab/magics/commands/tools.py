@@ -1,4 +1,4 @@
-"""`%llm tools`: functions as a model sees them."""
+"""`%llm tools`: the tool schemas that a model receives."""
 
 from __future__ import annotations
 
@@ -16,25 +16,27 @@ from llmlab.tool_calls.tool import Tool, Toolbox
 
 
 class Tools(Command):
-    """Show functions as a model sees them."""
+    """Show functions as tools."""
 
     name: ClassVar[str] = "tools"
-    summary: ClassVar[str] = "functions as a model sees them, and how it writes calls"
+    summary: ClassVar[str] = "show functions as tool schemas, and the model's call format"
     details: ClassVar[str] = """
         A tool is a plain function with a type hint for each parameter; its docstring (plain, Google, NumPy or reST
-        style) says what it and its parameters are for. Without names, the functions that this notebook defines are
-        shown, and why others can't be tools. Nothing is run here; %%llm --tools f,g lets a model call them.
-        The same in Python: llmlab.tool_calls.Toolbox([f, g]).schemas.
+        style) describes it and its parameters. Without names, this shows the functions defined in the notebook, and why
+        others can't be tools. It runs nothing; %%llm --tools f,g lets a model call them. The same in Python:
+        llmlab.tool_calls.Toolbox([f, g]).schemas.
     """
     examples: ClassVar[tuple[tuple[str, str], ...]] = (
-        ("%llm tools", "what this notebook's functions would look like to the model"),
+        ("%llm tools", "all functions defined in this notebook"),
         ("%llm tools add,search", "the JSON schemas of two functions"),
     )
 
     @classmethod
     def arguments(cls, parser: Parser) -> None:
-        """Which functions."""
-        parser.add("functions", nargs="*", metavar="F,G", complete="variable", help="functions; default: all here")
+        """The functions."""
+        parser.add(
+            "functions", nargs="*", metavar="F,G", complete="variable", help="functions; default: all in the notebook"
+        )
 
     @classmethod
     def run(cls, args: argparse.Namespace, context: Context) -> object:
@@ -57,7 +59,7 @@ class Tools(Command):
 
 
 def _own(names: dict[str, Any]) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
-    """The functions that the user defined: the schemas of those that can be tools, and why the others can't."""
+    """The user's functions: the schemas of those that can be tools, and why the others can't."""
     schemas, refused = [], []
     for name, value in list(names.items()):
         if name.startswith("_") or not inspect.isfunction(value) or value.__module__ != names.get("__name__"):

@@ -16,7 +16,7 @@ class Unload(Command):
     name: ClassVar[str] = "unload"
     summary: ClassVar[str] = "unload a model and free its memory"
     details: ClassVar[str] = """
-        Without a name, the current model goes; the one that was loaded last becomes current.
+        Without a name, the current model is unloaded; the most recently loaded of the others becomes current.
     """
     examples: ClassVar[tuple[tuple[str, str], ...]] = (
         ("%llm unload nano", ""),
@@ -25,13 +25,13 @@ class Unload(Command):
 
     @classmethod
     def arguments(cls, parser: Parser) -> None:
-        """Which ones."""
+        """The models to unload."""
         parser.add("name", nargs="?", metavar="NAME", complete="model", help="a loaded model; default: the current one")
         parser.add("--all", dest="everything", action="store_true", help="unload every model")
 
     @classmethod
     def run(cls, args: argparse.Namespace, context: Context) -> object:
-        """Unload, and say what went and what is current now."""
+        """Unload, and report the unloaded models and the current one."""
         lab = context.lab
         gone = lab.unload(args.name, everything=args.everything)
         if not gone:

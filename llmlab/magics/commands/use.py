@@ -15,15 +15,15 @@ class Use(Command):
 
     name: ClassVar[str] = "use"
     summary: ClassVar[str] = "make a loaded model the current one"
-    examples: ClassVar[tuple[tuple[str, str], ...]] = (("%llm use nano", "%%llm asks nano from now on"),)
+    examples: ClassVar[tuple[tuple[str, str], ...]] = (("%llm use nano", "%%llm uses nano from now on"),)
 
     @classmethod
     def arguments(cls, parser: Parser) -> None:
-        """Which one."""
+        """The model."""
         parser.add("name", metavar="NAME", complete="model", help="a loaded model (%%llm ls)")
 
     @classmethod
     def run(cls, args: argparse.Namespace, context: Context) -> object:
-        """Switch, and say so."""
+        """Switch, and report the current model."""
         model = context.lab.use(args.name)
         return Note(f"{model.name} ({model.engine}, {model.quant}) is the current model.", model)

@@ -127,7 +127,7 @@ def test_in_the_chat(vision, tmp_path, monkeypatch):
     lab._models[vision.name] = vision
     lab._current = vision.name
     chat = Chat(lab=lab, temperature=0, max_tokens=4)
-    assert chat.bench["models"][0]["no_images"] == ""
+    assert chat.lab_state["models"][0]["no_images"] == ""
     first = chat.send("What is this?", files=[{"name": "red.png", "image": data_url(png("red"))}])
     assert first.messages[-1].images == (png("red"),)
     assert "red&#46;png" in chat.markdown()
