@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import tempfile
 
 import pytest
@@ -61,6 +62,15 @@ def lab():
     own = Lab()
     yield own
     own.close()
+
+
+_MAIN = sys.modules["__main__"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def main_module():
+    """Each module starts with Python's own `__main__`: a shell replaces it, and multiprocessing can't spawn from that."""
+    sys.modules["__main__"] = _MAIN
 
 
 @pytest.fixture(scope="module")
