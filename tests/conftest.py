@@ -69,7 +69,7 @@ _MAIN = sys.modules["__main__"]
 
 @pytest.fixture(scope="module", autouse=True)
 def main_module():
-    """Each module starts with Python's own `__main__`: a shell replaces it, and multiprocessing can't spawn from that."""
+    """Each module starts with Python's own `__main__`, which a shell replaces (then nothing can be spawned)."""
     sys.modules["__main__"] = _MAIN
 
 
