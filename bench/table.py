@@ -198,7 +198,7 @@ def threads_of(model: str) -> int:
 
 def gguf(model: str) -> Path:
     """The file that llmlab loads."""
-    from llmlab.loading.fetch import resolve
+    from llmlab.loading.retrieval import resolve
 
     name, quant = spec(model)
     return resolve(name, engine="llamacpp", quant=quant, progress=lambda _phase, _share: None).path

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from llmlab.measure.comparison import QuantComparison
     from llmlab.model import Model
     from llmlab.notebooks import run_notebooks
-    from llmlab.notebooks.records import record, records
+    from llmlab.notebooks.figures import record, records
     from llmlab.options import EngineOption
     from llmlab.quant.recipes import Made
     from llmlab.session import Lab
@@ -93,8 +93,8 @@ _LAZY = {
     "Message": "llmlab.types",
     "Model": "llmlab.model",
     "SamplingParams": "llmlab.types",
-    "record": "llmlab.notebooks.records",
-    "records": "llmlab.notebooks.records",
+    "record": "llmlab.notebooks.figures",
+    "records": "llmlab.notebooks.figures",
     "run_notebooks": "llmlab.notebooks",
 }
 # Public modules, available as attributes after `import llmlab`: `llmlab.loading.storage.show("nano")`.

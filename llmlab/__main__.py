@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from llmlab.cli import main
+from llmlab.cli import program
 
-sys.exit(main())
+sys.exit(program())

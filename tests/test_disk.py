@@ -25,7 +25,7 @@ from llmlab.notebooks import junit
 from llmlab.notebooks.execution import execute
 from llmlab.notebooks.results import Runs
 from llmlab.quant import gguf_cache as making
-from llmlab.quant import imatrix, vllm_forms
+from llmlab.quant import importance, vllm_forms
 from llmlab.runlog import RunLog
 from llmlab.training import run
 from tests.hub.fakes import NANO
@@ -101,7 +101,7 @@ def _imatrix(_root):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(llamacpp_source, "tool", lambda *_: Path("/bin/true"))
-        imatrix.imatrix(NANO / "model.safetensors", "text")
+        importance.imatrix(NANO / "model.safetensors", "text")
 
 
 def _save_tensors(root):

@@ -19,7 +19,7 @@ from llmlab.loading import storage
 from llmlab.loading.choice import choose, first, none_fits
 from llmlab.loading.forms import find
 from llmlab.loading.plan import estimate_load, settle_size
-from llmlab.quant import support
+from llmlab.quant import compatibility
 from llmlab.types import FORMATS, EngineName
 
 
@@ -108,7 +108,7 @@ def option(
     runs = [form for form in own if _runs(form.quant, engine, machine)]
     if not runs:
         try:
-            support.check(default.quant, engine, machine.engines[engine], avx512=_avx512(machine))
+            compatibility.check(default.quant, engine, machine.engines[engine], avx512=_avx512(machine))
         except UnsupportedError as error:
             return Option(engine, out=error.message.rstrip("."), hint=error.hint)
     unknown = _unknown_architecture(engine, header, machine)
@@ -123,14 +123,19 @@ def _avx512(machine: Machine) -> bool | None:
 
 
 def _runs(quant: str, engine: EngineName, machine: Machine) -> bool:
-    return quant not in tags.TAGS or support.support(quant, engine, machine.engines[engine], avx512=_avx512(machine)).ok
+    return (
+        quant not in tags.TAGS
+        or compatibility.support(quant, engine, machine.engines[engine], avx512=_avx512(machine)).ok
+    )
 
 
 def _refused(engine: EngineName, use: Use, machine: Machine, parsed: Spec, error: UnsupportedError) -> Option:
     """An engine without a loadable form, with the error that a load would raise."""
     out, hint = error.message, error.hint
     if use.quant is not None:
-        near = support.nearest(tags.canonical(use.quant).name, engine, machine.engines[engine], avx512=_avx512(machine))
+        near = compatibility.nearest(
+            tags.canonical(use.quant).name, engine, machine.engines[engine], avx512=_avx512(machine)
+        )
         hint = f"Nearest in {engine}: --quant {near}." if near else hint
     elif parsed.path is not None:
         try:

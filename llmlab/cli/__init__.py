@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from llmlab.cli.main import main, parser
+from llmlab.cli.program import main, parser
 
 __all__ = ["main", "parser"]

@@ -13,10 +13,10 @@ from llmlab.files import fit, tags
 from llmlab.files.headers import Header
 from llmlab.hub.spec import parse
 from llmlab.loading.choice import choose, choose_engine
-from llmlab.loading.fetch import fetch, resolve
+from llmlab.loading.retrieval import fetch, resolve
 from llmlab.machine import hardware
 from llmlab.machine.memory import Device
-from llmlab.quant import support
+from llmlab.quant import compatibility
 from llmlab.types import EngineName
 from llmlab.types.progress import Progress
 
@@ -76,7 +76,7 @@ def make_plan(
     if quant is not None:
         _check_hardware(chosen, quant)
     source = fetch(choose(parsed, found, engine=chosen, from_=from_), progress)
-    support.check(source.quant, chosen, computes_on(chosen))
+    compatibility.check(source.quant, chosen, computes_on(chosen))
     header = source.header
     if source.way:
         reason = f"{reason}; {source.way}"
@@ -129,7 +129,7 @@ def _settle_draft(draft: str, engine: EngineName, header: Header, options: dict[
 def _check_hardware(engine: EngineName, quant: str) -> None:
     """Refuse a tag that the engine doesn't run on this machine, before anything is downloaded or made."""
     tag = tags.canonical(quant, engine if tags.known(quant, engine) else None)
-    support.check(tag.name, engine, computes_on(engine))
+    compatibility.check(tag.name, engine, computes_on(engine))
 
 
 def _can_load(capabilities: Capabilities, source: Source, header: Header) -> bool:

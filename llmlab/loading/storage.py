@@ -16,8 +16,8 @@ from llmlab.hub import cache, discover
 from llmlab.hub.cache import Stored
 from llmlab.hub.spec import Spec, parse
 from llmlab.loading.choice import choose, choose_engine
-from llmlab.loading.fetch import cached, fetch, remote_header
 from llmlab.loading.forms import find
+from llmlab.loading.retrieval import cached, fetch, remote_header
 from llmlab.types import EngineName
 
 if TYPE_CHECKING:

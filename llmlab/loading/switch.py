@@ -10,7 +10,7 @@ from llmlab.engines.registry import capabilities, computes_on, engine_class, on_
 from llmlab.errors import UnsupportedError
 from llmlab.files import fit, tags
 from llmlab.loading.plan import Planned, make_plan
-from llmlab.quant import support
+from llmlab.quant import compatibility
 from llmlab.types import FORMATS
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def plan_switch(model: Model, quant: str, progress: Progress) -> Switch | None:
         return None
     engine = old if stays else tag.engine
     engine_class(engine)  # raises when it isn't installed
-    support.check(tag.name, engine, computes_on(engine))
+    compatibility.check(tag.name, engine, computes_on(engine))
     plan = model.plan
     planned = make_plan(
         bare_spec(plan.source.spec),

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from llmlab.magics.register import register, reloading, unregister
+from llmlab.magics.registration import register, reloading, unregister
 
 __all__ = ["register", "reloading", "unregister"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llmlab.errors import BadInputError, UnknownNameError, unknown
-from llmlab.magics.expand import look_up
+from llmlab.magics.expansion import look_up
 from llmlab.magics.parser import Parser
 
 # The types that --type accepts without a variable.

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from llmlab.errors import BadInputError, UnknownNameError, unknown
-from llmlab.magics.expand import Word, words
+from llmlab.magics.expansion import Word, words
 
 
 class HelpAsked(Exception):  # noqa: N818 - not an error
@@ -228,7 +228,7 @@ def _label(action: argparse.Action) -> str:
 
 
 def split(line: str) -> list[str]:
-    """The words of a magic's line as they were typed; see `llmlab.magics.expand.words`."""
+    """The words of a magic's line as they were typed; see `llmlab.magics.expansion.words`."""
     return [word.typed for word in words(line)]
 
 

@@ -10,7 +10,7 @@ from llmlab.display.live import UPDATE_EVERY_S
 from llmlab.display.tools import ToolAnswer
 from llmlab.errors import BadInputError, UnknownNameError, unknown
 from llmlab.magics.command import Context
-from llmlab.magics.expand import look_up
+from llmlab.magics.expansion import look_up
 from llmlab.magics.parser import Parser, integer, number
 from llmlab.tool_calls.stream import ToolStream
 from llmlab.types import Completion

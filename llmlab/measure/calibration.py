@@ -45,7 +45,7 @@ def quantize(
     from llmlab.files import tags
     from llmlab.files.headers import read_header
     from llmlab.hub.spec import parse
-    from llmlab.loading.fetch import resolve
+    from llmlab.loading.retrieval import resolve
     from llmlab.quant.recipes import make
 
     is_gguf = tags.canonical(to).format == "gguf"

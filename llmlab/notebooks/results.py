@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from llmlab import _imports
 from llmlab.notebooks.failure import Failure
-from llmlab.notebooks.records import RecordList
+from llmlab.notebooks.figures import RecordList
 from llmlab.render import units
 from llmlab.render.table import Table, View, pre
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from llmlab.errors import BadInputError, LlmLabError, UnsupportedError
 from llmlab.files import tags
 from llmlab.files.headers import Header, read_header
-from llmlab.quant import checkpoints, gguf_cache, gguf_quantizer, gguf_vocab, imatrix, llamacpp_source, vllm_forms
+from llmlab.quant import checkpoints, gguf_cache, gguf_quantizer, gguf_vocab, importance, llamacpp_source, vllm_forms
 from llmlab.types.progress import Progress
 
 
@@ -126,7 +126,7 @@ def _gguf(header: Header, tag: tags.Tag, calibration: str | None, progress: Prog
             and gguf_cache.can_convert(header) is None
         ):
             return header.weight_bytes, gguf_cache.to_gguf(header.path, quant=tag.name, progress=progress), way
-    matrix = imatrix.imatrix(base, calibration, progress=progress) if calibration is not None else None
+    matrix = importance.imatrix(base, calibration, progress=progress) if calibration is not None else None
     mark = f"-imatrix-{hashlib.sha256((calibration or '').encode()).hexdigest()[:8]}" if matrix else ""
     target = place / f"{name}-{tag.name}{mark}.gguf"
     if not target.is_file():

@@ -22,8 +22,8 @@ def _weights(text: str) -> dict[str, float]:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from llmlab.zoo.training import evaluation, export
-    from llmlab.zoo.training.train import PretrainingSettings, train
+    from llmlab.zoo.training import evaluation, exporter
+    from llmlab.zoo.training.pretraining import PretrainingSettings, train
 
     config = CONFIGS[options.name]
     out = Path(options.out) if options.out else path(options.name)
@@ -42,7 +42,7 @@ def _train(options: argparse.Namespace) -> None:
         import torch
         from transformers import LlamaConfig, LlamaForCausalLM
 
-        model = LlamaForCausalLM(LlamaConfig(**export.configs(config)[0])).to(torch.bfloat16)
+        model = LlamaForCausalLM(LlamaConfig(**exporter.configs(config)[0])).to(torch.bfloat16)
         model.load_state_dict({**net.state_dict(), "lm_head.weight": net.state_dict()["model.embed_tokens.weight"]})
         begun = time.monotonic()
         generate = evaluation.transformers_generate(model.eval(), tokenizer)
@@ -66,7 +66,7 @@ def _tokenizer(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from llmlab.zoo.training import card, evaluation
+    from llmlab.zoo.training import evaluation, model_card
 
     folder = Path(options.path) if options.path else path(options.name)
     model, tokenizer = evaluation.load(folder)
@@ -79,7 +79,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.card:
         noted = folder / "training.json"
         figures = json.loads(noted.read_text("utf-8")) if noted.exists() else {}
-        (folder / "README.md").write_text(card.card(options.name, scores, figures), "utf-8")
+        (folder / "README.md").write_text(model_card.card(options.name, scores, figures), "utf-8")
 
 
 def _adapters(options: argparse.Namespace) -> None:

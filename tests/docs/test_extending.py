@@ -17,7 +17,7 @@ from llmlab.engines import registry
 from llmlab.engines.base import Engine, EngineLog, LoadPlan
 from llmlab.errors import EngineMissingError, UnknownNameError, UnsupportedError
 from llmlab.files.source import Source
-from llmlab.magics import helptext, register, table, unregister
+from llmlab.magics import helptext, registration, table, unregister
 from llmlab.model import Model
 from llmlab.quant.gguf_cache import to_gguf
 
@@ -95,7 +95,7 @@ def test_the_command_works_and_is_documented(monkeypatch, lab, tmp_path, ipython
     module = _module(monkeypatch, "command")
     monkeypatch.setitem(table.COMMANDS, "count", f"{module.__name__}:Count")
     _echo(monkeypatch, lab, tmp_path)
-    register(ipython, lambda: lab)
+    registration(ipython, lambda: lab)
     try:
         ran = ipython.run_cell("%llm count 'Hello there'")
         assert ran.success
@@ -132,7 +132,7 @@ from llmlab.hub.spec import parse
 from llmlab.loading.choice import choose_engine
 from llmlab.magics import completion
 from llmlab.magics.command import Context
-from llmlab.quant import support
+from llmlab.quant import compatibility
 
 path = sys.argv[1]
 
@@ -161,8 +161,8 @@ print(json.dumps({
         "offered": offered("%llm load nano --quant NEW"),
         "llamacpp": "NEW4_0" in registry.engine_class("llamacpp").capabilities.quants,
         "vllm": "NEW4_0" in registry.engine_class("vllm").capabilities.quants,
-        "runs": support.support("NEW4_0", "llamacpp", "CPU").ok,
-        "table": [row for row in support.markdown().splitlines() if "NEW4_0" in row],
+        "runs": compatibility.support("NEW4_0", "llamacpp", "CPU").ok,
+        "table": [row for row in compatibility.markdown().splitlines() if "NEW4_0" in row],
     },
     "command": {
         "ran": counted.success and repr(counted.result),
@@ -175,7 +175,7 @@ print(json.dumps({
         "alone": chosen(missing="llamacpp"),
         "doctor": [check.name for check in doctor.examine().checks if check.name in registry.ENGINES],
         "columns": list(Catalogue(catalogue.entries())._table().headings)[3:-2],
-        "runs": [support.support(tag, "echo", "CPU").ok for tag in ("F16", "Q4_0", "bf16")],
+        "runs": [compatibility.support(tag, "echo", "CPU").ok for tag in ("F16", "Q4_0", "bf16")],
     },
 }))
 """

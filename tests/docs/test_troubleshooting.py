@@ -9,7 +9,7 @@ import pytest
 import llmlab
 from llmlab import errors
 from llmlab.files import tags
-from llmlab.quant import support
+from llmlab.quant import compatibility
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
@@ -121,7 +121,7 @@ RAISED = {
     "Tool …: … … no type hint, so the model can't know what to pass.": lambda tmp, model: _tool(model),
     "approve=True prompts before each call, but there is no standard input here.": (lambda tmp, model: _approve(model)),
     "There is no adapter ….": lambda tmp, model: model.add_adapter("mine", "./no/such"),
-    "… doesn't run … on …: ….": lambda tmp, model: support.check("fp8_per_tensor", "vllm", "CPU"),
+    "… doesn't run … on …: ….": lambda tmp, model: compatibility.check("fp8_per_tensor", "vllm", "CPU"),
 }
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from llmlab import zoo
-from llmlab.engines.llamacpp import check
+from llmlab.engines.llamacpp import trial
 from llmlab.errors import BadInputError, LoadError
 from llmlab.files.headers import read_header
 from llmlab.quant.gguf_cache import to_gguf
@@ -136,24 +136,24 @@ def quiet_log():
 def test_a_file_that_passed_is_not_tried_again(nano, tmp_path, monkeypatch):
     file = edited(nano, tmp_path / "copy.gguf", lambda _keys, _tensors: None)
     runs = []
-    real = check._run
-    monkeypatch.setattr(check, "_run", lambda *given: runs.append(1) or real(*given))
+    real = trial._run
+    monkeypatch.setattr(trial, "_run", lambda *given: runs.append(1) or real(*given))
     for _ in range(2):
-        check.check_file(file, quiet_log(), threading.Event())
+        trial.check_file(file, quiet_log(), threading.Event())
     assert len(runs) == 1
     file.write_bytes(file.read_bytes() + bytes(32))
-    check.check_file(file, quiet_log(), threading.Event())
+    trial.check_file(file, quiet_log(), threading.Event())
     assert len(runs) == 2
 
 
 def test_what_llmlab_made_is_not_tried(nano, lab, monkeypatch):
-    monkeypatch.setattr(check, "_run", lambda *_: pytest.fail("tried"))
+    monkeypatch.setattr(trial, "_run", lambda *_: pytest.fail("tried"))
     lab.load("nano", engine="llamacpp")
     lab.load(nano)
 
 
 def test_check_file_false_leaves_it_out(nano, tmp_path, lab, monkeypatch):
-    monkeypatch.setattr(check, "_run", lambda *_: pytest.fail("tried"))
+    monkeypatch.setattr(trial, "_run", lambda *_: pytest.fail("tried"))
     file = edited(nano, tmp_path / "copy.gguf", lambda _keys, _tensors: None)
     lab.load(file, extra={"check_file": False})
     with pytest.raises(BadInputError, match="true or false"):
@@ -175,7 +175,7 @@ def test_the_trial_run_reads_no_weights(nano, tmp_path):
             tensors[name] = shape, kind, len(data)
     file = gguf_edit.write(tmp_path / "large.gguf", keys, tensors, size=5 * 2**30)
     assert read_header(file).weight_bytes > 5e9 / 2
-    code, said = check._run(file, threading.Event())
+    code, said = trial._run(file, threading.Event())
     assert code == 0, said
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 2 * 2**20
 
@@ -184,7 +184,7 @@ def test_an_interrupt_ends_the_trial_run(nano):
     cancelled = threading.Event()
     cancelled.set()
     with pytest.raises(KeyboardInterrupt):
-        check._run(nano, cancelled)
+        trial._run(nano, cancelled)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
@@ -193,7 +193,7 @@ def test_the_trial_run_ends_with_its_parent(tmp_path):
     code = (
         "import subprocess, sys, time\n"
         "from pathlib import Path\n"
-        "import llmlab.engines.llamacpp.check as check\n"
+        "import llmlab.engines.llamacpp.trial as check\n"
         f"worker = Path({str(tmp_path / 'worker.py')!r})\n"
         "text = check._WORKER.read_text().split('if __name__')[0]\n"
         "worker.write_text(text + 'import time\\n_end_with_parent(int(sys.argv[1]), 60)\\n"

@@ -130,7 +130,7 @@ def test_ftypes_are_llama_cpps():
 
 def test_import_is_light():
     code = (
-        "import sys, llmlab.loading.fetch, llmlab.files.fit, llmlab.quant.gguf_cache; "
+        "import sys, llmlab.loading.retrieval, llmlab.files.fit, llmlab.quant.gguf_cache; "
         "print([m for m in ('numpy', 'gguf', 'torch', 'huggingface_hub', 'pydantic', 'llama_cpp', 'vllm') "
         "if m in sys.modules])"
     )

@@ -7,7 +7,7 @@ from llmlab.errors import BadInputError, ChoiceError, LoadError, UnknownNameErro
 from llmlab.hub import catalogue, discover
 from llmlab.hub.spec import parse
 from llmlab.loading.choice import choose_engine
-from llmlab.loading.fetch import resolve
+from llmlab.loading.retrieval import resolve
 from llmlab.quant.gguf_cache import to_gguf
 from tests.hub.fakes import NANO
 from tests.hub.hubserver import COMMIT, Repo, folder_files

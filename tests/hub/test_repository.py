@@ -7,8 +7,8 @@ import pytest
 from llmlab.errors import BadInputError, LlmLabError, LoadError, UnknownNameError, UnsupportedError
 from llmlab.files.headers import read_header
 from llmlab.hub.spec import parse
-from llmlab.loading.fetch import resolve
 from llmlab.loading.forms import find
+from llmlab.loading.retrieval import resolve
 from llmlab.quant.gguf_cache import to_gguf
 from tests.hub.fakes import NANO, llama_folder
 from tests.hub.hubserver import COMMIT, HubServer, Repo, folder_files

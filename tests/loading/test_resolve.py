@@ -8,8 +8,8 @@ import pytest
 from llmlab.errors import BadInputError, UnknownNameError, UnsupportedError
 from llmlab.files.headers import read_header
 from llmlab.hub.spec import parse
-from llmlab.loading.fetch import resolve
 from llmlab.loading.forms import find
+from llmlab.loading.retrieval import resolve
 from tests.hub.fakes import NANO, llama_config, llama_folder
 
 

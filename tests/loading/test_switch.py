@@ -5,7 +5,7 @@ import pytest
 from llmlab.errors import DoesNotFitError, LoadError, UnknownNameError, UnsupportedError
 from llmlab.files import fit
 from llmlab.files.headers import read_header
-from llmlab.quant import support
+from llmlab.quant import compatibility
 
 ASK = "What is the capital of France?"
 
@@ -23,7 +23,7 @@ def test_between_two_ggufs(lab, monkeypatch):
     # Between files that are made, nothing is converted, quantized or fetched: a switch is one load (bench/latency.py).
     made = []
     monkeypatch.setattr("llmlab.quant.gguf_cache.write_whole", lambda target, write: made.append(target))
-    monkeypatch.setattr("llmlab.loading.fetch._download", lambda *args: made.append(args))
+    monkeypatch.setattr("llmlab.loading.retrieval._download", lambda *args: made.append(args))
     for tag in ("Q8_0", "Q4_K_M"):
         assert read_header(lab.switch_quant(tag).path).quant == tag
         assert (model.quant, made) == (tag, [])
@@ -54,7 +54,7 @@ WAYS = {"awq": "llmcompressor", "gptq": "llmcompressor", "fp8": "online", "int8"
 def test_across_engines_and_back(lab):
     model = lab.load("nano", engine="llamacpp", quant="Q8_0", ctx=512, max_concurrency=2, extra={"prompt_chunk": 64})
     # vLLM's 4-bit kernels need AVX-512 on x86.
-    first, *others = [tag for tag in WAYS if support.support(tag, "vllm", "CPU").ok]
+    first, *others = [tag for tag in WAYS if compatibility.support(tag, "vllm", "CPU").ok]
     lab.switch_quant(first)
     assert (model.engine, model.quant) == ("vllm", first)
     assert "llamacpp → vllm" in model.reason

@@ -8,7 +8,7 @@ import shlex
 import pytest
 
 from llmlab.errors import BadInputError, UnknownNameError
-from llmlab.magics.expand import words
+from llmlab.magics.expansion import words
 from llmlab.magics.table import cell
 
 NAMES = {"name": "Ada L.", "two": "-t 0.5", "none": "", "END": "stop here", "rows": [{"k": "v w"}], "price": 5}

@@ -8,12 +8,12 @@ import pytest
 import llmlab
 from llmlab.errors import BadInputError, UnknownNameError
 from llmlab.measure import quants, texts
-from llmlab.quant import support
+from llmlab.quant import compatibility
 
 FAST = {"windows": 2, "questions": 4, "speed": False}
 ORDER = ["F16", "Q8_0", "Q5_K_M", "Q4_K_M"]
 # vLLM's 4-bit kernels need AVX-512 on x86.
-CHECKPOINT = "gptq" if support.support("gptq", "vllm", "CPU").ok else "int8"
+CHECKPOINT = "gptq" if compatibility.support("gptq", "vllm", "CPU").ok else "int8"
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 from nbclient import NotebookClient
 
 import llmlab
-from llmlab.notebooks.records import MIME, Record
+from llmlab.notebooks.figures import MIME, Record
 
 CELL = """
 import numpy as np

@@ -8,7 +8,7 @@ import pytest
 
 import llmlab
 from llmlab.errors import BadInputError, UnknownNameError
-from llmlab.notebooks.records import Record
+from llmlab.notebooks.figures import Record
 from llmlab.notebooks import parameters, processes
 
 ORPHAN = """

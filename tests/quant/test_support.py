@@ -7,13 +7,13 @@ import pytest
 
 from llmlab.errors import LoadError, UnsupportedError
 from llmlab.files import tags
-from llmlab.quant import support
+from llmlab.quant import compatibility
 
 DOC = Path(__file__).parents[2] / "docs" / "quants.md"
 
 
 def test_every_no_has_a_reason():
-    cells = list(support.table())
+    cells = list(compatibility.table())
     assert len(cells) == len(tags.TAGS) * 6
     assert not [cell for cell in cells if not cell.ok and not cell.why]
 
@@ -21,7 +21,7 @@ def test_every_no_has_a_reason():
 def test_the_docs_have_the_table_of_the_code():
     found = re.search(r"<!-- table -->\n(.*)\n<!-- end of table -->", DOC.read_text(encoding="utf-8"), re.DOTALL)
     assert found is not None
-    assert found[1] == support.markdown()
+    assert found[1] == compatibility.markdown()
 
 
 @pytest.mark.parametrize(
@@ -35,17 +35,17 @@ def test_the_docs_have_the_table_of_the_code():
 )
 def test_a_wrong_pair_names_what_works(tag, engine, nearest):
     with pytest.raises(UnsupportedError) as caught:
-        support.check(tag, engine, "CPU")
+        compatibility.check(tag, engine, "CPU")
     assert nearest in str(caught.value)
 
 
 def test_four_bits_on_a_cpu_need_avx512(monkeypatch, lab):
     for tag in ("awq", "gptq"):
-        assert support.support(tag, "vllm", "CPU", avx512=True).ok
-        assert support.support(tag, "vllm", "CUDA", avx512=False).ok
+        assert compatibility.support(tag, "vllm", "CPU", avx512=True).ok
+        assert compatibility.support(tag, "vllm", "CUDA", avx512=False).ok
         with pytest.raises(UnsupportedError, match=r"without AVX-512.*fp8 in vllm"):
-            support.check(tag, "vllm", "CPU", avx512=False)
-    monkeypatch.setattr(support, "has_avx512", lambda: False)
+            compatibility.check(tag, "vllm", "CPU", avx512=False)
+    monkeypatch.setattr(compatibility, "has_avx512", lambda: False)
     with pytest.raises(UnsupportedError, match="AVX-512"):
         lab.load("nano", engine="vllm", quant="awq")
     assert not lab.models

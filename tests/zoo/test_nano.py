@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from llmlab.zoo import names, path
-from llmlab.zoo.training import card, evaluation
+from llmlab.zoo.training import evaluation, model_card
 from llmlab.zoo.training.example import Example
 from llmlab.zoo.training.model import CONFIGS
 
@@ -65,8 +65,8 @@ def test_weights_are_those_of_llama(loaded: tuple[Any, Any]) -> None:
         kept = set(weights.keys())
         assert {str(weights.get_tensor(k).dtype) for k in kept} == {"torch.bfloat16"}
     assert kept == set(loaded[0].state_dict()) - {"lm_head.weight"}
-    assert sum(p.numel() for p in loaded[0].parameters()) == card.parameters("nano")
-    assert 4e6 <= card.parameters("nano") <= 8e6
+    assert sum(p.numel() for p in loaded[0].parameters()) == model_card.parameters("nano")
+    assert 4e6 <= model_card.parameters("nano") <= 8e6
 
 
 def test_own_network_is_the_same_as_transformers(loaded: tuple[Any, Any]) -> None:
@@ -117,7 +117,7 @@ def test_packed_rows_score_answers_alone() -> None:
 
 def test_training_starts_resumes_and_exports(tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    from llmlab.zoo.training.train import PretrainingSettings, train
+    from llmlab.zoo.training.pretraining import PretrainingSettings, train
 
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "tokenizer.json").write_text((path("nano") / "tokenizer.json").read_text("utf-8"), "utf-8")

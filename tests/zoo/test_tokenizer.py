@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llmlab.zoo import path
-from llmlab.zoo.training import corpus, export, template
+from llmlab.zoo.training import corpus, exporter, template
 from llmlab.zoo.training.model import CONFIGS
 
 pytest.importorskip("tokenizers")
@@ -103,11 +103,11 @@ def test_sizes_suit_every_quantiser(name: str) -> None:
     assert config.hidden % 256 == 0
     assert config.intermediate % 256 == 0
     assert config.context >= 1024
-    model, generation = export.configs(config)
+    model, generation = exporter.configs(config)
     assert model["eos_token_id"] == 5
     assert generation["eos_token_id"] == [5, 0]
 
 
 def test_shipped_config_is_the_code_s() -> None:
     shipped = json.loads((path("nano") / "config.json").read_text("utf-8"))
-    assert shipped == export.configs(CONFIGS["nano"])[0]
+    assert shipped == exporter.configs(CONFIGS["nano"])[0]

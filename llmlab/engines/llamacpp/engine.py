@@ -14,18 +14,7 @@ from typing import Any, ClassVar
 
 from llmlab import _imports
 from llmlab.engines import logits
-from llmlab.engines.base import (
-    Adapter,
-    Capabilities,
-    Engine,
-    EngineLog,
-    Finding,
-    LoadPlan,
-    LoraLimits,
-    Memory,
-    Request,
-)
-from llmlab.engines.llamacpp.check import check
+from llmlab.engines.base import Adapter, Capabilities, Engine, EngineLog, Finding, LoadPlan, LoraLimits, Memory, Request
 from llmlab.engines.llamacpp.draft import Drafter, DraftModel, Lookup, vocabulary_differs
 from llmlab.engines.llamacpp.examination import examine
 from llmlab.engines.llamacpp.facts import guide_tokenizer, read_facts
@@ -34,6 +23,7 @@ from llmlab.engines.llamacpp.loop import DecodeLoop
 from llmlab.engines.llamacpp.native import NativeModel
 from llmlab.engines.llamacpp.options import EXTRA, LlamaCppOptions, default_threads
 from llmlab.engines.llamacpp.scoring import score
+from llmlab.engines.llamacpp.trial import check
 from llmlab.errors import (
     BadInputError,
     EngineMissingError,

@@ -13,17 +13,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
-from llmlab.engines.base import (
-    Adapter,
-    Capabilities,
-    Engine,
-    EngineLog,
-    Finding,
-    LoadPlan,
-    LoraLimits,
-    Memory,
-    Request,
-)
+from llmlab.engines.base import Adapter, Capabilities, Engine, EngineLog, Finding, LoadPlan, LoraLimits, Memory, Request
 from llmlab.engines.vllm import options, quants
 from llmlab.engines.vllm.examination import examine
 from llmlab.engines.vllm.facts import Codec, read_facts

@@ -11,7 +11,7 @@ from llmlab.display.live import UPDATE_EVERY_S, Answer
 from llmlab.errors import BadInputError
 from llmlab.magics import constraint, tooling
 from llmlab.magics.command import Command, Context
-from llmlab.magics.expand import expand
+from llmlab.magics.expansion import expand
 from llmlab.magics.parser import Parser, integer, number
 from llmlab.tool_calls.stream import ToolStream
 from llmlab.types import Completion, Message, SamplingParams

@@ -8,7 +8,7 @@ from typing import ClassVar
 from llmlab.display import GuidanceView
 from llmlab.errors import BadInputError
 from llmlab.magics.command import Command, Context
-from llmlab.magics.expand import look_up
+from llmlab.magics.expansion import look_up
 from llmlab.magics.parser import Parser, integer
 from llmlab.types import Completion
 

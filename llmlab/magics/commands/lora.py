@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from llmlab.display import AdapterList, Note
 from llmlab.errors import BadInputError
 from llmlab.magics.command import Command, Context
-from llmlab.magics.expand import look_up
+from llmlab.magics.expansion import look_up
 from llmlab.magics.parser import Parser, integer
 
 if TYPE_CHECKING:

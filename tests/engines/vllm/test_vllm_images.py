@@ -29,7 +29,7 @@ def vision(tmp_path_factory):
     )
 
     from llmlab import Lab
-    from llmlab.loading.fetch import resolve
+    from llmlab.loading.retrieval import resolve
 
     folder = tmp_path_factory.mktemp("vision")
     tokenizer = AutoTokenizer.from_pretrained(resolve("nano", engine="vllm").path)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmlab.zoo.training import export, packing
+from llmlab.zoo.training import exporter, packing
 from llmlab.zoo.training import tokenizer as tokenizers_
 from llmlab.zoo.training.model import CONFIGS, build
 
@@ -146,7 +146,7 @@ def train(
         torch.save(state, checkpoint.with_suffix(".tmp"))
         checkpoint.with_suffix(".tmp").replace(checkpoint)
         if settings.out:
-            export.export(average, config, tokenizer, settings.out)
+            exporter.export(average, config, tokenizer, settings.out)
 
     # A resumed run uses new dialogs: its part of the stream has its own seed.
     stream = packing.batches(tokenizer, settings.seed * 1000 + 17 + part, settings.batch_tokens, weights)

@@ -1,4 +1,4 @@
-"""The subprocess of `llmlab.engines.llamacpp.check`: reads a vocabulary and builds the graphs, without weights.
+"""The subprocess of `llmlab.engines.llamacpp.trial`: reads a vocabulary and builds the graphs, without weights.
 
 It imports nothing from llmlab or site-packages, so that it starts in about 30 ms; the parent sends what it needs.
 """

@@ -11,7 +11,7 @@ from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, nee
 
 from llmlab.magics import completion, formatters, helptext
 from llmlab.magics.command import Command, Context
-from llmlab.magics.expand import Word, words
+from llmlab.magics.expansion import Word, words
 from llmlab.magics.parser import HelpAsked
 from llmlab.magics.silence import Silence
 from llmlab.magics.table import cell, find

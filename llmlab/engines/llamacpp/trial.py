@@ -27,7 +27,7 @@ from llmlab.errors import Interrupted, LoadError
 from llmlab.files import architectures, gguf
 from llmlab.files.source import Source
 
-_WORKER = Path(__file__).with_name("check_worker.py")
+_WORKER = Path(__file__).with_name("trial_worker.py")
 # Reading a vocabulary of 260,000 tokens takes 0.5 s; longer on slow disks and busy machines.
 _SECONDS = 120
 _LOG_TAIL = 12

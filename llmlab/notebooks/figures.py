@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmlab import _imports
-from llmlab.display.publish import publish
+from llmlab.display.mime import publish
 from llmlab.errors import BadInputError
 from llmlab.render import units
 from llmlab.render.safe import plain
