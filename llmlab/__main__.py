@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from llmlab.cli import program
+from llmlab.cli import main
 
-sys.exit(program())
+sys.exit(main())

@@ -96,9 +96,9 @@ def bench(ipython):
     lab = Lab()
     standing = lab.load("nano", engine="llamacpp", name="standing")
     ip = ipython
-    from llmlab.magics import registration, unregister
+    from llmlab.magics import register, unregister
 
-    registration(ip, lambda: lab)
+    register(ip, lambda: lab)
     yield ip, lab, standing
     unregister(ip)
     lab.close()

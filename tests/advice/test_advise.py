@@ -168,9 +168,9 @@ def test_its_line_passes_every_check_of_a_load(question):
 
 def test_its_line_loads(ipython, lab):
     """The line as a user types it, in a shell, and the model answers as many at once as was asked."""
-    from llmlab.magics import registration, unregister
+    from llmlab.magics import register, unregister
 
-    registration(ipython, lambda: lab)
+    register(ipython, lambda: lab)
     try:
         advice = advise("nano", concurrency=12, needs="speculation")
         assert ipython.run_cell(advice.command).success

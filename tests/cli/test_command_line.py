@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 import llmlab
-from llmlab.cli import parser, program
+from llmlab.cli import main, parser
 
 ROOT = Path(__file__).parent.parent.parent
 WORKFLOW = ROOT / "docs" / "ci" / "llmlab-notebooks.yml"
@@ -30,7 +30,7 @@ time.sleep(600)
 
 def test_a_run_prints_its_tables_and_exits_0(notebook, out, capsys):
     path = notebook("a", "import llmlab\nllmlab.record('twice', 2 * X, 's')", parameters="X = 1\nMODEL = 'nano'")
-    assert program(["run", str(path), "-p", "X", "4", "--model", "mine", "--out", str(out)]) == 0
+    assert main(["run", str(path), "-p", "X", "4", "--model", "mine", "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     assert re.search(r"^a: passed in .*, 2 of 2 cells$", printed, re.MULTILINE)
     assert re.search(r"^twice +8 +s +a$", printed, re.MULTILINE)
@@ -39,7 +39,7 @@ def test_a_run_prints_its_tables_and_exits_0(notebook, out, capsys):
 
 def test_a_failing_notebook_exits_1_and_says_all(notebook, out, capsys):
     path = notebook("bad", "%load_ext llmlab\n%llm load nano --engine llamacpp", "1 / 0")
-    assert program(["run", str(path), "--out", str(out)]) == 1
+    assert main(["run", str(path), "--out", str(out)]) == 1
     printed = capsys.readouterr().out
     assert "cell 2, In [2]: ZeroDivisionError: division by zero" in printed
     assert "    1 / 0\n" in printed
@@ -59,7 +59,7 @@ def test_a_failing_notebook_exits_1_and_says_all(notebook, out, capsys):
 )
 def test_a_wrong_call_exits_2_in_one_line(notebook, out, capsys, arguments, says):
     path = notebook("a", "1", parameters="MODEL = 'nano'")
-    assert program(["run", str(path), "--out", str(out), *arguments]) == 2
+    assert main(["run", str(path), "--out", str(out), *arguments]) == 2
     told = capsys.readouterr().err
     assert told.startswith("llmlab run: ")
     assert says in told
@@ -125,14 +125,14 @@ def test_a_run_that_is_killed_leaves_no_kernel_and_nothing_that_llmlab_started_i
 
 def test_version_doctor_and_help(capsys):
     with pytest.raises(SystemExit) as ended:
-        program(["--version"])
+        main(["--version"])
     assert ended.value.code == 0
     assert capsys.readouterr().out == f"llmlab {llmlab.__version__}\n"
-    assert program(["doctor"]) in (0, 1)
+    assert main(["doctor"]) in (0, 1)
     assert re.search(r"^\w+ +Python +3\.", capsys.readouterr().out, re.MULTILINE)
     for arguments in (["--help"], ["run", "--help"]):
         with pytest.raises(SystemExit):
-            program(arguments)
+            main(arguments)
         assert "%%" not in capsys.readouterr().out
 
 

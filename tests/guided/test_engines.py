@@ -10,7 +10,7 @@ from pydantic import BaseModel, field_validator
 
 from llmlab.errors import BadInputError, GenerationError
 from llmlab.guided import make
-from llmlab.magics import registration, unregister
+from llmlab.magics import register, unregister
 from llmlab.types import SamplingParams
 from tests.guided.schemas import corpus
 from tests.guided.test_schemas import validator
@@ -260,7 +260,7 @@ def cell(model, shared_lab, capsys):
 
     shell = InteractiveShell.instance()
     shell.reset()
-    registration(shell, lambda: shared_lab)
+    register(shell, lambda: shared_lab)
     shared_lab.use(model.name)
 
     def run(text, fails=False):

@@ -15,7 +15,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.terminal.interactiveshell import TerminalInteractiveShell
 from traitlets.config import Config
 
-from llmlab.magics import registration, unregister
+from llmlab.magics import register, unregister
 from llmlab.session import Lab
 from tests.scripted_engine import ScriptedEngine, add
 
@@ -82,7 +82,7 @@ def bench(shell: InteractiveShell, tmp_path: Path, capsys: Any) -> Iterator[Benc
     shell.reset()
     plain = shell.display_pub
     shell.display_pub = CapturingDisplayPublisher()
-    registration(shell, lambda: lab)
+    register(shell, lambda: lab)
     yield Bench(shell, lab, tmp_path, capsys)
     unregister(shell)
     shell.display_pub = plain

@@ -216,14 +216,14 @@ def test_the_reference_has_every_command():
 
 
 def test_unregister_takes_everything_out(bench):
-    from llmlab.magics import registration, unregister
+    from llmlab.magics import register, unregister
 
     matchers = len(bench.shell.Completer.custom_matchers)
     unregister(bench.shell)
     assert not bench.run("%llm ls").success
     assert len(bench.shell.Completer.custom_matchers) == matchers - 1
     unregister(bench.shell)
-    registration(bench.shell, bench.lab)
-    registration(bench.shell, bench.lab)
+    register(bench.shell, bench.lab)
+    register(bench.shell, bench.lab)
     assert len(bench.shell.Completer.custom_matchers) == matchers
     assert bench.run("%llm ls").success

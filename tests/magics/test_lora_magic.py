@@ -4,7 +4,7 @@ import pytest
 
 from llmlab import Lab
 from llmlab.adapters.comparison import AdapterComparison
-from llmlab.magics import registration, unregister
+from llmlab.magics import register, unregister
 from llmlab.magics.command import Context
 from llmlab.magics.completion import complete
 from tests.adapters.conftest import folders
@@ -23,7 +23,7 @@ def nano_lab():
 @pytest.fixture
 def run(nano_lab, ipython, capsys):
     shell = ipython
-    registration(shell, lambda: nano_lab)
+    register(shell, lambda: nano_lab)
 
     def ask(cell, *, fails=False):
         ran = shell.run_cell(cell)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from IPython.core.displaypub import CapturingDisplayPublisher
 
-from llmlab.magics import registration, unregister
+from llmlab.magics import register, unregister
 from llmlab.types import Completion
 
 # A guard: to its end, the answer takes a minute. bench/latency.py measures the interrupt.
@@ -24,7 +24,7 @@ def asked(shell, shared_lab, model, capsys) -> Iterator[Any]:
     plain = shell.display_pub
     shell.reset()
     shell.display_pub = CapturingDisplayPublisher()
-    registration(shell, lambda: shared_lab)
+    register(shell, lambda: shared_lab)
     shared_lab.use(model.name)
 
     def run(cell: str) -> tuple[Any, dict[str, str]]:

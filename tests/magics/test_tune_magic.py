@@ -17,14 +17,14 @@ def run(lab):
     from IPython.core.interactiveshell import InteractiveShell
     from traitlets.config import Config
 
-    from llmlab.magics import registration, unregister
+    from llmlab.magics import register, unregister
 
     before, InteractiveShell._instance = InteractiveShell._instance, None
     config = Config()
     config.HistoryManager.enabled = False
     shell = InteractiveShell.instance(config=config, colors="nocolor")
     shell.display_pub = CapturingDisplayPublisher()
-    registration(shell, lambda: lab)
+    register(shell, lambda: lab)
     lab.load("nano", engine="llamacpp")
 
     def cell(text):
