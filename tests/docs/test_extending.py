@@ -17,7 +17,7 @@ from llmlab.engines import registry
 from llmlab.engines.base import Engine, EngineLog, LoadPlan
 from llmlab.errors import EngineMissingError, UnknownNameError, UnsupportedError
 from llmlab.files.source import Source
-from llmlab.magics import helptext, registration, table, unregister
+from llmlab.magics import helptext, register, table, unregister
 from llmlab.model import Model
 from llmlab.quant.gguf_cache import to_gguf
 
@@ -95,7 +95,7 @@ def test_the_command_works_and_is_documented(monkeypatch, lab, tmp_path, ipython
     module = _module(monkeypatch, "command")
     monkeypatch.setitem(table.COMMANDS, "count", f"{module.__name__}:Count")
     _echo(monkeypatch, lab, tmp_path)
-    registration(ipython, lambda: lab)
+    register(ipython, lambda: lab)
     try:
         ran = ipython.run_cell("%llm count 'Hello there'")
         assert ran.success
