@@ -74,7 +74,7 @@ def check_architecture(header: Header, name: EngineName) -> None:
     """Refuse a model that the installed engine does not know.
 
     Raises:
-        UnsupportedError: it doesn't; where it can't be told, nothing is raised.
+        UnsupportedError: it doesn't; nothing is raised if that can't be determined.
     """
     if declared(name).knows(header.architecture) is False:
         raise UnsupportedError(

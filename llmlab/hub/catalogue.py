@@ -58,12 +58,12 @@ class Entry:
         return self.base or next(named, None)
 
     def quants(self, engine: EngineName) -> tuple[str, ...]:
-        """The tags that lie ready on the hub for an engine (nano's GGUF forms are made at first use instead)."""
+        """The tags available on the hub for an engine (nano's GGUF forms are made at first use instead)."""
         form = FORMATS[engine]
         return tuple(quant for files in self.files if FORMATS[files.engine] == form for quant in files.quants)
 
     def find(self, engine: EngineName, quant: str) -> QuantRepo | None:
-        """Where a tag lies, or None."""
+        """The repository that has a tag, or None."""
         having = (files for files in self.files if quant in files.quants)
         return next((files for files in having if FORMATS[files.engine] == FORMATS[engine]), None)
 

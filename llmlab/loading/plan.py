@@ -70,7 +70,7 @@ def make_plan(
     if gpu_layers is not None and not capabilities.gpu_layers:
         owners = " and ".join(name for name in ENGINES if declared(name).capabilities.gpu_layers)
         split = "; split it with --tp N" if capabilities.tensor_parallel else ""
-        raise UnsupportedError(f"gpu_layers is {owners}'s.", f"{chosen} puts the whole model on the GPU{split}.")
+        raise UnsupportedError(f"gpu_layers is {owners}'s.", f"{chosen} loads the complete model onto the GPU{split}.")
     if tp > 1:
         _check_tensor_parallel(chosen, capabilities, tp)
     if quant is not None:
@@ -230,8 +230,8 @@ def settle_size(
 def estimate_load(
     header: Header, engine: EngineName, context: int, concurrency: int, tp: int, device: Device | None = None
 ) -> fit.Estimate:
-    """What a load would take, on a device, or where the installed build puts it on this machine."""
-    # A CPU build lies in RAM, whatever GPU the machine has.
+    """The memory that a load would need, on a device, or where the installed build runs on this machine."""
+    # A CPU build uses RAM even if the machine has a GPU.
     gpu = None if device is not None or on_gpu(engine) else False
     return fit.estimate(
         header,

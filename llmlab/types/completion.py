@@ -40,7 +40,7 @@ class ToolStep:
     Attributes:
         call: what the model asked for.
         result: the text that the model got for it; None while the tool runs, and after an error.
-        error: what went wrong, as the model was told; "" when nothing did.
+        error: the error, as reported to the model; "" when there was none.
         seconds: how long the tool ran (wall clock); 0 when it didn't.
         value: what the tool returned, as it is.
 

@@ -185,13 +185,13 @@ def with_object(call: Mapping[str, Any]) -> dict[str, Any]:
     try:
         if given is None or isinstance(given, str):
             value = json.loads(given) if given and given.strip() else {}
-        said = "" if isinstance(value, Mapping) else f"they are {type(value).__name__}"
+        problem = "" if isinstance(value, Mapping) else f"they are {type(value).__name__}"
     except (ValueError, RecursionError) as error:
-        said = str(error)
-    if said:
+        problem = str(error)
+    if problem:
         raise BadInputError(
             f"The arguments of the tool call {function.get('name')!r:.60} aren't a JSON object: {given!r:.80} "
-            f"({said:.80}).",
+            f"({problem:.80}).",
             'Give a dict, or its JSON text: {"city": "Oslo"}.',
         )
     changed = {**function, "arguments": value}

@@ -62,7 +62,7 @@ class Quant(Command):
         lab = context.lab
         model = lab.get(args.model)
         bar = ProgressBar(context.shell, f"switching {model.name} to {args.tag}")
-        with reporting(bar, f"switching {model.name}", interrupted=f"interrupted, {model.quant} stands"):
+        with reporting(bar, f"switching {model.name}", interrupted=f"interrupted; {model.quant} is still loaded"):
             switched = lab.switch_quant(args.tag, name=model.name, progress=bar)
         line = model_line(switched)
         bar.finish(line)
@@ -93,7 +93,7 @@ def _compare(args: argparse.Namespace, context: Context) -> object:
         data = context.shell.user_ns[data]
     options = {name: value for name in ("window", "windows") if (value := getattr(args, name)) is not None}
     title = f"comparing {spec}"
-    kept = "interrupted; what was measured is kept, and the same line goes on there"
+    kept = "interrupted; results so far are kept, and the same line continues from there"
     with reporting(ProgressBar(context.shell, title), title, interrupted=kept) as bar:
         found = compare_quants(spec, args.compare, data=data, fresh=args.fresh, progress=bar, **options)
     bar.finish(found.line)
