@@ -71,14 +71,14 @@ def on_gpu(name: EngineName) -> bool:
 
 
 def check_architecture(header: Header, name: EngineName) -> None:
-    """Refuse a model that the installed engine does not know.
+    """Refuse a model whose architecture the installed engine does not support.
 
     Raises:
         UnsupportedError: it doesn't; nothing is raised if that can't be determined.
     """
     if declared(name).knows(header.architecture) is False:
         raise UnsupportedError(
-            f"The installed {name} does not know the architecture {header.architecture!r} of {header.path.name}.",
+            f"The installed {name} doesn't support the architecture {header.architecture!r} of {header.path.name}.",
             f"A newer release may: pip install -U {declared(name).distribution}.",
         )
 

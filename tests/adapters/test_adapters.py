@@ -137,7 +137,7 @@ def test_both_engines_give_the_same_text_with_adapters(lora_lab, record_property
 
 def test_vllm_warns_once_that_a_mix_is_written(lora_lab):
     model = lora_lab.models["vllm"]
-    model._adapters._told = False
+    model._adapters._warned = False
     with pytest.warns(AdapterWarning, match="written as a new adapter"):
         model.generate("Hi", adapter="e:0.3", max_tokens=1)
     with warnings.catch_warnings():

@@ -295,5 +295,5 @@ def test_architectures_are_asked_of_the_installed_engines():
 
 def test_unknown_architecture_is_refused(tmp_path):
     header = read_header(gguf_of(tmp_path / "odd.gguf", arch="nosucharch"))
-    with pytest.raises(UnsupportedError, match="does not know the architecture 'nosucharch'"):
+    with pytest.raises(UnsupportedError, match="doesn't support the architecture 'nosucharch'"):
         registry.check_architecture(header, "llamacpp")

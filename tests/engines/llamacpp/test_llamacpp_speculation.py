@@ -132,7 +132,7 @@ def test_one_pool_shared_by_all_stays_right():
 
 
 def test_invalid_drafts_are_rejected_before_the_load(lab, tmp_path):
-    with pytest.raises(BadInputError, match="no --draft"):
+    with pytest.raises(BadInputError, match="--draft is missing"):
         lab.load("nano", engine="llamacpp", extra={"draft_tokens": 3})
     with pytest.raises(BadInputError, match="1 to 32"):
         lab.load("nano", engine="llamacpp", draft="ngram", extra={"draft_tokens": 99})

@@ -99,7 +99,8 @@ def test_the_runner_has_what_is_wrapped():
 def test_a_core_destroys_the_groups_at_its_end():
     from vllm.v1.engine.core import EngineCore
 
-    lines = inspect.getsource(EngineCore.shutdown).split('local resources")')[1]
+    source = re.sub("#.*", "", inspect.getsource(EngineCore.shutdown))
+    lines = source.split('local resources")')[1]
     calls = re.findall(r"([\w.]+)\(\)", lines)
     assert calls == [
         "self.structured_output_manager.clear_backend", "self.model_executor.shutdown", "self.scheduler.shutdown",

@@ -139,7 +139,7 @@ def test_in_the_chat(vision, tmp_path, monkeypatch):
     assert again.turns == chat.turns
     assert again._messages()[0].images == (png("red"),)
     again.send("And now?")
-    with pytest.raises(UnsupportedError, match="answers an image"):
+    with pytest.raises(UnsupportedError, match="has an image"):
         Inspector(first, lab=lab).again()
     with pytest.raises(BadInputError, match="data: URL"):
         chat.send("x", files=[{"name": "x.png", "image": "data:image/svg+xml;base64,PHN2Zz4="}])
