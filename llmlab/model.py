@@ -236,7 +236,7 @@ class Model:
 
     @property
     def adapter(self) -> str | None:
-        """The adapter of requests without an `adapter=`, set with `use_adapter`; None: the base model."""
+        """The adapter of requests without an `adapter=`, set with `use_adapter`; None for the base model."""
         return self._adapters.current
 
     def adapter_entries(self) -> tuple[Entry, ...]:

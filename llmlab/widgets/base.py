@@ -63,7 +63,7 @@ class BenchWidget(anywidget.AnyWidget):  # type: ignore[misc]
 
     @property
     def lab(self) -> Lab:
-        """The Lab it uses: the given one, or the shared one."""
+        """The lab it uses, given or shared."""
         if self._lab is None:
             # The package's top level, above this layer, has the shared Lab.
             self._lab = importlib.import_module("llmlab").lab()

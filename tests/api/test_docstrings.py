@@ -12,7 +12,7 @@ from tests.api.public import classes, functions
 OBJECTS = {**functions(), **classes()}
 FUNCTIONS = functions()
 # A docstring that hands over to another names it so; a method of a widget's static form needs no example.
-ELSEWHERE = re.compile(r"(keywords|arguments) are those of `[\w.]+`")
+ELSEWHERE = re.compile(r"[Kk]eywords: see `[\w.]+`|(keywords|arguments) are those of `[\w.]+`")
 FORMS = {"markdown", "text", "html"}
 
 VARIES = doctest.register_optionflag("VARIES")

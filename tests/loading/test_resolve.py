@@ -85,7 +85,7 @@ def test_gguf_in_vllm_is_refused_with_the_reason(tmp_path):
         ),
         ("nano", {"engine": "vllm", "quant": "mxfp4"}, UnsupportedError, "nano has no mxfp4 form: it is bf16"),
         ("nano", {"quant": "IQ2_XS"}, UnsupportedError, "importance matrix"),
-        ("nano", {"quant": "MXFP4"}, UnsupportedError, "mixtures of experts"),
+        ("nano", {"quant": "MXFP4"}, UnsupportedError, "mixture-of-experts"),
         ("hf:org/name:Q4_0", {"quant": "Q8_0"}, BadInputError, "Two quants"),
         ("llama-3.2-3b", {"engine": "vllm", "quant": "gptq"}, UnsupportedError, "no gptq form.*bf16, fp8"),
     ],
