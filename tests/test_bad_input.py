@@ -74,7 +74,7 @@ CASES = [
          {"engine": "llamacpp", "gpu_layers": 5}),
     Case("a name that means something", "%llm load nano --as a:b", ("'a:b'",), "nano", {"name": "a:b"}),
     Case("an empty prompt", ASK.format(options="", body=" "), ("prompt",), ask={"prompt": ""}),
-    Case("a prompt longer than the context", ASK.format(options="", body="word " * 4000), ("tokens", "2048"),
+    Case("a prompt longer than the context", ASK.format(options="", body="word " * 4000), ("tokens", "2,048"),
          ask={"prompt": "word " * 4000}),
     Case("a negative temperature", ASK.format(options="-t -1", body="hi"), ("temperature", "-1"),
          ask={"prompt": "hi", "temperature": -1}),

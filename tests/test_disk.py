@@ -234,7 +234,7 @@ def test_a_run_log_that_cannot_be_written_is_said_once(broken):
             log.add(completion(f"{number}", "x" * 100_000), source="cell")
             log.flush()
         log.close()
-    assert ["can't be written" in str(one.message) for one in said] == [True]
+    assert ["can't write the run log" in str(one.message) for one in said] == [True]
 
 
 def test_a_disk_that_fills_spares_what_is_in_the_run_log(tmp_path):
