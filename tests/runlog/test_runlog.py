@@ -146,7 +146,7 @@ def test_a_broken_file(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     path.write_bytes(b"this is no database, and never was one. " * 100)
     log = RunLog(path)
-    with pytest.raises(LlmLabError, match="can't be read") as raised:
+    with pytest.raises(LlmLabError, match="Can't read the run log") as raised:
         log.frame()
     assert str(path) in raised.value.hint
 
