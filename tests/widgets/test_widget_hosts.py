@@ -141,7 +141,7 @@ def test_an_image_is_refused_by_what_the_files_say(bench: Any, wire: None, llama
     from llmlab.files.vision import sees
 
     chat = Chat(lab=bench.lab)
-    assert "echo supports text only" in chat.bench["models"][0]["no_images"]
+    assert "echo supports text only" in chat.lab_state["models"][0]["no_images"]
     page(chat, "send", text="What is it?", files=[{"name": "cat.png", "text": None}])
     assert "supports text only" in chat.problem["message"]
     assert "Describe the image" in chat.problem["hint"]

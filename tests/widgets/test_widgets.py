@@ -84,7 +84,7 @@ def test_inspector_without_probabilities_asks_again(bench: Any, wire: None) -> N
     done = bench.lab.get().generate("hi", seed=5)
     view = Inspector(done, lab=bench.lab)
     assert all(row[1] is None for row in view.versions[0]["rows"])
-    assert "ask with logprobs" in view.markdown()
+    assert "generate with logprobs" in view.markdown()
     again = view.again().result()
     assert again.choices[0].seed == 5
     assert view.versions[1]["rows"][0][1] is not None
