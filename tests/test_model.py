@@ -164,7 +164,7 @@ def test_an_empty_prompt_is_refused(model, prompt):
 
 
 def test_a_prompt_longer_than_the_context_is_refused_with_both_numbers(model):
-    with pytest.raises(BadInputError, match=rf"\d{{4,}} tokens.*{model.facts.context_length} tokens"):
+    with pytest.raises(BadInputError, match=rf"[\d,]{{5,}} tokens.*context of {model.facts.context_length:,}"):
         model.generate("word " * 4000)
 
 

@@ -86,7 +86,7 @@ def test_a_prompt_that_is_too_long_is_refused_with_both_numbers(asked, shell, ca
     out = capsys.readouterr().out
     assert not ran.success
     assert out.strip().count("\n") == 0
-    assert "2048 tokens" in out
+    assert "context of 2,048" in out
 
 
 def test_a_reload_of_the_extension_keeps_the_session(kernel):
