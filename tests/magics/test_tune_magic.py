@@ -65,7 +65,7 @@ def test_tune_leaves_one_clean_output_and_an_adapter_in_use(run, lab, capsys):
         ("%llm tune --data no/file.jsonl --name x", "There is no file"),
         ("%llm tune --data rows --name x --rank many", "--rank must be an integer"),
         ("%llm tune --data rows --name x --rnk 4", "Did you mean '--rank'"),
-        ("%llm history --to-dataset 2x", "can't be a variable"),
+        ("%llm history --to-dataset 2x", "is not a valid variable name"),
         ("%llm history --to-dataset talks", "No conversation has an answer yet"),
     ],
 )
