@@ -1,5 +1,6 @@
 """Every public docstring: a summary, its arguments, what it returns, and an example that runs, on nano."""
 
+import builtins
 import doctest
 import inspect
 import re
@@ -78,7 +79,8 @@ def names(bench, tmp_path, monkeypatch):
     for name in model.adapters:
         model.remove_adapter(name)
     bench.use("nano")
-    return {"llmlab": llmlab, "model": model}
+    yield {"llmlab": llmlab, "model": model}
+    vars(builtins).pop("_", None)  # doctest leaves it, and IPython then stops keeping `_` in later tests
 
 
 @pytest.mark.parametrize("path", [path for path in OBJECTS if ">>> " in inspect.getdoc(OBJECTS[path])])
