@@ -374,6 +374,15 @@ def translated(pattern: str) -> tuple[str, str]:
         raise EcmaError(str(error)) from None
 
 
+def finds(pattern: str, text: str) -> bool:
+    """Whether a schema's regex occurs in a text.
+
+    Raises:
+        EcmaError: it isn't a valid regex, or can't be enforced.
+    """
+    return re.search(translated(pattern)[1], text) is not None
+
+
 def with_patterns(node: dict[str, Any], side: int, original: dict[str, str]) -> dict[str, Any]:
     """A copy of a subschema with its regexes translated.
 

@@ -26,6 +26,8 @@ class Guide:
         check: the validator: raises ValueError if a text violates the constraint (JSON: jsonschema);
             None if there is only the grammar.
         convert: valid text -> typed object.
+        checked: JSON pointers of the keywords that the masks enforce only in part. A text that violates one of them is
+            generated again from the point where it went wrong.
     """
 
     kind: Kind
@@ -34,6 +36,7 @@ class Guide:
     schema: Any = None
     check: Callable[[str], None] | None = field(default=None, repr=False, compare=False)
     convert: Callable[[str], Any] = field(default=_as_text, repr=False, compare=False)
+    checked: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import decimal
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import urljoin
 
 from llmlab.errors import BadInputError, LlmLabError, UnsupportedError
 from llmlab.guided.ecma import EcmaError, EcmaUnsupportedError, translated, with_patterns
 from llmlab.guided.formats import KNOWN, REPLACED, TIGHTER
 from llmlab.guided.guide import Guide
 from llmlab.guided.numbers import BoundError, bounded, exact, negative_multiples, unwritable
-from llmlab.guided.walk import change, circular, endless, everything, quote, resolve, without_silent
+from llmlab.guided.relaxation import relaxed
+from llmlab.guided.walk import change, children, circular, endless, everything, quote, resolve, without_silent
 
 # JSON on one line, with or without a space after a comma or colon. The library's default allows unlimited whitespace,
 # and a confused model fills its entire budget with it.
@@ -21,6 +23,9 @@ GAPS = {"whitespace_flexible": False, "item_separator": ", ?", "key_separator": 
 MAX_NESTING = 100
 # A float has up to 767 significant digits, and exponents down to -324.
 _DIGITS = 2000
+# How often a subschema is reduced to its type before the schema is refused.
+_MOST_LOOSENED = 8
+_KEPT = ("type", "$schema", "$id", "$defs", "definitions", "x-guidance", "title", "description")
 _CHOOSERS = ("$ref", "allOf", "anyOf", "oneOf", "type", "enum", "const")
 
 
@@ -53,13 +58,10 @@ def schema_guide(schema: Any, *, name: str = "", convert: Callable[[str], Any] =
             f"No text satisfies the schema: {loop!r} always contains itself, without end.",
             "Make one property in the cycle optional, or allow null: anyOf [..., {'type': 'null'}].",
         )
-    text = _normal(schema)
-    refused = _refusal(text)
-    if refused:
-        raise _explain(schema, refused)
+    text, checked = _enforceable(schema)
 
     def check(answer: str) -> None:
-        value = json.loads(answer, parse_float=exact)
+        value = json.loads(answer, parse_float=exact, object_pairs_hook=_once)
         with decimal.localcontext(prec=_DIGITS):
             try:
                 errors = sorted(validator.iter_errors(value), key=lambda e: len(e.absolute_path))
@@ -76,7 +78,17 @@ def schema_guide(schema: Any, *, name: str = "", convert: Callable[[str], Any] =
             raise ValueError(f"{message} (at {where or 'the top level'})")
 
     title = schema.get("title") if isinstance(schema, dict) else None
-    return Guide("json", text, name or (title if isinstance(title, str) else "") or "schema", given, check, convert)
+    name = name or (title if isinstance(title, str) else "") or "schema"
+    return Guide("json", text, name, given, check, convert, checked=checked)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys are all different."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r:.60} is repeated")
+    return made
 
 
 def _plain(schema: Any) -> Any:
@@ -171,7 +183,10 @@ def _validator(schema: Any, patterns: dict[str, str]) -> Any:
     # As floats, 0.07 is not a multiple of 0.01.
     readable = json.loads(json.dumps(schema), parse_float=exact)
     readable = change(readable, lambda node: with_patterns(node, 1, patterns))
-    return kind(readable, format_checker=kind.FORMAT_CHECKER)
+    # jsonschema's default registry fetches unknown references from the network.
+    from jsonschema_specifications import REGISTRY
+
+    return kind(readable, format_checker=kind.FORMAT_CHECKER, registry=REGISTRY)
 
 
 def _check_pattern(pattern: str, pointer: str, keyword: str) -> None:
@@ -210,21 +225,80 @@ def _depth(value: Any) -> int:
 
 
 def _check_references(schema: Any) -> None:
-    named = any(isinstance(n, dict) and ("$id" in n or "$anchor" in n) for _, n in everything(schema))
+    """Refuse references that point to nothing, or outside the schema: nothing is fetched."""
+    bases = dict(_bases(schema, "", ""))
+    known = set(bases.values())
     for pointer, node in everything(schema):
-        reference = node.get("$ref") if isinstance(node, dict) else None
-        if not isinstance(reference, str):
+        if not isinstance(node, dict):
             continue
-        if not reference.startswith("#") and not named:
-            raise UnsupportedError(
-                f"$ref {reference!r} at {pointer}/$ref points outside the schema; external schemas aren't fetched.",
-                "Copy the target into $defs, and refer to it as '#/$defs/NAME'.",
-            )
-        if reference == "#" or reference.startswith("#/"):
+        for key in ("$ref", "$dynamicRef"):
+            reference = node.get(key)
+            if not isinstance(reference, str):
+                continue
+            target = urljoin(bases.get(pointer, ""), reference).partition("#")[0]
+            if not reference.startswith("#") and target not in known:
+                raise UnsupportedError(
+                    f"{key} {reference!r} at {pointer}/{key} points outside the schema; external schemas aren't fetched.",
+                    "Copy the target into $defs, and refer to it as '#/$defs/NAME'.",
+                )
+        reference = node.get("$ref")
+        if isinstance(reference, str) and (reference == "#" or reference.startswith("#/")) and known == {""}:
             try:
                 resolve(schema, reference)
             except (LookupError, ValueError, TypeError):
                 raise BadInputError(f"$ref {reference!r} at {pointer}/$ref points to nothing in the schema.") from None
+
+
+def _bases(node: Any, pointer: str, base: str) -> Iterator[tuple[str, str]]:
+    """The base URI of each subschema, by its JSON pointer."""
+    own = node.get("$id", node.get("id")) if isinstance(node, dict) else None
+    if isinstance(own, str):
+        base = urljoin(base, own).partition("#")[0]
+    yield pointer, base
+    for step, child in children(node):
+        yield from _bases(child, pointer + step, base)
+
+
+# -- what the masks can't express ---------------------------------------------------------------
+
+
+def _enforceable(schema: Any) -> tuple[str, tuple[str, ...]]:
+    """The schema for the mask library, and the JSON pointers of the keywords that it enforces only in part.
+
+    Raises:
+        BadInputError: no text satisfies it.
+        UnsupportedError: the library refuses it in any form.
+    """
+    text = _normal(schema)
+    refused = _refusal(text)
+    if not refused:
+        return text, ()
+    looser, checked = relaxed(schema)
+    for _ in range(_MOST_LOOSENED):
+        text = _normal(looser)
+        found = _refusal(text)
+        if not found:
+            return text, checked
+        place, _ = _locate(looser, found)
+        looser, dropped = _loosened(looser, place)
+        if not dropped or not place or found.startswith("Unsatisfiable schema"):
+            break
+        checked = (*checked, *(f"{place}/{key}" for key in dropped))
+    raise _explain(schema, refused)
+
+
+def _loosened(schema: Any, place: str) -> tuple[Any, list[str]]:
+    """The schema with one subschema reduced to its type, and the keywords dropped from it."""
+    if not isinstance(schema, dict):
+        return schema, []
+    out = json.loads(json.dumps(schema))
+    node = resolve(out, "#" + place.replace("%", "%25"))
+    if not isinstance(node, dict):
+        return schema, []
+    dropped = [key for key in node if key not in _KEPT]
+    for key in dropped:
+        del node[key]
+    return out, dropped
 
 
 # -- normalisation for the mask library ---------------------------------------------------------

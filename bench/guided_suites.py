@@ -1,0 +1,152 @@
+"""Runs the public suites of guided generation: JSONSchemaBench with MaskBench, and the JSON-Schema-Test-Suite.
+
+Nothing is generated: each labelled instance is fed byte by byte to the mask that both engines apply, and then to the
+check that every answer passes before it ends with "stop". PATH holds checkouts of guidance-ai/jsonschemabench and of
+json-schema-org/JSON-Schema-Test-Suite, in any folders.
+
+    python bench/guided_suites.py PATH [--sample 500] [--seed 0] [--only maskbench,coverage,standard] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+import random
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from llguidance import LLMatcher
+
+from llmlab.errors import LlmLabError
+from llmlab.guided import Guide, make
+from llmlab.guided.grammar import bytes_tokenizer
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+class Checker:
+    """A compiled schema: the mask over bytes, and the final check."""
+
+    def __init__(self, guide: Guide, tokenizer: Any) -> None:
+        self.guide = guide
+        self._matcher = LLMatcher(tokenizer, guide.grammar(), log_level=0)
+        if self._matcher.is_error():
+            raise ValueError(self._matcher.get_error())
+
+    def masked(self, text: str) -> bool:
+        """Whether the mask lets a text through."""
+        matcher = self._matcher.deep_copy()
+        data = list(text.encode())
+        return matcher.try_consume_tokens(data) == len(data) and bool(matcher.is_accepting())
+
+    def accepts(self, text: str) -> bool:
+        """Whether a text can be an answer: the mask lets it through and the check accepts it."""
+        return self.masked(text) and not self.guide.problem(text)
+
+
+def files(folder: Path, sample: int, seed: int) -> list[Path]:
+    """The JSON files of a folder and below; a seeded sample of them if `sample` isn't 0."""
+    found = sorted(folder.rglob("*.json"))
+    return sorted(random.Random(seed).sample(found, sample)) if 0 < sample < len(found) else found
+
+
+def compiled(schema: Any, tokenizer: Any, refused: collections.Counter[str]) -> Checker | None:
+    """The compiled schema; None if it is refused, with the reason counted."""
+    try:
+        return Checker(make(schema=schema), tokenizer)  # type: ignore[arg-type]
+    except (LlmLabError, ValueError) as error:
+        refused[f"{type(error).__name__}: {error}"[:400]] += 1
+        return None
+
+
+def maskbench(paths: Iterable[Path], tokenizer: Any) -> Iterator[dict[str, Any]]:
+    """One row per schema of MaskBench."""
+    for path in paths:
+        data = json.loads(path.read_text())
+        refused: collections.Counter[str] = collections.Counter()
+        started = time.perf_counter()
+        checker = compiled(data["schema"], tokenizer, refused)
+        row: dict[str, Any] = {"name": path.stem, "compile_s": time.perf_counter() - started, "reason": "".join(refused)}
+        row |= {"valid": 0, "invalid": 0, "rejected": [], "accepted": [], "caught": 0}
+        for place, test in enumerate(data.get("tests", ())):
+            text = json.dumps(test["data"], ensure_ascii=False)
+            row["valid" if test["valid"] else "invalid"] += 1
+            if checker is None:
+                continue
+            accepted = checker.accepts(text)
+            if test["valid"] and not accepted:
+                row["rejected"].append(place)
+            if not test["valid"]:
+                row["caught"] += checker.masked(text) and not accepted
+                if accepted:
+                    row["accepted"].append(place)
+        row["passes"] = checker is not None and not row["rejected"] and not row["accepted"]
+        yield row
+
+
+def standard(folder: Path, tokenizer: Any) -> Iterator[dict[str, Any]]:
+    """One row per schema of the standard's own suite (required tests)."""
+    for path in sorted(folder.glob("*.json")):
+        for case in json.loads(path.read_text()):
+            refused: collections.Counter[str] = collections.Counter()
+            schema = case["schema"]
+            if isinstance(schema, dict):
+                schema = {"$schema": DIALECT, **schema}
+            checker = compiled(schema, tokenizer, refused)
+            row: dict[str, Any] = {"name": f"{path.stem}: {case['description']}", "reason": "".join(refused)}
+            row |= {"tests": len(case["tests"]), "right": 0, "accepted": [], "rejected": []}
+            for test in case["tests"] if checker is not None else ():
+                accepted = checker.accepts(json.dumps(test["data"], ensure_ascii=False))  # type: ignore[union-attr]
+                row["right"] += accepted == test["valid"]
+                if accepted != test["valid"]:
+                    row["accepted" if accepted else "rejected"].append(test["description"])
+            yield row
+
+
+def main() -> None:
+    """Run the suites and print their rows."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("path", type=Path)
+    parser.add_argument("--sample", type=int, default=0, help="schemas per suite; default: all")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="maskbench,coverage,standard")
+    parser.add_argument("--json", type=Path, help="write every row")
+    args = parser.parse_args()
+    wanted, tokenizer = args.only.split(","), bytes_tokenizer()
+    found: dict[str, list[dict[str, Any]]] = {}
+    suites = [path for path in args.path.rglob("maskbench/data") if path.is_dir()]
+    if "maskbench" in wanted and suites:
+        rows = found["maskbench"] = list(maskbench(files(suites[0], args.sample, args.seed), tokenizer))
+        took = sorted(row["compile_s"] for row in rows)
+        print(f"MaskBench: {len(rows):,} schemas")
+        print(f"  compiled: {sum(not row['reason'] for row in rows):,}")
+        print(f"  passing: {sum(row['passes'] for row in rows):,}")
+        print(f"  invalid instances accepted: {sum(len(row['accepted']) for row in rows):,}", end="")
+        print(f" of {sum(row['invalid'] for row in rows):,} (past the mask, caught by the check: ", end="")
+        print(f"{sum(row['caught'] for row in rows):,})")
+        print(f"  schemas with a valid instance rejected: {sum(bool(row['rejected']) for row in rows):,}")
+        print(f"  time to compile: median {took[len(took) // 2] * 1e3:.1f} ms, maximum {took[-1]:.1f} s")
+    groups = [path.parent for path in args.path.rglob("data/Github_easy") if path.is_dir()]
+    if "coverage" in wanted and groups:
+        refused: collections.Counter[str] = collections.Counter()
+        paths = files(groups[0], args.sample, args.seed)
+        count = sum(compiled(json.loads(path.read_text()), tokenizer, refused) is not None for path in paths)
+        print(f"JSONSchemaBench: {count:,} of {len(paths):,} schemas compile ({100 * count / len(paths):.1f} %)")
+        found["coverage"] = [{"reason": reason, "count": number} for reason, number in refused.most_common()]
+    drafts = [path for path in args.path.rglob("tests/draft2020-12") if path.is_dir()]
+    if "standard" in wanted and drafts:
+        rows = found["standard"] = list(standard(drafts[0], tokenizer))
+        print(f"JSON-Schema-Test-Suite, draft 2020-12, required: {len(rows):,} schemas")
+        print(f"  compiled: {sum(not row['reason'] for row in rows):,}")
+        print(f"  passing: {sum(not (row['reason'] or row['accepted'] or row['rejected']) for row in rows):,}")
+        print(f"  invalid instances accepted: {sum(len(row['accepted']) for row in rows):,}")
+        print(f"  valid instances rejected: {sum(len(row['rejected']) for row in rows):,}")
+    if args.json:
+        args.json.write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
