@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from llmlab.engines.base import Request
 from llmlab.errors import GenerationError
 from llmlab.guided.closing import Closer
 from llmlab.guided.compiler import Compiler, MaskRun
+from llmlab.guided.retreat import Retreat
+from llmlab.guided.scan import Scan
 from llmlab.types import GuidanceStep
 
 
@@ -32,6 +34,13 @@ class Steer:
         self._name = functools.lru_cache(maxsize=4096)(name)
         self._trace = request.trace
         self._text = b""
+        self._size = vocab_size or grammars.tokenizer.vocab_size
+        self.tokens: list[int] = []
+        """The tokens so far, with the end token."""
+        self.held = bool(request.guide.checked)
+        """The text may be taken back, so it is shown only once it has ended."""
+        self._retreat = Retreat(request.guide, lambda: grammars.matcher(self._guide), self.piece, self._size)
+        self._scan = Scan(request.guide.max_digits) if request.guide.kind == "json" else None
         note = self._note if request.trace is not None and vocab_size else None
         self.run = MaskRun(
             grammars.matcher(request.guide), vocab_size, note, keep_raw=request.params.logprobs is not None
@@ -41,6 +50,59 @@ class Steer:
     def mask(self, logits: Any) -> None:
         """Mask the tokens that the guide forbids in a row of logits. See `MaskRun.mask`."""
         self.run.mask(logits)
+        banned = self.bans.get(len(self.tokens))
+        if banned:
+            logits[list(banned)] = -math.inf
+
+    @property
+    def bans(self) -> Mapping[int, Collection[int]]:
+        """The tokens that are excluded at some positions, besides those that the mask forbids."""
+        return self._retreat.bans
+
+    def piece(self, token: int) -> bytes:
+        """A token's bytes in the text; none for a token that ends it."""
+        return b"" if token == self._grammars.tokenizer.eos_token else self._grammars.piece(token)
+
+    def veto(self, token: int) -> list[int]:
+        """The tokens that can't come next although the mask allows them; empty if this one can.
+
+        A repeated key, a key in another spelling, or a number without end. They are excluded at this position.
+        """
+        if self._scan is None:
+            return []
+        fault = self._scan.fault(self.piece(token))
+        if not fault:
+            return []
+        found = [token]
+        if fault == "digits":
+            found += self._grammars.numeric
+        elif fault == "key":
+            found += [one for one in self._grammars.quoting if self._scan.fault(self.piece(one)) == "key"]
+        self._retreat.ban(len(self.tokens), found)
+        return found
+
+    def retreat(self, text: str) -> int | None:
+        """Go back in a text that violates the constraint.
+
+        Returns:
+            The number of tokens that are kept; None if no other text is left to try.
+        """
+        kept = self._retreat.back(text, self.tokens)
+        if kept is not None:
+            self._go_back(kept)
+        return kept
+
+    def _go_back(self, kept: int) -> None:
+        del self.tokens[kept:]
+        if self._trace is not None:
+            del self._trace[kept:]
+        self.run.restart(self._grammars.matcher(self._guide), self.tokens)
+        self._text = b"".join(map(self.piece, self.tokens))
+        if self._scan is not None:
+            self._scan = Scan(self._guide.max_digits)
+            self._scan.feed(self._text)
+        if self._closer is not None:
+            self._closer = Closer(self._grammars.ranks, self._guide)
 
     @property
     def raw(self) -> Any:
@@ -62,9 +124,13 @@ class Steer:
             if instead is not None:
                 if self._trace is not None:
                     self._trace.extend(self._closing(one) for one in instead)
+                self.tokens += instead
                 return instead
             self._text += self._grammars.ranks.pieces[token]
         self.run.take(token)
+        self.tokens.append(token)
+        if self._scan is not None:
+            self._scan.feed(self.piece(token))
         return (token,)
 
     def accepts(self, text: str) -> bool:
@@ -85,7 +151,9 @@ class Steer:
             return None
         return GenerationError(
             f"The output doesn't satisfy {self._guide.name}: {problem}.",
-            "The token mask enforced the constraint less strictly than the validator: simplify that part.",
+            f"It was generated {self._retreat.tries} times from some point on: simplify that part of the schema."
+            if self.held
+            else "The token mask enforced the constraint less strictly than the validator: simplify that part.",
         )
 
     def _note(self, token: int, logprob: float, removed: float, wanted: int, best: float, only: bool) -> None:

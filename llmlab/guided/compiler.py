@@ -17,6 +17,7 @@ from llmlab.guided.guide import Guide
 COMPILE_LIMIT_S = 10.0
 """A constraint that takes longer to compile is refused."""
 _KEEP = 64
+_NUMERIC = frozenset(bytes([code]) for code in b"0123456789.eE+-")
 # Fewer than one allowed token in this many counts as few.
 _FEW = 16
 
@@ -70,6 +71,21 @@ class Compiler:
         self._tokenizer: Any = None
         self._ranks: Ranks | None = None
         self._made: OrderedDict[str, Any] = OrderedDict()
+        self.piece = functools.lru_cache(maxsize=4096)(self._piece)
+        """A token's bytes in a text."""
+
+    def _piece(self, token: int) -> bytes:
+        return bytes(self.tokenizer.decode_bytes([token]))
+
+    @functools.cached_property
+    def quoting(self) -> tuple[int, ...]:
+        """The tokens that contain a quotation mark."""
+        return tuple(i for i in range(self.tokenizer.vocab_size) if b'"' in self._piece(i))
+
+    @functools.cached_property
+    def numeric(self) -> tuple[int, ...]:
+        """The tokens that continue a number."""
+        return tuple(i for i in range(self.tokenizer.vocab_size) if self._piece(i)[:1] in _NUMERIC)
 
     @property
     def tokenizer(self) -> Any:
@@ -257,6 +273,16 @@ class MaskRun:
             raise GenerationError(
                 f"The constraint could not be enforced: {_line(self.matcher.get_error())}.", "Make it simpler."
             )
+
+    def restart(self, matcher: Any, tokens: Sequence[int]) -> None:
+        """Go back to an earlier state.
+
+        Args:
+            matcher: a matcher at the beginning of the text.
+            tokens: the tokens that are kept.
+        """
+        matcher.try_consume_tokens(list(tokens))
+        self.matcher, self._seen = matcher, None
 
     @property
     def over(self) -> bool:

@@ -10,6 +10,14 @@ from typing import Any, Literal
 Kind = Literal["json", "regex", "choice", "lark", "gbnf"]
 
 
+class Violation(ValueError):  # noqa: N818 - it is reported, not only raised
+    """A text violates a constraint. `path` leads to the value that does."""
+
+    def __init__(self, message: str, path: tuple[str | int, ...] = ()) -> None:
+        super().__init__(message)
+        self.path = path
+
+
 def _as_text(text: str) -> Any:
     return text
 
@@ -26,6 +34,7 @@ class Guide:
         check: the validator: raises ValueError if a text violates the constraint (JSON: jsonschema);
             None if there is only the grammar.
         convert: valid text -> typed object.
+        max_digits: the most digits of a number in a JSON text; 0: no limit.
         checked: JSON pointers of the keywords that the masks enforce only in part. A text that violates one of them is
             generated again from the point where it went wrong.
     """
@@ -37,6 +46,7 @@ class Guide:
     check: Callable[[str], None] | None = field(default=None, repr=False, compare=False)
     convert: Callable[[str], Any] = field(default=_as_text, repr=False, compare=False)
     checked: tuple[str, ...] = ()
+    max_digits: int = 0
 
     @property
     def digest(self) -> str:
@@ -67,6 +77,17 @@ class Guide:
         except (ValueError, RecursionError) as error:
             return str(error).splitlines()[0][:300] or type(error).__name__
         return ""
+
+    def where(self, text: str) -> tuple[str | int, ...]:
+        """The path to the value that violates the constraint; () if unknown, or if it is the entire text."""
+        try:
+            if self.check is not None:
+                self.check(text)
+        except Violation as error:
+            return error.path
+        except (ValueError, RecursionError):
+            pass
+        return ()
 
     def parse(self, text: str) -> Any:
         """Convert a text to its typed object.

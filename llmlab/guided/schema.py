@@ -12,9 +12,10 @@ from urllib.parse import urljoin
 from llmlab.errors import BadInputError, LlmLabError, UnsupportedError
 from llmlab.guided.ecma import EcmaError, EcmaUnsupportedError, translated, with_patterns
 from llmlab.guided.formats import KNOWN, REPLACED, TIGHTER
-from llmlab.guided.guide import Guide
+from llmlab.guided.guide import Guide, Violation
 from llmlab.guided.numbers import BoundError, bounded, exact, negative_multiples, unwritable
 from llmlab.guided.relaxation import relaxed
+from llmlab.guided.scan import digit_limit
 from llmlab.guided.walk import change, children, circular, endless, everything, quote, resolve, without_silent
 
 # JSON on one line, with or without a space after a comma or colon. The library's default allows unlimited whitespace,
@@ -75,11 +76,21 @@ def schema_guide(schema: Any, *, name: str = "", convert: Callable[[str], Any] =
             if found.validator == "pattern":
                 message = f"{found.instance!r} does not match {patterns.get(found.validator_value)!r}"
             message = re.sub(r"Decimal\('([^']*)'\)", r"\1", message)
-            raise ValueError(f"{message} (at {where or 'the top level'})")
+            path = tuple(found.absolute_path)
+            if found.validator == "uniqueItems":
+                path = (*path, _second(found.instance))
+            raise Violation(f"{message} (at {where or 'the top level'})", path)
 
     title = schema.get("title") if isinstance(schema, dict) else None
     name = name or (title if isinstance(title, str) else "") or "schema"
-    return Guide("json", text, name, given, check, convert, checked=checked)
+    return Guide("json", text, name, given, check, convert, checked, digit_limit(given))
+
+
+def _second(items: list[Any]) -> int:
+    """The index of the first item that equals an earlier one."""
+    texts = [json.dumps(item, sort_keys=True, default=str) for item in items]
+    same = (i for i, text in enumerate(texts) if text in texts[:i])
+    return next(same, len(items) - 1)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -342,7 +353,8 @@ def _normal(schema: Any) -> str:
         out = {}
     if isinstance(out, dict):
         own = out.get("x-guidance")
-        out = {**out, "x-guidance": {**GAPS, **(own if isinstance(own, dict) else {})}}
+        own = {key: value for key, value in own.items() if key != "max_digits"} if isinstance(own, dict) else {}
+        out = {**out, "x-guidance": {**GAPS, **own}}
     return json.dumps(out, ensure_ascii=False)
 
 

@@ -51,14 +51,24 @@ class Picker:
             ending = self._next(one, rows, row, likeliest)
             if one.draft:
                 accepted = 0
-                while ending is None and accepted < len(one.draft) and one.tokens[-1] == one.draft[accepted]:
+                while ending is None and one.rewound is None and accepted < len(one.draft) and one.tokens[-1] == one.draft[accepted]:
                     accepted += 1
                     ending = self._next(one, rows, row + accepted, likeliest)
                 _accept(context, one, accepted)
             one.steps += 1
+            if one.rewound is not None:
+                self._rewind(context, one)
             if ending is not None:
                 ended.append((one, ending))
         return ended
+
+    def _rewind(self, context: NativeContext, one: Sequence) -> None:
+        """Take a sequence back to an earlier token, which is computed again for its logits."""
+        one.rewind(self._model.piece)
+        end = 0 if self._model.recurrent else min(one.computed, len(one.tokens) - 1)
+        one.computed = end
+        del one.slot.tokens[end:]  # type: ignore[union-attr]
+        context.drop(one.slot.id, end)  # type: ignore[union-attr]
 
     def _next(self, one: Sequence, rows: Any, row: int, likeliest: list[int]) -> Ending | None:
         """Pick a sequence's next token from a row of logits and push it. Returns why the sequence ends, or None."""
@@ -69,12 +79,22 @@ class Picker:
                 raise not_finite(float(peak))
             if steer is not None:
                 steer.mask(rows[row])
-            if not one.greedy:
-                token = self._drawer.draw(one.chain, rows[row], one.seed, one.generated)
-            elif steer is None:
-                token = likeliest[row]
-            else:
-                token = int(rows[row].argmax())
+            while True:
+                if not one.greedy:
+                    token = self._drawer.draw(one.chain, rows[row], one.seed, one.generated)
+                elif steer is None:
+                    token = likeliest[row]
+                else:
+                    token = int(rows[row].argmax())
+                banned = steer.veto(token) if steer is not None else ()
+                if not banned:
+                    break
+                rows[row, banned] = -math.inf
+                if not math.isfinite(rows[row].max()):
+                    raise GenerationError(
+                        "No token can follow: every key that the constraint allows has been written.",
+                        "Lower minProperties.",
+                    )
             end = token in self._ends and not (steer is None and one.request.params.ignore_eos)
             logprob = None
             if one.logprobs is not None:

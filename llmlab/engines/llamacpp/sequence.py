@@ -31,12 +31,15 @@ class Sequence:
         greedy: take the likeliest token, without a chain; else draw one with `seed`.
         shifted: tokens dropped after the first `KEPT`, because the context was full.
         draft: drafted tokens, which the next batch verifies.
+        unpushed: the output that isn't pushed until the end, since a guide may take it back: (text, token, log probability).
+        rewound: generated tokens to go back to before the next step; None: go on.
         drafted, accepted, steps: drafted tokens so far, accepted ones, and decode steps.
     """
 
     __slots__ = (
-        "_prompt", "accepted", "cached", "chain", "computed", "draft", "drafted", "greedy", "key", "limit", "logprobs",
-        "request", "reserved", "row", "seed", "share", "shifted", "slot", "steer", "steps", "text", "tokens",
+        "_prompt", "accepted", "cached", "chain", "computed", "draft", "drafted", "greedy", "key", "limit",
+        "logprobs", "request", "reserved", "rewound", "row", "seed", "share", "shifted", "slot", "steer",
+        "steps", "text", "tokens", "unpushed",
     )  # fmt: skip
 
     def __init__(self, request: Request, context_length: int, *, shifts: bool = False) -> None:
@@ -62,6 +65,8 @@ class Sequence:
         self.greedy = not params.temperature
         self.seed = params.seed or 0
         self.steer: Steer | None = None
+        self.unpushed: list[tuple[str, int, TokenLogprob | None]] = []
+        self.rewound: int | None = None
         self.draft: list[int] = []
         self.drafted = self.accepted = self.steps = 0
 
@@ -116,9 +121,42 @@ class Sequence:
             reason = "stop"
         if reason != "stop":
             return reason
-        buffer, index = self.request.buffer, self.request.index
-        buffer.push(self.text.flush(), index=index)
-        return steer.verdict(buffer.text(index)) or reason
+        buffer, index, rest = self.request.buffer, self.request.index, self.text.flush()
+        if not steer.held:
+            buffer.push(rest, index=index)
+            return steer.verdict(buffer.text(index)) or reason
+        text = "".join(part for part, _, _ in self.unpushed) + rest
+        verdict = steer.verdict(text)
+        if verdict is None:
+            self._release(rest)
+            return reason
+        if self.shifted or (kept := steer.retreat(text)) is None:
+            return steer.verdict(text)
+        self.rewound = kept
+        return None
+
+    def rewind(self, piece: Callable[[int], bytes]) -> None:
+        """Go back to `rewound` generated tokens. The caller updates the KV cache."""
+        assert self.rewound is not None
+        assert self.steer is not None
+        kept, self.rewound = self.rewound, None
+        del self.tokens[self._prompt + kept :]
+        self.draft = []
+        self.text = TextStream(self.request.params.stop, self.steer.accepts)
+        self.unpushed = [(self.text.feed(piece(token)), token, logprob) for _, token, logprob in self.unpushed[:kept]]
+
+    def _release(self, rest: str = "") -> None:
+        """Push the output that was held back."""
+        unpushed, self.unpushed = self.unpushed, []
+        for text, token, logprob in unpushed:
+            self._give(text, token, logprob)
+        if rest:
+            self.request.buffer.push(rest, index=self.request.index)
+
+    def _give(self, text: str, token: int, logprob: TokenLogprob | None) -> None:
+        self.request.buffer.push(
+            text, (token,), (logprob,) if logprob is not None else (), index=self.request.index, cached=self.cached
+        )
 
     def push(self, token: int, piece: bytes | None, logprob: TokenLogprob | None) -> FinishReason | None:
         """Append a generated token and push it to the buffer.
@@ -133,14 +171,17 @@ class Sequence:
         """
         self.tokens.append(token)
         text = self.text.feed(piece) if piece is not None else ""
-        buffer, index = self.request.buffer, self.request.index
-        buffer.push(text, (token,), (logprob,) if logprob is not None else (), index=index, cached=self.cached)
+        if self.steer is not None and self.steer.held:
+            self.unpushed.append((text, token, logprob))
+        else:
+            self._give(text, token, logprob)
         if piece is None or self.text.stopped:
             return "stop"
         return "length" if len(self.tokens) >= self.limit else None
 
     def finish(self, reason: FinishReason) -> None:
         """End the choice in the buffer, with the text that was held back."""
+        self._release()
         rest = self.text.flush()
         self.request.buffer.finish(reason, index=self.request.index, text=rest)
 

@@ -98,7 +98,12 @@ class VllmEngine(Engine):
         loop.piece = functools.partial(_piece, self.grammars, codec.hidden() | set(facts.end_ids))
         loop.tail = functools.partial(_tail, codec, loop.piece)
         loop.watch = functools.partial(
-            Watched, grammars=self.grammars, decode=codec.decode, name=tokenizer.decode, piece=loop.piece
+            Watched,
+            grammars=self.grammars,
+            decode=codec.decode,
+            name=tokenizer.decode,
+            piece=loop.piece,
+            replays=plan.draft is None,
         )
         self._closing = threading.Lock()
         # Interpreter exit kills daemon threads inside C++ code; this stops the loop's thread first.

@@ -7,7 +7,7 @@ What vLLM doesn't support is done here: closing a text within `max_tokens`, stop
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +58,15 @@ class Part:
     reason: FinishReason | GenerationError | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Start the request again with these tokens, without others at some positions, after pushing a part."""
+
+    kept: tuple[int, ...]
+    bans: Mapping[int, Collection[int]]
+    part: Part
+
+
 class Watched:
     """A guided request being decoded. Not thread-safe: for the loop's thread only.
 
@@ -67,6 +76,7 @@ class Watched:
         decode: returns the text of token ids.
         name: returns a token's own text, including special tokens.
         piece: returns a token's bytes in a text.
+        replays: the engine can start a request again from a point in its output.
     """
 
     def __init__(
@@ -76,18 +86,25 @@ class Watched:
         decode: Callable[[list[int]], str],
         name: Callable[[int], str],
         piece: Callable[[int], bytes],
+        *,
+        replays: bool,
     ) -> None:
+        self._replays = replays
+        # Tokens to come that are known from before the request started again, and the output held back until the end.
+        self._known = 0
+        self._held: list[TokenLogprob] = []
         self._request = request
         self._steer = Steer(request, grammars, 0, name)
         self._decode = decode
         self._name = name
         self._piece = piece
         self._ids: list[int] = []
+        self._replayed = False
         stop = request.params.stop
         self._stop = TextStream(stop, self._steer.accepts) if stop else None
         self._limit = request.params.max_tokens or 0
 
-    def take(self, part: Any, seen: Sequence[Seen], reason: FinishReason | None) -> Part:
+    def take(self, part: Any, seen: Sequence[Seen], reason: FinishReason | None) -> Part | Again:
         """Process a step's tokens.
 
         Args:
@@ -99,8 +116,15 @@ class Watched:
             What to push; its `reason` is set if the text must end before vLLM would end it.
         """
         text, ids = part.text, tuple(part.token_ids)
+        known = min(self._known, len(ids))
+        self._known -= known
+        ids, seen = ids[known:], seen[known:]
+        if not ids and reason is None:
+            return Part("", (), ())
         closed = False
         for place, token in enumerate(ids):
+            if self._replays and self._steer.veto(token):
+                return self._again(ids[:place], seen)
             instead = self._steer.take(token, self._limit - len(self._ids))
             self._ids.extend(instead)
             if tuple(instead) != (token,):
@@ -109,8 +133,10 @@ class Watched:
             if place < len(seen):
                 self._note(token, seen[place])
         logprobs = tuple(self._logprob(token, one) for token, one in zip(ids, seen, strict=False))
-        if closed:
-            text = self._decode(self._ids).removeprefix(self._so_far())
+        if self._steer.held:
+            return self._hold(logprobs, reason)
+        if closed or self._replayed:
+            text = self._new_text(ended=closed or reason is not None)
         if self._stop is not None:
             text = self._stop.feed(text.encode())
             if self._stop.stopped:
@@ -123,6 +149,46 @@ class Watched:
             verdict = self._steer.verdict(self._so_far() + text)
             return Part(text, ids, logprobs, verdict or reason)
         return Part(text, ids, logprobs, reason)
+
+    def _hold(self, logprobs: Sequence[TokenLogprob], reason: FinishReason | None) -> Part | Again:
+        """`take` for a text that may be taken back: everything comes at its end."""
+        self._held += logprobs
+        text = self._decode(self._ids)
+        if self._stop is not None:
+            stop = TextStream(self._request.params.stop, self._steer.accepts)
+            found = stop.feed(text.encode())
+            if stop.stopped:
+                text, reason = found, "stop"
+        if reason is None:
+            return Part("", (), ())
+        if reason == "length" and self._steer.over:
+            reason = "stop"
+        verdict = self._steer.verdict(text) if reason == "stop" else None
+        if verdict is not None and self._replays:
+            kept = self._steer.retreat(text)
+            if kept is not None:
+                self._ids = self._ids[:kept]
+                return self._again((), ())
+            verdict = self._steer.verdict(text)
+        return Part(text, tuple(self._ids), tuple(self._held), verdict or reason)
+
+    def _again(self, ids: tuple[int, ...], seen: Sequence[Seen]) -> Again:
+        """Start again after the tokens so far; `ids` are those of this step, which the buffer doesn't have yet."""
+        logprobs = tuple(self._logprob(token, one) for token, one in zip(ids, seen, strict=False))
+        part = Part("", (), ())
+        if self._steer.held:
+            self._held += logprobs
+        else:
+            part = Part(self._new_text(), ids, logprobs)
+        self._replayed = True
+        self._known = len(self._ids)
+        self._held = self._held[: self._known]
+        return Again(tuple(self._ids), self._steer.bans, part)
+
+    def _new_text(self, *, ended: bool = False) -> str:
+        """The text that the buffer doesn't have yet, without an incomplete character at its end."""
+        text = self._decode(self._ids)
+        return (text if ended else text.rstrip("\ufffd")).removeprefix(self._so_far())
 
     def _so_far(self) -> str:
         return self._request.buffer.text(self._request.index)

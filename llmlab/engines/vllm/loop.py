@@ -21,9 +21,9 @@ from llmlab.engines import logits
 from llmlab.engines.base import EngineLog, LoadPlan, Request
 from llmlab.engines.calls import Call
 from llmlab.engines.speculation import SpeculationMeter
-from llmlab.engines.vllm import child, images, load, logs, patches, scoring
+from llmlab.engines.vllm import child, images, load, logs, patches, replay, scoring
 from llmlab.engines.vllm.adapters import Attached
-from llmlab.engines.vllm.guided import Part, Watched
+from llmlab.engines.vllm.guided import Again, Part, Watched
 from llmlab.engines.vllm.options import MAX_LOGPROBS
 from llmlab.engines.vllm.outputs import is_dead, reason_of, token_logprobs, vllm_params
 from llmlab.engines.vllm.process import SHARED, release_memory
@@ -398,6 +398,9 @@ class StepLoop:
             result = self._watched[key].take(part, seen, reason)
         except GenerationError as error:
             result = Part("", (), (), error)
+        if isinstance(result, Again):
+            self._restart(output, result, cached)
+            return
         logprobs = result.logprobs if seen else token_logprobs(part, request, self.piece)
         keep = logprobs if request.params.logprobs is not None else ()
         request.buffer.push(result.text, result.token_ids, keep, index=index, cached=cached)
@@ -413,6 +416,27 @@ class StepLoop:
             request.buffer.fail(GenerationError("vLLM ended the request with an error.", "See %llm logs."))
         else:
             request.buffer.finish(result.reason, index=index)
+
+    def _restart(self, output: Any, again: Again, cached: int | None) -> None:
+        """Submit a guided request again, from a point in its output."""
+        assert self.loaded is not None
+        key, llm, new = output.request_id, self.loaded.llm, str(next(self._number))
+        request, watched = self._active.pop(key), self._watched.pop(key)
+        self.loaded.seen(key, None)
+        part = again.part
+        keep = part.logprobs if request.params.logprobs is not None else ()
+        request.buffer.push(part.text, part.token_ids, keep, index=request.index, cached=cached)
+        with SHARED.turns:
+            if not output.finished:
+                llm.abort_request([key])
+            prompt: Any = {"type": "token", "prompt_token_ids": list(request.prompt_ids)}
+            if request.images:
+                prompt = images.rendered(llm, request)
+            extra = replay.extra_args(again.kept, again.bans)
+            params = vllm_params(request, self.end_ids, self._interval(), extra)
+            llm.add_request(new, prompt, params, lora_request=self._attached().request(request.adapter))
+        self._active[new], self._watched[new] = request, watched
+        self._ids[id(request)] = new
 
     def _end(self, key: str) -> None:
         request = self._active.pop(key)

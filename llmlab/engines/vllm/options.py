@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmlab.engines.base import LoadPlan
+from llmlab.engines.vllm import replay
 from llmlab.engines.vllm.speculation import speculative_config
 from llmlab.errors import BadInputError, UnsupportedError
 
@@ -156,6 +157,8 @@ def resolve(plan: LoadPlan, *, cpu: bool, weight_bytes: int) -> VllmOptions:
         }
     if plan.draft is not None:
         args["speculative_config"] = speculative_config(plan.draft)
+    else:  # vLLM rejects logits processors with a draft
+        args["logits_processors"] = [replay.NAME]
     if cpu:
         args["block_size"] = extra.get("block_size", CPU_BLOCK)
         args["worker_cls"] = "llmlab.engines.vllm.patches.NotebookWorker"

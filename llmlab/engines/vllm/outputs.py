@@ -12,13 +12,16 @@ from llmlab.types import FinishReason, TokenLogprob
 _REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length", "abort": "interrupted"}
 
 
-def vllm_params(request: Request, end_ids: tuple[int, ...], interval: int) -> Any:
+def vllm_params(
+    request: Request, end_ids: tuple[int, ...], interval: int, extra: dict[str, Any] | None = None
+) -> Any:
     """Convert a request's params to vLLM's, for one sequence (each of n choices is a separate request).
 
     Args:
         request: its params are complete. `llmlab.engines.vllm.guided` handles a guided request's stop strings.
         end_ids: token ids that end the text, unless `params.ignore_eos`.
         interval: tokens per output (the first and the last token are output immediately).
+        extra: arguments for llmlab's own logits processors.
     """
     from vllm.sampling_params import RequestOutputKind
     from vllm.sampling_params import SamplingParams as VllmParams
@@ -45,6 +48,7 @@ def vllm_params(request: Request, end_ids: tuple[int, ...], interval: int) -> An
         skip_special_tokens=True,
         include_stop_str_in_output=False,
         skip_clone=True,
+        extra_args=extra,
     )
     if params.temperature >= 1e-5:  # below, vLLM is greedy
         # VllmParams raises temperatures below 0.01 and rejects those above 2; the sampler supports both.
