@@ -41,7 +41,7 @@ _ESCAPED |= {name.upper(): others(ranges) for name, ranges in _ESCAPED.items()}
 
 
 @functools.cache
-def _property(name: str) -> Ranges:
+def property_ranges(name: str) -> Ranges:
     """The code points with a Unicode property.
 
     Raises:
@@ -69,7 +69,7 @@ def _cases() -> dict[int, frozenset[int]]:
     return {code: frozenset(group) for group in groups.values() if len(group) > 1 for code in group}
 
 
-def _any_case(ranges: Ranges) -> Ranges:
+def any_case(ranges: Ranges) -> Ranges:
     firsts = [first for first, _ in ranges]
 
     def has(code: int) -> bool:
@@ -176,7 +176,7 @@ class _Reader:
         return self._chars(as_ranges([(ord(sign), ord(sign))]))
 
     def _chars(self, ranges: Ranges) -> Node:
-        return Node("chars", ranges=_any_case(ranges) if self.ignore_case else ranges)
+        return Node("chars", ranges=any_case(ranges) if self.ignore_case else ranges)
 
     def _group(self) -> Node:
         opened, before = self.at - 1, self.ignore_case
@@ -272,7 +272,7 @@ class _Reader:
         if found is None:
             raise EcmaError(f"\\{sign} needs a property, as in \\{sign}{{L}}")
         self.at = found.end()
-        ranges = _property(found[0][1:-1])
+        ranges = property_ranges(found[0][1:-1])
         return others(ranges) if sign == "P" else ranges
 
     def _class(self) -> Node:
@@ -306,7 +306,7 @@ class _Reader:
 # -- from search to full match -------------------------------------------------------------------
 
 
-def _whole(node: Node, left: str, right: str) -> Node:
+def whole(node: Node, left: str, right: str) -> Node:
     """Rewrite a node to match the entire text: drop its anchors, allow anything beside an unanchored end.
 
     Args:
@@ -315,12 +315,12 @@ def _whole(node: Node, left: str, right: str) -> Node:
         right: the same for its end.
     """
     if node.kind == "alt":
-        return Node("alt", tuple(_whole(part, left, right) for part in node.parts))
+        return Node("alt", tuple(whole(part, left, right) for part in node.parts))
     if node.kind == "rep" and node.anchored:
         if node.most != 1:
             raise EcmaUnsupportedError("^ or $ in a repeated group can't be enforced")
         branches = (*((_NOTHING,) if node.least == 0 else ()), node.parts[0])
-        return _whole(Node("alt", branches), left, right)
+        return whole(Node("alt", branches), left, right)
     parts = list(node.parts) if node.kind == "seq" else [node]
     while left and parts and parts[0].kind == "start":
         del parts[0]
@@ -338,7 +338,7 @@ def _whole(node: Node, left: str, right: str) -> Node:
         elif part.kind in ("start", "end"):
             raise EcmaUnsupportedError(f"{'^' if part.kind == 'start' else '$'} inside the pattern can't be enforced")
         else:
-            out.append(_whole(part, *here))
+            out.append(whole(part, *here))
     return Node("seq", tuple(out))
 
 
@@ -348,7 +348,7 @@ def _edges(node: Node, left: str, right: str) -> Node:
     return Node("seq", (*before, node, *after)) if before or after else node
 
 
-def _python(code: int) -> str:
+def python(code: int) -> str:
     return chr(code) if code < 128 and chr(code).isalnum() else f"\\U{code:08x}"
 
 
@@ -366,8 +366,8 @@ def translated(pattern: str) -> tuple[str, str]:
         EcmaError: it isn't a valid regex; `EcmaUnsupportedError` if token masks can't enforce it.
     """
     try:
-        node = _whole(_Reader(pattern).read(), "open", "open")
-        return f"^(?:{written(node, rust)})$", rf"\A(?:{written(node, _python)})\Z"
+        node = whole(_Reader(pattern).read(), "open", "open")
+        return f"^(?:{written(node, rust)})$", rf"\A(?:{written(node, python)})\Z"
     except RecursionError:
         raise EcmaError("it is nested too deeply") from None
     except EmptyClassError as error:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from llmlab.errors import BadInputError, UnsupportedError
-from llmlab.guided import gbnf
+from llmlab.guided import gbnf, pyregex
+from llmlab.guided.chars import GAP, rust
+from llmlab.guided.ecma import EcmaError, EcmaUnsupportedError
 from llmlab.guided.guide import Guide, Kind
 
 _HEAD = "%llguidance {}\n\n"
 _GBNF_RULE = re.compile(r"(?m)^[ \t]*[A-Za-z0-9_-]+[ \t]*::=")
+_LITERALS = re.compile(r'"(?:[^"\\\n]|\\.)*"i?|\[(?:[^\]\\\n]|\\.)*\]|/(?:[^/\\\n]|\\.)+/[a-z]*|//[^\n]*|#[^\n]*')
 _UNLIMITED = re.compile(r"[*+]|\{\d*,\}")
 
 
@@ -19,7 +23,7 @@ def regex_guide(pattern: str, *, name: str = "", convert: Callable[[str], Any] =
     """Make a guide for a regex, which must match the entire text.
 
     Args:
-        pattern: the regex, in the syntax that Python's `re` and Rust's `regex` share.
+        pattern: the regex, in the dialect of Python's `re`, with `\\p{...}` added.
         name: a name for messages.
         convert: matching text -> typed object.
         bounded: refuse unlimited repeats.
@@ -34,37 +38,40 @@ def regex_guide(pattern: str, *, name: str = "", convert: Callable[[str], Any] =
         raise BadInputError("The regex is empty: it matches only the empty text.", r"For example r'\d{4}-\d{2}'.")
     if "\x00" in pattern:
         raise BadInputError("The regex contains a NUL character.")
-    guide = Guide("regex", pattern, name or f"regex {pattern}", check=_matches(pattern), convert=convert)
+    try:
+        text, checked, endless = pyregex.translated(pattern)
+    except EcmaUnsupportedError as error:
+        raise UnsupportedError(
+            f"The regex {pattern!r} can't be enforced token by token: {error}.",
+            "Rewrite it without look-around, word boundaries and back-references; use a grammar for nesting.",
+        ) from None
+    except EcmaError as error:
+        if str(error) == "No text matches":
+            raise BadInputError(f"No text matches the regex {pattern!r}.") from None
+        raise BadInputError(
+            f"{pattern!r} isn't a valid regex: {error}.", r"The dialect is Python's re, with \p{...} added."
+        ) from None
+    guide = Guide("regex", text, name or f"regex {pattern}", check=_matches(checked, pattern), convert=convert)
     reason = refusal(guide)
     if reason:
         reason = reason.split("error:")[-1].partition("\n")[0] if "error:" in reason else reason
-        reason = re.sub(r"^at \d+\(\d+\): |\n.*", "", reason.strip(), flags=re.DOTALL)
-        if "look-around" in reason or "lookaround" in reason or "backreference" in reason:
-            raise UnsupportedError(
-                f"The regex {pattern!r} can't be enforced token by token: {reason}.",
-                "Rewrite it without look-around, word boundaries and back-references; use a grammar for nesting.",
-            )
-        raise BadInputError(f"{pattern!r} isn't a valid regex: {reason}.")
+        raise BadInputError(f"The regex {pattern!r} can't be enforced: {reason.strip():.200}.")
     if matches_nothing(guide):
         raise BadInputError(f"No text matches the regex {pattern!r}.")
-    endless = unlimited(pattern) if bounded else ""
-    if endless:
+    if endless and bounded:
         raise BadInputError(
-            f"The regex {pattern!r} is unbounded: {endless!r} has no upper limit, so generation may never end.",
+            f"The regex {pattern!r} is unbounded: {unlimited(pattern)!r} has no upper limit, so generation may never end.",
             "Bound it, as in {0,40}, or set max_tokens (the answer may then be cut off there).",
         )
     return guide
 
 
-def _matches(pattern: str) -> Callable[[str], None] | None:
-    """A validator that uses Python's `re`; None for a pattern that is valid only in Rust's dialect."""
-    try:
-        compiled = re.compile(pattern)
-    except re.error:
-        return None
+def _matches(checked: str, pattern: str) -> Callable[[str], None]:
+    """A validator that uses Python's `re`."""
+    compiled = re.compile(checked)
 
     def check(text: str) -> None:
-        if compiled.fullmatch(text) is None:
+        if compiled.match(text) is None:
             raise ValueError(f"{text!r:.80} doesn't match the regex {pattern!r:.120}")
 
     return check
@@ -99,11 +106,13 @@ def choice_guide(choices: Iterable[Any], *, name: str = "") -> Guide:
         text = str(item)
         if not text:
             raise BadInputError("One of the choices is empty.", "Leave it out.")
+        if any(GAP[0] <= ord(c) <= GAP[1] for c in text):
+            raise BadInputError(f"The choice {text!r:.60} contains a lone surrogate, which no text contains.")
         if text in texts:
             raise BadInputError(f"The choice {text!r} is repeated.", "Leave one out.")
         texts[text] = item
-    # The order doesn't matter: a mask keeps every choice that is still possible.
-    lark = f"{_HEAD}start: " + "\n     | ".join(_quoted(text) for text in texts)
+    # One terminal: thousands of alternatives of a rule exceed the mask library's limits.
+    lark = f"{_HEAD}start: CHOICE\nCHOICE: /{trie(list(texts))}/\n"
 
     def check(text: str) -> None:
         if text not in texts:
@@ -117,14 +126,18 @@ def choice_guide(choices: Iterable[Any], *, name: str = "") -> Guide:
     return guide
 
 
-def _quoted(text: str) -> str:
-    """Quote a text for Lark: as a string, or as a regex with escapes if it has unusual characters."""
-    out = "".join(c if c.isalnum() or c in " -_.,:;!?()'" else f"\\u{{{ord(c):x}}}" for c in text)
-    return f'"{out}"' if "\\u{" not in out else "/" + _regex_quoted(text) + "/"
-
-
-def _regex_quoted(text: str) -> str:
-    return "".join(c if c.isalnum() or c == " " else f"\\x{{{ord(c):x}}}" for c in text)
+def trie(texts: list[str]) -> str:
+    """A regex that matches exactly these texts; common beginnings are written once."""
+    heads: dict[str, list[str]] = {}
+    for text in texts:
+        if text:
+            heads.setdefault(text[0], []).append(text[1:])
+    shared = os.path.commonprefix(texts)
+    if shared:
+        rest = [text[len(shared) :] for text in texts]
+        return "".join(rust(ord(c)) for c in shared) + (trie(rest) if any(rest) else "")
+    parts = [rust(ord(head)) + trie(rest) for head, rest in heads.items()]
+    return f"(?:{'|'.join(parts)}){'?' if '' in texts else ''}"
 
 
 def grammar_guide(text: str, *, name: str = "") -> Guide:
@@ -139,7 +152,10 @@ def grammar_guide(text: str, *, name: str = "") -> Guide:
         )
     if not text.strip():
         raise BadInputError("The grammar is empty.", 'For example \'root ::= "yes" | "no"\'.')
-    kind: Kind = "gbnf" if _GBNF_RULE.search(text) else "lark"
+    text = text.removeprefix("\ufeff")
+    if any(GAP[0] <= ord(c) <= GAP[1] for c in text):
+        raise BadInputError("The grammar contains a lone surrogate, which no text contains.")
+    kind: Kind = "gbnf" if _is_gbnf(text) else "lark"
     # The header line marks the text as Lark.
     lark = _gbnf(text) if kind == "gbnf" else text if "%llguidance" in text else f"{_HEAD}{text}"
     if kind == "lark" and not re.search(r"(?m)^\s*[?!]?start\s*(\.\d+)?\s*(\[.*?\])?\s*:", text):
@@ -151,6 +167,11 @@ def grammar_guide(text: str, *, name: str = "") -> Guide:
     if matches_nothing(guide):
         raise BadInputError("No text satisfies the grammar.")
     return guide
+
+
+def _is_gbnf(text: str) -> bool:
+    """Whether it defines rules with ::= (outside of literals, classes and comments) rather than with a colon."""
+    return _GBNF_RULE.search(_LITERALS.sub("", text)) is not None
 
 
 def _gbnf(text: str) -> str:
