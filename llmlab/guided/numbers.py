@@ -52,6 +52,33 @@ def negative_multiples(node: dict[str, Any]) -> list[int | float] | None:
     return values
 
 
+_ANNOTATIONS = frozenset(("title", "description", "default", "examples", "$comment", "deprecated", "readOnly", "writeOnly"))
+_SOME = 200
+"""How many negative multiples can be written where there is no lower bound, or a distant one."""
+
+
+def some_negative_multiples(node: dict[str, Any]) -> list[int | float]:
+    """The negative values of a `multipleOf` schema, the ones nearest to 0 first; empty for any other schema."""
+    step, kinds = node.get("multipleOf"), node.get("type", "number")
+    listed = kinds if isinstance(kinds, list) else [kinds]
+    if not isinstance(step, int | float) or isinstance(step, bool) or step <= 0:
+        return []
+    if not {"integer", "number"} & set(listed) or set(node) - {"type", "multipleOf", *_BOUNDS} - _ANNOTATIONS:
+        return []
+    low, low_open = _bound(node, "minimum", "exclusiveMinimum", max)
+    high, high_open = _bound(node, "maximum", "exclusiveMaximum", min)
+    if high is not None and (high < 0 or (high == 0 and high_open)):
+        return []  # `negative_multiples`
+    size = Decimal(str(step))
+    values = [-i * size for i in range(1, _SOME + 1)]
+    if low is not None:
+        values = [v for v in values if v > Decimal(str(low)) or (v == Decimal(str(low)) and not low_open)]
+    if "number" not in listed:
+        values = [v for v in values if v == v.to_integral_value()]
+    found = [int(v) if v == v.to_integral_value() else float(v) for v in values]
+    return [] if unwritable(found) is not None else found
+
+
 def _bound(node: dict[str, Any], name: str, exclusive: str, tighter: Any) -> tuple[float | None, bool]:
     """The bound and whether it is exclusive; in draft 4 `exclusive` is a bool."""
     closed, opened = node.get(name), node.get(exclusive)

@@ -13,16 +13,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmlab.guided.ecma import EcmaError, finds
+from llmlab.guided.formats import KNOWN
 from llmlab.guided.walk import children, escape, everything, resolve
 
 TYPES = ("object", "array", "string", "number", "boolean", "null")
-# Formats that the mask library and the validator read alike, or that are rewritten to do so.
-_ONLY_FOR = {
-    "object": ("properties", "required", "additionalProperties", "patternProperties", "minProperties", "maxProperties"),
-    "array": ("items", "prefixItems", "additionalItems", "minItems", "maxItems"),
-    "string": ("pattern", "format", "minLength", "maxLength"),
-    "number": ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
-}
 # Subschemas in these places don't apply to the text as they are.
 _NOT_POSITIVE = ("not", "if", "contains", "propertyNames", "oneOf", "dependentSchemas", "dependencies")
 # A rewrite into alternatives multiplies them: this many at most.
@@ -64,6 +58,8 @@ class _Relaxer:
 
     def positive(self, node: Any, pointer: str) -> Any:
         """A schema that every valid value satisfies; what it misses is noted."""
+        from jsonschema import FormatChecker
+
         if not isinstance(node, dict):
             return node
         out = {
@@ -94,6 +90,10 @@ class _Relaxer:
         self._items(node, pointer, out)
         self._unevaluated(node, pointer, out)
         self._count(node, pointer, out, clauses)
+        form = node.get("format")
+        if isinstance(form, str) and form not in KNOWN and form in FormatChecker.checkers:
+            del out["format"]
+            self.note(pointer, "format")
         for key in ("$dynamicRef", "$recursiveRef"):
             if key in node:
                 self.note(pointer, key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import decimal
+import difflib
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -13,10 +14,10 @@ from llmlab.errors import BadInputError, LlmLabError, UnsupportedError
 from llmlab.guided.ecma import EcmaError, EcmaUnsupportedError, translated, with_patterns
 from llmlab.guided.formats import KNOWN, REPLACED, TIGHTER
 from llmlab.guided.guide import Guide, Violation
-from llmlab.guided.numbers import BoundError, bounded, exact, negative_multiples, unwritable
+from llmlab.guided.numbers import BoundError, bounded, exact, negative_multiples, some_negative_multiples, unwritable
 from llmlab.guided.relaxation import relaxed
 from llmlab.guided.scan import digit_limit
-from llmlab.guided.walk import change, children, circular, endless, everything, quote, resolve, without_silent
+from llmlab.guided.walk import change, children, circular, endless, everything, impossible, quote, resolve, without_silent
 
 # JSON on one line, with or without a space after a comma or colon. The library's default allows unlimited whitespace,
 # and a confused model fills its entire budget with it.
@@ -26,6 +27,7 @@ MAX_NESTING = 100
 _DIGITS = 2000
 # How often a subschema is reduced to its type before the schema is refused.
 _MOST_LOOSENED = 8
+_OWN = ("max_digits", "strict_formats")
 _KEPT = ("type", "$schema", "$id", "$defs", "definitions", "x-guidance", "title", "description")
 _CHOOSERS = ("$ref", "allOf", "anyOf", "oneOf", "type", "enum", "const")
 
@@ -46,6 +48,7 @@ def schema_guide(schema: Any, *, name: str = "", convert: Callable[[str], Any] =
     schema = _known_dialect(given)
     patterns: dict[str, str] = {}
     validator = _validator(schema, patterns)
+    _check_formats(schema)
     _check_references(schema)
     ring = circular(schema)
     if ring is not None:
@@ -53,6 +56,8 @@ def schema_guide(schema: Any, *, name: str = "", convert: Callable[[str], Any] =
             f"$ref {ring!r} refers directly back to itself, so it has no meaning.",
             "A recursive schema must recurse through properties or items.",
         )
+    if impossible(schema):
+        raise BadInputError("No text satisfies the schema: it requires `false`, which nothing satisfies.")
     loop = endless(schema)
     if loop is not None:
         raise BadInputError(
@@ -235,6 +240,24 @@ def _depth(value: Any) -> int:
     return depth
 
 
+def _check_formats(schema: Any) -> None:
+    """Refuse unknown formats if the schema says so; the standard makes them annotations."""
+    from jsonschema import FormatChecker
+
+    own = schema.get("x-guidance") if isinstance(schema, dict) else None
+    if not isinstance(own, dict) or not own.get("strict_formats"):
+        return
+    known = sorted({*FormatChecker.checkers, *KNOWN})
+    for pointer, node in everything(schema):
+        form = node.get("format") if isinstance(node, dict) else None
+        if isinstance(form, str) and form not in known:
+            close = difflib.get_close_matches(form, known, 1)
+            raise BadInputError(
+                f"Unknown format {form!r} at {pointer}/format.",
+                f"Did you mean {close[0]!r}?" if close else f"Known ones: {', '.join(known)}.",
+            )
+
+
 def _check_references(schema: Any) -> None:
     """Refuse references that point to nothing, or outside the schema: nothing is fetched."""
     bases = dict(_bases(schema, "", ""))
@@ -321,6 +344,7 @@ def _normal(schema: Any) -> str:
 
     validated = FormatChecker.checkers
     infinite: dict[str, bool] = {}
+    signed: dict[int, Any] = {}
 
     def edit(node: dict[str, Any]) -> Any:
         reference = node.get("$ref")
@@ -336,8 +360,23 @@ def _normal(schema: Any) -> str:
         values = negative_multiples(node)
         if values is not None:
             return {"enum": values}
+        if isinstance(node.get("allOf"), list):
+            # The library multiplies alternatives out.
+            node["allOf"] = [one["anyOf"][0] if id(one) in signed else one for one in node["allOf"]]
+        below_zero = some_negative_multiples(node)
         node = bounded(node)
+        if below_zero:
+            # The library writes only multiples from 0 on.
+            both = {"anyOf": [node, {"enum": below_zero}]}
+            signed[id(both)] = both
+            return both
         form = node.get("format")
+        if isinstance(form, str) and form in validated and ("const" in node or "enum" in node):
+            values = [node["const"]] if "const" in node else node["enum"]
+            forms = FormatChecker()
+            fine = [one for one in values if not isinstance(one, str) or forms.conforms(one, form)]
+            left = {key: value for key, value in node.items() if key not in ("format", "const", "enum")}
+            return {**left, "enum": fine} if fine else False
         if isinstance(form, str):
             if form in REPLACED:
                 return _with_pattern({k: v for k, v in node.items() if k != "format"}, REPLACED[form], node)
@@ -353,7 +392,7 @@ def _normal(schema: Any) -> str:
         out = {}
     if isinstance(out, dict):
         own = out.get("x-guidance")
-        own = {key: value for key, value in own.items() if key != "max_digits"} if isinstance(own, dict) else {}
+        own = {key: value for key, value in own.items() if key not in _OWN} if isinstance(own, dict) else {}
         out = {**out, "x-guidance": {**GAPS, **own}}
     return json.dumps(out, ensure_ascii=False)
 

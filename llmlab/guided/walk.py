@@ -147,6 +147,22 @@ def circular(root: Any) -> str | None:
     return None
 
 
+def impossible(schema: Any) -> bool:
+    """Whether it obviously requires `false`, which no value satisfies."""
+    if not isinstance(schema, dict):
+        return schema is False
+    if any(impossible(item) for item in schema.get("allOf") or ()):
+        return True
+    for key in ("anyOf", "oneOf"):
+        branches = schema.get(key)
+        if isinstance(branches, list) and branches and all(impossible(item) for item in branches):
+            return True
+    if schema.get("type") != "object":
+        return False
+    properties = schema.get("properties") or {}
+    return any(impossible(properties.get(name)) for name in schema.get("required") or ())
+
+
 def endless(root: Any, reference: str = "#") -> str | None:
     """The reference that requires an infinite text (`a` requires `b`, which requires `a`), or None.
 
