@@ -4,7 +4,7 @@ Nothing is generated: each labelled instance is fed byte by byte to the mask tha
 check that every answer passes before it ends with "stop". PATH holds checkouts of guidance-ai/jsonschemabench and of
 json-schema-org/JSON-Schema-Test-Suite, in any folders.
 
-    python bench/guided_suites.py PATH [--sample 500] [--seed 0] [--only maskbench,coverage,standard] [--json FILE]
+    python bench/guided_suites.py PATH [--sample 500] [--seed 0] [--only maskbench,complete,coverage,standard] [--json FILE]
 """
 
 from __future__ import annotations
@@ -18,10 +18,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from llguidance import LLMatcher
+import numpy as np
+from llguidance import LLMatcher, LLTokenizer
+from tokenizers import Tokenizer
 
+from llmlab import zoo
 from llmlab.errors import LlmLabError
 from llmlab.guided import Guide, make
+from llmlab.guided.closing import Closer
+from llmlab.guided.compiler import Compiler
 from llmlab.guided.grammar import bytes_tokenizer
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -106,13 +111,65 @@ def standard(folder: Path, tokenizer: Any) -> Iterator[dict[str, Any]]:
             yield row
 
 
+def completed(paths: Iterable[Path], seeds: int) -> Iterator[dict[str, Any]]:
+    """Random texts under `complete=True`, over nano's vocabulary: one row per schema that has an ending.
+
+    Every token is drawn from those that the mask allows, all equally likely. The budget is the shortest ending that the
+    search finds at the start, or a labelled instance's length if that is shorter or the search finds none, plus 0 to 60.
+    """
+    folder = Path(zoo.__file__).parent / "models" / "nano"
+    text = (folder / "tokenizer.json").read_text()
+    end = Tokenizer.from_str(text).token_to_id("<|end|>")
+    grammars = Compiler(lambda: LLTokenizer(text, eos_token=end))
+    for path in paths:
+        data = json.loads(path.read_text())
+        try:
+            guide = make(schema=data["schema"])
+            grammars.compile(guide)  # type: ignore[arg-type]
+        except LlmLabError:
+            continue
+        assert guide is not None
+        shortest = Closer(grammars.ranks, guide).way(grammars.matcher(guide), 2000)
+        known = [len(shortest)] if shortest is not None else []
+        for test in data.get("tests", ()):
+            ids = grammars.tokenizer.tokenize_str(json.dumps(test["data"], ensure_ascii=False))
+            matcher = grammars.matcher(guide)
+            if test["valid"] and matcher.try_consume_tokens(ids) == len(ids) and matcher.is_accepting():
+                known.append(len(ids) + 1)
+        if not known:
+            continue
+        row: dict[str, Any] = {"name": path.stem, "shortest": min(known), "length": 0, "wrong": [], "slowest_s": 0.0}
+        for seed in range(seeds):
+            rng = random.Random(seed)
+            matcher, closer = grammars.matcher(guide), Closer(grammars.ranks, guide)
+            left, ids, written = min(known) + rng.randrange(60), [], b""
+            while left:
+                mask = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8), bitorder="little")
+                allowed = np.flatnonzero(mask)
+                token = int(allowed[rng.randrange(len(allowed))])
+                started = time.perf_counter()
+                instead = closer.instead(matcher, token, left, written)
+                row["slowest_s"] = max(row["slowest_s"], time.perf_counter() - started)
+                ids += instead or [token]
+                if instead is not None or token == end:
+                    break
+                matcher.consume_token(token)
+                written += grammars.ranks.pieces[token]
+                left -= 1
+            if ids[-1] != end:
+                row["length"] += 1
+            elif guide.problem(grammars.tokenizer.decode_str(ids[:-1])):
+                row["wrong"].append(guide.problem(grammars.tokenizer.decode_str(ids[:-1])))
+        yield row
+
+
 def main() -> None:
     """Run the suites and print their rows."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("path", type=Path)
     parser.add_argument("--sample", type=int, default=0, help="schemas per suite; default: all")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default="maskbench,coverage,standard")
+    parser.add_argument("--only", default="maskbench,complete,coverage,standard")
     parser.add_argument("--json", type=Path, help="write every row")
     args = parser.parse_args()
     wanted, tokenizer = args.only.split(","), bytes_tokenizer()
@@ -129,6 +186,13 @@ def main() -> None:
         print(f"{sum(row['caught'] for row in rows):,})")
         print(f"  schemas with a valid instance rejected: {sum(bool(row['rejected']) for row in rows):,}")
         print(f"  time to compile: median {took[len(took) // 2] * 1e3:.1f} ms, maximum {took[-1]:.1f} s")
+    if "complete" in wanted and suites:
+        rows = found["complete"] = list(completed(files(suites[0], args.sample or 400, args.seed), 2))
+        print(f"complete=True, random tokens over nano's vocabulary: {len(rows):,} schemas, 2 texts each")
+        print(f"  schemas with a text that ended at its limit: {sum(bool(row['length']) for row in rows):,}")
+        print(f"  texts that violate the schema: {sum(len(row['wrong']) for row in rows):,}")
+        slow = sorted(row["slowest_s"] for row in rows)
+        print(f"  longest search: median {slow[len(slow) // 2] * 1e3:.0f} ms, maximum {slow[-1] * 1e3:.0f} ms")
     groups = [path.parent for path in args.path.rglob("data/Github_easy") if path.is_dir()]
     if "coverage" in wanted and groups:
         refused: collections.Counter[str] = collections.Counter()

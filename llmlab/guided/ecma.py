@@ -353,6 +353,19 @@ def python(code: int) -> str:
 
 
 @functools.lru_cache(maxsize=1024)
+def parsed(pattern: str) -> Node:
+    """The tree of a schema's regex, which matches entire texts.
+
+    Raises:
+        EcmaError: it isn't a valid regex, or can't be enforced.
+    """
+    try:
+        return whole(_Reader(pattern).read(), "open", "open")
+    except RecursionError:
+        raise EcmaError("it is nested too deeply") from None
+
+
+@functools.lru_cache(maxsize=1024)
 def translated(pattern: str) -> tuple[str, str]:
     """A schema's regex for the masks and for the validator; both match the entire text if the pattern occurs in it.
 
@@ -365,8 +378,8 @@ def translated(pattern: str) -> tuple[str, str]:
     Raises:
         EcmaError: it isn't a valid regex; `EcmaUnsupportedError` if token masks can't enforce it.
     """
+    node = parsed(pattern)
     try:
-        node = whole(_Reader(pattern).read(), "open", "open")
         return f"^(?:{written(node, rust)})$", rf"\A(?:{written(node, python)})\Z"
     except RecursionError:
         raise EcmaError("it is nested too deeply") from None

@@ -23,7 +23,7 @@ _LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 HOSTNAME = rf"{_LABEL}(\.{_LABEL}){{0,3}}"
 
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]"
-_IDN = r"\x{a1}-\x{d7ff}\x{f900}-\x{fdcf}\x{fdf0}-\x{ffef}"
+_IDN = r"\u{a1}-\u{d7ff}\u{f900}-\u{fdcf}\u{fdf0}-\u{ffef}"
 _IDN_ATOM = _ATOM[:-2] + _IDN + "-]"
 _IDN_LABEL = rf"[A-Za-z0-9{_IDN}]{{1,63}}"
 

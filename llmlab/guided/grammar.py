@@ -39,7 +39,7 @@ def regex_guide(pattern: str, *, name: str = "", convert: Callable[[str], Any] =
     if "\x00" in pattern:
         raise BadInputError("The regex contains a NUL character.")
     try:
-        text, checked, endless = pyregex.translated(pattern)
+        text, checked, tree = pyregex.translated(pattern)
     except EcmaUnsupportedError as error:
         raise UnsupportedError(
             f"The regex {pattern!r} can't be enforced token by token: {error}.",
@@ -51,14 +51,14 @@ def regex_guide(pattern: str, *, name: str = "", convert: Callable[[str], Any] =
         raise BadInputError(
             f"{pattern!r} isn't a valid regex: {error}.", r"The dialect is Python's re, with \p{...} added."
         ) from None
-    guide = Guide("regex", text, name or f"regex {pattern}", check=_matches(checked, pattern), convert=convert)
+    guide = Guide("regex", text, name or f"regex {pattern}", check=_matches(checked, pattern), convert=convert, tree=tree)
     reason = refusal(guide)
     if reason:
         reason = reason.split("error:")[-1].partition("\n")[0] if "error:" in reason else reason
         raise BadInputError(f"The regex {pattern!r} can't be enforced: {reason.strip():.200}.")
     if matches_nothing(guide):
         raise BadInputError(f"No text matches the regex {pattern!r}.")
-    if endless and bounded:
+    if bounded and pyregex.endless(tree):
         raise BadInputError(
             f"The regex {pattern!r} is unbounded: {unlimited(pattern)!r} has no upper limit, so generation may never end.",
             "Bound it, as in {0,40}, or set max_tokens (the answer may then be cut off there).",

@@ -139,10 +139,10 @@ def endless(node: Node) -> bool:
     return (node.kind == "rep" and node.most is None) or any(endless(part) for part in node.parts)
 
 
-def translated(pattern: str) -> tuple[str, str, bool]:
-    """A regex for the masks and for the validator, which match entire texts, and whether it has unlimited repeats."""
+def translated(pattern: str) -> tuple[str, str, Node]:
+    """A regex for the masks and for the validator, which match entire texts, and its tree."""
     node = tree(pattern)
     try:
-        return written(node, rust), rf"\A(?:{written(node, python)})\Z", endless(node)
+        return written(node, rust), rf"\A(?:{written(node, python)})\Z", node
     except EmptyClassError:
         raise EcmaError("No text matches") from None

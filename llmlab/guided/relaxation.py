@@ -381,6 +381,8 @@ class _Relaxer:
             no = self._negated_keyword(node, key, value, depth)
             if no is None:
                 return None
+            if no is True or no == {}:
+                return {}
             if no is not False:
                 parts.append(no)
         if not parts:
@@ -409,7 +411,7 @@ class _Relaxer:
                     return None
                 return False if False in noes else {"allOf": noes} if len(noes) > 1 else noes[0]
             kept = [no for no in noes if no is not False]
-            return {"anyOf": kept} if kept else False
+            return ({} if {} in kept or True in kept else {"anyOf": kept}) if kept else False
         if key == "properties" and isinstance(value, dict):
             found = []
             for name, one in value.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from decimal import Decimal
 from typing import Any, Literal
 
@@ -29,7 +30,7 @@ class Scan:
         self._limit = max_digits
         # One entry per open object (the keys so far) or array (None).
         self._stack: list[set[str] | None] = []
-        self._key = b""
+        self._key = b""  # the open string's content, as written
         self._in_string = self._is_key = self._escaped = False
         self._expects_key = False
         self._digits = 0
@@ -48,6 +49,13 @@ class Scan:
         """Take a token."""
         self._run(piece)
         self._added.clear()
+
+    def open_string(self) -> tuple[str, Collection[str] | None] | None:
+        """The content so far of the open string, and the object's other keys if it is a key; None outside of strings."""
+        if not self._in_string or self._escaped:
+            return None
+        keys = self._stack[-1] if self._is_key and self._stack else None
+        return _decoded(self._key), keys
 
     def _snapshot(self) -> tuple[Any, ...]:
         self._added = []
@@ -107,13 +115,11 @@ class Scan:
     def _string(self, byte: int) -> Fault:
         if self._escaped:
             self._escaped = False
-            if self._is_key:
-                self._key += bytes((byte,))
-                if byte in b"u/":
-                    return "escape"
-            return ""
+            self._key += bytes((byte,))
+            return "escape" if self._is_key and byte in b"u/" else ""
         if byte == _BACKSLASH:
             self._escaped = True
+            self._key += b"\\"
         elif byte == _QUOTE:
             self._in_string = False
             keys = self._stack[-1] if self._stack else None
@@ -124,8 +130,7 @@ class Scan:
                 keys.add(key)
                 self._added.append((keys, key))
             return ""
-        if self._is_key:
-            self._key += bytes((byte,))
+        self._key += bytes((byte,))
         return ""
 
 
