@@ -440,6 +440,21 @@ class Model:
         n: int = ...,
         logprobs: int | None = ...,
         ignore_eos: bool = ...,
+        repetition_penalty: float | None = ...,
+        presence_penalty: float | None = ...,
+        frequency_penalty: float | None = ...,
+        logit_bias: Mapping[int, float] | None = ...,
+        min_tokens: int | None = ...,
+        stop_token_ids: Sequence[int] = ...,
+        bad_words: str | Sequence[str] = ...,
+        typical_p: float | None = ...,
+        top_n_sigma: float | None = ...,
+        dry_multiplier: float = ...,
+        dry_base: float = ...,
+        dry_allowed_length: int = ...,
+        dry_sequence_breakers: str | Sequence[str] = ...,
+        xtc_probability: float = ...,
+        xtc_threshold: float = ...,
         schema: object = ...,
         type: object = ...,
         regex: str | None = ...,
@@ -495,6 +510,21 @@ class Model:
             n: completions per prompt, 1 to 1024; completion i uses seed + i.
             logprobs: top-k log probabilities per token, 0 to 100 (0: only the sampled token's).
             ignore_eos: continue past the end-of-turn token (for benchmarks).
+            repetition_penalty: above 1 discourages tokens of the prompt and the output.
+            presence_penalty: above 0 discourages tokens of the output, in [-2, 2].
+            frequency_penalty: above 0 discourages tokens by how often they are in the output, in [-2, 2].
+            logit_bias: token id -> what to add to its logit, in [-100, 100].
+            min_tokens: the text doesn't end before this many tokens.
+            stop_token_ids: tokens that end the text, besides the model's end tokens.
+            bad_words: strings whose tokens are never generated in a row.
+            typical_p: keep the tokens whose surprise is closest to the entropy, up to this mass, in (0, 1].
+            top_n_sigma: keep tokens within this many standard deviations of the highest logit; 0 keeps all.
+            dry_multiplier: penalty for extending a repetition (DRY); 0: off.
+            dry_base: DRY's growth per token.
+            dry_allowed_length: the longest repetition without a penalty.
+            dry_sequence_breakers: strings that end a repetition.
+            xtc_probability: how often to remove all likely tokens but the least likely of them (XTC); 0: off.
+            xtc_threshold: which tokens count as likely for XTC.
             schema: the text is JSON that follows this schema: a JSON schema (dict or text), a pydantic model, a
                 dataclass or a TypedDict. `completion.parsed` is the object. A list gives each prompt its own, as for
                 the next four.
@@ -565,6 +595,21 @@ class Model:
         n: int = UNSET,
         logprobs: int | None = UNSET,
         ignore_eos: bool = UNSET,
+        repetition_penalty: float | None = UNSET,
+        presence_penalty: float | None = UNSET,
+        frequency_penalty: float | None = UNSET,
+        logit_bias: Mapping[int, float] | None = UNSET,
+        min_tokens: int | None = UNSET,
+        stop_token_ids: Sequence[int] = UNSET,
+        bad_words: str | Sequence[str] = UNSET,
+        typical_p: float | None = UNSET,
+        top_n_sigma: float | None = UNSET,
+        dry_multiplier: float = UNSET,
+        dry_base: float = UNSET,
+        dry_allowed_length: int = UNSET,
+        dry_sequence_breakers: str | Sequence[str] = UNSET,
+        xtc_probability: float = UNSET,
+        xtc_threshold: float = UNSET,
         schema: object = UNSET,
         type: object = UNSET,  # noqa: A002 - part of the public API
         regex: str | None = UNSET,
@@ -787,6 +832,7 @@ class Model:
             params = replace(prepared.params, seed=seed, n=1)
             request = Request(f"{self.name}-{next(self._ids)}", prepared.ids, params, buffer, index)
             request = replace(request, adapter=prepared.mix, images=prepared.images)
+            request = replace(request, banned=prepared.banned, breakers=prepared.breakers)
             requests.append(prepared.constraint.put_on(request))
         for request in requests:
             buffer.start(request.index)

@@ -67,6 +67,21 @@ class SamplingOptions(TypedDict, total=False):
     n: int
     logprobs: int | None
     ignore_eos: bool
+    repetition_penalty: float | None
+    presence_penalty: float | None
+    frequency_penalty: float | None
+    logit_bias: Mapping[int, float] | None
+    min_tokens: int | None
+    stop_token_ids: Sequence[int]
+    bad_words: str | Sequence[str]
+    typical_p: float | None
+    top_n_sigma: float | None
+    dry_multiplier: float
+    dry_base: float
+    dry_allowed_length: int
+    dry_sequence_breakers: str | Sequence[str]
+    xtc_probability: float
+    xtc_threshold: float
 
 
 class GuidedOptions(TypedDict, total=False):

@@ -207,7 +207,7 @@ class LoraLimits:
 class Request:
     """One sequence to generate. The engine pushes its output to `buffer`, as choice `index`.
 
-    `params` is complete: temperature, top_p, top_k, min_p, max_tokens and seed are set.
+    `params` is complete: temperature, top_p, top_k, min_p, max_tokens and seed are set; what else is None has no effect.
 
     Attributes:
         guide: the constraint on the text, already compiled by the engine's `grammars`.
@@ -215,6 +215,8 @@ class Request:
         trace: collects what the guide did to each token, if the engine can report it.
         adapter: the attached adapters to decode with; None: the base model.
         images: encoded images, in the order of their placeholders in the prompt.
+        banned: the token sequences of `params.bad_words`.
+        breakers: the tokens of `params.dry_sequence_breakers`.
     """
 
     id: str
@@ -227,6 +229,8 @@ class Request:
     trace: list[GuidanceStep] | None = None
     adapter: Mix | None = None
     images: tuple[bytes, ...] = ()
+    banned: tuple[tuple[int, ...], ...] = ()
+    breakers: frozenset[int] = frozenset()
 
 
 class EngineLog:
@@ -390,6 +394,11 @@ class Engine(ABC):
     def score_note(self) -> str:
         """The limits of `score` ("the 100 likeliest tokens are exact"); "" if it returns full distributions."""
         return ""
+
+    def refusal(self, params: SamplingParams) -> LlmLabError | None:
+        """Why a request with these complete params can't run on this model; None if it can. Checked before it starts."""
+        del params
+        return None
 
     @abstractmethod
     def submit(self, request: Request) -> None:

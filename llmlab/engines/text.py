@@ -28,14 +28,18 @@ class TextStream:
         self._held = ""
         self.stopped = False
 
-    def feed(self, piece: bytes) -> str:
+    def feed(self, piece: bytes, *, may_stop: bool = True) -> str:
         """Add a token's bytes.
+
+        Args:
+            piece: the bytes.
+            may_stop: a stop string that these bytes complete ends the text; False is for the first `min_tokens`.
 
         Returns:
             The text that can be shown now. After a stop string `stopped` is True and the text ends before it.
         """
         text = self._decode(piece)
-        return self._match(text) if self._stop else text
+        return self._match(text, may_stop=may_stop) if self._stop else text
 
     def _decode(self, piece: bytes) -> str:
         """The characters that are complete now."""
@@ -53,11 +57,11 @@ class TextStream:
         text, self._held = self._held, ""
         return text
 
-    def _match(self, new: str) -> str:
+    def _match(self, new: str, *, may_stop: bool) -> str:
         if self.stopped:
             return ""
         text = self._held + new
-        found = [at for at in (text.find(stop) for stop in self._stop) if at >= 0]
+        found = [at for at in (text.find(stop) for stop in self._stop) if at >= 0 and may_stop]
         if found and self._accepts is not None:
             every = sorted({at for stop in self._stop for at in range(len(text)) if text.startswith(stop, at)})
             found = [at for at in every if self._accepts(self._given + text[:at])][:1]

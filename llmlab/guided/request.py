@@ -81,6 +81,12 @@ class Constraint:
                 "ignore_eos can't be combined with a constraint, which determines where the text ends.",
                 "Leave one out.",
             )
+        for option in ("stop_token_ids", "bad_words"):
+            if getattr(params, option):
+                raise BadInputError(
+                    f"{option} can't be combined with a constraint, which determines the text and where it ends.",
+                    "Leave one out, or exclude the text in the constraint.",
+                )
         grammars: Compiler = engine.grammars
         return replace(self, compile_s=grammars.compile(self.guide), traces=tuple([] for _ in range(params.n)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,13 +12,25 @@ from llmlab import _imports
 from llmlab.adapters.attached import AttachedAdapters
 from llmlab.engines import vision
 from llmlab.engines.base import Engine, Mix, ModelFacts
+from llmlab.engines.sampling import breaker_ids, word_ids
 from llmlab.engines.templates import render
 from llmlab.errors import BadInputError
 from llmlab.guided.request import Constraint
 from llmlab.types import Message, Prompt, SamplingParams
 
 # Sampling params for a model without its own defaults.
-FALLBACK = SamplingParams(temperature=0.7, top_p=1.0, top_k=0, min_p=0.0)
+FALLBACK = SamplingParams(
+    temperature=0.7,
+    top_p=1.0,
+    top_k=0,
+    min_p=0.0,
+    repetition_penalty=1.0,
+    presence_penalty=0.0,
+    frequency_penalty=0.0,
+    min_tokens=0,
+    typical_p=1.0,
+    top_n_sigma=0.0,
+)
 DEFAULT_MAX_TOKENS = 512
 
 # What a request imports; imported with the model, so that Ctrl-C in the first cell can't interrupt an import.
@@ -65,6 +78,8 @@ class Prepared:
     adapter: str | None = None
     constraint: Constraint = field(default_factory=Constraint)
     images: tuple[bytes, ...] = field(default=(), repr=False)
+    banned: tuple[tuple[int, ...], ...] = field(default=(), repr=False)
+    breakers: frozenset[int] = field(default=frozenset(), repr=False)
 
 
 def prepare(
@@ -103,11 +118,40 @@ def prepare(
     limit = final.max_tokens if final.max_tokens is not None else DEFAULT_MAX_TOKENS
     seed = final.seed if final.seed is not None else secrets.randbelow(2**31)
     limit = limit if subject.facts.shifts else min(limit, room)
-    final = replace(final, max_tokens=limit, seed=seed)
+    final = replace(final, max_tokens=limit, seed=seed, min_tokens=_least(given, final.min_tokens or 0, limit))
+    _check_ids(subject, final)
+    refused = subject.engine.refusal(final)
+    if refused is not None:
+        raise refused
     seeds = tuple((seed + i) % 2**32 for i in range(final.n))
     constraint = constraint.ready(subject.engine, subject.engine_name, final)
     images = tuple(image for message in messages for image in message.images)
-    return Prepared(messages, text, tuple(ids), final, seeds, mix, adapter, constraint, images)
+    banned = word_ids(final.bad_words, functools.partial(subject.engine.tokenize, special=False))
+    breakers: frozenset[int] = frozenset()
+    if final.dry_multiplier:
+        breakers = breaker_ids(final.dry_sequence_breakers, subject.engine.grammars.ranks.pieces)
+    return Prepared(
+        messages, text, tuple(ids), final, seeds, mix, adapter, constraint, images, banned, breakers
+    )  # fmt: skip
+
+
+def _least(given: SamplingParams, least: int, limit: int) -> int:
+    """min_tokens within max_tokens: the caller's must fit; the model's own default is lowered."""
+    if least > limit and given.min_tokens is not None:
+        raise BadInputError(f"min_tokens is {least:,}, but at most {limit:,} tokens can be generated.", "Lower it.")
+    return min(least, limit)
+
+
+def _check_ids(subject: Subject, params: SamplingParams) -> None:
+    """Check that token ids are in the vocabulary."""
+    size = subject.facts.vocab_size
+    for name, ids in (("logit_bias", params.logit_bias or ()), ("stop_token_ids", params.stop_token_ids)):
+        wrong = next((token for token in ids if token >= size), None)
+        if wrong is not None:
+            raise BadInputError(
+                f"{name} has token id {wrong}; {subject.name} has ids 0 to {size - 1}.",
+                "model.tokenize(text) returns a text's ids.",
+            )
 
 
 def conversation(prompt: Prompt, system: str | None = None) -> tuple[Message, ...]:

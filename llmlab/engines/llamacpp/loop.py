@@ -81,6 +81,7 @@ class DecodeLoop:
         self._by_request: dict[Request, Sequence] = {}
         self._context: NativeContext | None = None
         self._slots: Slots | None = None
+        self._end_ids = end_ids
         self._picker = Picker(model, frozenset(end_ids), log)
         self.warm_up_s = 0.0
         self._closing = False
@@ -270,7 +271,9 @@ class DecodeLoop:
             # One invalid token would fail the step for every request.
             request.buffer.fail(GenerationError(problem))
             return
-        sequence = Sequence(request, self._settings.context, shifts=self._settings.context_shift)
+        sequence = Sequence(
+            request, self._settings.context, shifts=self._settings.context_shift, ends=self._end_ids
+        )  # fmt: skip
         if request.guide is not None:
             sequence.steer_by(Steer(request, self._grammars, self._model.vocab_size, self._model.name))
         self._by_request[request] = sequence

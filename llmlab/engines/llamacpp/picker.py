@@ -9,7 +9,7 @@ from typing import Any
 from llmlab.engines.base import EngineLog
 from llmlab.engines.llamacpp.batch import Batch
 from llmlab.engines.llamacpp.native import NativeContext, NativeModel
-from llmlab.engines.llamacpp.sampler import Drawer
+from llmlab.engines.llamacpp.sampler import Drawer, draw_candidates
 from llmlab.engines.llamacpp.sequence import Sequence
 from llmlab.engines.logits import not_finite, token_logprob
 from llmlab.errors import GenerationError
@@ -69,13 +69,20 @@ class Picker:
                 raise not_finite(float(peak))
             if steer is not None:
                 steer.mask(rows[row])
-            if not one.greedy:
-                token = self._drawer.draw(one.chain, rows[row], one.seed, one.generated)
-            elif steer is None:
+            adjusted = rows[row]
+            if one.adjuster is not None:  # on a copy: log probabilities and the guide's trace are of the raw logits
+                adjusted = one.adjuster.adjust(adjusted.copy(), one.tokens)
+            if not one.greedy and one.own_candidates:
+                token = draw_candidates(adjusted, one.request.params, one.generated)
+            elif not one.greedy:
+                token = self._drawer.draw(one.chain, adjusted, one.seed, one.generated)
+            elif steer is None and one.adjuster is None:
                 token = likeliest[row]
             else:
-                token = int(rows[row].argmax())
-            end = token in self._ends and not (steer is None and one.request.params.ignore_eos)
+                token = int(adjusted.argmax())
+            end = token in one.stops or (
+                token in self._ends and not (steer is None and one.request.params.ignore_eos)
+            )  # fmt: skip
             logprob = None
             if one.logprobs is not None:
                 logits = rows[row] if steer is None else steer.raw

@@ -19,12 +19,12 @@ from llmlab.engines.vllm.examination import examine
 from llmlab.engines.vllm.facts import Codec, read_facts
 from llmlab.engines.vllm.guided import Watched, guide_tokenizer
 from llmlab.engines.vllm.loop import StepLoop
-from llmlab.errors import Interrupted, UnloadedError
+from llmlab.errors import Interrupted, LlmLabError, UnloadedError, UnsupportedError
 from llmlab.files import architectures, tags
 from llmlab.guided.compiler import Compiler
 from llmlab.machine import hardware
 from llmlab.machine.hardware import Hardware
-from llmlab.types import EngineName
+from llmlab.types import EngineName, SamplingParams
 from llmlab.types.progress import Progress
 
 # Modules imported by `import vllm` and a load (vllm 0.32 on the CPU), to estimate the import's progress.
@@ -167,6 +167,24 @@ class VllmEngine(Engine):
         if self._live().in_process:
             return ""
         return f"the {options.MAX_LOGPROBS} likeliest tokens of each distribution are exact; the rest is spread evenly"
+
+    def refusal(self, params: SamplingParams) -> LlmLabError | None:
+        """See `Engine.refusal`."""
+        own = [name for name in ("top_n_sigma", "dry_multiplier", "xtc_probability") if getattr(params, name)]
+        own += ["typical_p"] if (params.typical_p or 1.0) < 1.0 else []
+        if self._plan.draft is not None:
+            own += [name for name in ("min_p", "logit_bias") if getattr(params, name)]
+        if not own:
+            return None
+        if self._plan.draft is not None:
+            return UnsupportedError(
+                f"vLLM doesn't support {own[0]} with a draft.", f"Leave out {own[0]}, or load the model without --draft."
+            )
+        if not self._live().in_process:
+            return UnsupportedError(
+                f"vLLM doesn't support {own[0]} on a GPU.", f"Leave out {own[0]}, or load the model in llamacpp."
+            )
+        return None
 
     def submit(self, request: Request) -> None:
         """Queue a request and return at once. Thread-safe. Requests beyond `max_concurrency` wait in vLLM's queue."""

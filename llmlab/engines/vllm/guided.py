@@ -112,7 +112,7 @@ class Watched:
         if closed:
             text = self._decode(self._ids).removeprefix(self._so_far())
         if self._stop is not None:
-            text = self._stop.feed(text.encode())
+            text = self._stop.feed(text.encode(), may_stop=len(self._ids) > (self._request.params.min_tokens or 0))
             if self._stop.stopped:
                 reason = "stop"
             elif reason is not None:

@@ -28,7 +28,7 @@ from llmlab.engines.vllm.options import MAX_LOGPROBS
 from llmlab.engines.vllm.outputs import is_dead, reason_of, token_logprobs, vllm_params
 from llmlab.engines.vllm.process import SHARED, release_memory
 from llmlab.engines.vllm.speculation import Observer
-from llmlab.errors import GenerationError, Interrupted, LlmLabError, LoadError, UnloadedError, UnsupportedError
+from llmlab.errors import GenerationError, Interrupted, LlmLabError, LoadError, UnloadedError
 from llmlab.files.headers import Header
 from llmlab.machine import hardware
 
@@ -309,13 +309,6 @@ class StepLoop:
     def _add(self, llm: Any, request: Request) -> None:
         if request.buffer.done:
             self._forget(request)
-            return
-        if self._plan.draft is not None and request.params.min_p:
-            self._forget(request)
-            why = UnsupportedError(
-                "vLLM doesn't support min_p with a draft.", "Leave out min_p, or load the model without --draft."
-            )
-            request.buffer.fail(why)
             return
         key = str(next(self._number))
         try:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmlab.engines.base import LoadPlan
+from llmlab.engines.vllm.processors import NAMES
 from llmlab.engines.vllm.speculation import speculative_config
 from llmlab.errors import BadInputError, UnsupportedError
 
@@ -156,6 +157,8 @@ def resolve(plan: LoadPlan, *, cpu: bool, weight_bytes: int) -> VllmOptions:
         }
     if plan.draft is not None:
         args["speculative_config"] = speculative_config(plan.draft)
+    if cpu and plan.draft is None:  # vLLM rejects them with a draft
+        args["logits_processors"] = NAMES
     if cpu:
         args["block_size"] = extra.get("block_size", CPU_BLOCK)
         args["worker_cls"] = "llmlab.engines.vllm.patches.NotebookWorker"
