@@ -5,14 +5,28 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from llmlab import zoo
+from llmlab import Lab, zoo
 from llmlab.engines.sampling import Adjuster, breaker_ids, candidates, chance, word_ids
 from llmlab.errors import BadInputError, UnsupportedError
 from llmlab.types import SamplingParams
 
 PROMPT = "Tell me a story about a dog."
-# The engines compute in bf16 or f16: a token may win that is this much below the best in float32.
-TOLERANCE = 0.25
+# llamacpp computes nano in f16: a token may win that is this much below the best in float32.
+TOLERANCE = 0.05
+
+
+@pytest.fixture(scope="module")
+def precise():
+    """Nano in vLLM in float32: in bfloat16 a step's rounding moves logits by up to 0.3."""
+    lab = Lab()
+    yield lab.load("nano", engine="vllm", extra={"dtype": "float32"})
+    lab.close()
+
+
+@pytest.fixture(params=["llamacpp", "vllm"])
+def model(request):
+    """Nano in each engine in turn, with as few rounding errors as it has."""
+    return request.getfixturevalue("llamacpp" if request.param == "llamacpp" else "precise")
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +87,7 @@ def biased(model):
 
     def apply(row, prompt, output):
         row = row.copy()
-        row[token] += 6
+        row[token] += 9
         return row
 
     return apply
@@ -93,11 +107,11 @@ GREEDY = {
     "repetition": ({"repetition_penalty": 1.6}, lambda _: repetition(1.6)),
     "presence": ({"presence_penalty": 2.0}, lambda _: counted(2.0, 0.0)),
     "frequency": ({"frequency_penalty": 1.5}, lambda _: counted(0.0, 1.5)),
-    "logit_bias": ({"logit_bias": {" the": 6}}, biased),
+    "logit_bias": ({"logit_bias": {" the": 9}}, biased),
     "min_tokens": ({"min_tokens": 70}, lambda model: never_ending(model, 70)),
     "dry": (
-        {"dry_multiplier": 3.0, "dry_base": 1.5, "dry_allowed_length": 1},
-        lambda model: dry(3.0, 1.5, 1, breaker_ids(("\n", ":", '"', "*"), pieces(model))),
+        {"dry_multiplier": 6.0, "dry_base": 1.5, "dry_allowed_length": 1},
+        lambda model: dry(6.0, 1.5, 1, breaker_ids(("\n", ":", '"', "*"), pieces(model))),
     ),
 }
 
@@ -119,7 +133,7 @@ def test_greedy_tokens_are_the_likeliest_by_the_formula(model, logits, name):
     changed = 0
     for step, token in enumerate(done.token_ids):
         wanted = apply(rows[step], list(done.prompt_token_ids), list(done.token_ids[:step]))
-        assert wanted[token] >= wanted.max() - TOLERANCE, (step, done.text)
+        assert wanted[token] >= wanted.max() - TOLERANCE, (step, wanted[token], wanted.max(), rows[step][token], done.text)
         changed += rows[step][token] < rows[step].max() - TOLERANCE
     assert changed, "the parameter changed nothing"
     assert done.token_ids != model.generate(prompt, temperature=0, max_tokens=80).token_ids
@@ -171,6 +185,15 @@ def test_draws_follow_the_formula(model, logits, name):
     if options:
         plain = softmax(logits(done.prompt_token_ids)[-1])
         assert np.abs(found - wanted).sum() < np.abs(found - plain).sum()
+
+
+@pytest.mark.parametrize("name", GREEDY)
+def test_both_engines_give_the_same_greedy_text(llamacpp, precise, name):
+    options = dict(GREEDY[name][0])
+    if "logit_bias" in options:
+        options["logit_bias"] = {llamacpp.tokenize(" the")[0]: 9}
+    one, other = (model.generate("Hello!", temperature=0, max_tokens=80, **options) for model in (llamacpp, precise))
+    assert one.token_ids == other.token_ids
 
 
 def test_penalties_hold_in_a_batch_with_other_requests(model):
@@ -239,7 +262,7 @@ def test_a_constraint_that_allows_only_the_end_overrides_min_tokens(model):
         ({"min_tokens": 9, "ignore_eos": True}, "ignore_eos"),
         ({"bad_words": [""]}, "bad_words must be a non-empty string"),
         ({"bad_words": ["a"], "choice": ["a", "b"]}, "bad_words can't be combined with a constraint"),
-        ({"stop_token_ids": [5], "regex": "a+"}, "stop_token_ids can't be combined with a constraint"),
+        ({"stop_token_ids": [5], "regex": "a{3}"}, "stop_token_ids can't be combined with a constraint"),
         ({"typical_p": 0}, "typical_p must be"),
         ({"xtc_threshold": 2}, "xtc_threshold must be"),
     ],
@@ -283,16 +306,16 @@ def test_the_penalties_count_tokens_of_a_drafted_step_once():
     assert adjuster.adjust(row.copy(), [0, 1, 2, 2, 0]).tolist() == [-1.0, -2.0, -0.5, 2.0]
 
 
-def test_vllm_with_a_draft_refuses_what_it_lacks_and_applies_the_rest(lab, vllm):
-    drafted = lab.load("nano", engine="vllm", draft="ngram")
+def test_vllm_with_a_draft_refuses_what_it_lacks_and_applies_the_rest(lab, precise):
+    drafted = lab.load("nano", engine="vllm", draft="ngram", extra={"dtype": "float32"})
     for options in ({"min_p": 0.1}, {"logit_bias": {5: 1}}, {"typical_p": 0.5}, {"dry_multiplier": 1.0}):
         name = next(iter(options))
         with pytest.raises(UnsupportedError, match=f"vLLM doesn't support {name} with a draft"):
             drafted.stream("Hello!", **options)
     for options in ({"repetition_penalty": 1.6}, {"frequency_penalty": 1.5, "presence_penalty": 1.0}):
-        wanted = vllm.generate(PROMPT, temperature=0, max_tokens=60, **options)
+        wanted = precise.generate(PROMPT, temperature=0, max_tokens=60, **options)
         assert drafted.generate(PROMPT, temperature=0, max_tokens=60, **options).token_ids == wanted.token_ids
-    wanted = vllm.generate(PROMPT, temperature=0, max_tokens=60, bad_words=["dog"], min_tokens=10)
+    wanted = precise.generate(PROMPT, temperature=0, max_tokens=60, bad_words=["dog"], min_tokens=10)
     found = drafted.generate(PROMPT, temperature=0, max_tokens=60, bad_words=["dog"], min_tokens=10)
     assert found.token_ids == wanted.token_ids
 
