@@ -12,11 +12,11 @@ Two engines, vLLM and llama.cpp, behind one magic and one Python API:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from llmlab._hooks import hooks
 from llmlab._version import __version__
-from llmlab.options import UNSET, known_keywords
+from llmlab.options import UNSET, PenaltyOptions, known_keywords
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -660,6 +660,7 @@ def chat(
     max_tokens: int | None = None,
     stop: str | Sequence[str] | None = None,
     logprobs: int | None = None,
+    **penalties: Unpack[PenaltyOptions],
 ) -> Chat:
     """A chat widget. `chat.send("...")` sends a message from Python and returns the completion.
 
@@ -674,6 +675,7 @@ def chat(
         lab: the lab; None: the shared one.
         temperature, top_p, top_k, min_p, seed, max_tokens, stop, logprobs: as in `Model.generate`; None: the
             model's defaults.
+        **penalties: repetition_penalty and the other sampling params of `Model.generate`.
 
     Returns:
         The widget; `.messages`, `.completions` and `.to_cells()` return its contents.
@@ -709,6 +711,7 @@ def chat(
         max_tokens=max_tokens,
         stop=stop,
         logprobs=logprobs,
+        **penalties,
     )
 
 
@@ -727,6 +730,7 @@ def arena(
     max_tokens: int | None = None,
     stop: str | Sequence[str] | None = None,
     logprobs: int | None = None,
+    **penalties: Unpack[PenaltyOptions],
 ) -> Arena:
     """A widget that compares models or settings side by side on the same prompt. `arena.votes` is a DataFrame.
 
@@ -739,6 +743,7 @@ def arena(
         lab: the lab; None: the shared one.
         temperature, top_p, top_k, min_p, max_tokens, stop, logprobs: as in `Model.generate`, for columns that don't
             set their own.
+        **penalties: repetition_penalty and the other sampling params of `Model.generate`, for the same columns.
 
     Returns:
         The widget; `.send(prompt)` returns the completions.
@@ -771,6 +776,7 @@ def arena(
         max_tokens=max_tokens,
         stop=stop,
         logprobs=logprobs,
+        **penalties,
     )
 
 

@@ -29,6 +29,7 @@ __all__ = [
     "GenerateOptions",
     "GuidedOptions",
     "LoadOptions",
+    "PenaltyOptions",
     "RequestOptions",
     "SamplingOptions",
     "ToolOptions",
@@ -54,19 +55,9 @@ UNSET: Any = _Unset()
 """An argument that was not given."""
 
 
-class SamplingOptions(TypedDict, total=False):
-    """The fields of `SamplingParams`, which documents them."""
+class PenaltyOptions(TypedDict, total=False):
+    """The fields of `SamplingParams` that change logits or end the text, and the less common filters."""
 
-    temperature: float | None
-    top_p: float | None
-    top_k: int | None
-    min_p: float | None
-    seed: int | None
-    max_tokens: int | None
-    stop: str | Sequence[str]
-    n: int
-    logprobs: int | None
-    ignore_eos: bool
     repetition_penalty: float | None
     presence_penalty: float | None
     frequency_penalty: float | None
@@ -82,6 +73,21 @@ class SamplingOptions(TypedDict, total=False):
     dry_sequence_breakers: str | Sequence[str]
     xtc_probability: float
     xtc_threshold: float
+
+
+class SamplingOptions(PenaltyOptions, total=False):
+    """The fields of `SamplingParams`, which documents them."""
+
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+    min_p: float | None
+    seed: int | None
+    max_tokens: int | None
+    stop: str | Sequence[str]
+    n: int
+    logprobs: int | None
+    ignore_eos: bool
 
 
 class GuidedOptions(TypedDict, total=False):

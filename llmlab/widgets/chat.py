@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from llmlab.errors import BadInputError, LlmLabError, unknown
-from llmlab.options import known_keywords
+from llmlab.options import PenaltyOptions, known_keywords
 from llmlab.types import Completion, Message
 from llmlab.widgets import assets, chat_settings, static_forms
 from llmlab.widgets.base import described
@@ -74,6 +74,7 @@ class Chat(ChatState):
         max_tokens: int | None = None,
         stop: str | Sequence[str] | None = None,
         logprobs: int | None = None,
+        **penalties: Unpack[PenaltyOptions],
     ) -> None:
         """Create a chat. The arguments are those of `llmlab.chat`.
 
@@ -82,7 +83,7 @@ class Chat(ChatState):
         """
         keywords: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p}
         keywords |= {"seed": seed, "max_tokens": max_tokens, "stop": stop, "logprobs": logprobs}
-        sampling = {**(sampling or {}), **_without_none(keywords)}
+        sampling = {**(sampling or {}), **_without_none(keywords), **_without_none(penalties)}
         traits = _without_none({"system": system, "adapter": adapter, "height": height})
         if messages and resume:
             raise BadInputError("Both messages and a conversation to resume were given.", "Remove one of them.")

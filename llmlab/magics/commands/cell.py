@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from llmlab.display import FORMATS, completion_line
 from llmlab.display.live import UPDATE_EVERY_S, Answer
 from llmlab.errors import BadInputError
-from llmlab.magics import constraint, tooling
+from llmlab.magics import constraint, sampling, tooling
 from llmlab.magics.command import Command, Context
 from llmlab.magics.expansion import expand
 from llmlab.magics.parser import Parser, integer, number
@@ -109,6 +109,7 @@ class Cell(Command):
         )
         parser.add("-n", dest="n", type=integer, default=1, metavar="N", help="number of answers")
         parser.add("-o", "--out", metavar="VAR", complete="variable", help="store the Completion in this variable")
+        sampling.add_options(parser)
         constraint.add_options(parser)
         tooling.add_options(parser)
         parser.add(
@@ -137,6 +138,7 @@ class Cell(Command):
             stop=tuple(_unescape(text) for text in args.stop),
             n=args.n,
             logprobs=args.logprobs,
+            **sampling.options(args),
         )
         guided = constraint.options(args, context.shell.user_ns) | tooling.options(args, context.shell.user_ns)
         if args.format is None:
