@@ -17,7 +17,7 @@ from llmlab.engines.stream import Buffer
 from llmlab.engines.templates import render
 from llmlab.errors import BadInputError, UnloadedError
 from llmlab.guided.request import choices_with_values, spread
-from llmlab.inference.request import Prepared, Subject, conversation, prepare
+from llmlab.inference.request import Prepared, Subject, conversation, prepare, resume
 from llmlab.inference.stream import Stream, check_process, wait_all
 from llmlab.options import UNSET, BatchOptions, GenerateOptions, RequestOptions, given, known_keywords
 from llmlab.tool_calls.loop import Asking, ToolLoop
@@ -430,6 +430,7 @@ class Model:
         raw: bool = ...,
         params: SamplingParams | None = ...,
         adapter: str | None = ...,
+        prefix: str | None = ...,
         temperature: float | None = ...,
         top_p: float | None = ...,
         top_k: int | None = ...,
@@ -498,6 +499,8 @@ class Model:
             system: a system prompt.
             raw: send the text without the chat template.
             params: sampling params; the arguments below override their fields.
+            prefix: the text that the answer begins with; it is part of `text`. A last message of the assistant is
+                continued in the same way. A constraint covers it (llamacpp only).
             adapter: an attached adapter: "pirate", "pirate:0.5" (its scale), "pirate:0.7+terse:0.3", or None for the
                 base model; default: the one set with `use_adapter`. A list gives each prompt its own.
             temperature: 0 is greedy; None: the model's own default, or 0.7.
@@ -585,6 +588,7 @@ class Model:
         raw: bool = False,
         params: SamplingParams | None = None,
         adapter: str | None = UNSET,
+        prefix: str | None = UNSET,
         temperature: float | None = UNSET,
         top_p: float | None = UNSET,
         top_k: int | None = UNSET,
@@ -677,6 +681,11 @@ class Model:
             raise BadInputError(
                 "raw=True can't be combined with tools: they need the chat template.", "Leave one of them out."
             )
+        if rest.get("prefix"):
+            raise BadInputError(
+                "prefix= can't be combined with tools: the model must be able to begin with a call.",
+                "Leave one of them out.",
+            )
         asking = Asking(
             self,
             lambda turns, schemas, own, left: self._stream(turns, None, False, own, dict(left), schemas),  # noqa: FBT003
@@ -693,8 +702,14 @@ class Model:
         options: dict[str, Any],
         tools: Sequence[Mapping[str, Any]] = (),
     ) -> Stream:
-        subject = Subject(self._live(), self._engine_name, self.facts, self._adapters, self.name, self.source.spec)
-        prepared = prepare(subject, prompt, options, system=system, raw=raw, params=params, tools=tools)
+        return self._streamed(
+            prepare(self._subject(), prompt, options, system=system, raw=raw, params=params, tools=tools)
+        )  # fmt: skip
+
+    def _subject(self) -> Subject:
+        return Subject(self._live(), self._engine_name, self.facts, self._adapters, self.name, self.source.spec)
+
+    def _streamed(self, prepared: Prepared) -> Stream:
         return Stream(lambda: self._submit(prepared), lambda buffer: self._completion(prepared, buffer))
 
     @known_keywords
@@ -832,9 +847,11 @@ class Model:
             params = replace(prepared.params, seed=seed, n=1)
             request = Request(f"{self.name}-{next(self._ids)}", prepared.ids, params, buffer, index)
             request = replace(request, adapter=prepared.mix, images=prepared.images)
-            request = replace(request, banned=prepared.banned, breakers=prepared.breakers)
+            request = replace(request, banned=prepared.banned, breakers=prepared.breakers, begun=prepared.begun)
             requests.append(prepared.constraint.put_on(request))
         for request in requests:
+            if prepared.begun:
+                buffer.push(prepared.begun, index=request.index)
             buffer.start(request.index)
             engine.submit(request)
 
@@ -862,4 +879,30 @@ class Model:
             prompt=prepared.prompt,
             prompt_token_ids=prepared.ids,
             adapter=prepared.adapter,
+            prefix=prepared.begun,
+            more=Continuation(self, prepared),
         )
+
+
+class Continuation:
+    """What `Completion.continue_` needs: the model, as a weak reference, and the request. A copy from a pickle has none."""
+
+    def __init__(self, model: Model | None = None, prepared: Prepared | None = None) -> None:
+        self._model = weakref.ref(model) if model is not None else None
+        self._prepared = prepared
+
+    def stream(self, done: Completion, *, max_tokens: int | None, params: SamplingParams | None) -> Stream:
+        """The stream that continues a completion."""
+        model = self._model() if self._model is not None else None
+        if model is None or self._prepared is None:
+            raise UnloadedError(
+                f"{done.model}, which generated this, isn't loaded any more.",
+                "Load it, and send the conversation with the answer as its last message: it is continued.",
+            )
+        return model._streamed(resume(model._subject(), self._prepared, done, max_tokens, params))  # noqa: SLF001
+
+    def __reduce__(self) -> tuple[type[Continuation], tuple[()]]:
+        return Continuation, ()
+
+    def __deepcopy__(self, memo: object) -> Continuation:
+        return self

@@ -122,6 +122,7 @@ class GenerateOptions(RequestOptions, total=False):
     """The options of one prompt. `Model.generate` documents them."""
 
     adapter: str | None
+    prefix: str | None
 
 
 class BatchOptions(SamplingOptions, ToolOptions, total=False):
@@ -135,6 +136,7 @@ class BatchOptions(SamplingOptions, ToolOptions, total=False):
     guide: Guide | Sequence[Guide | None] | None
     complete: bool
     adapter: str | Sequence[str | None] | None
+    prefix: str | None
 
 
 class LoadOptions(TypedDict, total=False):

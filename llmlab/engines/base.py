@@ -217,6 +217,8 @@ class Request:
         images: encoded images, in the order of their placeholders in the prompt.
         banned: the token sequences of `params.bad_words`.
         breakers: the tokens of `params.dry_sequence_breakers`.
+        begun: the text that the answer already has, at the end of the prompt. The buffer starts with it, and the guide
+            covers it.
     """
 
     id: str
@@ -231,6 +233,7 @@ class Request:
     images: tuple[bytes, ...] = ()
     banned: tuple[tuple[int, ...], ...] = ()
     breakers: frozenset[int] = frozenset()
+    begun: str = ""
 
 
 class EngineLog:
@@ -319,6 +322,7 @@ class Engine(ABC):
     name: ClassVar[EngineName]
     capabilities: ClassVar[Capabilities]
     distribution: ClassVar[str] = "llmlab"  # what `pip install -U` takes
+    guides_begun: ClassVar[bool] = False  # a guide can cover a text that the answer already has
 
     facts: ModelFacts
     grammars: Compiler

@@ -31,11 +31,13 @@ class Steer:
         # Getting a token's text from the engine costs more than the mask of a simple step.
         self._name = functools.lru_cache(maxsize=4096)(name)
         self._trace = request.trace
-        self._text = b""
+        self._text = request.begun.encode()
         note = self._note if request.trace is not None and vocab_size else None
         self.run = MaskRun(
             grammars.matcher(request.guide), vocab_size, note, keep_raw=request.params.logprobs is not None
         )
+        if request.begun:
+            self.run.begin(grammars.tokenizer.tokenize_str(request.begun))
         self._closer = Closer(grammars.ranks, request.guide) if request.complete else None
 
     def mask(self, logits: Any) -> None:

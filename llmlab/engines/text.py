@@ -15,13 +15,14 @@ class TextStream:
     Args:
         stop: strings that end the text; they never appear in it.
         accepts: whether the text may end before a stop string; if it returns False, that stop string is ignored.
+        begun: the text before the first token, of which `accepts` is also told.
     """
 
     __slots__ = ("_accepts", "_decoder", "_given", "_held", "_partial", "_stop", "stopped")
 
-    def __init__(self, stop: Sequence[str] = (), accepts: Callable[[str], bool] | None = None) -> None:
+    def __init__(self, stop: Sequence[str] = (), accepts: Callable[[str], bool] | None = None, begun: str = "") -> None:
         self._accepts = accepts
-        self._given = ""
+        self._given = begun
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._partial = False
         self._stop = tuple(stop)
@@ -51,6 +52,15 @@ class TextStream:
         text = self._decoder.decode(piece)
         self._partial = bool(self._decoder.getstate()[0])
         return text
+
+    def resume(self, piece: bytes) -> None:
+        """Begin within a character: `piece` ends with its first bytes."""
+        for size in range(1, min(len(piece), 3) + 1):
+            first = piece[-size]
+            if first >= 0xC0:  # the first byte of a character of several bytes
+                if size < (2 if first < 0xE0 else 3 if first < 0xF0 else 4):
+                    self._decode(piece[-size:])
+                return
 
     def flush(self) -> str:
         """End the text: return a held back possible stop string. Bytes of an incomplete character are dropped."""

@@ -18,7 +18,12 @@ _NUMBERS: tuple[tuple[str, Any, str, str], ...] = (
     ("--dry-multiplier", number, "X", "penalty for extending a repetition (DRY); 0: off"),
     ("--dry-base", number, "X", "DRY: growth of the penalty per token; default: 1.75"),
     ("--dry-allowed-length", integer, "N", "DRY: the longest repetition without a penalty; default: 2"),
-    ("--xtc-probability", number, "P", "how often to remove all likely tokens but the least likely of them (XTC); 0: off"),
+    (
+        "--xtc-probability",
+        number,
+        "P",
+        "how often to remove all likely tokens but the least likely of them (XTC); 0: off",
+    ),
     ("--xtc-threshold", number, "P", "XTC: from which probability a token is likely; default: 0.1"),
 )
 

@@ -60,6 +60,7 @@ class LlamaCppEngine(Engine):
         gpu_layers=True,
     )
     distribution: ClassVar[str] = "llama-cpp-python"
+    guides_begun: ClassVar[bool] = True
 
     @classmethod
     def computes_on(cls) -> Hardware:

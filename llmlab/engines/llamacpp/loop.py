@@ -276,6 +276,8 @@ class DecodeLoop:
         )  # fmt: skip
         if request.guide is not None:
             sequence.steer_by(Steer(request, self._grammars, self._model.vocab_size, self._model.name))
+        if request.begun:
+            sequence.text.resume(b"".join(map(self._model.piece, request.prompt_ids[-4:])))
         self._by_request[request] = sequence
         self._waiting.append(sequence)
 

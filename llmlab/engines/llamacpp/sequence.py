@@ -111,7 +111,7 @@ class Sequence:
     def steer_by(self, steer: Steer) -> None:
         """Attach a guide; a stop string then ends the sequence only where the guide allows an end."""
         self.steer = steer
-        self.text = TextStream(self.request.params.stop, steer.accepts)
+        self.text = TextStream(self.request.params.stop, steer.accepts, self.request.begun)
 
     def push_steered(
         self,

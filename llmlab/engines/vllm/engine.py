@@ -178,7 +178,8 @@ class VllmEngine(Engine):
             return None
         if self._plan.draft is not None:
             return UnsupportedError(
-                f"vLLM doesn't support {own[0]} with a draft.", f"Leave out {own[0]}, or load the model without --draft."
+                f"vLLM doesn't support {own[0]} with a draft.",
+                f"Leave out {own[0]}, or load the model without --draft.",
             )
         if not self._live().in_process:
             return UnsupportedError(

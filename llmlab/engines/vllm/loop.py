@@ -379,7 +379,8 @@ class StepLoop:
                     request.buffer.fail(GenerationError("vLLM ended the request with an error.", "See %llm logs."))
                 else:
                     buffer, index = request.buffer, request.index
-                    buffer.finish(reason, index=index, text=self.tail(buffer.token_ids(index), buffer.text(index)))
+                    text = buffer.text(index).removeprefix(request.begun)
+                    buffer.finish(reason, index=index, text=self.tail(buffer.token_ids(index), text))
 
     def _deliver_guided(self, request: Request, output: Any, cached: int | None) -> None:
         """`_deliver` for a guided request, which can end before vLLM would end it."""
