@@ -885,7 +885,7 @@ class Model:
 
 
 class Continuation:
-    """What `Completion.continue_` needs: the model, as a weak reference, and the request. A copy from a pickle has none."""
+    """What `Completion.continue_` needs: the model, as a weak reference, and the request. A pickled one has neither."""
 
     def __init__(self, model: Model | None = None, prepared: Prepared | None = None) -> None:
         self._model = weakref.ref(model) if model is not None else None

@@ -207,7 +207,7 @@ class LoraLimits:
 class Request:
     """One sequence to generate. The engine pushes its output to `buffer`, as choice `index`.
 
-    `params` is complete: temperature, top_p, top_k, min_p, max_tokens and seed are set; what else is None has no effect.
+    `params` is complete: temperature, top_p, top_k, min_p, max_tokens and seed are set. None elsewhere has no effect.
 
     Attributes:
         guide: the constraint on the text, already compiled by the engine's `grammars`.
@@ -400,7 +400,7 @@ class Engine(ABC):
         return ""
 
     def refusal(self, params: SamplingParams) -> LlmLabError | None:
-        """Why a request with these complete params can't run on this model; None if it can. Checked before it starts."""
+        """Why a request with these complete params can't run on this model; None if it can."""
         del params
         return None
 

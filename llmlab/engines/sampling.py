@@ -243,7 +243,7 @@ def _probabilities(logits: Any) -> Any:
 
 
 def _typical(logits: Any, mass: float) -> Any:
-    """The tokens whose surprise is closest to the entropy, up to this mass (Meister et al., "Locally Typical Sampling")."""
+    """Positions of the tokens whose surprise is closest to the entropy, up to this mass (Meister et al., 2023)."""
     import numpy as np
 
     probabilities = _probabilities(logits)

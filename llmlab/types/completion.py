@@ -108,8 +108,8 @@ class Completion:
     step, without the time of the tools.
 
     An answer that was begun (by `prefix=`, a last message of the assistant, or `continue_`) has that text in `prefix`;
-    `text` starts with it. Its tokens are in `prompt_token_ids`, so `token_ids`, `logprobs` and `usage` are those of this
-    generation only. `more` is what `continue_` uses.
+    `text` starts with it. Its tokens are in `prompt_token_ids`, so `token_ids`, `logprobs` and `usage` are those of
+    this generation only. `more` is what `continue_` uses.
 
     Example:
         >>> done = model.generate("What is the capital of France?", temperature=0)
