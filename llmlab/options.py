@@ -117,12 +117,13 @@ class ToolOptions(TypedDict, total=False):
 class RequestOptions(SamplingOptions, GuidedOptions, ToolOptions, total=False):
     """The options of a request, except the adapter."""
 
+    prefix: str | None
+
 
 class GenerateOptions(RequestOptions, total=False):
     """The options of one prompt. `Model.generate` documents them."""
 
     adapter: str | None
-    prefix: str | None
 
 
 class BatchOptions(SamplingOptions, ToolOptions, total=False):
