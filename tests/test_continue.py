@@ -8,6 +8,7 @@ import pytest
 from llmlab import Message
 from llmlab.errors import BadInputError, UnloadedError, UnsupportedError
 from llmlab.inference.request import _MARK, split_begun
+from llmlab.zoo import calculator
 
 PROMPT = "Tell me a story about a dog."
 
@@ -91,7 +92,7 @@ def test_what_cannot_be_continued_says_why(llamacpp):
     part = llamacpp.generate(PROMPT, temperature=0, max_tokens=3)
     assert copy.deepcopy(part).continue_(max_tokens=2).text.startswith(part.text)
     with pytest.raises(BadInputError, match="can't be combined with tools"):
-        llamacpp.stream("Hello!", prefix="a", tools=[len])
+        llamacpp.stream("Hello!", prefix="a", tools=[calculator])
     with pytest.raises(BadInputError, match="there is no prefix"):
         llamacpp.stream("Hello!", prefix="a", raw=True)
     stored = pickle.loads(pickle.dumps(part))

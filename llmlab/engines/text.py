@@ -53,14 +53,10 @@ class TextStream:
         self._partial = bool(self._decoder.getstate()[0])
         return text
 
-    def resume(self, piece: bytes) -> None:
-        """Begin within a character: `piece` ends with its first bytes."""
-        for size in range(1, min(len(piece), 3) + 1):
-            first = piece[-size]
-            if first >= 0xC0:  # the first byte of a character of several bytes
-                if size < (2 if first < 0xE0 else 3 if first < 0xF0 else 4):
-                    self._decode(piece[-size:])
-                return
+    def resume(self, partial: bytes) -> None:
+        """Begin within a character, of which these are the first bytes."""
+        if partial:
+            self._decode(partial)
 
     def flush(self) -> str:
         """End the text: return a held back possible stop string. Bytes of an incomplete character are dropped."""
@@ -85,6 +81,15 @@ class TextStream:
         if self._accepts is not None:
             self._given += text[:split]
         return text[:split]
+
+
+def partial_character(data: bytes) -> bytes:
+    """The first bytes of a character that is incomplete at the end."""
+    for size in range(1, min(len(data), 3) + 1):
+        first = data[-size]
+        if first >= 0xC0:  # the first byte of a character of several bytes
+            return data[-size:] if size < (2 if first < 0xE0 else 3 if first < 0xF0 else 4) else b""
+    return b""
 
 
 def _overlap(text: str, stop: str) -> int:

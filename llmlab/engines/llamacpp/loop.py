@@ -31,6 +31,7 @@ from llmlab.engines.llamacpp.sequence import KEPT, Sequence, prompt_problem
 from llmlab.engines.llamacpp.slots import Slots, common_prefix
 from llmlab.engines.logits import not_finite
 from llmlab.engines.speculation import SpeculationMeter
+from llmlab.engines.text import partial_character
 from llmlab.errors import GenerationError, UnloadedError, UnsupportedError
 from llmlab.guided.compiler import Compiler
 from llmlab.types import FinishReason
@@ -277,7 +278,7 @@ class DecodeLoop:
         if request.guide is not None:
             sequence.steer_by(Steer(request, self._grammars, self._model.vocab_size, self._model.name))
         if request.begun:
-            sequence.text.resume(b"".join(map(self._model.piece, request.prompt_ids[-4:])))
+            sequence.text.resume(partial_character(b"".join(map(self._model.piece, request.prompt_ids[-4:]))))
         self._by_request[request] = sequence
         self._waiting.append(sequence)
 
