@@ -220,7 +220,9 @@ class Chat(ChatState):
             if turn["role"] != "assistant" or not turn["text"]:
                 raise BadInputError("There is no answer to continue.", "Regenerate it instead.")
             if any(one["parent"] == turn["id"] for one in tree.turns):
-                raise BadInputError("Only the last answer of a conversation can be continued.", "Edit or regenerate it.")
+                raise BadInputError(
+                    "Only the last answer of a conversation can be continued.", "Edit or regenerate it."
+                )
             stream = self._more(tree, turn)
             with self.hold_sync():
                 tree.change(turn["id"], error=None)

@@ -63,7 +63,7 @@ class Cell(Command):
         ('%%llm -m fast -s "Answer in French." -n 2 --seed 7\nHello!', "another model, a system prompt, two answers"),
         ("%%llm -a pirate:0.5\nHello!", "with an attached adapter at scale 0.5 (%llm lora add)"),
         ("%%llm -c\nAnd of Italy?", "continue the conversation"),
-        ("%llm --continue-answer --max-tokens 200", "continue an answer that stopped at max_tokens"),
+        ("%%llm --continue-answer\nAnd then", "continue the last answer, with these words added to it first"),
         ("%%llm --schema Person -o answer\nExtract the person: {{text}}", "JSON for a pydantic model: answer.parsed"),
         ("%%llm --choice yes,no\nIs this spam? {{text}}", "one of two answers"),
         ("%%llm --tools add,search --strict\nHow much is 12 + 30?", "let the model call two of your functions"),
