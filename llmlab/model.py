@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Unpack, cast, overload
 from llmlab.adapters.attached import AttachedAdapters, Entry, Specs
 from llmlab.adapters.comparison import AdapterComparison, Metric, compare
 from llmlab.engines.base import Engine, EngineLog, LoadPlan, LoraLimits, Memory, ModelFacts, Request
+from llmlab.engines.defaults import shown
 from llmlab.engines.stream import Buffer
 from llmlab.engines.templates import render
 from llmlab.errors import BadInputError, UnloadedError
@@ -67,6 +68,7 @@ class Model:
         load_s: float,
         log: EngineLog,
         unloaded: Callable[[Model], None] | None = None,
+        recommended: SamplingParams | None = None,
     ) -> None:
         self.name = name
         self.plan = plan
@@ -78,6 +80,9 @@ class Model:
         self._engine: Engine | None = engine
         self._engine_name = engine.name
         self._facts = engine.facts
+        if recommended is not None:
+            # The model's own files take precedence.
+            self._facts = replace(engine.facts, defaults=engine.facts.defaults.with_defaults(recommended))
         self._unloaded = unloaded  # notifies the Lab that holds it
         self._process = os.getpid()
         self._ids = itertools.count()
@@ -137,7 +142,13 @@ class Model:
             >>> model.describe()["device"]  # doctest: +VARIES
             'CPU'
         """
-        return self._live().describe()
+        described = self._live().describe()
+        defaults = shown(self.facts.defaults)
+        if defaults:
+            described["sampling defaults"] = defaults
+        if self.facts.unapplied:
+            described["not applied"] = f"{', '.join(self.facts.unapplied)} (generation_config.json)"
+        return described
 
     def __repr__(self) -> str:
         state = "" if self.loaded else ", unloaded"

@@ -13,6 +13,7 @@ from llmlab import _imports, config
 from llmlab.engines.base import Engine, EngineLog, LoadPlan
 from llmlab.engines.registry import check_name, engine_class
 from llmlab.errors import BadInputError, Interrupted, LlmLabError, LoadError, UnknownNameError, unknown
+from llmlab.hub import catalogue
 from llmlab.inference.conversation import History
 from llmlab.inference.request import IMPORTS
 from llmlab.loading.plan import Planned, make_plan
@@ -222,6 +223,7 @@ class Lab:
             load_s=took,
             log=log,
             unloaded=_weakly(self._forget),
+            recommended=catalogue.recommended(planned.plan.source.name),
         )
 
     def _forget(self, model: Model) -> None:

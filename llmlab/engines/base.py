@@ -125,7 +125,9 @@ class ModelFacts:
         special_tokens: `bos_token`, `eos_token`, ... as templates use them ("" if undefined).
         end_ids: token ids that end a turn.
         add_bos: prepend the BOS token to a raw prompt.
-        defaults: the model's own sampling defaults (generation_config.json); None where it sets none.
+        defaults: the model's own sampling defaults (generation_config.json, else the catalogue's); None where it sets
+            none.
+        unapplied: the options of generation_config.json that change the text and aren't applied.
         shifts: generation continues past the context length by dropping the oldest tokens (a load option).
         sees: its files include a vision encoder (`llmlab.files.vision`).
     """
@@ -140,6 +142,7 @@ class ModelFacts:
     end_ids: tuple[int, ...]
     add_bos: bool
     defaults: SamplingParams
+    unapplied: tuple[str, ...] = ()
     shifts: bool = False
     sees: bool = False
 

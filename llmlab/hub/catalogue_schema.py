@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from llmlab.errors import BadInputError
 from llmlab.files import tags
-from llmlab.types import EngineName
+from llmlab.types import EngineName, SamplingParams
 
 
 class FilesModel(BaseModel):
@@ -52,6 +52,16 @@ class EntryModel(BaseModel):
     path: str | None = None
     base: str | None = Field(default=None, pattern=r"^[\w.-]+/[\w.-]+$")
     files: list[FilesModel] = []
+    sampling: dict[str, Any] = {}
+
+    @field_validator("sampling")
+    @classmethod
+    def _params(cls, value: dict[str, Any]) -> dict[str, Any]:
+        try:
+            SamplingParams.of(value)
+        except BadInputError as error:
+            raise ValueError(str(error)) from None
+        return value
 
     @field_validator("name")
     @classmethod

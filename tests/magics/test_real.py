@@ -77,7 +77,8 @@ def test_an_answer_that_was_cut_off_continues(asked):
 
 def test_sampling_options_and_a_prefix_reach_a_real_engine(asked):
     result, _ = asked(
-        "%%llm -t 0 --max-tokens 4 --prefix 'Well,\\n' --repetition-penalty 1.2 --logit-bias 5=-3 --bad-words dog\nHello!"
+        "%%llm -t 0 --max-tokens 4 --prefix 'Well,\\n' --repetition-penalty 1.2 --logit-bias 5=-3 --bad-words dog\n"
+        "Hello!"
     )
     assert result.text.startswith("Well,\n")
     assert (result.params.repetition_penalty, result.params.logit_bias, result.params.bad_words) == (
