@@ -172,10 +172,6 @@ def build(plan: LoadPlan, header: Header, log: EngineLog, key: int, announce: Ca
             # vLLM keeps a user's setting; without one it drops to one thread after the load.
             stack.enter_context(logs.environment({"OMP_NUM_THREADS": str(settings.threads)}))
             torch.set_num_threads(settings.threads)
-            # vLLM's attention uses AMX without Linux's permission, and the process ends with an illegal instruction
-            # unless something else (oneDNN, a llama.cpp with AMX) has asked for it before.
-            if torch.cpu._is_amx_tile_supported():  # noqa: SLF001 - torch has no public name for it
-                torch.cpu._init_amx()  # noqa: SLF001
             patches.inspect_in_process(header.architecture)
             logging_config = LoggingConfig(log_level="WARNING", configure_logging=False)
         else:
