@@ -14,6 +14,9 @@ Format = Literal["gguf", "safetensors"]
 # The file format that each engine loads.
 FORMATS: dict[EngineName, Format] = {"llamacpp": "gguf", "vllm": "safetensors"}
 
+MOST_BAD_WORDS = 64
+"""vLLM bans at most 128 token sequences, and a word has up to two."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
@@ -124,6 +127,8 @@ class SamplingParams:
         number("dry_allowed_length", 1, inf, "a whole number, 1 or more", whole=True)
         number("xtc_probability", 0, 1, "between 0 and 1")
         number("xtc_threshold", 0, 1, "between 0 and 1")
+        if len(self.bad_words) > MOST_BAD_WORDS:
+            raise BadInputError(f"bad_words has {len(self.bad_words)} words; the limit is {MOST_BAD_WORDS}.")
         if self.ignore_eos and self.min_tokens:
             raise BadInputError("ignore_eos can't be combined with min_tokens: no end token ends the text.")
 

@@ -69,17 +69,10 @@ class Picker:
                 raise not_finite(float(peak))
             if steer is not None:
                 steer.mask(rows[row])
-            adjusted = rows[row]
-            if one.adjuster is not None:  # on a copy: log probabilities and the guide's trace are of the raw logits
-                adjusted = one.adjuster.adjust(adjusted.copy(), one.tokens)
-            if not one.greedy and one.own_candidates:
-                token = draw_candidates(adjusted, one.request.params, one.generated)
-            elif not one.greedy:
-                token = self._drawer.draw(one.chain, adjusted, one.seed, one.generated)
-            elif steer is None and one.adjuster is None:
+            if one.greedy and steer is None and one.adjuster is None:
                 token = likeliest[row]
             else:
-                token = int(adjusted.argmax())
+                token = self._choose(one, rows[row])
             end = token in one.stops or (
                 token in self._ends and not (steer is None and one.request.params.ignore_eos)
             )  # fmt: skip
@@ -96,6 +89,16 @@ class Picker:
         except Exception as error:  # noqa: BLE001 - fails this sequence only
             self._log.write(traceback.format_exc())
             return GenerationError(f"The request failed: {type(error).__name__}: {error}.", "See %llm logs.")
+
+    def _choose(self, one: Sequence, logits: Any) -> int:
+        """Choose a token from a row of logits, which the guide has masked."""
+        if one.adjuster is not None:  # on a copy: log probabilities and the guide's trace are of the raw logits
+            logits = one.adjuster.adjust(logits.copy(), one.tokens)
+        if one.greedy:
+            return int(logits.argmax())
+        if one.own_candidates:
+            return draw_candidates(logits, one.request.params, one.generated)
+        return self._drawer.draw(one.chain, logits, one.seed, one.generated)
 
 
 def _accept(context: NativeContext, one: Sequence, accepted: int) -> None:
