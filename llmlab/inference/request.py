@@ -118,9 +118,7 @@ def prepare(
     seed = final.seed if final.seed is not None else secrets.randbelow(2**31)
     final = replace(final, max_tokens=limit, seed=seed, min_tokens=_least(given, final.min_tokens or 0, limit))
     _check_ids(subject, final)
-    refused = subject.engine.refusal(final)
-    if refused is not None:
-        raise refused
+    final = _supported(subject, given, final)
     seeds = tuple((seed + i) % 2**32 for i in range(final.n))
     constraint = constraint.ready(subject.engine, subject.engine_name, final, begun=begun)
     images = tuple(image for message in messages for image in message.images)
@@ -181,6 +179,23 @@ def _least(given: SamplingParams, least: int, limit: int) -> int:
     if least > limit and given.min_tokens is not None:
         raise BadInputError(f"min_tokens is {least:,}, but at most {limit:,} tokens can be generated.", "Lower it.")
     return min(least, limit)
+
+
+def _supported(subject: Subject, given: SamplingParams, final: SamplingParams) -> SamplingParams:
+    """The params without the model's own defaults that the engine can't apply.
+
+    Raises:
+        UnsupportedError: the engine can't apply what the caller gave.
+    """
+    refused = subject.engine.refusal(final)
+    if refused is None:
+        return final
+    names = ("min_p", "logit_bias", "typical_p", "top_n_sigma")
+    bare = replace(final, **{name: getattr(FALLBACK, name) for name in names if getattr(given, name) is None})
+    refused = subject.engine.refusal(bare)
+    if refused is not None:
+        raise refused
+    return bare
 
 
 def _check_ids(subject: Subject, params: SamplingParams) -> None:

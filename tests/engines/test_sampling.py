@@ -1,6 +1,7 @@
 """The sampling parameters: each engine against the formula on transformers' logits, and both engines alike."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -259,6 +260,7 @@ def test_a_constraint_that_allows_only_the_end_overrides_min_tokens(model):
         ({"stop_token_ids": [10**9]}, "stop_token_ids has token id"),
         ({"min_tokens": 9, "max_tokens": 8}, "min_tokens is 9"),
         ({"min_tokens": 9, "ignore_eos": True}, "ignore_eos"),
+        ({"bad_words": ["a"] * 65}, "bad_words has 65 words"),
         ({"bad_words": [""]}, "bad_words must be a non-empty string"),
         ({"bad_words": ["a"], "choice": ["a", "b"]}, "bad_words can't be combined with a constraint"),
         ({"stop_token_ids": [5], "regex": "a{3}"}, "stop_token_ids can't be combined with a constraint"),
@@ -306,12 +308,17 @@ def test_the_penalties_count_tokens_of_a_drafted_step_once():
     assert adjuster.adjust(row.copy(), [0, 1, 2, 2, 0]).tolist() == [-1.0, -2.0, -0.5, 2.0]
 
 
-def test_vllm_with_a_draft_refuses_what_it_lacks_and_applies_the_rest(lab, precise):
+def test_vllm_with_a_draft_refuses_what_it_lacks_and_applies_the_rest(lab, precise, monkeypatch):
     drafted = lab.load("nano", engine="vllm", draft="ngram", extra={"dtype": "float32"})
     for options in ({"min_p": 0.1}, {"logit_bias": {5: 1}}, {"typical_p": 0.5}, {"dry_multiplier": 1.0}):
         name = next(iter(options))
         with pytest.raises(UnsupportedError, match=f"vLLM doesn't support {name} with a draft"):
             drafted.stream("Hello!", **options)
+    # A default of the model that can't be applied is left out.
+    defaults = SamplingParams(temperature=0.5, min_p=0.1, typical_p=0.5)
+    monkeypatch.setattr(drafted, "_facts", replace(drafted.facts, defaults=defaults))
+    params = drafted.generate("Hello!", max_tokens=2).params
+    assert (params.temperature, params.min_p, params.typical_p) == (0.5, 0.0, 1.0)
     for options in ({"repetition_penalty": 1.6}, {"frequency_penalty": 1.5, "presence_penalty": 1.0}):
         wanted = precise.generate(PROMPT, temperature=0, max_tokens=60, **options)
         assert drafted.generate(PROMPT, temperature=0, max_tokens=60, **options).token_ids == wanted.token_ids
