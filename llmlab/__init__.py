@@ -675,7 +675,9 @@ def chat(
         lab: the lab; None: the shared one.
         temperature, top_p, top_k, min_p, seed, max_tokens, stop, logprobs: as in `Model.generate`; None: the
             model's defaults.
-        **penalties: repetition_penalty and the other sampling params of `Model.generate`.
+        repetition_penalty, presence_penalty, frequency_penalty, logit_bias, min_tokens, stop_token_ids, bad_words,
+            typical_p, top_n_sigma, dry_multiplier, dry_base, dry_allowed_length, dry_sequence_breakers,
+            xtc_probability, xtc_threshold: as in `Model.generate`.
 
     Returns:
         The widget; `.messages`, `.completions` and `.to_cells()` return its contents.
@@ -743,7 +745,10 @@ def arena(
         lab: the lab; None: the shared one.
         temperature, top_p, top_k, min_p, max_tokens, stop, logprobs: as in `Model.generate`, for columns that don't
             set their own.
-        **penalties: repetition_penalty and the other sampling params of `Model.generate`, for the same columns.
+        repetition_penalty, presence_penalty, frequency_penalty, logit_bias, min_tokens, stop_token_ids, bad_words,
+            typical_p, top_n_sigma, dry_multiplier, dry_base, dry_allowed_length, dry_sequence_breakers,
+            xtc_probability, xtc_threshold: as in `Model.generate`, for the
+            same columns.
 
     Returns:
         The widget; `.send(prompt)` returns the completions.

@@ -18,7 +18,7 @@ from llmlab.engines.stream import Buffer
 from llmlab.engines.templates import render
 from llmlab.errors import BadInputError, UnloadedError
 from llmlab.guided.request import choices_with_values, spread
-from llmlab.inference.request import Prepared, Subject, conversation, prepare, resume
+from llmlab.inference.request import Prepared, Subject, conversation, prepare, resume, split_begun
 from llmlab.inference.stream import Stream, check_process, wait_all
 from llmlab.options import UNSET, BatchOptions, GenerateOptions, RequestOptions, given, known_keywords
 from llmlab.tool_calls.loop import Asking, ToolLoop
@@ -195,10 +195,10 @@ class Model:
         return self._live().detokenize(list(ids))
 
     def render(self, messages: Prompt, *, tools: Sequence[Mapping[str, Any]] | None = None) -> str:
-        """Render a conversation with the model's chat template.
+        """Render a conversation with the model's chat template, up to the start of the next answer.
 
         Args:
-            messages: a user's text, or a conversation.
+            messages: a user's text, or a conversation. A last message of the assistant is closed, not continued.
             tools: function schemas in OpenAI's format.
 
         Returns:
@@ -692,9 +692,11 @@ class Model:
             raise BadInputError(
                 "raw=True can't be combined with tools: they need the chat template.", "Leave one of them out."
             )
-        if rest.get("prefix"):
+        turns = conversation(prompt, system)
+        if rest.get("prefix") or split_begun(turns)[1]:
             raise BadInputError(
-                "prefix= can't be combined with tools: the model must be able to begin with a call.",
+                "An answer that was begun (prefix=, or a last message of the assistant) can't be combined with tools: "
+                "the model must be able to begin with a call.",
                 "Leave one of them out.",
             )
         asking = Asking(
@@ -702,7 +704,7 @@ class Model:
             lambda turns, schemas, own, left: self._stream(turns, None, False, own, dict(left), schemas),  # noqa: FBT003
             self._special,
         )
-        return ToolStream(ToolLoop(asking, conversation(prompt, system), use, params, rest))
+        return ToolStream(ToolLoop(asking, turns, use, params, rest))
 
     def _stream(
         self,

@@ -155,6 +155,13 @@ export class TurnView {
         },
         facts.join(" · "),
       ),
+      this.continues(turn) &&
+        button("Continue", {
+          text: "Continue",
+          title: "Continue the answer where it stopped",
+          disabled: this.chat.busy,
+          onclick: () => this.chat.f.send("continue", { turn_id: this.id }),
+        }),
       this.actions(turn),
     );
   }
@@ -191,14 +198,6 @@ export class TurnView {
         cls: "ll-change",
         onclick: () => this.chat.edit(this.id),
       }),
-      this.continues(turn) &&
-        button("Continue", {
-          text: "Continue",
-          title: "Continue the answer where it stopped",
-          disabled: locked,
-          cls: "ll-change",
-          onclick: () => f.send("continue", { turn_id: this.id }),
-        }),
       button(turn.role === "user" ? "Answer again" : "Regenerate", {
         iconName: "again",
         disabled: locked,

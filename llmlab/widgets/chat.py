@@ -209,7 +209,7 @@ class Chat(ChatState):
             >>> chat.send("What is the capital of France?").text
             'The capital of'
             >>> chat.continue_().result().text
-            'The capital of France is'
+            'The capital of France is P'
         """
         with self._guard:
             self._not_running()
