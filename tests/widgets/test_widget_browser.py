@@ -110,16 +110,16 @@ def test_an_answer_that_was_cut_off_continues(book: Book) -> None:
     drawer.get_by_label("Bad words").press("Tab")
     shot(book, "chat-sampling", chat)
     ask(chat, "Continue " + "these words " * 10)
-    done(chat)
+    go_on = chat.locator(".ll-assistant").last.get_by_role("button", name="Continue")
+    go_on.wait_for()
     short = last(chat)
-    assert "stopped at max_tokens" in chat.locator(".ll-assistant .ll-facts").last.inner_text()
+    assert "stopped at max tokens" in chat.locator(".ll-assistant .ll-facts").last.inner_text()
+    shot(book, "chat-continue", chat)
     answers = chat.locator(".ll-assistant").count()
-    chat.locator(".ll-assistant").last.get_by_role("button", name="Continue").click()
-    book.page.wait_for_function(
-        "([short]) => [...document.querySelectorAll('.ll-assistant .ll-md')].at(-1).innerText.trim().length > short.length",
-        arg=[short],
-    )
-    done(chat)
+    go_on.click()
+    longer = "s => [...document.querySelectorAll('.ll-assistant .ll-md')].at(-1).innerText.trim().length > s.length"
+    book.page.wait_for_function(longer, arg=short)
+    go_on.wait_for()
     assert last(chat).startswith(short)
     assert chat.locator(".ll-assistant").count() == answers
     drawer.locator("[aria-label='Reset']").click()
