@@ -25,19 +25,14 @@ const NUMBERS: Field[] = [
 const MORE: Field[] = [
   [
     "repetition_penalty",
-    "Repetition penalty",
+    "Repetition",
     "Above 1 discourages the tokens of the prompt and the answer",
     { min: 0, step: 0.05 },
   ],
-  [
-    "presence_penalty",
-    "Presence penalty",
-    "Above 0 discourages tokens that are in the answer",
-    { min: -2, max: 2, step: 0.1 },
-  ],
+  ["presence_penalty", "Presence", "Above 0 discourages tokens that are in the answer", { min: -2, max: 2, step: 0.1 }],
   [
     "frequency_penalty",
-    "Frequency penalty",
+    "Frequency",
     "Above 0 discourages tokens by how often they are in the answer",
     { min: -2, max: 2, step: 0.1 },
   ],

@@ -105,7 +105,7 @@ def test_an_answer_that_was_cut_off_continues(book: Book) -> None:
     drawer = chat.locator(".ll-drawer")
     drawer.get_by_label("Max tokens").fill("4")
     drawer.locator("summary").click()
-    drawer.get_by_label("Repetition penalty").fill("1.1")
+    drawer.get_by_label("Repetition").fill("1.1")
     drawer.get_by_label("Bad words").fill("maybe, perhaps")
     drawer.get_by_label("Bad words").press("Tab")
     shot(book, "chat-sampling", chat)
