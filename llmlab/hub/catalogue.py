@@ -211,7 +211,7 @@ def _parse(text: str, file: Path, origin: str, base: Path) -> list[Entry]:
                 path,
                 origin,
                 model.base,
-                SamplingParams.of(model.sampling) if model.sampling else None,
+                sampling=SamplingParams.of(model.sampling) if model.sampling else None,
             )
         )
     return out

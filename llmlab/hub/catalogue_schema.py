@@ -49,10 +49,17 @@ class EntryModel(BaseModel):
     parameters: int | None = Field(default=None, gt=0)
     context_length: int | None = Field(default=None, gt=0)
     licence: str | None = None
+    sampling: dict[str, Any] = {}
     path: str | None = None
     base: str | None = Field(default=None, pattern=r"^[\w.-]+/[\w.-]+$")
     files: list[FilesModel] = []
-    sampling: dict[str, Any] = {}
+
+    @field_validator("name")
+    @classmethod
+    def _plain(cls, value: str) -> str:
+        if any(not (char.isalnum() or char in "._-") for char in value):
+            raise ValueError("a name may contain only letters, digits, '.', '_' and '-'")
+        return value
 
     @field_validator("sampling")
     @classmethod
@@ -61,13 +68,6 @@ class EntryModel(BaseModel):
             SamplingParams.of(value)
         except BadInputError as error:
             raise ValueError(str(error)) from None
-        return value
-
-    @field_validator("name")
-    @classmethod
-    def _plain(cls, value: str) -> str:
-        if any(not (char.isalnum() or char in "._-") for char in value):
-            raise ValueError("a name may contain only letters, digits, '.', '_' and '-'")
         return value
 
     @model_validator(mode="after")
