@@ -229,6 +229,10 @@ class Request:
     images: tuple[bytes, ...] = ()
 
 
+# A generous average, to read a number of lines from a file's end.
+_LINE_BYTES = 400
+
+
 class EngineLog:
     """An engine's log output: a file for `%llm logs`, and the last lines in memory for error messages."""
 
@@ -236,6 +240,7 @@ class EngineLog:
         self._lines: deque[str] = deque(maxlen=keep)
         self._lock = threading.Lock()
         self._partial = ""
+        self.shared = False  # child processes append to the file, too
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
         try:
             with config.writing(path):
@@ -276,7 +281,11 @@ class EngineLog:
                 _warn(error)
 
     def tail(self, lines: int = 10) -> str:
-        """The last lines, newest last."""
+        """The last lines, newest last; from the file if child processes append to it."""
+        if self.shared:
+            with contextlib.suppress(OSError), self.path.open("rb") as file:
+                file.seek(max(file.seek(0, os.SEEK_END) - lines * _LINE_BYTES, 0))
+                return "\n".join(file.read().decode("utf-8", "replace").splitlines()[-lines:])
         with self._lock:
             kept = [*self._lines, self._partial] if self._partial else list(self._lines)
         return "\n".join(kept[-lines:])

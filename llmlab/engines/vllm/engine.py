@@ -18,6 +18,7 @@ from llmlab.engines.vllm import options, quants
 from llmlab.engines.vllm.examination import examine
 from llmlab.engines.vllm.facts import Codec, read_facts
 from llmlab.engines.vllm.guided import Watched, guide_tokenizer
+from llmlab.engines.vllm.load import runs_in_process
 from llmlab.engines.vllm.loop import StepLoop
 from llmlab.errors import Interrupted, UnloadedError
 from llmlab.files import architectures, tags
@@ -116,7 +117,7 @@ class VllmEngine(Engine):
             LoadError, UnsupportedError, BadInputError: it can't be loaded; everything has been released.
             Interrupted: `cancelled` was set meanwhile; everything has been released.
         """
-        options.check(plan, cpu=hardware.vllm_build() == "CPU")
+        options.check(plan, cpu=runs_in_process())
         header = plan.source.header
         loop = StepLoop(plan, header, log)
         modules = len(sys.modules)
@@ -169,7 +170,14 @@ class VllmEngine(Engine):
         return f"the {options.MAX_LOGPROBS} likeliest tokens of each distribution are exact; the rest is spread evenly"
 
     def submit(self, request: Request) -> None:
-        """Queue a request and return at once. Thread-safe. Requests beyond `max_concurrency` wait in vLLM's queue."""
+        """Queue a request and return at once. Thread-safe. Requests beyond `max_concurrency` wait in vLLM's queue.
+
+        A temperature that a core in a child process would refuse or change fails the request.
+        """
+        loaded = self._loop.loaded
+        if loaded is not None and not loaded.in_process and not options.crosses(request.params.temperature or 0.0):
+            request.buffer.fail(options.temperature_error(request.params.temperature))
+            return
         if request.params.logprobs is not None:
             _ = (
                 self.grammars.tokenizer

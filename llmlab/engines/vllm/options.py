@@ -10,6 +10,7 @@ from typing import Any
 from llmlab.engines.base import LoadPlan
 from llmlab.engines.vllm.speculation import speculative_config
 from llmlab.errors import BadInputError, UnsupportedError
+from llmlab.files.headers import Header
 
 EXTRA: Mapping[str, tuple[type, str]] = {
     "dtype": (str, "dtype of weights and KV cache: bfloat16, float16, float32 (default: bfloat16 on the CPU)"),
@@ -35,6 +36,8 @@ EXTRA: Mapping[str, tuple[type, str]] = {
 
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 MAX_LOGPROBS = 100
+# vLLM's limits (vllm/sampling_params.py); below `GREEDY` it takes the likeliest token.
+GREEDY, LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 1e-5, 0.01, 2.0
 # Tokens per KV block on the CPU. Only full blocks are reused; vLLM's default of 128 would recompute up to 127 tokens
 # of a chat's history. The attention kernels need multiples of 32.
 CPU_BLOCK = 32
@@ -106,21 +109,39 @@ def check(plan: LoadPlan, *, cpu: bool) -> None:
     number("seed", 0, 2**32 - 1, "an integer from 0 to 4294967295")
 
 
+def crosses(temperature: float) -> bool:
+    """Whether a core in a child process samples at a temperature.
+
+    vLLM validates the parameters again where the child decodes them: above 2 that ends the thread that reads requests,
+    and a value below 0.01 becomes 0.01. In this process the value is set behind the validation.
+    """
+    return temperature < GREEDY or LOWEST_TEMPERATURE <= temperature <= HIGHEST_TEMPERATURE
+
+
+def temperature_error(temperature: float | None) -> UnsupportedError:
+    """The error for a temperature that doesn't cross."""
+    return UnsupportedError(
+        f"vLLM on a GPU samples at temperatures from {LOWEST_TEMPERATURE} to {HIGHEST_TEMPERATURE:g}, got "
+        f"{temperature:g}.",
+        f"Use 0 (greedy), or a value from {LOWEST_TEMPERATURE} to {HIGHEST_TEMPERATURE:g}.",
+    )
+
+
 def cores() -> int:
     """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def resolve(plan: LoadPlan, *, cpu: bool, weight_bytes: int) -> VllmOptions:
+def resolve(plan: LoadPlan, *, cpu: bool, header: Header) -> VllmOptions:
     """Turn a plan into vLLM's arguments.
 
     Args:
         plan: a validated load plan.
         cpu: vLLM runs on the CPU, according to its own platform detection.
-        weight_bytes: bytes of the weights on disk.
+        header: the model's headers.
     """
     extra = dict(plan.extra)
-    threads = extra.get("threads") or (1 if cpu and weight_bytes < SMALL_MODEL_BYTES else cores())
+    threads = extra.get("threads") or (1 if cpu and header.weight_bytes < SMALL_MODEL_BYTES else cores())
     kv_gib = extra.get("kv_cache_gib")
     args: dict[str, Any] = {
         "model": str(plan.source.path),

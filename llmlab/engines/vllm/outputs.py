@@ -7,6 +7,7 @@ from typing import Any
 
 from llmlab.engines.base import Request
 from llmlab.engines.vllm.guided import structured_outputs
+from llmlab.engines.vllm.options import GREEDY, HIGHEST_TEMPERATURE
 from llmlab.types import FinishReason, TokenLogprob
 
 _REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length", "abort": "interrupted"}
@@ -28,7 +29,7 @@ def vllm_params(request: Request, end_ids: tuple[int, ...], interval: int) -> An
     watched = guide is not None and (request.complete or bool(params.stop))
     assert params.temperature is not None
     converted = VllmParams(
-        temperature=min(params.temperature, 2.0),
+        temperature=min(params.temperature, HIGHEST_TEMPERATURE),
         top_p=params.top_p,
         top_k=params.top_k,
         min_p=params.min_p,
@@ -46,8 +47,9 @@ def vllm_params(request: Request, end_ids: tuple[int, ...], interval: int) -> An
         include_stop_str_in_output=False,
         skip_clone=True,
     )
-    if params.temperature >= 1e-5:  # below, vLLM is greedy
-        # VllmParams raises temperatures below 0.01 and rejects those above 2; the sampler supports both.
+    if params.temperature >= GREEDY:
+        # VllmParams raises low temperatures and rejects high ones; the sampler supports both. A child process would
+        # validate them again: see `options.crosses`.
         converted.temperature = params.temperature
     return converted
 
