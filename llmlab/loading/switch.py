@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from llmlab.engines.registry import capabilities, computes_on, engine_class, on_gpu
+from llmlab.engines.registry import computes_on, engine_class
 from llmlab.errors import UnsupportedError
 from llmlab.files import fit, tags
 from llmlab.loading.plan import Planned, make_plan
@@ -112,17 +112,10 @@ def must_go_first(model: Model, planned: Planned) -> bool:
         DoesNotFitError: it would not fit even then.
     """
     found = planned.estimate
-    greedy = (
-        on_gpu(planned.engine)
-        and on_gpu(model.engine)
-        and any(capabilities(name).fills_gpu for name in (planned.engine, model.engine))
-    )
-    if found.fits and not greedy:
+    if found.fits:
         return False
     held = model.memory()
-    alone = replace(found, free=found.free + max(held.resident, held.weights + held.kv_cache), suggestions=())
-    if not greedy:
-        fit.check(alone)
+    fit.check(replace(found, free=found.free + max(held.resident or 0, held.weights + held.kv_cache), suggestions=()))
     return True
 
 

@@ -62,8 +62,8 @@ class VllmEngine(Engine):
         systems=frozenset({"linux"}),
         gpu_first=True,
         tensor_parallel=True,
-        fills_gpu=True,
-        batch_adapters=options.lora_slots({}, cpu=True),
+        paged_on_gpu=True,
+        batch_adapters=options.SLOTS,
     )
     distribution: ClassVar[str] = "vllm"
 
@@ -76,6 +76,11 @@ class VllmEngine(Engine):
     def runs(cls, tag: str, hardware: Hardware, *, avx512: bool) -> tuple[bool, str]:
         """See `Engine.runs`."""
         return quants.runs(tag, hardware, avx512=avx512)
+
+    @classmethod
+    def reserves(cls, header: Header, options_: Mapping[str, Any], device: Device) -> Reserved:
+        """See `Engine.reserves`."""
+        return options.reserve(header, options_, device)
 
     @classmethod
     def knows(cls, architecture: str) -> bool | None:
@@ -192,13 +197,13 @@ class VllmEngine(Engine):
     def lora(self) -> LoraLimits:
         """As many adapters per step as there are slots; a scaled or mixed adapter counts as a separate one."""
         extra = self._plan.extra
-        slots = options.lora_slots(extra, cpu=hardware.vllm_build() == "CPU")
+        slots = options.slots_of(self._plan, cpu=self._live().in_process)
         if not slots:
             return LoraLimits(
                 "peft",
                 mixes=False,
-                refused="this vLLM model was loaded without adapter slots (max_loras=0, or compiled on the CPU)",
-                hint=f"Reload it with adapter slots: %llm load {self._plan.source.spec} --engine vllm -x max_loras=4",
+                refused="this vLLM model was loaded without adapter slots",
+                hint="%llm lora add reloads it with slots, or load it with --lora 4.",
             )
         return LoraLimits("peft", mixes=False, max_rank=options.lora_rank(extra), slots=slots)
 

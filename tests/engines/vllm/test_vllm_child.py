@@ -3,6 +3,7 @@
 What the tests can't force: the GPU's worker and kernels, and the sizing of its KV cache.
 """
 
+import contextlib
 import math
 import threading
 
@@ -23,16 +24,17 @@ STORY = "Tell me a short story about a fox."
 OPTIONS = {"dtype": "float32", "enforce_eager": True, "kv_cache_gib": 0.02, "max_loras": 2, "max_lora_rank": 16}
 
 
-@pytest.fixture(scope="module")
+@contextlib.contextmanager
 def forced():
-    """Loads run their core in a child process."""
+    """Loads in this block run their core in a child process."""
     with pytest.MonkeyPatch.context() as patch:
         real = vllm_load.environment
         for module in (vllm_load, vllm_engine):
             patch.setattr(module, "runs_in_process", lambda: False)
-        # The CPU's platform would put the worker into a further process; on one GPU the core computes itself.
-        one = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
-        patch.setattr(vllm_load, "environment", lambda **options: real(**options) | one)
+        # The CPU's platform would put the worker into a further process; on one GPU the core computes itself. And
+        # inductor would compile the op that ranks tokens, for 15 seconds.
+        variables = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "TORCHDYNAMO_DISABLE": "1"}
+        patch.setattr(vllm_load, "environment", lambda **options: real(**options) | variables)
         yield
 
 
@@ -42,11 +44,13 @@ def phases():
 
 
 @pytest.fixture(scope="module")
-def child_model(forced, phases):
+def child_model(phases):
     """nano with its core in a child process. The last test of the module kills it."""
     lab = Lab()
-    progress = lambda phase, _: phases.append(phase)  # noqa: E731
-    yield lab.load("nano", engine="vllm", name="child", ctx=512, max_concurrency=4, extra=OPTIONS, progress=progress)
+    options = {"engine": "vllm", "name": "child", "ctx": 512, "max_concurrency": 4, "extra": OPTIONS}
+    with forced():
+        model = lab.load("nano", progress=lambda phase, _: phases.append(phase), **options)
+    yield model
     lab.close()
 
 
@@ -157,7 +161,8 @@ def test_a_second_load_leaves_the_first_ones_stream_alone(child, load, monkeypat
 
     def second():
         try:
-            load(**OPTIONS)
+            with forced():
+                load(**OPTIONS)
         except LoadError as error:
             outcome.append(error)
 
