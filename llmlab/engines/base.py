@@ -217,6 +217,8 @@ class LoraLimits:
         slots: most distinct adapters per step, or None for any number.
         refused: why adapters are unsupported; "" if they are supported.
         hint: the suggested fix.
+        reload: options with which a reload makes room for adapters; empty if none does.
+        reload_bytes: what that takes.
     """
 
     form: Literal["gguf", "peft"]
@@ -225,6 +227,8 @@ class LoraLimits:
     slots: int | None = None
     refused: str = ""
     hint: str = ""
+    reload: Mapping[str, Any] = field(default_factory=dict)
+    reload_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -23,7 +23,7 @@ _NOT_LINEAR = ("embed", "lm_head", "wte", "wpe", "norm", "router", "mlp.gate.")
 
 
 def most_sequences(device: Device) -> int:
-    """vLLM's own limit of concurrent sequences on a GPU."""
+    """The limit of concurrent sequences on a GPU that vLLM has by default."""
     return _MOST_LARGE if device.total // device.count >= _LARGE and "a100" not in device.name.lower() else _MOST
 
 

@@ -96,9 +96,7 @@ def make_plan(
     drafting = _settle_draft(draft, chosen, header, options, progress) if draft is not None else None
     device = device_of(chosen, tp, options.get("gpu"))
     reserved = engine_class(chosen).reserves(header, options, device)
-    size = settle_size(
-        header, chosen, ctx, max_concurrency, tp, force=force, device=device, reserved=reserved
-    )
+    size = settle_size(header, chosen, ctx, max_concurrency, tp, force=force, device=device, reserved=reserved)
     estimate = estimate_load(
         header, chosen, size.length, size.concurrency, tp, device, kv_tokens=size.kv_tokens, reserved=reserved
     )
@@ -107,6 +105,7 @@ def make_plan(
         reason = f"{reason}; {note}" if note else reason
     if not force:
         fit.check(estimate)
+    shares = capabilities.paged_on_gpu and on_gpu(chosen)
     plan = LoadPlan(
         source=source,
         context_length=size.length,
@@ -116,7 +115,7 @@ def make_plan(
         extra=options,
         draft=drafting,
         adapter_slots=reserved.adapter_slots,
-        gpu_share=gpu_share(estimate, device) if capabilities.paged_on_gpu and on_gpu(chosen) else None,
+        gpu_share=gpu_share(estimate, device.free, device.total) if shares else None,
     )
     return Planned(chosen, reason, plan, estimate)
 
@@ -317,10 +316,9 @@ def device_of(engine: EngineName, tp: int = 1, index: int | None = None) -> Devi
     return memory.device(gpu=gpu, count=tp if even else max(hardware.nvidia_gpus(), 1), index=index, even=even)
 
 
-def gpu_share(estimate: fit.Estimate, device: Device) -> float:
-    """The share of the GPU's memory that the estimate gives a load: at most what is free, less the headroom."""
-    most = device.free * (1 - fit.HEADROOM) / device.total
-    return round(max(min(estimate.total / device.total, most), 0.01), 4)
+def gpu_share(estimate: fit.Estimate, free: int, total: int) -> float:
+    """The share of a GPU's memory that the estimate gives a load: at most what is free, less the headroom."""
+    return round(max(min(estimate.total, free * (1 - fit.HEADROOM)) / total, 0.01), 4)
 
 
 def _modest(estimate: fit.Estimate) -> bool:

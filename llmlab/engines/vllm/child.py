@@ -149,6 +149,15 @@ def reason(text: str) -> str:
     return " ".join([f"{lines[at]}:", *rest])
 
 
+def family(pids: set[int]) -> set[int]:
+    """Processes and all their children."""
+    found = set(pids)
+    for pid in pids:
+        with contextlib.suppress(psutil.Error):
+            found |= {process.pid for process in psutil.Process(pid).children(recursive=True)}
+    return found
+
+
 def kill(pids: set[int]) -> None:
     """Kill processes and all their children.
 

@@ -24,7 +24,7 @@ from llmlab.engines.vllm.options import VllmOptions, resolve
 from llmlab.engines.vllm.process import SHARED, release_memory
 from llmlab.errors import EngineMissingError, LoadError
 from llmlab.files.headers import Header
-from llmlab.machine import hardware
+from llmlab.machine import hardware, nvml
 
 COMPANIONS = ("torchvision", "torchaudio", "torchcodec")
 _GUIDED = (
@@ -220,9 +220,15 @@ def runs_in_process() -> bool:
     return hardware.vllm_build() == "CPU"
 
 
-def environment(*, in_process: bool) -> dict[str, str]:
-    """The variables that vLLM reads while it is imported and loaded."""
-    return {
+def environment(*, in_process: bool, gpu: int | None = None) -> dict[str, str]:
+    """The variables that vLLM and its child process read while it is imported and loaded.
+
+    Args:
+        in_process: the core runs in this process, not in a child.
+        gpu: the only GPU that the child uses, as CUDA counts those of this process; None: all of them.
+    """
+    chosen = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": nvml.visible()[gpu].uuid}
+    return chosen | {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0" if in_process else "1",
         # A kernel has threads, and forking a process with threads may deadlock.
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",

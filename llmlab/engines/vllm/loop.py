@@ -31,6 +31,7 @@ from llmlab.engines.vllm.process import SHARED, release_memory
 from llmlab.engines.vllm.speculation import Observer
 from llmlab.errors import GenerationError, Interrupted, LlmLabError, LoadError, UnloadedError, UnsupportedError
 from llmlab.files.headers import Header
+from llmlab.machine import nvml
 from llmlab.types import TokenLogprob
 
 PUSH_EVERY_S = 0.02
@@ -171,6 +172,10 @@ class StepLoop:
             raise logits.not_finite(peak)
         return found[0]
 
+    def gpu_bytes(self) -> int | None:
+        """Bytes of GPU memory that a core in a child process uses; None if the driver doesn't report it."""
+        return nvml.used_by(child.family(self._watch.pids)) if self._watch is not None else None
+
     def running(self) -> int:
         """Number of submitted requests that haven't ended."""
         with self._lock:
@@ -216,7 +221,7 @@ class StepLoop:
     def _load(self) -> None:
         failure: BaseException | None = None
         self._cores = child.cores()
-        variables = load.environment(in_process=self._in_process)
+        variables = load.environment(in_process=self._in_process, gpu=self._plan.extra.get("gpu"))
         with SHARED.loading, logs.environment(variables), logs.no_tqdm_monitor(), self._turns:
             try:
                 with logs.python_noise(self._log):

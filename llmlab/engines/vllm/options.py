@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from llmlab.engines.base import LoadPlan, Reserved
@@ -20,14 +21,12 @@ EXTRA: Mapping[str, tuple[type, str]] = {
     "threads": (int, "CPU threads of the decoding loop (default: all cores; 1 for models under 64 MiB)"),
     "kv_cache_gib": (
         float,
-        "KV cache in GiB (default on the CPU: max_concurrency full contexts, up to half the free RAM; on a GPU half of "
-        "what the weights leave)",
+        "KV cache in GiB (default: half of what the weights leave; on the CPU max_concurrency full contexts)",
     ),
     "gpu": (int, "the GPU to use, as CUDA counts those of this process, from 0 (default: the first)"),
     "gpu_memory_utilization": (
         float,
-        "share of the GPU's memory that the load may take, 0 to 1 (default: the estimate's; with it, the KV cache takes "
-        "what the rest leaves)",
+        "share of the GPU's memory that the load takes, 0 to 1; the KV cache fills it (default: as estimated)",
     ),
     "max_num_batched_tokens": (
         int,
@@ -38,8 +37,7 @@ EXTRA: Mapping[str, tuple[type, str]] = {
     "seed": (int, "seed for requests without their own (default: 0)"),
     "max_loras": (
         int,
-        "adapter slots: most distinct adapters per step; others wait; 0: no adapters (default: 4; on a GPU none if they "
-        "would take over 2 % of its free memory)",
+        "adapter slots: most distinct adapters per step; others wait (default: 4; on a GPU 0 if they need over 2 %)",
     ),
     "max_lora_rank": (int, "largest rank of an adapter, up to 512 (default: 64)"),
     "draft_tokens": (int, "most tokens that --draft proposes per step, 1 to 32 (default: 4; 8 for ngram)"),
@@ -189,6 +187,9 @@ def resolve(plan: LoadPlan, *, cpu: bool, header: Header) -> VllmOptions:
             "max_lora_rank": lora_rank(extra),
             "max_cpu_loras": max(slots, LORAS_KEPT),
         }
+    if mistral_format(plan.source.path):
+        # Otherwise vLLM takes the files in Mistral's own format, and with them another tokenizer and chat template.
+        args |= {"tokenizer_mode": "hf", "config_format": "hf", "load_format": "hf"}
     if plan.draft is not None:
         args["speculative_config"] = speculative_config(plan.draft)
     if cpu:
@@ -232,6 +233,12 @@ def reserve(header: Header, extra: Mapping[str, Any], device: Device) -> Reserve
         over = fit.overhead_bytes(header, "vllm", 0, on_gpu=True)
         kv = max(int(share * device.total) - header.weight_bytes - over - taken, 0)
     return Reserved(slots, taken, kv)
+
+
+def mistral_format(folder: Path) -> bool:
+    """Whether a Hugging Face folder has the model in Mistral's own format, too."""
+    own = [*folder.glob("consolidated*"), folder / "params.json", folder / "tekken.json"]
+    return (folder / "config.json").is_file() and any(file.exists() for file in own)
 
 
 def lora_rank(extra: Mapping[str, Any]) -> int:

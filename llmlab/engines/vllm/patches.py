@@ -39,7 +39,7 @@ def no_amx() -> None:
     """
     import torch
 
-    torch.cpu._is_amx_tile_supported = _false
+    torch.cpu._is_amx_tile_supported = _false  # noqa: SLF001 - vLLM reads it
 
 
 def _false() -> bool:
