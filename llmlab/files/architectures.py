@@ -100,10 +100,11 @@ def _derives(folder: Path, module: str, name: str, seen: frozenset[tuple[str, st
             bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
             answers = [_derives(folder, module, base, seen | {(module, name)}) for base in bases]
             return any(answers)
-        if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module:
+        if isinstance(node, ast.ImportFrom) and node.module:
             real = next((one.name for one in node.names if (one.asname or one.name) == name), None)
             if real is not None:
-                return _derives(folder, node.module, real, seen | {(module, name)})
+                source = node.module.removeprefix("vllm.model_executor.models.")
+                return _derives(folder, source, real, seen | {(module, name)})
     return None
 
 

@@ -94,7 +94,7 @@ def make_plan(
             "-x draft_tokens sets how many tokens --draft drafts, but --draft is missing.", "--draft ngram"
         )
     drafting = _settle_draft(draft, chosen, header, options, progress) if draft is not None else None
-    device = device_of(chosen, tp, options.get("gpu"))
+    device = device_of(chosen, tp, options.get("gpu", options.get("main_gpu")))
     reserved = engine_class(chosen).reserves(header, options, device)
     size = settle_size(header, chosen, ctx, max_concurrency, tp, force=force, device=device, reserved=reserved)
     estimate = estimate_load(
