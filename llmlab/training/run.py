@@ -6,7 +6,6 @@ of the best weights.
 
 from __future__ import annotations
 
-import gc
 import json
 import shutil
 import tempfile
@@ -208,13 +207,10 @@ def tune(
             notes=(*found.notes, *notes, *run.notes),
         )
         write_folder(folder, lambda part: _save(run.model, part, tuned))
-        del run
     except Interrupted:
         raise
     except KeyboardInterrupt:
         raise Interrupted from None
-    finally:
-        _release_gpu()
     return tuned
 
 
@@ -257,8 +253,8 @@ def check_base(base: Path, header: Header, name: str, *, force: bool = False, gp
     needed = int(header.parameters * size * 1.25)
     if needed > where.free and not force:
         raise DoesNotFitError(
-            f"{name} needs about {needed / 1e9:.1f} GB on {'the CPU' if gpu is None else where.name} ({kind} weights and "
-            f"working memory), but {where.free / 1e9:.1f} GB are free.",
+            f"{name} needs about {needed / 1e9:.1f} GB on {'the CPU' if gpu is None else where.name} ({kind} weights "
+            f"and working memory), but {where.free / 1e9:.1f} GB are free.",
             "Unload models (%llm unload --all), use a smaller one, or try anyway: --force",
         )
 
@@ -270,15 +266,6 @@ def training_gpu() -> Device | None:
 
     found = memory.gpus() if torch.cuda.is_available() else ()
     return found[0] if found else None
-
-
-def _release_gpu() -> None:
-    """Return the GPU memory that torch keeps for the next training, so that an engine can use it."""
-    import torch
-
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        gc.collect()
-        torch.cuda.empty_cache()
 
 
 def check_folder(base: Path, header: Header, name: str) -> None:

@@ -233,7 +233,7 @@ class LlamaCppEngine(Engine):
         if not self._close.alive:
             return Memory(0, 0, 0, self._describe["device"])
         device = self._describe["device"]
-        # The process's growth doesn't include the GPU's memory, which NVML reports for all models of a process together.
+        # The process's growth leaves out the GPU's memory, which NVML reports for all models of a process together.
         measured = None if device.startswith("GPU") and self.computes_on() == "CUDA" else self._resident
         return Memory(self._weights, self._kv_cache, measured, device)
 

@@ -142,7 +142,6 @@ def import_vllm() -> None:
             torch.cpu._init_amx()  # noqa: SLF001 - has no public name
 
             patches.scan_safely()
-            patches.no_amx()
         # Otherwise the first guided request imports these.
         for name in _GUIDED:
             importlib.import_module(name)

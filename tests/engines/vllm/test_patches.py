@@ -29,15 +29,6 @@ def test_every_change_is_in_the_list():
     assert listed == (made - helpers) | {"NotebookWorker", "llmlab.engines.vllm.lora"}
 
 
-def test_vllm_asks_torch_for_amx():
-    import torch
-    from vllm.v1.attention.backends import cpu_attn
-
-    patches.no_amx()
-    assert "torch.cpu._is_amx_tile_supported()" in inspect.getsource(cpu_attn._get_attn_isa)
-    assert cpu_attn._get_attn_isa(torch.bfloat16, 32) != "amx"
-
-
 def test_the_search_for_kernels_fails_at_a_dict_that_is_none(monkeypatch):
     from vllm.triton_utils import dispatcher
 

@@ -20,7 +20,7 @@ from llmlab.errors import GenerationError, LoadError, UnloadedError, Unsupported
 from tests.engines.driver import submit
 
 STORY = "Tell me a short story about a fox."
-# float32: the CPU build's kernels for bf16 on a CPU with AMX are replaced in this process only.
+# float32: on a CPU with AMX the kernels for bf16 need a permission that only llmlab's own process asks for.
 OPTIONS = {"dtype": "float32", "enforce_eager": True, "kv_cache_gib": 0.02, "max_loras": 2, "max_lora_rank": 16}
 
 
