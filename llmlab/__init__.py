@@ -195,6 +195,7 @@ def load(
     max_concurrency: int | None = None,
     draft: str | None = None,
     from_: str | None = None,
+    lora: int | None = None,
     extra: Mapping[str, EngineOption] | None = None,
     force: bool = False,
     progress: Progress | None = None,
@@ -213,6 +214,8 @@ def load(
         draft: speculative decoding: a smaller model with the same tokenizer, or "ngram".
         from_: where to get a quant that the catalogue doesn't list: an author, or a repository
             `org/name[@revision]`.
+        lora: adapter slots: most different LoRA adapters at once (vllm; llamacpp needs no slots). None: the engine's
+            default.
         extra: engine options by name, like `-x KEY=VALUE`: `{"n_threads": 4}`.
         force: load even if the memory estimate doesn't fit.
         progress: called with (phase, fraction from 0 to 1 or None) on this thread during the load.
@@ -245,6 +248,7 @@ def load(
         max_concurrency=max_concurrency,
         draft=draft,
         from_=from_,
+        lora=lora,
         extra=extra,
         force=force,
         progress=progress,

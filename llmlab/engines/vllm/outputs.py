@@ -8,6 +8,7 @@ from typing import Any
 from llmlab.engines.base import Request
 from llmlab.engines.sampling import truncates
 from llmlab.engines.vllm.guided import structured_outputs
+from llmlab.engines.vllm.options import GREEDY, HIGHEST_TEMPERATURE
 from llmlab.engines.vllm.processors import EXTRA
 from llmlab.types import FinishReason, TokenLogprob
 
@@ -33,7 +34,7 @@ def vllm_params(request: Request, end_ids: tuple[int, ...], interval: int) -> An
     own = truncates(params)
     extra = {EXTRA: (params, request.breakers)} if own or params.dry_multiplier else None
     converted = VllmParams(
-        temperature=min(params.temperature, 2.0),
+        temperature=min(params.temperature, HIGHEST_TEMPERATURE),
         top_p=1.0 if own else params.top_p,
         top_k=0 if own else params.top_k,
         min_p=0.0 if own else params.min_p,
@@ -57,8 +58,9 @@ def vllm_params(request: Request, end_ids: tuple[int, ...], interval: int) -> An
         include_stop_str_in_output=False,
         skip_clone=True,
     )
-    if params.temperature >= 1e-5:  # below, vLLM is greedy
-        # VllmParams raises temperatures below 0.01 and rejects those above 2; the sampler supports both.
+    if params.temperature >= GREEDY:
+        # VllmParams raises low temperatures and rejects high ones; the sampler supports both. A child process would
+        # validate them again: see `options.crosses`.
         converted.temperature = params.temperature
     # Not `bad_words`, which vLLM tokenizes itself: both engines ban the same tokens.
     converted._bad_words_token_ids = [list(word) for word in request.banned] or None  # noqa: SLF001
