@@ -190,8 +190,6 @@ class VllmEngine(Engine):
 
     def refusal(self, params: SamplingParams) -> LlmLabError | None:
         """See `Engine.refusal`."""
-        if not self._live().in_process and not options.crosses(params.temperature or 0.0):
-            return options.temperature_error(params.temperature or 0.0)
         own = [name for name in ("top_n_sigma", "dry_multiplier", "xtc_probability") if getattr(params, name)]
         own += ["typical_p"] if (params.typical_p or 1.0) < 1.0 else []
         if self._plan.draft is not None:
@@ -210,7 +208,14 @@ class VllmEngine(Engine):
         return None
 
     def submit(self, request: Request) -> None:
-        """Queue a request and return at once. Thread-safe. Requests beyond `max_concurrency` wait in vLLM's queue."""
+        """Queue a request and return at once. Thread-safe. Requests beyond `max_concurrency` wait in vLLM's queue.
+
+        A temperature that would end a core in a child process fails the request.
+        """
+        loaded = self._loop.loaded
+        if loaded is not None and not loaded.in_process and not options.crosses(request.params.temperature or 0.0):
+            request.buffer.fail(options.temperature_error(request.params.temperature or 0.0))
+            return
         if request.params.logprobs is not None:
             _ = (
                 self.grammars.tokenizer
