@@ -7,6 +7,7 @@ configuration folder. Its names take precedence over llmlab's.
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import json
 import os
 import tomllib
@@ -29,6 +30,29 @@ MADE_ORIGIN = "merged"
 
 
 @dataclass(frozen=True, slots=True)
+class Packaged:
+    """A GGUF file inside a Python package.
+
+    Attributes:
+        distribution: the package's name for pip.
+        file: the file's path in the package's installation.
+        quant: its canonical tag.
+    """
+
+    distribution: str
+    file: str
+    quant: str
+
+    def path(self) -> Path | None:
+        """The file, if the package is installed; its code isn't imported."""
+        try:
+            found = Path(str(importlib.metadata.distribution(self.distribution).locate_file(self.file)))
+        except importlib.metadata.PackageNotFoundError:
+            return None
+        return found if found.is_file() else None
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One model in the catalogue.
 
@@ -38,6 +62,7 @@ class Entry:
         path: a local folder or GGUF file (nano's, or the user's own); None for models on the hub.
         origin: "llmlab", the path of the user's file, or "merged" for a model written by `%llm lora merge`.
         base: the unquantized model's repository, if the list names it.
+        packages: Python packages that contain its GGUF file.
     """
 
     name: str
@@ -49,6 +74,7 @@ class Entry:
     path: Path | None = None
     origin: str = "llmlab"
     base: str | None = None
+    packages: tuple[Packaged, ...] = ()
 
     @property
     def base_repo(self) -> str | None:
@@ -195,6 +221,7 @@ def _parse(text: str, file: Path, origin: str, base: Path) -> list[Entry]:
                 path,
                 origin,
                 model.base,
+                tuple(Packaged(one.distribution, one.file, one.quant) for one in model.packages),
             )
         )
     return out

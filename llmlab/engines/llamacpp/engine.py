@@ -9,12 +9,15 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 from llmlab import _imports
 from llmlab.engines import logits
 from llmlab.engines.base import Adapter, Capabilities, Engine, EngineLog, Finding, LoadPlan, LoraLimits, Memory, Request
+from llmlab.engines.llamacpp import vocabulary
 from llmlab.engines.llamacpp.draft import Drafter, DraftModel, Lookup, vocabulary_differs
 from llmlab.engines.llamacpp.examination import examine
 from llmlab.engines.llamacpp.facts import guide_tokenizer, read_facts
@@ -89,6 +92,11 @@ class LlamaCppEngine(Engine):
     def examine(cls, version: Callable[[str], str | None]) -> Iterator[Finding]:
         """See `Engine.examine`."""
         return examine(version)
+
+    @classmethod
+    def encoder(cls, path: Path) -> AbstractContextManager[Callable[[str], list[int]]]:
+        """See `Engine.encoder`."""
+        return vocabulary.encoder(path)
 
     def __init__(
         self,
