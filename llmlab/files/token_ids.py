@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -28,3 +29,14 @@ def of_folder(folder: Path) -> Encode:
 
     core = Tokenizer.from_file(str(folder / "tokenizer.json"))
     return lambda text: list(core.encode(text, add_special_tokens=False).ids)
+
+
+def warn(name: str, texts: Sequence[str], folder: Path) -> None:
+    """Warn that a model reads other token ids than the tokenizer of its folder gives, with the first such text."""
+    if texts:
+        warnings.warn(
+            f"{name} and tokenizer.json in {folder} give different token ids for {len(texts)} of {len(TEXTS)} texts, "
+            f"such as {texts[0]!r}. The model was trained on the ids of tokenizer.json.",
+            RuntimeWarning,
+            stacklevel=2,
+        )

@@ -36,3 +36,8 @@ def check(file: Path, folder: Path) -> None:
             f"{len(token_ids.TEXTS)} texts, such as {texts[0]!r}: the model would read wrong prompts.",
             "Load the original folder instead.",
         )
+
+
+def warn(file: Path, folder: Path) -> None:
+    """Warn if a GGUF file and the folder that it was made from give different token ids."""
+    token_ids.warn(file.name, wrong(file, folder), folder)

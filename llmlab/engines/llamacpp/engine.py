@@ -36,7 +36,8 @@ from llmlab.errors import (
     LoadError,
     UnsupportedError,
 )
-from llmlab.files import architectures, tags
+from llmlab.files import architectures, tags, token_ids
+from llmlab.files.source import Source
 from llmlab.guided.compiler import Compiler
 from llmlab.machine import hardware
 from llmlab.machine.hardware import Hardware
@@ -196,6 +197,7 @@ class LlamaCppEngine(Engine):
         if cancelled.is_set():
             engine.close()
             raise Interrupted
+        _check_ids(plan.source, model)
         progress("warm-up", 1.0)
         return engine
 
@@ -251,6 +253,14 @@ class LlamaCppEngine(Engine):
         """End running requests as interrupted, join the thread, free everything. Safe to call twice."""
         self._close()
         self._loop.close()
+
+
+def _check_ids(source: Source, model: NativeModel) -> None:
+    """Compare a file's token ids with a tokenizer.json next to it; llmlab's own conversions were compared when made."""
+    folder = source.path.parent
+    if source.base is None and (folder / "tokenizer.json").is_file():
+        encode = functools.partial(model.tokenize, special=True)
+        token_ids.warn(source.path.name, token_ids.differences(encode, token_ids.of_folder(folder)), folder)
 
 
 def _draft_weights(

