@@ -9,7 +9,8 @@ from pathlib import Path
 TEXTS = (
     "Hello, world!", " leading space", "two  spaces   three", "trailing ", "\n\n\tTabs\nand\r\nlines\n", "1234567890",
     "3.14159, 1,000,000 and 2⁸", "don't you'll WE'RE I'VE", "ÄÖÜ straße naïve", "русский текст", "中文字符和标点。",
-    "日本語のテキスト", "한국어", "العربية", "हिन्दी", "ไทย", "👩‍👩‍👧 🇩🇪 🏳️‍🌈", "a\u0301 e\u0300", "\u00a0nbsp\u2003em\u200bz",
+    "日本語のテキスト", "한국어", "العربية", "हिन्दी", "ไทย", "👩‍👩‍👧 🇩🇪 🏳️‍🌈",
+    "a\u0301 e\u0300", "\u00a0nbsp\u2003em\u200bz",
     "def f(x):\n    return x**2  # square\n", '{"key": [1, 2.5, null], "b": "\\n"}', "<div class='a'>&amp;</div>",
     "https://example.org/a?b=c&d=%20", "</s>", "<s>", "<unk>", "[INST] x [/INST]", "<|im_end|>", "<0x0A>", "▁under▁",
 )  # fmt: skip

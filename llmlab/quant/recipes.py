@@ -12,7 +12,16 @@ from pathlib import Path
 from llmlab.errors import BadInputError, LlmLabError, UnsupportedError
 from llmlab.files import tags, token_ids
 from llmlab.files.headers import Header, read_header
-from llmlab.quant import checkpoints, gguf_cache, gguf_quantizer, gguf_tokens, gguf_vocab, importance, llamacpp_source, vllm_forms
+from llmlab.quant import (
+    checkpoints,
+    gguf_cache,
+    gguf_quantizer,
+    gguf_tokens,
+    gguf_vocab,
+    importance,
+    llamacpp_source,
+    vllm_forms,
+)
 from llmlab.types.progress import Progress
 
 

@@ -5,20 +5,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 _SMALL: dict[str, Any] = {
-    "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "max_position_embeddings": 4096, "tie_word_embeddings": False,
+    "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "num_key_value_heads": 1, "max_position_embeddings": 4096, "tie_word_embeddings": False,
 }  # fmt: skip
 
-# Llama 2's own, which the package leaves out.
-_LLAMA2 = (
-    "{% if messages[0]['role'] == 'system' %}{% set loop_messages = messages[1:] %}"
-    "{% set system_message = messages[0]['content'] %}{% else %}{% set loop_messages = messages %}"
-    "{% set system_message = false %}{% endif %}{% for message in loop_messages %}"
-    "{% if loop.index0 == 0 and system_message != false %}"
-    "{% set content = '<<SYS>>\\n' + system_message + '\\n<</SYS>>\\n\\n' + message['content'] %}"
-    "{% else %}{% set content = message['content'] %}{% endif %}{% if message['role'] == 'user' %}"
-    "{{ bos_token + '[INST] ' + content.strip() + ' [/INST]' }}{% elif message['role'] == 'assistant' %}"
-    "{{ ' ' + content.strip() + ' ' + eos_token }}{% endif %}{% endfor %}"
+# Mistral 7B's own, which the package leaves out.
+_MISTRAL = (
+    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}"
+    "{{ '[INST] ' + message['content'] + ' [/INST]' }}{% elif message['role'] == 'assistant' %}"
+    "{{ message['content'] + eos_token }}{% elif message['role'] == 'system' %}"
+    "{{ raise_exception('Only user and assistant roles are supported!') }}{% endif %}{% endfor %}"
 )
 
 
@@ -32,9 +28,7 @@ class Family:
         config: its sizes, beside the vocabulary.
         template: a file of llama.cpp's models/templates; "" uses the tokenizer's own.
         tokenizer_settings: changes to tokenizer_config.json.
-        vocabulary: a file of llama.cpp's models/, the vocabulary of the GGUF file; "": llama.cpp's converter makes it.
-        converts: there is a GGUF file.
-        gap: what is missing, by column, with the reason.
+        own_gguf: the GGUF file is a Llama around the vocabulary, since llama.cpp's converter needs tokenizer.model.
         version: part of the cache key.
     """
 
@@ -45,31 +39,31 @@ class Family:
     config: Mapping[str, Any] = field(default_factory=dict)
     template: str = ""
     tokenizer_settings: Mapping[str, Any] = field(default_factory=dict)
-    vocabulary: str = ""
-    converts: bool = True
-    gap: Mapping[str, str] = field(default_factory=dict)
-    version: int = 1
+    own_gguf: bool = False
+    version: int = 2
 
 
 FAMILIES = (
-    Family("llama2", "Llama 2", "llama2", "llama", _SMALL | {"eos_token_id": 2, "bos_token_id": 1},
-           tokenizer_settings={"chat_template": _LLAMA2}, vocabulary="ggml-vocab-llama-spm.gguf", version=2),
+    # The package is called llama2; its vocabulary is Mistral 7B's.
+    Family("mistral", "Mistral 7B (SentencePiece)", "llama2", "mistral",
+           _SMALL | {"eos_token_id": 2, "bos_token_id": 1}, tokenizer_settings={"chat_template": _MISTRAL},
+           own_gguf=True),
     Family(
         "llama3_1", "Llama 3.1", "llama3_1", "llama",
-        _SMALL | {"bos_token_id": 128000, "eos_token_id": [128001, 128008, 128009]},
+        _SMALL | {"bos_token_id": 128000, "eos_token_id": [128001, 128009]},
         template="meta-llama-Llama-3.1-8B-Instruct.jinja",
     ),
     Family(
-        "qwen2", "Qwen 2.5", "qwen3", "qwen2", _SMALL | {"eos_token_id": 151645},
+        "qwen2", "Qwen 2.5", "qwen3", "qwen2", _SMALL | {"eos_token_id": [151645, 151643]},
         template="Qwen-Qwen2.5-7B-Instruct.jinja",
     ),
     Family(
-        "qwen3", "Qwen 3", "qwen3", "qwen3", _SMALL | {"head_dim": 32, "eos_token_id": 151645},
+        "qwen3", "Qwen 3", "qwen3", "qwen3", _SMALL | {"head_dim": 32, "eos_token_id": [151645, 151643]},
         template="Qwen-Qwen3-0.6B.jinja",
     ),
     Family(
         "qwen3_moe", "Qwen 3 MoE", "qwen3", "qwen3_moe",
-        _SMALL | {"head_dim": 32, "eos_token_id": 151645, "num_experts": 8, "num_experts_per_tok": 2,
+        _SMALL | {"head_dim": 32, "eos_token_id": [151645, 151643], "num_experts": 8, "num_experts_per_tok": 2,
                   "moe_intermediate_size": 32, "norm_topk_prob": True},
         template="Qwen-Qwen3-0.6B.jinja",
     ),
@@ -77,7 +71,7 @@ FAMILIES = (
         "gemma3", "Gemma 3", "gemma3", "gemma3_text",
         _SMALL | {"head_dim": 32, "bos_token_id": 2, "eos_token_id": [1, 106], "sliding_window": 512,
                   "tie_word_embeddings": True},
-        converts=False, gap={"llamacpp": "llama.cpp's converter needs tokenizer.model, which the package lacks"},
+        own_gguf=True,
     ),
     Family(
         "gptoss", "gpt-oss", "gptoss", "gpt_oss",
@@ -88,10 +82,11 @@ FAMILIES = (
     ),
     Family(
         "deepseek_v3", "DeepSeek V3", "deepseek_v3", "deepseek_v3",
-        _SMALL | {"bos_token_id": 0, "eos_token_id": 1, "num_key_value_heads": 4, "n_routed_experts": 8, "n_shared_experts": 1,
-                  "num_experts_per_tok": 2, "moe_intermediate_size": 32, "kv_lora_rank": 32, "q_lora_rank": 32,
-                  "qk_rope_head_dim": 16, "qk_nope_head_dim": 32, "v_head_dim": 32, "n_group": 2, "topk_group": 1,
+        _SMALL | {"bos_token_id": 0, "eos_token_id": 1, "num_key_value_heads": 2,
+                  "topk_method": "noaux_tc", "n_routed_experts": 8, "n_shared_experts": 1,
+                  "num_experts_per_tok": 2, "moe_intermediate_size": 32, "kv_lora_rank": 512, "q_lora_rank": 32,
+                  "qk_rope_head_dim": 64, "qk_nope_head_dim": 32, "v_head_dim": 32, "n_group": 2, "topk_group": 1,
                   "first_k_dense_replace": 1},
-        template="deepseek-ai-DeepSeek-V3.1.jinja",
+        template="deepseek-ai-DeepSeek-V3.1.jinja", version=3,
     ),
 )  # fmt: skip

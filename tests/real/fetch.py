@@ -107,10 +107,8 @@ def make(family: Family) -> Path:
 def convert(family: Family) -> Path:
     """The tiny model as GGUF, by llama.cpp's own converter."""
     target = gguf_of(family)
-    if family.vocabulary and not target.is_file():
-        vocabulary, template = sources() / "models" / family.vocabulary, family.tokenizer_settings["chat_template"]
-        part = tiny.llama(vocabulary, target.with_suffix(".part"), template)
-        part.rename(target)
+    if family.own_gguf and not target.is_file():
+        tiny.of_tokenizer(folder_of(family), target.with_suffix(".part")).rename(target)
     if not target.is_file():
         part = target.with_suffix(".part")
         script = sources() / "convert_hf_to_gguf.py"
@@ -129,8 +127,7 @@ def main(names: list[str]) -> None:
             continue
         try:
             make(family)
-            if family.converts:
-                convert(family)
+            convert(family)
             print(f"{family.name}: ready", flush=True)
         except (OSError, subprocess.CalledProcessError, RuntimeError, ValueError) as error:
             print(f"{family.name}: {type(error).__name__}: {str(error).splitlines()[0]}", flush=True)

@@ -117,7 +117,9 @@ def test_a_quant_of_the_expanded_folder(smol_vllm, same_weights):
     lab = llmlab.Lab()
     try:
         quantized = lab.load(str(made.path), engine="llamacpp", ctx=512)
-        ids = quantized.tokenize("The history of Paris is long. The city lies on the Seine, and many kings lived in it.")
+        ids = quantized.tokenize(
+            "The history of Paris is long. The city lies on the Seine, and many kings lived in it."
+        )
         apart = kl(*(model.score(ids) for model in (same_weights, quantized)))
         assert 0 < apart.mean() < 0.02
     finally:

@@ -1,5 +1,7 @@
 """Tiny Llamas with random weights as GGUF files, around the vocabulary of another file or a made-up one."""
 
+import json
+import re
 from pathlib import Path
 
 import gguf
@@ -8,20 +10,43 @@ import numpy as np
 HIDDEN, LAYERS, HEADS, WIDE = 64, 2, 4, 128
 
 
-def llama(vocabulary: Path, target: Path, template: str) -> Path:
-    """A file with another file's vocabulary."""
+def of_tokenizer(folder: Path, target: Path) -> Path:
+    """A file with the SentencePiece vocabulary of a folder's tokenizer.json, whose ids are in the order of merges."""
+    spec = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    by_id = {number: token for token, number in spec["model"]["vocab"].items()}
+    added = {one["id"]: one for one in spec["added_tokens"]}
+    by_id |= {number: one["content"] for number, one in added.items()}
+    size = config["vocab_size"]
+    tokens = [by_id.get(number, f"[PAD{number}]") for number in range(size)]
+    ranks = {"".join(pair if isinstance(pair, list) else pair.split(" ", 1)): rank
+             for rank, pair in reversed(list(enumerate(spec["model"]["merges"])))}  # fmt: skip
+    kinds, types, scores = gguf.TokenType, [], []
+    for number, token in enumerate(tokens):
+        scores.append(-float(ranks.get(token, 10**6)))
+        if number in added:
+            special = added[number]["special"]
+            types.append(kinds.UNKNOWN if token == "<unk>" else kinds.CONTROL if special else kinds.USER_DEFINED)
+        elif number not in by_id:
+            types.append(kinds.UNUSED)
+        else:
+            types.append(kinds.BYTE if re.fullmatch("<0x[0-9A-F]{2}>", token) else kinds.NORMAL)
     writer = gguf.GGUFWriter(target, "llama")
-    fields = {name: one for name, one in gguf.GGUFReader(vocabulary).fields.items() if name.startswith("tokenizer.")}
-    for name, one in fields.items():
-        value = one.contents()
-        add = {
-            gguf.GGUFValueType.ARRAY: writer.add_array,
-            gguf.GGUFValueType.STRING: writer.add_string,
-            gguf.GGUFValueType.BOOL: writer.add_bool,
-        }.get(one.types[0], writer.add_uint32)
-        add(name, value)
-    writer.add_chat_template(template)
-    return _write(writer, len(fields["tokenizer.ggml.tokens"].data), target)
+    writer.add_tokenizer_model("llama")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list(tokens)
+    writer.add_token_scores(scores)
+    writer.add_token_types(types)
+    ends = config["eos_token_id"]
+    writer.add_bos_token_id(config["bos_token_id"])
+    writer.add_eos_token_id(ends[0] if isinstance(ends, list) else ends)
+    writer.add_unk_token_id(tokens.index("<unk>"))
+    writer.add_add_bos_token(True)
+    normalizers = json.dumps(spec.get("normalizer") or {})
+    writer.add_add_space_prefix('"Prepend"' in normalizers)
+    writer.add_chat_template(settings["chat_template"])
+    return _write(writer, size, target)
 
 
 def sentencepiece(target: Path) -> Path:

@@ -203,7 +203,7 @@ class LlamaCppEngine(Engine):
 
     def tokenize(self, text: str, *, special: bool = True) -> list[int]:
         """Token ids of a text, without BOS or EOS. With `special`, text like `<|end|>` becomes the special token."""
-        return self._model.tokenize(text, special=special)
+        return self._model.encode(text, special=special)
 
     def detokenize(self, ids: list[int]) -> str:
         """The text of token ids, without special tokens."""
@@ -259,7 +259,7 @@ def _check_ids(source: Source, model: NativeModel) -> None:
     """Compare a file's token ids with a tokenizer.json next to it; llmlab's own conversions were compared when made."""
     folder = source.path.parent
     if source.base is None and (folder / "tokenizer.json").is_file():
-        encode = functools.partial(model.tokenize, special=True)
+        encode = functools.partial(model.encode, special=True)
         token_ids.warn(source.path.name, token_ids.differences(encode, token_ids.of_folder(folder)), folder)
 
 

@@ -72,7 +72,10 @@ def _end_ids(model: NativeModel, generation: dict[str, Any]) -> tuple[int, ...]:
     listed = listed if isinstance(listed, list) else [listed]
     ends = {token for token in listed if isinstance(token, int) and 0 <= token < model.vocab_size}
     is_eog, is_control, vocab = llama_cpp.llama_vocab_is_eog, llama_cpp.llama_vocab_is_control, model.vocab
+    fim = {getattr(llama_cpp, f"llama_vocab_fim_{name}")(vocab) for name in ("pad", "rep", "sep")} - named
     for token in range(model.vocab_size):
+        if token in fim:  # they end a completion of code, not an answer
+            continue
         # If the file names no end token, llama.cpp assumes GPT-2's id 11, whatever that is in this vocabulary.
         if is_eog(vocab, token) and (token in named or is_control(vocab, token)) and token not in model.kinds.shown:
             ends.add(token)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,8 @@ class NativeModel:
         self.size: int = llama_cpp.llama_model_size(handle)
         self.parameters: int = llama_cpp.llama_model_n_params(handle)
         self.trained_context: int = llama_cpp.llama_model_n_ctx_train(handle)
+        # Qwen's tokenizer.json composes characters first (NFC); llama.cpp doesn't.
+        self._composes = self.meta("tokenizer.ggml.pre") in ("qwen2", "qwen35")
         self.kinds = TokenKinds.of(self, gguf.token_types(path)) if self.vocab_size else TokenKinds()
 
     def meta(self, key: str) -> str | None:
@@ -96,6 +99,10 @@ class NativeModel:
     def name(self, token: int) -> str:
         """A token's own text, including special tokens; bytes of incomplete characters become U+FFFD."""
         return self.piece(token, special=True).decode("utf-8", "replace")
+
+    def encode(self, text: str, *, special: bool) -> list[int]:
+        """Token ids of a prompt, as `tokenize`, after the normalization of the original tokenizer."""
+        return self.tokenize(unicodedata.normalize("NFC", text) if self._composes else text, special=special)
 
     def tokenize(self, text: str, *, special: bool) -> list[int]:
         """Token ids of a text, without BOS or EOS."""

@@ -39,6 +39,6 @@ def encoder(file: Path) -> Iterator[Callable[[str], list[int]]]:
         except OSError as error:
             raise LoadError(f"llama.cpp can't read the vocabulary of {file.name}.", "Check it: %llm show.") from error
         try:
-            yield functools.partial(model.tokenize, special=True)
+            yield functools.partial(model.encode, special=True)
         finally:
             model.free()

@@ -183,8 +183,16 @@ class VllmEngine(Engine):
     @property
     def lora(self) -> LoraLimits:
         """As many adapters per step as there are slots; a scaled or mixed adapter counts as a separate one."""
-        extra = self._plan.extra
-        slots = options.lora_slots(extra, cpu=hardware.vllm_build() == "CPU")
+        extra, cpu = self._plan.extra, hardware.vllm_build() == "CPU"
+        mixture = self._plan.source.header.is_mixture
+        slots = options.lora_slots(extra, cpu=cpu, mixture=mixture)
+        if not slots and cpu and mixture:
+            return LoraLimits(
+                "peft",
+                mixes=False,
+                refused="vLLM's CPU build doesn't support adapters for mixtures of experts",
+                hint="Load it with --engine llamacpp, or on a GPU.",
+            )
         if not slots:
             return LoraLimits(
                 "peft",

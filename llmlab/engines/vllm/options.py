@@ -102,6 +102,11 @@ def check(plan: LoadPlan, *, cpu: bool) -> None:
             "-x block_size is for the CPU only; on a GPU vLLM chooses it to match the attention kernel."
         )
     number("max_loras", 0, 1024, "0 (no adapters) to 1024")
+    if cpu and extra.get("max_loras") and plan.source.header.is_mixture:
+        raise UnsupportedError(
+            f"{plan.source.name} is a mixture of experts, which vLLM's CPU build can't run with adapter slots.",
+            f"Leave out -x max_loras={extra['max_loras']}, or use --engine llamacpp for adapters.",
+        )
     number("max_lora_rank", 1, LORA_RANKS[-1], f"1 to {LORA_RANKS[-1]}")
     number("seed", 0, 2**32 - 1, "an integer from 0 to 4294967295")
 
@@ -146,7 +151,7 @@ def resolve(plan: LoadPlan, *, cpu: bool, weight_bytes: int) -> VllmOptions:
     }
     if plan.source.online is not None:
         args["quantization"] = plan.source.online
-    slots = lora_slots(extra, cpu=cpu)
+    slots = lora_slots(extra, cpu=cpu, mixture=plan.source.header.is_mixture)
     if slots:
         args |= {
             "enable_lora": True,
@@ -162,15 +167,16 @@ def resolve(plan: LoadPlan, *, cpu: bool, weight_bytes: int) -> VllmOptions:
     return VllmOptions(threads, args)
 
 
-def lora_slots(extra: Mapping[str, Any], *, cpu: bool) -> int:
+def lora_slots(extra: Mapping[str, Any], *, cpu: bool, mixture: bool = False) -> int:
     """Most distinct adapters per step; 0: adapters are disabled.
 
-    On the CPU vLLM can't compile a model with adapter slots, so a compiled one has none unless `max_loras` is set.
+    On the CPU vLLM can't compile a model with adapter slots, so a compiled one has none unless `max_loras` is set; and
+    with slots, a mixture of experts runs on Triton's kernels, which the CPU build lacks: every request would fail.
     """
     value = extra.get("max_loras")
     if value is not None:
         return int(value)
-    return 0 if cpu and not extra.get("enforce_eager", True) else 4
+    return 0 if cpu and (mixture or not extra.get("enforce_eager", True)) else 4
 
 
 def lora_rank(extra: Mapping[str, Any]) -> int:
