@@ -31,6 +31,7 @@ __all__ = [
     "LoadOptions",
     "RequestOptions",
     "SamplingOptions",
+    "TemplateOptions",
     "ToolOptions",
     "given",
     "known_keywords",
@@ -93,7 +94,14 @@ class ToolOptions(TypedDict, total=False):
     tool_timeout: float
 
 
-class RequestOptions(SamplingOptions, GuidedOptions, ToolOptions, total=False):
+class TemplateOptions(TypedDict, total=False):
+    """What the chat template is given. `Model.generate` documents them."""
+
+    think: bool | str | int | None
+    template_kwargs: Mapping[str, Any] | None
+
+
+class RequestOptions(SamplingOptions, GuidedOptions, ToolOptions, TemplateOptions, total=False):
     """The options of a request, except the adapter."""
 
 
@@ -103,7 +111,7 @@ class GenerateOptions(RequestOptions, total=False):
     adapter: str | None
 
 
-class BatchOptions(SamplingOptions, ToolOptions, total=False):
+class BatchOptions(SamplingOptions, ToolOptions, TemplateOptions, total=False):
     """The options of a list of prompts. A list of constraints or adapters gives each prompt its own."""
 
     schema: object

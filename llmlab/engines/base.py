@@ -128,6 +128,7 @@ class ModelFacts:
         defaults: the model's own sampling defaults (generation_config.json); None where it sets none.
         shifts: generation continues past the context length by dropping the oldest tokens (a load option).
         sees: its files include a vision encoder (`llmlab.files.vision`).
+        response_template: how its texts are parsed, if its tokenizer's configuration declares it (transformers').
     """
 
     architecture: str
@@ -142,6 +143,7 @@ class ModelFacts:
     defaults: SamplingParams
     shifts: bool = False
     sees: bool = False
+    response_template: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +217,7 @@ class Request:
         trace: collects what the guide did to each token, if the engine can report it.
         adapter: the attached adapters to decode with; None: the base model.
         images: encoded images, in the order of their placeholders in the prompt.
+        ends: further token ids that end the text, as the end-of-turn tokens do.
     """
 
     id: str
@@ -227,6 +230,7 @@ class Request:
     trace: list[GuidanceStep] | None = None
     adapter: Mix | None = None
     images: tuple[bytes, ...] = ()
+    ends: tuple[int, ...] = ()
 
 
 class EngineLog:

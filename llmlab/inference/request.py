@@ -14,6 +14,8 @@ from llmlab.engines.base import Engine, Mix, ModelFacts
 from llmlab.engines.templates import render
 from llmlab.errors import BadInputError
 from llmlab.guided.request import Constraint
+from llmlab.inference import thoughts
+from llmlab.inference.thinking import Thinking
 from llmlab.types import Message, Prompt, SamplingParams
 
 # Sampling params for a model without its own defaults.
@@ -65,6 +67,34 @@ class Prepared:
     adapter: str | None = None
     constraint: Constraint = field(default_factory=Constraint)
     images: tuple[bytes, ...] = field(default=(), repr=False)
+    thinking: Thinking | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """What a request sets in the chat template.
+
+    Attributes:
+        think: the value of `think=`.
+        variables: the caller's own variables of the template.
+    """
+
+    think: thoughts.Think = None
+    variables: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, options: dict[str, Any], *, raw: bool) -> Style:
+        """Take the options `think` and `template_kwargs` out of those of a generation."""
+        think, own = options.pop("think", None), options.pop("template_kwargs", None)
+        if own is not None and (not isinstance(own, Mapping) or not all(isinstance(key, str) for key in own)):
+            raise BadInputError(
+                f"template_kwargs must be a dict of the chat template's variables, got {own!r:.80}.",
+                'For example template_kwargs={"enable_thinking": False}.',
+            )
+        if raw and (think is not None or own):
+            name = "think" if think is not None else "template_kwargs"
+            raise BadInputError(f"raw=True sends the text without a chat template, so {name} has no effect.")
+        return cls(think, dict(own or {}))
 
 
 def prepare(
@@ -85,6 +115,7 @@ def prepare(
     by_schema = options.get("schema") is not None or options.get("type") is not None
     _imports.load(*IMPORTS, *(_SCHEMA_IMPORTS if by_schema else ()))
     own = dict(options)
+    style = Style.of(own, raw=raw)
     mix, adapter = subject.adapters.resolve(own.pop("adapter", subject.adapters.current))
     constraint, own = Constraint.of(own, params)
     if params is not None and own:
@@ -92,7 +123,10 @@ def prepare(
         params = replace(params, **own)
     given = params if params is not None else SamplingParams.of(own)
     final = given.with_defaults(subject.facts.defaults).with_defaults(FALLBACK)
-    messages, text, ids = _tokens(subject, prompt, system=system, raw=raw, tools=tools)
+    messages, text, ids = _tokens(subject, prompt, system=system, raw=raw, tools=tools, style=style)
+    think = None
+    if not raw and not final.ignore_eos:
+        think, text, ids = _thought(subject, style, text, ids, guided=constraint.guide is not None)
     room = subject.facts.context_length - len(ids)
     if room < 1:
         raise BadInputError(
@@ -102,12 +136,55 @@ def prepare(
         )
     limit = final.max_tokens if final.max_tokens is not None else DEFAULT_MAX_TOKENS
     seed = final.seed if final.seed is not None else secrets.randbelow(2**31)
+    if think is not None:
+        # A default counts the answer only; a limit of the caller's bounds both.
+        whole = room if final.max_tokens is None else min(limit, room)
+        think = replace(think, answer_tokens=limit, room=whole)
     limit = limit if subject.facts.shifts else min(limit, room)
     final = replace(final, max_tokens=limit, seed=seed)
     seeds = tuple((seed + i) % 2**32 for i in range(final.n))
     constraint = constraint.ready(subject.engine, subject.engine_name, final)
     images = tuple(image for message in messages for image in message.images)
-    return Prepared(messages, text, tuple(ids), final, seeds, mix, adapter, constraint, images)
+    return Prepared(messages, text, tuple(ids), final, seeds, mix, adapter, constraint, images, think)
+
+
+def _thought(
+    subject: Subject, style: Style, text: str, ids: list[int], *, guided: bool
+) -> tuple[Thinking | None, str, list[int]]:
+    """How the model thinks before it answers, and the prompt, which may open or close the thought."""
+    facts, engine = subject.facts, subject.engine
+    family = family_of(subject)
+    if family is None or facts.chat_template is None:
+        return None, text, ids
+    budget = style.think if isinstance(style.think, int) and not isinstance(style.think, bool) else None
+    mode = thoughts.mode_of(text, family)
+    if mode == "closed" or (mode == "free" and style.think is False):
+        return None, text, ids
+    if mode == "free" and style.think is None and guided:
+        # A constraint starts after the thought, so it must be known whether there is one.
+        on = style.variables or thoughts.thinks_by_default(facts.chat_template, facts.special_tokens, family)
+        if not on:
+            return None, text, ids
+    if mode == "free" and (guided or style.think):
+        added = family.opening + family.inside
+        text, ids, mode = text + added, [*ids, *engine.tokenize(added)], "opened"
+    if budget == 0:
+        opened = family.opening + family.inside if mode == "free" else ""
+        added = opened + family.closing + (family.header + family.answer if family.header else family.after)
+        return None, text + added, [*ids, *engine.tokenize(added)]
+    return Thinking(family, mode == "opened", budget, 0, 0), text, ids
+
+
+def family_of(subject: Subject) -> thoughts.ThoughtFamily | None:
+    """The marks of the model's thoughts, or None if it doesn't reason."""
+    engine, facts = subject.engine, subject.facts
+    found = thoughts.family_of(
+        facts.chat_template, facts.response_template, lambda mark: len(engine.tokenize(mark)) == 1
+    )
+    # Channels are recognized by their special tokens; without these, the marks are plain text of another model.
+    if found is not None and found.header and len(engine.tokenize(found.body)) != 1:
+        return None
+    return found
 
 
 def conversation(prompt: Prompt, system: str | None = None) -> tuple[Message, ...]:
@@ -126,7 +203,7 @@ def conversation(prompt: Prompt, system: str | None = None) -> tuple[Message, ..
 
 
 def _tokens(
-    subject: Subject, prompt: Prompt, *, system: str | None, raw: bool, tools: Sequence[Mapping[str, Any]]
+    subject: Subject, prompt: Prompt, *, system: str | None, raw: bool, tools: Sequence[Mapping[str, Any]], style: Style
 ) -> tuple[tuple[Message, ...], str, list[int]]:
     """A prompt's messages (none for a raw one), its rendered text, and its token ids."""
     facts = subject.facts
@@ -147,11 +224,15 @@ def _tokens(
         refused = vision.refusal(subject.name, subject.engine_name, facts) if any(m.images for m in messages) else None
         if refused is not None:
             raise refused
+        switches = thoughts.switches(
+            facts.chat_template, style.think, family_of(subject) if style.think is not None else None, subject.name
+        )
         text = render(
             facts.chat_template,
             messages,
             special_tokens=facts.special_tokens,
             tools=tools or None,
+            variables={**switches, **style.variables},
             source=subject.spec,
         )
         ids = subject.engine.tokenize(text)

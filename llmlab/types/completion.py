@@ -18,7 +18,8 @@ FinishReason = Literal["stop", "length", "interrupted", "tool_calls", "error"]
 class Chunk:
     """What a stream yields: the new text and its tokens.
 
-    `finish_reason` is set on a choice's last chunk only. `index` says which of the n completions.
+    `finish_reason` is set on a choice's last chunk only. `index` says which of the n completions. `reasoning` is new
+    text of the thought that a reasoning model writes before its answer; `text` is empty then.
 
     Example:
         >>> chunks = list(model.stream("Hello!", temperature=0, max_tokens=4))
@@ -31,6 +32,7 @@ class Chunk:
     logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: FinishReason | None = None
     index: int = 0
+    reasoning: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,9 @@ class Choice:
     `parsed` is the typed object of a guided generation that ended by itself; where the text satisfies the schema and
     the type's own validators refuse it all the same, it is None and `parse_error` says why.
 
+    `reasoning` is the thought of a reasoning model, and `reasoning_token_ids` its tokens with their marks: the prompt's
+    tokens, these and `token_ids` are what the model has read and written.
+
     Example:
         >>> done = model.generate("Hello!", n=2, seed=7, max_tokens=8)
         >>> [choice.seed for choice in done.choices]
@@ -93,13 +98,17 @@ class Choice:
     parsed: Any = None
     seed: int | None = None
     parse_error: str = ""
+    reasoning: str = ""
+    reasoning_token_ids: tuple[int, ...] = field(default=(), repr=False)
+    reasoning_cut: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
     """The result of a generation, with everything needed to repeat it.
 
-    `text`, `token_ids`, `finish_reason`, `logprobs` and `parsed` are those of the first choice; `choices` has all n.
+    `text`, `token_ids`, `finish_reason`, `logprobs`, `parsed` and `reasoning` are those of the first choice; `choices`
+    has all n.
 
     With `tools`: `steps` is the transcript of the calls that were run, `turns` holds the messages that they became,
     `tool_calls` the calls that were not run (`finish_reason` is "tool_calls" then), and `text` is what the model said
@@ -142,6 +151,16 @@ class Completion:
         return self.choices[0].token_ids
 
     @property
+    def reasoning(self) -> str:
+        """The thought of a reasoning model before the first choice's text; "" without one."""
+        return self.choices[0].reasoning
+
+    @property
+    def reasoning_tokens(self) -> int:
+        """How many tokens the first choice's thought took, with its marks."""
+        return len(self.choices[0].reasoning_token_ids)
+
+    @property
     def finish_reason(self) -> FinishReason:
         """Why the first choice ended."""
         return self.choices[0].finish_reason
@@ -158,8 +177,9 @@ class Completion:
 
     @property
     def message(self) -> Message:
-        """The answer as an assistant message, with the calls that were not run."""
-        return Message("assistant", self.text, tuple(call.as_dict() for call in self.tool_calls))
+        """The answer as an assistant message, with the calls that were not run, and the thought."""
+        calls = tuple(call.as_dict() for call in self.tool_calls)
+        return Message("assistant", self.text, calls, reasoning=self.reasoning)
 
     def inspect(self, choice: int = 0) -> Any:
         """The tokens shaded by probability, in a widget; a click on another likely token continues from there.

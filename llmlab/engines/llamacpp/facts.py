@@ -51,6 +51,7 @@ def read_facts(model: NativeModel, *, context_length: int, base: Path | None, fi
         add_bos=add_bos and bool(special["bos_token"]),
         defaults=_defaults(model, generation),
         sees=sees(file),
+        response_template=read_optional(base / "tokenizer_config.json").get("response_template") if base else None,
     )
 
 

@@ -76,6 +76,7 @@ class Picker:
             else:
                 token = int(rows[row].argmax())
             end = token in self._ends and not (steer is None and one.request.params.ignore_eos)
+            end = end or token in one.request.ends
             logprob = None
             if one.logprobs is not None:
                 logits = rows[row] if steer is None else steer.raw

@@ -41,6 +41,7 @@ def read_facts(header: Header, tokenizer: Any, context_length: int) -> ModelFact
         add_bos=_adds_bos(tokenizer),
         defaults=_defaults(generation),
         sees=sees(header.path),
+        response_template=read_optional(header.path / "tokenizer_config.json").get("response_template"),
     )
 
 
