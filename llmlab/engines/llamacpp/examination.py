@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 from llmlab import _imports
 from llmlab.engines.base import Finding
+from llmlab.engines.llamacpp import amx
 
 # The release that llmlab is tested with; others may work, with a warning.
 TESTED = "0.3.36"
@@ -30,6 +31,9 @@ def examine(version_of: Callable[[str], str | None]) -> Iterator[Finding]:
             + version
         )
         yield Finding("warn", f"{detail}, though this machine has an NVIDIA GPU", fix)
+    elif amx.crashes():
+        detail += ", compiled by a GCC whose AMX code crashes (GCC bug 114098); AMX is off, so prompts are slower"
+        yield Finding("warn", detail, amx.REBUILD + version)
     elif version != TESTED:
         fix = f"pip install llama-cpp-python=={TESTED}"
         yield Finding("warn", f"{detail}; tested with {TESTED}", fix)

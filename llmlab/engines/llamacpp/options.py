@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmlab.engines.base import LoadPlan
+from llmlab.engines.llamacpp import amx
 from llmlab.errors import BadInputError, LoadError, UnsupportedError, unknown
 
 EXTRA: dict[str, tuple[type, str]] = {
@@ -138,6 +139,7 @@ class LlamaCppOptions:
             (False, True): llama_cpp.LLAMA_LOAD_MODE_MLOCK,
         }
         params.load_mode = modes[mmap and bool(llama_cpp.llama_supports_mmap()), mlock]
+        params.use_extra_bufts = not amx.crashes()
         return params
 
     def context_params(self) -> Any:
