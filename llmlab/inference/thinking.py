@@ -245,12 +245,12 @@ class ThinkingChoice:
         if left < 1:
             self._end("length")
             return
-        one = len(self._closing) == 1
         limit = min(left, PIECE_TOKENS, budget - self._thought if budget is not None else left)
         self._submit(
             "thought",
-            ends=tuple(self._closing) if one else (),
-            stop=() if one else (self._thinking.family.closing,),
+            # A mark that is one token may be hidden from the text, or be written with other tokens.
+            ends=tuple(self._closing) if len(self._closing) == 1 else (),
+            stop=(self._thinking.family.closing,),
             limit=limit,
         )
 
@@ -258,8 +258,9 @@ class ThinkingChoice:
         ids = piece.token_ids()
         ended = bool(ids) and ids[-1] in self._engine.facts.end_ids and ids[-1:] != self._closing
         closed, tail = reason == "stop" and not ended, ""
-        if closed and len(self._closing) > 1:
-            tail = self._engine.detokenize(self._ids[-24:]).rpartition(self._thinking.family.closing)[2]
+        if closed and ids[-1:] != self._closing:
+            _, mark, rest = self._engine.detokenize(self._ids[-24:]).rpartition(self._thinking.family.closing)
+            tail = rest if mark else ""
         if not closed:
             self._note(text, ())
             if reason == "length":

@@ -89,7 +89,7 @@ def ask(stream: ToolStream, args: argparse.Namespace, context: Context) -> Compl
     try:
         stream.start()
         while not stream.wait(UPDATE_EVERY_S):
-            show.update(stream.text, stream.steps)
+            show.update(stream.text, stream.steps, stream.thought)
         completion = stream.result()
     except KeyboardInterrupt:
         stream.cancel()

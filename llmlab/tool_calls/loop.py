@@ -179,7 +179,13 @@ class ToolLoop:
         self._unrun = ()
         shown = [replace(step, result=self._fitting(step.result)) if step.result else step for step in steps]
         self.steps += shown
-        self._turns += _turns(self._content, self._full_text, shown, self._safe, alone=self._family.alone)
+        self._turns += _turns(
+            Message("assistant", self._content, reasoning=self._parts[-1].reasoning),
+            self._full_text,
+            shown,
+            self._safe,
+            alone=self._family.alone,
+        )
         try:
             self.current = self._next()
         except UnsupportedError:
@@ -246,12 +252,12 @@ def _timings(parts: Sequence[Completion]) -> Timings:
 
 
 def _turns(
-    content: str, full: str, steps: Sequence[ToolStep], safe: Callable[[str], str], *, alone: bool
+    said: Message, full: str, steps: Sequence[ToolStep], safe: Callable[[str], str], *, alone: bool
 ) -> list[Message]:
     """The messages of one round of calls.
 
     Args:
-        content: the model's text besides its calls.
+        said: the model's text besides its calls, and its thought.
         full: the model's complete text.
         steps: the calls with their results.
         safe: escapes control tokens in a result.
@@ -261,11 +267,11 @@ def _turns(
     bad = [step for step in steps if step.call.problem]
     complaint = " ".join(f"Error: {step.error}." for step in bad)
     if not good:
-        return [Message("assistant", full), Message("user", safe(f"{complaint} Write the call again."))]
+        return [replace(said, content=full), Message("user", safe(f"{complaint} Write the call again."))]
     turns: list[Message] = []
     for group in [[step] for step in good] if alone else [good]:
-        turns.append(Message("assistant", content, tuple(step.call.as_dict() for step in group)))
-        content = ""
+        turns.append(replace(said, tool_calls=tuple(step.call.as_dict() for step in group)))
+        said = Message("assistant", "")
         for step in group:
             text = step.result if step.result is not None else f"Error: {step.error}"
             turns.append(Message("tool", safe(text), name=step.name, tool_call_id=step.call.id))
