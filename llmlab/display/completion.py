@@ -111,11 +111,11 @@ def bundle(
     """
     line = plain(line)
     shown = [_formatted(text, fmt, final=final) for text in texts]
-    folded = [_folded(*one, running=not final and not text) for one, text in zip(thoughts, texts, strict=False)]
-    folded += [("", "")] * (len(texts) - len(folded))
+    folds = [folded(*one, running=not final and not text) for one, text in zip(thoughts, texts, strict=False)]
+    folds += [("", "")] * (len(texts) - len(folds))
     shown = [
         (f"{head}\n{text}" if head else text, f"{fold}\n\n{mark}" if fold else mark)
-        for (head, fold), (text, mark) in zip(folded, shown, strict=True)
+        for (head, fold), (text, mark) in zip(folds, shown, strict=True)
     ]
     labels = [f"[{i + 1} of {len(texts)}]" for i in range(len(texts))] if len(texts) > 1 else [""]
     plains = [f"{label}\n{text}" if label else text for label, (text, _) in zip(labels, shown, strict=True)]
@@ -127,17 +127,17 @@ def bundle(
     }
     if fmt == "text":
         style = f"white-space:pre-wrap;margin:0;{MONO};color:inherit;background:none"
-        bare = [text.removeprefix(f"{head}\n") if head else text for text, (head, _) in zip(plains, folded, strict=True)]
+        bare = [text.removeprefix(f"{head}\n") if head else text for text, (head, _) in zip(plains, folds, strict=True)]
         body = "".join(
-            f'{fold}<pre style="{style}">{escape(text)}</pre>' for text, (_, fold) in zip(bare, folded, strict=True)
+            f'{fold}<pre style="{style}">{escape(text)}</pre>' for text, (_, fold) in zip(bare, folds, strict=True)
         )
         out["text/html"] = f'<div class="{BOX}">{body}{_quiet(line) if line else ""}</div>'
     return out
 
 
-def _folded(text: str, tokens: int, *, running: bool) -> tuple[str, str]:
+def folded(text: str, tokens: int, *, running: bool = False) -> tuple[str, str]:
     """A thought as (one plain line, a closed HTML element that Markdown passes on); ("", "") without one."""
-    if not tokens:
+    if not tokens and not text.strip():
         return "", ""
     title = f"thinking… {units.count(tokens, 'token')}" if running else f"thought, {units.count(tokens, 'token')}"
     if not text.strip():

@@ -237,7 +237,7 @@ class ThinkingChoice:
 
     def _think(self) -> None:
         """Request the thought, or its next piece."""
-        left = self._thinking.room - len(self._ids) - 1
+        left = self._thinking.room - len(self._ids)
         budget = self._thinking.budget
         if budget is not None and self._thought >= budget:
             self._close()
