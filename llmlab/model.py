@@ -455,6 +455,7 @@ class Model:
         approve: bool | Callable[[ToolCall], bool] | None = ...,
         run_tools: bool = ...,
         tool_timeout: float = ...,
+        tool_format: str = ...,
         think: bool | str | int | None = ...,
         template_kwargs: Mapping[str, Any] | None = ...,
     ) -> Completion: ...
@@ -514,6 +515,8 @@ class Model:
             approve: True: ask before each call; or a function of the call that returns whether to run it.
             run_tools: False: don't run the calls; they are in `completion.tool_calls`.
             tool_timeout: seconds per call; 60 by default.
+            tool_format: auto: the model's own call format, or the generic one where its chat template has no place for
+                tools; generic: tools in the system prompt, and calls in JSON under their schema.
             think: whether a reasoning model thinks before it answers: True, False, "low", "medium" or "high" as its
                 chat template has it; or the most tokens of the thought, which is closed there. None: the template's
                 default. `completion.reasoning` is the thought; constraints and `stop` apply to the answer only.
@@ -586,6 +589,7 @@ class Model:
         approve: bool | Callable[[ToolCall], bool] | None = UNSET,
         run_tools: bool = UNSET,
         tool_timeout: float = UNSET,
+        tool_format: str = UNSET,
         think: bool | str | int | None = UNSET,
         template_kwargs: Mapping[str, Any] | None = UNSET,
     ) -> Completion:

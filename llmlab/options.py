@@ -92,6 +92,7 @@ class ToolOptions(TypedDict, total=False):
     approve: bool | Callable[[ToolCall], bool] | None
     run_tools: bool
     tool_timeout: float
+    tool_format: str
 
 
 class TemplateOptions(TypedDict, total=False):

@@ -51,6 +51,7 @@ def completion_line(completion: Completion) -> str:
         f"TTFT {units.seconds(timings.ttft_s)}" if timings.ttft_s is not None else "",
         ", ".join(ended),
         *_thought_parts(completion),
+        f"tools in the {completion.tool_format} format" if completion.tool_format else "",
         str(completion.speculation) if completion.speculation is not None else "",
         *_guided_parts(completion),
     ]

@@ -90,7 +90,13 @@ class Buffer:
                 self._notify()
 
     def think(
-        self, text: str, token_ids: tuple[int, ...] = (), *, index: int = 0, cached: int | None = None, cut: bool = False
+        self,
+        text: str,
+        token_ids: tuple[int, ...] = (),
+        *,
+        index: int = 0,
+        cached: int | None = None,
+        cut: bool = False,
     ) -> None:
         """Add a step's output to the choice's thought.
 

@@ -7,7 +7,7 @@ and the default of `max_tokens` apply to the answer only, a budget closes the th
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -399,5 +399,3 @@ class ThinkingChoice:
     def _end(self, reason: FinishReason) -> None:
         self._current = None
         self.buffer.finish(reason, index=self.index)
-
-

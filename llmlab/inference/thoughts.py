@@ -266,7 +266,7 @@ def switches(template: str | None, think: Think, family: ThoughtFamily | None, m
                 f"{model} has no effort of reasoning to set: its chat template doesn't read {EFFORT_NAMES[0]}{others}.",
                 "Use think=True, think=False or the most tokens of a thought: think=200.",
             )
-        return {name: think for name in efforts} | {name: SWITCHES[name][0] for name in found}
+        return dict.fromkeys(efforts, think) | {name: SWITCHES[name][0] for name in found}
     if think is False and not found:
         raise UnsupportedError(
             f"{model} can't turn reasoning off: its chat template reads none of {', '.join(SWITCHES)}.",

@@ -12,6 +12,7 @@ from llmlab.errors import BadInputError, UnknownNameError, unknown
 from llmlab.magics.command import Context
 from llmlab.magics.expansion import look_up
 from llmlab.magics.parser import Parser, integer, number
+from llmlab.tool_calls.options import TOOL_FORMATS
 from llmlab.tool_calls.stream import ToolStream
 from llmlab.types import Completion
 
@@ -20,6 +21,11 @@ def add_options(parser: Parser) -> None:
     """Declare the options."""
     parser.add("--tools", metavar="F,G", complete="variable", help="functions that the model may call")
     parser.add("--tool-choice", metavar="X", help="auto, none, required, or the one tool to call (default: auto)")
+    parser.add(
+        "--tool-format",
+        choices=TOOL_FORMATS,
+        help="generic: tools in the system prompt, for any model (default: the model's own format, if it has one)",
+    )
     parser.add("--strict", action="store_true", help="generate calls under their schema, so that each is valid")
     parser.add("--approve", action="store_true", help="ask before each call (needs interactive input)")
     parser.add("--max-steps", type=integer, metavar="N", help="maximum rounds of calls (default: 8)")
@@ -39,7 +45,7 @@ def options(args: argparse.Namespace, names: Mapping[str, Any]) -> dict[str, Any
     found: dict[str, Any] = {}
     if args.tools is not None:
         found["tools"] = functions(args.tools, names, "%%llm: --tools")
-    for name in ("tool_choice", "max_steps", "tool_timeout"):
+    for name in ("tool_choice", "max_steps", "tool_timeout", "tool_format"):
         if getattr(args, name) is not None:
             found[name] = getattr(args, name)
     for name in ("strict", "approve"):

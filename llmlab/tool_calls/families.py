@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from llmlab.errors import UnsupportedError
+from llmlab.engines.templates import render
+from llmlab.errors import BadInputError, UnsupportedError
 from llmlab.tool_calls import tagged
 from llmlab.tool_calls.formats import python_calls, read_gemma4, read_listed, read_named, read_pythonic
 from llmlab.tool_calls.reading import (
@@ -26,7 +27,7 @@ from llmlab.tool_calls.reading import (
     values_of,
 )
 from llmlab.tool_calls.tagged import read_tagged
-from llmlab.types import ToolCall
+from llmlab.types import Message, ToolCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +300,11 @@ FAMILIES: tuple[Family, ...] = (
         marks=("<｜tool▁calls▁begin｜>", "```json"),
         read=_read_deepseek,
         controls=(
-            "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>", "<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>", "<｜tool▁sep｜>",
+            "<｜tool▁calls▁begin｜>",
+            "<｜tool▁calls▁end｜>",
+            "<｜tool▁call▁begin｜>",
+            "<｜tool▁call▁end｜>",
+            "<｜tool▁sep｜>",
         ),
         before=("<｜tool▁calls▁begin｜>",),
         between=("\n",),
@@ -316,7 +321,11 @@ FAMILIES: tuple[Family, ...] = (
         marks=("<｜tool▁calls▁begin｜>",),
         read=_read_deepseek,
         controls=(
-            "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>", "<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>", "<｜tool▁sep｜>",
+            "<｜tool▁calls▁begin｜>",
+            "<｜tool▁calls▁end｜>",
+            "<｜tool▁call▁begin｜>",
+            "<｜tool▁call▁end｜>",
+            "<｜tool▁sep｜>",
         ),
         before=("<｜tool▁calls▁begin｜>",),
         after=("<｜tool▁calls▁end｜>",),
@@ -333,8 +342,11 @@ FAMILIES: tuple[Family, ...] = (
         marks=("<|tool_calls_section_begin|>",),
         read=_read_kimi,
         controls=(
-            "<|tool_calls_section_begin|>", "<|tool_calls_section_end|>", "<|tool_call_begin|>",
-            "<|tool_call_argument_begin|>", "<|tool_call_end|>",
+            "<|tool_calls_section_begin|>",
+            "<|tool_calls_section_end|>",
+            "<|tool_call_begin|>",
+            "<|tool_call_argument_begin|>",
+            "<|tool_call_end|>",
         ),
         strict=False,
     ),
@@ -355,7 +367,7 @@ FAMILIES: tuple[Family, ...] = (
             controls=("<|tool_call_start|>", "<|tool_call_end|>"),
             strict=False,
         )
-        for mark in ("<|tool_call_start|>", "<|tool_list_start|>")
+        for mark in ("<|tool_call_start|>", "<|tool_list_start|>", "List of tools: [")
     ),
     Family(
         "solar",
@@ -363,7 +375,11 @@ FAMILIES: tuple[Family, ...] = (
         marks=("<|tool_call:begin|>",),
         read=_read_solar,
         controls=(
-            "<|tool_calls|>", "<|tool_call:begin|>", "<|tool_call:name|>", "<|tool_call:args|>", "<|tool_call:end|>",
+            "<|tool_calls|>",
+            "<|tool_call:begin|>",
+            "<|tool_call:name|>",
+            "<|tool_call:args|>",
+            "<|tool_call:end|>",
             "<|calls|>",
         ),
         strict=False,
@@ -465,6 +481,7 @@ def detect(template: str | None, model: str = "This model") -> Family:
             "Use the generic format (tool_format='generic'), or load a model that does (Qwen, Llama 3, Mistral, gpt-oss).",
         )
     marks = unknown_marks(template or "") if known[0].name == "plain" else ()
+    marks = marks or _unreadable_marks(template or "", known[0])
     if marks:
         raise UnsupportedError(
             f"{model} writes tool calls in a format that llmlab can't read: {', '.join(marks)} in its chat template.",
@@ -490,6 +507,44 @@ def unknown_marks(template: str) -> tuple[str, ...]:
     """Texts in a chat template that look like marks of a tool call."""
     found = dict.fromkeys(one for one in _CALL_MARK.findall(template) if not _OTHER_MARK.search(one))
     return tuple(found)[:6]
+
+
+_PROBE, _VALUE = "zprobeq", "Zvalueq"
+_ANY_MARK = re.compile(r"<[^<>\s]{1,60}>|\[[A-Z_]{2,30}\]")
+
+
+@functools.lru_cache(maxsize=64)
+def written(template: str) -> str:
+    """A call as a chat template writes it in an assistant's turn, with what surrounds it; "" if it writes none."""
+    tool = {"name": _PROBE, "description": "d", "parameters": {"type": "object", "properties": {}}}
+    call = ToolCall(_PROBE, {"text": _VALUE}, "call00001").as_dict()
+    turns = [Message("user", "hi"), Message("assistant", "", (call,))]
+    try:
+        text = render(
+            template, turns, special_tokens={}, tools=[{"type": "function", "function": tool}],
+            add_generation_prompt=False,
+        )  # fmt: skip
+    except BadInputError:
+        return ""
+    place = text.rfind(_VALUE)
+    return text[max(place - 300, 0) : place + 200] if place >= 0 else ""
+
+
+def _unreadable_marks(template: str, family: Family) -> tuple[str, ...]:
+    """The marks of a call that a template writes and the plain format can't read."""
+    text = written(template) if family.name == "plain" else ""
+    start = text.find("{", max(text.rfind(f'"{_PROBE}"') - 20, 0))
+    if not text or (f'"{_PROBE}"' in text and start >= 0 and json_is_call(text, start)):
+        return ()
+    return tuple(dict.fromkeys(_ANY_MARK.findall(text)))[-6:] or (text[-200:].strip(),)
+
+
+def json_is_call(text: str, start: int) -> bool:
+    """Whether a call as a JSON object starts at a position."""
+    try:
+        return _is_call(json_at(text, start)[0])
+    except ValueError:
+        return False
 
 
 def read_calls(

@@ -71,7 +71,9 @@ def read_named(text: str, opening: re.Pattern[str], closing: re.Pattern[str]) ->
             if end is None:
                 raise ValueError(f"unexpected text after it: {text[position:][:40]!r}")
         except ValueError as error:
-            return unreadable(content, calls, f"the arguments of {name:.60}: {text[begin:][:200]!r} is not JSON ({error})")
+            return unreadable(
+                content, calls, f"the arguments of {name:.60}: {text[begin:][:200]!r} is not JSON ({error})"
+            )
         calls.append(call_of({"name": name, "arguments": value}, text[begin:position]))
         position = end.end()
     return Reading("".join([*content, text[position:]]).strip(), tuple(calls)) if calls else Reading(text)

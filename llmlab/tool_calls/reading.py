@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Mapping
@@ -127,6 +128,15 @@ def _kinds(schema: Any, root: Mapping[str, Any], depth: int = 0) -> frozenset[st
     return _ANY_KIND
 
 
+def _python_value(text: str) -> Any:
+    """A list or dict as Python writes it, which is how some templates show one; None for any other text."""
+    try:
+        value = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return None
+    return value if isinstance(value, list | dict) else None
+
+
 def _kind(value: Any) -> str:
     names = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
     return names.get(type(value), "null")
@@ -138,6 +148,8 @@ def _typed(text: str, kinds: frozenset[str]) -> Any:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
+        value = _python_value(text) if kinds & {"object", "array"} else None
+    if value is None and "null" not in kinds:
         return text
     kind = _kind(value)
     fits = kind in kinds or (kind == "integer" and "number" in kinds)

@@ -12,7 +12,7 @@ from llmlab.errors import BadInputError, UnsupportedError
 from llmlab.inference import thoughts
 from llmlab.inference.thoughts import ThoughtFamily
 from llmlab.tool_calls.families import FAMILIES as CALLS
-from tests.tool_calls.conftest import saying as saying  # noqa: PLC0414 - a fixture
+from tests.tool_calls.conftest import saying as saying
 
 ASK = "What is the capital of France?"  # nano continues: The capital of France is Paris.
 SWITCH = "{% if enable_thinking is not defined or enable_thinking %}<think>{% endif %}{# </think> #}"
@@ -63,7 +63,12 @@ def test_a_constraint_starts_after_the_thought(thinker):
     done = model.generate(ASK, temperature=0, choice=["yes", "no"])
     assert done.reasoning == "is"
     assert done.parsed in ("yes", "no")
-    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
+    schema = {
+        "type": "object",
+        "properties": {"n": {"type": "integer"}},
+        "required": ["n"],
+        "additionalProperties": False,
+    }
     cut = thinker().generate(ASK, temperature=0, think=2, schema=schema, complete=True, max_tokens=60)
     assert set(cut.parsed) == {"n"}
     assert cut.reasoning
@@ -129,7 +134,9 @@ def test_both_engines_think_the_same(llamacpp, vllm, monkeypatch):
     answers = []
     for model in (llamacpp, vllm):
         monkeypatch.setattr(model, "_facts", replace(model.facts, chat_template=model.facts.chat_template + SWITCH))
-        answers += [[(one.reasoning, one.text) for one in model.generate([ASK, "Hello!"], temperature=0, max_tokens=32)]]
+        answers += [
+            [(one.reasoning, one.text) for one in model.generate([ASK, "Hello!"], temperature=0, max_tokens=32)]
+        ]
     assert answers[0] == answers[1]
 
 

@@ -46,7 +46,9 @@ def test_a_text_is_split(name, text, opened, thought, answer):
 
 
 PIECES = st.lists(
-    st.sampled_from([mark for one in MARKED for mark in (one.opening, one.closing)] + ["<", "</", "th", " ", "\n", "a"]),
+    st.sampled_from(
+        [mark for one in MARKED for mark in (one.opening, one.closing)] + ["<", "</", "th", " ", "\n", "a"]
+    ),
     max_size=8,
 ).map("".join)
 
