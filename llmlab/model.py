@@ -508,7 +508,8 @@ class Model:
             grammar: the text follows this grammar: Lark with a rule `start`, or GBNF with a rule `root`.
             guide: a constraint built with `llmlab.guided.constraints`, instead of the five above.
             complete: end a constrained text within `max_tokens` if the constraint allows it.
-            tools: functions with type hints that the model may call until it has an answer.
+            tools: functions with type hints that the model may call until it has an answer; "mcp:NAME" for the tools of
+                a server in mcp.json.
             tool_choice: auto, none, required, or a tool's name.
             max_steps: most rounds of tool calls; 8 by default.
             strict: constrain calls to their schema.

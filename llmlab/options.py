@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from llmlab.guided import Guide
     from llmlab.tool_calls import Tool
 
-    Tools: TypeAlias = Collection[Callable[..., object] | Tool] | Callable[..., object] | Tool
-    """Type of `tools=`: one or several functions with type hints."""
+    Tools: TypeAlias = Collection[Callable[..., object] | Tool | str] | Callable[..., object] | Tool | str
+    """Type of `tools=`: one or several functions with type hints, or "mcp:NAME"."""
 
 __all__ = [
     "UNSET",

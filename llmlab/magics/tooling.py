@@ -12,6 +12,7 @@ from llmlab.errors import BadInputError, UnknownNameError, unknown
 from llmlab.magics.command import Context
 from llmlab.magics.expansion import look_up
 from llmlab.magics.parser import Parser, integer, number
+from llmlab.tool_calls.mcp import mcp_tools
 from llmlab.tool_calls.options import TOOL_FORMATS
 from llmlab.tool_calls.stream import ToolStream
 from llmlab.types import Completion
@@ -19,7 +20,12 @@ from llmlab.types import Completion
 
 def add_options(parser: Parser) -> None:
     """Declare the options."""
-    parser.add("--tools", metavar="F,G", complete="variable", help="functions that the model may call")
+    parser.add(
+        "--tools",
+        metavar="F,G",
+        complete="variable",
+        help="functions that the model may call; mcp:NAME: those of an MCP server",
+    )
     parser.add("--tool-choice", metavar="X", help="auto, none, required, or the one tool to call (default: auto)")
     parser.add(
         "--tool-format",
@@ -60,12 +66,17 @@ def options(args: argparse.Namespace, names: Mapping[str, Any]) -> dict[str, Any
 def functions(text: str, names: Mapping[str, Any], typed: str) -> list[Any]:
     """The user's functions named in "f,g"; a variable with a list of functions stands for all of them.
 
+    `mcp:NAME` stands for the tools of an MCP server.
+
     Raises:
         UnknownNameError: there is no such variable.
     """
     found: list[Any] = []
     for name in (part.strip() for part in text.split(",")):
         if not name:
+            continue
+        if name.startswith("mcp:"):
+            found += mcp_tools(name.removeprefix("mcp:"))
             continue
         head = name.split(".", 1)[0].split("[", 1)[0]
         if head not in names:

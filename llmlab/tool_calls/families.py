@@ -371,7 +371,8 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         "solar",
-        '<|tool_calls|><|tool_call:begin|>call1<|tool_call:name|>add<|tool_call:args|>{"a": 1}<|tool_call:end|><|calls|>',
+        "<|tool_calls|><|tool_call:begin|>call1<|tool_call:name|>add"
+        '<|tool_call:args|>{"a": 1}<|tool_call:end|><|calls|>',
         marks=("<|tool_call:begin|>",),
         read=_read_solar,
         controls=(
@@ -478,7 +479,7 @@ def detect(template: str | None, model: str = "This model") -> Family:
     if not known:
         raise UnsupportedError(
             f"{model} doesn't support tools: its chat template has no place for them.",
-            "Use the generic format (tool_format='generic'), or load a model that does (Qwen, Llama 3, Mistral, gpt-oss).",
+            "Use the generic format (tool_format='generic'), or load a model that does (Qwen, Llama 3, Mistral).",
         )
     marks = unknown_marks(template or "") if known[0].name == "plain" else ()
     marks = marks or _unreadable_marks(template or "", known[0])

@@ -1,4 +1,4 @@
-"""Reads call formats with tags, whose values are text without escapes (Qwen 3 Coder, GLM, MiniMax, Seed, DeepSeek V3.2).
+"""Reads call formats with tags, whose values are text without escapes (Qwen 3 Coder, GLM, MiniMax, DeepSeek V3.2).
 
 A closing tag ends a value only if the rest of a call follows; a complete call inside a value is part of the value.
 """

@@ -1,8 +1,9 @@
 """A conversation with versions: a tree of turns, of which one path is shown. Plain data that a notebook can store.
 
 A turn is a dict in the widget's state:
-`id`, `parent` ("" for a first turn), `role` (user or assistant), `text`, `files` (attached texts and images), `facts`
-(model, speed etc. of an answer), `thought` (of a reasoning model, if it wrote one), `error` ({message, hint}), `rating` (-1, 0, 1), `at` (ISO time).
+`id`, `parent` ("" for a first turn), `role` (user or assistant), `text`, `thought` (of a reasoning model), `files`
+(attached texts and images), `facts` (model, speed etc. of an answer), `error` ({message, hint}), `rating` (-1, 0, 1),
+`at` (ISO time).
 Turns with the same parent are versions of each other. The path shown ends at `leaf`.
 """
 

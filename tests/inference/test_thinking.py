@@ -154,7 +154,8 @@ def test_options_without_effect_are_refused(llamacpp):
 QWEN3 = (
     "{% if tools %}<tool_call></tool_call>{% endif %}{% for m in messages %}<{{ m.role }}>"
     "{% if m.reasoning_content %}<think>\n{{ m.reasoning_content }}\n</think>\n\n{% endif %}{{ m.content }}"
-    "{% for c in m.tool_calls %}<tool_call>\n{{ c.function | tojson }}\n</tool_call>{% endfor %}\n{% endfor %}<assistant>"
+    "{% for c in m.tool_calls %}<tool_call>\n{{ c.function | tojson }}\n</tool_call>{% endfor %}\n{% endfor %}"
+    "<assistant>"
 )
 
 

@@ -92,8 +92,8 @@ def test_vllm_splits_alike(vllm):
             | {"<|channel>", "<tool_call>", "</tool_call>", "<|tool_call>", "<tool_call|>", "<|turn>", "[TOOL_CALLS]"}
         )}  # fmt: skip
         tokenizer = SimpleNamespace(
-            get_vocab=lambda vocabulary=vocabulary: vocabulary, vocab=vocabulary, all_special_ids=[], all_special_tokens=[],
-            convert_tokens_to_ids=vocabulary.get, encode=lambda text, **_: [0], decode=lambda ids, **_: "",
+            get_vocab=lambda vocabulary=vocabulary: vocabulary, vocab=vocabulary, all_special_ids=[],
+            all_special_tokens=[], convert_tokens_to_ids=vocabulary.get, encode=lambda text, **_: [0], decode=lambda ids, **_: "",
         )  # fmt: skip
         try:
             parser = ReasoningParserManager.get_reasoning_parser(name)(tokenizer)
@@ -139,7 +139,7 @@ def test_the_template_says_whether_the_model_thinks(template, name, plain, on, o
     assert family.name == name
     for value, expected in ((None, plain), (True, on), (False, off), ("low", low)):
         if expected is None:
-            with pytest.raises(UnsupportedError, match="its chat template (reads none|doesn't read)"):
+            with pytest.raises(UnsupportedError, match=r"its chat template (reads none|doesn't read)"):
                 switches(template, value, family, "m")
             continue
         prompt = render(template, [Message("user", "hi")], special_tokens={},
@@ -196,8 +196,8 @@ def test_a_developer_is_the_system_where_the_template_knows_none():
 
 
 def test_template_variables_reach_the_template():
-    assert render("{{ date }}{{ messages | length }}", [], special_tokens={}, variables={"date": "1 May", "messages": 3}) \
-        == "1 May0"  # fmt: skip
+    given = {"date": "1 May", "messages": 3}
+    assert render("{{ date }} {{ messages | length }}", [], special_tokens={}, variables=given) == "1 May 0"
     assert "enable_thinking" in variables(QWEN3)
 
 

@@ -122,8 +122,8 @@ def _allow_amx() -> None:
     """
     import torch
 
-    if torch.cpu._is_amx_tile_supported():
-        torch.cpu._init_amx()
+    if torch.cpu._is_amx_tile_supported():  # noqa: SLF001 - torch has no public name for either
+        torch.cpu._init_amx()  # noqa: SLF001
 
 
 def import_vllm() -> None:
