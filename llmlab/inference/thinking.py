@@ -265,12 +265,10 @@ class ThinkingChoice:
             self._note(text, ())
             if reason == "length":
                 self._think()
-            elif self._request.guide is not None:
-                # The model ended its turn inside the thought, but an answer was asked for.
+            else:
+                # The model ended its turn inside the thought; an answer was asked for.
                 self._drop_end(ids)
                 self._close()
-            else:
-                self._end("stop")
             return
         self._after_closing(tail)
 

@@ -140,7 +140,7 @@ class Servers:
         except concurrent.futures.TimeoutError:
             self._end(session)
             raise LlmLabError(f"The MCP server {name} did not start within {START_S:g} s.", _log_hint(name)) from None
-        except Exception as error:  # noqa: BLE001 - the server is another program
+        except Exception as error:
             raise LlmLabError(f"The MCP server {name} can't be started: {_reason(error)}.", _log_hint(name)) from error
         return [self._tool(session, one) for one in listed]
 

@@ -112,8 +112,8 @@ class Completion:
 
     With `tools`: `steps` is the transcript of the calls that were run, `turns` holds the messages that they became,
     `tool_calls` the calls that were not run (`finish_reason` is "tool_calls" then), and `text` is what the model said
-    besides its calls. `tool_format` is "generic" where the tools were described in the system prompt. `usage` counts the
-    tokens of every step; `timings` is the first TTFT and the decoding of every step, without the time of the tools.
+    besides its calls. `tool_format` is "generic" where the tools were described in the system prompt. `usage` counts
+    the tokens of every step; `timings` is the first TTFT and the decoding of every step, without the time of the tools.
 
     Example:
         >>> done = model.generate("What is the capital of France?", temperature=0)

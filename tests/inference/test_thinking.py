@@ -110,6 +110,14 @@ def test_think_off_is_the_answer_alone(thinker):
     assert same.prompt_token_ids == done.prompt_token_ids
 
 
+def test_a_turn_that_ends_inside_the_thought_still_gets_an_answer(thinker):
+    done = thinker("never").generate(ASK, temperature=0, think=True, max_tokens=64)
+    assert done.reasoning == "is Paris."
+    assert not done.choices[0].reasoning_cut
+    assert done.finish_reason in ("stop", "length")
+    assert len(done.token_ids) > 0
+
+
 def test_each_choice_thinks_for_itself(thinker):
     done = thinker(" P").generate(ASK, n=3, seed=1, temperature=1.0, max_tokens=16)
     assert len({choice.seed for choice in done.choices}) == 3

@@ -91,10 +91,10 @@ def test_vllm_splits_alike(vllm):
             {mark for one in FAMILIES for mark in (one.opening.rstrip("tough\n"), one.opening, one.closing)}
             | {"<|channel>", "<tool_call>", "</tool_call>", "<|tool_call>", "<tool_call|>", "<|turn>", "[TOOL_CALLS]"}
         )}  # fmt: skip
-        tokenizer = SimpleNamespace(
-            get_vocab=lambda vocabulary=vocabulary: vocabulary, vocab=vocabulary, all_special_ids=[],
-            all_special_tokens=[], convert_tokens_to_ids=vocabulary.get, encode=lambda text, **_: [0], decode=lambda ids, **_: "",
-        )  # fmt: skip
+        tokenizer = SimpleNamespace(vocab=vocabulary, all_special_ids=[], all_special_tokens=[])
+        tokenizer.get_vocab = lambda vocabulary=vocabulary: vocabulary
+        tokenizer.convert_tokens_to_ids = vocabulary.get
+        tokenizer.encode, tokenizer.decode = (lambda text, **_: [0]), (lambda ids, **_: "")
         try:
             parser = ReasoningParserManager.get_reasoning_parser(name)(tokenizer)
         except Exception as error:  # noqa: BLE001 - it needs a tokenizer that isn't here
