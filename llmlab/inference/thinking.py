@@ -313,8 +313,7 @@ class ThinkingChoice:
         family = self._thinking.family
         ids = piece.token_ids()
         self._channel = piece.text().strip()
-        call = not self._channel.startswith(("analysis", "final"))
-        if call and reason == "stop":
+        if "to=" in self._channel and reason == "stop":
             # The calls are parsed from the answer's tokens.
             self._say("", tuple(ids), (), None)
         else:

@@ -9,7 +9,7 @@ import functools
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from llmlab.engines.templates import render
@@ -185,7 +185,7 @@ _read_kimi = functools.partial(
     ),
     closing=re.compile(r"\s*(?:<\|tool_call_end\|>|\Z)\s*(?:<\|tool_calls_section_end\|>)?\s*"),
 )
-_read_harmony = functools.partial(
+_read_channels = functools.partial(
     read_named,
     opening=re.compile(
         r"(?:<\|start\|>assistant)?\s*(?:to=(?:functions\.)?([\w.-]+)\s*<\|channel\|>\s*(?:commentary|analysis)"
@@ -194,6 +194,15 @@ _read_harmony = functools.partial(
     ),
     closing=re.compile(r"\s*(?:<\|call\|>|<\|end\|>|\Z)"),
 )
+
+
+def _read_harmony(text: str) -> Reading:
+    """Parse calls in the commentary channel, after other messages of the turn."""
+    read = _read_channels(text)
+    # What is left of a message before the call is its marks.
+    return replace(read, content=re.sub(r"<\|(?:start|end|message|channel)\|>", "", read.content).strip())
+
+
 _read_solar = functools.partial(
     read_named,
     opening=re.compile(

@@ -346,7 +346,7 @@ def test_python_calls_are_read():
 
 UNKNOWN = [
     ("{% if tools %}{{ tools }}{% endif %}<my_call>{{ x }}</my_call>", "<my_call>"),
-    ("{# tools #}{% for m in messages %}{% for c in m.tool_calls %}<@say>{{ c.function.arguments }}{% endfor %}{% endfor %}",
+    ("{# tools #}{% for m in messages %}{% for c in m.tool_calls %}<@say>{{ c.function }}{% endfor %}{% endfor %}",
      "<@say>"),
 ]  # fmt: skip
 
