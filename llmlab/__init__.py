@@ -679,9 +679,9 @@ def chat(
         lab: the lab; None: the shared one.
         temperature, top_p, top_k, min_p, seed, max_tokens, stop, logprobs: as in `Model.generate`; None: the
             model's defaults.
-        repetition_penalty, presence_penalty, frequency_penalty, logit_bias, min_tokens, stop_token_ids, bad_words,
-            typical_p, top_n_sigma, dry_multiplier, dry_base, dry_allowed_length, dry_sequence_breakers,
-            xtc_probability, xtc_threshold: as in `Model.generate`.
+        repetition_penalty, presence_penalty, frequency_penalty, logit_bias, min_tokens: as in `Model.generate`.
+        stop_token_ids, bad_words, typical_p, top_n_sigma, dry_multiplier, dry_base: as in `Model.generate`.
+        dry_allowed_length, dry_sequence_breakers, xtc_probability, xtc_threshold: as in `Model.generate`.
 
     Returns:
         The widget; `.messages`, `.completions` and `.to_cells()` return its contents.
@@ -749,10 +749,9 @@ def arena(
         lab: the lab; None: the shared one.
         temperature, top_p, top_k, min_p, max_tokens, stop, logprobs: as in `Model.generate`, for columns that don't
             set their own.
-        repetition_penalty, presence_penalty, frequency_penalty, logit_bias, min_tokens, stop_token_ids, bad_words,
-            typical_p, top_n_sigma, dry_multiplier, dry_base, dry_allowed_length, dry_sequence_breakers,
-            xtc_probability, xtc_threshold: as in `Model.generate`, for the
-            same columns.
+        repetition_penalty, presence_penalty, frequency_penalty, logit_bias, min_tokens: as in `Model.generate`.
+        stop_token_ids, bad_words, typical_p, top_n_sigma, dry_multiplier, dry_base: as in `Model.generate`.
+        dry_allowed_length, dry_sequence_breakers, xtc_probability, xtc_threshold: as in `Model.generate`.
 
     Returns:
         The widget; `.send(prompt)` returns the completions.
