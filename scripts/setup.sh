@@ -33,6 +33,8 @@ if [ "$(uname -s)" = Linux ]; then
       *) pip install "torch==$torch_version" --index-url https://download.pytorch.org/whl/cpu ;;
     esac
   fi
+  # ggml's AMX kernels crash when compiled with GCC 12 (llama.cpp pull request 26954).
+  if grep -qs amx_tile /proc/cpuinfo; then export CFLAGS="${CFLAGS:-} -mno-amx-int8 -mno-amx-tile" CXXFLAGS="${CXXFLAGS:-} -mno-amx-int8 -mno-amx-tile"; fi
   say "installing both engines and JupyterLab (llama-cpp-python is compiled here: 5 to 10 minutes on two cores)"
   if .venv/bin/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then
     pip install --quiet --no-deps -r requirements/cpu.lock

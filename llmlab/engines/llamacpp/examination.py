@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 from llmlab import _imports
 from llmlab.engines.base import Finding
+from llmlab.engines.llamacpp.options import has_amx
 
 # The release that llmlab is tested with; others may work, with a warning.
 TESTED = "0.3.36"
@@ -33,5 +34,14 @@ def examine(version_of: Callable[[str], str | None]) -> Iterator[Finding]:
     elif version != TESTED:
         fix = f"pip install llama-cpp-python=={TESTED}"
         yield Finding("warn", f"{detail}; tested with {TESTED}", fix)
+    elif has_amx():
+        flags = "-mno-amx-int8 -mno-amx-tile"
+        fix = f'CFLAGS="{flags}" CXXFLAGS="{flags}" pip install --force-reinstall --no-cache-dir --no-deps llama-cpp-python=={version}'
+        yield Finding(
+            "warn",
+            f"{detail} with AMX, whose kernels crash in many builds: llmlab loads models without rearranged weights "
+            "(use_extra_bufts), so prompts of 4-bit models are slower",
+            fix,
+        )
     else:
         yield Finding("ok", detail)
