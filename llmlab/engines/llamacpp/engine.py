@@ -202,8 +202,18 @@ class LlamaCppEngine(Engine):
     def score(self, ids: list[int], first: int) -> Any:
         """Log probabilities of a given text. See `Engine.score`."""
         found: list[Any] = []
-        self._loop.call(lambda _: found.append(score(self._model, self._settings, ids, first)))
+        self._loop.call(lambda _: found.append(score(self._model, self._now(), ids, first, self._loop.share)))
         return found[0]
+
+    def _now(self) -> LlamaCppOptions:
+        return replace(self._settings, threads=self._loop.threads.now, threads_batch=self._prompt_threads())
+
+    def _prompt_threads(self) -> int:
+        fixed = "n_threads_batch" in self._settings.extra
+        return self._settings.threads_batch if fixed else self._loop.threads.now
+
+    def _threads(self) -> str:
+        return f"{self._loop.threads.describe()} (prompts: {self._prompt_threads()})"
 
     def submit(self, request: Request) -> None:
         """Queue a request and return at once. Thread-safe."""
@@ -236,8 +246,11 @@ class LlamaCppEngine(Engine):
 
     def describe(self) -> dict[str, str]:
         """Build, device, threads, batch sizes, the KV cache's layout, and the draft's results."""
-        meter = self._loop.meter
-        return {**self._describe, "speculation": meter.describe()} if meter is not None else dict(self._describe)
+        found = dict(self._describe)
+        found["threads"] = self._threads()
+        if self._loop.meter is not None:
+            found["speculation"] = self._loop.meter.describe()
+        return found
 
     def close(self) -> None:
         """End running requests as interrupted, join the thread, free everything. Safe to call twice."""
@@ -346,7 +359,6 @@ def _description(model: NativeModel, settings: LlamaCppOptions) -> dict[str, str
     return {
         "build": f"llama-cpp-python {llama_cpp.__version__}, {'GPU' if offload else 'CPU'}",
         "device": f"GPU ({shown} of {layers} layers)" if on_gpu else "CPU",
-        "threads": f"{settings.threads} (prompts: {settings.threads_batch})",
         "concurrency": f"{settings.sequences} sequences",
         "batch": f"{settings.batch} tokens per step, {settings.prompt_chunk} prompt tokens while decoding",
         "KV cache": f"{settings.kv_tokens} tokens ({kind}), {settings.type_k}/{settings.type_v}",

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from llmlab.engines.base import LoadPlan
 from llmlab.errors import BadInputError, LoadError, UnsupportedError, unknown
+from llmlab.machine import cores
 
 EXTRA: dict[str, tuple[type, str]] = {
-    "n_threads": (int, "threads for decoding (default: physical cores)"),
+    "n_threads": (int, "threads for decoding (default: physical cores, fewer while other processes take them)"),
     "n_threads_batch": (int, "threads for prompts (default: same as n_threads)"),
     "n_batch": (int, "most tokens computed in one step (default 512)"),
     "n_ubatch": (int, "most tokens computed at once within a step (default: n_batch, up to 512)"),
@@ -182,21 +182,13 @@ def has_amx() -> bool:
 
 
 def default_threads(weight_bytes: int) -> int:
-    """All physical cores; a single thread for a tiny model.
+    """All usable cores; a single thread for a tiny model.
 
     A tiny model's step is shorter than the spin barriers between its parts, and one other busy process then makes
     every barrier wait for a time slice (measured on nano, two busy cores: 37-330 tokens/s with two threads,
     1,400-2,800 with one; interrupts took seconds).
     """
-    return 1 if weight_bytes < SMALL_MODEL_BYTES else physical_cores()
-
-
-def physical_cores() -> int:
-    """Physical cores that this process may run on; hyperthreads only slow down the matrix products."""
-    import psutil
-
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(psutil.cpu_count(logical=False) or allowed, allowed))
+    return 1 if weight_bytes < SMALL_MODEL_BYTES else cores.usable()
 
 
 def check_extra(extra: Mapping[str, Any]) -> dict[str, Any]:
