@@ -38,6 +38,8 @@ class Turns:
     def __init__(self, count: int) -> None:
         self._free = self._count = count
         self._changed = threading.Condition()
+        # The turns' own time: that of the thread which computes. Threads that join start from it.
+        self._clock = 0.0
         self.running: list[Turn] = []
         self.waiting: list[Turn] = []
 
@@ -50,14 +52,15 @@ class Turns:
 
     def queue(self, turn: Turn) -> None:
         """Add a thread that wants to compute. After a pause it has a slice in advance, but not all the time it missed."""
-        others = [one.spent() for one in (*self.running, *self.waiting)]
-        turn.used = max(turn.used, min(others, default=0.0) - SLICE_S)
+        self._clock = max(self._clock, min((one.spent() for one in self.running), default=0.0))
+        turn.used = max(turn.used, self._clock - SLICE_S)
         self.waiting.append(turn)
         self.dispatch()
 
     def stop(self, turn: Turn) -> None:
         """End a thread's turn."""
         turn.used, turn.held = turn.spent(), False
+        self._clock = max(self._clock, turn.used)
         self.running.remove(turn)
         self._free += turn.threads
 

@@ -30,7 +30,7 @@ from llmlab.engines.vllm.process import SHARED, release_memory
 from llmlab.engines.vllm.speculation import Observer
 from llmlab.errors import GenerationError, Interrupted, LlmLabError, LoadError, UnloadedError, UnsupportedError
 from llmlab.files.headers import Header
-from llmlab.machine import hardware
+from llmlab.machine import hardware, turns
 
 PUSH_EVERY_S = 0.02
 _KEYS = count(1)
@@ -170,7 +170,7 @@ class StepLoop:
             request.buffer.finish("interrupted", index=request.index)
         if first:
             self._commands.put(("close", None))
-        if threading.current_thread() is not self._thread and self._thread.is_alive():
+        if not turns.on_member() and threading.current_thread() is not self._thread and self._thread.is_alive():
             self._thread.join()
 
     # -- on the loop's thread: load ------------------------------------------------------------
@@ -261,24 +261,41 @@ class StepLoop:
         llm = self.loaded.llm
         if not self.loaded.in_process:
             child.watch(llm.engine_core, self._ended)
+        # A step needs vLLM's globals, then the CPU: never wait for the globals with the CPU taken.
+        cpu = turns.CPU.join(self.loaded.settings.threads if self.loaded.in_process else 0)
+        cpu.give()
+        try:
+            self._serve_in(cpu, llm)
+        finally:
+            cpu.give()
+
+    def _serve_in(self, cpu: turns.Turn, llm: Any) -> None:
         while True:
             try:
                 # Block only if there is nothing to decode.
+                if not self._active:
+                    cpu.give()
                 while not self._active or not self._commands.empty():
                     verb, request = self._commands.get()
                     if request is None:
                         return
                     with SHARED.turns:
                         if isinstance(request, Call):
+                            cpu.take()
                             request.run()
+                            cpu.release()
                             self._sweep()
                         else:
                             self._add(llm, request) if verb == "add" else self._abort(llm, request)
                 with SHARED.turns:
-                    started = time.perf_counter()
-                    late, self._late = self._late, []
-                    outputs = [*late, *llm.step()]
-                    took = time.perf_counter() - started
+                    cpu.take()
+                    try:
+                        started = time.perf_counter()
+                        late, self._late = self._late, []
+                        outputs = [*late, *llm.step()]
+                        took = time.perf_counter() - started
+                    finally:
+                        cpu.release()
                     self._step_s += 0.1 * (took - self._step_s)
                     if self.observer is not None:
                         self.observer.step(took)
