@@ -33,8 +33,17 @@ if [ "$(uname -s)" = Linux ]; then
       *) pip install "torch==$torch_version" --index-url https://download.pytorch.org/whl/cpu ;;
     esac
   fi
-  # ggml's AMX kernels crash when compiled with GCC 12 (llama.cpp pull request 26954).
-  if grep -qs amx_tile /proc/cpuinfo; then export CFLAGS="${CFLAGS:-} -mno-amx-int8 -mno-amx-tile" CXXFLAGS="${CXXFLAGS:-} -mno-amx-int8 -mno-amx-tile"; fi
+  # A GCC with bug 114098 compiles AMX code that crashes: Debian 12's does (see llmlab/engines/llamacpp/amx.py).
+  if grep -qs amx_int8 /proc/cpuinfo && .venv/bin/python - "$(${CXX:-g++} -dumpfullversion 2>/dev/null || true)" <<'EOF'
+import sys
+version = tuple(int(part) for part in sys.argv[1].split(".")[:2] if part.isdigit())
+sys.exit(not ((0,) < version < (12, 4) or (13, 0) <= version < (13, 3)))
+EOF
+  then
+    flags="-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
+    export CFLAGS="${CFLAGS:-} $flags" CXXFLAGS="${CXXFLAGS:-} $flags"
+    say "compiling llama.cpp without AMX, which this version of GCC compiles wrongly"
+  fi
   say "installing both engines and JupyterLab (llama-cpp-python is compiled here: 5 to 10 minutes on two cores)"
   if .venv/bin/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then
     pip install --quiet --no-deps -r requirements/cpu.lock

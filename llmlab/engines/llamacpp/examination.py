@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from llmlab import _imports
 from llmlab.engines.base import Finding
-from llmlab.engines.llamacpp.options import has_amx
+from llmlab.engines.llamacpp import amx
 
 # The release that llmlab is tested with; others may work, with a warning.
 TESTED = "0.3.36"
@@ -31,17 +31,11 @@ def examine(version_of: Callable[[str], str | None]) -> Iterator[Finding]:
             + version
         )
         yield Finding("warn", f"{detail}, though this machine has an NVIDIA GPU", fix)
+    elif amx.crashes():
+        detail += ", compiled by a GCC whose AMX code crashes (GCC bug 114098); AMX is off, so prompts are slower"
+        yield Finding("warn", detail, amx.REBUILD + version)
     elif version != TESTED:
         fix = f"pip install llama-cpp-python=={TESTED}"
         yield Finding("warn", f"{detail}; tested with {TESTED}", fix)
-    elif has_amx():
-        flags = "-mno-amx-int8 -mno-amx-tile"
-        fix = f'CFLAGS="{flags}" CXXFLAGS="{flags}" pip install --force-reinstall --no-cache-dir --no-deps llama-cpp-python=={version}'
-        yield Finding(
-            "warn",
-            f"{detail} with AMX, whose kernels crash in many builds: llmlab loads models without rearranged weights "
-            "(use_extra_bufts), so prompts of 4-bit models are slower",
-            fix,
-        )
     else:
         yield Finding("ok", detail)

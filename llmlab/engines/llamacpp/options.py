@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmlab.engines.base import LoadPlan
+from llmlab.engines.llamacpp import amx
 from llmlab.errors import BadInputError, LoadError, UnsupportedError, unknown
 from llmlab.machine import cores
 
@@ -31,11 +32,6 @@ EXTRA: dict[str, tuple[type, str]] = {
     "draft_tokens": (int, "most tokens that --draft proposes per step, 1 to 32 (default: 4; 8 for ngram)"),
     "check_file": (bool, "first try a file that llmlab didn't make in a separate process (default on)"),
     "use_mmap": (bool, "map the file instead of reading it (default on)"),
-    "use_extra_bufts": (
-        bool,
-        "rearrange weights at load for faster kernels (default on; off if the build has AMX, whose kernels crash in "
-        "many builds)",
-    ),
     "use_mlock": (bool, "keep the weights from being swapped out (default off)"),
     "main_gpu": (int, "the GPU to use if the model isn't split over several (default 0)"),
     "offload_kqv": (bool, "keep the KV cache on the GPU (default on)"),
@@ -135,7 +131,6 @@ class LlamaCppOptions:
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = self.gpu_layers
         params.main_gpu = self.extra.get("main_gpu", 0)
-        params.use_extra_bufts = self.extra.get("use_extra_bufts", not has_amx())
         mmap, mlock = self.extra.get("use_mmap", True), self.extra.get("use_mlock", False)
         modes = {
             (True, False): llama_cpp.LLAMA_LOAD_MODE_MMAP,
@@ -144,6 +139,7 @@ class LlamaCppOptions:
             (False, True): llama_cpp.LLAMA_LOAD_MODE_MLOCK,
         }
         params.load_mode = modes[mmap and bool(llama_cpp.llama_supports_mmap()), mlock]
+        params.use_extra_bufts = not amx.crashes()
         return params
 
     def context_params(self) -> Any:
@@ -168,17 +164,6 @@ class LlamaCppOptions:
         params.rope_freq_scale = self.extra.get("rope_freq_scale", 0.0)
         params.no_perf = True
         return params
-
-
-def has_amx() -> bool:
-    """Whether llama.cpp was compiled with AMX.
-
-    Its AMX kernels crash on the first quantized matrix: compilers drop the writes to the tile configuration, so that
-    `ldtilecfg` reads an invalid one (llama.cpp pull request 26954; seen with GCC 12, llama-cpp-python 0.3.36).
-    """
-    import llama_cpp
-
-    return b"AMX_INT8 = 1" in llama_cpp.llama_print_system_info()
 
 
 def default_threads(weight_bytes: int) -> int:
