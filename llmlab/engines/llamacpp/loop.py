@@ -20,6 +20,7 @@ from typing import Literal
 from llmlab.engines.base import EngineLog, Request
 from llmlab.engines.calls import Call
 from llmlab.engines.guidance import Steer
+from llmlab.engines.llamacpp import lazy
 from llmlab.engines.llamacpp.adapters import AdapterSlots
 from llmlab.engines.llamacpp.batch import Batch
 from llmlab.engines.llamacpp.draft import Drafter
@@ -159,7 +160,9 @@ class DecodeLoop:
     def _main(self) -> None:
         with router().to(self._kv_log):
             try:
+                before = lazy.mappings()
                 self._context = NativeContext(self._model, self._settings.context_params())
+                lazy.release(before, self._kv_log.in_ram)
                 self._slots = Slots(
                     self._context,
                     count=self._settings.sequences,
@@ -175,7 +178,9 @@ class DecodeLoop:
                         "Leave out context_shift.",
                     )
                 if self._drafter is not None:
+                    before, self._kv_log.in_ram = lazy.mappings(), []
                     self._drafter.start(self._settings.context_params())
+                    lazy.release(before, self._kv_log.in_ram)
             except BaseException as error:  # noqa: BLE001 - raised by `start`
                 self._turn.give()
                 self._free()
