@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from llmlab.engines.base import Capabilities, Draft, LoadPlan
@@ -88,8 +88,12 @@ def make_plan(
             "-x draft_tokens sets how many tokens --draft drafts, but --draft is missing.", "--draft ngram"
         )
     drafting = _settle_draft(draft, chosen, header, options, progress) if draft is not None else None
-    length, concurrency = settle_size(header, chosen, ctx, max_concurrency, tp, force=force)
-    estimate = estimate_load(header, chosen, length, concurrency, tp)
+    sizes = engine_class(chosen).sizes(options)
+    if drafting is not None:
+        drafts = drafting.source.header if drafting.source is not None else None
+        sizes = replace(sizes, drafted=drafting.tokens, draft=drafts)
+    length, concurrency = settle_size(header, chosen, ctx, max_concurrency, tp, force=force, sizes=sizes)
+    estimate = estimate_load(header, chosen, length, concurrency, tp, sizes=sizes)
     if not force:
         fit.check(estimate)
     plan = LoadPlan(
@@ -203,6 +207,7 @@ def settle_size(
     *,
     force: bool = False,
     device: Device | None = None,
+    sizes: fit.Sizes | None = None,
 ) -> tuple[int, int]:
     """Context length and concurrency: as requested, else limited so that most of the free memory stays free.
 
@@ -217,7 +222,7 @@ def settle_size(
         )
     length = ctx or min(trained or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
     concurrency = max_concurrency or DEFAULT_CONCURRENCY
-    while not _modest(estimate_load(header, engine, length, concurrency, tp, device)):
+    while not _modest(estimate_load(header, engine, length, concurrency, tp, device, sizes)):
         if max_concurrency is None and concurrency > 1:
             concurrency //= 2
         elif ctx is None and length > SHORTEST_CONTEXT:
@@ -228,7 +233,13 @@ def settle_size(
 
 
 def estimate_load(
-    header: Header, engine: EngineName, context: int, concurrency: int, tp: int, device: Device | None = None
+    header: Header,
+    engine: EngineName,
+    context: int,
+    concurrency: int,
+    tp: int,
+    device: Device | None = None,
+    sizes: fit.Sizes | None = None,
 ) -> fit.Estimate:
     """The memory that a load would need, on a device, or where the installed build runs on this machine."""
     # A CPU build uses RAM even if the machine has a GPU.
@@ -238,6 +249,7 @@ def estimate_load(
         engine=engine,
         context_length=context,
         max_concurrency=concurrency,
+        sizes=sizes,
         gpu=gpu,
         tensor_parallel=tp,
         device=device,

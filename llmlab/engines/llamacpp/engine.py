@@ -8,7 +8,7 @@ import re
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -21,7 +21,7 @@ from llmlab.engines.llamacpp.facts import guide_tokenizer, read_facts
 from llmlab.engines.llamacpp.logs import router
 from llmlab.engines.llamacpp.loop import DecodeLoop
 from llmlab.engines.llamacpp.native import NativeModel
-from llmlab.engines.llamacpp.options import EXTRA, LlamaCppOptions, default_threads
+from llmlab.engines.llamacpp.options import BATCH, EXTRA, LlamaCppOptions, default_threads
 from llmlab.engines.llamacpp.scoring import score
 from llmlab.engines.llamacpp.trial import check
 from llmlab.errors import (
@@ -34,6 +34,7 @@ from llmlab.errors import (
     UnsupportedError,
 )
 from llmlab.files import architectures, tags
+from llmlab.files.fit import Sizes
 from llmlab.guided.compiler import Compiler
 from llmlab.machine import hardware
 from llmlab.machine.hardware import Hardware
@@ -84,6 +85,17 @@ class LlamaCppEngine(Engine):
     def knows(cls, architecture: str) -> bool | None:
         """See `Engine.knows`."""
         return architectures.in_llama_cpp(architecture)
+
+    @classmethod
+    def sizes(cls, extra: Mapping[str, Any]) -> Sizes:
+        """See `Engine.sizes`."""
+        return Sizes(
+            cache_k=extra.get("cache_type_k", "f16"),
+            cache_v=extra.get("cache_type_v", "f16"),
+            kv_tokens=extra.get("kv_tokens"),
+            step_tokens=min(extra.get("n_ubatch") or BATCH, extra.get("n_batch") or BATCH),
+            flash=extra.get("flash_attn") != "off",
+        )
 
     @classmethod
     def examine(cls, version: Callable[[str], str | None]) -> Iterator[Finding]:

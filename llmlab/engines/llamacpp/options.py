@@ -43,7 +43,7 @@ _KV_TYPES = ("f16", "f32", "bf16", "q8_0", "q5_0", "q4_0")
 _FLASH = {"auto": -1, "off": 0, "on": 1}  # enum llama_flash_attn_type
 # Below this, one thread decodes: see default_threads.
 SMALL_MODEL_BYTES = 64 * 2**20
-_BATCH = 512
+BATCH = 512
 _PROMPT_CHUNK = 128
 
 
@@ -103,7 +103,7 @@ class LlamaCppOptions:
         drafted = plan.draft.tokens if plan.draft is not None else 0
         if drafted and extra.get("context_shift"):
             raise UnsupportedError("context_shift can't be combined with a draft.", "Leave one of them out.")
-        batch = max(min(extra.get("n_batch") or _BATCH, pool), sequences * (1 + drafted))
+        batch = max(min(extra.get("n_batch") or BATCH, pool), sequences * (1 + drafted))
         return cls(
             sequences=sequences,
             context=context,
@@ -112,7 +112,7 @@ class LlamaCppOptions:
             threads=threads,
             threads_batch=extra.get("n_threads_batch") or threads,
             batch=batch,
-            ubatch=min(extra.get("n_ubatch") or _BATCH, batch),
+            ubatch=min(extra.get("n_ubatch") or BATCH, batch),
             prompt_chunk=min(extra.get("prompt_chunk") or _PROMPT_CHUNK, batch),
             flash=_FLASH[extra.get("flash_attn", "auto")],
             type_k=extra.get("cache_type_k", "f16"),

@@ -10,7 +10,7 @@ import platform
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
 from llmlab.engines.base import Adapter, Capabilities, Engine, EngineLog, Finding, LoadPlan, LoraLimits, Memory, Request
@@ -21,6 +21,7 @@ from llmlab.engines.vllm.guided import Watched, guide_tokenizer
 from llmlab.engines.vllm.loop import StepLoop
 from llmlab.errors import Interrupted, UnloadedError
 from llmlab.files import architectures, tags
+from llmlab.files.fit import Sizes
 from llmlab.guided.compiler import Compiler
 from llmlab.machine import hardware
 from llmlab.machine.hardware import Hardware
@@ -80,6 +81,13 @@ class VllmEngine(Engine):
     def knows(cls, architecture: str) -> bool | None:
         """See `Engine.knows`."""
         return architectures.in_vllm(architecture)
+
+    @classmethod
+    def sizes(cls, extra: Mapping[str, Any]) -> Sizes:
+        """See `Engine.sizes`. The KV cache has the weights' dtype."""
+        kind = "f32" if extra.get("dtype") == "float32" else "f16"
+        gib = extra.get("kv_cache_gib")
+        return Sizes(cache_k=kind, cache_v=kind, kv_bytes=int(gib * 2**30) if gib else None)
 
     @classmethod
     def examine(cls, version: Callable[[str], str | None]) -> Iterator[Finding]:
