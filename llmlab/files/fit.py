@@ -148,10 +148,7 @@ def overhead_bytes(
         sizes = sizes or Sizes()
         seen = kv_tokens if sizes.kv_tokens is not None else kv_tokens // sequences
         feed = 3 * _feed(header) + 4 * header.hidden
-        if sizes.flash:
-            step = 4 * feed + 2 * seen
-        else:
-            step = 4 * max(feed, header.heads * seen + 6 * header.hidden) + 4 * seen
+        step = 4 * feed + 2 * seen if sizes.flash else 4 * max(feed, header.heads * seen + 6 * header.hidden) + 4 * seen
         logits = 4 * header.vocab_size * sequences * (1 + sizes.drafted)
         return _LLAMACPP_BASE + _LLAMACPP_TOKEN * header.vocab_size + max(sizes.step_tokens * step, logits) + logits
     if on_gpu:

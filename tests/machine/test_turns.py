@@ -1,5 +1,6 @@
 """Threads that compute in turns."""
 
+import itertools
 import threading
 import time
 
@@ -42,7 +43,7 @@ def test_one_at_a_time_and_evenly():
     half = [one for one, _ in log[:200]]
     assert half.count(a) > 50
     assert half.count(b) > 50
-    switches = sum(one is not other for (one, _), (other, _) in zip(log, log[1:], strict=False))
+    switches = sum(one is not other for (one, _), (other, _) in itertools.pairwise(log))
     assert switches < 60  # in slices, not step by step
 
 

@@ -31,7 +31,7 @@ def test_a_large_kv_cache_takes_what_is_used_of_it(load):
         assert resident() - before < 60 * MIB
         assert submit(engine, "Tell me about the moon.").done().token_ids == expected
         first = submit(engine, long, max_tokens=8).done().token_ids
-        assert submit(engine, long[:-1] + [5], max_tokens=1).done().token_ids
+        assert submit(engine, [*long[:-1], 5], max_tokens=1).done().token_ids
         assert submit(engine, long, max_tokens=8).done().token_ids == first
         assert resident() - before < 90 * MIB
     finally:
@@ -44,7 +44,7 @@ def test_only_new_untouched_memory_is_returned():
     assert lazy.release(lazy.mappings(), [64 * MIB]) == 0
     before = lazy.mappings()
     touched = bytearray(64 * MIB)  # a mapping of exactly this size, as glibc makes it, but with data
-    touched[:: 4096] = b"x" * (64 * MIB // 4096)
+    touched[::4096] = b"x" * (64 * MIB // 4096)
     assert lazy.release(before, [64 * MIB]) == 0
     assert touched.count(b"x") == 64 * MIB // 4096
 

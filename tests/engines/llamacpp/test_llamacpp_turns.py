@@ -24,9 +24,7 @@ def test_two_models_with_all_cores_at_once(load):
     one, two = load(n_threads=2), load(n_threads=2)
     try:
         alone = submit(one, "Tell me about the moon.", max_tokens=10).done().token_ids
-        pairs = [
-            [submit(engine, "Tell me about the moon.", max_tokens=10) for engine in (one, two)] for _ in range(3)
-        ]
+        pairs = [[submit(engine, "Tell me about the moon.", max_tokens=10) for engine in (one, two)] for _ in range(3)]
         assert all(sent.done().token_ids == alone for pair in pairs for sent in pair)
         # Unloaded while the other decodes, and the other way round.
         running = submit(two, "Story.", ignore_eos=True, max_tokens=60)
