@@ -40,7 +40,7 @@ CACHE_BYTES: dict[str, float] = {
     "q4_1": 20 / 32, "q4_0": 18 / 32,
 }  # fmt: skip
 # Share of the free memory that must stay free.
-_HEADROOM = 0.03
+HEADROOM = 0.03
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,6 @@ class Sizes:
         cache_k: type of the KV cache's keys, one of `CACHE_BYTES`.
         cache_v: type of its values.
         kv_tokens: tokens in one KV pool for all sequences; None: a full context each.
-        kv_bytes: the KV cache's size, if an option sets it directly.
         step_tokens: most tokens computed at once.
         flash: flash attention, which keeps no attention scores in memory.
         drafted: most drafted tokens per sequence and step.
@@ -61,7 +60,6 @@ class Sizes:
     cache_k: str = "f16"
     cache_v: str = "f16"
     kv_tokens: int | None = None
-    kv_bytes: int | None = None
     step_tokens: int = 512
     flash: bool = True
     drafted: int = 0
@@ -78,6 +76,7 @@ class Estimate:
         max_concurrency: maximum number of concurrent sequences.
         free: bytes free on `device` at the time of the estimate.
         suggestions: what would fit instead, one line each; empty if it fits.
+        capacity: total bytes of `device`.
     """
 
     name: str
@@ -90,6 +89,7 @@ class Estimate:
     max_concurrency: int
     kv_tokens: int
     suggestions: tuple[str, ...] = ()
+    capacity: int = 0
 
     @property
     def total(self) -> int:
@@ -99,12 +99,12 @@ class Estimate:
     @property
     def fits(self) -> bool:
         """Whether it fits, with some memory to spare."""
-        return self.total <= self.free * (1 - _HEADROOM)
+        return self.total <= self.free * (1 - HEADROOM)
 
     def __str__(self) -> str:
         return (
-            f"{_gib(self.total)} (weights {_gib(self.weights)} + KV cache {_gib(self.kv_cache)} for "
-            f"{self.kv_tokens:,} tokens + overhead {_gib(self.overhead)}), {_gib(self.free)} free on {self.device}"
+            f"{gib(self.total)} (weights {gib(self.weights)} + KV cache {gib(self.kv_cache)} for "
+            f"{self.kv_tokens:,} tokens + overhead {gib(self.overhead)}), {gib(self.free)} free on {self.device}"
         )
 
 
@@ -172,11 +172,13 @@ def estimate(
     engine: EngineName,
     context_length: int | None = None,
     max_concurrency: int = 1,
+    kv_tokens: int | None = None,
     sizes: Sizes | None = None,
     gpu: bool | None = None,
     tensor_parallel: int = 1,
     device: Device | None = None,
     quants: Iterable[str] = (),
+    reserved: int = 0,
 ) -> Estimate:
     """Estimate the memory that a model needs when its KV cache is full.
 
@@ -185,11 +187,13 @@ def estimate(
         engine: the engine that loads it.
         context_length: maximum tokens per sequence; None for the trained length.
         max_concurrency: maximum number of concurrent sequences.
+        kv_tokens: tokens in the KV cache over all sequences; None: as `sizes` says.
         sizes: what the load's options say about memory.
         gpu: whether it runs on the GPU; None uses the GPU if there is one.
         tensor_parallel: number of GPUs to split it over.
         device: the device, if already known.
         quants: the model's available tags, for the suggestions; empty for all of the engine's tags.
+        reserved: bytes that the engine sets aside for adapters; part of the overhead.
 
     Returns:
         The estimate, with suggestions when it doesn't fit.
@@ -198,8 +202,13 @@ def estimate(
     sizes = sizes or Sizes()
     context = context_length or header.context_length or 4096
     on_gpu = where.name != "CPU"
+    if kv_tokens is not None:
+        sizes = replace(sizes, kv_tokens=kv_tokens)
     weights, kv, over, tokens = _parts(header, engine, context, max_concurrency, sizes, on_gpu)
-    out = Estimate(header.name, weights, kv, over, where.free, where.name, context, max_concurrency, tokens)
+    out = Estimate(
+        header.name, weights, kv, over + reserved, where.free, where.name, context, max_concurrency, tokens,
+        capacity=where.total,
+    )  # fmt: skip
     if out.fits:
         return out
     return replace(out, suggestions=_suggestions(header, out, engine, sizes, tuple(quants), on_gpu))
@@ -209,11 +218,9 @@ def _parts(
     header: Header, engine: EngineName, context: int, sequences: int, sizes: Sizes, on_gpu: bool
 ) -> tuple[int, int, int, int]:
     """Bytes of weights, KV cache and overhead, and the tokens in the KV cache."""
-    tokens = min(sizes.kv_tokens or context * sequences, context * sequences)
+    tokens = sizes.kv_tokens if sizes.kv_tokens is not None else context * sequences
     weights, kv = header.weight_bytes, kv_bytes(header, tokens, sizes.cache_k, sizes.cache_v)
     over = overhead_bytes(header, engine, tokens, sequences, sizes, on_gpu=on_gpu)
-    if sizes.kv_bytes is not None:
-        kv = sizes.kv_bytes
     if sizes.draft is not None:
         own = replace(sizes, draft=None, drafted=0)
         drafts = _parts(sizes.draft, engine, context, sequences, own, on_gpu)
@@ -235,11 +242,14 @@ def longest_context(
         sizes: what the load's options say about memory.
         on_gpu: whether it runs on a GPU.
     """
+    sizes = sizes or Sizes()
+    share = found.kv_tokens / found.context_length
     low, high = 0, min(found.context_length, header.context_length or found.context_length) // 256
     while low < high:
         middle = (low + high + 1) // 2
-        needed = sum(_parts(header, engine, middle * 256, found.max_concurrency, sizes or Sizes(), on_gpu)[:3])
-        if needed <= found.free * (1 - _HEADROOM):
+        of_pool = sizes if sizes.kv_tokens is None else replace(sizes, kv_tokens=int(middle * 256 * share))
+        needed = sum(_parts(header, engine, middle * 256, found.max_concurrency, of_pool, on_gpu)[:3])
+        if needed <= found.free * (1 - HEADROOM):
             low = middle
         else:
             high = middle - 1
@@ -254,8 +264,9 @@ def _suggestions(
     if context:
         out.append(f"--ctx {context}")
     if found.max_concurrency > 1:
-        needed = sum(_parts(header, engine, found.context_length, 1, sizes, on_gpu)[:3])
-        if needed <= found.free * (1 - _HEADROOM):
+        one = replace(sizes, kv_tokens=None)
+        needed = sum(_parts(header, engine, found.context_length, 1, one, on_gpu)[:3])
+        if needed <= found.free * (1 - HEADROOM):
             out.append("one sequence at a time (max_concurrency=1)")
     smaller = smaller_quant(header, found, engine, quants)
     if smaller is not None:
@@ -268,7 +279,7 @@ def smaller_quant(header: Header, found: Estimate, engine: EngineName, quants: t
 
     The size is computed from the mean bits per weight of each tag (llmlab.files.tags), with an error of about 5 %.
     """
-    room = found.free * (1 - _HEADROOM) - found.kv_cache - found.overhead
+    room = found.free * (1 - HEADROOM) - found.kv_cache - found.overhead
     fitting = [
         tags.TAGS[name]
         for name in (quants or tags.names(engine))
@@ -293,5 +304,6 @@ def check(found: Estimate) -> None:
     )
 
 
-def _gib(count: int) -> str:
+def gib(count: int) -> str:
+    """Bytes in GiB or MiB (powers of 1024), as in estimates."""
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / _MIB:.0f} MiB"

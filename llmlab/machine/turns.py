@@ -51,7 +51,7 @@ class Turns:
     # -- called by Turn, with the lock held ------------------------------------------------------
 
     def queue(self, turn: Turn) -> None:
-        """Add a thread that wants to compute. After a pause it has a slice in advance, but not all the time it missed."""
+        """Add a thread that wants to compute. After a pause it is a slice ahead at most."""
         self._clock = max(self._clock, min((one.spent() for one in self.running), default=0.0))
         turn.used = max(turn.used, self._clock - SLICE_S)
         self.waiting.append(turn)

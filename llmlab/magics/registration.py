@@ -11,7 +11,7 @@ from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, nee
 
 from llmlab.machine import turns
 from llmlab.magics import completion, formatters, helptext
-from llmlab.magics.command import Command, Context
+from llmlab.magics.command import CONTINUE, Command, Context
 from llmlab.magics.expansion import Word, words
 from llmlab.magics.parser import HelpAsked
 from llmlab.magics.silence import Silence
@@ -41,6 +41,8 @@ class LlmMagics(Magics):  # type: ignore[misc]
             return helptext.HelpView(helptext.overview(long=True))
         # In a function, local variables take precedence.
         names = ChainMap(local_ns if local_ns is not None else {}, self.shell.user_ns)
+        if found[0].typed == CONTINUE:  # IPython has no cell magic without a body
+            return self._run(cell(), found, names, "")
         return self._run(find(found[0].typed), found[1:], names)
 
     @no_var_expand  # type: ignore[untyped-decorator]
@@ -106,5 +108,5 @@ def unregister(ip: Any) -> None:
 
 
 def _after_cell(*_: Any) -> None:
-    """End the threads that torch keeps for the main thread: a loaded model's would be throttled as long as they exist."""
+    """End the threads that torch keeps for the main thread: they slow down loaded models."""
     turns.end_team()
