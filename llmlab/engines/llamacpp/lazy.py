@@ -3,7 +3,7 @@
 llama.cpp (0.3.36) zeroes the whole cache when it creates a context, which takes its full size in memory: 1.5 GB for
 SmolLM2 with 8 sequences of 8,192 tokens, beside weights of 97 MB. The pages are still zero, so Linux may take them
 back: a page reads as zeros again, and takes memory once a token is written to it. glibc serves such a large request
-with a mapping of its own, whose header has its exact size; with another allocator, nothing is found and nothing changes.
+with a mapping of its own, whose header has its exact size; with another allocator, none is found, nothing changes.
 """
 
 from __future__ import annotations

@@ -144,7 +144,7 @@ class DecodeLoop:
         context = self._context
         if context is not None:
             context.abort(on=True)
-        # A garbage-collected engine may be finalized on its own or another model's decoding thread; it then ends by itself.
+        # A garbage-collected engine may be finalized on any model's decoding thread; it then ends by itself.
         if self._thread.ident is not None and not turns.on_member():
             self._thread.join()
 
