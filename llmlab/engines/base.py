@@ -16,6 +16,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -152,6 +153,7 @@ class ModelFacts:
         unapplied: the options of generation_config.json that change the text and aren't applied.
         shifts: generation continues past the context length by dropping the oldest tokens (a load option).
         sees: its files include a vision encoder (`llmlab.files.vision`).
+        response_template: how its texts are parsed, if its tokenizer's configuration declares it (transformers').
     """
 
     architecture: str
@@ -167,6 +169,7 @@ class ModelFacts:
     unapplied: tuple[str, ...] = ()
     shifts: bool = False
     sees: bool = False
+    response_template: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +254,7 @@ class Request:
         breakers: the tokens of `params.dry_sequence_breakers`.
         begun: the text that the answer already has, at the end of the prompt. The buffer starts with it, and the guide
             covers it.
+        ends: further token ids that end the text, as the end-of-turn tokens do.
     """
 
     id: str
@@ -266,6 +270,7 @@ class Request:
     banned: tuple[tuple[int, ...], ...] = ()
     breakers: frozenset[int] = frozenset()
     begun: str = ""
+    ends: tuple[int, ...] = ()
 
 
 # A generous average, to read a number of lines from a file's end.
@@ -425,6 +430,16 @@ class Engine(ABC):
         """
         del version
         yield Finding("ok", "installed")
+
+    @classmethod
+    def encoder(cls, path: Path) -> AbstractContextManager[Callable[[str], list[int]]]:
+        """A model's tokenizer without its weights: text -> token ids without BOS or EOS, special tokens recognized.
+
+        Raises:
+            UnsupportedError: the engine can't read a tokenizer alone.
+            EngineMissingError: it isn't installed.
+        """
+        raise UnsupportedError(f"{cls.name} can't read the tokenizer of {path.name} alone.")
 
     @classmethod
     @abstractmethod
