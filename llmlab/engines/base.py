@@ -24,6 +24,7 @@ from typing import Any, ClassVar, Literal
 from llmlab import config
 from llmlab.engines.stream import Buffer
 from llmlab.errors import LlmLabError, UnsupportedError
+from llmlab.files.fit import Sizes
 from llmlab.files.headers import Header
 from llmlab.files.source import Source
 from llmlab.guided import Guide
@@ -409,6 +410,16 @@ class Engine(ABC):
         """Whether the installed release names an architecture; None when that can't be determined."""
         del architecture
         return None
+
+    @classmethod
+    def sizes(cls, extra: Mapping[str, Any]) -> Sizes:
+        """What the engine options say about memory, for the estimate before a load.
+
+        Args:
+            extra: validated engine options.
+        """
+        del extra
+        return Sizes()
 
     @classmethod
     def examine(cls, version: Callable[[str], str | None]) -> Iterator[Finding]:

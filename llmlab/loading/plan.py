@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmlab.engines.base import Capabilities, Draft, LoadPlan, Reserved
@@ -94,12 +94,19 @@ def make_plan(
             "-x draft_tokens sets how many tokens --draft drafts, but --draft is missing.", "--draft ngram"
         )
     drafting = _settle_draft(draft, chosen, header, options, progress) if draft is not None else None
+    asked = engine_class(chosen).sizes(options)
+    if drafting is not None:
+        drafts = drafting.source.header if drafting.source is not None else None
+        asked = replace(asked, drafted=drafting.tokens, draft=drafts)
     device = device_of(chosen, tp, options.get("gpu", options.get("main_gpu")))
     reserved = engine_class(chosen).reserves(header, options, device)
-    size = settle_size(header, chosen, ctx, max_concurrency, tp, force=force, device=device, reserved=reserved)
-    estimate = estimate_load(
-        header, chosen, size.length, size.concurrency, tp, device, kv_tokens=size.kv_tokens, reserved=reserved
+    size = settle_size(
+        header, chosen, ctx, max_concurrency, tp, force=force, device=device, reserved=reserved, asked=asked
     )
+    estimate = estimate_load(
+        header, chosen, size.length, size.concurrency, tp, device, kv_tokens=size.kv_tokens, reserved=reserved,
+        asked=asked,
+    )  # fmt: skip
     if capabilities.gpu_layers and on_gpu(chosen):
         estimate, gpu_layers, note = offload.settle(header, estimate, device, gpu_layers, force=force)
         reason = f"{reason}; {note}" if note else reason
@@ -231,6 +238,7 @@ def settle_size(
     force: bool = False,
     device: Device | None = None,
     reserved: Reserved | None = None,
+    asked: fit.Sizes | None = None,
 ) -> Size:
     """Context length and concurrency: as requested, else limited so that most of the free memory stays free.
 
@@ -255,9 +263,12 @@ def settle_size(
                 budget=reserved.kv_bytes,
             )
         )  # fmt: skip
-    tokens = reserved.kv_bytes // max(fit.kv_bytes(header, 1), 1) if reserved.kv_bytes is not None else None
+    tokens = None
+    if reserved.kv_bytes is not None:
+        each = fit.kv_bytes(header, 1024, *((asked.cache_k, asked.cache_v) if asked is not None else ()))
+        tokens = 1024 * reserved.kv_bytes // max(each, 1)
     concurrency = max_concurrency or DEFAULT_CONCURRENCY
-    while not _modest(estimate_load(header, engine, length, concurrency, tp, where, kv_tokens=tokens)):
+    while not _modest(estimate_load(header, engine, length, concurrency, tp, where, kv_tokens=tokens, asked=asked)):
         if max_concurrency is None and concurrency > 1:
             concurrency //= 2
         elif ctx is None and length > SHORTEST_CONTEXT:
@@ -277,6 +288,7 @@ def estimate_load(
     *,
     kv_tokens: int | None = None,
     reserved: Reserved | None = None,
+    asked: fit.Sizes | None = None,
 ) -> fit.Estimate:
     """The memory that a load would need, on a device, or where the installed build runs on this machine."""
     return fit.estimate(
@@ -285,6 +297,7 @@ def estimate_load(
         context_length=context,
         max_concurrency=concurrency,
         kv_tokens=kv_tokens,
+        sizes=asked,
         device=device or device_of(engine, tp),
         reserved=reserved.adapter_bytes if reserved is not None else 0,
     )

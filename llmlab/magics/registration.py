@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, needs_local_scope, no_var_expand
 
+from llmlab.machine import turns
 from llmlab.magics import completion, formatters, helptext
 from llmlab.magics.command import CONTINUE, Command, Context
 from llmlab.magics.expansion import Word, words
@@ -81,6 +82,7 @@ def register(ip: Any, lab: Lab | Callable[[], Lab]) -> None:
     ip.register_magics(magics)
     completion.install(ip, magics.context)
     formatters.install(ip)
+    ip.events.register("post_run_cell", _after_cell)
 
 
 def reloading(ip: Any) -> bool:
@@ -102,3 +104,9 @@ def unregister(ip: Any) -> None:
     magics.context.silence.remove()
     completion.remove(ip)
     formatters.remove(ip)
+    ip.events.unregister("post_run_cell", _after_cell)
+
+
+def _after_cell(*_: Any) -> None:
+    """End the threads that torch keeps for the main thread: they slow down loaded models."""
+    turns.end_team()

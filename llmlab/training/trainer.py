@@ -14,6 +14,7 @@ from typing import Any
 
 from llmlab import _imports, config
 from llmlab.errors import Interrupted, TuneError
+from llmlab.machine import turns
 from llmlab.training.labels import IGNORED, Sample
 from llmlab.training.result import OnProgress, Point, Stopped, TrainingProgress
 
@@ -380,3 +381,4 @@ def quiet(threads: int | None) -> Iterator[None]:
         np.random.set_state(generators[1])  # noqa: NPY002
         torch.set_rng_state(generators[2])
         torch.set_num_threads(count)
+        turns.end_team()

@@ -34,6 +34,7 @@ from llmlab.engines.vllm.loop import StepLoop
 from llmlab.engines.vllm.options import reserve
 from llmlab.errors import Interrupted, LlmLabError, UnloadedError, UnsupportedError
 from llmlab.files import architectures, sizes, tags
+from llmlab.files.fit import Sizes
 from llmlab.files.headers import Header
 from llmlab.guided.compiler import Compiler
 from llmlab.machine import hardware
@@ -100,6 +101,12 @@ class VllmEngine(Engine):
     def knows(cls, architecture: str) -> bool | None:
         """See `Engine.knows`."""
         return architectures.in_vllm(architecture)
+
+    @classmethod
+    def sizes(cls, extra: Mapping[str, Any]) -> Sizes:
+        """See `Engine.sizes`. The KV cache has the weights' dtype."""
+        kind = "f32" if extra.get("dtype") == "float32" else "f16"
+        return Sizes(cache_k=kind, cache_v=kind)
 
     @classmethod
     def examine(cls, version: Callable[[str], str | None]) -> Iterator[Finding]:

@@ -31,7 +31,7 @@ from llmlab.engines.vllm.process import SHARED, release_memory
 from llmlab.engines.vllm.speculation import Observer
 from llmlab.errors import GenerationError, Interrupted, LlmLabError, LoadError, UnloadedError
 from llmlab.files.headers import Header
-from llmlab.machine import nvml
+from llmlab.machine import nvml, turns
 from llmlab.types import TokenLogprob
 
 PUSH_EVERY_S = 0.02
@@ -193,7 +193,7 @@ class StepLoop:
             request.buffer.finish("interrupted", index=request.index)
         if first:
             self._commands.put(("close", None))
-        if threading.current_thread() is self._thread or not self._thread.is_alive():
+        if turns.on_member() or threading.current_thread() is self._thread or not self._thread.is_alive():
             return
         if self._watch is None:
             self._thread.join()
@@ -303,24 +303,41 @@ class StepLoop:
     def _serve(self) -> None:
         assert self.loaded is not None
         llm = self.loaded.llm
+        # A step needs vLLM's globals, then the CPU: never wait for the globals with the CPU taken.
+        cpu = turns.CPU.join(self.loaded.settings.threads if self.loaded.in_process else 0)
+        cpu.give()
+        try:
+            self._serve_in(cpu, llm)
+        finally:
+            cpu.give()
+
+    def _serve_in(self, cpu: turns.Turn, llm: Any) -> None:
         while True:
             try:
                 # Block only if there is nothing to decode.
+                if not self._active:
+                    cpu.give()
                 while not self._active or not self._commands.empty():
                     verb, request = self._commands.get()
                     if request is None:
                         return
                     with self._turns:
                         if isinstance(request, Call):
+                            cpu.take()
                             request.run()
+                            cpu.release()
                             self._sweep()
                         else:
                             self._add(llm, request) if verb == "add" else self._abort(llm, request)
                 with self._turns:
-                    started = time.perf_counter()
-                    late, self._late = self._late, []
-                    outputs = [*late, *llm.step()]
-                    took = time.perf_counter() - started
+                    cpu.take()
+                    try:
+                        started = time.perf_counter()
+                        late, self._late = self._late, []
+                        outputs = [*late, *llm.step()]
+                        took = time.perf_counter() - started
+                    finally:
+                        cpu.release()
                     self._step_s += 0.1 * (took - self._step_s)
                     if self.observer is not None:
                         self.observer.step(took)
