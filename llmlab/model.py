@@ -183,6 +183,24 @@ class Model:
         """
         return self._live().detokenize(list(ids))
 
+    def token_text(self, token: int) -> str:
+        """The text of one token; that of a special token too, and U+FFFD for bytes that are no whole character.
+
+        Args:
+            token: a token id of this model.
+
+        Returns:
+            The text.
+
+        Raises:
+            UnloadedError: the model was unloaded.
+
+        Example:
+            >>> [model.token_text(token) for token in model.tokenize("Paris<|end|>")]
+            ['Paris', '<|end|>']
+        """
+        return str(self._live().grammars.tokenizer.decode_str([token]))
+
     def render(self, messages: Prompt, *, tools: Sequence[Mapping[str, Any]] | None = None) -> str:
         """Render a conversation with the model's chat template.
 
@@ -602,7 +620,7 @@ class Model:
     @known_keywords
     def stream(
         self,
-        prompt: Prompt,
+        prompt: Prompt | Sequence[int],
         *,
         system: str | None = None,
         raw: bool = False,
@@ -612,7 +630,7 @@ class Model:
         """Stream the completion of a prompt or conversation. Keywords: see `generate`.
 
         Args:
-            prompt: a user's text, or a conversation.
+            prompt: a user's text, or a conversation; with raw=True also token ids.
 
         Returns:
             A stream of chunks. It starts at the first use, can be replayed, and is cancelled when garbage-collected.
@@ -637,11 +655,11 @@ class Model:
             lambda turns, schemas, own, left: self._stream(turns, None, False, own, dict(left), schemas),  # noqa: FBT003
             self._special,
         )
-        return ToolStream(ToolLoop(asking, conversation(prompt, system), use, params, rest))
+        return ToolStream(ToolLoop(asking, conversation(cast("Prompt", prompt), system), use, params, rest))
 
     def _stream(
         self,
-        prompt: Prompt,
+        prompt: Prompt | Sequence[int],
         system: str | None,
         raw: bool,
         params: SamplingParams | None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 from llmlab import _imports
 from llmlab.adapters.attached import AttachedAdapters
@@ -69,7 +69,7 @@ class Prepared:
 
 def prepare(
     subject: Subject,
-    prompt: Prompt,
+    prompt: Prompt | Sequence[int],
     options: Mapping[str, Any],
     *,
     system: str | None,
@@ -110,6 +110,21 @@ def prepare(
     return Prepared(messages, text, tuple(ids), final, seeds, mix, adapter, constraint, images)
 
 
+def _raw_ids(subject: Subject, prompt: Prompt | Sequence[int]) -> tuple[str, list[int]]:
+    """A raw prompt's text and token ids: of a text, with the BOS token in front, or the ids as they are."""
+    facts = subject.facts
+    if isinstance(prompt, str):
+        bos = facts.special_tokens.get("bos_token", "") if facts.add_bos else ""
+        return prompt, subject.engine.tokenize(prompt if prompt.startswith(bos) else bos + prompt)
+    ids = [one for one in prompt if isinstance(one, int) and not isinstance(one, bool)]
+    if len(ids) != len(prompt):
+        raise BadInputError("raw=True needs a text or token ids, not a conversation.")
+    wrong = next((one for one in ids if not 0 <= one < facts.vocab_size), None)
+    if wrong is not None:
+        raise BadInputError(f"{wrong} is no token id: {subject.name} has the tokens 0 to {facts.vocab_size - 1:,}.")
+    return subject.engine.detokenize(ids), ids
+
+
 def conversation(prompt: Prompt, system: str | None = None) -> tuple[Message, ...]:
     """A prompt as messages, with an optional system prompt in front."""
     items: Sequence[Any] = [prompt] if isinstance(prompt, str) else prompt
@@ -126,24 +141,25 @@ def conversation(prompt: Prompt, system: str | None = None) -> tuple[Message, ..
 
 
 def _tokens(
-    subject: Subject, prompt: Prompt, *, system: str | None, raw: bool, tools: Sequence[Mapping[str, Any]]
+    subject: Subject,
+    prompt: Prompt | Sequence[int],
+    *,
+    system: str | None,
+    raw: bool,
+    tools: Sequence[Mapping[str, Any]],
 ) -> tuple[tuple[Message, ...], str, list[int]]:
     """A prompt's messages (none for a raw one), its rendered text, and its token ids."""
     facts = subject.facts
     messages: tuple[Message, ...] = ()
     if raw:
-        if not isinstance(prompt, str):
-            raise BadInputError("raw=True needs a text, not a conversation.")
         if system is not None:
             raise BadInputError(
                 "raw=True sends the text without a template, so it can't be combined with a system prompt."
             )
-        text = prompt
-        bos = facts.special_tokens.get("bos_token", "") if facts.add_bos else ""
-        ids = subject.engine.tokenize(text if text.startswith(bos) else bos + text)
-        empty = not text
+        text, ids = _raw_ids(subject, prompt)
+        empty = not prompt
     else:
-        messages = conversation(prompt, system)
+        messages = conversation(cast("Prompt", prompt), system)
         refused = vision.refusal(subject.name, subject.engine_name, facts) if any(m.images for m in messages) else None
         if refused is not None:
             raise refused
