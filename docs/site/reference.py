@@ -16,7 +16,7 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (
         "Functions",
         "They use the same Lab as the magics. `import llmlab` loads no engine; the first `load` does.",
-        ("load", "lab", "pull", "remove", "quantize", "compare_quants", "tune", "merge", "chat", "arena", "panel"),
+        ("load", "lab", "pull", "remove", "quantize", "compare_quants", "tune", "merge", "chat", "arena", "panel", "serve"),
     ),
     (
         "The Lab",
@@ -57,6 +57,7 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             "llmlab.measure.bench",
             "llmlab.measure.BenchResult",
             "llmlab.advice.Advice",
+            "llmlab.serving.Server",
             "llmlab.loading.storage.show",
             "llmlab.guided.make",
             "llmlab.files.tags.names",

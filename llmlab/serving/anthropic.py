@@ -180,8 +180,9 @@ def _message(label: str, answer: Answer) -> dict[str, Any]:
         blocks.append({"type": "thinking", "thinking": thought, "signature": ""})
     if answer.texts[0] or not answer.calls:
         blocks.append({"type": "text", "text": answer.texts[0]})
-    for call in answer.calls:
-        blocks.append({"type": "tool_use", "id": call.id, "name": call.name, "input": dict(call.arguments)})
+    blocks += [
+        {"type": "tool_use", "id": call.id, "name": call.name, "input": dict(call.arguments)} for call in answer.calls
+    ]
     end = {"content": blocks, "stop_reason": _stop(answer), "usage": _usage(answer.completion)}
     return _shell(label) | end
 
@@ -213,9 +214,7 @@ class _Blocks:
         return event({"type": "content_block_stop", "index": self._index}, "content_block_stop")
 
 
-async def _events(
-    service: Service, model: Model, stream: Stream, label: str, *, tools: bool
-) -> AsyncIterator[bytes]:
+async def _events(service: Service, model: Model, stream: Stream, label: str, *, tools: bool) -> AsyncIterator[bytes]:
     yield event({"type": "message_start", "message": _shell(label)}, "message_start")
     blocks, held = _Blocks(), Held(tools=tools)
 
@@ -234,9 +233,9 @@ async def _events(
     if rest:
         yield text_piece(rest)
     for place, call in enumerate(answer.calls):
-        start = {"type": "tool_use", "id": call.id, "name": call.name, "input": {}}
+        begun: dict[str, Any] = {"type": "tool_use", "id": call.id, "name": call.name, "input": {}}
         piece = {"type": "input_json_delta", "partial_json": json.dumps(dict(call.arguments), ensure_ascii=False)}
-        yield blocks.delta(f"tool{place}", start, piece)
+        yield blocks.delta(f"tool{place}", begun, piece)
     yield blocks.close()
     ended = {"stop_reason": _stop(answer), "stop_sequence": None}
     yield event({"type": "message_delta", "delta": ended, "usage": _usage(answer.completion)}, "message_delta")

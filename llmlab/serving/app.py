@@ -44,23 +44,21 @@ async def one_model(request: Request) -> Response:
 
 
 def _listed(service: Service) -> list[dict[str, Any]]:
-    found = []
-    for model in service.lab.models.values():
-        for adapter in (None, *model.adapters):
-            found.append(
-                {
-                    "id": model.name if adapter is None else f"{model.name}:{adapter}",
-                    "object": "model",
-                    "created": now() - 1,
-                    "owned_by": "llmlab",
-                    "root": model.source.spec,
-                    "parent": None if adapter is None else model.name,
-                    "max_model_len": model.facts.context_length,
-                    "engine": model.engine,
-                    "quant": model.quant,
-                }
-            )
-    return found
+    return [
+        {
+            "id": model.name if adapter is None else f"{model.name}:{adapter}",
+            "object": "model",
+            "created": now() - 1,
+            "owned_by": "llmlab",
+            "root": model.source.spec,
+            "parent": None if adapter is None else model.name,
+            "max_model_len": model.facts.context_length,
+            "engine": model.engine,
+            "quant": model.quant,
+        }
+        for model in service.lab.models.values()
+        for adapter in (None, *model.adapters)
+    ]
 
 
 async def health(request: Request) -> Response:
@@ -150,7 +148,7 @@ def _caught(endpoint: Endpoint) -> Endpoint:
             raise
         except KeyboardInterrupt as error:  # `Interrupted`: the request was cancelled
             raise http_error(error) from None
-        except Exception as error:  # noqa: BLE001 - the client gets it
+        except Exception as error:
             raise http_error(error) from error
 
     return call

@@ -106,7 +106,9 @@ def put(options: dict[str, Any], name: str, value: Any) -> None:
         try:
             value = {int(token): float(bias) for token, bias in mapping(value, name).items()}
         except (TypeError, ValueError):
-            raise HttpError(400, f"logit_bias maps token ids to numbers, got {value!r:.60}.", "invalid_value", name) from None
+            raise HttpError(
+                400, f"logit_bias maps token ids to numbers, got {value!r:.60}.", "invalid_value", name
+            ) from None
     if name == "stop" and not isinstance(value, str | list):
         raise HttpError(400, f"stop must be a text or a list of texts, got {value!r:.60}.", "invalid_value", name)
     options[name] = value
@@ -257,5 +259,3 @@ def flag(value: Any, name: str) -> bool:
     if not isinstance(value, bool):
         raise HttpError(400, f"{name} must be true or false, got {value!r:.60}.", "invalid_value", name)
     return value
-
-

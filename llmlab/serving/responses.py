@@ -30,7 +30,7 @@ def _parts(content: Any) -> Any:
     """Content parts in the form of chat completions."""
     if content is None or isinstance(content, str):
         return content or ""
-    parts = []
+    parts: list[dict[str, Any]] = []
     for one in content if isinstance(content, list) else [content]:
         part = fields.mapping(one, "content")
         kind = part.get("type")
@@ -141,8 +141,7 @@ def _items(answer: Answer) -> list[dict[str, Any]]:
     items: list[dict[str, Any]] = []
     thought = reasoning_of(answer.completion)
     if thought:
-        content = [{"type": "reasoning_text", "text": thought}]
-        items.append({"type": "reasoning", "id": new_id("rs_"), "summary": [], "content": content})
+        items.append(_thought(new_id("rs_"), thought))
     if answer.texts[0] or not answer.calls:
         items.append(_message(new_id("msg_"), answer.texts[0], "completed"))
     return [*items, *_calls(answer)]
@@ -160,6 +159,11 @@ def _calls(answer: Answer) -> list[dict[str, Any]]:
         }
         for call in answer.calls
     ]
+
+
+def _thought(item: str, text: str) -> dict[str, Any]:
+    content = [{"type": "reasoning_text", "text": text}]
+    return {"type": "reasoning", "id": item, "summary": [], "content": content}
 
 
 def _message(item: str, text: str | None, status: str) -> dict[str, Any]:
@@ -187,87 +191,87 @@ def _done(shell: dict[str, Any], answer: Answer, items: list[dict[str, Any]]) ->
     }
 
 
-class _Writer:
-    """Numbers the events."""
+class _Items:
+    """The events of output items: numbered, and one item is open at a time."""
 
     def __init__(self) -> None:
+        self.items: list[dict[str, Any]] = []
         self._number = -1
+        self._kind = ""
+        self._text = ""
+        self._where: dict[str, Any] = {}
 
-    def __call__(self, kind: str, **values: Any) -> bytes:
+    def write(self, kind: str, **values: Any) -> bytes:
+        """An event."""
         self._number += 1
         return event({"type": kind, "sequence_number": self._number, **values}, kind)
+
+    def piece(self, kind: str, text: str) -> bytes:
+        """New text of a thought ("reasoning") or of the answer ("message"); opens its item first."""
+        out = b"" if kind == self._kind else self.close() + self._open(kind)
+        self._text += text
+        if kind == "reasoning":
+            return out + self.write("response.reasoning_text.delta", **self._where, delta=text)
+        return out + self.write("response.output_text.delta", **self._where, delta=text, logprobs=[])
+
+    def _open(self, kind: str) -> bytes:
+        place = len(self.items)
+        self._kind, self._text = kind, ""
+        item = new_id("rs_" if kind == "reasoning" else "msg_")
+        self._where = {"item_id": item, "output_index": place, "content_index": 0}
+        if kind == "reasoning":
+            added: dict[str, Any] = {"type": "reasoning", "id": item, "summary": [], "content": []}
+            return self.write("response.output_item.added", output_index=place, item=added)
+        added = _message(item, None, "in_progress")
+        out = self.write("response.output_item.added", output_index=place, item=added)
+        return out + self.write("response.content_part.added", **self._where, part=_text(""))
+
+    def close(self) -> bytes:
+        """The end of the open item; empty without one."""
+        kind, text, item = self._kind, self._text, self._where.get("item_id", "")
+        if not kind:
+            return b""
+        self._kind = ""
+        if kind == "reasoning":
+            self.items.append(_thought(item, text))
+            out = self.write("response.reasoning_text.done", **self._where, text=text)
+        else:
+            self.items.append(_message(item, text, "completed"))
+            out = self.write("response.output_text.done", **self._where, text=text, logprobs=[])
+            out += self.write("response.content_part.done", **self._where, part=_text(text))
+        return out + self.write("response.output_item.done", output_index=len(self.items) - 1, item=self.items[-1])
+
+    def call(self, call: dict[str, Any]) -> bytes:
+        """All events of a call."""
+        place = {"item_id": call["id"], "output_index": len(self.items)}
+        started = call | {"arguments": "", "status": "in_progress"}
+        out = self.write("response.output_item.added", output_index=len(self.items), item=started)
+        out += self.write("response.function_call_arguments.delta", **place, delta=call["arguments"])
+        made = {"arguments": call["arguments"], "name": call["name"]}
+        out += self.write("response.function_call_arguments.done", **place, **made)
+        self.items.append(call)
+        return out + self.write("response.output_item.done", output_index=len(self.items) - 1, item=call)
 
 
 async def _events(
     service: Service, model: Model, stream: Stream, shell: dict[str, Any], *, tools: bool
 ) -> AsyncIterator[bytes]:
-    write, held = _Writer(), Held(tools=tools)
-    yield write("response.created", response=shell)
-    yield write("response.in_progress", response=shell)
-    items: list[dict[str, Any]] = []
-    thought = text = ""
-    item = ""  # the id of the open item
-    where: dict[str, Any] = {}
-
-    def open_thought() -> bytes:
-        started = {"type": "reasoning", "id": item, "summary": [], "content": []}
-        return write("response.output_item.added", output_index=0, item=started)
-
-    def close_thought() -> bytes:
-        content = [{"type": "reasoning_text", "text": thought}]
-        items.append({"type": "reasoning", "id": item, "summary": [], "content": content})
-        return write("response.reasoning_text.done", **where, text=thought) + write(
-            "response.output_item.done", output_index=0, item=items[-1]
-        )
-
-    def open_text() -> bytes:
-        added = _message(item, None, "in_progress")
-        return write("response.output_item.added", output_index=where["output_index"], item=added) + write(
-            "response.content_part.added", **where, part=_text("")
-        )
-
-    def text_piece(new: str) -> bytes:
-        nonlocal item, where, text
-        out = b""
-        if not text:
-            if item:
-                out = close_thought()
-            item = new_id("msg_")
-            where = {"item_id": item, "output_index": len(items), "content_index": 0}
-            out += open_text()
-        text += new
-        return out + write("response.output_text.delta", **where, delta=new, logprobs=[])
-
-    async for chunk, new in pieces(stream, held):
-        more = getattr(chunk, "reasoning", "")
-        if more and not text:
-            if not item:
-                item = new_id("rs_")
-                where = {"item_id": item, "output_index": 0, "content_index": 0}
-                yield open_thought()
-            thought += more
-            yield write("response.reasoning_text.delta", **where, delta=more)
-        if new:
-            yield text_piece(new)
+    items, held = _Items(), Held(tools=tools)
+    yield items.write("response.created", response=shell)
+    yield items.write("response.in_progress", response=shell)
+    async for chunk, text in pieces(stream, held):
+        thought = getattr(chunk, "reasoning", "")
+        if thought:
+            yield items.piece("reasoning", thought)
+        if text:
+            yield items.piece("message", text)
     answer = Answer.of(model, await service.work(lambda: service.finish(stream, ROUTE)))
     rest = held.rest(answer.texts[0])
     if rest:
-        yield text_piece(rest)
-    if item and not text:
-        yield close_thought()
-    if text:
-        items.append(_message(item, text, "completed"))
-        yield write("response.output_text.done", **where, text=text, logprobs=[])
-        yield write("response.content_part.done", **where, part=_text(text))
-        yield write("response.output_item.done", output_index=len(items) - 1, item=items[-1])
+        yield items.piece("message", rest)
+    yield items.close()
     for call in _calls(answer):
-        place = {"item_id": call["id"], "output_index": len(items)}
-        started = call | {"arguments": "", "status": "in_progress"}
-        yield write("response.output_item.added", output_index=len(items), item=started)
-        yield write("response.function_call_arguments.delta", **place, delta=call["arguments"])
-        made = {"arguments": call["arguments"], "name": call["name"]}
-        yield write("response.function_call_arguments.done", **place, **made)
-        items.append(call)
-        yield write("response.output_item.done", output_index=len(items) - 1, item=call)
-    done = _done(shell, answer, items)
-    yield write("response.incomplete" if done["status"] == "incomplete" else "response.completed", response=done)
+        yield items.call(call)
+    done = _done(shell, answer, items.items)
+    ended = "response.incomplete" if done["status"] == "incomplete" else "response.completed"
+    yield items.write(ended, response=done)

@@ -194,7 +194,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _holder(port: int) -> str:
-    """" by PROGRAM (process N)" for a taken port; "" if that can't be determined."""
+    """Who has a port, as ` by PROGRAM (process N)`; "" if that can't be determined."""
     import psutil
 
     with contextlib.suppress(psutil.Error, OSError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -112,7 +113,10 @@ def _prompts(prompt: Any) -> tuple[str | tuple[int, ...], ...]:
     each = [prompt] if one else prompt
     if not isinstance(each, list) or not each or len(each) > MAX_PROMPTS:
         raise HttpError(
-            400, f"prompt must be a text, a list of token ids, or 1 to {MAX_PROMPTS} of them.", "invalid_value", "prompt"
+            400,
+            f"prompt must be a text, a list of token ids, or 1 to {MAX_PROMPTS} of them.",
+            "invalid_value",
+            "prompt",
         )
     found: list[str | tuple[int, ...]] = []
     for item in each:
@@ -139,7 +143,8 @@ async def completions(request: Request) -> Response:
     streams: list[Stream] = []
     try:
         for prompt in asked.prompts:
-            streams.append(await service.start(lambda prompt=prompt: begin(prompt)))  # type: ignore[misc]
+            stream = await service.start(functools.partial(begin, prompt))
+            streams.append(stream)
         done = [await service.result(request, stream, ROUTE) for stream in streams]
     finally:
         for stream in streams:
@@ -148,7 +153,7 @@ async def completions(request: Request) -> Response:
     for place, completion in enumerate(done):
         read_tokens: list[Token] = []
         if asked.echo and asked.top is not None:
-            read_tokens = await service.work(lambda one=completion: prompt_tokens(asked.model, one, asked.top or 0))  # type: ignore[misc]
+            read_tokens = await service.work(functools.partial(prompt_tokens, asked.model, completion, asked.top))
         choices += _choices(asked, completion, place * asked.n, read_tokens)
     counted = usage(done)
     if asked.scored:
@@ -258,13 +263,15 @@ async def _events(service: Service, asked: Asked, stream: Stream) -> AsyncIterat
 
 
 async def tokenize(request: Request) -> Response:
-    """vLLM's and llama-server's `/tokenize`: a text, or a conversation rendered with the chat template."""
+    """`/tokenize` of vLLM and llama-server: a text, or a conversation rendered with the chat template."""
     service: Service = request.app.state.service
     body = await read_json(request)
     fields.check_names(
         body,
-        ("model", "prompt", "content", "messages", "add_special_tokens", "add_special", "parse_special", "with_pieces")
-        + ("return_token_strs", "add_generation_prompt", "tools"),
+        (
+            *("model", "prompt", "content", "messages", "add_special_tokens", "add_special", "parse_special"),
+            *("with_pieces", "return_token_strs", "add_generation_prompt", "tools"),
+        ),
     )
     model, _ = service.find(body.get("model"))
 
@@ -290,7 +297,7 @@ async def tokenize(request: Request) -> Response:
 
 
 async def detokenize(request: Request) -> Response:
-    """vLLM's and llama-server's `/detokenize`."""
+    """`/detokenize` of vLLM and llama-server."""
     service: Service = request.app.state.service
     body = await read_json(request)
     fields.check_names(body, ("model", "tokens"))
