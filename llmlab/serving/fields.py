@@ -196,6 +196,8 @@ def tool_options(tools: Any, choice: Any) -> dict[str, Any]:
         parameters.setdefault("properties", {})
         made.append(Tool(name, str(function.get("description") or ""), parameters, _never))
     options: dict[str, Any] = {"tools": made, "run_tools": False}
+    if all(one.get("function", one).get("strict") is True for one in tools):
+        options["strict"] = True
     if choice is None:
         return options
     if isinstance(choice, Mapping):

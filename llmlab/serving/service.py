@@ -67,7 +67,9 @@ class Service:
         try:
             model = self.lab.get(name or None)
         except UnknownNameError as error:
-            raise HttpError(404, str(error), "model_not_found", "model") from None
+            known = ", ".join(self.lab.models)
+            text = f"Unknown model {name!r:.80}. Known: {known}." if known else "No model is loaded."
+            raise HttpError(404, text, "model_not_found", "model") from error
         if adapter and not (adapter == "latest" and adapter not in model.adapters):
             first = adapter.split("+", maxsplit=1)[0].split(":", maxsplit=1)[0]
             if first not in (*model.adapters, "none"):
