@@ -197,7 +197,7 @@ class Model:
 
         Example:
             >>> [model.token_text(token) for token in model.tokenize("Paris<|end|>")]
-            ['Paris', '<|end|>']
+            ['P', 'aris', '<|end|>']
         """
         return str(self._live().grammars.tokenizer.decode_str([token]))
 

@@ -16,7 +16,20 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (
         "Functions",
         "They use the same Lab as the magics. `import llmlab` loads no engine; the first `load` does.",
-        ("load", "lab", "pull", "remove", "quantize", "compare_quants", "tune", "merge", "chat", "arena", "panel", "serve"),
+        (
+            "load",
+            "lab",
+            "pull",
+            "remove",
+            "quantize",
+            "compare_quants",
+            "tune",
+            "merge",
+            "chat",
+            "arena",
+            "panel",
+            "serve",
+        ),
     ),
     (
         "The Lab",

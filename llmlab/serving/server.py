@@ -69,19 +69,15 @@ class Server:
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._run, name="llmlab-serve", daemon=True)
-
-    def _run(self) -> None:
-        # Signals stay the kernel's: uvicorn handles them in the main thread only.
-        self._server.run(sockets=[self._socket])
-
-    def begin(self) -> None:
-        """Start the thread; returns when requests are accepted."""
         self._thread.start()
         while not self._server.started and self._thread.is_alive():
             self._thread.join(0.005)
         if not self._server.started:
-            self._socket.close()
             raise LlmLabError("The server's thread ended before it accepted requests.")
+
+    def _run(self) -> None:
+        # Signals stay the kernel's: uvicorn handles them in the main thread only.
+        self._server.run(sockets=[self._socket])
 
     @property
     def url(self) -> str:
@@ -162,7 +158,6 @@ def start(lab: Lab, *, port: int = PORT, host: str = HOST, key: str | None = Non
     try:
         app, close = make_app(lab, host=host, key=key)
         server = Server(lab, app, listening, host, close)
-        server.begin()
     except BaseException:
         listening.close()
         raise

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from llmlab import _imports
 from llmlab.serving import fields
 from llmlab.serving.answers import finite, new_id, now, usage
 from llmlab.serving.failures import HttpError
@@ -213,6 +214,7 @@ def prompt_tokens(model: Model, completion: Completion, top: int) -> list[Token]
         completion: of a raw prompt.
         top: how many of the likeliest tokens to list for each.
     """
+    _imports.load("numpy")
     import numpy as np
 
     ids = list(completion.prompt_token_ids)
