@@ -12,11 +12,11 @@ Two engines, vLLM and llama.cpp, behind one magic and one Python API:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from llmlab._hooks import hooks
 from llmlab._version import __version__
-from llmlab.options import UNSET, known_keywords
+from llmlab.options import UNSET, PenaltyOptions, known_keywords
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -199,6 +199,7 @@ def load(
     max_concurrency: int | None = None,
     draft: str | None = None,
     from_: str | None = None,
+    lora: int | None = None,
     extra: Mapping[str, EngineOption] | None = None,
     force: bool = False,
     progress: Progress | None = None,
@@ -217,6 +218,8 @@ def load(
         draft: speculative decoding: a smaller model with the same tokenizer, or "ngram".
         from_: where to get a quant that the catalogue doesn't list: an author, or a repository
             `org/name[@revision]`.
+        lora: adapter slots: most different LoRA adapters at once (vllm; llamacpp needs no slots). None: the engine's
+            default.
         extra: engine options by name, like `-x KEY=VALUE`: `{"n_threads": 4}`.
         force: load even if the memory estimate doesn't fit.
         progress: called with (phase, fraction from 0 to 1 or None) on this thread during the load.
@@ -249,6 +252,7 @@ def load(
         max_concurrency=max_concurrency,
         draft=draft,
         from_=from_,
+        lora=lora,
         extra=extra,
         force=force,
         progress=progress,
@@ -664,6 +668,7 @@ def chat(
     max_tokens: int | None = None,
     stop: str | Sequence[str] | None = None,
     logprobs: int | None = None,
+    **penalties: Unpack[PenaltyOptions],
 ) -> Chat:
     """A chat widget. `chat.send("...")` sends a message from Python and returns the completion.
 
@@ -678,6 +683,9 @@ def chat(
         lab: the lab; None: the shared one.
         temperature, top_p, top_k, min_p, seed, max_tokens, stop, logprobs: as in `Model.generate`; None: the
             model's defaults.
+        repetition_penalty, presence_penalty, frequency_penalty, logit_bias, min_tokens, stop_token_ids, bad_words,
+            typical_p, top_n_sigma, dry_multiplier, dry_base, dry_allowed_length, dry_sequence_breakers,
+            xtc_probability, xtc_threshold: as in `Model.generate`.
 
     Returns:
         The widget; `.messages`, `.completions` and `.to_cells()` return its contents.
@@ -713,6 +721,7 @@ def chat(
         max_tokens=max_tokens,
         stop=stop,
         logprobs=logprobs,
+        **penalties,
     )
 
 
@@ -731,6 +740,7 @@ def arena(
     max_tokens: int | None = None,
     stop: str | Sequence[str] | None = None,
     logprobs: int | None = None,
+    **penalties: Unpack[PenaltyOptions],
 ) -> Arena:
     """A widget that compares models or settings side by side on the same prompt. `arena.votes` is a DataFrame.
 
@@ -743,6 +753,10 @@ def arena(
         lab: the lab; None: the shared one.
         temperature, top_p, top_k, min_p, max_tokens, stop, logprobs: as in `Model.generate`, for columns that don't
             set their own.
+        repetition_penalty, presence_penalty, frequency_penalty, logit_bias, min_tokens, stop_token_ids, bad_words,
+            typical_p, top_n_sigma, dry_multiplier, dry_base, dry_allowed_length, dry_sequence_breakers,
+            xtc_probability, xtc_threshold: as in `Model.generate`, for the
+            same columns.
 
     Returns:
         The widget; `.send(prompt)` returns the completions.
@@ -775,6 +789,7 @@ def arena(
         max_tokens=max_tokens,
         stop=stop,
         logprobs=logprobs,
+        **penalties,
     )
 
 

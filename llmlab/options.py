@@ -29,6 +29,7 @@ __all__ = [
     "GenerateOptions",
     "GuidedOptions",
     "LoadOptions",
+    "PenaltyOptions",
     "RequestOptions",
     "SamplingOptions",
     "ToolOptions",
@@ -54,7 +55,27 @@ UNSET: Any = _Unset()
 """An argument that was not given."""
 
 
-class SamplingOptions(TypedDict, total=False):
+class PenaltyOptions(TypedDict, total=False):
+    """The fields of `SamplingParams` that change logits or end the text, and the less common filters."""
+
+    repetition_penalty: float | None
+    presence_penalty: float | None
+    frequency_penalty: float | None
+    logit_bias: Mapping[int, float] | None
+    min_tokens: int | None
+    stop_token_ids: Sequence[int]
+    bad_words: str | Sequence[str]
+    typical_p: float | None
+    top_n_sigma: float | None
+    dry_multiplier: float
+    dry_base: float
+    dry_allowed_length: int
+    dry_sequence_breakers: str | Sequence[str]
+    xtc_probability: float
+    xtc_threshold: float
+
+
+class SamplingOptions(PenaltyOptions, total=False):
     """The fields of `SamplingParams`, which documents them."""
 
     temperature: float | None
@@ -96,6 +117,8 @@ class ToolOptions(TypedDict, total=False):
 class RequestOptions(SamplingOptions, GuidedOptions, ToolOptions, total=False):
     """The options of a request, except the adapter."""
 
+    prefix: str | None
+
 
 class GenerateOptions(RequestOptions, total=False):
     """The options of one prompt. `Model.generate` documents them."""
@@ -114,6 +137,7 @@ class BatchOptions(SamplingOptions, ToolOptions, total=False):
     guide: Guide | Sequence[Guide | None] | None
     complete: bool
     adapter: str | Sequence[str | None] | None
+    prefix: str | None
 
 
 class LoadOptions(TypedDict, total=False):

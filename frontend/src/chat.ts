@@ -65,6 +65,10 @@ class ChatView implements Chat {
     return Boolean(this.model.get("running"));
   }
 
+  get leaf(): string {
+    return this.model.get("leaf");
+  }
+
   // -- the bar: the model and the settings ---------------------------------------------------------------------------
 
   private bar() {

@@ -98,7 +98,7 @@ export interface Live {
   tokens: number;
 }
 
-export type Sampling = Record<string, number | string[] | undefined> & { stop?: string[] };
+export type Sampling = Record<string, number | string[] | undefined> & { stop?: string[]; bad_words?: string[] };
 
 export interface ChatState extends BaseState {
   turns: Turn[];

@@ -10,6 +10,8 @@ import { percent, tokenSpan, visible } from "./tokens";
 export interface Chat {
   readonly f: Frame<ChatState>;
   readonly busy: boolean;
+  /** The last turn of the path shown. */
+  readonly leaf: string;
   /** The turn being edited; "" for none. */
   readonly editing: string;
   /** Edit a turn; "" ends it. */
@@ -42,6 +44,7 @@ export class TurnView {
       running,
       this.tokensShown,
       this.chat.editing === this.id,
+      this.chat.leaf === this.id,
     ]);
     if (running && live) this.grow(live);
     if (key === this.key) return;
@@ -56,7 +59,7 @@ export class TurnView {
       ...(turn.error ? [this.error(turn.error)] : []),
       ...(turn.role === "user" ? [] : [this.foot(turn, running)]),
     );
-    if (running) this.grow(live ?? { text: "", tokens: 0 });
+    if (running) this.grow(live ?? { text: turn.text, tokens: 0 });
   }
 
   private body(turn: Turn): HTMLElement {
@@ -152,8 +155,22 @@ export class TurnView {
         },
         facts.join(" · "),
       ),
+      this.continues(turn) &&
+        button("Continue", {
+          text: "Continue",
+          title: "Continue the answer where it stopped",
+          disabled: this.chat.busy,
+          onclick: () => this.chat.f.send("continue", { turn_id: this.id }),
+        }),
       this.actions(turn),
     );
+  }
+
+  /** Whether it is a last answer that was cut off, or edited by hand (which has no finish reason). */
+  private continues(turn: Turn): boolean {
+    const finish = turn.facts?.finish;
+    const cut = finish === undefined || finish === "length" || finish === "interrupted";
+    return turn.role === "assistant" && cut && Boolean(turn.text) && this.chat.leaf === this.id;
   }
 
   /** The actions on a turn. */

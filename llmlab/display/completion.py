@@ -33,14 +33,22 @@ LOGPROB_ROWS_IN_CELL = 24
 COMPILE_SHOWN_S = 0.05
 
 
-def completion_line(completion: Completion) -> str:
-    """The status line: model, engine, quant, tokens, tokens/s, TTFT, finish reason. Plain text, not escaped."""
+def completion_line(completion: Completion, *, hint: bool = True) -> str:
+    """The status line: model, engine, quant, tokens, tokens/s, TTFT, finish reason. Plain text, not escaped.
+
+    Args:
+        completion: the completion.
+        hint: name the command that continues an answer which stopped at max_tokens.
+    """
     timings = completion.timings
     reasons = dict.fromkeys(choice.finish_reason for choice in completion.choices)
     ended = []
     for reason in reasons:
         how_many = f" ({completion.params.max_tokens})" if reason == "length" and completion.params.max_tokens else ""
-        ended.append(FINISHED[reason] + how_many)
+        more = ""
+        if hint and reason == "length" and completion.more is not None and len(completion.choices) == 1:
+            more = f"; continue with {'%llm --continue-answer' if completion.messages else '.continue_()'}"
+        ended.append(FINISHED[reason] + how_many + more)
     parts = [
         completion.model,
         completion.engine,

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llmlab.errors import DoesNotFitError
 from llmlab.files import tags
@@ -41,7 +41,7 @@ CACHE_BYTES: dict[str, float] = {
     "q4_1": 20 / 32, "q4_0": 18 / 32,
 }  # fmt: skip
 # Share of the free memory that must stay free.
-_HEADROOM = 0.03
+HEADROOM = 0.03
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,7 @@ class Estimate:
         max_concurrency: maximum number of concurrent sequences.
         free: bytes free on `device` at the time of the estimate.
         suggestions: what would fit instead, one line each; empty if it fits.
+        capacity: total bytes of `device`.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Estimate:
     max_concurrency: int
     kv_tokens: int
     suggestions: tuple[str, ...] = ()
+    capacity: int = 0
 
     @property
     def total(self) -> int:
@@ -75,12 +77,12 @@ class Estimate:
     @property
     def fits(self) -> bool:
         """Whether it fits, with some memory to spare."""
-        return self.total <= self.free * (1 - _HEADROOM)
+        return self.total <= self.free * (1 - HEADROOM)
 
     def __str__(self) -> str:
         return (
-            f"{_gib(self.total)} (weights {_gib(self.weights)} + KV cache {_gib(self.kv_cache)} for "
-            f"{self.kv_tokens:,} tokens + overhead {_gib(self.overhead)}), {_gib(self.free)} free on {self.device}"
+            f"{gib(self.total)} (weights {gib(self.weights)} + KV cache {gib(self.kv_cache)} for "
+            f"{self.kv_tokens:,} tokens + overhead {gib(self.overhead)}), {gib(self.free)} free on {self.device}"
         )
 
 
@@ -121,6 +123,7 @@ def estimate(
     tensor_parallel: int = 1,
     device: Device | None = None,
     quants: Iterable[str] = (),
+    reserved: int = 0,
 ) -> Estimate:
     """Estimate the memory that a model needs.
 
@@ -135,6 +138,7 @@ def estimate(
         tensor_parallel: number of GPUs to split it over.
         device: the device, if already known.
         quants: the model's available tags, for the suggestions; empty for all of the engine's tags.
+        reserved: bytes that the engine sets aside for adapters; part of the overhead.
 
     Returns:
         The estimate, with suggestions when it doesn't fit.
@@ -143,15 +147,15 @@ def estimate(
     context = context_length or header.context_length or 4096
     tokens = kv_tokens if kv_tokens is not None else context * max_concurrency
     on_gpu = where.name != "CPU"
-    over = overhead_bytes(header, engine, tokens, on_gpu=on_gpu)
+    over = overhead_bytes(header, engine, tokens, on_gpu=on_gpu) + reserved
     kv = kv_bytes(header, tokens, cache)
-    out = Estimate(header.name, header.weight_bytes, kv, over, where.free, where.name, context, max_concurrency, tokens)
+    out = Estimate(
+        header.name, header.weight_bytes, kv, over, where.free, where.name, context, max_concurrency, tokens,
+        capacity=where.total,
+    )  # fmt: skip
     if out.fits:
         return out
-    found = _suggestions(header, out, engine, cache, tuple(quants), on_gpu)
-    return Estimate(
-        header.name, header.weight_bytes, kv, over, where.free, where.name, context, max_concurrency, tokens, found
-    )
+    return replace(out, suggestions=_suggestions(header, out, engine, cache, tuple(quants), on_gpu))
 
 
 def longest_context(
@@ -174,7 +178,7 @@ def longest_context(
         tokens = int(middle * 256 * share)
         needed = header.weight_bytes + kv_bytes(header, tokens, cache)
         needed += overhead_bytes(header, engine, tokens, on_gpu=on_gpu)
-        if needed <= found.free * (1 - _HEADROOM):
+        if needed <= found.free * (1 - HEADROOM):
             low = middle
         else:
             high = middle - 1
@@ -191,7 +195,7 @@ def _suggestions(
     if found.max_concurrency > 1:
         tokens = found.context_length
         needed = header.weight_bytes + kv_bytes(header, tokens, cache)
-        if needed + overhead_bytes(header, engine, tokens, on_gpu=on_gpu) <= found.free * (1 - _HEADROOM):
+        if needed + overhead_bytes(header, engine, tokens, on_gpu=on_gpu) <= found.free * (1 - HEADROOM):
             out.append("one sequence at a time (max_concurrency=1)")
     smaller = smaller_quant(header, found, engine, quants)
     if smaller is not None:
@@ -204,7 +208,7 @@ def smaller_quant(header: Header, found: Estimate, engine: EngineName, quants: t
 
     The size is computed from the mean bits per weight of each tag (llmlab.files.tags), with an error of about 5 %.
     """
-    room = found.free * (1 - _HEADROOM) - found.kv_cache - found.overhead
+    room = found.free * (1 - HEADROOM) - found.kv_cache - found.overhead
     fitting = [
         tags.TAGS[name]
         for name in (quants or tags.names(engine))
@@ -229,5 +233,6 @@ def check(found: Estimate) -> None:
     )
 
 
-def _gib(count: int) -> str:
+def gib(count: int) -> str:
+    """Bytes in GiB or MiB (powers of 1024), as in estimates."""
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / _MIB:.0f} MiB"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import random
 import time
@@ -146,8 +147,20 @@ def train(
         report: called after each step.
     """
     report(TrainingProgress(name, "loading the model"))
-    with quiet(settings.threads):
-        return _train(base, samples, heldout, settings, name, report)
+    try:
+        with quiet(settings.threads):
+            return _train(base, samples, heldout, settings, name, report)
+    finally:
+        _release_gpu()
+
+
+def _release_gpu() -> None:
+    """Return the GPU memory that torch keeps for its next use, so that an engine can have it."""
+    import torch
+
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def _train(
@@ -185,6 +198,8 @@ def _train(
                 raise Interrupted from None
             stopped = "interrupted"
         watch.restore()
+        if cuda:
+            model.cpu()  # it is written from there
         seconds = time.perf_counter() - started
     notes = []
     if watch.best and watch.before is not None and (watch.best.heldout or 0) >= watch.before:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from llmlab._hooks import hooks
+from llmlab.errors import BadInputError
 from llmlab.types.messages import Message, ToolCall
 from llmlab.types.metrics import Guidance, Speculation, Timings, TokenLogprob, Usage
 from llmlab.types.params import SamplingParams
@@ -106,6 +107,10 @@ class Completion:
     besides its calls. `usage` counts the tokens of every step; `timings` is the first TTFT and the decoding of every
     step, without the time of the tools.
 
+    An answer that was begun (by `prefix=`, a last message of the assistant, or `continue_`) has that text in `prefix`;
+    `text` starts with it. Its tokens are in `prompt_token_ids`, so `token_ids`, `logprobs` and `usage` are those of
+    this generation only. `more` is what `continue_` uses.
+
     Example:
         >>> done = model.generate("What is the capital of France?", temperature=0)
         >>> done.text, done.finish_reason, done.usage.completion_tokens
@@ -130,6 +135,8 @@ class Completion:
     tool_calls: tuple[ToolCall, ...] = ()
     steps: tuple[ToolStep, ...] = ()
     turns: tuple[Message, ...] = field(default=(), repr=False)
+    prefix: str = ""
+    more: Any = field(default=None, repr=False, compare=False)
 
     @property
     def text(self) -> str:
@@ -160,6 +167,62 @@ class Completion:
     def message(self) -> Message:
         """The answer as an assistant message, with the calls that were not run."""
         return Message("assistant", self.text, tuple(call.as_dict() for call in self.tool_calls))
+
+    def continue_(self, *, max_tokens: int | None = None, params: SamplingParams | None = None) -> Completion:
+        """Continue an answer that was cut off at `max_tokens`, or interrupted, from its exact tokens.
+
+        Args:
+            max_tokens: most further tokens; None: as many as before.
+            params: sampling params; None: the same. The seed of a sampled answer is increased by its tokens.
+
+        Returns:
+            The completion of the answer, whose text starts with this one's.
+
+        Raises:
+            BadInputError: the answer ended by itself, has several choices, tool calls or images, or fills the context.
+            UnloadedError: the model isn't loaded any more.
+
+        Example:
+            >>> done = model.generate("What is the capital of France?", temperature=0, max_tokens=3)
+            >>> done.text, done.continue_(max_tokens=16).text
+            ('The capital of', 'The capital of France is Paris.')
+        """
+        done: Completion = self.continue_stream(max_tokens=max_tokens, params=params).result()
+        return done
+
+    def continue_stream(self, *, max_tokens: int | None = None, params: SamplingParams | None = None) -> Any:
+        """`continue_` as a stream. Its first chunk is the text so far.
+
+        Args:
+            max_tokens: as in `continue_`.
+            params: as in `continue_`.
+
+        Returns:
+            The stream (`llmlab.inference.stream.Stream`).
+
+        Raises:
+            Same as `continue_`.
+
+        Example:
+            >>> done = model.generate("What is the capital of France?", temperature=0, max_tokens=3)
+            >>> [chunk.text for chunk in done.continue_stream(max_tokens=16)][:2]
+            ['The capital of', ' France']
+        """
+        problem = ""
+        if self.more is None:
+            problem = "it was not generated in this process"
+        elif self.finish_reason not in ("length", "interrupted"):
+            problem = f"it ended with finish_reason {self.finish_reason!r}"
+        elif len(self.choices) > 1:
+            problem = f"it has {len(self.choices)} choices"
+        elif self.steps or self.tool_calls:
+            problem = "it has tool calls"
+        if problem:
+            raise BadInputError(
+                f"This answer can't be continued: {problem}.",
+                "Only an answer that was cut off at max_tokens or interrupted can be.",
+            )
+        return self.more.stream(self, max_tokens=max_tokens, params=params)
 
     def inspect(self, choice: int = 0) -> Any:
         """The tokens shaded by probability, in a widget; a click on another likely token continues from there.

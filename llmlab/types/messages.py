@@ -117,7 +117,8 @@ class Message:
         if isinstance(content, list):
             content, images = _parts(content)
         if not isinstance(content, str):
-            raise BadInputError(f"The content of a {role} message must be text, got {type(content).__name__}.")
+            article = "an" if role == "assistant" else "a"
+            raise BadInputError(f"The content of {article} {role} message must be text, got {type(content).__name__}.")
         return cls(cast("Role", role), content, calls, value.get("name"), value.get("tool_call_id"), images)
 
     def as_dict(self) -> dict[str, Any]:

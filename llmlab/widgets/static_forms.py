@@ -38,7 +38,7 @@ def quiet_line(completion: Completion) -> str:
     """Tokens, speed, TTFT and finish reason, in one line."""
     from llmlab.display import completion_line
 
-    return completion_line(completion)
+    return completion_line(completion, hint=False)
 
 
 def turns_markdown(turns: Sequence[Mapping[str, Any]], system: str = "") -> str:

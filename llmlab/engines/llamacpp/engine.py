@@ -60,6 +60,7 @@ class LlamaCppEngine(Engine):
         gpu_layers=True,
     )
     distribution: ClassVar[str] = "llama-cpp-python"
+    guides_begun: ClassVar[bool] = True
 
     @classmethod
     def computes_on(cls) -> Hardware:
@@ -232,7 +233,10 @@ class LlamaCppEngine(Engine):
         """Weights and KV cache as llama.cpp reports them, and the process's growth during the load."""
         if not self._close.alive:
             return Memory(0, 0, 0, self._describe["device"])
-        return Memory(self._weights, self._kv_cache, self._resident, self._describe["device"])
+        device = self._describe["device"]
+        # The process's growth leaves out the GPU's memory, which NVML reports for all models of a process together.
+        measured = None if device.startswith("GPU") and self.computes_on() == "CUDA" else self._resident
+        return Memory(self._weights, self._kv_cache, measured, device)
 
     def describe(self) -> dict[str, str]:
         """Build, device, threads, batch sizes, the KV cache's layout, and the draft's results."""

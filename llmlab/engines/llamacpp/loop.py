@@ -31,6 +31,7 @@ from llmlab.engines.llamacpp.sequence import KEPT, Sequence, prompt_problem
 from llmlab.engines.llamacpp.slots import Slots, common_prefix
 from llmlab.engines.logits import not_finite
 from llmlab.engines.speculation import SpeculationMeter
+from llmlab.engines.text import partial_character
 from llmlab.errors import GenerationError, UnloadedError, UnsupportedError
 from llmlab.guided.compiler import Compiler
 from llmlab.types import FinishReason
@@ -81,6 +82,7 @@ class DecodeLoop:
         self._by_request: dict[Request, Sequence] = {}
         self._context: NativeContext | None = None
         self._slots: Slots | None = None
+        self._end_ids = end_ids
         self._picker = Picker(model, frozenset(end_ids), log)
         self.warm_up_s = 0.0
         self._closing = False
@@ -270,9 +272,13 @@ class DecodeLoop:
             # One invalid token would fail the step for every request.
             request.buffer.fail(GenerationError(problem))
             return
-        sequence = Sequence(request, self._settings.context, shifts=self._settings.context_shift)
+        sequence = Sequence(
+            request, self._settings.context, shifts=self._settings.context_shift, ends=self._end_ids
+        )  # fmt: skip
         if request.guide is not None:
             sequence.steer_by(Steer(request, self._grammars, self._model.vocab_size, self._model.name))
+        if request.begun:
+            sequence.text.resume(partial_character(b"".join(map(self._model.piece, request.prompt_ids[-4:]))))
         self._by_request[request] = sequence
         self._waiting.append(sequence)
 

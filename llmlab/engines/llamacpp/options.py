@@ -33,7 +33,8 @@ EXTRA: dict[str, tuple[type, str]] = {
     "check_file": (bool, "first try a file that llmlab didn't make in a separate process (default on)"),
     "use_mmap": (bool, "map the file instead of reading it (default on)"),
     "use_mlock": (bool, "keep the weights from being swapped out (default off)"),
-    "main_gpu": (int, "the GPU to use if the model isn't split over several (default 0)"),
+    "gpu": (int, "the one GPU to use, as CUDA counts those of this process, from 0 (default: split over all)"),
+    "main_gpu": (int, "the same as gpu"),
     "offload_kqv": (bool, "keep the KV cache on the GPU (default on)"),
     "rope_freq_base": (float, "RoPE base frequency (default: the model's)"),
     "rope_freq_scale": (float, "RoPE frequency scale (default: the model's)"),
@@ -130,7 +131,10 @@ class LlamaCppOptions:
 
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = self.gpu_layers
-        params.main_gpu = self.extra.get("main_gpu", 0)
+        index = self.extra.get("gpu", self.extra.get("main_gpu"))
+        if index is not None:
+            # llama.cpp ignores the GPU unless splitting is off.
+            params.main_gpu, params.split_mode = index, llama_cpp.LLAMA_SPLIT_MODE_NONE
         mmap, mlock = self.extra.get("use_mmap", True), self.extra.get("use_mlock", False)
         modes = {
             (True, False): llama_cpp.LLAMA_LOAD_MODE_MMAP,
