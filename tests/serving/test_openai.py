@@ -192,3 +192,11 @@ def test_errors_have_openais_form(client, llamacpp, options, status, text):
         client.chat.completions.create(**asked)
     assert caught.value.status_code == status
     assert {"message", "type", "param", "code"} == set(caught.value.body)
+
+
+def test_penalties_and_biases_are_those_of_generate(chat, model):
+    token = model.tokenize("The")[0]
+    ours = model.generate(PARIS, temperature=0, logit_bias={token: -100}, frequency_penalty=0.5, max_tokens=12).text
+    done = chat(logit_bias={str(token): -100}, frequency_penalty=0.5, max_tokens=12)
+    assert done.choices[0].message.content == ours
+    assert not ours.startswith("The")
