@@ -16,6 +16,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -414,6 +415,16 @@ class Engine(ABC):
         """
         del version
         yield Finding("ok", "installed")
+
+    @classmethod
+    def encoder(cls, path: Path) -> AbstractContextManager[Callable[[str], list[int]]]:
+        """A model's tokenizer without its weights: text -> token ids without BOS or EOS, special tokens recognized.
+
+        Raises:
+            UnsupportedError: the engine can't read a tokenizer alone.
+            EngineMissingError: it isn't installed.
+        """
+        raise UnsupportedError(f"{cls.name} can't read the tokenizer of {path.name} alone.")
 
     @classmethod
     @abstractmethod

@@ -7,6 +7,7 @@ configuration folder. Its names take precedence over llmlab's.
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import json
 import os
 import tomllib
@@ -29,6 +30,29 @@ MADE_ORIGIN = "merged"
 
 
 @dataclass(frozen=True, slots=True)
+class Packaged:
+    """A GGUF file inside a Python package.
+
+    Attributes:
+        distribution: the package's name for pip.
+        file: the file's path in the package's installation.
+        quant: its canonical tag.
+    """
+
+    distribution: str
+    file: str
+    quant: str
+
+    def path(self) -> Path | None:
+        """The file, if the package is installed; its code isn't imported."""
+        try:
+            found = Path(str(importlib.metadata.distribution(self.distribution).locate_file(self.file)))
+        except importlib.metadata.PackageNotFoundError:
+            return None
+        return found if found.is_file() else None
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One model in the catalogue.
 
@@ -39,6 +63,7 @@ class Entry:
         origin: "llmlab", the path of the user's file, or "merged" for a model written by `%llm lora merge`.
         base: the unquantized model's repository, if the list names it.
         sampling: the sampling params that its authors recommend.
+        packages: Python packages that contain its GGUF file.
     """
 
     name: str
@@ -51,6 +76,7 @@ class Entry:
     origin: str = "llmlab"
     base: str | None = None
     sampling: SamplingParams | None = None
+    packages: tuple[Packaged, ...] = ()
 
     @property
     def base_repo(self) -> str | None:
@@ -212,6 +238,7 @@ def _parse(text: str, file: Path, origin: str, base: Path) -> list[Entry]:
                 origin,
                 model.base,
                 sampling=SamplingParams.of(model.sampling) if model.sampling else None,
+                packages=tuple(Packaged(one.distribution, one.file, one.quant) for one in model.packages),
             )
         )
     return out

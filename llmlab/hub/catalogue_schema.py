@@ -39,6 +39,24 @@ class FilesModel(BaseModel):
         return self
 
 
+class PackageModel(BaseModel):
+    """One [[model.packages]] table."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    distribution: str = Field(pattern=r"^[\w.-]+$")
+    file: str = Field(pattern=r"^[^/\\].*\.gguf$")
+    quant: str
+
+    @field_validator("quant")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        try:
+            return tags.canonical(value, tags.native("gguf")).name
+        except BadInputError as error:
+            raise ValueError(str(error)) from None
+
+
 class EntryModel(BaseModel):
     """One [[model]] table."""
 
@@ -53,6 +71,7 @@ class EntryModel(BaseModel):
     path: str | None = None
     base: str | None = Field(default=None, pattern=r"^[\w.-]+/[\w.-]+$")
     files: list[FilesModel] = []
+    packages: list[PackageModel] = []
 
     @field_validator("name")
     @classmethod

@@ -9,12 +9,15 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 from llmlab import _imports
 from llmlab.engines import logits
 from llmlab.engines.base import Adapter, Capabilities, Engine, EngineLog, Finding, LoadPlan, LoraLimits, Memory, Request
+from llmlab.engines.llamacpp import vocabulary
 from llmlab.engines.llamacpp.draft import Drafter, DraftModel, Lookup, vocabulary_differs
 from llmlab.engines.llamacpp.examination import examine
 from llmlab.engines.llamacpp.facts import guide_tokenizer, read_facts
@@ -33,7 +36,8 @@ from llmlab.errors import (
     LoadError,
     UnsupportedError,
 )
-from llmlab.files import architectures, tags
+from llmlab.files import architectures, tags, token_ids
+from llmlab.files.source import Source
 from llmlab.guided.compiler import Compiler
 from llmlab.machine import hardware
 from llmlab.machine.hardware import Hardware
@@ -90,6 +94,11 @@ class LlamaCppEngine(Engine):
     def examine(cls, version: Callable[[str], str | None]) -> Iterator[Finding]:
         """See `Engine.examine`."""
         return examine(version)
+
+    @classmethod
+    def encoder(cls, path: Path) -> AbstractContextManager[Callable[[str], list[int]]]:
+        """See `Engine.encoder`."""
+        return vocabulary.encoder(path)
 
     def __init__(
         self,
@@ -189,12 +198,13 @@ class LlamaCppEngine(Engine):
         if cancelled.is_set():
             engine.close()
             raise Interrupted
+        _check_ids(plan.source, model)
         progress("warm-up", 1.0)
         return engine
 
     def tokenize(self, text: str, *, special: bool = True) -> list[int]:
         """Token ids of a text, without BOS or EOS. With `special`, text like `<|end|>` becomes the special token."""
-        return self._model.tokenize(text, special=special)
+        return self._model.encode(text, special=special)
 
     def detokenize(self, ids: list[int]) -> str:
         """The text of token ids, without special tokens."""
@@ -247,6 +257,14 @@ class LlamaCppEngine(Engine):
         """End running requests as interrupted, join the thread, free everything. Safe to call twice."""
         self._close()
         self._loop.close()
+
+
+def _check_ids(source: Source, model: NativeModel) -> None:
+    """Compare a file's token ids with a tokenizer.json next to it; llmlab's own conversions were compared when made."""
+    folder = source.path.parent
+    if source.base is None and (folder / "tokenizer.json").is_file():
+        encode = functools.partial(model.encode, special=True)
+        token_ids.warn(source.path.name, token_ids.differences(encode, token_ids.of_folder(folder)), folder)
 
 
 def _draft_weights(

@@ -73,9 +73,12 @@ def _end_ids(model: NativeModel, generation: dict[str, Any]) -> tuple[int, ...]:
     listed = listed if isinstance(listed, list) else [listed]
     ends = {token for token in listed if isinstance(token, int) and 0 <= token < model.vocab_size}
     is_eog, is_control, vocab = llama_cpp.llama_vocab_is_eog, llama_cpp.llama_vocab_is_control, model.vocab
+    fim = {getattr(llama_cpp, f"llama_vocab_fim_{name}")(vocab) for name in ("pad", "rep", "sep")} - named
     for token in range(model.vocab_size):
+        if token in fim:  # they end a completion of code, not an answer
+            continue
         # If the file names no end token, llama.cpp assumes GPT-2's id 11, whatever that is in this vocabulary.
-        if is_eog(vocab, token) and (token in named or is_control(vocab, token)):
+        if is_eog(vocab, token) and (token in named or is_control(vocab, token)) and token not in model.kinds.shown:
             ends.add(token)
     return tuple(sorted(ends))
 
@@ -126,12 +129,12 @@ def guide_tokenizer(model: NativeModel, end_ids: tuple[int, ...]) -> Any:
     special: list[int] = []
     for token in range(model.vocab_size):
         piece = model.piece(token, special=True)
-        hidden = bool(attributes(vocab, token) & unseen) or not model.piece(token)
+        hidden = not model.piece(token) or (token not in model.kinds.shown and bool(attributes(vocab, token) & unseen))
         if hidden:
             special.append(token)
         tokens.append(b"\xff" + piece if hidden else piece)
     # The model's own end token first: llguidance forces that one when nothing else is allowed.
     main = llama_cpp.llama_vocab_eos(vocab)
     ends = [main, *(i for i in end_ids if i != main)] if main in end_ids else list(end_ids)
-    vocabulary = Vocabulary(tokens, special, ends, lambda text: model.tokenize(text, special=False))
+    vocabulary = Vocabulary(tokens, special, ends, model.continued)
     return LLTokenizer(vocabulary, eos_token=ends)

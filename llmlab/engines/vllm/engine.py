@@ -232,6 +232,14 @@ class VllmEngine(Engine):
         extra = self._plan.extra
         cpu = self._live().in_process
         slots = options.slots_of(self._plan, cpu=cpu)
+        mixture = self._plan.source.header.is_mixture
+        if not slots and cpu and mixture:
+            return LoraLimits(
+                "peft",
+                mixes=False,
+                refused="vLLM's CPU build doesn't support adapters for mixtures of experts",
+                hint="Load it with --engine llamacpp, or on a GPU.",
+            )
         if not slots:
             header = self._plan.source.header
             if architectures.lora_in_vllm(header.architecture) is False:

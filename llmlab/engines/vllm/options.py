@@ -118,6 +118,11 @@ def check(plan: LoadPlan, *, cpu: bool) -> None:
             "-x block_size is for the CPU only; on a GPU vLLM chooses it to match the attention kernel."
         )
     number("max_loras", 0, 1024, "0 (no adapters) to 1024")
+    if cpu and extra.get("max_loras") and plan.source.header.is_mixture:
+        raise UnsupportedError(
+            f"{plan.source.name} is a mixture of experts, which vLLM's CPU build can't run with adapter slots.",
+            f"Leave out -x max_loras={extra['max_loras']}, or use --engine llamacpp for adapters.",
+        )
     number("max_lora_rank", 1, LORA_RANKS[-1], f"1 to {LORA_RANKS[-1]}")
     number("seed", 0, 2**32 - 1, "an integer from 0 to 4294967295")
 
@@ -205,14 +210,16 @@ def slots_of(plan: LoadPlan, *, cpu: bool) -> int:
     """Most distinct adapters per step; 0: adapters are disabled.
 
     On a GPU the plan decides (`reserve`). On the CPU slots take no memory before the first adapter; but vLLM can't
-    compile a model with slots there, so a compiled one has none unless `max_loras` is set.
+    compile a model with slots there, so a compiled one has none unless `max_loras` is set; and with slots, a mixture of
+    experts runs on Triton's kernels, which the CPU build lacks: every request would fail.
     """
     if plan.adapter_slots is not None:
         return plan.adapter_slots
     value = plan.extra.get("max_loras")
     if value is not None:
         return int(value)
-    return SLOTS if cpu and plan.extra.get("enforce_eager", True) else 0
+    eager = plan.extra.get("enforce_eager", True)
+    return SLOTS if cpu and eager and not plan.source.header.is_mixture else 0
 
 
 def reserve(header: Header, extra: Mapping[str, Any], device: Device) -> Reserved:
