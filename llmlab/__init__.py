@@ -298,7 +298,7 @@ def advise(
         >>> advice.engine, advice.quant
         ('vllm', 'bf16')
         >>> advice.command
-        '%llm load nano --engine vllm --quant bf16 --max-concurrency 16'
+        '%llm load nano --engine vllm --quant bf16'
     """
     from llmlab import advice
 

@@ -20,6 +20,7 @@ from llmlab.errors import BadInputError, UnloadedError
 from llmlab.guided.request import choices_with_values, spread
 from llmlab.inference.request import Prepared, Subject, conversation, prepare, resume, split_begun
 from llmlab.inference.stream import Stream, check_process, wait_all
+from llmlab.inference.thinking import ThinkingChoice
 from llmlab.options import UNSET, BatchOptions, GenerateOptions, RequestOptions, given, known_keywords
 from llmlab.tool_calls.loop import Asking, ToolLoop
 from llmlab.tool_calls.options import ToolUse
@@ -499,6 +500,9 @@ class Model:
         approve: bool | Callable[[ToolCall], bool] | None = ...,
         run_tools: bool = ...,
         tool_timeout: float = ...,
+        tool_format: str = ...,
+        think: bool | str | int | None = ...,
+        template_kwargs: Mapping[str, Any] | None = ...,
     ) -> Completion: ...
     @overload
     def generate(
@@ -537,7 +541,7 @@ class Model:
             top_k: keep the k most likely tokens; 0 keeps all.
             min_p: keep tokens with at least this fraction of the most likely token's probability, in [0, 1].
             seed: 0 to 2**32 - 1; the same seed gives the same text. None: a random one.
-            max_tokens: most tokens to generate; None: 512, or the rest of the context.
+            max_tokens: most tokens to generate, with a thought; None: an answer of 512, or the rest of the context.
             stop: one or several strings that end the text, excluded from it.
             n: completions per prompt, 1 to 1024; completion i uses seed + i.
             logprobs: top-k log probabilities per token, 0 to 100 (0: only the sampled token's).
@@ -566,13 +570,20 @@ class Model:
             grammar: the text follows this grammar: Lark with a rule `start`, or GBNF with a rule `root`.
             guide: a constraint built with `llmlab.guided.constraints`, instead of the five above.
             complete: end a constrained text within `max_tokens` if the constraint allows it.
-            tools: functions with type hints that the model may call until it has an answer.
+            tools: functions with type hints that the model may call until it has an answer; "mcp:NAME" for the tools of
+                a server in mcp.json.
             tool_choice: auto, none, required, or a tool's name.
             max_steps: most rounds of tool calls; 8 by default.
             strict: constrain calls to their schema.
             approve: True: ask before each call; or a function of the call that returns whether to run it.
             run_tools: False: don't run the calls; they are in `completion.tool_calls`.
             tool_timeout: seconds per call; 60 by default.
+            tool_format: auto: the model's own call format, or the generic one where its chat template has no place for
+                tools; generic: tools in the system prompt, and calls in JSON under their schema.
+            think: whether a reasoning model thinks before it answers: True, False, "low", "medium" or "high" as its
+                chat template has it; or the most tokens of the thought, which is closed there. None: the template's
+                default. `completion.reasoning` is the thought; constraints and `stop` apply to the answer only.
+            template_kwargs: variables of the chat template, such as {"enable_thinking": False}.
 
         Returns:
             A completion; for a list of prompts, a list in the same order.
@@ -657,6 +668,9 @@ class Model:
         approve: bool | Callable[[ToolCall], bool] | None = UNSET,
         run_tools: bool = UNSET,
         tool_timeout: float = UNSET,
+        tool_format: str = UNSET,
+        think: bool | str | int | None = UNSET,
+        template_kwargs: Mapping[str, Any] | None = UNSET,
     ) -> Completion:
         """Generate the next turn of a conversation. Keywords: see `generate`.
 
@@ -880,14 +894,21 @@ class Model:
             request = replace(request, adapter=prepared.mix, images=prepared.images)
             request = replace(request, banned=prepared.banned, breakers=prepared.breakers, begun=prepared.begun)
             requests.append(prepared.constraint.put_on(request))
+        choices = []
         for request in requests:
             if prepared.begun:
                 buffer.push(prepared.begun, index=request.index)
             buffer.start(request.index)
-            engine.submit(request)
+            if prepared.thinking is not None:
+                choices.append(ThinkingChoice(engine, request, prepared.thinking))
+                choices[-1].start()
+            else:
+                engine.submit(request)
 
         def cancel() -> None:
-            for request in requests:
+            for choice in choices:
+                choice.cancel()
+            for request in requests if not choices else ():
                 engine.cancel(request)
 
         return buffer, cancel

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from llmlab.guided import Guide
     from llmlab.tool_calls import Tool
 
-    Tools: TypeAlias = Collection[Callable[..., object] | Tool] | Callable[..., object] | Tool
-    """Type of `tools=`: one or several functions with type hints."""
+    Tools: TypeAlias = Collection[Callable[..., object] | Tool | str] | Callable[..., object] | Tool | str
+    """Type of `tools=`: one or several functions with type hints, or "mcp:NAME"."""
 
 __all__ = [
     "UNSET",
@@ -32,6 +32,7 @@ __all__ = [
     "PenaltyOptions",
     "RequestOptions",
     "SamplingOptions",
+    "TemplateOptions",
     "ToolOptions",
     "given",
     "known_keywords",
@@ -112,9 +113,17 @@ class ToolOptions(TypedDict, total=False):
     approve: bool | Callable[[ToolCall], bool] | None
     run_tools: bool
     tool_timeout: float
+    tool_format: str
 
 
-class RequestOptions(SamplingOptions, GuidedOptions, ToolOptions, total=False):
+class TemplateOptions(TypedDict, total=False):
+    """What the chat template is given. `Model.generate` documents them."""
+
+    think: bool | str | int | None
+    template_kwargs: Mapping[str, Any] | None
+
+
+class RequestOptions(SamplingOptions, GuidedOptions, ToolOptions, TemplateOptions, total=False):
     """The options of a request, except the adapter."""
 
     prefix: str | None
@@ -126,7 +135,7 @@ class GenerateOptions(RequestOptions, total=False):
     adapter: str | None
 
 
-class BatchOptions(SamplingOptions, ToolOptions, total=False):
+class BatchOptions(SamplingOptions, ToolOptions, TemplateOptions, total=False):
     """The options of a list of prompts. A list of constraints or adapters gives each prompt its own."""
 
     schema: object

@@ -32,6 +32,7 @@ GUIDES = (
     "adapters",
     "tuning",
     "guided",
+    "reasoning",
     "tools",
     "widgets",
     "measures",

@@ -25,6 +25,9 @@ export class TurnView {
   readonly el: HTMLElement;
   private readonly id: string;
   private readonly answer = new MarkdownView();
+  private readonly thought = el("div", { class: "ll-thought-text", dir: "auto" });
+  private readonly thoughtTitle = el("summary", {});
+  private readonly fold = el("details", { class: "ll-thought" }, this.thoughtTitle, this.thought);
   private count: HTMLElement | null = null;
   private key = "";
   private tokensShown = false;
@@ -49,7 +52,10 @@ export class TurnView {
     if (running && live) this.grow(live);
     if (key === this.key) return;
     this.key = key;
-    if (!running && turn.role === "assistant") this.answer.update(turn.text);
+    if (!running && turn.role === "assistant") {
+      this.answer.update(turn.text);
+      this.think(turn.thought ?? "", turn.facts?.thought_tokens ?? 0, false);
+    }
     this.answer.el.classList.toggle("ll-caret", running);
     const editing = this.chat.editing === this.id;
     this.el.setAttribute("aria-label", turn.role === "user" ? "You" : `Answer of ${turn.facts.model ?? "a model"}`);
@@ -65,12 +71,22 @@ export class TurnView {
   private body(turn: Turn): HTMLElement {
     if (this.tokensShown && turn.tokens) return this.tokens(turn.tokens);
     // The user's messages are shown as typed.
-    return turn.role === "user" ? el("div", { class: "ll-sent", dir: "auto" }, turn.text) : this.answer.el;
+    if (turn.role === "user") return el("div", { class: "ll-sent", dir: "auto" }, turn.text);
+    return el("div", {}, this.fold, this.answer.el);
+  }
+
+  /** The thought before an answer: folded, with its number of tokens. */
+  private think(text: string, tokens: number, running: boolean): void {
+    this.fold.hidden = !text;
+    this.thought.textContent = text;
+    const count = tokens ? ` ${countTokens(tokens)}` : "";
+    this.thoughtTitle.textContent = running ? `thinking…${count}` : `thought${count && `,${count}`}`;
   }
 
   /** New text of a running answer. */
-  private grow({ text, tokens }: Live): void {
+  private grow({ text, thought, tokens }: Live): void {
     this.answer.update(text);
+    this.think(thought ?? "", text ? 0 : tokens, !text);
     if (this.count) this.count.textContent = tokens ? `${countTokens(tokens)} …` : "waiting …";
   }
 

@@ -152,6 +152,7 @@ class ModelFacts:
         unapplied: the options of generation_config.json that change the text and aren't applied.
         shifts: generation continues past the context length by dropping the oldest tokens (a load option).
         sees: its files include a vision encoder (`llmlab.files.vision`).
+        response_template: how its texts are parsed, if its tokenizer's configuration declares it (transformers').
     """
 
     architecture: str
@@ -167,6 +168,7 @@ class ModelFacts:
     unapplied: tuple[str, ...] = ()
     shifts: bool = False
     sees: bool = False
+    response_template: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +253,7 @@ class Request:
         breakers: the tokens of `params.dry_sequence_breakers`.
         begun: the text that the answer already has, at the end of the prompt. The buffer starts with it, and the guide
             covers it.
+        ends: further token ids that end the text, as the end-of-turn tokens do.
     """
 
     id: str
@@ -266,6 +269,7 @@ class Request:
     banned: tuple[tuple[int, ...], ...] = ()
     breakers: frozenset[int] = frozenset()
     begun: str = ""
+    ends: tuple[int, ...] = ()
 
 
 # A generous average, to read a number of lines from a file's end.

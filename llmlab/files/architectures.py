@@ -81,7 +81,7 @@ def lora_in_vllm(architecture: str) -> bool | None:
     """
     text = _vllm()
     found = re.search(rf'"{re.escape(architecture)}":\s*\(\s*"(\w+)",\s*"(\w+)"'.encode(), text or b"")
-    root = _folder("vllm")
+    root = _folder(_VLLM_FILES[0][1])
     if found is None or root is None:
         return None
     return _derives(root / "model_executor" / "models", found[1].decode(), found[2].decode(), frozenset())

@@ -16,6 +16,8 @@ from llmlab.engines.sampling import breaker_ids, word_ids
 from llmlab.engines.templates import render
 from llmlab.errors import BadInputError
 from llmlab.guided.request import Constraint
+from llmlab.inference import thoughts
+from llmlab.inference.thinking import Thinking
 from llmlab.types import Completion, Message, Prompt, SamplingParams
 
 # Sampling params for a model without its own defaults.
@@ -85,6 +87,34 @@ class Prepared:
     banned: tuple[tuple[int, ...], ...] = field(default=(), repr=False)
     breakers: frozenset[int] = field(default=frozenset(), repr=False)
     begun: str = ""
+    thinking: Thinking | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """What a request sets in the chat template.
+
+    Attributes:
+        think: the value of `think=`.
+        variables: the caller's own variables of the template.
+    """
+
+    think: thoughts.Think = None
+    variables: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, options: dict[str, Any], *, raw: bool) -> Style:
+        """Take the options `think` and `template_kwargs` out of those of a generation."""
+        think, own = options.pop("think", None), options.pop("template_kwargs", None)
+        if own is not None and (not isinstance(own, Mapping) or not all(isinstance(key, str) for key in own)):
+            raise BadInputError(
+                f"template_kwargs must be a dict of the chat template's variables, got {own!r:.80}.",
+                'For example template_kwargs={"enable_thinking": False}.',
+            )
+        if raw and (think is not None or own):
+            name = "think" if think is not None else "template_kwargs"
+            raise BadInputError(f"raw=True sends the text without a chat template, so {name} has no effect.")
+        return cls(think, dict(own or {}))
 
 
 def prepare(
@@ -106,6 +136,7 @@ def prepare(
     _imports.load(*IMPORTS, *(_SCHEMA_IMPORTS if by_schema else ()))
     own = dict(options)
     prefix = own.pop("prefix", None) or ""
+    style = Style.of(own, raw=raw)
     mix, adapter = subject.adapters.resolve(own.pop("adapter", subject.adapters.current))
     constraint, own = Constraint.of(own, params)
     if params is not None and own:
@@ -113,8 +144,16 @@ def prepare(
         params = replace(params, **own)
     given = params if params is not None else SamplingParams.of(own)
     final = given.with_defaults(subject.facts.defaults).with_defaults(FALLBACK)
-    messages, begun, text, ids = _tokens(subject, prompt, prefix, system=system, raw=raw, tools=tools)
+    messages, begun, text, ids = _tokens(subject, prompt, prefix, system=system, raw=raw, tools=tools, style=style)
+    think = None
+    if not raw and not begun and not final.ignore_eos:
+        think, text, ids = _thought(subject, style, text, ids, guided=constraint.guide is not None)
     limit = _limit(subject, len(ids), final)
+    if think is not None:
+        # A default counts the answer only; a limit of the caller's bounds both.
+        room = subject.facts.context_length - len(ids)
+        whole = room if final.max_tokens is None else limit
+        think = replace(think, answer_tokens=limit, room=whole)
     seed = final.seed if final.seed is not None else secrets.randbelow(2**31)
     final = replace(final, max_tokens=limit, seed=seed, min_tokens=_least(given, final.min_tokens or 0, limit))
     _check_ids(subject, final)
@@ -127,7 +166,7 @@ def prepare(
     if final.dry_multiplier:
         breakers = breaker_ids(final.dry_sequence_breakers, subject.engine.grammars.ranks.pieces)
     return Prepared(
-        messages, text, tuple(ids), final, seeds, mix, adapter, constraint, images, banned, breakers, begun
+        messages, text, tuple(ids), final, seeds, mix, adapter, constraint, images, banned, breakers, begun, think
     )  # fmt: skip
 
 
@@ -150,10 +189,23 @@ def resume(
     refused = subject.engine.refusal(final)
     if refused is not None:
         raise refused
+    thinking = before.thinking
+    if thinking is not None:
+        # The thought is over where the answer has begun; one that was cut off goes on.
+        opened = thinking.opened or bool(done.reasoning)
+        going = replace(thinking, opened=opened, answer_tokens=final.max_tokens or 1, room=final.max_tokens or 1)
+        thinking = None if done.text else going
     constraint = before.constraint.ready(subject.engine, subject.engine_name, final, begun=done.text)
     text = before.prompt + done.text.removeprefix(before.begun)
     return replace(
-        before, ids=ids, params=final, seeds=(final.seed or 0,), constraint=constraint, begun=done.text, prompt=text
+        before,
+        ids=ids,
+        params=final,
+        seeds=(final.seed or 0,),
+        constraint=constraint,
+        begun=done.text,
+        prompt=text,
+        thinking=thinking,
     )
 
 
@@ -225,6 +277,45 @@ def _raw_ids(subject: Subject, prompt: Prompt | Sequence[int]) -> tuple[str, lis
     return subject.engine.detokenize(ids), ids
 
 
+def _thought(
+    subject: Subject, style: Style, text: str, ids: list[int], *, guided: bool
+) -> tuple[Thinking | None, str, list[int]]:
+    """How the model thinks before it answers, and the prompt, which may open or close the thought."""
+    facts, engine = subject.facts, subject.engine
+    family = family_of(subject)
+    if family is None or facts.chat_template is None:
+        return None, text, ids
+    budget = style.think if isinstance(style.think, int) and not isinstance(style.think, bool) else None
+    mode = thoughts.mode_of(text, family)
+    if mode == "closed" or (mode == "free" and style.think is False):
+        return None, text, ids
+    if mode == "free" and style.think is None and guided:
+        # A constraint starts after the thought, so it must be known whether there is one.
+        on = style.variables or thoughts.thinks_by_default(facts.chat_template, facts.special_tokens, family)
+        if not on:
+            return None, text, ids
+    if mode == "free" and (guided or style.think):
+        added = family.opening + family.inside
+        text, ids, mode = text + added, [*ids, *engine.tokenize(added)], "opened"
+    if budget == 0:
+        opened = family.opening + family.inside if mode == "free" else ""
+        added = opened + family.closing + (family.header + family.answer if family.header else family.after)
+        return None, text + added, [*ids, *engine.tokenize(added)]
+    return Thinking(family, mode == "opened", budget, 0, 0), text, ids
+
+
+def family_of(subject: Subject) -> thoughts.ThoughtFamily | None:
+    """The marks of the model's thoughts, or None if it doesn't reason."""
+    engine, facts = subject.engine, subject.facts
+    found = thoughts.family_of(
+        facts.chat_template, facts.response_template, lambda mark: len(engine.tokenize(mark)) == 1
+    )
+    # Channels are recognized by their special tokens; without these, the marks are plain text of another model.
+    if found is not None and found.header and len(engine.tokenize(found.body)) != 1:
+        return None
+    return found
+
+
 def conversation(prompt: Prompt, system: str | None = None) -> tuple[Message, ...]:
     """A prompt as messages, with an optional system prompt in front."""
     items: Sequence[Any] = [prompt] if isinstance(prompt, str) else prompt
@@ -248,6 +339,7 @@ def _tokens(
     system: str | None,
     raw: bool,
     tools: Sequence[Mapping[str, Any]],
+    style: Style,
 ) -> tuple[tuple[Message, ...], str, str, list[int]]:
     """A prompt's messages (none for a raw one), the answer's text so far, the rendered text, and its token ids."""
     facts = subject.facts
@@ -269,12 +361,21 @@ def _tokens(
             raise refused
         messages, begun = split_begun(messages)
         begun += prefix
+        if begun and style.think not in (None, False):
+            raise BadInputError(
+                "An answer that has begun can't be preceded by a thought.",
+                "Leave out think, or the beginning of the answer.",
+            )
+        switches = thoughts.switches(
+            facts.chat_template, style.think, family_of(subject) if style.think is not None else None, subject.name
+        )
         text = render(
             facts.chat_template,
             (*messages, Message("assistant", begun + _MARK)) if begun else messages,
             special_tokens=facts.special_tokens,
             tools=tools or None,
             add_generation_prompt=not begun,
+            variables={**switches, **style.variables},
             source=subject.spec,
         )
         if begun:

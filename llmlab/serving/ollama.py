@@ -6,6 +6,7 @@ import base64
 import binascii
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -186,7 +187,7 @@ def _messages(messages: Any) -> list[Message]:
         if value.get("content") is None:
             value["content"] = ""
         made = Message.of(value)
-        found.append(Message(made.role, made.content, made.tool_calls, made.name, made.tool_call_id, images))
+        found.append(replace(made, images=images))
     return found
 
 

@@ -426,11 +426,14 @@ class Chat(ChatState):
         def piece(start: int, new: str, tokens: int) -> None:
             self._tell(do="delta", id=turn_id, at=start, text=new, tokens=tokens)
 
+        def thought(start: int, new: str, tokens: int) -> None:
+            self._tell(do="delta", id=turn_id, at=start, thought=new, tokens=tokens)
+
         def ended(completion: Completion | None, error: BaseException | None) -> None:
             self._ended(turn_id, completion, error)
 
         try:
-            self._answering = Answering(stream, piece=piece, ended=ended)
+            self._answering = Answering(stream, piece=piece, ended=ended, thought=thought)
         except BaseException as error:
             self._ended(turn_id, None, error)
             raise
@@ -445,6 +448,8 @@ class Chat(ChatState):
                 self._completions[turn_id] = completion
                 self.lab.runlog.add(completion, source="chat", conversation=self.conversation)
                 fields = {"text": completion.text, "facts": static_forms.facts_of(completion)}
+                if completion.reasoning:
+                    fields["thought"] = completion.reasoning
                 if completion.logprobs is not None:
                     fields["tokens"] = static_forms.token_rows(completion.logprobs)
             if error is not None:
@@ -461,7 +466,8 @@ class Chat(ChatState):
     def _live(self) -> dict[str, Any]:
         if not self.running or self._answering is None:
             return {}
-        return {self.running: {"text": self._answering.text, "tokens": self._answering.tokens}}
+        now = self._answering
+        return {self.running: {"text": now.text, "thought": now.thought, "tokens": now.tokens}}
 
     def _cancel_all(self) -> None:
         self.stop()

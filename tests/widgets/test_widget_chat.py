@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from llmlab.errors import BadInputError, GenerationError, LlmLabError, UnknownNa
 from llmlab.widgets import Chat
 from llmlab.widgets.export import keep
 from llmlab.widgets.pump import SEND_EVERY_S
+from tests.scripted_engine import TEMPLATE
 from tests.widgets.wire import page
 
 
@@ -329,3 +331,21 @@ def test_threads_may_speak_at_once(chat: Any) -> None:
         one.join(10)
     assert chat.problem == {}
     assert len(chat.turns) == 2
+
+
+def test_a_thought_streams_and_stays_folded_beside_the_answer(chat: Any, bench: Any) -> None:
+    bench.engine.facts = replace(bench.engine.facts, chat_template=TEMPLATE + "<think>{# </think> #}")
+    bench.lab.get()._facts = bench.engine.facts
+    texts = ["Is <b>it</b>?</think>", "Yes."]
+    bench.engine.say = lambda *_: texts.pop(0)
+    chat.send("Really?")
+    deltas = chat.comm.customs("delta")
+    assert "".join(m["thought"] for m in deltas if "thought" in m) == "Is <b>it</b>?"
+    assert "".join(m.get("text", "") for m in deltas) == "Yes."
+    turn = chat.turns[1]
+    assert (turn["text"], turn["thought"]) == ("Yes.", "Is <b>it</b>?")
+    assert turn["facts"]["thought_tokens"] > 0
+    assert chat.messages[1].get("reasoning_content") == "Is <b>it</b>?"
+    assert "<details>" in chat.html()
+    assert "<b>it</b>" not in chat.html()
+    assert "<details>" in chat.markdown()

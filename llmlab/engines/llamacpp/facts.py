@@ -52,6 +52,7 @@ def read_facts(model: NativeModel, *, context_length: int, base: Path | None, fi
         defaults=_defaults(model, generation),
         unapplied=unapplied(generation),
         sees=sees(file),
+        response_template=read_optional(base / "tokenizer_config.json").get("response_template") if base else None,
     )
 
 

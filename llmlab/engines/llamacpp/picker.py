@@ -73,9 +73,8 @@ class Picker:
                 token = likeliest[row]
             else:
                 token = self._choose(one, rows[row])
-            end = token in one.stops or (
-                token in self._ends and not (steer is None and one.request.params.ignore_eos)
-            )  # fmt: skip
+            end = token in self._ends and not (steer is None and one.request.params.ignore_eos)
+            end = end or token in one.stops or token in one.request.ends
             logprob = None
             if one.logprobs is not None:
                 logits = rows[row] if steer is None else steer.raw

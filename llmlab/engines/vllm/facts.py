@@ -41,6 +41,7 @@ def read_facts(header: Header, tokenizer: Any, context_length: int) -> ModelFact
         defaults=sampling_defaults(generation, header.vocab_size),
         unapplied=unapplied(generation),
         sees=sees(header.path),
+        response_template=read_optional(header.path / "tokenizer_config.json").get("response_template"),
     )
 
 

@@ -47,7 +47,7 @@ def vllm_params(request: Request, end_ids: tuple[int, ...], interval: int) -> An
         seed=params.seed,
         max_tokens=params.max_tokens,
         stop=[] if guide is not None else list(params.stop),
-        stop_token_ids=[*params.stop_token_ids, *(() if params.ignore_eos else end_ids)],
+        stop_token_ids=[*params.stop_token_ids, *(() if params.ignore_eos else end_ids), *request.ends],
         ignore_eos=params.ignore_eos,
         logprobs=params.logprobs,
         flat_logprobs=params.logprobs is not None,

@@ -50,6 +50,9 @@ class Cell(Command):
         --schema, --type, --regex, --choice and --grammar constrain the answer; .parsed is the typed object (None if
         max_tokens was reached first); %llm guided --explain shows the effect of the constraint.
 
+        --think sets whether a reasoning model thinks before it answers (on, off), how hard (low, medium, high), or the
+        most tokens of its thought, which is closed there. The thought is folded above the answer, and in .reasoning.
+
         --tools f,g lets the model call plain Python functions (type hints, docstring) until it has an answer; each call
         is shown with its arguments, result and time, and is in .steps. --strict generates calls under their schema,
         --approve asks before each. Only the named functions are ever run; %llm tools shows their schemas.
@@ -66,6 +69,7 @@ class Cell(Command):
         ("%%llm --continue-answer\nAnd then", "continue the last answer, with these words added to it first"),
         ("%%llm --schema Person -o answer\nExtract the person: {{text}}", "JSON for a pydantic model: answer.parsed"),
         ("%%llm --choice yes,no\nIs this spam? {{text}}", "one of two answers"),
+        ("%%llm --think 200\nWhat is 17 * 23?", "close the thought of a reasoning model after 200 tokens"),
         ("%%llm --tools add,search --strict\nHow much is 12 + 30?", "let the model call two of your functions"),
         ("%%llm -f json --stop END\nGive the record as JSON: {{sentence}}", "pretty-printed; the text ends before END"),
     )
@@ -122,6 +126,13 @@ class Cell(Command):
             metavar="K",
             help="log probabilities of each token and of the K most likely ones",
         )
+        parser.add(
+            "--think",
+            type=_think,
+            metavar="HOW",
+            complete="think",
+            help="on, off, low, medium, high, or the most tokens of a reasoning model's thought (default: the model's)",
+        )
         parser.add("-c", "--continue", dest="go_on", action="store_true", help="continue the last conversation")
         parser.add(
             CONTINUE, dest="continue_answer", action="store_true", help="continue the last answer where it stopped"
@@ -148,6 +159,8 @@ class Cell(Command):
             guided["adapter"] = args.adapter
         if args.prefix is not None:
             guided["prefix"] = _unescape(args.prefix)
+        if args.think is not None:
+            guided["think"] = args.think
         lab = context.lab
         model = lab.get(args.model)
         if args.raw:
@@ -280,21 +293,33 @@ def _ask(stream: Stream, args: argparse.Namespace, context: Context) -> Completi
         return tooling.ask(stream, args, context)
     show = Answer(context.shell, fmt=args.format, n=args.n, stream=not args.no_stream)
     texts: list[str] = [""] * args.n
+    thoughts: list[tuple[str, int]] = []
     try:
         buffer = stream.start()
-        while not stream.wait(UPDATE_EVERY_S if any(texts) else FIRST_LOOK_S):
+        while not stream.wait(UPDATE_EVERY_S if any(texts) or any(n for _, n in thoughts) else FIRST_LOOK_S):
             texts = [buffer.text(index) for index in range(args.n)]
-            show.update(texts)
+            thoughts = [(buffer.reasoning(index), buffer.reasoning_tokens(index)) for index in range(args.n)]
+            show.update(texts, thoughts)
         completion = stream.result()
     except KeyboardInterrupt:
         stream.cancel()
         completion = stream.partial()
     except Exception:
         if any(texts):
-            show.update([buffer.text(index) for index in range(args.n)], last=True)
+            show.update([buffer.text(index) for index in range(args.n)], thoughts, last=True)
         raise
     show.finish(completion)
     return completion
+
+
+def _think(text: str) -> bool | str | int:
+    """The value of --think."""
+    known: dict[str, bool | str] = {"on": True, "off": False, "low": "low", "medium": "medium", "high": "high"}
+    if text in known:
+        return known[text]
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"on, off, low, medium, high or a number of tokens, not {text!r}")
+    return int(text)
 
 
 def _unescape(text: str) -> str:
