@@ -51,7 +51,9 @@ def regex_guide(pattern: str, *, name: str = "", convert: Callable[[str], Any] =
         raise BadInputError(
             f"{pattern!r} isn't a valid regex: {error}.", r"The dialect is Python's re, with \p{...} added."
         ) from None
-    guide = Guide("regex", text, name or f"regex {pattern}", check=_matches(checked, pattern), convert=convert, tree=tree)
+    guide = Guide(
+        "regex", text, name or f"regex {pattern}", check=_matches(checked, pattern), convert=convert, tree=tree
+    )
     reason = refusal(guide)
     if reason:
         reason = reason.split("error:")[-1].partition("\n")[0] if "error:" in reason else reason

@@ -129,7 +129,9 @@ def tree(pattern: str) -> Node:
     except re.error as error:
         raise EcmaError(f"{error.msg}{f' at {error.pos}' if error.pos is not None else ''}") from None
     except (FutureWarning, DeprecationWarning) as error:
-        raise EcmaError(f"regex dialects read it differently ({str(error)[0].lower()}{str(error)[1:]}); use escapes") from None
+        raise EcmaError(
+            f"regex dialects read it differently ({str(error)[0].lower()}{str(error)[1:]}); use escapes"
+        ) from None
     except (RecursionError, OverflowError):
         raise EcmaError("it is nested too deeply, or a count is too large") from None
 

@@ -38,17 +38,18 @@ class Retreat:
         self.bans = {at: banned for at, banned in self.bans.items() if at <= position}
         self.bans.setdefault(position, set()).update(tokens)
 
-    def back(self, text: str, tokens: Sequence[int]) -> int | None:
+    def back(self, text: str, tokens: Sequence[int], begun: int = 0) -> int | None:
         """The number of tokens to keep; the next one is excluded there. None if there is no other way to try.
 
         Args:
             text: the text that violates the constraint.
             tokens: its tokens, with the end token if that ended it.
+            begun: bytes of the text before the first token.
         """
         self.tries += 1
         if self.tries > TRIES:
             return None
-        first, last = self._tokens_of(text, tokens)
+        first, last = self._tokens_of(text, tokens, begun)
         self._streak = 0 if first > self._furthest else self._streak + 1
         self._furthest = max(self._furthest, first)
         for start in (first, 0):
@@ -60,11 +61,11 @@ class Retreat:
                 return position
         return None
 
-    def _tokens_of(self, text: str, tokens: Sequence[int]) -> tuple[int, int]:
+    def _tokens_of(self, text: str, tokens: Sequence[int], begun: int) -> tuple[int, int]:
         """The first and last token of the place that is wrong."""
         start, end = _span(text, self._guide.where(text))
         start, end = len(text[:start].encode()), len(text[:end].encode())
-        at, first, last = 0, 0, len(tokens) - 1
+        at, first, last = begun, 0, len(tokens) - 1
         for place, token in enumerate(tokens):
             after = at + len(self._piece(token))
             if at <= start < after:
@@ -122,4 +123,3 @@ def _child(text: str, at: int, step: str | int, decoder: json.JSONDecoder) -> in
         at = _skip(text, decoder.raw_decode(text, at)[1])
         at, place = (_skip(text, at + 1) if text[at] == "," else at), place + 1
     raise IndexError(step)
-

@@ -50,12 +50,19 @@ def guide_tokenizer(tokenizer: Any, vocab_size: int) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What to push to the buffer after a step. `reason` is set if the text ends here."""
+    """What to push to the buffer after a step.
+
+    Attributes:
+        logprobs: of the sampled tokens, if the worker recorded them.
+        reason: set if the text ends here.
+        sampled: how many of the tokens were sampled; the others close the text.
+    """
 
     text: str
     token_ids: tuple[int, ...]
     logprobs: tuple[TokenLogprob, ...]
     reason: FinishReason | GenerationError | None = None
+    sampled: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,24 +128,24 @@ class Watched:
         ids, seen = ids[known:], seen[known:]
         if not ids and reason is None:
             return Part("", (), ())
-        closed = False
+        closed, sampled = False, len(ids)
         for place, token in enumerate(ids):
             if self._replays and self._steer.veto(token):
                 return self._again(ids[:place], seen)
             instead = self._steer.take(token, self._limit - len(self._ids))
             self._ids.extend(instead)
             if tuple(instead) != (token,):
-                ids, closed, reason = (*ids[:place], *instead), True, "stop"
+                ids, closed, reason, sampled = (*ids[:place], *instead), True, "stop", place
                 break
             if place < len(seen):
                 self._note(token, seen[place])
-        logprobs = tuple(self._logprob(token, one) for token, one in zip(ids, seen, strict=False))
+        logprobs = tuple(self._logprob(token, one) for token, one in zip(ids[:sampled], seen, strict=False))
         if self._steer.held:
-            return self._hold(logprobs, reason)
+            return self._hold(logprobs, reason, len(ids) - sampled)
         if closed or self._replayed:
             text = self._new_text(ended=closed or reason is not None)
         if self._stop is not None:
-            text = self._stop.feed(text.encode())
+            text = self._stop.feed(text.encode(), may_stop=len(self._ids) > (self._request.params.min_tokens or 0))
             if self._stop.stopped:
                 reason = "stop"
             elif reason is not None:
@@ -147,16 +154,17 @@ class Watched:
             reason = "stop"
         if reason == "stop":
             verdict = self._steer.verdict(self._so_far() + text)
-            return Part(text, ids, logprobs, verdict or reason)
-        return Part(text, ids, logprobs, reason)
+            return Part(text, ids, logprobs, verdict or reason, sampled)
+        return Part(text, ids, logprobs, reason, sampled)
 
-    def _hold(self, logprobs: Sequence[TokenLogprob], reason: FinishReason | None) -> Part | Again:
-        """`take` for a text that may be taken back: everything comes at its end."""
+    def _hold(self, logprobs: Sequence[TokenLogprob], reason: FinishReason | None, written: int) -> Part | Again:
+        """`take` for a text that may be taken back: everything comes at its end, with `written` tokens that close it."""
         self._held += logprobs
         text = self._decode(self._ids)
         if self._stop is not None:
             stop = TextStream(self._request.params.stop, self._steer.accepts)
-            found = stop.feed(text.encode())
+            least = self._request.params.min_tokens or 0
+            found = stop.feed(text.encode(), may_stop=len(self._ids) > least)
             if stop.stopped:
                 text, reason = found, "stop"
         if reason is None:
@@ -170,7 +178,7 @@ class Watched:
                 self._ids = self._ids[:kept]
                 return self._again((), ())
             verdict = self._steer.verdict(text)
-        return Part(text, tuple(self._ids), tuple(self._held), verdict or reason)
+        return Part(text, tuple(self._ids), tuple(self._held), verdict or reason, len(self._ids) - written)
 
     def _again(self, ids: tuple[int, ...], seen: Sequence[Seen]) -> Again:
         """Start again after the tokens so far; `ids` are those of this step, which the buffer doesn't have yet."""
@@ -179,7 +187,7 @@ class Watched:
         if self._steer.held:
             self._held += logprobs
         else:
-            part = Part(self._new_text(), ids, logprobs)
+            part = Part(self._new_text(), ids, logprobs, sampled=len(ids))
         self._replayed = True
         self._known = len(self._ids)
         self._held = self._held[: self._known]
