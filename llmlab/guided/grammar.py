@@ -20,10 +20,10 @@ _UNLIMITED = re.compile(r"[*+]|\{\d*,\}")
 
 
 def regex_guide(pattern: str, *, name: str = "", convert: Callable[[str], Any] = str, bounded: bool = True) -> Guide:
-    """Make a guide for a regex, which must match the entire text.
+    r"""Make a guide for a regex, which must match the entire text.
 
     Args:
-        pattern: the regex, in the dialect of Python's `re`, with `\\p{...}` added.
+        pattern: the regex, in the dialect of Python's `re`, with `\p{...}` added.
         name: a name for messages.
         convert: matching text -> typed object.
         bounded: refuse unlimited repeats.
@@ -62,7 +62,8 @@ def regex_guide(pattern: str, *, name: str = "", convert: Callable[[str], Any] =
         raise BadInputError(f"No text matches the regex {pattern!r}.")
     if bounded and pyregex.endless(tree):
         raise BadInputError(
-            f"The regex {pattern!r} is unbounded: {unlimited(pattern)!r} has no upper limit, so generation may never end.",
+            f"The regex {pattern!r} is unbounded: {unlimited(pattern)!r} has no upper limit, so generation may "
+            "never end.",
             "Bound it, as in {0,40}, or set max_tokens (the answer may then be cut off there).",
         )
     return guide
@@ -134,7 +135,7 @@ def trie(texts: list[str]) -> str:
     for text in texts:
         if text:
             heads.setdefault(text[0], []).append(text[1:])
-    shared = os.path.commonprefix(texts)
+    shared = os.path.commonprefix(texts)  # noqa: RUF071 - of texts, not of paths
     if shared:
         rest = [text[len(shared) :] for text in texts]
         return "".join(rust(ord(c)) for c in shared) + (trie(rest) if any(rest) else "")

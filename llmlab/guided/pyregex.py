@@ -37,7 +37,7 @@ def _read(items: Any, flags: int) -> Node:
     return parts[0] if len(parts) == 1 else Node("seq", tuple(parts))
 
 
-def _one(op: Any, value: Any, flags: int) -> Node:  # noqa: PLR0911 - one case per operation
+def _one(op: Any, value: Any, flags: int) -> Node:
     if op in (sre.LITERAL, sre.NOT_LITERAL):
         if GAP[0] <= value <= GAP[1]:
             raise EcmaError(f"\\u{value:x} is a lone surrogate, which no text contains")
@@ -63,7 +63,8 @@ def _one(op: Any, value: Any, flags: int) -> Node:  # noqa: PLR0911 - one case p
         raise EcmaUnsupportedError("look-around: word boundaries and the anchors of lines")
     reasons = {
         sre.ASSERT: "look-around", sre.ASSERT_NOT: "look-around", sre.GROUPREF: "back-references",
-        sre.GROUPREF_EXISTS: "back-references", sre.ATOMIC_GROUP: "atomic groups", sre.POSSESSIVE_REPEAT: "possessive repeats",
+        sre.GROUPREF_EXISTS: "back-references", sre.ATOMIC_GROUP: "atomic groups",
+        sre.POSSESSIVE_REPEAT: "possessive repeats",
     }  # fmt: skip
     raise EcmaUnsupportedError(reasons.get(op, str(op)))
 
@@ -116,8 +117,8 @@ def tree(pattern: str) -> Node:
     """Parse a regex.
 
     Raises:
-        EcmaError: it isn't valid in Python's dialect, or dialects disagree on its meaning; `EcmaUnsupportedError` if token
-            masks can't enforce it.
+        EcmaError: it isn't valid in Python's dialect, or dialects disagree on its meaning; `EcmaUnsupportedError` if
+            token masks can't enforce it.
     """
     if any(GAP[0] <= ord(c) <= GAP[1] for c in pattern):
         raise EcmaError("it contains a lone surrogate, which no text contains")

@@ -282,7 +282,8 @@ def _check_references(schema: Any) -> None:
             target = urljoin(bases.get(pointer, ""), reference).partition("#")[0]
             if not reference.startswith("#") and target not in known:
                 raise UnsupportedError(
-                    f"{key} {reference!r} at {pointer}/{key} points outside the schema; external schemas aren't fetched.",
+                    f"{key} {reference!r} at {pointer}/{key} points outside the schema; external schemas aren't "
+                    "fetched.",
                     "Copy the target into $defs, and refer to it as '#/$defs/NAME'.",
                 )
         reference = node.get("$ref")

@@ -35,7 +35,8 @@ class Sequence:
         stops: tokens that end it, besides the model's.
         shifted: tokens dropped after the first `KEPT`, because the context was full.
         draft: drafted tokens, which the next batch verifies.
-        unpushed: the output that isn't pushed until the end, since a guide may take it back: (text, token, log probability).
+        unpushed: the output that isn't pushed until the end, since a guide may take it back: (text, token, log
+            probability).
         rewound: generated tokens to go back to before the next step; None: go on.
         drafted, accepted, steps: drafted tokens so far, accepted ones, and decode steps.
     """

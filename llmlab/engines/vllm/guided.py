@@ -158,7 +158,7 @@ class Watched:
         return Part(text, ids, logprobs, reason, sampled)
 
     def _hold(self, logprobs: Sequence[TokenLogprob], reason: FinishReason | None, written: int) -> Part | Again:
-        """`take` for a text that may be taken back: everything comes at its end, with `written` tokens that close it."""
+        """`take` for a text that may be taken back: all of it comes at its end, which `written` tokens close."""
         self._held += logprobs
         text = self._decode(self._ids)
         if self._stop is not None:
