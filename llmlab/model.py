@@ -195,6 +195,24 @@ class Model:
         """
         return self._live().detokenize(list(ids))
 
+    def token_text(self, token: int) -> str:
+        """The text of one token; that of a special token too, and U+FFFD for bytes that are no whole character.
+
+        Args:
+            token: a token id of this model.
+
+        Returns:
+            The text.
+
+        Raises:
+            UnloadedError: the model was unloaded.
+
+        Example:
+            >>> [model.token_text(token) for token in model.tokenize("Paris<|end|>")]
+            ['P', 'aris', '<|end|>']
+        """
+        return str(self._live().grammars.tokenizer.decode_str([token]))
+
     def render(self, messages: Prompt, *, tools: Sequence[Mapping[str, Any]] | None = None) -> str:
         """Render a conversation with the model's chat template, up to the start of the next answer.
 
@@ -676,7 +694,7 @@ class Model:
     @known_keywords
     def stream(
         self,
-        prompt: Prompt,
+        prompt: Prompt | Sequence[int],
         *,
         system: str | None = None,
         raw: bool = False,
@@ -686,7 +704,7 @@ class Model:
         """Stream the completion of a prompt or conversation. Keywords: see `generate`.
 
         Args:
-            prompt: a user's text, or a conversation.
+            prompt: a user's text, or a conversation; with raw=True also token ids.
 
         Returns:
             A stream of chunks. It starts at the first use, can be replayed, and is cancelled when garbage-collected.
@@ -706,7 +724,7 @@ class Model:
             raise BadInputError(
                 "raw=True can't be combined with tools: they need the chat template.", "Leave one of them out."
             )
-        turns = conversation(prompt, system)
+        turns = conversation(cast("Prompt", prompt), system)
         if rest.get("prefix") or split_begun(turns)[1]:
             raise BadInputError(
                 "An answer that was begun (prefix=, or a last message of the assistant) can't be combined with tools: "
@@ -722,7 +740,7 @@ class Model:
 
     def _stream(
         self,
-        prompt: Prompt,
+        prompt: Prompt | Sequence[int],
         system: str | None,
         raw: bool,
         params: SamplingParams | None,

@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Protocol
 
 from llmlab import _imports, config
 from llmlab.engines.base import Engine, EngineLog, LoadPlan
@@ -24,6 +25,17 @@ from llmlab.runlog import RunLog
 from llmlab.types.progress import Progress
 
 LOGS_KEPT = 20
+
+
+class Served(Protocol):
+    """The HTTP server of a Lab's models (`llmlab.serving.Server`)."""
+
+    @property
+    def url(self) -> str:
+        """Where it answers."""
+
+    def stop(self) -> None:
+        """End it."""
 
 
 class Lab:
@@ -48,6 +60,7 @@ class Lab:
         self._loading = threading.Lock()
         self.history = History()
         self.runlog = RunLog()
+        self.server: Served | None = None
 
     # -- loading -------------------------------------------------------------------------------
 
@@ -392,12 +405,14 @@ class Lab:
         return log.tail(lines)
 
     def close(self) -> None:
-        """Unload all models, and write the run log's pending entries.
+        """Stop the server, unload all models, and write the run log's pending entries.
 
         Example:
             >>> lab = llmlab.Lab()
             >>> lab.close()
         """
+        if self.server is not None:
+            self.server.stop()
         self.unload(everything=True)
         self.runlog.close()
 

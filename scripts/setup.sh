@@ -39,7 +39,7 @@ say "creating .venv with $("$python" -V)"
 pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
 pip install --quiet --upgrade 'pip>=25' wheel
 
-dev_tools=(comm deptry hypothesis import-linter jedi markdown-it-py mypy nbformat nbstripout pytest pytest-timeout ruff)
+dev_tools=(anthropic comm deptry httpx hypothesis import-linter jedi markdown-it-py mypy nbformat nbstripout ollama openai pytest pytest-timeout ruff)
 if [ "$flavour" = cuda ]; then
   if command -v nvcc >/dev/null; then
     say "installing vLLM's CUDA build, and llama.cpp compiled for CUDA (10 to 30 minutes)"
@@ -48,7 +48,7 @@ if [ "$flavour" = cuda ]; then
     say "installing vLLM's CUDA build; llama.cpp stays on the CPU, because there is no nvcc (CUDA toolkit) to compile it with"
   fi
   # vLLM brings the CUDA build of torch that it was built against.
-  pip install -e '.[vllm,llamacpp,tune,widgets,notebooks]' "${dev_tools[@]}"
+  pip install -e '.[vllm,llamacpp,tune,serve,widgets,notebooks]' "${dev_tools[@]}"
 elif [ "$(uname -s)" = Linux ]; then
   say "installing torch $torch_version (CPU build)"
   # torch first, so that nothing below downloads a CUDA build of several GB. Check first which build the default index
@@ -83,7 +83,7 @@ EOF
   pip install --quiet --no-deps --no-build-isolation -e .
 else
   say "installing llama.cpp and JupyterLab (llmlab supports vLLM on Linux only)"
-  pip install -e '.[llamacpp,tune,widgets,notebooks]' pytest pytest-timeout hypothesis ruff mypy import-linter deptry nbstripout
+  pip install -e '.[llamacpp,tune,serve,widgets,notebooks]' anthropic httpx ollama openai pytest pytest-timeout hypothesis ruff mypy import-linter deptry nbstripout
 fi
 echo "$stamp" > "$ready"
 say "ready: .venv"

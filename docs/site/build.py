@@ -37,6 +37,7 @@ GUIDES = (
     "widgets",
     "measures",
     "advise",
+    "serving",
     "running",
 )
 CODE = ("architecture", "extending")

@@ -57,7 +57,8 @@ def find_header(parsed: Spec, found: Sequence[Form]) -> Header | None:
     if parsed.path is not None:
         return read_header(parsed.path)
     ready = [form for form in found if form.action == "ready"]
-    first = {form.engine: form for form in reversed(found)}
+    # A form that would have to be made first isn't.
+    first = {form.engine: form for form in reversed(found) if form.repo is not None}
     for form in (*ready, *first.values()):
         try:
             return storage.show(parsed.text, quant=form.quant, engine=form.engine)

@@ -91,9 +91,13 @@ class ModelList(View, Sequence["Model"]):
         models: by name.
         current: the current one.
         verbose: also show each engine's own details.
+        served: the address of the server, or "".
     """
 
-    def __init__(self, models: Mapping[str, Model], current: Model | None, *, verbose: bool = False) -> None:
+    def __init__(
+        self, models: Mapping[str, Model], current: Model | None, *, verbose: bool = False, served: str = ""
+    ) -> None:
+        self.served = served
         self.models = tuple(models.values())
         self.current = current
         self.verbose = verbose
@@ -129,7 +133,7 @@ class ModelList(View, Sequence["Model"]):
         return Table(
             headings,
             rows,
-            note=f"* current. Context in tokens. {SI}",
+            note=f"* current. Context in tokens. {SI}" + (f" Served at {self.served}." if self.served else ""),
             empty="No model is loaded. Load one: %llm load nano",
         )
 

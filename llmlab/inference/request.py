@@ -6,7 +6,7 @@ import functools
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 from llmlab import _imports
 from llmlab.adapters.attached import AttachedAdapters
@@ -119,7 +119,7 @@ class Style:
 
 def prepare(
     subject: Subject,
-    prompt: Prompt,
+    prompt: Prompt | Sequence[int],
     options: Mapping[str, Any],
     *,
     system: str | None,
@@ -262,6 +262,21 @@ def _check_ids(subject: Subject, params: SamplingParams) -> None:
             )
 
 
+def _raw_ids(subject: Subject, prompt: Prompt | Sequence[int]) -> tuple[str, list[int]]:
+    """A raw prompt's text and token ids: of a text, with the BOS token in front, or the ids as they are."""
+    facts = subject.facts
+    if isinstance(prompt, str):
+        bos = facts.special_tokens.get("bos_token", "") if facts.add_bos else ""
+        return prompt, subject.engine.tokenize(prompt if prompt.startswith(bos) else bos + prompt)
+    ids = [one for one in prompt if isinstance(one, int) and not isinstance(one, bool)]
+    if len(ids) != len(prompt):
+        raise BadInputError("raw=True needs a text or token ids, not a conversation.")
+    wrong = next((one for one in ids if not 0 <= one < facts.vocab_size), None)
+    if wrong is not None:
+        raise BadInputError(f"{wrong} is no token id: {subject.name} has the tokens 0 to {facts.vocab_size - 1:,}.")
+    return subject.engine.detokenize(ids), ids
+
+
 def _thought(
     subject: Subject, style: Style, text: str, ids: list[int], *, guided: bool
 ) -> tuple[Thinking | None, str, list[int]]:
@@ -318,7 +333,7 @@ def conversation(prompt: Prompt, system: str | None = None) -> tuple[Message, ..
 
 def _tokens(
     subject: Subject,
-    prompt: Prompt,
+    prompt: Prompt | Sequence[int],
     prefix: str,
     *,
     system: str | None,
@@ -331,20 +346,16 @@ def _tokens(
     begun = ""
     messages: tuple[Message, ...] = ()
     if raw:
-        if not isinstance(prompt, str):
-            raise BadInputError("raw=True needs a text, not a conversation.")
         if system is not None:
             raise BadInputError(
                 "raw=True sends the text without a template, so it can't be combined with a system prompt."
             )
         if prefix:
             raise BadInputError("raw=True sends the text as it is, so there is no prefix.", "Append it to the text.")
-        text = prompt
-        bos = facts.special_tokens.get("bos_token", "") if facts.add_bos else ""
-        ids = subject.engine.tokenize(text if text.startswith(bos) else bos + text)
-        empty = not text
+        text, ids = _raw_ids(subject, prompt)
+        empty = not prompt
     else:
-        messages = conversation(prompt, system)
+        messages = conversation(cast("Prompt", prompt), system)
         refused = vision.refusal(subject.name, subject.engine_name, facts) if any(m.images for m in messages) else None
         if refused is not None:
             raise refused

@@ -77,6 +77,8 @@ class Tool:
         """
         from pydantic import ValidationError
 
+        if self._adapter is None:  # a tool that is only a schema: whoever runs it validates
+            return dict(arguments)
         try:
             return dict(self._adapter.validate_python(dict(arguments)))
         except ValidationError as error:
