@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import importlib
 import threading
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar
 
 from llmlab.errors import Interrupted
 
@@ -75,3 +75,14 @@ def _import(names: list[str]) -> None:
             if attribute:
                 getattr(found, attribute)
             _loaded.add(name)
+
+
+def submodules(package: str, names: Collection[str]) -> Callable[[str], Any]:
+    """A package's `__getattr__`, which imports its public modules at first use."""
+
+    def __getattr__(name: str) -> Any:  # noqa: N807 - shown in tracebacks as what it is
+        if name in names:
+            return importlib.import_module(f"{package}.{name}")
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return __getattr__

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from llmlab.engines.base import Request
+from llmlab.engines.text import partial_character
 from llmlab.errors import GenerationError
 from llmlab.guided.closing import Closer
 from llmlab.guided.compiler import Compiler, MaskRun
@@ -36,7 +37,17 @@ class Steer:
         self.run = MaskRun(
             grammars.matcher(request.guide), vocab_size, note, keep_raw=request.params.logprobs is not None
         )
+        if request.begun:
+            self._begin(request)
         self._closer = Closer(grammars.ranks, request.guide) if request.complete else None
+
+    def _begin(self, request: Request) -> None:
+        """Advance by the text that the answer already has, which may end within a character."""
+        pieces = self._grammars.ranks.pieces
+        partial = partial_character(b"".join(pieces[token] for token in request.prompt_ids[-4:]))
+        ids = [*self._grammars.tokenizer.tokenize_str(request.begun), *(pieces.index(bytes([b])) for b in partial)]
+        self.run.begin(ids)
+        self._text = request.begun.encode() + partial
 
     def mask(self, logits: Any) -> None:
         """Mask the tokens that the guide forbids in a row of logits. See `MaskRun.mask`."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from llmlab._imports import submodules
 
 if TYPE_CHECKING:
     from llmlab.files import fit, headers, tags
@@ -10,11 +12,4 @@ if TYPE_CHECKING:
 __all__ = ["fit", "headers", "tags"]
 
 if not TYPE_CHECKING:
-
-    def __getattr__(name: str) -> Any:
-        """The public modules, imported at first use: `llmlab.files.tags.names()`."""
-        if name in __all__:
-            import importlib
-
-            return importlib.import_module(f"llmlab.files.{name}")
-        raise AttributeError(f"module 'llmlab.files' has no attribute {name!r}")
+    __getattr__ = submodules(__name__, __all__)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from llmlab._imports import submodules
 
 if TYPE_CHECKING:
     from llmlab.training import commands, data
@@ -10,11 +12,4 @@ if TYPE_CHECKING:
 __all__ = ["commands", "data"]
 
 if not TYPE_CHECKING:
-
-    def __getattr__(name: str) -> Any:
-        """Import the public modules at first use: `llmlab.training.data.read(rows)`."""
-        if name in __all__:
-            import importlib
-
-            return importlib.import_module(f"llmlab.training.{name}")
-        raise AttributeError(f"module 'llmlab.training' has no attribute {name!r}")
+    __getattr__ = submodules(__name__, __all__)

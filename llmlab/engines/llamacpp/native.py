@@ -238,6 +238,12 @@ class NativeContext:
         self.cut(0, 0)
         return code, peak
 
+    def use_threads(self, decode: int, prompts: int) -> None:
+        """Set the number of threads for the following steps: of single tokens, and of several."""
+        import llama_cpp
+
+        llama_cpp.llama_set_n_threads(self.handle, decode, prompts)
+
     def abort(self, *, on: bool) -> None:
         """Make the running (or the next) decode return ABORTED at once. Thread-safe; CPU only."""
         self._flag[0] = b"\x01" if on else b"\x00"

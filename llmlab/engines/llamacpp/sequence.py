@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from llmlab.engines.base import Request, mix_key
 from llmlab.engines.guidance import Steer
 from llmlab.engines.llamacpp.sampler import build_chain
 from llmlab.engines.llamacpp.slots import Slot
+from llmlab.engines.sampling import Adjuster, truncates
 from llmlab.engines.text import TextStream
 from llmlab.errors import GenerationError
 from llmlab.types import FinishReason, TokenLogprob
@@ -29,17 +30,23 @@ class Sequence:
         share: how many of its tokens are in the current batch.
         key: what its KV cache depends on besides the tokens: the adapters and their scales.
         greedy: take the likeliest token, without a chain; else draw one with `seed`.
+        adjuster: changes the logits first; None if there is nothing to change.
+        own_candidates: the candidates are chosen by `llmlab.engines.sampling` instead of the chain.
+        stops: tokens that end it, besides the model's.
         shifted: tokens dropped after the first `KEPT`, because the context was full.
         draft: drafted tokens, which the next batch verifies.
         drafted, accepted, steps: drafted tokens so far, accepted ones, and decode steps.
     """
 
     __slots__ = (
-        "_prompt", "accepted", "cached", "chain", "computed", "draft", "drafted", "greedy", "key", "limit", "logprobs",
-        "request", "reserved", "row", "seed", "share", "shifted", "slot", "steer", "steps", "text", "tokens",
+        "_prompt", "accepted", "adjuster", "cached", "chain", "computed", "draft", "drafted", "greedy", "key", "least",
+        "limit", "logprobs", "own_candidates", "request", "reserved", "row", "seed", "share", "shifted", "slot",
+        "steer", "steps", "stops", "text", "tokens",
     )  # fmt: skip
 
-    def __init__(self, request: Request, context_length: int, *, shifts: bool = False) -> None:
+    def __init__(
+        self, request: Request, context_length: int, *, shifts: bool = False, ends: Collection[int] = ()
+    ) -> None:
         params = request.params
         self.request = request
         self.tokens = list(request.prompt_ids)
@@ -61,6 +68,12 @@ class Sequence:
         self.logprobs = params.logprobs
         self.greedy = not params.temperature
         self.seed = params.seed or 0
+        self.stops = frozenset(params.stop_token_ids)
+        self.least = self._prompt + (params.min_tokens or 0)
+        self.own_candidates = truncates(params)
+        self.adjuster: Adjuster | None = None
+        if Adjuster.needed(params, request.banned):
+            self.adjuster = Adjuster(params, self._prompt, ends, request.banned, request.breakers)
         self.steer: Steer | None = None
         self.draft: list[int] = []
         self.drafted = self.accepted = self.steps = 0
@@ -98,7 +111,7 @@ class Sequence:
     def steer_by(self, steer: Steer) -> None:
         """Attach a guide; a stop string then ends the sequence only where the guide allows an end."""
         self.steer = steer
-        self.text = TextStream(self.request.params.stop, steer.accepts)
+        self.text = TextStream(self.request.params.stop, steer.accepts, self.request.begun)
 
     def push_steered(
         self,
@@ -132,7 +145,7 @@ class Sequence:
             Why the sequence ends here; None if it continues.
         """
         self.tokens.append(token)
-        text = self.text.feed(piece) if piece is not None else ""
+        text = self.text.feed(piece, may_stop=len(self.tokens) > self.least) if piece is not None else ""
         buffer, index = self.request.buffer, self.request.index
         buffer.push(text, (token,), (logprob,) if logprob is not None else (), index=index, cached=self.cached)
         if piece is None or self.text.stopped:

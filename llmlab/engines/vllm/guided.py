@@ -50,12 +50,19 @@ def guide_tokenizer(tokenizer: Any, vocab_size: int) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What to push to the buffer after a step. `reason` is set if the text ends here."""
+    """What to push to the buffer after a step.
+
+    Attributes:
+        logprobs: of the sampled tokens, if the worker recorded them.
+        reason: set if the text ends here.
+        sampled: how many of the tokens were sampled; the others close the text.
+    """
 
     text: str
     token_ids: tuple[int, ...]
     logprobs: tuple[TokenLogprob, ...]
     reason: FinishReason | GenerationError | None = None
+    sampled: int = 0
 
 
 class Watched:
@@ -99,20 +106,20 @@ class Watched:
             What to push; its `reason` is set if the text must end before vLLM would end it.
         """
         text, ids = part.text, tuple(part.token_ids)
-        closed = False
+        closed, sampled = False, len(ids)
         for place, token in enumerate(ids):
             instead = self._steer.take(token, self._limit - len(self._ids))
             self._ids.extend(instead)
             if tuple(instead) != (token,):
-                ids, closed, reason = (*ids[:place], *instead), True, "stop"
+                ids, closed, reason, sampled = (*ids[:place], *instead), True, "stop", place
                 break
             if place < len(seen):
                 self._note(token, seen[place])
-        logprobs = tuple(self._logprob(token, one) for token, one in zip(ids, seen, strict=False))
+        logprobs = tuple(self._logprob(token, one) for token, one in zip(ids[:sampled], seen, strict=False))
         if closed:
             text = self._decode(self._ids).removeprefix(self._so_far())
         if self._stop is not None:
-            text = self._stop.feed(text.encode())
+            text = self._stop.feed(text.encode(), may_stop=len(self._ids) > (self._request.params.min_tokens or 0))
             if self._stop.stopped:
                 reason = "stop"
             elif reason is not None:
@@ -121,8 +128,8 @@ class Watched:
             reason = "stop"
         if reason == "stop":
             verdict = self._steer.verdict(self._so_far() + text)
-            return Part(text, ids, logprobs, verdict or reason)
-        return Part(text, ids, logprobs, reason)
+            return Part(text, ids, logprobs, verdict or reason, sampled)
+        return Part(text, ids, logprobs, reason, sampled)
 
     def _so_far(self) -> str:
         return self._request.buffer.text(self._request.index)

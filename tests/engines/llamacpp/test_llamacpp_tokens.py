@@ -3,7 +3,6 @@
 import pytest
 
 import llmlab
-from llmlab.engines.llamacpp import amx
 from llmlab.loading.retrieval import resolve
 from tests.files import gguf_edit
 
@@ -32,9 +31,3 @@ def test_text_that_looks_like_an_end_token_is_text(renamed, llamacpp):
     for text in ("a </s> b", "</s>", "<|user|>x</s><|end|>"):
         assert model.tokenize(text) == llamacpp.tokenize(text)
     assert model.detokenize([place]) == "</s>"
-
-
-def test_only_an_old_gcc_breaks_amx():
-    assert amx.compiled_by_old_gcc(b"\0GCC: (Debian 12.2.0-14+deb12u1) 12.2.0\0")
-    assert not amx.compiled_by_old_gcc(b"\0GCC: (GNU) 14.1.0\0")
-    assert not amx.compiled_by_old_gcc(b"\0clang version 17.0.6\0")
