@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import weakref
@@ -16,6 +17,7 @@ from llmlab.engines.base import Engine, EngineLog, LoadPlan, LoraLimits, Memory,
 from llmlab.engines.stream import Buffer
 from llmlab.engines.templates import render
 from llmlab.errors import BadInputError, UnloadedError
+from llmlab.guided.labels import check_engine, option_guides, probabilities
 from llmlab.guided.request import choices_with_values, spread
 from llmlab.inference.request import Prepared, Subject, conversation, prepare
 from llmlab.inference.stream import Stream, check_process, wait_all
@@ -23,7 +25,7 @@ from llmlab.options import UNSET, BatchOptions, GenerateOptions, RequestOptions,
 from llmlab.tool_calls.loop import Asking, ToolLoop
 from llmlab.tool_calls.options import ToolUse
 from llmlab.tool_calls.stream import ToolStream, run_all
-from llmlab.types import Chunk, Completion, EngineName, Message, Prompt, SamplingParams, ToolCall
+from llmlab.types import Chunk, Completion, Completions, EngineName, Message, Prompt, SamplingParams, ToolCall
 from llmlab.types.progress import Progress
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from llmlab.options import Tools
 
 BATCH_PROGRESS_AFTER_S = 2.0
+_GREEDY = SamplingParams(temperature=0.0, seed=0)
 
 
 class Model:
@@ -447,6 +450,7 @@ class Model:
         grammar: str | None = ...,
         guide: Guide | None = ...,
         complete: bool = ...,
+        probabilities: bool = ...,
         tools: Tools | None = ...,
         tool_choice: str = ...,
         max_steps: int = ...,
@@ -504,6 +508,8 @@ class Model:
             grammar: the text follows this grammar: Lark with a rule `start`, or GBNF with a rule `root`.
             guide: a constraint built with `llmlab.guided.constraints`, instead of the five above.
             complete: end a constrained text within `max_tokens` if the constraint allows it.
+            probabilities: also give the probability of each option of `choice`, in `completion.probabilities`. For a list
+                of prompts, the result's `.frame` is a DataFrame with a row per prompt.
             tools: functions with type hints that the model may call until it has an answer.
             tool_choice: auto, none, required, or a tool's name.
             max_steps: most rounds of tool calls; 8 by default.
@@ -544,7 +550,7 @@ class Model:
         looped = [stream for stream in streams if isinstance(stream, ToolStream)]
         if looped:
             return run_all(looped, progress_after_s=BATCH_PROGRESS_AFTER_S)
-        return wait_all(streams, progress_after_s=BATCH_PROGRESS_AFTER_S)
+        return Completions(wait_all(streams, progress_after_s=BATCH_PROGRESS_AFTER_S))
 
     @known_keywords
     def chat(
@@ -572,6 +578,7 @@ class Model:
         grammar: str | None = UNSET,
         guide: Guide | None = UNSET,
         complete: bool = UNSET,
+        probabilities: bool = UNSET,
         tools: Tools | None = UNSET,
         tool_choice: str = UNSET,
         max_steps: int = UNSET,
@@ -650,7 +657,55 @@ class Model:
     ) -> Stream:
         subject = Subject(self._live(), self._engine_name, self.facts, self._adapters, self.name, self.source.spec)
         prepared = prepare(subject, prompt, options, system=system, raw=raw, params=params, tools=tools)
+        if prepared.constraint.probabilities:
+            return self._labelled(subject, prepared, prompt, options, system=system, raw=raw, tools=tools)
         return Stream(lambda: self._submit(prepared), lambda buffer: self._completion(prepared, buffer))
+
+    def _labelled(
+        self,
+        subject: Subject,
+        prepared: Prepared,
+        prompt: Prompt,
+        options: Mapping[str, Any],
+        *,
+        system: str | None,
+        raw: bool,
+        tools: Sequence[Mapping[str, Any]],
+    ) -> Stream:
+        """A stream with the probabilities of a choice's options, which are scored in the same batch."""
+        guide = prepared.constraint.guide
+        guides = option_guides(guide)
+        assert guide is not None
+        check_engine(subject.engine, subject.engine_name)
+        own = {"adapter": options["adapter"]} if "adapter" in options else {}
+        each = [
+            prepare(
+                subject, prompt, {**own, "guide": one}, system=system, raw=raw, params=_GREEDY, tools=tools
+            )
+            for one in guides
+        ]
+        scored = [Stream(functools.partial(self._submit, one), functools.partial(self._completion, one)) for one in each]
+
+        def start() -> tuple[Buffer, Any]:
+            for one in scored:
+                one.start()
+            buffer, cancel = self._submit(prepared)
+
+            def cancel_all() -> None:
+                cancel()
+                for one in scored:
+                    one.cancel(wait_s=0)
+
+            return buffer, cancel_all
+
+        def complete(buffer: Buffer) -> Completion:
+            done = self._completion(prepared, buffer)
+            if not buffer.done or "interrupted" in {choice.finish_reason for choice in done.choices}:
+                return done
+            found = probabilities(guide.choices, [one.result() for one in scored], self.facts.end_ids)
+            return replace(done, probabilities=found)
+
+        return Stream(start, complete)
 
     @known_keywords
     async def agenerate(

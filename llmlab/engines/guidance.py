@@ -96,6 +96,7 @@ class Steer:
         del self.tokens[kept:]
         if self._trace is not None:
             del self._trace[kept:]
+            self._trace.retries = self._retreat.tries
         self.run.restart(self._grammars.matcher(self._guide), self.tokens)
         self._text = b"".join(map(self.piece, self.tokens))
         if self._scan is not None:
