@@ -1,14 +1,15 @@
 # Each target sets up .venv first if it is missing or out of date.
+# GPU=1 installs the CUDA builds (see scripts/setup.sh).
 PYTHON ?= python3
 VENV := .venv/bin
 
-.PHONY: help demo test lab lint frontend docs bench lock setup clean
+.PHONY: help demo test lab lint frontend docs bench gpu recipes lock setup clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
 
-setup: ## create .venv with both engines (skipped when it is current)
-	@PYTHON=$(PYTHON) bash scripts/setup.sh
+setup: ## create .venv with both engines (skipped when it is current); GPU=1: their CUDA builds
+	@PYTHON=$(PYTHON) GPU=$(GPU) bash scripts/setup.sh
 
 demo: setup ## run the quickstart notebook headless on both engines and print the results
 	@$(VENV)/python scripts/demo.py
@@ -38,6 +39,12 @@ docs: setup ## build the documentation site into out/docs
 
 bench: setup ## measure speed on this machine
 	$(VENV)/python bench/run.py
+
+gpu: setup ## measure a GPU in ten minutes and write its row of docs/gpu.md
+	$(VENV)/python bench/gpu.py
+
+recipes: ## resolve each documented installation with pip, without installing it (needs the network)
+	@$(PYTHON) scripts/recipes.py
 
 lock: ## rewrite requirements/cpu.lock from .venv
 	bash scripts/lock.sh

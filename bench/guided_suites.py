@@ -74,7 +74,11 @@ def maskbench(paths: Iterable[Path], tokenizer: Any) -> Iterator[dict[str, Any]]
         refused: collections.Counter[str] = collections.Counter()
         started = time.perf_counter()
         checker = compiled(data["schema"], tokenizer, refused)
-        row: dict[str, Any] = {"name": path.stem, "compile_s": time.perf_counter() - started, "reason": "".join(refused)}
+        row: dict[str, Any] = {
+            "name": path.stem,
+            "compile_s": time.perf_counter() - started,
+            "reason": "".join(refused),
+        }
         row |= {"valid": 0, "invalid": 0, "rejected": [], "accepted": [], "caught": 0}
         for place, test in enumerate(data.get("tests", ())):
             text = json.dumps(test["data"], ensure_ascii=False)

@@ -49,9 +49,8 @@ def nursery(engine: str) -> None:
 
     if engine == "vllm":
         from llmlab.engines.vllm import load, logs
-        from llmlab.machine import hardware
 
-        with logs.environment(load.environment(cpu_build=hardware.vllm_build() == "CPU")):
+        with logs.environment(load.environment(in_process=load.runs_in_process())):
             load.import_vllm()
     tasks = len(list(Path("/proc/self/task").iterdir()))
     print(f"ready {tasks}", flush=True)

@@ -12,11 +12,11 @@ Two engines, vLLM and llama.cpp, behind one magic and one Python API:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from llmlab._hooks import hooks
 from llmlab._version import __version__
-from llmlab.options import UNSET, known_keywords
+from llmlab.options import UNSET, PenaltyOptions, known_keywords
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from llmlab import loading as loading
     from llmlab import measure as measure
     from llmlab import options as options
+    from llmlab import serving as serving
     from llmlab import tool_calls as tool_calls
     from llmlab import training as training
     from llmlab import types as types
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from llmlab.notebooks.figures import record, records
     from llmlab.options import EngineOption
     from llmlab.quant.recipes import Made
+    from llmlab.serving import Server
     from llmlab.session import Lab
     from llmlab.training.merging import Merged
     from llmlab.training.result import OnProgress, Tuned
@@ -79,6 +81,7 @@ __all__ = [
     "remove",
     "run_notebooks",
     "runs",
+    "serve",
     "tune",
     "unload_ipython_extension",
 ]
@@ -107,6 +110,7 @@ _MODULES = (
     "loading",
     "measure",
     "options",
+    "serving",
     "tool_calls",
     "training",
     "types",
@@ -195,6 +199,7 @@ def load(
     max_concurrency: int | None = None,
     draft: str | None = None,
     from_: str | None = None,
+    lora: int | None = None,
     extra: Mapping[str, EngineOption] | None = None,
     force: bool = False,
     progress: Progress | None = None,
@@ -213,6 +218,8 @@ def load(
         draft: speculative decoding: a smaller model with the same tokenizer, or "ngram".
         from_: where to get a quant that the catalogue doesn't list: an author, or a repository
             `org/name[@revision]`.
+        lora: adapter slots: most different LoRA adapters at once (vllm; llamacpp needs no slots). None: the engine's
+            default.
         extra: engine options by name, like `-x KEY=VALUE`: `{"n_threads": 4}`.
         force: load even if the memory estimate doesn't fit.
         progress: called with (phase, fraction from 0 to 1 or None) on this thread during the load.
@@ -245,6 +252,7 @@ def load(
         max_concurrency=max_concurrency,
         draft=draft,
         from_=from_,
+        lora=lora,
         extra=extra,
         force=force,
         progress=progress,
@@ -290,7 +298,7 @@ def advise(
         >>> advice.engine, advice.quant
         ('vllm', 'bf16')
         >>> advice.command
-        '%llm load nano --engine vllm --quant bf16 --max-concurrency 16'
+        '%llm load nano --engine vllm --quant bf16'
     """
     from llmlab import advice
 
@@ -660,6 +668,7 @@ def chat(
     max_tokens: int | None = None,
     stop: str | Sequence[str] | None = None,
     logprobs: int | None = None,
+    **penalties: Unpack[PenaltyOptions],
 ) -> Chat:
     """A chat widget. `chat.send("...")` sends a message from Python and returns the completion.
 
@@ -674,6 +683,9 @@ def chat(
         lab: the lab; None: the shared one.
         temperature, top_p, top_k, min_p, seed, max_tokens, stop, logprobs: as in `Model.generate`; None: the
             model's defaults.
+        repetition_penalty, presence_penalty, frequency_penalty, logit_bias, min_tokens: as in `Model.generate`.
+        stop_token_ids, bad_words, typical_p, top_n_sigma, dry_multiplier, dry_base: as in `Model.generate`.
+        dry_allowed_length, dry_sequence_breakers, xtc_probability, xtc_threshold: as in `Model.generate`.
 
     Returns:
         The widget; `.messages`, `.completions` and `.to_cells()` return its contents.
@@ -709,6 +721,7 @@ def chat(
         max_tokens=max_tokens,
         stop=stop,
         logprobs=logprobs,
+        **penalties,
     )
 
 
@@ -727,6 +740,7 @@ def arena(
     max_tokens: int | None = None,
     stop: str | Sequence[str] | None = None,
     logprobs: int | None = None,
+    **penalties: Unpack[PenaltyOptions],
 ) -> Arena:
     """A widget that compares models or settings side by side on the same prompt. `arena.votes` is a DataFrame.
 
@@ -739,6 +753,9 @@ def arena(
         lab: the lab; None: the shared one.
         temperature, top_p, top_k, min_p, max_tokens, stop, logprobs: as in `Model.generate`, for columns that don't
             set their own.
+        repetition_penalty, presence_penalty, frequency_penalty, logit_bias, min_tokens: as in `Model.generate`.
+        stop_token_ids, bad_words, typical_p, top_n_sigma, dry_multiplier, dry_base: as in `Model.generate`.
+        dry_allowed_length, dry_sequence_breakers, xtc_probability, xtc_threshold: as in `Model.generate`.
 
     Returns:
         The widget; `.send(prompt)` returns the completions.
@@ -771,6 +788,7 @@ def arena(
         max_tokens=max_tokens,
         stop=stop,
         logprobs=logprobs,
+        **penalties,
     )
 
 
@@ -795,6 +813,42 @@ def panel(*, lab: Lab | None = None) -> Panel:
     from llmlab.widgets import Panel
 
     return Panel(lab=lab)
+
+
+def _or_shared(given: Lab | None) -> Lab:
+    return given if given is not None else lab()
+
+
+@known_keywords
+def serve(*, port: int = 8000, host: str = "127.0.0.1", key: str | None = None, lab: Lab | None = None) -> Server:
+    """Serve the loaded models over HTTP, on a thread of this process: OpenAI's, Anthropic's and Ollama's APIs.
+
+    Args:
+        port: the port; 0: any free one.
+        host: the address to listen on; one that other machines can reach needs a key.
+        key: the key that requests must have; None: LLMLAB_SERVE_KEY, if it is set.
+        lab: the lab; None: the shared one.
+
+    Returns:
+        The server; `url` is its address, and `stop()` ends it.
+
+    Raises:
+        BadInputError: the port is taken, the host needs a key, or the models are already served.
+        LlmLabError: the `serve` extra isn't installed.
+
+    Example:
+        >>> import openai
+        >>> server = llmlab.serve(port=0)
+        >>> client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none")
+        >>> question = {"role": "user", "content": "What is the capital of France?"}
+        >>> answer = client.chat.completions.create(model="nano", messages=[question], temperature=0)
+        >>> answer.choices[0].message.content
+        'The capital of France is Paris.'
+        >>> server.stop()
+    """
+    from llmlab.serving import start
+
+    return start(_or_shared(lab), port=port, host=host, key=key)
 
 
 def load_ipython_extension(ip: Any) -> None:

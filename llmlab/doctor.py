@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata as metadata
+import importlib.util
 import os
 import platform
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 from llmlab import config
 from llmlab._version import __version__
 from llmlab.engines import registry
-from llmlab.machine import hardware
+from llmlab.machine import hardware, nvml
 
 if TYPE_CHECKING:
     from llmlab.session import Lab
@@ -129,22 +131,37 @@ def _torch() -> Iterator[Check]:
 
 
 def _gpu() -> Iterator[Check]:
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        yield Check("GPU", "ok", "no NVIDIA GPU: both engines run on the CPU")
+    found = nvml.visible()
+    if not found:
+        yield Check("GPU", "ok", "no NVIDIA GPU that this process may use: both engines run on the CPU")
         return
-    try:
-        driver = pynvml.nvmlSystemGetDriverVersion()
-        for index in range(pynvml.nvmlDeviceGetCount()):
-            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-            memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-            free = f"{memory.free / GIB:.1f} of {memory.total / GIB:.1f} GiB free"
-            yield Check(f"GPU {index}", "ok", f"{pynvml.nvmlDeviceGetName(handle)}, driver {driver}, {free}")
-    finally:
-        pynvml.nvmlShutdown()
+    version, cuda = nvml.driver() or ("unknown", (0, 0))
+    for index, gpu in enumerate(found):
+        shares = gpu.free is None or gpu.total is None
+        free = f"{(gpu.free or 0) / GIB:.1f} of {(gpu.total or 0) / GIB:.1f} GiB free"
+        memory = "memory unknown to the driver; the machine's is assumed" if shares else free
+        yield Check(f"GPU {index}", "ok", f"{gpu.name}, driver {version}, {memory}")
+    wanted = _torch_cuda()
+    # Within a major version any driver works; an older major one doesn't.
+    if wanted is not None and cuda != (0, 0) and cuda[0] < wanted[0]:
+        yield Check(
+            "GPU driver",
+            "fail",
+            f"driver {version} supports CUDA up to {cuda[0]}.{cuda[1]}, and torch needs {wanted[0]}.{wanted[1]}",
+            "update the NVIDIA driver, or install a torch for its CUDA (https://pytorch.org/get-started)",
+        )
+    if not any(registry.on_gpu(name) for name in registry.ENGINES if registry.installed(name)):
+        yield Check("GPU use", "warn", "the installed engines are CPU builds: no GPU is used", "make setup GPU=1")
+
+
+def _torch_cuda() -> tuple[int, int] | None:
+    """The CUDA version that the installed torch was built for, from its files; None for a CPU build."""
+    spec = importlib.util.find_spec("torch")
+    file = Path(spec.origin).with_name("version.py") if spec is not None and spec.origin else None
+    if file is None or not file.is_file():
+        return None
+    found = re.search(r"^cuda\b.*= *'(\d+)\.(\d+)", file.read_text(encoding="utf-8"), re.MULTILINE)
+    return (int(found[1]), int(found[2])) if found is not None else None
 
 
 def _memory() -> Iterator[Check]:

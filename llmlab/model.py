@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import os
 import weakref
@@ -14,13 +13,15 @@ from typing import TYPE_CHECKING, Any, Unpack, cast, overload
 from llmlab.adapters.attached import AttachedAdapters, Entry, Specs
 from llmlab.adapters.comparison import AdapterComparison, Metric, compare
 from llmlab.engines.base import Engine, EngineLog, LoadPlan, LoraLimits, Memory, ModelFacts, Request
+from llmlab.engines.defaults import shown
 from llmlab.engines.stream import Buffer
 from llmlab.engines.templates import render
 from llmlab.errors import BadInputError, UnloadedError
 from llmlab.guided.labels import check_engine, option_guides, probabilities
 from llmlab.guided.request import choices_with_values, spread
-from llmlab.inference.request import Prepared, Subject, conversation, prepare
+from llmlab.inference.request import Prepared, Subject, conversation, prepare, resume, split_begun
 from llmlab.inference.stream import Stream, check_process, wait_all
+from llmlab.inference.thinking import ThinkingChoice
 from llmlab.options import UNSET, BatchOptions, GenerateOptions, RequestOptions, given, known_keywords
 from llmlab.tool_calls.loop import Asking, ToolLoop
 from llmlab.tool_calls.options import ToolUse
@@ -70,6 +71,7 @@ class Model:
         load_s: float,
         log: EngineLog,
         unloaded: Callable[[Model], None] | None = None,
+        recommended: SamplingParams | None = None,
     ) -> None:
         self.name = name
         self.plan = plan
@@ -81,6 +83,9 @@ class Model:
         self._engine: Engine | None = engine
         self._engine_name = engine.name
         self._facts = engine.facts
+        if recommended is not None:
+            # The model's own files take precedence.
+            self._facts = replace(engine.facts, defaults=engine.facts.defaults.with_defaults(recommended))
         self._unloaded = unloaded  # notifies the Lab that holds it
         self._process = os.getpid()
         self._ids = itertools.count()
@@ -140,7 +145,13 @@ class Model:
             >>> model.describe()["device"]  # doctest: +VARIES
             'CPU'
         """
-        return self._live().describe()
+        described = self._live().describe()
+        defaults = shown(self.facts.defaults)
+        if defaults:
+            described["sampling defaults"] = defaults
+        if self.facts.unapplied:
+            described["not applied"] = f"{', '.join(self.facts.unapplied)} (generation_config.json)"
+        return described
 
     def __repr__(self) -> str:
         state = "" if self.loaded else ", unloaded"
@@ -186,11 +197,29 @@ class Model:
         """
         return self._live().detokenize(list(ids))
 
-    def render(self, messages: Prompt, *, tools: Sequence[Mapping[str, Any]] | None = None) -> str:
-        """Render a conversation with the model's chat template.
+    def token_text(self, token: int) -> str:
+        """The text of one token; that of a special token too, and U+FFFD for bytes that are no whole character.
 
         Args:
-            messages: a user's text, or a conversation.
+            token: a token id of this model.
+
+        Returns:
+            The text.
+
+        Raises:
+            UnloadedError: the model was unloaded.
+
+        Example:
+            >>> [model.token_text(token) for token in model.tokenize("Paris<|end|>")]
+            ['P', 'aris', '<|end|>']
+        """
+        return str(self._live().grammars.tokenizer.decode_str([token]))
+
+    def render(self, messages: Prompt, *, tools: Sequence[Mapping[str, Any]] | None = None) -> str:
+        """Render a conversation with the model's chat template, up to the start of the next answer.
+
+        Args:
+            messages: a user's text, or a conversation. A last message of the assistant is closed, not continued.
             tools: function schemas in OpenAI's format.
 
         Returns:
@@ -433,6 +462,7 @@ class Model:
         raw: bool = ...,
         params: SamplingParams | None = ...,
         adapter: str | None = ...,
+        prefix: str | None = ...,
         temperature: float | None = ...,
         top_p: float | None = ...,
         top_k: int | None = ...,
@@ -443,6 +473,21 @@ class Model:
         n: int = ...,
         logprobs: int | None = ...,
         ignore_eos: bool = ...,
+        repetition_penalty: float | None = ...,
+        presence_penalty: float | None = ...,
+        frequency_penalty: float | None = ...,
+        logit_bias: Mapping[int, float] | None = ...,
+        min_tokens: int | None = ...,
+        stop_token_ids: Sequence[int] = ...,
+        bad_words: str | Sequence[str] = ...,
+        typical_p: float | None = ...,
+        top_n_sigma: float | None = ...,
+        dry_multiplier: float = ...,
+        dry_base: float = ...,
+        dry_allowed_length: int = ...,
+        dry_sequence_breakers: str | Sequence[str] = ...,
+        xtc_probability: float = ...,
+        xtc_threshold: float = ...,
         schema: object = ...,
         type: object = ...,
         regex: str | None = ...,
@@ -458,6 +503,9 @@ class Model:
         approve: bool | Callable[[ToolCall], bool] | None = ...,
         run_tools: bool = ...,
         tool_timeout: float = ...,
+        tool_format: str = ...,
+        think: bool | str | int | None = ...,
+        template_kwargs: Mapping[str, Any] | None = ...,
     ) -> Completion: ...
     @overload
     def generate(
@@ -487,6 +535,8 @@ class Model:
             system: a system prompt.
             raw: send the text without the chat template.
             params: sampling params; the arguments below override their fields.
+            prefix: the text that the answer begins with; it is part of `text`. A last message of the assistant is
+                continued in the same way. A constraint covers it (llamacpp only).
             adapter: an attached adapter: "pirate", "pirate:0.5" (its scale), "pirate:0.7+terse:0.3", or None for the
                 base model; default: the one set with `use_adapter`. A list gives each prompt its own.
             temperature: 0 is greedy; None: the model's own default, or 0.7.
@@ -494,11 +544,26 @@ class Model:
             top_k: keep the k most likely tokens; 0 keeps all.
             min_p: keep tokens with at least this fraction of the most likely token's probability, in [0, 1].
             seed: 0 to 2**32 - 1; the same seed gives the same text. None: a random one.
-            max_tokens: most tokens to generate; None: 512, or the rest of the context.
+            max_tokens: most tokens to generate, with a thought; None: an answer of 512, or the rest of the context.
             stop: one or several strings that end the text, excluded from it.
             n: completions per prompt, 1 to 1024; completion i uses seed + i.
             logprobs: top-k log probabilities per token, 0 to 100 (0: only the sampled token's).
             ignore_eos: continue past the end-of-turn token (for benchmarks).
+            repetition_penalty: above 1 discourages tokens of the prompt and the output.
+            presence_penalty: above 0 discourages tokens of the output, in [-2, 2].
+            frequency_penalty: above 0 discourages tokens by how often they are in the output, in [-2, 2].
+            logit_bias: token id -> what to add to its logit, in [-100, 100].
+            min_tokens: the text doesn't end before this many tokens.
+            stop_token_ids: tokens that end the text, besides the model's end tokens.
+            bad_words: strings whose tokens are never generated in a row.
+            typical_p: keep the tokens whose surprise is closest to the entropy, up to this mass, in (0, 1].
+            top_n_sigma: keep tokens within this many standard deviations of the highest logit; 0 keeps all.
+            dry_multiplier: penalty for extending a repetition (DRY); 0: off.
+            dry_base: DRY's growth per token.
+            dry_allowed_length: the longest repetition without a penalty.
+            dry_sequence_breakers: strings that end a repetition.
+            xtc_probability: how often to remove all likely tokens but the least likely of them (XTC); 0: off.
+            xtc_threshold: which tokens count as likely for XTC.
             schema: the text is JSON that follows this schema: a JSON schema (dict or text), a pydantic model, a
                 dataclass or a TypedDict. `completion.parsed` is the object. A list gives each prompt its own, as for
                 the next four.
@@ -510,13 +575,20 @@ class Model:
             complete: end a constrained text within `max_tokens` if the constraint allows it.
             probabilities: also give the probability of each option of `choice`, in `completion.probabilities`. For a list
                 of prompts, the result's `.frame` is a DataFrame with a row per prompt.
-            tools: functions with type hints that the model may call until it has an answer.
+            tools: functions with type hints that the model may call until it has an answer; "mcp:NAME" for the tools of
+                a server in mcp.json.
             tool_choice: auto, none, required, or a tool's name.
             max_steps: most rounds of tool calls; 8 by default.
             strict: constrain calls to their schema.
             approve: True: ask before each call; or a function of the call that returns whether to run it.
             run_tools: False: don't run the calls; they are in `completion.tool_calls`.
             tool_timeout: seconds per call; 60 by default.
+            tool_format: auto: the model's own call format, or the generic one where its chat template has no place for
+                tools; generic: tools in the system prompt, and calls in JSON under their schema.
+            think: whether a reasoning model thinks before it answers: True, False, "low", "medium" or "high" as its
+                chat template has it; or the most tokens of the thought, which is closed there. None: the template's
+                default. `completion.reasoning` is the thought; constraints and `stop` apply to the answer only.
+            template_kwargs: variables of the chat template, such as {"enable_thinking": False}.
 
         Returns:
             A completion; for a list of prompts, a list in the same order.
@@ -561,6 +633,7 @@ class Model:
         raw: bool = False,
         params: SamplingParams | None = None,
         adapter: str | None = UNSET,
+        prefix: str | None = UNSET,
         temperature: float | None = UNSET,
         top_p: float | None = UNSET,
         top_k: int | None = UNSET,
@@ -571,6 +644,21 @@ class Model:
         n: int = UNSET,
         logprobs: int | None = UNSET,
         ignore_eos: bool = UNSET,
+        repetition_penalty: float | None = UNSET,
+        presence_penalty: float | None = UNSET,
+        frequency_penalty: float | None = UNSET,
+        logit_bias: Mapping[int, float] | None = UNSET,
+        min_tokens: int | None = UNSET,
+        stop_token_ids: Sequence[int] = UNSET,
+        bad_words: str | Sequence[str] = UNSET,
+        typical_p: float | None = UNSET,
+        top_n_sigma: float | None = UNSET,
+        dry_multiplier: float = UNSET,
+        dry_base: float = UNSET,
+        dry_allowed_length: int = UNSET,
+        dry_sequence_breakers: str | Sequence[str] = UNSET,
+        xtc_probability: float = UNSET,
+        xtc_threshold: float = UNSET,
         schema: object = UNSET,
         type: object = UNSET,  # noqa: A002 - part of the public API
         regex: str | None = UNSET,
@@ -586,6 +674,9 @@ class Model:
         approve: bool | Callable[[ToolCall], bool] | None = UNSET,
         run_tools: bool = UNSET,
         tool_timeout: float = UNSET,
+        tool_format: str = UNSET,
+        think: bool | str | int | None = UNSET,
+        template_kwargs: Mapping[str, Any] | None = UNSET,
     ) -> Completion:
         """Generate the next turn of a conversation. Keywords: see `generate`.
 
@@ -609,7 +700,7 @@ class Model:
     @known_keywords
     def stream(
         self,
-        prompt: Prompt,
+        prompt: Prompt | Sequence[int],
         *,
         system: str | None = None,
         raw: bool = False,
@@ -619,7 +710,7 @@ class Model:
         """Stream the completion of a prompt or conversation. Keywords: see `generate`.
 
         Args:
-            prompt: a user's text, or a conversation.
+            prompt: a user's text, or a conversation; with raw=True also token ids.
 
         Returns:
             A stream of chunks. It starts at the first use, can be replayed, and is cancelled when garbage-collected.
@@ -639,26 +730,39 @@ class Model:
             raise BadInputError(
                 "raw=True can't be combined with tools: they need the chat template.", "Leave one of them out."
             )
+        turns = conversation(cast("Prompt", prompt), system)
+        if rest.get("prefix") or split_begun(turns)[1]:
+            raise BadInputError(
+                "An answer that was begun (prefix=, or a last message of the assistant) can't be combined with tools: "
+                "the model must be able to begin with a call.",
+                "Leave one of them out.",
+            )
         asking = Asking(
             self,
             lambda turns, schemas, own, left: self._stream(turns, None, False, own, dict(left), schemas),  # noqa: FBT003
             self._special,
         )
-        return ToolStream(ToolLoop(asking, conversation(prompt, system), use, params, rest))
+        return ToolStream(ToolLoop(asking, turns, use, params, rest))
 
     def _stream(
         self,
-        prompt: Prompt,
+        prompt: Prompt | Sequence[int],
         system: str | None,
         raw: bool,
         params: SamplingParams | None,
         options: dict[str, Any],
         tools: Sequence[Mapping[str, Any]] = (),
     ) -> Stream:
-        subject = Subject(self._live(), self._engine_name, self.facts, self._adapters, self.name, self.source.spec)
+        subject = self._subject()
         prepared = prepare(subject, prompt, options, system=system, raw=raw, params=params, tools=tools)
         if prepared.constraint.probabilities:
             return self._labelled(subject, prepared, prompt, options, system=system, raw=raw, tools=tools)
+        return self._streamed(prepared)
+
+    def _subject(self) -> Subject:
+        return Subject(self._live(), self._engine_name, self.facts, self._adapters, self.name, self.source.spec)
+
+    def _streamed(self, prepared: Prepared) -> Stream:
         return Stream(lambda: self._submit(prepared), lambda buffer: self._completion(prepared, buffer))
 
     def _labelled(
@@ -679,12 +783,10 @@ class Model:
         check_engine(subject.engine, subject.engine_name)
         own = {"adapter": options["adapter"]} if "adapter" in options else {}
         each = [
-            prepare(
-                subject, prompt, {**own, "guide": one}, system=system, raw=raw, params=_GREEDY, tools=tools
-            )
+            prepare(subject, prompt, {**own, "guide": one}, system=system, raw=raw, params=_GREEDY, tools=tools)
             for one in guides
         ]
-        scored = [Stream(functools.partial(self._submit, one), functools.partial(self._completion, one)) for one in each]
+        scored = [self._streamed(one) for one in each]
 
         def start() -> tuple[Buffer, Any]:
             for one in scored:
@@ -842,13 +944,23 @@ class Model:
             params = replace(prepared.params, seed=seed, n=1)
             request = Request(f"{self.name}-{next(self._ids)}", prepared.ids, params, buffer, index)
             request = replace(request, adapter=prepared.mix, images=prepared.images)
+            request = replace(request, banned=prepared.banned, breakers=prepared.breakers, begun=prepared.begun)
             requests.append(prepared.constraint.put_on(request))
+        choices = []
         for request in requests:
+            if prepared.begun:
+                buffer.push(prepared.begun, index=request.index)
             buffer.start(request.index)
-            engine.submit(request)
+            if prepared.thinking is not None:
+                choices.append(ThinkingChoice(engine, request, prepared.thinking))
+                choices[-1].start()
+            else:
+                engine.submit(request)
 
         def cancel() -> None:
-            for request in requests:
+            for choice in choices:
+                choice.cancel()
+            for request in requests if not choices else ():
                 engine.cancel(request)
 
         return buffer, cancel
@@ -871,4 +983,30 @@ class Model:
             prompt=prepared.prompt,
             prompt_token_ids=prepared.ids,
             adapter=prepared.adapter,
+            prefix=prepared.begun,
+            more=Continuation(self, prepared),
         )
+
+
+class Continuation:
+    """What `Completion.continue_` needs: the model, as a weak reference, and the request. A pickled one has neither."""
+
+    def __init__(self, model: Model | None = None, prepared: Prepared | None = None) -> None:
+        self._model = weakref.ref(model) if model is not None else None
+        self._prepared = prepared
+
+    def stream(self, done: Completion, *, max_tokens: int | None, params: SamplingParams | None) -> Stream:
+        """The stream that continues a completion."""
+        model = self._model() if self._model is not None else None
+        if model is None or self._prepared is None:
+            raise UnloadedError(
+                f"{done.model}, which generated this, isn't loaded any more.",
+                "Load it, and send the conversation with the answer as its last message: it is continued.",
+            )
+        return model._streamed(resume(model._subject(), self._prepared, done, max_tokens, params))  # noqa: SLF001
+
+    def __reduce__(self) -> tuple[type[Continuation], tuple[()]]:
+        return Continuation, ()
+
+    def __deepcopy__(self, memo: object) -> Continuation:
+        return self

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from llmlab.guided import Guide
     from llmlab.tool_calls import Tool
 
-    Tools: TypeAlias = Collection[Callable[..., object] | Tool] | Callable[..., object] | Tool
-    """Type of `tools=`: one or several functions with type hints."""
+    Tools: TypeAlias = Collection[Callable[..., object] | Tool | str] | Callable[..., object] | Tool | str
+    """Type of `tools=`: one or several functions with type hints, or "mcp:NAME"."""
 
 __all__ = [
     "UNSET",
@@ -29,8 +29,10 @@ __all__ = [
     "GenerateOptions",
     "GuidedOptions",
     "LoadOptions",
+    "PenaltyOptions",
     "RequestOptions",
     "SamplingOptions",
+    "TemplateOptions",
     "ToolOptions",
     "given",
     "known_keywords",
@@ -54,7 +56,27 @@ UNSET: Any = _Unset()
 """An argument that was not given."""
 
 
-class SamplingOptions(TypedDict, total=False):
+class PenaltyOptions(TypedDict, total=False):
+    """The fields of `SamplingParams` that change logits or end the text, and the less common filters."""
+
+    repetition_penalty: float | None
+    presence_penalty: float | None
+    frequency_penalty: float | None
+    logit_bias: Mapping[int, float] | None
+    min_tokens: int | None
+    stop_token_ids: Sequence[int]
+    bad_words: str | Sequence[str]
+    typical_p: float | None
+    top_n_sigma: float | None
+    dry_multiplier: float
+    dry_base: float
+    dry_allowed_length: int
+    dry_sequence_breakers: str | Sequence[str]
+    xtc_probability: float
+    xtc_threshold: float
+
+
+class SamplingOptions(PenaltyOptions, total=False):
     """The fields of `SamplingParams`, which documents them."""
 
     temperature: float | None
@@ -92,10 +114,20 @@ class ToolOptions(TypedDict, total=False):
     approve: bool | Callable[[ToolCall], bool] | None
     run_tools: bool
     tool_timeout: float
+    tool_format: str
 
 
-class RequestOptions(SamplingOptions, GuidedOptions, ToolOptions, total=False):
+class TemplateOptions(TypedDict, total=False):
+    """What the chat template is given. `Model.generate` documents them."""
+
+    think: bool | str | int | None
+    template_kwargs: Mapping[str, Any] | None
+
+
+class RequestOptions(SamplingOptions, GuidedOptions, ToolOptions, TemplateOptions, total=False):
     """The options of a request, except the adapter."""
+
+    prefix: str | None
 
 
 class GenerateOptions(RequestOptions, total=False):
@@ -104,7 +136,7 @@ class GenerateOptions(RequestOptions, total=False):
     adapter: str | None
 
 
-class BatchOptions(SamplingOptions, ToolOptions, total=False):
+class BatchOptions(SamplingOptions, ToolOptions, TemplateOptions, total=False):
     """The options of a list of prompts. A list of constraints or adapters gives each prompt its own."""
 
     schema: object
@@ -116,6 +148,7 @@ class BatchOptions(SamplingOptions, ToolOptions, total=False):
     complete: bool
     probabilities: bool
     adapter: str | Sequence[str | None] | None
+    prefix: str | None
 
 
 class LoadOptions(TypedDict, total=False):

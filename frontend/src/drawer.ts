@@ -5,7 +5,9 @@ import type { ChatState, Message, Sampling } from "./state";
 
 // The chat's settings and exports: tabs in the bar, and a drawer below it that shows one of them.
 
-const NUMBERS: [key: string, label: string, help: string, limits: { min: number; max?: number; step: number }][] = [
+type Field = [key: string, label: string, help: string, limits: { min: number; max?: number; step: number }];
+
+const NUMBERS: Field[] = [
   ["temperature", "Temperature", "0 is greedy: always the most likely token", { min: 0, step: 0.1 }],
   ["top_p", "top p", "Sample from the most likely tokens up to this total probability", { min: 0, max: 1, step: 0.05 }],
   ["top_k", "top k", "Sample from the K most likely tokens; 0: all", { min: 0, step: 1 }],
@@ -17,6 +19,45 @@ const NUMBERS: [key: string, label: string, help: string, limits: { min: number;
   ],
   ["max_tokens", "Max tokens", "Maximum tokens to generate", { min: 1, step: 1 }],
   ["seed", "Seed", "The same seed gives the same text", { min: 0, step: 1 }],
+];
+
+// Behind "More".
+const MORE: Field[] = [
+  [
+    "repetition_penalty",
+    "Repetition",
+    "Above 1 discourages the tokens of the prompt and the answer",
+    { min: 0, step: 0.05 },
+  ],
+  ["presence_penalty", "Presence", "Above 0 discourages tokens that are in the answer", { min: -2, max: 2, step: 0.1 }],
+  [
+    "frequency_penalty",
+    "Frequency",
+    "Above 0 discourages tokens by how often they are in the answer",
+    { min: -2, max: 2, step: 0.1 },
+  ],
+  ["min_tokens", "Min tokens", "The answer doesn't end before this many tokens", { min: 0, step: 1 }],
+  [
+    "typical_p",
+    "typical p",
+    "Sample from the tokens of typical surprise up to this total probability",
+    { min: 0, max: 1, step: 0.05 },
+  ],
+  [
+    "top_n_sigma",
+    "top n sigma",
+    "Sample from tokens within this many standard deviations of the highest logit; 0: off",
+    { min: 0, step: 0.1 },
+  ],
+  ["dry_multiplier", "DRY multiplier", "Penalty for extending a repetition; 0: off", { min: 0, step: 0.1 }],
+  ["dry_allowed_length", "DRY length", "The longest repetition without a penalty, in tokens", { min: 1, step: 1 }],
+  [
+    "xtc_probability",
+    "XTC probability",
+    "How often to remove all likely tokens but the least likely of them; 0: off",
+    { min: 0, max: 1, step: 0.05 },
+  ],
+  ["xtc_threshold", "XTC threshold", "From which probability a token is likely", { min: 0, max: 1, step: 0.05 }],
 ];
 
 type Panel = [text: string, icon: "note" | "tune" | "braces" | "export", label: string, build: () => HTMLElement];
@@ -96,7 +137,7 @@ export class Drawer {
       else next[key] = value;
       this.save("sampling", next);
     };
-    const fields = NUMBERS.map(([key, label, help, limits]) => {
+    const field = ([key, label, help, limits]: Field) => {
       const input = el("input", {
         class: "ll-input",
         type: "number",
@@ -106,24 +147,19 @@ export class Drawer {
       });
       input.addEventListener("change", () => set(key, input.value === "" ? "" : Number(input.value)));
       return el("label", { class: "ll-field", title: help }, el("span", {}, label), input);
-    });
-    const stop = el("input", {
-      class: "ll-input",
-      type: "text",
-      value: (now.stop ?? []).join(", "),
-      placeholder: "END, ###",
-    });
-    stop.addEventListener("change", () =>
-      set(
-        "stop",
-        stop.value.trim()
-          ? stop.value
-              .split(",")
-              .map((s) => s.trim())
-              .filter(Boolean)
-          : "",
-      ),
-    );
+    };
+    const texts = (key: "stop" | "bad_words", label: string, help: string, placeholder: string) => {
+      const input = el("input", { class: "ll-input", type: "text", value: (now[key] ?? []).join(", "), placeholder });
+      input.addEventListener("change", () => {
+        const found = input.value
+          .split(",")
+          .map((s) => s.trim())
+          .filter(Boolean);
+        set(key, found.length ? found : "");
+      });
+      return el("label", { class: "ll-field", title: help }, el("span", {}, label), input);
+    };
+    const more = [...MORE.map(([key]) => key), "bad_words"];
     const sure = el("input", { type: "checkbox", checked: now.logprobs !== undefined });
     sure.addEventListener("change", () => set("logprobs", sure.checked ? 5 : ""));
     return el(
@@ -132,12 +168,18 @@ export class Drawer {
       el(
         "div",
         { class: "ll-fields" },
-        fields,
+        NUMBERS.map(field),
+        texts("stop", "Stop", "Strings that end the answer, separated by commas", "END, ###"),
+      ),
+      el(
+        "details",
+        { open: more.some((key) => now[key] !== undefined) },
+        el("summary", {}, "More: penalties and other filters"),
         el(
-          "label",
-          { class: "ll-field", title: "Strings that end the answer, separated by commas" },
-          el("span", {}, "Stop"),
-          stop,
+          "div",
+          { class: "ll-fields" },
+          MORE.map(field),
+          texts("bad_words", "Bad words", "Words that are never generated, separated by commas", "however, very"),
         ),
       ),
       el(

@@ -59,6 +59,7 @@ export interface Facts {
   adapter?: string;
   prompt_tokens?: number;
   tokens?: number;
+  thought_tokens?: number;
   tokens_per_s?: number | null;
   ttft_s?: number | null;
   finish?: string;
@@ -83,6 +84,8 @@ export interface Turn {
   parent: string;
   role: "user" | "assistant";
   text: string;
+  /** What a reasoning model wrote before its answer. */
+  thought?: string;
   files?: Attachment[];
   error?: { message: string; hint: string } | null;
   facts: Facts;
@@ -95,10 +98,11 @@ export interface Turn {
 /** A running answer. */
 export interface Live {
   text: string;
+  thought?: string;
   tokens: number;
 }
 
-export type Sampling = Record<string, number | string[] | undefined> & { stop?: string[] };
+export type Sampling = Record<string, number | string[] | undefined> & { stop?: string[]; bad_words?: string[] };
 
 export interface ChatState extends BaseState {
   turns: Turn[];

@@ -10,6 +10,8 @@ import { percent, tokenSpan, visible } from "./tokens";
 export interface Chat {
   readonly f: Frame<ChatState>;
   readonly busy: boolean;
+  /** The last turn of the path shown. */
+  readonly leaf: string;
   /** The turn being edited; "" for none. */
   readonly editing: string;
   /** Edit a turn; "" ends it. */
@@ -23,6 +25,9 @@ export class TurnView {
   readonly el: HTMLElement;
   private readonly id: string;
   private readonly answer = new MarkdownView();
+  private readonly thought = el("div", { class: "ll-thought-text", dir: "auto" });
+  private readonly thoughtTitle = el("summary", {});
+  private readonly fold = el("details", { class: "ll-thought" }, this.thoughtTitle, this.thought);
   private count: HTMLElement | null = null;
   private key = "";
   private tokensShown = false;
@@ -42,11 +47,15 @@ export class TurnView {
       running,
       this.tokensShown,
       this.chat.editing === this.id,
+      this.chat.leaf === this.id,
     ]);
     if (running && live) this.grow(live);
     if (key === this.key) return;
     this.key = key;
-    if (!running && turn.role === "assistant") this.answer.update(turn.text);
+    if (!running && turn.role === "assistant") {
+      this.answer.update(turn.text);
+      this.think(turn.thought ?? "", turn.facts?.thought_tokens ?? 0, false);
+    }
     this.answer.el.classList.toggle("ll-caret", running);
     const editing = this.chat.editing === this.id;
     this.el.setAttribute("aria-label", turn.role === "user" ? "You" : `Answer of ${turn.facts.model ?? "a model"}`);
@@ -56,18 +65,28 @@ export class TurnView {
       ...(turn.error ? [this.error(turn.error)] : []),
       ...(turn.role === "user" ? [] : [this.foot(turn, running)]),
     );
-    if (running) this.grow(live ?? { text: "", tokens: 0 });
+    if (running) this.grow(live ?? { text: turn.text, tokens: 0 });
   }
 
   private body(turn: Turn): HTMLElement {
     if (this.tokensShown && turn.tokens) return this.tokens(turn.tokens);
     // The user's messages are shown as typed.
-    return turn.role === "user" ? el("div", { class: "ll-sent", dir: "auto" }, turn.text) : this.answer.el;
+    if (turn.role === "user") return el("div", { class: "ll-sent", dir: "auto" }, turn.text);
+    return el("div", {}, this.fold, this.answer.el);
+  }
+
+  /** The thought before an answer: folded, with its number of tokens. */
+  private think(text: string, tokens: number, running: boolean): void {
+    this.fold.hidden = !text;
+    this.thought.textContent = text;
+    const count = tokens ? ` ${countTokens(tokens)}` : "";
+    this.thoughtTitle.textContent = running ? `thinking…${count}` : `thought${count && `,${count}`}`;
   }
 
   /** New text of a running answer. */
-  private grow({ text, tokens }: Live): void {
+  private grow({ text, thought, tokens }: Live): void {
     this.answer.update(text);
+    this.think(thought ?? "", text ? 0 : tokens, !text);
     if (this.count) this.count.textContent = tokens ? `${countTokens(tokens)} …` : "waiting …";
   }
 
@@ -152,8 +171,22 @@ export class TurnView {
         },
         facts.join(" · "),
       ),
+      this.continues(turn) &&
+        button("Continue", {
+          text: "Continue",
+          title: "Continue the answer where it stopped",
+          disabled: this.chat.busy,
+          onclick: () => this.chat.f.send("continue", { turn_id: this.id }),
+        }),
       this.actions(turn),
     );
+  }
+
+  /** Whether it is a last answer that was cut off, or edited by hand (which has no finish reason). */
+  private continues(turn: Turn): boolean {
+    const finish = turn.facts?.finish;
+    const cut = finish === undefined || finish === "length" || finish === "interrupted";
+    return turn.role === "assistant" && cut && Boolean(turn.text) && this.chat.leaf === this.id;
   }
 
   /** The actions on a turn. */

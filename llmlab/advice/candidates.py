@@ -57,7 +57,8 @@ def find_header(parsed: Spec, found: Sequence[Form]) -> Header | None:
     if parsed.path is not None:
         return read_header(parsed.path)
     ready = [form for form in found if form.action == "ready"]
-    first = {form.engine: form for form in reversed(found)}
+    # A form that would have to be made first isn't.
+    first = {form.engine: form for form in reversed(found) if form.repo is not None}
     for form in (*ready, *first.values()):
         try:
             return storage.show(parsed.text, quant=form.quant, engine=form.engine)
@@ -206,11 +207,12 @@ def describe(estimate: Estimate, header: Header) -> str:
 def _settled(header: Header, engine: EngineName, machine: Machine, use: Use, count: int) -> tuple[Estimate, bool]:
     """The estimate at the workload's concurrency, and whether that concurrency must be passed to the load."""
     device = machine.device(engine, count)
-    length, concurrency = settle_size(header, engine, None, None, count, device=device)
-    explicit = use.concurrency > concurrency
+    size = settle_size(header, engine, None, None, count, device=device)
+    explicit = use.concurrency > size.concurrency
     if explicit:
-        length, concurrency = settle_size(header, engine, None, use.concurrency, count, device=device)
-    return estimate_load(header, engine, length, concurrency, count, device), explicit
+        size = settle_size(header, engine, None, use.concurrency, count, device=device)
+    found = estimate_load(header, engine, size.length, size.concurrency, count, device, kv_tokens=size.kv_tokens)
+    return found, explicit
 
 
 def sized(header: Header, form: Form) -> Header:

@@ -114,7 +114,10 @@ def _reasons(found: BenchResult, use: Use) -> list[Reason]:
         speed = Reason(what, f"{speeds}: {ratio:.1f} times ({how})", check_name(first.engine), "decides")
     else:
         speed = Reason(what, f"{speeds}: {ratio:.2f} times, within the noise ({clear:.2f} times; {how})")
-    return [speed, _less(found.points, "TTFT p50", _ttft, "ms"), _less(found.points, "memory", _memory, "MB")]
+    reasons = [speed, _less(found.points, "TTFT p50", _ttft, "ms")]
+    if all(point.memory is not None for point in found.points):
+        reasons.append(_less(found.points, "memory", _memory, "MB"))
+    return reasons
 
 
 def _less(points: Sequence[Point], what: str, value: Callable[[Point], float], unit: str) -> Reason:
@@ -129,4 +132,4 @@ def _ttft(point: Point) -> float:
 
 
 def _memory(point: Point) -> float:
-    return point.memory / 1e6
+    return (point.memory or 0) / 1e6

@@ -1,5 +1,5 @@
 # ruff: noqa: T201 - a command line prints.
-"""`llmlab run | doctor`."""
+"""`llmlab run | serve | doctor`."""
 
 from __future__ import annotations
 
@@ -31,6 +31,19 @@ examples:
   llmlab run 02_quantization.ipynb -p LLAMACPP '[F16, Q4_K_M]' -p VLLM '[]'
 
 exit status: 0 all passed; 1 a notebook failed; 2 invalid arguments, nothing was run; 130 interrupted."""
+
+
+SERVE_HELP = """\
+Load models and serve them over HTTP, with OpenAI's, Anthropic's and Ollama's APIs.
+
+Only this machine can connect, unless --host says otherwise, which needs a key. Ctrl-C stops the server."""
+
+SERVE_EXAMPLES = """\
+examples:
+  llmlab serve nano                                           at http://127.0.0.1:8000/v1
+  llmlab serve nano --engine vllm --ollama                    on Ollama's port
+  llmlab serve nano smollm2-135m --port 9000                  two models
+  LLMLAB_SERVE_KEY=... llmlab serve nano --host 0.0.0.0       for other machines"""
 
 
 class _Terminated(KeyboardInterrupt):
@@ -79,6 +92,16 @@ def parser() -> argparse.ArgumentParser:
     )
     _run_arguments(run)
     run.set_defaults(call=_run)
+    serve = commands.add_parser(
+        "serve",
+        help="load models and serve them over HTTP, until Ctrl-C",
+        description=SERVE_HELP,
+        epilog=SERVE_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    _serve_arguments(serve)
+    serve.set_defaults(call=_serve)
     doctor = commands.add_parser(
         "doctor", help="check engines, builds, GPU, memory and folders; prints a fix for each problem"
     )
@@ -111,6 +134,53 @@ def _run_arguments(run: argparse.ArgumentParser) -> None:
     run.add_argument("--timeout", type=_seconds, metavar="S", help="maximum seconds per cell (default: no limit)")
     run.add_argument("--kernel", metavar="NAME", help="the kernel to use (default: the notebook's own)")
     run.add_argument("-x", "--exitfirst", action="store_true", help="stop after the first failure")
+
+
+def _serve_arguments(serve: argparse.ArgumentParser) -> None:
+    serve.add_argument("models", nargs="+", metavar="MODEL", help="a catalogue name, a path, or hf:org/repo")
+    serve.add_argument("--engine", default="auto", help="vllm, llamacpp or auto (default)")
+    serve.add_argument("--quant", metavar="TAG", help="quant tag (default: the model's own)")
+    serve.add_argument("--ctx", type=int, metavar="N", help="context length in tokens")
+    serve.add_argument("--max-concurrency", type=int, metavar="N", help="most sequences decoded at once")
+    serve.add_argument(
+        "--lora", action="append", default=[], metavar="NAME=SOURCE", help="attach an adapter; repeatable"
+    )
+    serve.add_argument("--port", type=int, metavar="N", help="the port (default: 8000); 0: any free one")
+    serve.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="the address (default: %(default)s)")
+    serve.add_argument("--key", metavar="KEY", help="the key that requests must have (default: LLMLAB_SERVE_KEY)")
+    serve.add_argument("--ollama", action="store_true", help="use Ollama's port, 11434")
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from llmlab.display.views import model_line
+    from llmlab.serving.server import OLLAMA_PORT, PORT, start
+    from llmlab.session import Lab
+
+    adapters = [text.partition("=") for text in options.lora]
+    wrong = next((name for name, sign, source in adapters if not (name and sign and source)), None)
+    if wrong is not None:
+        raise BadInputError(f"--lora takes NAME=SOURCE, got {wrong!r}.")
+    port = options.port if options.port is not None else OLLAMA_PORT if options.ollama else PORT
+    lab = Lab()
+    try:
+        # First, so that a taken port is reported before the load.
+        server = start(lab, port=port, host=options.host, key=options.key)
+        for name in options.models:
+            model = lab.load(
+                name,
+                engine=options.engine,
+                quant=options.quant,
+                ctx=options.ctx,
+                max_concurrency=options.max_concurrency,
+            )
+            for adapter, _, source in adapters:
+                model.add_adapter(adapter, source)
+            print(model_line(model), flush=True)
+        print(f"serving at {server.url}/v1 (OpenAI) and {server.url} (Ollama, Anthropic); Ctrl-C stops it", flush=True)
+        server.wait()
+    finally:
+        lab.close()
+    return PASSED
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -34,14 +34,22 @@ _MOST_OPTIONS = 6
 COMPILE_SHOWN_S = 0.05
 
 
-def completion_line(completion: Completion) -> str:
-    """The status line: model, engine, quant, tokens, tokens/s, TTFT, finish reason. Plain text, not escaped."""
+def completion_line(completion: Completion, *, hint: bool = True) -> str:
+    """The status line: model, engine, quant, tokens, tokens/s, TTFT, finish reason. Plain text, not escaped.
+
+    Args:
+        completion: the completion.
+        hint: name the command that continues an answer which stopped at max_tokens.
+    """
     timings = completion.timings
     reasons = dict.fromkeys(choice.finish_reason for choice in completion.choices)
     ended = []
     for reason in reasons:
         how_many = f" ({completion.params.max_tokens})" if reason == "length" and completion.params.max_tokens else ""
-        ended.append(FINISHED[reason] + how_many)
+        more = ""
+        if hint and reason == "length" and completion.more is not None and len(completion.choices) == 1:
+            more = f"; continue with {'%llm --continue-answer' if completion.messages else '.continue_()'}"
+        ended.append(FINISHED[reason] + how_many + more)
     parts = [
         completion.model,
         completion.engine,
@@ -51,10 +59,21 @@ def completion_line(completion: Completion) -> str:
         units.speed(timings.tokens_per_s),
         f"TTFT {units.seconds(timings.ttft_s)}" if timings.ttft_s is not None else "",
         ", ".join(ended),
+        *_thought_parts(completion),
+        f"tools in the {completion.tool_format} format" if completion.tool_format else "",
         str(completion.speculation) if completion.speculation is not None else "",
         *_guided_parts(completion),
     ]
     return plain(" · ".join(part for part in parts if part))
+
+
+def _thought_parts(completion: Completion) -> list[str]:
+    """Status of the thought: its tokens, and whether llmlab closed it."""
+    tokens = sum(len(choice.reasoning_token_ids) for choice in completion.choices)
+    if not tokens:
+        return []
+    cut = ", closed at its limit" if any(choice.reasoning_cut for choice in completion.choices) else ""
+    return [f"{units.count(tokens, 'token')} of thought{cut}"]
 
 
 def _guided_parts(completion: Completion) -> list[str]:
@@ -84,11 +103,23 @@ def _guided_parts(completion: Completion) -> list[str]:
     return parts
 
 
-def bundle(texts: Sequence[str], *, fmt: Format = "md", line: str = "", final: bool = True) -> dict[str, str]:
+Thought = tuple[str, int]
+"""A thought's text and its number of tokens."""
+
+
+def bundle(
+    texts: Sequence[str],
+    *,
+    fmt: Format = "md",
+    line: str = "",
+    final: bool = True,
+    thoughts: Sequence[Thought] = (),
+) -> dict[str, str]:
     """The MIME bundle of an answer, complete or partial.
 
     Args:
         texts: the choices' texts; labelled if there are several.
+        thoughts: the choices' thoughts, shown folded above the texts.
         fmt: md (Markdown), text (verbatim), json (pretty-printed if valid) or code (a fenced block).
         line: the status line below; "" for none.
         final: the text is complete (invalid json is only reported then).
@@ -98,6 +129,12 @@ def bundle(texts: Sequence[str], *, fmt: Format = "md", line: str = "", final: b
     """
     line = plain(line)
     shown = [_formatted(text, fmt, final=final) for text in texts]
+    folds = [folded(*one, running=not final and not text) for one, text in zip(thoughts, texts, strict=False)]
+    folds += [("", "")] * (len(texts) - len(folds))
+    shown = [
+        (f"{head}\n{text}" if head else text, f"{fold}\n\n{mark}" if fold else mark)
+        for (head, fold), (text, mark) in zip(folds, shown, strict=True)
+    ]
     labels = [f"[{i + 1} of {len(texts)}]" for i in range(len(texts))] if len(texts) > 1 else [""]
     plains = [f"{label}\n{text}" if label else text for label, (text, _) in zip(labels, shown, strict=True)]
     marks = [f"**{i + 1} of {len(texts)}**\n\n{mark}" if label else mark
@@ -108,15 +145,35 @@ def bundle(texts: Sequence[str], *, fmt: Format = "md", line: str = "", final: b
     }
     if fmt == "text":
         style = f"white-space:pre-wrap;margin:0;{MONO};color:inherit;background:none"
-        body = "".join(f'<pre style="{style}">{escape(text)}</pre>' for text in plains)
+        bare = [text.removeprefix(f"{head}\n") if head else text for text, (head, _) in zip(plains, folds, strict=True)]
+        body = "".join(
+            f'{fold}<pre style="{style}">{escape(text)}</pre>' for text, (_, fold) in zip(bare, folds, strict=True)
+        )
         out["text/html"] = f'<div class="{BOX}">{body}{_quiet(line) if line else ""}</div>'
     return out
 
 
+def folded(text: str, tokens: int, *, running: bool = False) -> tuple[str, str]:
+    """A thought as (one plain line, a closed HTML element that Markdown passes on); ("", "") without one."""
+    if not tokens and not text.strip():
+        return "", ""
+    title = f"thinking… {units.count(tokens, 'token')}" if running else f"thought, {units.count(tokens, 'token')}"
+    if not text.strip():
+        return f"[{title}]", f"<small>{title}</small>"
+    # A blank line would end the HTML element in Markdown.
+    body = _inert(text.strip()).replace("\n", "<br>")
+    return f"[{title}]", f"<details><summary><small>{title}</small></summary><small>{body}</small></details>"
+
+
+def _inert(text: str) -> str:
+    """Text as HTML whose punctuation Markdown doesn't read."""
+    safe = "".join(f"&#{ord(c)};" if c in "*_`~[]\\|" else c for c in escape(plain(text)))
+    return safe.replace("$", dollar())
+
+
 def _quiet(line: str) -> str:
     """The line as HTML that Markdown passes on; punctuation that Markdown reads is written as references."""
-    safe = "".join(f"&#{ord(c)};" if c in "*_`~[]\\|" else c for c in escape(line)).replace("$", dollar())
-    return f"<small>{safe}</small>"
+    return f"<small>{_inert(line)}</small>"
 
 
 def _formatted(text: str, fmt: Format, *, final: bool) -> tuple[str, str]:
@@ -165,14 +222,15 @@ def _pretty_json(text: str) -> str | None:
 def completion_bundle(completion: Completion, fmt: Format = "md", *, with_line: bool = True) -> dict[str, str]:
     """The MIME bundle of a completion: its texts, the log probabilities if requested, the status line."""
     texts = [choice.text for choice in completion.choices]
+    thoughts = [(choice.reasoning, len(choice.reasoning_token_ids)) for choice in completion.choices]
     line = completion_line(completion) if with_line else ""
     if completion.steps or completion.tool_calls:
         calls = calls_bundle(completion.steps, completion.tool_calls)
         plainly = completion_bundle(replace(completion, steps=(), tool_calls=()), fmt, with_line=with_line)
         return {mime: f"{calls[mime]}\n\n{text}" for mime, text in plainly.items()}
     if completion.logprobs is None:
-        return bundle(texts, fmt=fmt, line=line)
-    out = bundle(texts, fmt=fmt)
+        return bundle(texts, fmt=fmt, line=line, thoughts=thoughts)
+    out = bundle(texts, fmt=fmt, thoughts=thoughts)
     view = LogprobsView(completion.choices[0], rows=LOGPROB_ROWS_IN_CELL)
     below = {"text/plain": f"\n\n[{line}]", "text/markdown": f"\n\n{_quiet(line)}", "text/html": _quiet(line)}
     shown = {"text/plain": f"\n\n{view.text()}", "text/markdown": f"\n\n{view.markdown()}", "text/html": view.html()}

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from llmlab.display.completion import Format, bundle, completion_bundle
+from llmlab.display.completion import Format, Thought, bundle, completion_bundle
 from llmlab.render import units
 from llmlab.render.safe import BOX, escape, plain
 from llmlab.render.table import QUIET
@@ -81,21 +81,23 @@ class Answer:
         self._stream = stream and is_watched(shell)
         self._n = n
         self._handle = Handle()
-        self._seen: list[str] = []
+        self._seen: tuple[list[str], list[Thought]] = ([], [])
         self._printed = ""
 
-    def update(self, texts: Sequence[str], *, last: bool = False) -> None:
+    def update(self, texts: Sequence[str], thoughts: Sequence[Thought] = (), *, last: bool = False) -> None:
         """Show the text so far; call it about every `UPDATE_EVERY_S`.
 
         Args:
             texts: the choices' texts.
+            thoughts: their thoughts.
             last: no more text will follow, and no `finish`; shown even if answers aren't streamed.
         """
-        if not (self._stream or last) or list(texts) == self._seen or not any(texts):
+        now = (list(texts), list(thoughts))
+        if not (self._stream or last) or now == self._seen or not (any(texts) or any(n for _, n in thoughts)):
             return
-        self._seen = list(texts)
+        self._seen = now
         if self._in_place:
-            self._handle.show(bundle(texts, fmt=self._fmt, final=False))
+            self._handle.show(bundle(texts, fmt=self._fmt, final=False, thoughts=thoughts))
         elif self._n == 1 and self._fmt != "json":
             self._print_more(texts[0])
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from llmlab.display.completion import Format, bundle, completion_bundle
+from llmlab.display.completion import Format, Thought, bundle, completion_bundle
 from llmlab.display.live import Handle, has_front_end, is_watched
 from llmlab.display.tool_calls import calls_bundle, step_line
 from llmlab.render.safe import escape, plain
@@ -32,19 +32,21 @@ class ToolAnswer:
         self._fmt = fmt
         self._stream = stream
         self._handle = Handle()
-        self._seen: tuple[str, tuple[ToolStep, ...]] = ("", ())
+        self._seen: tuple[str, tuple[ToolStep, ...], Thought] = ("", (), ("", 0))
         self._printed = 0
 
-    def update(self, text: str, steps: tuple[ToolStep, ...]) -> None:
-        """Show the calls and the text so far."""
-        text = text if self._stream and self._in_place else ""
-        if (text, steps) == self._seen or not (text or steps):
+    def update(self, text: str, steps: tuple[ToolStep, ...], thought: Thought = ("", 0)) -> None:
+        """Show the calls, the text and the thought so far."""
+        text, thought = (text, thought) if self._stream and self._in_place else ("", ("", 0))
+        if (text, steps, thought) == self._seen or not (text or steps or thought[1]):
             return
-        self._seen = (text, steps)
+        self._seen = (text, steps, thought)
         if self._in_place and not self._watched:
             return
         if self._in_place:
-            shown = bundle([text], fmt=self._fmt, final=False) if text else dict.fromkeys(_mimes(self._fmt), "")
+            shown = dict.fromkeys(_mimes(self._fmt), "")
+            if text or thought[1]:
+                shown = bundle([text], fmt=self._fmt, final=False, thoughts=[thought])
             self._handle.show(above(shown, calls_bundle(steps)))
         else:
             self._print(steps)

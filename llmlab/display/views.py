@@ -70,7 +70,7 @@ class ModelView(View):
         pairs += [
             ("weights", f"{units.size(memory.weights)} on {memory.device}"),
             ("KV cache", f"{units.size(memory.kv_cache)}, {layout}" if layout else units.size(memory.kv_cache)),
-            ("memory", f"{units.size(memory.resident)} measured, {units.size(_estimated(model))} estimated"),
+            ("memory", f"{_measured(memory.resident)} measured, {units.size(_estimated(model))} estimated"),
             ("loaded in", units.seconds(model.load_s)),
         ]
         return [*pairs, *described.items()]
@@ -91,9 +91,13 @@ class ModelList(View, Sequence["Model"]):
         models: by name.
         current: the current one.
         verbose: also show each engine's own details.
+        served: the address of the server, or "".
     """
 
-    def __init__(self, models: Mapping[str, Model], current: Model | None, *, verbose: bool = False) -> None:
+    def __init__(
+        self, models: Mapping[str, Model], current: Model | None, *, verbose: bool = False, served: str = ""
+    ) -> None:
+        self.served = served
         self.models = tuple(models.values())
         self.current = current
         self.verbose = verbose
@@ -121,7 +125,7 @@ class ModelList(View, Sequence["Model"]):
                     units.size(memory.weights),
                     units.size(memory.kv_cache),
                     units.size(_estimated(model)),
-                    units.size(memory.resident),
+                    _measured(memory.resident),
                     memory.device,
                 )
             )
@@ -129,7 +133,7 @@ class ModelList(View, Sequence["Model"]):
         return Table(
             headings,
             rows,
-            note=f"* current. Context in tokens. {SI}",
+            note=f"* current. Context in tokens. {SI}" + (f" Served at {self.served}." if self.served else ""),
             empty="No model is loaded. Load one: %llm load nano",
         )
 
@@ -154,6 +158,11 @@ class ModelList(View, Sequence["Model"]):
 
 def _engine_words(model: Model) -> dict[str, str]:
     return {"why": model.reason, "path": str(model.path), **model.describe()}
+
+
+def _measured(count: int | None) -> str:
+    """The memory that a model uses; unknown if the GPU's driver doesn't report it."""
+    return "unknown" if count is None else units.size(count)
 
 
 def _estimated(model: Model) -> int | None:

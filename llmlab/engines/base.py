@@ -16,6 +16,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -23,10 +24,13 @@ from typing import Any, ClassVar, Literal
 from llmlab import config
 from llmlab.engines.stream import Buffer
 from llmlab.errors import LlmLabError, UnsupportedError
+from llmlab.files.fit import Sizes
+from llmlab.files.headers import Header
 from llmlab.files.source import Source
 from llmlab.guided import Guide
 from llmlab.guided.compiler import Compiler
 from llmlab.machine.hardware import Hardware
+from llmlab.machine.memory import Device
 from llmlab.types import EngineName, Format, SamplingParams, Trace
 from llmlab.types.progress import Progress
 
@@ -50,7 +54,7 @@ class Capabilities:
         gpu_first: `auto` prefers it where its build computes on a GPU.
         gpu_layers: it can keep a part of the layers in RAM.
         tensor_parallel: it splits a model over as many GPUs as the load says (`tp`).
-        fills_gpu: a load takes a share of the whole GPU, whatever the model needs.
+        paged_on_gpu: on a GPU its sequences share a pool of KV blocks, sized at the load (`llmlab.files.sizes`).
         batch_adapters: different adapters in one step unless `-x max_loras` says more; None: they take turns.
     """
 
@@ -64,7 +68,7 @@ class Capabilities:
     gpu_first: bool = False
     gpu_layers: bool = False
     tensor_parallel: bool = False
-    fills_gpu: bool = False
+    paged_on_gpu: bool = False
     batch_adapters: int | None = None
 
 
@@ -103,6 +107,8 @@ class LoadPlan:
         max_concurrency: most sequences decoded at once.
         extra: engine options from `-x`, already validated against the capabilities.
         draft: the draft for speculative decoding, if any.
+        adapter_slots: most different adapters in one step; None: the engine's own default.
+        gpu_share: the share of the GPU's memory that the estimate allows the load; None on a CPU.
     """
 
     source: Source
@@ -112,6 +118,23 @@ class LoadPlan:
     max_concurrency: int = 8
     extra: Mapping[str, Any] = field(default_factory=dict)
     draft: Draft | None = None
+    adapter_slots: int | None = None
+    gpu_share: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """What the options of a load decide about its memory.
+
+    Attributes:
+        adapter_slots: most different adapters in one step; None: not a matter of the load.
+        adapter_bytes: bytes that the slots take.
+        kv_bytes: bytes of the KV cache; None: planned from the free memory.
+    """
+
+    adapter_slots: int | None = None
+    adapter_bytes: int = 0
+    kv_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +148,12 @@ class ModelFacts:
         special_tokens: `bos_token`, `eos_token`, ... as templates use them ("" if undefined).
         end_ids: token ids that end a turn.
         add_bos: prepend the BOS token to a raw prompt.
-        defaults: the model's own sampling defaults (generation_config.json); None where it sets none.
+        defaults: the model's own sampling defaults (generation_config.json, else the catalogue's); None where it sets
+            none.
+        unapplied: the options of generation_config.json that change the text and aren't applied.
         shifts: generation continues past the context length by dropping the oldest tokens (a load option).
         sees: its files include a vision encoder (`llmlab.files.vision`).
+        response_template: how its texts are parsed, if its tokenizer's configuration declares it (transformers').
     """
 
     architecture: str
@@ -140,17 +166,22 @@ class ModelFacts:
     end_ids: tuple[int, ...]
     add_bos: bool
     defaults: SamplingParams
+    unapplied: tuple[str, ...] = ()
     shifts: bool = False
     sees: bool = False
+    response_template: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes that a loaded model uses: `weights` and `kv_cache` as the engine reports them, `resident` as measured."""
+    """Bytes that a loaded model uses: `weights` and `kv_cache` as the engine reports them, `resident` as measured.
+
+    `resident` is None where it can't be measured: on a GPU whose driver doesn't report memory per process.
+    """
 
     weights: int
     kv_cache: int
-    resident: int
+    resident: int | None
     device: str = "CPU"
 
 
@@ -193,6 +224,8 @@ class LoraLimits:
         slots: most distinct adapters per step, or None for any number.
         refused: why adapters are unsupported; "" if they are supported.
         hint: the suggested fix.
+        reload: options with which a reload makes room for adapters; empty if none does.
+        reload_bytes: what that takes.
     """
 
     form: Literal["gguf", "peft"]
@@ -201,13 +234,15 @@ class LoraLimits:
     slots: int | None = None
     refused: str = ""
     hint: str = ""
+    reload: Mapping[str, Any] = field(default_factory=dict)
+    reload_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Request:
     """One sequence to generate. The engine pushes its output to `buffer`, as choice `index`.
 
-    `params` is complete: temperature, top_p, top_k, min_p, max_tokens and seed are set.
+    `params` is complete: temperature, top_p, top_k, min_p, max_tokens and seed are set. None elsewhere has no effect.
 
     Attributes:
         guide: the constraint on the text, already compiled by the engine's `grammars`.
@@ -215,6 +250,11 @@ class Request:
         trace: collects what the guide did to each token, if the engine can report it.
         adapter: the attached adapters to decode with; None: the base model.
         images: encoded images, in the order of their placeholders in the prompt.
+        banned: the token sequences of `params.bad_words`.
+        breakers: the tokens of `params.dry_sequence_breakers`.
+        begun: the text that the answer already has, at the end of the prompt. The buffer starts with it, and the guide
+            covers it.
+        ends: further token ids that end the text, as the end-of-turn tokens do.
     """
 
     id: str
@@ -227,6 +267,14 @@ class Request:
     trace: Trace | None = None
     adapter: Mix | None = None
     images: tuple[bytes, ...] = ()
+    banned: tuple[tuple[int, ...], ...] = ()
+    breakers: frozenset[int] = frozenset()
+    begun: str = ""
+    ends: tuple[int, ...] = ()
+
+
+# A generous average, to read a number of lines from a file's end.
+_LINE_BYTES = 400
 
 
 class EngineLog:
@@ -236,6 +284,7 @@ class EngineLog:
         self._lines: deque[str] = deque(maxlen=keep)
         self._lock = threading.Lock()
         self._partial = ""
+        self.shared = False  # child processes append to the file, too
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
         try:
             with config.writing(path):
@@ -276,7 +325,11 @@ class EngineLog:
                 _warn(error)
 
     def tail(self, lines: int = 10) -> str:
-        """The last lines, newest last."""
+        """The last lines, newest last; from the file if child processes append to it."""
+        if self.shared:
+            with contextlib.suppress(OSError), self.path.open("rb") as file:
+                file.seek(max(file.seek(0, os.SEEK_END) - lines * _LINE_BYTES, 0))
+                return "\n".join(file.read().decode("utf-8", "replace").splitlines()[-lines:])
         with self._lock:
             kept = [*self._lines, self._partial] if self._partial else list(self._lines)
         return "\n".join(kept[-lines:])
@@ -315,6 +368,7 @@ class Engine(ABC):
     name: ClassVar[EngineName]
     capabilities: ClassVar[Capabilities]
     distribution: ClassVar[str] = "llmlab"  # what `pip install -U` takes
+    guides_begun: ClassVar[bool] = False  # a guide can cover a text that the answer already has
 
     facts: ModelFacts
     grammars: Compiler
@@ -337,10 +391,35 @@ class Engine(ABC):
         return (True, "") if tag in cls.capabilities.quants else (False, f"{cls.name} does not load it")
 
     @classmethod
+    def reserves(cls, header: Header, options: Mapping[str, Any], device: Device) -> Reserved:
+        """What a load sets aside for adapters and the KV cache. Doesn't import the engine.
+
+        Args:
+            header: the model's header.
+            options: its `-x` options, already validated against the capabilities.
+            device: where it is loaded.
+
+        Raises:
+            UnsupportedError: adapter slots were requested, and the engine has none for this architecture.
+        """
+        del header, options, device
+        return Reserved()
+
+    @classmethod
     def knows(cls, architecture: str) -> bool | None:
         """Whether the installed release names an architecture; None when that can't be determined."""
         del architecture
         return None
+
+    @classmethod
+    def sizes(cls, extra: Mapping[str, Any]) -> Sizes:
+        """What the engine options say about memory, for the estimate before a load.
+
+        Args:
+            extra: validated engine options.
+        """
+        del extra
+        return Sizes()
 
     @classmethod
     def examine(cls, version: Callable[[str], str | None]) -> Iterator[Finding]:
@@ -351,6 +430,16 @@ class Engine(ABC):
         """
         del version
         yield Finding("ok", "installed")
+
+    @classmethod
+    def encoder(cls, path: Path) -> AbstractContextManager[Callable[[str], list[int]]]:
+        """A model's tokenizer without its weights: text -> token ids without BOS or EOS, special tokens recognized.
+
+        Raises:
+            UnsupportedError: the engine can't read a tokenizer alone.
+            EngineMissingError: it isn't installed.
+        """
+        raise UnsupportedError(f"{cls.name} can't read the tokenizer of {path.name} alone.")
 
     @classmethod
     @abstractmethod
@@ -390,6 +479,11 @@ class Engine(ABC):
     def score_note(self) -> str:
         """The limits of `score` ("the 100 likeliest tokens are exact"); "" if it returns full distributions."""
         return ""
+
+    def refusal(self, params: SamplingParams) -> LlmLabError | None:
+        """Why a request with these complete params can't run on this model; None if it can."""
+        del params
+        return None
 
     @abstractmethod
     def submit(self, request: Request) -> None:

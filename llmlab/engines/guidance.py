@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from llmlab.engines.base import Request
+from llmlab.engines.text import partial_character
 from llmlab.errors import GenerationError
 from llmlab.guided.closing import Closer
 from llmlab.guided.compiler import Compiler, MaskRun
@@ -39,13 +40,39 @@ class Steer:
         """The tokens so far, with the end token."""
         self.held = bool(request.guide.checked)
         """The text may be taken back, so it is shown only once it has ended."""
-        self._retreat = Retreat(request.guide, lambda: grammars.matcher(self._guide), self.piece, self._size)
-        self._scan = Scan(request.guide.max_digits) if request.guide.kind == "json" else None
+        # What the answer already had when the request began.
+        self._begun: tuple[bytes, list[int]] = b"", []
         note = self._note if request.trace is not None and vocab_size else None
         self.run = MaskRun(
             grammars.matcher(request.guide), vocab_size, note, keep_raw=request.params.logprobs is not None
         )
+        if request.begun:
+            self._begin(request)
+        self._retreat = Retreat(self._guide, self._matcher, self.piece, self._size, len(self._begun[0]))
+        self._scan = self._scanned()
         self._closer = Closer(grammars.ranks, request.guide) if request.complete else None
+
+    def _begin(self, request: Request) -> None:
+        """Advance by the text that the answer already has, which may end within a character."""
+        pieces = self._grammars.ranks.pieces
+        partial = partial_character(b"".join(pieces[token] for token in request.prompt_ids[-4:]))
+        ids = [*self._grammars.tokenizer.tokenize_str(request.begun), *(pieces.index(bytes([b])) for b in partial)]
+        self.run.begin(ids)
+        self._text = request.begun.encode() + partial
+        self._begun = self._text, ids
+
+    def _matcher(self) -> Any:
+        """A matcher at the request's beginning."""
+        matcher = self._grammars.matcher(self._guide)
+        matcher.try_consume_tokens(self._begun[1])
+        return matcher
+
+    def _scanned(self) -> Scan | None:
+        if self._guide.kind != "json":
+            return None
+        scan = Scan(self._guide.max_digits)
+        scan.feed(self._text)
+        return scan
 
     def mask(self, logits: Any) -> None:
         """Mask the tokens that the guide forbids in a row of logits. See `MaskRun.mask`."""
@@ -97,11 +124,9 @@ class Steer:
         if self._trace is not None:
             del self._trace[kept:]
             self._trace.retries = self._retreat.tries
-        self.run.restart(self._grammars.matcher(self._guide), self.tokens)
-        self._text = b"".join(map(self.piece, self.tokens))
-        if self._scan is not None:
-            self._scan = Scan(self._guide.max_digits)
-            self._scan.feed(self._text)
+        self.run.restart(self._matcher(), self.tokens)
+        self._text = self._begun[0] + b"".join(map(self.piece, self.tokens))
+        self._scan = self._scanned()
         if self._closer is not None:
             self._closer = Closer(self._grammars.ranks, self._guide)
 

@@ -23,6 +23,9 @@ class _Slot:
     last: float = 0.0
     first_tokens: int = 0
     cached: int = 0
+    reasoning: list[str] = field(default_factory=list)
+    reasoning_ids: list[int] = field(default_factory=list)
+    reasoning_cut: bool = False
 
 
 class Buffer:
@@ -35,7 +38,7 @@ class Buffer:
     def __init__(self, n: int = 1) -> None:
         self._slots = [_Slot() for _ in range(n)]
         # The fields of each Chunk: creating the object costs more than the rest of a push, and it is often never read.
-        self._chunks: list[tuple[str, tuple[int, ...], tuple[TokenLogprob, ...], FinishReason | None, int]] = []
+        self._chunks: list[tuple[str, tuple[int, ...], tuple[TokenLogprob, ...], FinishReason | None, int, str]] = []
         self._lock = lock = threading.RLock()
         self._changed = threading.Condition(lock)
         self._waiting = 0
@@ -82,7 +85,41 @@ class Buffer:
             slot.token_ids.extend(token_ids)
             slot.logprobs.extend(logprobs)
             if text or token_ids:
-                self._chunks.append((text, token_ids, logprobs, None, index))
+                self._chunks.append((text, token_ids, logprobs, None, index, ""))
+            if self._waiting or self._listeners:
+                self._notify()
+
+    def think(
+        self,
+        text: str,
+        token_ids: tuple[int, ...] = (),
+        *,
+        index: int = 0,
+        cached: int | None = None,
+        cut: bool = False,
+    ) -> None:
+        """Add a step's output to the choice's thought.
+
+        Args:
+            cached: as in `push`.
+            cut: the thought was closed at its budget; these tokens were not sampled.
+        """
+        now = time.perf_counter()
+        with self._lock:
+            slot = self._slots[index]
+            if slot.finish_reason is not None or self._error is not None:
+                return
+            if token_ids and not cut:
+                slot.last = now
+                if slot.first is None:
+                    slot.first, slot.first_tokens = now, len(token_ids)
+            if cached is not None:
+                slot.cached = cached
+            slot.reasoning.append(text)
+            slot.reasoning_ids.extend(token_ids)
+            slot.reasoning_cut = slot.reasoning_cut or cut
+            if text or token_ids:
+                self._chunks.append(("", token_ids, (), None, index, text))
             if self._waiting or self._listeners:
                 self._notify()
 
@@ -94,7 +131,7 @@ class Buffer:
                 return
             slot.text.append(text)
             slot.finish_reason = reason
-            self._chunks.append((text, (), (), reason, index))
+            self._chunks.append((text, (), (), reason, index, ""))
             self._open -= 1
             self._notify()
 
@@ -177,8 +214,17 @@ class Buffer:
         with self._changed:
             return "".join(self._slots[index].text)
 
+    def reasoning(self, index: int = 0) -> str:
+        """A choice's thought so far."""
+        with self._changed:
+            return "".join(self._slots[index].reasoning)
+
+    def reasoning_tokens(self, index: int = 0) -> int:
+        """How many tokens a choice's thought has so far."""
+        return len(self._slots[index].reasoning_ids)
+
     def token_ids(self, index: int = 0) -> list[int]:
-        """A choice's tokens so far."""
+        """A choice's tokens so far, without those of its thought."""
         with self._changed:
             return list(self._slots[index].token_ids)
 
@@ -192,6 +238,9 @@ class Buffer:
                     finish_reason=slot.finish_reason or "interrupted",
                     logprobs=tuple(slot.logprobs) if logprobs else None,
                     seed=seed,
+                    reasoning="".join(slot.reasoning).strip(),
+                    reasoning_token_ids=tuple(slot.reasoning_ids),
+                    reasoning_cut=slot.reasoning_cut,
                 )
                 for slot, seed in zip(self._slots, seeds, strict=True)
             )
@@ -201,7 +250,7 @@ class Buffer:
         with self._changed:
             return Usage(
                 max(prompt_tokens, self._prompt_tokens),
-                sum(len(slot.token_ids) for slot in self._slots),
+                sum(len(slot.token_ids) + len(slot.reasoning_ids) for slot in self._slots),
                 max(slot.cached for slot in self._slots),
             )
 
@@ -211,7 +260,7 @@ class Buffer:
             started = min(slot.started for slot in self._slots)
             firsts = [slot.first for slot in self._slots if slot.first is not None]
             last = max(slot.last for slot in self._slots)
-            decoded = sum(len(slot.token_ids) for slot in self._slots)
+            decoded = sum(len(slot.token_ids) + len(slot.reasoning_ids) for slot in self._slots)
             # The first step's tokens took no decode time, so they don't count as decoded.
             decoded -= next((s.first_tokens for s in self._slots if s.first is not None and s.first == min(firsts)), 0)
             return Timings(min(firsts) - started if firsts else None, last - started, max(decoded, 0))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NoReturn
@@ -63,9 +64,49 @@ def _compile(template: str) -> Any:
     return env.from_string(template)
 
 
-def _form(message: Message) -> dict[str, Any]:
+@functools.lru_cache(maxsize=64)
+def variables(template: str) -> frozenset[str]:
+    """The names that a template reads and doesn't only set itself: its caller may set them."""
+    import jinja2.meta
+    from jinja2 import nodes
+
+    try:
+        made = _compile(template)
+        tree = made.environment.parse(template)
+    except Exception as error:  # noqa: BLE001 - a template is untrusted; rendering it reports the error
+        del error
+        return frozenset()
+    bound = {node.target.name for node in tree.find_all(nodes.For) if isinstance(node.target, nodes.Name)}
+    bound |= {name.name for macro in tree.find_all(nodes.Macro) for name in macro.args}
+    read = {node.name for node in tree.find_all(nodes.Name) if node.ctx == "load"}
+    return frozenset(read - bound) | (frozenset(jinja2.meta.find_undeclared_variables(tree)) if read & bound else set())
+
+
+REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
+"""The names under which templates read a message's thought."""
+
+
+@functools.lru_cache(maxsize=64)
+def reasoning_key(template: str) -> str:
+    """The name under which a template reads a message's thought; "" if it reads none."""
+    forms = (".{0}", "['{0}']", '["{0}"]', "get('{0}'", '"{0}" in ', "'{0}' in ")
+    for key in REASONING_KEYS:
+        # `.reasoning` must not match `.reasoning_content`.
+        if any(re.search(re.escape(form.format(key)) + r"(?!\w)", template) for form in forms):
+            return key
+    return ""
+
+
+def _form(message: Message, template: str) -> dict[str, Any]:
     """A message as templates expect it; a template turns each image item into the model's own placeholder."""
     out = message.as_dict()
+    thought = out.pop("reasoning_content", "")
+    key = reasoning_key(template)
+    # gpt-oss's template rejects a call with both a thought and a text.
+    if thought and key and not (key == "thinking" and message.content and message.tool_calls):
+        out[key] = thought
+    if message.role == "developer" and "developer" not in template:
+        out["role"] = "system"
     if message.tool_calls:
         out["tool_calls"] = [with_object(call) for call in message.tool_calls]
     if message.images:
@@ -80,6 +121,7 @@ def render(
     special_tokens: Mapping[str, str],
     tools: Sequence[Mapping[str, Any]] | None = None,
     add_generation_prompt: bool = True,
+    variables: Mapping[str, Any] | None = None,
     source: str = "the model",
 ) -> str:
     """Render a conversation to a prompt.
@@ -90,6 +132,7 @@ def render(
         special_tokens: `bos_token`, `eos_token`, ... as text.
         tools: OpenAI-style function schemas, or None.
         add_generation_prompt: end with the start of the assistant's turn.
+        variables: further variables of the template (`enable_thinking`, `date_string`, ...).
         source: the model that the template comes from, for error messages.
 
     Returns:
@@ -105,18 +148,19 @@ def render(
         )
     from llmlab.engines import sandbox
 
-    variables = {
-        "messages": [_form(m) for m in messages],
+    values = {
         "tools": list(tools) if tools else None,
         "documents": None,
-        "add_generation_prompt": add_generation_prompt,
         **special_tokens,
+        **(variables or {}),
+        "messages": [_form(m, template) for m in messages],
+        "add_generation_prompt": add_generation_prompt,
     }
     failed: BadInputError
     try:
         with sandbox.budget():
             made = _compile(template)
-            return str(made.environment.concat(made.root_render_func(made.new_context(variables))))
+            return str(made.environment.concat(made.root_render_func(made.new_context(values))))
     except Exception as error:  # noqa: BLE001 - a template is untrusted code and may raise anything
         failed = _failure(source, error)
     # Raised outside the handler: the error's frames hold the template's values, up to the limits of the sandbox.

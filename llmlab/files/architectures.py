@@ -6,8 +6,10 @@ causal models (which vLLM falls back to) are Python files.
 
 from __future__ import annotations
 
+import ast
 import functools
 import importlib.util
+import re
 from pathlib import Path
 
 _LIBRARIES = ("libllama.so", "libllama.dylib", "llama.dll")
@@ -68,3 +70,44 @@ def _vllm() -> bytes | None:
         elif required:
             return None
     return b"\n".join(parts)
+
+
+@functools.cache
+def lora_in_vllm(architecture: str) -> bool | None:
+    """Whether the installed vLLM supports LoRA for an architecture: its class derives from `SupportsLoRA`.
+
+    Returns:
+        None when that can't be read from its files, as for a model that vLLM runs through transformers.
+    """
+    text = _vllm()
+    found = re.search(rf'"{re.escape(architecture)}":\s*\(\s*"(\w+)",\s*"(\w+)"'.encode(), text or b"")
+    root = _folder(_VLLM_FILES[0][1])
+    if found is None or root is None:
+        return None
+    return _derives(root / "model_executor" / "models", found[1].decode(), found[2].decode(), frozenset())
+
+
+def _derives(folder: Path, module: str, name: str, seen: frozenset[tuple[str, str]]) -> bool | None:
+    """Whether a class of a model file derives from `SupportsLoRA`, looking into the files that it imports from."""
+    if name == "SupportsLoRA":
+        return True
+    file = folder / f"{module}.py"
+    if (module, name) in seen or not file.is_file():
+        return None
+    tree = _tree(file)
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
+            answers = [_derives(folder, module, base, seen | {(module, name)}) for base in bases]
+            return any(answers)
+        if isinstance(node, ast.ImportFrom) and node.module:
+            real = next((one.name for one in node.names if (one.asname or one.name) == name), None)
+            if real is not None:
+                source = node.module.removeprefix("vllm.model_executor.models.")
+                return _derives(folder, source, real, seen | {(module, name)})
+    return None
+
+
+@functools.cache
+def _tree(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))

@@ -4,7 +4,7 @@
 
 weights: the bytes of all tensors, as the headers list them.
 KV cache: one key and one value per token, layer and key-value head,
-    2 * layers * kv_heads * head_dim * tokens * bytes_per_value
+    layers * kv_heads * head_dim * tokens * (bytes_per_key_value + bytes_per_value_value)
     (Pope et al., "Efficiently Scaling Transformer Inference", arXiv:2211.05102, section 3.3; summed over layers
         if they differ: Header.kv_values). Sliding-window layers are counted in full: an upper bound.
     overhead: the engine's other memory, from the constants below.
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llmlab.errors import DoesNotFitError
 from llmlab.files import tags
@@ -24,11 +24,10 @@ from llmlab.machine.memory import Device
 from llmlab.types import FORMATS, EngineName
 
 _MIB = 2**20
-# llama.cpp: its library and tables (measured: resident memory of a process grows by 15 MiB at import and 4 MiB more
-# than the weights at load), and Python's side of a loaded model.
-_LLAMACPP_BASE = 32 * _MIB
-# Tokens computed per step (llama.cpp's default n_ubatch).
-_UBATCH = 512
+# llama.cpp, measured on nano and SmolLM2: its library (15 MiB at import) and Python's side of a loaded model, and the
+# tables of the vocabulary.
+_LLAMACPP_BASE = 25 * _MIB
+_LLAMACPP_TOKEN = 400
 # vLLM on the CPU, measured for 0.32: importing it (with torch) takes 570 MiB once per process; an eager engine takes
 # 85 MiB besides weights and KV cache, and compilation needs more during the load.
 _VLLM_IMPORT = 570 * _MIB
@@ -41,7 +40,30 @@ CACHE_BYTES: dict[str, float] = {
     "q4_1": 20 / 32, "q4_0": 18 / 32,
 }  # fmt: skip
 # Share of the free memory that must stay free.
-_HEADROOM = 0.03
+HEADROOM = 0.03
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What a load's options say about memory; an engine reads them from its options (`Engine.sizes`).
+
+    Attributes:
+        cache_k: type of the KV cache's keys, one of `CACHE_BYTES`.
+        cache_v: type of its values.
+        kv_tokens: tokens in one KV pool for all sequences; None: a full context each.
+        step_tokens: most tokens computed at once.
+        flash: flash attention, which keeps no attention scores in memory.
+        drafted: most drafted tokens per sequence and step.
+        draft: the draft model's header.
+    """
+
+    cache_k: str = "f16"
+    cache_v: str = "f16"
+    kv_tokens: int | None = None
+    step_tokens: int = 512
+    flash: bool = True
+    drafted: int = 0
+    draft: Header | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +76,7 @@ class Estimate:
         max_concurrency: maximum number of concurrent sequences.
         free: bytes free on `device` at the time of the estimate.
         suggestions: what would fit instead, one line each; empty if it fits.
+        capacity: total bytes of `device`.
     """
 
     name: str
@@ -66,6 +89,7 @@ class Estimate:
     max_concurrency: int
     kv_tokens: int
     suggestions: tuple[str, ...] = ()
+    capacity: int = 0
 
     @property
     def total(self) -> int:
@@ -75,38 +99,71 @@ class Estimate:
     @property
     def fits(self) -> bool:
         """Whether it fits, with some memory to spare."""
-        return self.total <= self.free * (1 - _HEADROOM)
+        return self.total <= self.free * (1 - HEADROOM)
 
     def __str__(self) -> str:
         return (
-            f"{_gib(self.total)} (weights {_gib(self.weights)} + KV cache {_gib(self.kv_cache)} for "
-            f"{self.kv_tokens:,} tokens + overhead {_gib(self.overhead)}), {_gib(self.free)} free on {self.device}"
+            f"{gib(self.total)} (weights {gib(self.weights)} + KV cache {gib(self.kv_cache)} for "
+            f"{self.kv_tokens:,} tokens + overhead {gib(self.overhead)}), {gib(self.free)} free on {self.device}"
         )
 
 
-def kv_bytes(header: Header, tokens: int, cache: str = "f16") -> int:
+def kv_bytes(header: Header, tokens: int, cache: str = "f16", values: str | None = None) -> int:
     """Bytes of the KV cache for a number of tokens.
 
     Args:
         header: the model's header.
         tokens: over all sequences.
-        cache: type of its values: f32, f16, bf16, fp8, q8_0, q5_1, q5_0, q4_1 or q4_0.
+        cache: type of its keys, and of its values: f32, f16, bf16, fp8, q8_0, q5_1, q5_0, q4_1 or q4_0.
+        values: type of its values, if it is another one.
     """
-    return int(header.kv_values * tokens * CACHE_BYTES[cache])
+    return int(header.kv_values * tokens * (CACHE_BYTES[cache] + CACHE_BYTES[values or cache]) / 2)
 
 
-def overhead_bytes(header: Header, engine: EngineName, kv_tokens: int, *, on_gpu: bool = False) -> int:
+def overhead_bytes(
+    header: Header,
+    engine: EngineName,
+    kv_tokens: int,
+    sequences: int = 1,
+    sizes: Sizes | None = None,
+    *,
+    on_gpu: bool = False,
+) -> int:
     """The engine's memory besides weights and KV cache.
 
-    llama.cpp's compute buffer, measured on nano (8.5 MiB at 2,048 tokens, 22.5 MiB at 16,384): for the 512 tokens of
-    a step, logits (vocabulary) and activations (5 * hidden) as 32-bit floats, and the attention mask as 16-bit ones.
+    llama.cpp's compute buffer, measured on nano and SmolLM2: for the tokens of a step, activations (4 * hidden and 3 *
+    feed-forward size) as 32-bit floats, and the attention mask as 16-bit ones, for the cells that a token can see.
+    Without flash attention, the mask has 32 bits, and each head's scores can need more than the feed-forward part.
+    Logits exist only for the tokens that are sampled from, twice.
+
+    Args:
+        header: the model's header.
+        engine: the engine that loads it.
+        kv_tokens: tokens in the KV cache over all sequences.
+        sequences: the number of sequences.
+        sizes: what the load's options say.
+        on_gpu: whether it runs on a GPU.
     """
     if FORMATS[engine] == "gguf":
-        step = 4 * (header.vocab_size + 5 * header.hidden) + 2 * kv_tokens
-        return _LLAMACPP_BASE + _UBATCH * step
+        sizes = sizes or Sizes()
+        seen = kv_tokens if sizes.kv_tokens is not None else kv_tokens // sequences
+        feed = 3 * _feed(header) + 4 * header.hidden
+        step = 4 * feed + 2 * seen if sizes.flash else 4 * max(feed, header.heads * seen + 6 * header.hidden) + 4 * seen
+        logits = 4 * header.vocab_size * sequences * (1 + sizes.drafted)
+        return _LLAMACPP_BASE + _LLAMACPP_TOKEN * header.vocab_size + max(sizes.step_tokens * step, logits) + logits
     if on_gpu:
         return _VLLM_GPU
     return _VLLM_ENGINE + (0 if "vllm" in sys.modules else _VLLM_IMPORT)
+
+
+def _feed(header: Header) -> int:
+    """The feed-forward size: the largest dimension of a layer's matrices."""
+    sizes = [
+        max(tensor.shape[:2])
+        for tensor in header.tensors
+        if len(tensor.shape) >= 2 and header.vocab_size not in tensor.shape
+    ]
+    return max(sizes, default=4 * header.hidden)
 
 
 def estimate(
@@ -116,46 +173,65 @@ def estimate(
     context_length: int | None = None,
     max_concurrency: int = 1,
     kv_tokens: int | None = None,
-    cache: str = "f16",
+    sizes: Sizes | None = None,
     gpu: bool | None = None,
     tensor_parallel: int = 1,
     device: Device | None = None,
     quants: Iterable[str] = (),
+    reserved: int = 0,
 ) -> Estimate:
-    """Estimate the memory that a model needs.
+    """Estimate the memory that a model needs when its KV cache is full.
 
     Args:
         header: its header.
         engine: the engine that loads it.
         context_length: maximum tokens per sequence; None for the trained length.
         max_concurrency: maximum number of concurrent sequences.
-        kv_tokens: tokens in the KV cache over all sequences; None for context_length * max_concurrency.
-        cache: the type of the KV cache's values.
+        kv_tokens: tokens in the KV cache over all sequences; None: as `sizes` says.
+        sizes: what the load's options say about memory.
         gpu: whether it runs on the GPU; None uses the GPU if there is one.
         tensor_parallel: number of GPUs to split it over.
         device: the device, if already known.
         quants: the model's available tags, for the suggestions; empty for all of the engine's tags.
+        reserved: bytes that the engine sets aside for adapters; part of the overhead.
 
     Returns:
         The estimate, with suggestions when it doesn't fit.
     """
     where = device or memory.device(gpu=gpu, count=tensor_parallel)
+    sizes = sizes or Sizes()
     context = context_length or header.context_length or 4096
-    tokens = kv_tokens if kv_tokens is not None else context * max_concurrency
     on_gpu = where.name != "CPU"
-    over = overhead_bytes(header, engine, tokens, on_gpu=on_gpu)
-    kv = kv_bytes(header, tokens, cache)
-    out = Estimate(header.name, header.weight_bytes, kv, over, where.free, where.name, context, max_concurrency, tokens)
+    if kv_tokens is not None:
+        sizes = replace(sizes, kv_tokens=kv_tokens)
+    weights, kv, over, tokens = _parts(header, engine, context, max_concurrency, sizes, on_gpu)
+    out = Estimate(
+        header.name, weights, kv, over + reserved, where.free, where.name, context, max_concurrency, tokens,
+        capacity=where.total,
+    )  # fmt: skip
     if out.fits:
         return out
-    found = _suggestions(header, out, engine, cache, tuple(quants), on_gpu)
-    return Estimate(
-        header.name, header.weight_bytes, kv, over, where.free, where.name, context, max_concurrency, tokens, found
-    )
+    return replace(out, suggestions=_suggestions(header, out, engine, sizes, tuple(quants), on_gpu))
+
+
+def _parts(
+    header: Header, engine: EngineName, context: int, sequences: int, sizes: Sizes, on_gpu: bool
+) -> tuple[int, int, int, int]:
+    """Bytes of weights, KV cache and overhead, and the tokens in the KV cache."""
+    tokens = sizes.kv_tokens if sizes.kv_tokens is not None else context * sequences
+    weights, kv = header.weight_bytes, kv_bytes(header, tokens, sizes.cache_k, sizes.cache_v)
+    over = overhead_bytes(header, engine, tokens, sequences, sizes, on_gpu=on_gpu)
+    if sizes.draft is not None:
+        own = replace(sizes, draft=None, drafted=0)
+        drafts = _parts(sizes.draft, engine, context, sequences, own, on_gpu)
+        # The engine's base is there once.
+        base = _LLAMACPP_BASE if FORMATS[engine] == "gguf" else drafts[2]
+        weights, kv, over = weights + drafts[0], kv + drafts[1], over + drafts[2] - base
+    return weights, kv, over, tokens
 
 
 def longest_context(
-    header: Header, found: Estimate, engine: EngineName, cache: str = "f16", on_gpu: bool = False
+    header: Header, found: Estimate, engine: EngineName, sizes: Sizes | None = None, on_gpu: bool = False
 ) -> int:
     """The longest context, a multiple of 256, with which a model fits; 0 if none does.
 
@@ -163,18 +239,17 @@ def longest_context(
         header: the model's header.
         found: its estimate, with the number of sequences and the free memory.
         engine: the engine that loads it.
-        cache: the type of the KV cache's values.
+        sizes: what the load's options say about memory.
         on_gpu: whether it runs on a GPU.
     """
-    # Cache tokens per token of context, as in the estimate.
+    sizes = sizes or Sizes()
     share = found.kv_tokens / found.context_length
     low, high = 0, min(found.context_length, header.context_length or found.context_length) // 256
     while low < high:
         middle = (low + high + 1) // 2
-        tokens = int(middle * 256 * share)
-        needed = header.weight_bytes + kv_bytes(header, tokens, cache)
-        needed += overhead_bytes(header, engine, tokens, on_gpu=on_gpu)
-        if needed <= found.free * (1 - _HEADROOM):
+        of_pool = sizes if sizes.kv_tokens is None else replace(sizes, kv_tokens=int(middle * 256 * share))
+        needed = sum(_parts(header, engine, middle * 256, found.max_concurrency, of_pool, on_gpu)[:3])
+        if needed <= found.free * (1 - HEADROOM):
             low = middle
         else:
             high = middle - 1
@@ -182,16 +257,16 @@ def longest_context(
 
 
 def _suggestions(
-    header: Header, found: Estimate, engine: EngineName, cache: str, quants: tuple[str, ...], on_gpu: bool
+    header: Header, found: Estimate, engine: EngineName, sizes: Sizes, quants: tuple[str, ...], on_gpu: bool
 ) -> tuple[str, ...]:
     out = []
-    context = longest_context(header, found, engine, cache, on_gpu)
+    context = longest_context(header, found, engine, sizes, on_gpu)
     if context:
         out.append(f"--ctx {context}")
     if found.max_concurrency > 1:
-        tokens = found.context_length
-        needed = header.weight_bytes + kv_bytes(header, tokens, cache)
-        if needed + overhead_bytes(header, engine, tokens, on_gpu=on_gpu) <= found.free * (1 - _HEADROOM):
+        one = replace(sizes, kv_tokens=None)
+        needed = sum(_parts(header, engine, found.context_length, 1, one, on_gpu)[:3])
+        if needed <= found.free * (1 - HEADROOM):
             out.append("one sequence at a time (max_concurrency=1)")
     smaller = smaller_quant(header, found, engine, quants)
     if smaller is not None:
@@ -204,7 +279,7 @@ def smaller_quant(header: Header, found: Estimate, engine: EngineName, quants: t
 
     The size is computed from the mean bits per weight of each tag (llmlab.files.tags), with an error of about 5 %.
     """
-    room = found.free * (1 - _HEADROOM) - found.kv_cache - found.overhead
+    room = found.free * (1 - HEADROOM) - found.kv_cache - found.overhead
     fitting = [
         tags.TAGS[name]
         for name in (quants or tags.names(engine))
@@ -229,5 +304,6 @@ def check(found: Estimate) -> None:
     )
 
 
-def _gib(count: int) -> str:
+def gib(count: int) -> str:
+    """Bytes in GiB or MiB (powers of 1024), as in estimates."""
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / _MIB:.0f} MiB"

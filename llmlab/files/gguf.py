@@ -11,6 +11,7 @@ import mmap
 import re
 import struct
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -52,11 +53,13 @@ class Skipped:
         length: number of entries.
         longest: bytes of its longest string.
         twice: a string that occurs more than once; checked for the vocabulary's tokens only.
+        start: where the entries of an array of numbers start in the file.
     """
 
     length: int
     longest: int = 0
     twice: bytes | None = None
+    start: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +160,7 @@ class _Cursor:
             return self.strings(length, unique=key == _TOKENS)
         if length <= _KEPT:
             return tuple(self.value(kind) for _ in range(length))
-        self.skip(length * struct.calcsize(_SCALARS[kind]))
-        return Skipped(length)
+        return Skipped(length, start=self.skip(length * struct.calcsize(_SCALARS[kind])))
 
     def strings(self, length: int, *, unique: bool) -> Skipped:
         """Skip strings; with `unique`, look for a duplicate."""
@@ -208,6 +210,23 @@ def read(path: Path) -> GgufFile:
         raise _not_gguf(path, b"")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         return parse(data, path)
+
+
+def token_types(path: Path) -> Sequence[int]:
+    """The type of each token (`gguf.TokenType`: 1 normal, 2 unknown, 3 control, 4 user-defined, ...); () if not listed.
+
+    Args:
+        path: the file, or the first part of a split one.
+
+    Raises:
+        LoadError: as `read`.
+    """
+    found = read(path).keys.get("tokenizer.ggml.token_type", ())
+    if not isinstance(found, Skipped):
+        return tuple(found)
+    with path.open("rb") as file:
+        file.seek(found.start)
+        return struct.unpack(f"<{found.length}i", file.read(4 * found.length))
 
 
 def parse(data: Bytes, path: Path) -> GgufFile:

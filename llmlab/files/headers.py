@@ -19,6 +19,7 @@ from llmlab.files.jsonfile import Fields
 from llmlab.files.tensors import missing_in_folder, missing_in_gguf
 from llmlab.types import Format
 
+_EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 _DTYPE_TAGS = {"BF16": "bf16", "F16": "fp16", "F32": "fp32"}
 
 
@@ -66,6 +67,14 @@ class Header:
     tokenizer: str
     tied: bool
     metadata: Mapping[str, Any]
+
+    @property
+    def is_mixture(self) -> bool:
+        """Whether the model is a mixture of experts."""
+        inner = self.metadata.get("text_config")
+        keys = {**self.metadata, **inner} if isinstance(inner, Mapping) else self.metadata
+        counts = (keys.get(name) for name in (*_EXPERT_COUNTS, f"{self.architecture}.expert_count"))
+        return any(isinstance(count, int) and count > 1 for count in counts)
 
 
 def read_header(path: str | Path) -> Header:

@@ -172,6 +172,11 @@ class Compiler:
             return self.matcher(guide)
         return made.deep_copy()
 
+    def begins(self, guide: Guide, text: str) -> bool:
+        """Whether a text that the guide accepts can begin with this one."""
+        ids = self.tokenizer.tokenize_str(text)
+        return bool(self.matcher(guide).try_consume_tokens(ids) == len(ids))
+
     def accepts(self, guide: Guide, text: str) -> bool:
         """Whether a text is complete: the validator accepts it or, without a validator, the grammar does."""
         if guide.check is not None:
@@ -217,6 +222,15 @@ class MaskRun:
         self._keep_raw = keep_raw
         self._seen: tuple[float, float, int, float, bool] | None = None
         self._logits: Any = None
+
+    def begin(self, tokens: Sequence[int]) -> None:
+        """Advance by a text that the answer already has.
+
+        Raises:
+            GenerationError: the guide doesn't allow it.
+        """
+        if self.matcher.try_consume_tokens(list(tokens)) != len(tokens):
+            raise GenerationError("The constraint doesn't allow the text that the answer begins with.")
 
     def blocked(self) -> Any:
         """The tokens that the guide forbids now: bool array, shape (vocabulary,).

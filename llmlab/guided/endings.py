@@ -174,7 +174,10 @@ def shapes(schema: Any) -> list[Shape]:
         if not isinstance(one, dict):
             continue
         waiting += one.values()
-        patterns = [one.get("pattern"), *(one["patternProperties"] if isinstance(one.get("patternProperties"), dict) else ())]
+        patterns = [
+            one.get("pattern"),
+            *(one["patternProperties"] if isinstance(one.get("patternProperties"), dict) else ()),
+        ]
         form = one.get("format")
         if isinstance(form, str) and form in _FORMATS:
             patterns.append(f"^(?:{_FORMATS[form]})$")

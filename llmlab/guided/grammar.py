@@ -51,7 +51,9 @@ def regex_guide(pattern: str, *, name: str = "", convert: Callable[[str], Any] =
         raise BadInputError(
             f"{pattern!r} isn't a valid regex: {error}.", r"The dialect is Python's re, with \p{...} added."
         ) from None
-    guide = Guide("regex", text, name or f"regex {pattern}", check=_matches(checked, pattern), convert=convert, tree=tree)
+    guide = Guide(
+        "regex", text, name or f"regex {pattern}", check=_matches(checked, pattern), convert=convert, tree=tree
+    )
     reason = refusal(guide)
     if reason:
         reason = reason.split("error:")[-1].partition("\n")[0] if "error:" in reason else reason
@@ -119,7 +121,9 @@ def choice_guide(choices: Iterable[Any], *, name: str = "") -> Guide:
             raise ValueError(f"{text!r:.80} isn't one of the choices")
 
     shown = ", ".join(list(texts)[:4]) + (", …" if len(texts) > 4 else "")
-    guide = Guide("choice", lark, name or f"choice {shown}", check=check, convert=texts.__getitem__, choices=tuple(texts))
+    guide = Guide(
+        "choice", lark, name or f"choice {shown}", check=check, convert=texts.__getitem__, choices=tuple(texts)
+    )
     reason = refusal(guide)
     if reason:
         raise BadInputError(f"The choice can't be enforced: {_first(reason)}.")

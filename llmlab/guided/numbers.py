@@ -52,7 +52,9 @@ def negative_multiples(node: dict[str, Any]) -> list[int | float] | None:
     return values
 
 
-_ANNOTATIONS = frozenset(("title", "description", "default", "examples", "$comment", "deprecated", "readOnly", "writeOnly"))
+_ANNOTATIONS = frozenset(
+    ("title", "description", "default", "examples", "$comment", "deprecated", "readOnly", "writeOnly")
+)
 _SOME = 200
 """How many negative multiples can be written where there is no lower bound, or a distant one."""
 

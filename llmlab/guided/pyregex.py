@@ -37,7 +37,7 @@ def _read(items: Any, flags: int) -> Node:
     return parts[0] if len(parts) == 1 else Node("seq", tuple(parts))
 
 
-def _one(op: Any, value: Any, flags: int) -> Node:  # noqa: PLR0911 - one case per operation
+def _one(op: Any, value: Any, flags: int) -> Node:
     if op in (sre.LITERAL, sre.NOT_LITERAL):
         if GAP[0] <= value <= GAP[1]:
             raise EcmaError(f"\\u{value:x} is a lone surrogate, which no text contains")
@@ -129,7 +129,9 @@ def tree(pattern: str) -> Node:
     except re.error as error:
         raise EcmaError(f"{error.msg}{f' at {error.pos}' if error.pos is not None else ''}") from None
     except (FutureWarning, DeprecationWarning) as error:
-        raise EcmaError(f"regex dialects read it differently ({str(error)[0].lower()}{str(error)[1:]}); use escapes") from None
+        raise EcmaError(
+            f"regex dialects read it differently ({str(error)[0].lower()}{str(error)[1:]}); use escapes"
+        ) from None
     except (RecursionError, OverflowError):
         raise EcmaError("it is nested too deeply, or a count is too large") from None
 

@@ -66,13 +66,14 @@ class Constraint:
             raise BadInputError("complete needs a constraint, and none was given.", "Add schema=.")
         return cls(guide, complete, bool(options.get("probabilities"))), left
 
-    def ready(self, engine: Any, name: str, params: SamplingParams) -> Constraint:
+    def ready(self, engine: Any, name: str, params: SamplingParams, *, begun: str = "") -> Constraint:
         """Check the constraint against the engine and the sampling parameters, and compile it.
 
         Args:
             engine: the engine that will enforce it.
             name: the engine's name.
             params: the resolved sampling parameters.
+            begun: the text that the answer already has, which the constraint covers.
         """
         if self.guide is None:
             return self
@@ -83,8 +84,25 @@ class Constraint:
                 "ignore_eos can't be combined with a constraint, which determines where the text ends.",
                 "Leave one out.",
             )
+        for option in ("stop_token_ids", "bad_words"):
+            if getattr(params, option):
+                raise BadInputError(
+                    f"{option} can't be combined with a constraint, which determines the text and where it ends.",
+                    "Leave one out, or exclude the text in the constraint.",
+                )
+        if begun and not engine.guides_begun:
+            raise UnsupportedError(
+                f"{name} can't constrain an answer that was begun: its grammars start with the first new token.",
+                "Leave out the prefix or the constraint, or load the model in llamacpp.",
+            )
         grammars: Compiler = engine.grammars
-        return replace(self, compile_s=grammars.compile(self.guide), traces=tuple(Trace() for _ in range(params.n)))
+        compile_s = grammars.compile(self.guide)
+        if begun and not grammars.begins(self.guide, begun):
+            raise BadInputError(
+                f"The constraint ({self.guide.name}) doesn't allow an answer that begins with {begun[:60]!r}.",
+                "The constraint covers the prefix too: change one of them.",
+            )
+        return replace(self, compile_s=compile_s, traces=tuple(Trace() for _ in range(params.n)))
 
     def put_on(self, request: Any) -> Any:
         """The request with the constraint attached."""

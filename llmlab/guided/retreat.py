@@ -21,9 +21,13 @@ class Retreat:
         matcher: returns a matcher at the beginning of the text.
         piece: a token's bytes.
         size: the vocabulary's size.
+        begun: bytes of the text before the first token.
     """
 
-    def __init__(self, guide: Guide, matcher: Callable[[], Any], piece: Callable[[int], bytes], size: int) -> None:
+    def __init__(
+        self, guide: Guide, matcher: Callable[[], Any], piece: Callable[[int], bytes], size: int, begun: int = 0
+    ) -> None:
+        self._begun = begun
         self._guide = guide
         self._matcher = matcher
         self._piece = piece
@@ -64,7 +68,7 @@ class Retreat:
         """The first and last token of the place that is wrong."""
         start, end = _span(text, self._guide.where(text))
         start, end = len(text[:start].encode()), len(text[:end].encode())
-        at, first, last = 0, 0, len(tokens) - 1
+        at, first, last = self._begun, 0, len(tokens) - 1
         for place, token in enumerate(tokens):
             after = at + len(self._piece(token))
             if at <= start < after:
@@ -122,4 +126,3 @@ def _child(text: str, at: int, step: str | int, decoder: json.JSONDecoder) -> in
         at = _skip(text, decoder.raw_decode(text, at)[1])
         at, place = (_skip(text, at + 1) if text[at] == "," else at), place + 1
     raise IndexError(step)
-

@@ -17,7 +17,17 @@ from llmlab.guided.guide import Guide, Violation
 from llmlab.guided.numbers import BoundError, bounded, exact, negative_multiples, some_negative_multiples, unwritable
 from llmlab.guided.relaxation import relaxed
 from llmlab.guided.scan import digit_limit
-from llmlab.guided.walk import change, children, circular, endless, everything, impossible, quote, resolve, without_silent
+from llmlab.guided.walk import (
+    change,
+    children,
+    circular,
+    endless,
+    everything,
+    impossible,
+    quote,
+    resolve,
+    without_silent,
+)
 
 # JSON on one line, with or without a space after a comma or colon. The library's default allows unlimited whitespace,
 # and a confused model fills its entire budget with it.

@@ -7,6 +7,7 @@ configuration folder. Its names take precedence over llmlab's.
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import json
 import os
 import tomllib
@@ -18,7 +19,7 @@ from llmlab import config
 from llmlab.errors import BadInputError, unknown
 from llmlab.files import tags
 from llmlab.hub.quant_repo import QuantRepo
-from llmlab.types import FORMATS, EngineName
+from llmlab.types import FORMATS, EngineName, SamplingParams
 
 if TYPE_CHECKING:
     from llmlab.hub.catalogue_schema import Catalogue
@@ -26,6 +27,29 @@ if TYPE_CHECKING:
 MADE = "models"
 """The folder for merged models, in the user's data folder."""
 MADE_ORIGIN = "merged"
+
+
+@dataclass(frozen=True, slots=True)
+class Packaged:
+    """A GGUF file inside a Python package.
+
+    Attributes:
+        distribution: the package's name for pip.
+        file: the file's path in the package's installation.
+        quant: its canonical tag.
+    """
+
+    distribution: str
+    file: str
+    quant: str
+
+    def path(self) -> Path | None:
+        """The file, if the package is installed; its code isn't imported."""
+        try:
+            found = Path(str(importlib.metadata.distribution(self.distribution).locate_file(self.file)))
+        except importlib.metadata.PackageNotFoundError:
+            return None
+        return found if found.is_file() else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +62,8 @@ class Entry:
         path: a local folder or GGUF file (nano's, or the user's own); None for models on the hub.
         origin: "llmlab", the path of the user's file, or "merged" for a model written by `%llm lora merge`.
         base: the unquantized model's repository, if the list names it.
+        sampling: the sampling params that its authors recommend.
+        packages: Python packages that contain its GGUF file.
     """
 
     name: str
@@ -49,6 +75,8 @@ class Entry:
     path: Path | None = None
     origin: str = "llmlab"
     base: str | None = None
+    sampling: SamplingParams | None = None
+    packages: tuple[Packaged, ...] = ()
 
     @property
     def base_repo(self) -> str | None:
@@ -83,6 +111,20 @@ def entries() -> list[Entry]:
 def find(name: str) -> Entry | None:
     """The model with this name (ignoring case), or None."""
     return next((entry for entry in entries() if entry.name.lower() == name.lower()), None)
+
+
+def recommended(name: str) -> SamplingParams | None:
+    """The sampling params that the authors of the model with this name recommend; None if the list has none.
+
+    Example:
+        >>> recommended("qwen3-4b").top_k
+        20
+    """
+    try:
+        found = find(name)
+    except BadInputError:  # the user's list is invalid: reported where a name is looked up
+        return None
+    return found.sampling if found is not None else None
 
 
 def get(name: str) -> Entry:
@@ -195,6 +237,8 @@ def _parse(text: str, file: Path, origin: str, base: Path) -> list[Entry]:
                 path,
                 origin,
                 model.base,
+                sampling=SamplingParams.of(model.sampling) if model.sampling else None,
+                packages=tuple(Packaged(one.distribution, one.file, one.quant) for one in model.packages),
             )
         )
     return out

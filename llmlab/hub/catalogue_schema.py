@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from llmlab.errors import BadInputError
 from llmlab.files import tags
-from llmlab.types import EngineName
+from llmlab.types import EngineName, SamplingParams
 
 
 class FilesModel(BaseModel):
@@ -39,6 +39,24 @@ class FilesModel(BaseModel):
         return self
 
 
+class PackageModel(BaseModel):
+    """One [[model.packages]] table."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    distribution: str = Field(pattern=r"^[\w.-]+$")
+    file: str = Field(pattern=r"^[^/\\].*\.gguf$")
+    quant: str
+
+    @field_validator("quant")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        try:
+            return tags.canonical(value, tags.native("gguf")).name
+        except BadInputError as error:
+            raise ValueError(str(error)) from None
+
+
 class EntryModel(BaseModel):
     """One [[model]] table."""
 
@@ -49,15 +67,26 @@ class EntryModel(BaseModel):
     parameters: int | None = Field(default=None, gt=0)
     context_length: int | None = Field(default=None, gt=0)
     licence: str | None = None
+    sampling: dict[str, Any] = {}
     path: str | None = None
     base: str | None = Field(default=None, pattern=r"^[\w.-]+/[\w.-]+$")
     files: list[FilesModel] = []
+    packages: list[PackageModel] = []
 
     @field_validator("name")
     @classmethod
     def _plain(cls, value: str) -> str:
         if any(not (char.isalnum() or char in "._-") for char in value):
             raise ValueError("a name may contain only letters, digits, '.', '_' and '-'")
+        return value
+
+    @field_validator("sampling")
+    @classmethod
+    def _params(cls, value: dict[str, Any]) -> dict[str, Any]:
+        try:
+            SamplingParams.of(value)
+        except BadInputError as error:
+            raise ValueError(str(error)) from None
         return value
 
     @model_validator(mode="after")

@@ -175,7 +175,10 @@ def choose_engine(spec: Spec, engine: str, from_: str | None = None) -> tuple[En
         return tag.engine, f"{tag.engine}: quant {tag.name}", every
     have = tuple(name for name in ENGINES if installed(name))
     gpu = any(capabilities(name).gpu_first and on_gpu(name) for name in have)
-    chosen, reason = pick_engine(spec.text, fitting, spec.quant, have=have, gpu=gpu, device=hardware.describe_device())
+    device = hardware.describe_device()
+    if hardware.nvidia_gpus() and not any(on_gpu(name) for name in have):
+        device = f"{device} unused by the CPU builds"
+    chosen, reason = pick_engine(spec.text, fitting, spec.quant, have=have, gpu=gpu, device=device)
     return chosen, reason, every
 
 

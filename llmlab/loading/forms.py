@@ -14,7 +14,7 @@ from llmlab.errors import BadInputError, UnsupportedError
 from llmlab.files import gguf, tags
 from llmlab.files.headers import Header, read_header
 from llmlab.hub import discover, repository
-from llmlab.hub.catalogue import Entry
+from llmlab.hub.catalogue import Entry, Packaged
 from llmlab.hub.discover import FOLDER_ENGINE, GGUF_ENGINE
 from llmlab.hub.form import Action, Form
 from llmlab.hub.quant_repo import QuantRepo
@@ -78,7 +78,34 @@ def _of_entry(spec: Spec, entry: Entry) -> tuple[Form, ...]:
             else:
                 here = repository.cached_folder(repo.repo, repo.revision)
                 out.append(_on_hub(spec, repo, quant, repo.repo, size, here))
-    return tuple(out)
+    packaged = [form for package in entry.packages for form in _of_package(spec, package)]
+    # The original in the hub's cache is better than an expanded quant; anything else would have to be downloaded.
+    own = {form.engine for form in out if form.action == "ready" and form.format == "safetensors"}
+    first = [form for form in packaged if form.engine not in own]
+    return (*first, *out, *(form for form in packaged if form.engine in own))
+
+
+def _of_package(spec: Spec, package: Packaged) -> list[Form]:
+    """The forms of a GGUF file in an installed Python package: the file, and the folder expanded from it."""
+    file = package.path()
+    if file is None:
+        return []
+    from llmlab.quant import gguf_folder
+
+    target = gguf_folder.place_of(file, spec.name)
+    ready = target if (target / "config.json").is_file() else None
+    source = f"package {package.distribution}"
+
+    def make(progress: Progress | None) -> Path:
+        return gguf_folder.make(read_header(file), target, progress)
+
+    return [
+        Form(spec, GGUF_ENGINE, package.quant, "gguf", "ready", str(file), path=file, way=f"file of the {source}"),
+        Form(
+            spec, FOLDER_ENGINE, "bf16", "safetensors", "ready" if ready else "convert", str(target), 0, ready,
+            way=f"expanded from {package.quant} of the {source}", make=make,
+        ),
+    ]  # fmt: skip
 
 
 def _on_hub(

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from llmlab.engines.base import Capabilities, Draft, LoadPlan
+from llmlab.engines.base import Capabilities, Draft, LoadPlan, Reserved
 from llmlab.engines.registry import ENGINES, computes_on, declared, engine_class, on_gpu
+from llmlab.engines.registry import capabilities as capabilities_of
 from llmlab.errors import BadInputError, UnsupportedError, unknown
-from llmlab.files import fit, tags
+from llmlab.files import fit, offload, sizes, tags
 from llmlab.files.headers import Header
 from llmlab.hub.spec import parse
 from llmlab.loading.choice import choose, choose_engine
 from llmlab.loading.retrieval import fetch, resolve
-from llmlab.machine import hardware
+from llmlab.machine import hardware, memory
 from llmlab.machine.memory import Device
 from llmlab.quant import compatibility
 from llmlab.types import EngineName
@@ -32,6 +33,8 @@ NGRAM = "ngram"
 NGRAM_TOKENS = 8
 DRAFT_TOKENS = 4
 MOST_DRAFTED = 32
+# The option for adapter slots, of an engine that has them; for others `lora` needs no slots.
+_SLOTS = "max_loras"
 # Default KV cache: at most this share of the free memory.
 KV_SHARE = 0.25
 
@@ -60,13 +63,16 @@ def make_plan(
     progress: Progress,
     draft: str | None = None,
     from_: str | None = None,
+    lora: int | None = None,
 ) -> Planned:
     """Choose the engine, get the files, check them and the memory. Arguments and errors as `Lab.load`."""
-    _check_numbers(ctx, gpu_layers, tp, max_concurrency)
+    _check_numbers(ctx, gpu_layers, tp, max_concurrency, lora)
     parsed = parse(spec, quant)
     chosen, reason, found = choose_engine(parsed, engine, from_)
     capabilities = engine_class(chosen).capabilities
     options = _check_extra(chosen, capabilities, extra)
+    if lora is not None and _SLOTS in capabilities.extra:
+        options[_SLOTS] = lora
     if gpu_layers is not None and not capabilities.gpu_layers:
         owners = " and ".join(name for name in ENGINES if declared(name).capabilities.gpu_layers)
         split = "; split it with --tp N" if capabilities.tensor_parallel else ""
@@ -88,18 +94,35 @@ def make_plan(
             "-x draft_tokens sets how many tokens --draft drafts, but --draft is missing.", "--draft ngram"
         )
     drafting = _settle_draft(draft, chosen, header, options, progress) if draft is not None else None
-    length, concurrency = settle_size(header, chosen, ctx, max_concurrency, tp, force=force)
-    estimate = estimate_load(header, chosen, length, concurrency, tp)
+    asked = engine_class(chosen).sizes(options)
+    if drafting is not None:
+        drafts = drafting.source.header if drafting.source is not None else None
+        asked = replace(asked, drafted=drafting.tokens, draft=drafts)
+    device = device_of(chosen, tp, options.get("gpu", options.get("main_gpu")))
+    reserved = engine_class(chosen).reserves(header, options, device)
+    size = settle_size(
+        header, chosen, ctx, max_concurrency, tp, force=force, device=device, reserved=reserved, asked=asked
+    )
+    estimate = estimate_load(
+        header, chosen, size.length, size.concurrency, tp, device, kv_tokens=size.kv_tokens, reserved=reserved,
+        asked=asked,
+    )  # fmt: skip
+    if capabilities.gpu_layers and on_gpu(chosen):
+        estimate, gpu_layers, note = offload.settle(header, estimate, device, gpu_layers, force=force)
+        reason = f"{reason}; {note}" if note else reason
     if not force:
         fit.check(estimate)
+    shares = capabilities.paged_on_gpu and on_gpu(chosen)
     plan = LoadPlan(
         source=source,
-        context_length=length,
+        context_length=size.length,
         gpu_layers=gpu_layers,
         tensor_parallel=tp,
-        max_concurrency=concurrency,
+        max_concurrency=size.concurrency,
         extra=options,
         draft=drafting,
+        adapter_slots=reserved.adapter_slots,
+        gpu_share=gpu_share(estimate, device.free, device.total) if shares else None,
     )
     return Planned(chosen, reason, plan, estimate)
 
@@ -139,12 +162,15 @@ def _can_load(capabilities: Capabilities, source: Source, header: Header) -> boo
     return source.quant in capabilities.quants or source.quant == "mixed" or source.quant != header.quant
 
 
-def _check_numbers(ctx: int | None, gpu_layers: int | None, tp: int, max_concurrency: int | None) -> None:
+def _check_numbers(
+    ctx: int | None, gpu_layers: int | None, tp: int, max_concurrency: int | None, lora: int | None
+) -> None:
     for name, value, low in (
         ("ctx", ctx, 16),
         ("gpu_layers", gpu_layers, -1),
         ("tp", tp, 1),
         ("max_concurrency", max_concurrency, 1),
+        ("lora", lora, 0),
     ):
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < low):
             raise BadInputError(f"{name} must be an integer, {low} or more, got {value!r}.")
@@ -194,6 +220,14 @@ def _check_tensor_parallel(engine: EngineName, capabilities: Capabilities, tp: i
         raise UnsupportedError(f"tp={tp} needs {tp} GPUs, and this machine has {gpus}.", "Omit --tp.")
 
 
+class Size(NamedTuple):
+    """Tokens per sequence, sequences at once, and tokens of the KV cache; None for a full context per sequence."""
+
+    length: int
+    concurrency: int
+    kv_tokens: int | None = None
+
+
 def settle_size(
     header: Header,
     engine: EngineName,
@@ -203,12 +237,15 @@ def settle_size(
     *,
     force: bool = False,
     device: Device | None = None,
-) -> tuple[int, int]:
+    reserved: Reserved | None = None,
+    asked: fit.Sizes | None = None,
+) -> Size:
     """Context length and concurrency: as requested, else limited so that most of the free memory stays free.
 
     Raises:
         BadInputError: a context longer than the trained one, without `force`.
     """
+    reserved = reserved or Reserved()
     trained = header.context_length
     if ctx is not None and trained and ctx > trained and not force:
         raise BadInputError(
@@ -216,32 +253,85 @@ def settle_size(
             f"Use --ctx {trained} or less, or --force to try.",
         )
     length = ctx or min(trained or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
+    where = device or device_of(engine, tp)
+    if where.name != "CPU" and capabilities_of(engine).paged_on_gpu:
+        over = fit.overhead_bytes(header, engine, 0, on_gpu=True) + reserved.adapter_bytes
+        shortest = SHORTEST_CONTEXT if ctx is None else None
+        return Size(
+            *sizes.pool(
+                header, where, overhead=over, length=length, concurrency=max_concurrency, shortest=shortest,
+                budget=reserved.kv_bytes,
+            )
+        )  # fmt: skip
+    tokens = None
+    if reserved.kv_bytes is not None:
+        each = fit.kv_bytes(header, 1024, *((asked.cache_k, asked.cache_v) if asked is not None else ()))
+        tokens = 1024 * reserved.kv_bytes // max(each, 1)
     concurrency = max_concurrency or DEFAULT_CONCURRENCY
-    while not _modest(estimate_load(header, engine, length, concurrency, tp, device)):
+    while not _modest(estimate_load(header, engine, length, concurrency, tp, where, kv_tokens=tokens, asked=asked)):
         if max_concurrency is None and concurrency > 1:
             concurrency //= 2
         elif ctx is None and length > SHORTEST_CONTEXT:
             length = max(length // 2, SHORTEST_CONTEXT)
         else:
             break
-    return length, concurrency
+    return Size(length, concurrency, tokens)
 
 
 def estimate_load(
-    header: Header, engine: EngineName, context: int, concurrency: int, tp: int, device: Device | None = None
+    header: Header,
+    engine: EngineName,
+    context: int,
+    concurrency: int,
+    tp: int,
+    device: Device | None = None,
+    *,
+    kv_tokens: int | None = None,
+    reserved: Reserved | None = None,
+    asked: fit.Sizes | None = None,
 ) -> fit.Estimate:
     """The memory that a load would need, on a device, or where the installed build runs on this machine."""
-    # A CPU build uses RAM even if the machine has a GPU.
-    gpu = None if device is not None or on_gpu(engine) else False
     return fit.estimate(
         header,
         engine=engine,
         context_length=context,
         max_concurrency=concurrency,
-        gpu=gpu,
-        tensor_parallel=tp,
-        device=device,
+        kv_tokens=kv_tokens,
+        sizes=asked,
+        device=device or device_of(engine, tp),
+        reserved=reserved.adapter_bytes if reserved is not None else 0,
     )
+
+
+def device_of(engine: EngineName, tp: int = 1, index: int | None = None) -> Device:
+    """Where an engine's installed build loads a model on this machine.
+
+    Args:
+        engine: the engine.
+        tp: the GPUs to split it over, for an engine that is told.
+        index: the one GPU to use; None: the first ones.
+
+    Raises:
+        BadInputError: there is no such GPU.
+    """
+    # A CPU build uses RAM even if the machine has a GPU.
+    gpu = None if on_gpu(engine) else False
+    if index is not None:
+        there = hardware.nvidia_gpus() if gpu is None else 0
+        if not 0 <= index < there:
+            raise BadInputError(
+                f"-x gpu={index}: {engine} can use {there} GPU{'s' * (there != 1)} here.",
+                f"Use 0 to {there - 1}." if there else "Leave it out.",
+            )
+        if tp > 1:
+            raise BadInputError("-x gpu=N uses one GPU, and --tp splits the model over several.", "Leave one out.")
+    even = capabilities_of(engine).tensor_parallel
+    return memory.device(gpu=gpu, count=tp if even else max(hardware.nvidia_gpus(), 1), index=index, even=even)
+
+
+def gpu_share(estimate: fit.Estimate, free: int, total: int) -> float:
+    """The share of a GPU's memory that the estimate gives a load: at most what is free, less the headroom."""
+    return round(max(min(estimate.total, free * (1 - fit.HEADROOM)) / total, 0.01), 4)
 
 
 def _modest(estimate: fit.Estimate) -> bool:

@@ -120,7 +120,7 @@ def show(model: str, *, quant: str | None = None, engine: str | None = None, fro
         return read_header(spec.path)
     chosen = check_name(engine) if engine is not None and engine != "auto" else None
     form = choose(spec, find(spec, engine=chosen, from_=from_), engine=chosen, from_=from_)
-    if spec.path is not None:
+    if form.repo is None:
         return fetch(form).header
     here = cached(form)
     return read_header(here) if here is not None else remote_header(form)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from llmlab.engines.registry import capabilities, computes_on, engine_class, on_gpu
+from llmlab.engines.registry import computes_on, engine_class
 from llmlab.errors import UnsupportedError
 from llmlab.files import fit, tags
-from llmlab.loading.plan import Planned, make_plan
+from llmlab.loading.plan import Planned, gpu_share, make_plan
 from llmlab.quant import compatibility
 from llmlab.types import FORMATS
 
@@ -99,10 +100,54 @@ def plan_switch(model: Model, quant: str, progress: Progress) -> Switch | None:
             notes.append(f"-x {', '.join(left)} dropped: options of {old} only")
     if planned.plan.source.way:
         notes.append(planned.plan.source.way)
-    first = must_go_first(model, planned)
+    planned, first = _in_place(model, planned)
     if first:
         notes.append(f"{model.quant} released first: not enough memory for both")
     return Switch(planned, first, tuple(notes))
+
+
+def plan_reload(model: Model, extra: Mapping[str, Any], progress: Progress) -> Switch:
+    """Decide and check a reload with other engine options; nothing is loaded or released.
+
+    Args:
+        model: the loaded model.
+        extra: the options to set, over those that it was loaded with.
+        progress: called with the progress.
+
+    Raises:
+        UnknownNameError, BadInputError, UnsupportedError: the engine doesn't support an option.
+        DoesNotFitError: it wouldn't fit even without the old model.
+    """
+    plan = model.plan
+    planned = make_plan(
+        bare_spec(plan.source.spec),
+        engine=model.engine,
+        quant=model.quant if model.quant in tags.TAGS else None,
+        ctx=plan.context_length,
+        gpu_layers=plan.gpu_layers,
+        tp=plan.tensor_parallel,
+        max_concurrency=plan.max_concurrency,
+        force=True,
+        extra=_extra(model.engine, plan) | dict(extra),
+        progress=progress,
+        draft=_draft(plan),
+    )
+    planned, first = _in_place(model, planned)
+    notes = [f"reloaded with -x {' -x '.join(f'{key}={value}' for key, value in extra.items())}"]
+    if first:
+        notes.append("released first: not enough memory for both")
+    return Switch(planned, first, tuple(notes))
+
+
+def _in_place(model: Model, planned: Planned) -> tuple[Planned, bool]:
+    """The load in the place of a model, and whether that has to be released first."""
+    first = must_go_first(model, planned)
+    if first and planned.plan.gpu_share is not None:
+        # Planned beside the old model; its memory is free by then.
+        found = planned.estimate
+        share = gpu_share(found, found.capacity, found.capacity)
+        planned = replace(planned, plan=replace(planned.plan, gpu_share=share))
+    return planned, first
 
 
 def must_go_first(model: Model, planned: Planned) -> bool:
@@ -112,17 +157,10 @@ def must_go_first(model: Model, planned: Planned) -> bool:
         DoesNotFitError: it would not fit even then.
     """
     found = planned.estimate
-    greedy = (
-        on_gpu(planned.engine)
-        and on_gpu(model.engine)
-        and any(capabilities(name).fills_gpu for name in (planned.engine, model.engine))
-    )
-    if found.fits and not greedy:
+    if found.fits:
         return False
     held = model.memory()
-    alone = replace(found, free=found.free + max(held.resident, held.weights + held.kv_cache), suggestions=())
-    if not greedy:
-        fit.check(alone)
+    fit.check(replace(found, free=found.free + max(held.resident or 0, held.weights + held.kv_cache), suggestions=()))
     return True
 
 

@@ -9,21 +9,14 @@ import sys
 from pathlib import Path
 from typing import Literal
 
+from llmlab.machine import nvml
+
 Hardware = Literal["CPU", "CUDA", "Metal"]
 
 
 def nvidia_gpus() -> int:
-    """The number of NVIDIA GPUs reported by the driver; 0 without a driver."""
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-    except Exception:  # noqa: BLE001 - no package, no driver and no permission all mean "no GPU"
-        return 0
-    try:
-        return int(pynvml.nvmlDeviceGetCount())
-    finally:
-        pynvml.nvmlShutdown()
+    """The number of NVIDIA GPUs that this process may use; 0 without a driver."""
+    return len(nvml.visible())
 
 
 def vllm_build() -> Literal["CPU", "CUDA"] | None:

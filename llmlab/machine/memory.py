@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from llmlab.machine import nvml
 
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -38,40 +41,37 @@ def cpu() -> Device:
 
 
 def gpus() -> tuple[Device, ...]:
-    """The NVIDIA GPUs reported by NVML; none without NVML or a driver."""
-    try:
-        import pynvml
-    except ImportError:
-        return ()
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return ()
-    try:
-        out = []
-        for index in range(pynvml.nvmlDeviceGetCount()):
-            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-            memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-            out.append(Device(str(pynvml.nvmlDeviceGetName(handle)), int(memory.free), int(memory.total)))
-        return tuple(out)
-    except pynvml.NVMLError:
-        return ()
-    finally:
-        pynvml.nvmlShutdown()
+    """The NVIDIA GPUs that this process may use; none without NVML or a driver.
+
+    One whose memory NVML doesn't report shares the machine's memory (Jetson, GB10), so it has what the CPU has.
+    """
+    return tuple(
+        replace(cpu(), name=gpu.name)
+        if gpu.free is None or gpu.total is None
+        else Device(gpu.name, gpu.free, gpu.total)
+        for gpu in nvml.visible()
+    )
 
 
-def device(*, gpu: bool | None = None, count: int = 1) -> Device:
+def device(*, gpu: bool | None = None, count: int = 1, index: int | None = None, even: bool = False) -> Device:
     """The device that a model will be loaded on.
 
     Args:
         gpu: whether to use the GPU; None uses it if there is one.
-        count: GPUs to combine (tensor parallel).
+        count: GPUs to combine.
+        index: the GPU to use, as CUDA counts them for this process; None: the first ones.
+        even: the model is split into equal parts (tensor parallel), so the GPU with the least free memory decides.
     """
     found = gpus() if gpu is not False else ()
     if not found:
         return cpu()
-    taken = found[: max(count, 1)]
-    return Device(taken[0].name, sum(d.free for d in taken), sum(d.total for d in taken), len(taken))
+    return combine(found[index : index + 1] if index is not None else found[: max(count, 1)], even=even)
+
+
+def combine(found: Sequence[Device], *, even: bool) -> Device:
+    """Several GPUs as one device; see `device`."""
+    free = min(one.free for one in found) * len(found) if even else sum(one.free for one in found)
+    return Device(found[0].name, free, sum(one.total for one in found), len(found))
 
 
 def _cgroup_limit(root: Path = _CGROUP, own: Path = Path("/proc/self/cgroup")) -> tuple[int, int] | None:

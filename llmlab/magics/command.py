@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from llmlab.session import Lab
 
 
+CONTINUE = "--continue-answer"
+"""The option of `%%llm` that is also accepted without a cell: `%llm --continue-answer`."""
+
+
 @dataclass(frozen=True)
 class Context:
     """The environment of a command.

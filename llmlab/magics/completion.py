@@ -210,6 +210,7 @@ SOURCES: dict[str, Callable[[list[str], Context], Iterable[str]]] = {
     "adapter": _adapters,
     "shipped": _shipped,
     "command": _commands,
+    "think": lambda _words, _context: ("on", "off", "low", "medium", "high"),
 }
 
 

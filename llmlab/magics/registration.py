@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, needs_local_scope, no_var_expand
 
+from llmlab.machine import turns
 from llmlab.magics import completion, formatters, helptext
-from llmlab.magics.command import Command, Context
+from llmlab.magics.command import CONTINUE, Command, Context
 from llmlab.magics.expansion import Word, words
 from llmlab.magics.parser import HelpAsked
 from llmlab.magics.silence import Silence
@@ -40,6 +41,8 @@ class LlmMagics(Magics):  # type: ignore[misc]
             return helptext.HelpView(helptext.overview(long=True))
         # In a function, local variables take precedence.
         names = ChainMap(local_ns if local_ns is not None else {}, self.shell.user_ns)
+        if found[0].typed == CONTINUE:  # IPython has no cell magic without a body
+            return self._run(cell(), found, names, "")
         return self._run(find(found[0].typed), found[1:], names)
 
     @no_var_expand  # type: ignore[untyped-decorator]
@@ -79,6 +82,7 @@ def register(ip: Any, lab: Lab | Callable[[], Lab]) -> None:
     ip.register_magics(magics)
     completion.install(ip, magics.context)
     formatters.install(ip)
+    ip.events.register("post_run_cell", _after_cell)
 
 
 def reloading(ip: Any) -> bool:
@@ -100,3 +104,9 @@ def unregister(ip: Any) -> None:
     magics.context.silence.remove()
     completion.remove(ip)
     formatters.remove(ip)
+    ip.events.unregister("post_run_cell", _after_cell)
+
+
+def _after_cell(*_: Any) -> None:
+    """End the threads that torch keeps for the main thread: they slow down loaded models."""
+    turns.end_team()

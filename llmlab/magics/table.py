@@ -26,6 +26,7 @@ COMMANDS: dict[str, str] = {
     "history": "llmlab.magics.commands.history:HistoryCommand",
     "chat": "llmlab.magics.commands.chat:Chat",
     "panel": "llmlab.magics.commands.panel:Panel",
+    "serve": "llmlab.magics.commands.serve:Serve",
     "guided": "llmlab.magics.commands.guided:Guided",
     "tools": "llmlab.magics.commands.tools:Tools",
     "advise": "llmlab.magics.commands.advise:Advise",

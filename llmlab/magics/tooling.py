@@ -12,14 +12,26 @@ from llmlab.errors import BadInputError, UnknownNameError, unknown
 from llmlab.magics.command import Context
 from llmlab.magics.expansion import look_up
 from llmlab.magics.parser import Parser, integer, number
+from llmlab.tool_calls.mcp import mcp_tools
+from llmlab.tool_calls.options import TOOL_FORMATS
 from llmlab.tool_calls.stream import ToolStream
 from llmlab.types import Completion
 
 
 def add_options(parser: Parser) -> None:
     """Declare the options."""
-    parser.add("--tools", metavar="F,G", complete="variable", help="functions that the model may call")
+    parser.add(
+        "--tools",
+        metavar="F,G",
+        complete="variable",
+        help="functions that the model may call; mcp:NAME: those of an MCP server",
+    )
     parser.add("--tool-choice", metavar="X", help="auto, none, required, or the one tool to call (default: auto)")
+    parser.add(
+        "--tool-format",
+        choices=TOOL_FORMATS,
+        help="generic: tools in the system prompt, for any model (default: the model's own format, if it has one)",
+    )
     parser.add("--strict", action="store_true", help="generate calls under their schema, so that each is valid")
     parser.add("--approve", action="store_true", help="ask before each call (needs interactive input)")
     parser.add("--max-steps", type=integer, metavar="N", help="maximum rounds of calls (default: 8)")
@@ -39,7 +51,7 @@ def options(args: argparse.Namespace, names: Mapping[str, Any]) -> dict[str, Any
     found: dict[str, Any] = {}
     if args.tools is not None:
         found["tools"] = functions(args.tools, names, "%%llm: --tools")
-    for name in ("tool_choice", "max_steps", "tool_timeout"):
+    for name in ("tool_choice", "max_steps", "tool_timeout", "tool_format"):
         if getattr(args, name) is not None:
             found[name] = getattr(args, name)
     for name in ("strict", "approve"):
@@ -54,12 +66,17 @@ def options(args: argparse.Namespace, names: Mapping[str, Any]) -> dict[str, Any
 def functions(text: str, names: Mapping[str, Any], typed: str) -> list[Any]:
     """The user's functions named in "f,g"; a variable with a list of functions stands for all of them.
 
+    `mcp:NAME` stands for the tools of an MCP server.
+
     Raises:
         UnknownNameError: there is no such variable.
     """
     found: list[Any] = []
     for name in (part.strip() for part in text.split(",")):
         if not name:
+            continue
+        if name.startswith("mcp:"):
+            found += mcp_tools(name.removeprefix("mcp:"))
             continue
         head = name.split(".", 1)[0].split("[", 1)[0]
         if head not in names:
@@ -89,7 +106,7 @@ def ask(stream: ToolStream, args: argparse.Namespace, context: Context) -> Compl
     try:
         stream.start()
         while not stream.wait(UPDATE_EVERY_S):
-            show.update(stream.text, stream.steps)
+            show.update(stream.text, stream.steps, stream.thought)
         completion = stream.result()
     except KeyboardInterrupt:
         stream.cancel()

@@ -47,7 +47,8 @@ class Point:
             last token, including prompt processing; the median of the rounds. `spread`: fastest / slowest round.
         ttft_ms, tpot_ms: for every request of every round, in milliseconds: time to first token; mean time per
             further token.
-        memory: growth of the engine's process with the model, in bytes, including the KV cache.
+        memory: growth of the engine's process with the model, in bytes, with the KV cache; None if the driver
+            doesn't report it.
     """
 
     model: str
@@ -58,7 +59,7 @@ class Point:
     spread: float
     ttft_ms: tuple[float, ...]
     tpot_ms: tuple[float, ...]
-    memory: int
+    memory: int | None
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class BenchResult:
                 "ttft_p95_ms": round(percentile(p.ttft_ms, 95), 2),
                 "tpot_p50_ms": round(percentile(p.tpot_ms, 50), 3),
                 "tpot_p95_ms": round(percentile(p.tpot_ms, 95), 3),
-                "memory_mb": round(p.memory / 1e6),
+                "memory_mb": round(p.memory / 1e6) if p.memory is not None else None,
             }
             for p in self.points
         ]

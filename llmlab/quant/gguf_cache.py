@@ -58,13 +58,15 @@ def to_gguf(folder: str | Path, *, quant: str = "F16", progress: Progress | None
     target = cached_path(folder, tag.name)
     if target.is_file():
         return target
-    from llmlab.quant import gguf_quantizer, gguf_writer
+    from llmlab.quant import gguf_quantizer, gguf_tokens, gguf_writer
 
     header = read_header(folder)
     gguf_writer.check(header)
     if tag.making == "convert":
         with_room(target, header.parameters * tag.bits / 8)
-        return write_whole(target, lambda part: gguf_writer.write(header, part, tag.name, progress))
+        made = write_whole(target, lambda part: gguf_writer.write(header, part, tag.name, progress))
+        gguf_tokens.warn(made, folder)
+        return made
     gguf_quantizer.check(tag)
     source = to_gguf(folder, quant="F16", progress=progress)
     with_room(target, header.parameters * tag.bits / 8)

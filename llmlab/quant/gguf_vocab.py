@@ -1,14 +1,15 @@
-"""The vocabulary of a byte-level BPE tokenizer with the GPT-2 split, as GGUF stores it.
+"""The vocabulary of a byte-level BPE tokenizer with the GPT-2 or the SmolLM split, as GGUF stores it.
 
-llama.cpp's `gpt-2` pre-tokenizer splits text like Hugging Face's ByteLevel with its regex; anything else in
-tokenizer.json (another split, a normalizer, byte fallback) would tokenize differently and is refused.
+llama.cpp's `gpt-2` pre-tokenizer splits text like Hugging Face's ByteLevel with its regex, `smollm` splits off digits
+first; anything else in tokenizer.json (another split, a normalizer, byte fallback) would tokenize differently and is
+refused.
 """
 
 from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,15 +28,23 @@ CONVERTER = (
 
 
 # GGUF token types (gguf.TokenType, llama.h's llama_token_type).
-_NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5
+_NORMAL, CONTROL, USER_DEFINED, _UNUSED = 1, 3, 4, 5
+
+_BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+PRE_TOKENIZERS: dict[str, dict[str, Any]] = {
+    "gpt-2": _BYTES,
+    "smollm": {"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": True}, _BYTES]},
+}
+"""llama.cpp's pre-tokenizers (`tokenizer.ggml.pre`) -> the same in tokenizer.json."""
 
 
 @dataclass(frozen=True, slots=True)
 class Vocab:
-    """Token texts in id order, and their GGUF token types (`gguf.TokenType`)."""
+    """Token texts in id order, their GGUF token types (`gguf.TokenType`), and the pre-tokenizer (`gpt-2`)."""
 
     tokens: list[str]
     types: list[int]
+    pre: str
 
 
 def gpt2_vocab(folder: Path, vocab_size: int) -> Vocab:
@@ -47,7 +56,7 @@ def gpt2_vocab(folder: Path, vocab_size: int) -> Vocab:
 
     Raises:
         LoadError: there is no tokenizer.json, or it has more tokens than the model.
-        UnsupportedError: it isn't a byte-level BPE with the GPT-2 split.
+        UnsupportedError: it isn't a byte-level BPE with a known split.
     """
     spec = check(folder)
     file = folder / "tokenizer.json"
@@ -71,10 +80,10 @@ def gpt2_vocab(folder: Path, vocab_size: int) -> Vocab:
             kind = _NORMAL
         else:
             control = added[number].get("special") or _looks_special(token)
-            kind = _CONTROL if control else _USER_DEFINED
+            kind = CONTROL if control else USER_DEFINED
         tokens.append(token)
         types.append(kind)
-    return Vocab(tokens, types)
+    return Vocab(tokens, types, str(pre_tokenizer(spec)))
 
 
 def _added(spec: Fields) -> list[Fields]:
@@ -86,11 +95,11 @@ def _added(spec: Fields) -> list[Fields]:
 
 
 def check(folder: Path) -> Fields:
-    """Read tokenizer.json and check that llama.cpp's gpt-2 tokenizer gives the same ids.
+    """Read tokenizer.json and check that llama.cpp's tokenizer of the same split gives the same ids.
 
     Raises:
         LoadError: it is missing, or isn't JSON.
-        UnsupportedError: it isn't a byte-level BPE with the GPT-2 split.
+        UnsupportedError: it isn't a byte-level BPE with a known split.
     """
     file = folder / "tokenizer.json"
     if not file.is_file():
@@ -140,15 +149,32 @@ def _looks_special(token: str) -> bool:
     )
 
 
+def pre_tokenizer(spec: Fields) -> str | None:
+    """llama.cpp's name of the pre-tokenizer in tokenizer.json; None if it isn't one of `PRE_TOKENIZERS`."""
+    split = spec.table("pre_tokenizer")
+    parts = [split] if split.get("type") != "Sequence" else split.get("pretokenizers")
+    found = []
+    for part in parts if isinstance(parts, list) else ():
+        if not isinstance(part, Mapping):
+            return None
+        if part.get("type") == "Digits" and part.get("individual_digits"):
+            found.append("Digits")
+        elif part.get("type") == "ByteLevel" and part.get("use_regex", True) and not part.get("add_prefix_space"):
+            found.append("ByteLevel")
+        else:
+            return None
+    return {("ByteLevel",): "gpt-2", ("Digits", "ByteLevel"): "smollm"}.get(tuple(found))
+
+
 def _why_not(spec: Fields) -> str | None:
-    """Why llama.cpp's gpt-2 tokenizer would give different ids; None if it gives the same."""
+    """Why llama.cpp's tokenizer would give different ids; None if it gives the same."""
     model, split, decoder = (spec.table(name) for name in ("model", "pre_tokenizer", "decoder"))
     if model.get("type") != "BPE" or model.get("byte_fallback") or model.get("ignore_merges"):
         return f"its model is {model.get('type')}, not a plain byte-level BPE"
     if spec.get("normalizer"):
         return f"it normalizes text first ({spec.table('normalizer').get('type')})"
-    if split.get("type") != "ByteLevel" or not split.get("use_regex", True) or split.get("add_prefix_space"):
-        return f"its pre-tokenizer is {split.get('type', 'missing')}, not ByteLevel with the GPT-2 split"
+    if pre_tokenizer(spec) is None:
+        return f"its pre-tokenizer is {split.get('type', 'missing')}, not ByteLevel with the GPT-2 or SmolLM split"
     if decoder.get("type") != "ByteLevel":
         return f"its decoder is {decoder.get('type', 'missing')}, not ByteLevel"
     if any(model.get(key) for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix")):

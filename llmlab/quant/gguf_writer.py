@@ -1,8 +1,8 @@
 """Write a GGUF file from a Hugging Face folder, in process and offline, with the `gguf` package.
 
 Covers the models that llmlab ships and similar ones: LlamaForCausalLM with plain rotary embeddings and a byte-level
-BPE with the GPT-2 split. Keys and tensors match llama.cpp's convert_hf_to_gguf.py (conversion/llama.py), which handles
-everything else.
+BPE with the GPT-2 or SmolLM split. Keys and tensors match llama.cpp's convert_hf_to_gguf.py (conversion/llama.py),
+which handles everything else.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ def _add_keys(gguf: Any, writer: Any, header: Header, tag: str, vocab: Any) -> N
     if prefix is not None:
         writer.add_add_space_prefix(bool(prefix))
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
+    writer.add_tokenizer_pre(vocab.pre)
     writer.add_token_list(vocab.tokens)
     writer.add_token_types(vocab.types)
     special = gguf.SpecialVocab(header.path, load_merges=True, n_vocab=header.vocab_size)

@@ -128,13 +128,13 @@ def _write_weights(header: Header, file: Path, progress: Progress | None) -> Non
                     out.write(np.rint(values / scale).clip(-127, 127).astype(np.int8).tobytes())
                     out.write(scale.astype(np.float32).tobytes())
                 else:
-                    out.write(_bf16(np, values).tobytes())
+                    out.write(bf16(np, values).tobytes())
                 done += 1
                 if progress is not None:
                     progress("quantize", done / len(order))
 
 
-def _bf16(np: Any, values: Any) -> Any:
+def bf16(np: Any, values: Any) -> Any:
     """Round to bfloat16, to nearest with ties to even; exact for values that were bfloat16."""
     bits = values.view(np.uint32)
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)

@@ -10,9 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmlab.errors import BadInputError, LlmLabError, UnsupportedError
-from llmlab.files import tags
+from llmlab.files import tags, token_ids
 from llmlab.files.headers import Header, read_header
-from llmlab.quant import checkpoints, gguf_cache, gguf_quantizer, gguf_vocab, importance, llamacpp_source, vllm_forms
+from llmlab.quant import (
+    checkpoints,
+    gguf_cache,
+    gguf_quantizer,
+    gguf_tokens,
+    gguf_vocab,
+    importance,
+    llamacpp_source,
+    vllm_forms,
+)
 from llmlab.types.progress import Progress
 
 
@@ -76,6 +85,8 @@ def make(
     started = time.perf_counter()
     if tag.format == "gguf":
         before, path, way = _gguf(base, tag, calibration, progress)
+        if base.format == "safetensors":
+            gguf_tokens.warn(path, base.path)
         size = path.stat().st_size
     else:
         if calibration is not None:
@@ -84,6 +95,9 @@ def make(
             raise UnsupportedError(f"{base.path} is a GGUF file; {tag.name} is made from a Hugging Face folder.")
         before = base.weight_bytes
         path, way = _checkpoint(base, tag, tokens, progress)
+        if (base.path / "tokenizer.json").is_file() and (path / "tokenizer.json").is_file():
+            ids = token_ids.of_folder(base.path), token_ids.of_folder(path)
+            token_ids.warn(path.name, token_ids.differences(*ids), base.path)
         size = read_header(path).weight_bytes
     return Made(tag.name, path, size, before, time.perf_counter() - started, way)
 

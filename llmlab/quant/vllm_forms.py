@@ -49,7 +49,7 @@ def of(spec: Spec, header: Header) -> Mapping[str, Form]:
         way = f"online: vLLM quantizes it while loading ({name})"
         out.setdefault(tag, _form(spec, header, tag, header.path, online=name, way=way))
     if "int8" not in out:
-        if is_mixture(header):
+        if header.is_mixture:
             name = ONLINE_EXPERTS["int8"]
             way = f"online: vLLM quantizes the experts while loading ({name})"
             out["int8"] = _form(spec, header, "int8", header.path, online=name, way=way)
@@ -107,12 +107,6 @@ def weights_digest(header: Header) -> str:
                     out.update(f"{stat.st_size} {stat.st_mtime_ns}\n".encode() + handle.read(2**20))
         _digests[key] = out.hexdigest()
     return _digests[key]
-
-
-def is_mixture(header: Header) -> bool:
-    """Whether the model is a mixture of experts."""
-    names = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
-    return any(isinstance(count := header.metadata.get(name), int) and count > 1 for name in names)
 
 
 def install(made: Path, target: Path) -> Path:

@@ -68,7 +68,7 @@ class RunLog:
 
         Args:
             completion: a finished or interrupted completion.
-            source: cell, chat or arena.
+            source: cell, chat, arena or serve.
             conversation: the id of its conversation.
         """
         at = now()

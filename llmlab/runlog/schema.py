@@ -6,7 +6,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -56,7 +56,10 @@ def connect(path: Path) -> sqlite3.Connection:
         OSError, sqlite3.Error: it can't be opened or written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    # Never a file that exists: closing any descriptor of it drops this process's locks on it (POSIX), and another
+    # process would then delete the journal that a connection here still uses ("database disk image is malformed").
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     # isolation_level=None: sqlite3 opens no transactions of its own, `writing` does.
     db = sqlite3.connect(path, timeout=BUSY_S, check_same_thread=False, isolation_level=None)
     db.row_factory = sqlite3.Row

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from llmlab.tool_calls.docstrings import Doc, read_docstring
 from llmlab.tool_calls.families import FAMILIES, Family, detect
+from llmlab.tool_calls.mcp import mcp_tools
 from llmlab.tool_calls.options import ToolUse
 from llmlab.tool_calls.results import text_of
 from llmlab.tool_calls.stream import ToolStream, run_all
@@ -22,6 +23,7 @@ __all__ = [
     "ToolUse",
     "Toolbox",
     "detect",
+    "mcp_tools",
     "read_docstring",
     "run_all",
     "text_of",

@@ -1,27 +1,33 @@
 """The tool call formats of model families, one table row each, detected by markers in the chat template.
 
-The formats are those of the models' own chat templates (Hermes 2 Pro and Qwen 2.5/3, Llama 3.1 and later, Mistral v0.3
-and later) and of nano.
+The formats are those of the models' own chat templates, and of nano.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from llmlab.errors import UnsupportedError
-from llmlab.types import ToolCall
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """A model's text, parsed into content and calls. The calls have no ids yet."""
-
-    content: str
-    calls: tuple[ToolCall, ...] = ()
+from llmlab.engines.templates import render
+from llmlab.errors import BadInputError, UnsupportedError
+from llmlab.tool_calls import tagged
+from llmlab.tool_calls.formats import python_calls, read_gemma4, read_listed, read_named, read_pythonic
+from llmlab.tool_calls.reading import (
+    Reading,
+    call_of,
+    gap,
+    is_json,
+    json_at,
+    typed,
+    unreadable,
+    values_of,
+)
+from llmlab.tool_calls.tagged import read_tagged
+from llmlab.types import Message, ToolCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +48,8 @@ class Family:
         prose: a Lark regex of texts without a call, for `strict`.
         alone: the template takes one call per message.
         untyped: arguments are written as text; the tool's schema determines their types.
+        separator: with `named`, the text between the name and the arguments.
+        strict: calls can be generated under their schema.
     """
 
     name: str
@@ -60,76 +68,8 @@ class Family:
     prose: str = r"/[^{\[\s](.|\n)*/"
     alone: bool = False
     untyped: bool = False
-
-
-def call_of(value: Any, text: str) -> ToolCall:
-    """The call in a JSON value; it has a `problem` if the value isn't a valid call."""
-    if not isinstance(value, dict):
-        return ToolCall("", {}, problem=f"{text[:200]!r} is not a JSON object")
-    inner = value.get("function")
-    name = value.get("name") or (inner if isinstance(inner, str) else None)
-    if isinstance(inner, dict):
-        value, name = inner, inner.get("name")
-    if not isinstance(name, str) or not name:
-        return ToolCall("", {}, problem=f"{text[:200]!r} has no name")
-    arguments: Any = next((value[key] for key in ("arguments", "parameters") if key in value), {})
-    if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments)
-        except ValueError:
-            return ToolCall(name, {}, problem=f"the arguments of {name} are not JSON: {arguments[:200]!r}")
-    if arguments is None:
-        arguments = {}
-    if not isinstance(arguments, dict):
-        return ToolCall(
-            name, {}, problem=f"the arguments of {name} are not a JSON object: {json.dumps(arguments)[:200]}"
-        )
-    return ToolCall(name, arguments)
-
-
-_DECODER = json.JSONDecoder()
-_GAP = re.compile(r"[ \t\r\n,;]*")
-
-
-def _json_at(text: str, position: int) -> tuple[Any, int]:
-    """The JSON value at a position, and where it ends; markers inside its strings are ignored.
-
-    Raises:
-        ValueError: there is none.
-    """
-    try:
-        return _DECODER.raw_decode(text, position)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-
-
-def _values(text: str) -> list[Any] | None:
-    """The JSON values in a text, separated by whitespace, commas and semicolons; None if there is anything else."""
-    values, position = [], _gap(text, 0)
-    while position < len(text):
-        try:
-            value, position = _json_at(text, position)
-        except ValueError:
-            return None
-        values.append(value)
-        position = _gap(text, position)
-    return values
-
-
-def _gap(text: str, position: int) -> int:
-    """The end of the whitespace, commas and semicolons at a position."""
-    found = _GAP.match(text, position)
-    return found.end() if found else position
-
-
-def _is_json(text: str) -> bool:
-    """Whether a text is only JSON: an answer in JSON may contain a marker in a string."""
-    return text.lstrip()[:1] in ("{", "[", '"') and _values(text) is not None
-
-
-def _unreadable(content: list[str], calls: list[ToolCall], problem: str) -> Reading:
-    """A reading that ends at an invalid call: where that call ends is unknown, so the rest is not parsed."""
-    return Reading("".join(content).strip(), (*calls, ToolCall("", {}, problem=problem)))
+    separator: tuple[str, ...] = ("[ARGS]",)
+    strict: bool = True
 
 
 def _is_call(value: Any) -> bool:
@@ -144,7 +84,7 @@ def _is_call(value: Any) -> bool:
 
 def read_plain(text: str) -> Reading:
     """Parse one or more `{"name": ..., "arguments": {...}}` and nothing else; any other text is an answer."""
-    values = _values(text.strip())
+    values = values_of(text.strip())
     if values and len(values) == 1 and isinstance(values[0], list):
         values = values[0]
     if not values or not all(_is_call(value) for value in values):
@@ -160,164 +100,36 @@ def read_hermes(text: str) -> Reading:
     """Parse `<tool_call>{"name": ..., "arguments": {...}}</tool_call>`, after any text."""
     content: list[str] = []
     calls: list[ToolCall] = []
-    position = len(text) if _is_json(text) else 0
+    position = len(text) if is_json(text) else 0
     while (start := text.find(_OPEN, position)) >= 0:
         content.append(text[position:start])
         begin = start + len(_OPEN)
         begin += len(text[begin:]) - len(text[begin:].lstrip())
         try:
-            value, position = _json_at(text, begin)
+            value, position = json_at(text, begin)
             end = _HERMES_END.match(text, position)
             if end is None:
                 raise ValueError(f"unexpected text after it: {text[position:][:40]!r}")
         except ValueError as error:
-            return _unreadable(content, calls, f"{text[begin:][:200]!r} is not JSON ({error})")
+            return unreadable(content, calls, f"{text[begin:][:200]!r} is not JSON ({error})")
         calls.append(call_of(value, text[begin:position]))
         position = end.end()
     return Reading("".join([*content, text[position:]]).strip(), tuple(calls)) if calls else Reading(text)
 
 
-# A value of the XML format is raw text without escapes. A closing tag ends it only if the rest of a call follows; a
-# complete call inside a value is part of the value.
-_XML_CALL = re.compile(r"<tool_call>\s*<function=([^>\n]+)>\s*")
-_XML_END = r"</function>\s*(?:</tool_call>|\Z)"
-_XML_NONE = re.compile(_XML_END)
-_XML_FIRST = re.compile(r"<parameter=([^>\n]+)>\n?")
-_XML_MARK = re.compile(
-    rf"(?P<empty><tool_call>\s*<function=[^>\n]+>\s*{_XML_END})|(?P<open><tool_call>\s*<function=[^>\n]+>)"
-    rf"|\n?</parameter>\s*(?:<parameter=(?P<key>[^>\n]+)>\n?|{_XML_END})"
+_read_functions = functools.partial(
+    read_named, opening=re.compile(r"<function=([^>\n]+)>"), closing=re.compile(r"\s*(?:</function>|\Z)")
 )
-_XML_STRAY = re.compile(r"</(?:parameter|function|tool_call)>")
-
-
-def read_xml(text: str) -> Reading:
-    """Parse `<tool_call><function=NAME><parameter=KEY>value</parameter></function></tool_call>`, after any text.
-
-    Values are text; `read_calls` converts them by the tool's schema. The format has no escapes, so a value that
-    contains the end of a value and the start of another looks like two values. If that is detectable (a repeated
-    argument, stray closing tags), the call has a problem and isn't run. Otherwise the text is ambiguous, and is read as
-    separate arguments or calls.
-    """
-    content: list[str] = []
-    calls: list[ToolCall] = []
-    position = 0
-    while (start := text.find(_OPEN, position)) >= 0:
-        if calls and _XML_STRAY.search(text, position, start):
-            break
-        content.append(text[position:start])
-        try:
-            call, position = _xml_call(text, start)
-        except ValueError as error:
-            return _unreadable(content, calls, str(error))
-        calls.append(call)
-    if calls and _XML_STRAY.search(text, position):
-        # One of the last call's values may contain the end of a call, so where the call ends is unknown.
-        return _unreadable(content, calls[:-1], f"{calls[-1].name}: stray closing tags after the call{_XML_HINT}")
-    return Reading("".join([*content, text[position:]]).strip(), tuple(calls)) if calls else Reading(text)
-
-
-_XML_HINT = ", so the end of a value is ambiguous; write values without </parameter>"
-
-
-def _xml_call(text: str, start: int) -> tuple[ToolCall, int]:
-    """The call that starts at a position, and where it ends.
-
-    Raises:
-        ValueError: it is invalid or ambiguous.
-    """
-    found = _XML_CALL.match(text, start)
-    if found is None:
-        raise ValueError(f"{text[start + len(_OPEN) :].strip()[:200]!r} has no <function=NAME>")
-    name, arguments = found[1].strip(), dict[str, str]()
-    end = _XML_NONE.match(text, found.end())
-    if end is not None:
-        return ToolCall(name, {}), end.end()
-    first = _XML_FIRST.match(text, found.end())
-    if first is None:
-        raise ValueError(f"{name}: {text[found.end() :][:100]!r} has no <parameter=NAME>")
-    key, begin, depth = first[1].strip(), first.end(), 0
-    position = begin
-    while (mark := _XML_MARK.search(text, position)) is not None:
-        position = mark.end()
-        if mark["open"]:
-            depth += 1
-        elif mark["empty"]:
-            continue
-        elif depth:
-            depth -= mark["key"] is None
-        # A value that starts on its own line ends on one (an empty value's newline may be the opening tag's).
-        elif text[begin - 1] == "\n" and "\n" not in (text[mark.start()], text[mark.start() - 1]):
-            position = mark.start() + 1
-        else:
-            arguments[key] = text[begin : mark.start()]
-            if mark["key"] is None:
-                return ToolCall(name, arguments), mark.end()
-            key, begin = mark["key"].strip(), mark.end()
-            if key in arguments:
-                raise ValueError(f"{name}: the argument {key!r:.60} is repeated{_XML_HINT}")
-    raise ValueError(f"{name}: the argument {key!r:.60} isn't closed")
-
-
-def typed(call: ToolCall, parameters: Mapping[str, Any]) -> ToolCall:
-    """Convert a call's text arguments: those that the tool's schema doesn't declare as text are parsed as JSON.
-
-    Args:
-        call: the call.
-        parameters: the JSON schema of the tool's arguments; {} if unknown.
-    """
-    properties = parameters.get("properties", {})
-    return replace(
-        call,
-        arguments={
-            key: _typed(value, _kinds(properties.get(key, {}), parameters)) for key, value in call.arguments.items()
-        },
-    )
-
-
-_ANY_KIND = frozenset(("string", "object", "array"))
-
-
-def _kinds(schema: Any, root: Mapping[str, Any], depth: int = 0) -> frozenset[str]:
-    """The JSON types that a schema accepts; string, object and array if it doesn't restrict them."""
-    if not isinstance(schema, Mapping) or depth > 20:
-        return _ANY_KIND
-    kinds = schema.get("type")
-    if isinstance(kinds, str | list):
-        return frozenset([kinds] if isinstance(kinds, str) else kinds)
-    values = [schema["const"]] if "const" in schema else schema.get("enum")
-    if isinstance(values, list):
-        return frozenset(_kind(value) for value in values)
-    reference = schema.get("$ref")
-    if isinstance(reference, str):
-        return _kinds(root.get("$defs", {}).get(reference.rpartition("/")[2]), root, depth + 1)
-    branches = schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf")
-    if isinstance(branches, list):
-        return frozenset(kind for branch in branches for kind in _kinds(branch, root, depth + 1))
-    return _ANY_KIND
-
-
-def _kind(value: Any) -> str:
-    names = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
-    return names.get(type(value), "null")
-
-
-def _typed(text: str, kinds: frozenset[str]) -> Any:
-    if "string" in kinds and not kinds & {"object", "array"}:
-        return text
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-    kind = _kind(value)
-    fits = kind in kinds or (kind == "integer" and "number" in kinds)
-    return value if fits and not isinstance(value, str) else text
 
 
 def read_llama(text: str) -> Reading:
     """Parse `{"name": ..., "parameters": {...}}`, optionally after `<|python_tag|>`, several separated by `;`."""
     head, tag, tail = text.partition("<|python_tag|>")
-    if not tag or _is_json(text):
-        return read_plain(text)
+    if not tag or is_json(text):
+        return read_plain(text) if "<function=" not in text or is_json(text) else _read_functions(text)
+    builtin = python_calls(tail) if ".call(" in tail else None
+    if builtin is not None:
+        return Reading(head.strip(), tuple(builtin))
     read = read_plain(tail)
     if not read.calls or head.lstrip()[:1] in ("{", "["):
         shown = tail if not read.calls else text
@@ -333,28 +145,102 @@ _ARGS = re.compile(r"\s*([\w.-]+)\s*(?:\[CALL_ID\]\s*\w+\s*)?(?:\[ARGS\])?\s*")
 def read_mistral(text: str) -> Reading:
     """Parse `[TOOL_CALLS] [{"name": ..., "arguments": {...}}]` or `[TOOL_CALLS]name[ARGS]{...}`, after any text."""
     head, mark, _ = text.partition(_CALLS)
-    if not mark or _is_json(text):
+    if not mark or is_json(text):
         return Reading(text)
     calls: list[ToolCall] = []
-    position = _gap(text, len(head))
+    position = gap(text, len(head))
     while position < len(text):
         if text.startswith(_CALLS, position):
-            position = _gap(text, position + len(_CALLS))
+            position = gap(text, position + len(_CALLS))
             continue
         try:
             found = None if text[position] in "[{" else _ARGS.match(text, position)
             if found is None and text[position] not in "[{":
                 raise ValueError("no name")
-            value, end = _json_at(text, found.end() if found else position)
+            value, end = json_at(text, found.end() if found else position)
         except ValueError as error:
             reason = "is not JSON" if text[position] in "[{" else "can't be read"
-            return _unreadable([head], calls, f"{text[position:][:200]!r} {reason} ({error})")
+            return unreadable([head], calls, f"{text[position:][:200]!r} {reason} ({error})")
         if found is not None:
             calls.append(call_of({"name": found[1], "arguments": value}, text[position:end]))
         else:
             calls += [call_of(one, json.dumps(one)) for one in (value if isinstance(value, list) else [value])]
-        position = _gap(text, end)
+        position = gap(text, end)
     return Reading(head.strip(), tuple(calls))
+
+
+_read_deepseek = functools.partial(
+    read_named,
+    opening=re.compile(
+        r"(?:<｜tool▁calls▁begin｜>\s*)?<｜tool▁call▁begin｜>"
+        r"(?:function<｜tool▁sep｜>([^\n<]+)\n```json\n|([^\n<]+)<｜tool▁sep｜>)"
+    ),
+    closing=re.compile(r"\s*(?:```)?\s*(?:<｜tool▁call▁end｜>|\Z)\s*(?:<｜tool▁calls▁end｜>)?\s*"),
+)
+_read_kimi = functools.partial(
+    read_named,
+    opening=re.compile(
+        r"(?:<\|tool_calls_section_begin\|>\s*)?<\|tool_call_begin\|>\s*(?:functions\.)?([\w.-]+?)(?::\d+)?\s*"
+        r"<\|tool_call_argument_begin\|>"
+    ),
+    closing=re.compile(r"\s*(?:<\|tool_call_end\|>|\Z)\s*(?:<\|tool_calls_section_end\|>)?\s*"),
+)
+_read_channels = functools.partial(
+    read_named,
+    opening=re.compile(
+        r"(?:<\|start\|>assistant)?\s*(?:to=(?:functions\.)?([\w.-]+)\s*<\|channel\|>\s*(?:commentary|analysis)"
+        r"|<\|channel\|>\s*(?:commentary|analysis)\s+to=(?:functions\.)?([\w.-]+))"
+        r"\s*(?:<\|constrain\|>)?\s*\w*\s*<\|message\|>"
+    ),
+    closing=re.compile(r"\s*(?:<\|call\|>|<\|end\|>|\Z)"),
+)
+
+
+def _read_harmony(text: str) -> Reading:
+    """Parse calls in the commentary channel, after other messages of the turn."""
+    read = _read_channels(text)
+    # What is left of a message before the call is its marks.
+    return replace(read, content=re.sub(r"<\|(?:start|end|message|channel)\|>", "", read.content).strip())
+
+
+_read_solar = functools.partial(
+    read_named,
+    opening=re.compile(
+        r"(?:<\|tool_calls\|>\s*)?<\|tool_call:begin\|>\s*\w*\s*<\|tool_call:name\|>([^<\n]+)<\|tool_call:args\|>"
+    ),
+    closing=re.compile(r"\s*(?:<\|tool_call:end\|>|\Z)\s*(?:<\|calls\|>)?"),
+)
+
+
+def _listed(opening: str, closing: str) -> Callable[[str], Reading]:
+    return functools.partial(read_listed, opening=re.compile(re.escape(opening)), closing=closing)
+
+
+def _json_family(
+    name: str, opening: str, closing: str, *, marks: tuple[str, ...] = (), key: str = "arguments", strict: bool = True
+) -> Family:
+    """A family that writes a JSON list of calls between two marks."""
+    keys: dict[str, Any] = {"name": "add", "arguments": {"a": 1}}
+    if key == "parameters":
+        keys = {"tool_call_id": "0", "tool_name": "add", "parameters": {"a": 1}}
+    return Family(
+        name,
+        f"{opening}[{json.dumps(keys)}]{closing}",
+        marks=marks or (opening,),
+        read=_listed(opening, closing),
+        controls=(opening, closing) if closing else (opening,),
+        before=(opening, "["),
+        between=(", ",),
+        after=("]", closing) if closing else ("]",),
+        prose=_without(opening),
+        strict=strict,
+    )
+
+
+def _without(mark: str) -> str:
+    """A Lark regex of texts without a mark."""
+    escaped = re.escape(mark).replace("/", r"\/")
+    return rf"/(.|\n)+/ & ~/(.|\n)*{escaped}(.|\n)*/"
 
 
 _NO_TAG = r"/(.|\n)+/ & ~/(.|\n)*<tool_call>(.|\n)*/"
@@ -365,14 +251,173 @@ FAMILIES: tuple[Family, ...] = (
         "qwen-xml",
         "<tool_call>\n<function=add>\n<parameter=a>\n1\n</parameter>\n</function>\n</tool_call>",
         marks=("<tool_call>", "<function=", "<parameter="),
-        read=read_xml,
+        read=functools.partial(read_tagged, tags=tagged.QWEN_XML),
         controls=("<tool_call>", "</tool_call>"),
         untyped=True,
+        strict=False,
+    ),
+    Family(
+        "glm",
+        "<tool_call>add\n<arg_key>a</arg_key>\n<arg_value>1</arg_value>\n</tool_call>",
+        marks=("<tool_call>", "<arg_key>"),
+        read=functools.partial(read_tagged, tags=tagged.GLM),
+        controls=("<tool_call>", "</tool_call>", "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"),
+        untyped=True,
+        strict=False,
+    ),
+    Family(
+        "seed",
+        "<seed:tool_call>\n<function=add>\n<parameter=a>1</parameter>\n</function>\n</seed:tool_call>",
+        marks=("<seed:tool_call>", "<function="),
+        read=functools.partial(read_tagged, tags=tagged.SEED),
+        controls=("<seed:tool_call>", "</seed:tool_call>"),
+        untyped=True,
+        strict=False,
+    ),
+    Family(
+        "minimax",
+        '<minimax:tool_call>\n<invoke name="add">\n<parameter name="a">1</parameter>\n</invoke>\n</minimax:tool_call>',
+        marks=("<minimax:tool_call>", "<invoke"),
+        read=functools.partial(read_tagged, tags=tagged.MINIMAX),
+        controls=("<minimax:tool_call>", "</minimax:tool_call>"),
+        untyped=True,
+        strict=False,
+    ),
+    Family(
+        "dsml",
+        '<｜DSML｜function_calls>\n<｜DSML｜invoke name="add">\n<｜DSML｜parameter name="a" string="false">1'
+        "</｜DSML｜parameter>\n</｜DSML｜invoke>\n</｜DSML｜function_calls>",
+        marks=("｜DSML｜",),
+        read=functools.partial(read_tagged, tags=tagged.DSML),
+        controls=("｜DSML｜",),
+        untyped=True,
+        strict=False,
+    ),
+    Family(
+        "harmony",
+        '<|channel|>commentary to=functions.add <|constrain|>json<|message|>{"a": 1}<|call|>',
+        marks=("<|channel|>", "<|call|>"),
+        read=_read_harmony,
+        controls=("<|start|>", "<|channel|>", "<|constrain|>", "<|message|>", "<|call|>", "<|end|>"),
+        alone=True,
+        strict=False,
+    ),
+    Family(
+        "deepseek",
+        "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>add\n```json\n"
+        '{"a": 1}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>',
+        marks=("<｜tool▁calls▁begin｜>", "```json"),
+        read=_read_deepseek,
+        controls=(
+            "<｜tool▁calls▁begin｜>",
+            "<｜tool▁calls▁end｜>",
+            "<｜tool▁call▁begin｜>",
+            "<｜tool▁call▁end｜>",
+            "<｜tool▁sep｜>",
+        ),
+        before=("<｜tool▁calls▁begin｜>",),
+        between=("\n",),
+        after=("<｜tool▁calls▁end｜>",),
+        opening=("<｜tool▁call▁begin｜>", "function", "<｜tool▁sep｜>"),
+        closing=("\n```", "<｜tool▁call▁end｜>"),
+        named=True,
+        separator=("\n```json\n",),
+        prose=_without("<｜tool▁calls▁begin｜>"),
+    ),
+    Family(
+        "deepseek-v3.1",
+        '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>add<｜tool▁sep｜>{"a": 1}<｜tool▁call▁end｜><｜tool▁calls▁end｜>',
+        marks=("<｜tool▁calls▁begin｜>",),
+        read=_read_deepseek,
+        controls=(
+            "<｜tool▁calls▁begin｜>",
+            "<｜tool▁calls▁end｜>",
+            "<｜tool▁call▁begin｜>",
+            "<｜tool▁call▁end｜>",
+            "<｜tool▁sep｜>",
+        ),
+        before=("<｜tool▁calls▁begin｜>",),
+        after=("<｜tool▁calls▁end｜>",),
+        opening=("<｜tool▁call▁begin｜>",),
+        closing=("<｜tool▁call▁end｜>",),
+        named=True,
+        separator=("<｜tool▁sep｜>",),
+        prose=_without("<｜tool▁calls▁begin｜>"),
+    ),
+    Family(
+        "kimi",
+        "<|tool_calls_section_begin|><|tool_call_begin|>functions.add:0<|tool_call_argument_begin|>"
+        '{"a": 1}<|tool_call_end|><|tool_calls_section_end|>',
+        marks=("<|tool_calls_section_begin|>",),
+        read=_read_kimi,
+        controls=(
+            "<|tool_calls_section_begin|>",
+            "<|tool_calls_section_end|>",
+            "<|tool_call_begin|>",
+            "<|tool_call_argument_begin|>",
+            "<|tool_call_end|>",
+        ),
+        strict=False,
+    ),
+    Family(
+        "gemma4",
+        "<|tool_call>call:add{a:1}<tool_call|>",
+        marks=("<|tool_call>", "<tool_call|>"),
+        read=read_gemma4,
+        controls=("<|tool_call>", "<tool_call|>", '<|"|>'),
+        strict=False,
+    ),
+    *(
+        Family(
+            "lfm2",
+            "<|tool_call_start|>[add(a=1)]<|tool_call_end|>",
+            marks=(mark,),
+            read=functools.partial(read_pythonic, opening="<|tool_call_start|>", closing="<|tool_call_end|>"),
+            controls=("<|tool_call_start|>", "<|tool_call_end|>"),
+            strict=False,
+        )
+        for mark in ("<|tool_call_start|>", "<|tool_list_start|>", "List of tools: [")
+    ),
+    Family(
+        "solar",
+        "<|tool_calls|><|tool_call:begin|>call1<|tool_call:name|>add"
+        '<|tool_call:args|>{"a": 1}<|tool_call:end|><|calls|>',
+        marks=("<|tool_call:begin|>",),
+        read=_read_solar,
+        controls=(
+            "<|tool_calls|>",
+            "<|tool_call:begin|>",
+            "<|tool_call:name|>",
+            "<|tool_call:args|>",
+            "<|tool_call:end|>",
+            "<|calls|>",
+        ),
+        strict=False,
+    ),
+    _json_family("command-r", "<|START_ACTION|>", "<|END_ACTION|>", key="parameters", strict=False),
+    _json_family("nemotron", "<TOOLCALL>", "</TOOLCALL>"),
+    _json_family("granite", "<|tool_call|>", ""),
+    _json_family("gigachat", "<|function_call|>", "", strict=False),
+    _json_family("apertus", "<|tools_prefix|>", "<|tools_suffix|>", strict=False),
+    _json_family("apriel", "<tool_calls>", "</tool_calls>"),
+    _json_family("functools", "functools", "", marks=("functools[",)),
+    Family(
+        "functions",
+        '<function=add>{"a": 1}</function>',
+        marks=("<function=", "</function>"),
+        absent=("<tool_call>", "<parameter="),
+        read=_read_functions,
+        opening=("<function=",),
+        closing=("</function>",),
+        named=True,
+        separator=(">",),
+        prose=_without("<function="),
     ),
     Family(
         "hermes",
         '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>',
         marks=("<tool_call>",),
+        absent=("<invoke",),
         read=read_hermes,
         controls=("<tool_call>", "</tool_call>"),
         between=("\n",),
@@ -432,18 +477,84 @@ def detect(template: str | None, model: str = "This model") -> Family:
     Raises:
         UnsupportedError: the template doesn't support tools.
     """
-    for family in FAMILIES:
-        if (
-            template
-            and "tools" in template
-            and all(mark in template for mark in family.marks)
-            and not any(mark in template for mark in family.absent)
-        ):
-            return family
-    raise UnsupportedError(
-        f"{model} doesn't support tools: its chat template has no place for them.",
-        "Load a model that does (nano, Qwen, Llama 3, Mistral), or request JSON with schema=.",
-    )
+    known = [
+        family
+        for family in FAMILIES
+        if template
+        and "tools" in template
+        and all(mark in template for mark in family.marks)
+        and not any(mark in template for mark in family.absent)
+    ]
+    if not known:
+        raise UnsupportedError(
+            f"{model} doesn't support tools: its chat template has no place for them.",
+            "Use the generic format (tool_format='generic'), or load a model that does (Qwen, Llama 3, Mistral).",
+        )
+    marks = unknown_marks(template or "") if known[0].name == "plain" else ()
+    marks = marks or _unreadable_marks(template or "", known[0])
+    if marks:
+        raise UnsupportedError(
+            f"{model} writes tool calls in a format that llmlab can't read: {', '.join(marks)} in its chat template.",
+            "Use the generic format: tool_format='generic'.",
+        )
+    return known[0]
+
+
+_CALL_MARK = re.compile(
+    r"<[|/]?[^<>\s{}'\"|]{0,20}(?:tool|function|invoke|call|action)[^<>\s{}'\"]{0,30}>|\[[A-Z_]*(?:TOOL|CALL)[A-Z_]*\]"
+    r"|<(?:function|invoke|call)\s+\w+=|\bfunctools\b|>>>",
+    re.IGNORECASE,
+)
+# Marks of definitions and of results, which aren't parsed.
+_OTHER_MARK = re.compile(
+    r"tools>|tools\|>|_tools|tool\|>|<tool>|</tool>|response|result|output|return|AVAILABLE|definition|declaration"
+    r"|description|schema|system|list|callable|example|instructions",
+    re.IGNORECASE,
+)
+
+
+def unknown_marks(template: str) -> tuple[str, ...]:
+    """Texts in a chat template that look like marks of a tool call."""
+    found = dict.fromkeys(one for one in _CALL_MARK.findall(template) if not _OTHER_MARK.search(one))
+    return tuple(found)[:6]
+
+
+_PROBE, _VALUE = "zprobeq", "Zvalueq"
+_ANY_MARK = re.compile(r"<[^<>\s]{1,60}>|\[[A-Z_]{2,30}\]")
+
+
+@functools.lru_cache(maxsize=64)
+def written(template: str) -> str:
+    """A call as a chat template writes it in an assistant's turn, with what surrounds it; "" if it writes none."""
+    tool = {"name": _PROBE, "description": "d", "parameters": {"type": "object", "properties": {}}}
+    call = ToolCall(_PROBE, {"text": _VALUE}, "call00001").as_dict()
+    turns = [Message("user", "hi"), Message("assistant", "", (call,))]
+    try:
+        text = render(
+            template, turns, special_tokens={}, tools=[{"type": "function", "function": tool}],
+            add_generation_prompt=False,
+        )  # fmt: skip
+    except BadInputError:
+        return ""
+    place = text.rfind(_VALUE)
+    return text[max(place - 300, 0) : place + 200] if place >= 0 else ""
+
+
+def _unreadable_marks(template: str, family: Family) -> tuple[str, ...]:
+    """The marks of a call that a template writes and the plain format can't read."""
+    text = written(template) if family.name == "plain" else ""
+    start = text.find("{", max(text.rfind(f'"{_PROBE}"') - 20, 0))
+    if not text or (f'"{_PROBE}"' in text and start >= 0 and json_is_call(text, start)):
+        return ()
+    return tuple(dict.fromkeys(_ANY_MARK.findall(text)))[-6:] or (text[-200:].strip(),)
+
+
+def json_is_call(text: str, start: int) -> bool:
+    """Whether a call as a JSON object starts at a position."""
+    try:
+        return _is_call(json_at(text, start)[0])
+    except ValueError:
+        return False
 
 
 def read_calls(

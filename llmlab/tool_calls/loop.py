@@ -12,7 +12,8 @@ from typing import Any, Protocol
 from llmlab.errors import BadInputError, UnsupportedError
 from llmlab.guided.guide import Guide
 from llmlab.inference.stream import Stream
-from llmlab.tool_calls.families import Family, detect, read_calls, with_controls
+from llmlab.tool_calls.families import Family, read_calls, with_controls, written
+from llmlab.tool_calls.generic import GENERIC, family_for, generic_messages
 from llmlab.tool_calls.options import ToolUse
 from llmlab.tool_calls.results import shortened, without_controls
 from llmlab.tool_calls.strict import calls_guide
@@ -96,14 +97,20 @@ class ToolLoop:
         self._reason: FinishReason | None = None
         self._family: Family | None = None
         if use.choice != "none":
-            self._family = detect(self._model.facts.chat_template, self._model.name)
+            self._family = family_for(use.tool_format, self._model.facts.chat_template, self._model.name)
         self._guides: dict[bool, Guide] = {}
         self._check_strict()
         self.current = self._next()
 
     # -- requests ------------------------------------------------------------------------------
 
+    @property
+    def _generic(self) -> bool:
+        return self._family is not None and self._family.name == GENERIC.name
+
     def _check_strict(self) -> None:
+        if self._generic and self._family is not None:
+            self._guides[False] = calls_guide(self._family, self.use.box, special=self._asking.special, required=False)
         if self._family is None or not (self.use.strict or self.use.choice != "auto"):
             return
         named = self.use.choice in self.use.box.names
@@ -122,7 +129,11 @@ class ToolLoop:
         guide = guide or self._guides.get(False)
         options = {**self._options, **({"guide": guide} if guide is not None else {})}
         schemas = self.use.box.schemas if self._family is not None else ()
-        return self._asking.ask([*self._messages, *self._turns], schemas, self._params, options)
+        turns = [*self._messages, *self._turns]
+        if self._generic:
+            turns = generic_messages(turns, schemas, self._model.facts.chat_template)
+            schemas = ()
+        return self._asking.ask(turns, schemas, self._params, options)
 
     # -- responses -----------------------------------------------------------------------------
 
@@ -179,7 +190,12 @@ class ToolLoop:
         self._unrun = ()
         shown = [replace(step, result=self._fitting(step.result)) if step.result else step for step in steps]
         self.steps += shown
-        self._turns += _turns(self._content, self._full_text, shown, self._safe, alone=self._family.alone)
+        said = Message("assistant", self._content, reasoning=self._parts[-1].reasoning)
+        turns = _turns(said, self._full_text, shown, self._safe, alone=self._family.alone)
+        if not self._generic and not written(self._model.facts.chat_template):
+            # The template leaves out a message's calls: the model sees its own text instead.
+            turns = [replace(one, content=self._full_text, tool_calls=()) if one.tool_calls else one for one in turns]
+        self._turns += turns
         try:
             self.current = self._next()
         except UnsupportedError:
@@ -223,6 +239,7 @@ class ToolLoop:
             tool_calls=self._unrun,
             steps=tuple(self.steps),
             turns=tuple(self._turns),
+            tool_format=GENERIC.name if self._generic else "",
         )
 
     @property
@@ -246,12 +263,12 @@ def _timings(parts: Sequence[Completion]) -> Timings:
 
 
 def _turns(
-    content: str, full: str, steps: Sequence[ToolStep], safe: Callable[[str], str], *, alone: bool
+    said: Message, full: str, steps: Sequence[ToolStep], safe: Callable[[str], str], *, alone: bool
 ) -> list[Message]:
     """The messages of one round of calls.
 
     Args:
-        content: the model's text besides its calls.
+        said: the model's text besides its calls, and its thought.
         full: the model's complete text.
         steps: the calls with their results.
         safe: escapes control tokens in a result.
@@ -261,11 +278,11 @@ def _turns(
     bad = [step for step in steps if step.call.problem]
     complaint = " ".join(f"Error: {step.error}." for step in bad)
     if not good:
-        return [Message("assistant", full), Message("user", safe(f"{complaint} Write the call again."))]
+        return [replace(said, content=full), Message("user", safe(f"{complaint} Write the call again."))]
     turns: list[Message] = []
     for group in [[step] for step in good] if alone else [good]:
-        turns.append(Message("assistant", content, tuple(step.call.as_dict() for step in group)))
-        content = ""
+        turns.append(replace(said, tool_calls=tuple(step.call.as_dict() for step in group)))
+        said = Message("assistant", "")
         for step in group:
             text = step.result if step.result is not None else f"Error: {step.error}"
             turns.append(Message("tool", safe(text), name=step.name, tool_call_id=step.call.id))

@@ -9,14 +9,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmlab.errors import BadInputError
+from llmlab.errors import BadInputError, unknown
 from llmlab.guided.request import OPTIONS as GUIDED
 from llmlab.tool_calls.tool import Toolbox
 from llmlab.types import SamplingParams, ToolCall
 
-OPTIONS = ("tools", "tool_choice", "max_steps", "strict", "approve", "run_tools", "tool_timeout")
+OPTIONS = ("tools", "tool_choice", "max_steps", "strict", "approve", "run_tools", "tool_timeout", "tool_format")
 """The keywords of tool calling."""
 CHOICES = ("auto", "none", "required")
+TOOL_FORMATS = ("auto", "generic")
 MAX_STEPS = 8
 TIMEOUT_S = 60.0
 
@@ -35,6 +36,7 @@ class ToolUse:
         approve: decides before each call whether it may run; None runs all.
         run_tools: False returns the first calls to the caller instead of running them.
         timeout_s: time limit per call, in seconds.
+        tool_format: auto (the model's own, else generic) or generic (`llmlab.tool_calls.generic`).
     """
 
     box: Toolbox
@@ -44,6 +46,7 @@ class ToolUse:
     approve: Approve | None = field(default=None, repr=False)
     run_tools: bool = True
     timeout_s: float = TIMEOUT_S
+    tool_format: str = "auto"
 
     @classmethod
     def of(
@@ -87,9 +90,12 @@ class ToolUse:
             raise BadInputError(
                 "n and tools can't be combined: each text would make its own calls.", "Call generate n times."
             )
+        form = options.get("tool_format", "auto")
+        if form not in TOOL_FORMATS:
+            raise unknown("tool_format", str(form), TOOL_FORMATS)
         approve = _approval(options.get("approve", False))
         run = bool(options.get("run_tools", True))
-        return cls(box, choice, steps, bool(options.get("strict")), approve, run, float(timeout)), left
+        return cls(box, choice, steps, bool(options.get("strict")), approve, run, float(timeout), form), left
 
 
 def _approval(asked: Any) -> Approve | None:

@@ -54,6 +54,12 @@ class ToolStream(Stream):
         return self._result.text if self._result is not None else self._loop.current.text
 
     @property
+    def thought(self) -> tuple[str, int]:
+        """The thought of the current step so far, and its number of tokens."""
+        buffer = self._loop.current.start()
+        return buffer.reasoning(), buffer.reasoning_tokens()
+
+    @property
     def steps(self) -> tuple[ToolStep, ...]:
         """The calls so far, including those that are running."""
         return (*self._loop.steps, *self._running)

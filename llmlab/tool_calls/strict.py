@@ -30,10 +30,10 @@ def calls_guide(
     Raises:
         UnsupportedError: the call format or a parameter's schema can't be enforced token by token.
     """
-    if family.name == "qwen-xml":
+    if not family.strict:
         raise UnsupportedError(
-            "strict and tool_choice don't support this model's XML call format.",
-            "Leave them out, or use tool_choice='auto'.",
+            f"strict and tool_choice don't support this model's call format ({family.name}).",
+            "Leave them out, use tool_choice='auto', or the generic format: tool_format='generic'.",
         )
 
     def written(parts: tuple[str, ...]) -> list[str]:
@@ -84,7 +84,7 @@ def _one(tool: Tool, family: Family, written: Callable[[tuple[str, ...]], list[s
     shared = {"$defs": tool.parameters["$defs"]} if "$defs" in tool.parameters else {}
     if family.named:
         guide = schema_guide({**parameters, **shared}, name=tool.name)
-        return " ".join([json.dumps(tool.name), *written(("[ARGS]",)), f"%json {guide.text}"])
+        return " ".join([json.dumps(tool.name), *written(family.separator), f"%json {guide.text}"])
     call = {
         "type": "object",
         "properties": {"name": {"const": tool.name}, family.key: parameters},

@@ -6,7 +6,7 @@ import functools
 import inspect
 import re
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,6 +77,8 @@ class Tool:
         """
         from pydantic import ValidationError
 
+        if self._adapter is None:  # a tool that is only a schema: whoever runs it validates
+            return dict(arguments)
         try:
             return dict(self._adapter.validate_python(dict(arguments)))
         except ValidationError as error:
@@ -97,7 +99,7 @@ class Toolbox(Sequence[Tool]):
     """The tools of one generation, with unique names.
 
     Args:
-        functions: the functions, or tools.
+        functions: the functions, tools, and `mcp:NAME` for the tools of an MCP server.
 
     Raises:
         BadInputError: there are none, two have the same name, or one can't be a tool. See `Tool.of`.
@@ -106,16 +108,27 @@ class Toolbox(Sequence[Tool]):
     def __init__(self, functions: Any) -> None:
         if callable(functions) or isinstance(functions, Tool):
             functions = [functions]
+        if isinstance(functions, str) and functions.startswith("mcp:"):
+            functions = [functions]
         if isinstance(functions, str | Mapping) or not isinstance(functions, Sequence | set | frozenset):
             raise BadInputError(f"tools takes a list of functions, got {type(functions).__name__}.", "tools=[f, g]")
         if not functions:
             raise BadInputError("The list of tools is empty.", "Pass at least one function, or leave tools out.")
         self._tools: dict[str, Tool] = {}
-        for function in functions:
-            tool = Tool.of(function)
+        for tool in self._all(functions):
             if tool.name in self._tools:
                 raise BadInputError(f"Two tools have the same name, {tool.name!r}.", "Rename one of the functions.")
             self._tools[tool.name] = tool
+
+    @staticmethod
+    def _all(functions: Collection[Any]) -> Iterator[Tool]:
+        for function in functions:
+            if isinstance(function, str) and function.startswith("mcp:"):
+                from llmlab.tool_calls.mcp import mcp_tools
+
+                yield from mcp_tools(function.removeprefix("mcp:"))
+            else:
+                yield Tool.of(function)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -18,6 +18,8 @@ from llmlab import _imports, config
 from llmlab.adapters import library
 from llmlab.errors import BadInputError, DoesNotFitError, Interrupted, LlmLabError, unknown
 from llmlab.files.headers import Header, read_header
+from llmlab.machine import memory
+from llmlab.machine.memory import Device
 from llmlab.training import card
 from llmlab.training.data import Row, read, split
 from llmlab.training.labels import Masker, Sample
@@ -166,7 +168,7 @@ def tune(
         _check_out(folder)
     check_writable(folder)
     header = read_header(base)
-    check_base(base, header, base_name or base.name, force=force)
+    check_base(base, header, base_name or base.name, force=force, gpu=training_gpu())
     settings = settings.settled(header)
     try:
         report(TrainingProgress(name, "reading the data"))
@@ -230,28 +232,40 @@ def need_packages() -> None:
         )
 
 
-def check_base(base: Path, header: Header, name: str, *, force: bool = False) -> None:
-    """Check that a model can be trained: an unquantized safetensors folder that fits into memory.
+def check_base(base: Path, header: Header, name: str, *, force: bool = False, gpu: Device | None = None) -> None:
+    """Check that a model can be trained or merged: an unquantized safetensors folder that fits into memory.
+
+    Args:
+        base: its folder.
+        header: its header.
+        name: its name, for messages.
+        force: don't check the memory.
+        gpu: the GPU that it is trained on; None: the CPU.
 
     Raises:
         BadInputError: it is a GGUF file, or quantized.
         DoesNotFitError: it doesn't fit.
     """
     check_folder(base, header, name)
-    import psutil
+    where = gpu or memory.cpu()
+    # Frozen weights, and a quarter for gradients of the adapter and activations.
+    size, kind = (2, "bfloat16") if gpu is not None else (4, "float32")
+    needed = int(header.parameters * size * 1.25)
+    if needed > where.free and not force:
+        raise DoesNotFitError(
+            f"{name} needs about {needed / 1e9:.1f} GB on {'the CPU' if gpu is None else where.name} ({kind} weights "
+            f"and working memory), but {where.free / 1e9:.1f} GB are free.",
+            "Unload models (%llm unload --all), use a smaller one, or try anyway: --force",
+        )
 
+
+def training_gpu() -> Device | None:
+    """The GPU that torch trains on, with its free memory; None: the CPU."""
     _imports.load("torch")
     import torch
 
-    if torch.cuda.is_available():
-        return
-    needed, free = int(header.parameters * 4 * 1.25), int(psutil.virtual_memory().available)
-    if needed > free and not force:
-        raise DoesNotFitError(
-            f"{name} needs about {needed / 1e9:.1f} GB on the CPU (float32 weights and working memory), "
-            f"but {free / 1e9:.1f} GB are free.",
-            "Unload models (%llm unload --all), use a smaller one, or try anyway: --force",
-        )
+    found = memory.gpus() if torch.cuda.is_available() else ()
+    return found[0] if found else None
 
 
 def check_folder(base: Path, header: Header, name: str) -> None:

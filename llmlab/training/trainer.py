@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import random
 import time
@@ -13,6 +14,7 @@ from typing import Any
 
 from llmlab import _imports, config
 from llmlab.errors import Interrupted, TuneError
+from llmlab.machine import turns
 from llmlab.training.labels import IGNORED, Sample
 from llmlab.training.result import OnProgress, Point, Stopped, TrainingProgress
 
@@ -146,8 +148,20 @@ def train(
         report: called after each step.
     """
     report(TrainingProgress(name, "loading the model"))
-    with quiet(settings.threads):
-        return _train(base, samples, heldout, settings, name, report)
+    try:
+        with quiet(settings.threads):
+            return _train(base, samples, heldout, settings, name, report)
+    finally:
+        _release_gpu()
+
+
+def _release_gpu() -> None:
+    """Return the GPU memory that torch keeps for its next use, so that an engine can have it."""
+    import torch
+
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def _train(
@@ -185,6 +199,8 @@ def _train(
                 raise Interrupted from None
             stopped = "interrupted"
         watch.restore()
+        if cuda:
+            model.cpu()  # it is written from there
         seconds = time.perf_counter() - started
     notes = []
     if watch.best and watch.before is not None and (watch.best.heldout or 0) >= watch.before:
@@ -365,3 +381,4 @@ def quiet(threads: int | None) -> Iterator[None]:
         np.random.set_state(generators[1])  # noqa: NPY002
         torch.set_rng_state(generators[2])
         torch.set_num_threads(count)
+        turns.end_team()

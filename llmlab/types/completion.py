@@ -23,7 +23,8 @@ FinishReason = Literal["stop", "length", "interrupted", "tool_calls", "error"]
 class Chunk:
     """What a stream yields: the new text and its tokens.
 
-    `finish_reason` is set on a choice's last chunk only. `index` says which of the n completions.
+    `finish_reason` is set on a choice's last chunk only. `index` says which of the n completions. `reasoning` is new
+    text of the thought that a reasoning model writes before its answer; `text` is empty then.
 
     Example:
         >>> chunks = list(model.stream("Hello!", temperature=0, max_tokens=4))
@@ -36,6 +37,7 @@ class Chunk:
     logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: FinishReason | None = None
     index: int = 0
+    reasoning: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,9 @@ class Choice:
     `parsed` is the typed object of a guided generation that ended by itself; where the text satisfies the schema and
     the type's own validators refuse it all the same, it is None and `parse_error` says why.
 
+    `reasoning` is the thought of a reasoning model, and `reasoning_token_ids` its tokens with their marks: the prompt's
+    tokens, these and `token_ids` are what the model has read and written.
+
     Example:
         >>> done = model.generate("Hello!", n=2, seed=7, max_tokens=8)
         >>> [choice.seed for choice in done.choices]
@@ -98,20 +103,28 @@ class Choice:
     parsed: Any = None
     seed: int | None = None
     parse_error: str = ""
+    reasoning: str = ""
+    reasoning_token_ids: tuple[int, ...] = field(default=(), repr=False)
+    reasoning_cut: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
     """The result of a generation, with everything needed to repeat it.
 
-    `text`, `token_ids`, `finish_reason`, `logprobs` and `parsed` are those of the first choice; `choices` has all n.
+    `text`, `token_ids`, `finish_reason`, `logprobs`, `parsed` and `reasoning` are those of the first choice; `choices`
+    has all n.
 
     With `probabilities`: the probability of each option of the choice.
 
     With `tools`: `steps` is the transcript of the calls that were run, `turns` holds the messages that they became,
     `tool_calls` the calls that were not run (`finish_reason` is "tool_calls" then), and `text` is what the model said
-    besides its calls. `usage` counts the tokens of every step; `timings` is the first TTFT and the decoding of every
-    step, without the time of the tools.
+    besides its calls. `tool_format` is "generic" where the tools were described in the system prompt. `usage` counts
+    the tokens of every step; `timings` is the first TTFT and the decoding of every step, without the time of the tools.
+
+    An answer that was begun (by `prefix=`, a last message of the assistant, or `continue_`) has that text in `prefix`;
+    `text` starts with it. Its tokens are in `prompt_token_ids`, so `token_ids`, `logprobs` and `usage` are those of
+    this generation only. `more` is what `continue_` uses.
 
     Example:
         >>> done = model.generate("What is the capital of France?", temperature=0)
@@ -138,6 +151,9 @@ class Completion:
     tool_calls: tuple[ToolCall, ...] = ()
     steps: tuple[ToolStep, ...] = ()
     turns: tuple[Message, ...] = field(default=(), repr=False)
+    tool_format: str = ""
+    prefix: str = ""
+    more: Any = field(default=None, repr=False, compare=False)
 
     @property
     def text(self) -> str:
@@ -148,6 +164,16 @@ class Completion:
     def token_ids(self) -> tuple[int, ...]:
         """The first choice's token ids."""
         return self.choices[0].token_ids
+
+    @property
+    def reasoning(self) -> str:
+        """The thought of a reasoning model before the first choice's text; "" without one."""
+        return self.choices[0].reasoning
+
+    @property
+    def reasoning_tokens(self) -> int:
+        """How many tokens the first choice's thought took, with its marks."""
+        return len(self.choices[0].reasoning_token_ids)
 
     @property
     def finish_reason(self) -> FinishReason:
@@ -166,8 +192,65 @@ class Completion:
 
     @property
     def message(self) -> Message:
-        """The answer as an assistant message, with the calls that were not run."""
-        return Message("assistant", self.text, tuple(call.as_dict() for call in self.tool_calls))
+        """The answer as an assistant message, with the calls that were not run, and the thought."""
+        calls = tuple(call.as_dict() for call in self.tool_calls)
+        return Message("assistant", self.text, calls, reasoning=self.reasoning)
+
+    def continue_(self, *, max_tokens: int | None = None, params: SamplingParams | None = None) -> Completion:
+        """Continue an answer that was cut off at `max_tokens`, or interrupted, from its exact tokens.
+
+        Args:
+            max_tokens: most further tokens; None: as many as before.
+            params: sampling params; None: the same. The seed of a sampled answer is increased by its tokens.
+
+        Returns:
+            The completion of the answer, whose text starts with this one's.
+
+        Raises:
+            BadInputError: the answer ended by itself, has several choices, tool calls or images, or fills the context.
+            UnloadedError: the model isn't loaded any more.
+
+        Example:
+            >>> done = model.generate("What is the capital of France?", temperature=0, max_tokens=3)
+            >>> done.text, done.continue_(max_tokens=16).text
+            ('The capital of', 'The capital of France is Paris.')
+        """
+        done: Completion = self.continue_stream(max_tokens=max_tokens, params=params).result()
+        return done
+
+    def continue_stream(self, *, max_tokens: int | None = None, params: SamplingParams | None = None) -> Any:
+        """`continue_` as a stream. Its first chunk is the text so far.
+
+        Args:
+            max_tokens: as in `continue_`.
+            params: as in `continue_`.
+
+        Returns:
+            The stream (`llmlab.inference.stream.Stream`).
+
+        Raises:
+            Same as `continue_`.
+
+        Example:
+            >>> done = model.generate("What is the capital of France?", temperature=0, max_tokens=3)
+            >>> [chunk.text for chunk in done.continue_stream(max_tokens=16)][:2]
+            ['The capital of', ' France']
+        """
+        problem = ""
+        if self.more is None:
+            problem = "it was not generated in this process"
+        elif self.finish_reason not in ("length", "interrupted"):
+            problem = f"it ended with finish_reason {self.finish_reason!r}"
+        elif len(self.choices) > 1:
+            problem = f"it has {len(self.choices)} choices"
+        elif self.steps or self.tool_calls:
+            problem = "it has tool calls"
+        if problem:
+            raise BadInputError(
+                f"This answer can't be continued: {problem}.",
+                "Only an answer that was cut off at max_tokens or interrupted can be.",
+            )
+        return self.more.stream(self, max_tokens=max_tokens, params=params)
 
     def inspect(self, choice: int = 0) -> Any:
         """The tokens shaded by probability, in a widget; a click on another likely token continues from there.

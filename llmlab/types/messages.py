@@ -10,7 +10,7 @@ from typing import Any, Literal, cast, get_args
 
 from llmlab.errors import BadInputError, unknown
 
-Role = Literal["system", "user", "assistant", "tool"]
+Role = Literal["system", "developer", "user", "assistant", "tool"]
 
 ROLES: tuple[Role, ...] = get_args(Role)
 
@@ -57,7 +57,7 @@ class Message:
     """One turn of a conversation.
 
     Attributes:
-        role: system, user, assistant or tool.
+        role: system, developer (system, where the chat template knows no developer), user, assistant or tool.
         content: the text.
         tool_calls: what the assistant called, in the form chat templates expect
             (`{"type": "function", "function": {"name": ..., "arguments": {...}}}`). `of` also takes OpenAI's form, in
@@ -65,6 +65,7 @@ class Message:
         name: the tool's name, on a tool turn.
         tool_call_id: which call a tool turn answers; some templates ask for it.
         images: encoded images (PNG, JPEG, WebP, GIF) that a user's turn shows before its text.
+        reasoning: the assistant's thought before the text. The chat template decides whether the model sees it again.
 
     Example:
         >>> from llmlab import Message
@@ -78,6 +79,7 @@ class Message:
     name: str | None = None
     tool_call_id: str | None = None
     images: tuple[bytes, ...] = field(default=(), repr=False)
+    reasoning: str = field(default="", repr=False)
 
     @classmethod
     def of(cls, value: Message | Mapping[str, Any] | str) -> Message:
@@ -85,7 +87,8 @@ class Message:
 
         Args:
             value: what to make it of. Content may be a list of parts in OpenAI's form: {"type": "text", "text": ...}
-                and {"type": "image_url", "image_url": {"url": "data:image/png;base64,..."}}.
+                and {"type": "image_url", "image_url": {"url": "data:image/png;base64,..."}}. `reasoning_content` (or
+                `reasoning`) is the assistant's thought.
 
         Returns:
             The message.
@@ -117,8 +120,15 @@ class Message:
         if isinstance(content, list):
             content, images = _parts(content)
         if not isinstance(content, str):
-            raise BadInputError(f"The content of a {role} message must be text, got {type(content).__name__}.")
-        return cls(cast("Role", role), content, calls, value.get("name"), value.get("tool_call_id"), images)
+            article = "an" if role == "assistant" else "a"
+            raise BadInputError(f"The content of {article} {role} message must be text, got {type(content).__name__}.")
+        thought = value.get("reasoning_content") or value.get("reasoning") or value.get("thinking") or ""
+        if not isinstance(thought, str):
+            article = "an" if role == "assistant" else "a"
+            raise BadInputError(
+                f"The reasoning of {article} {role} message must be text, got {type(thought).__name__}."
+            )
+        return cls(cast("Role", role), content, calls, value.get("name"), value.get("tool_call_id"), images, thought)
 
     def as_dict(self) -> dict[str, Any]:
         """The message as chat templates and `of` take it; empty fields are left out. See `as_openai`.
@@ -133,6 +143,8 @@ class Message:
             out["content"] = [*shown, {"type": "text", "text": self.content}]
         if self.tool_calls:
             out["tool_calls"] = [dict(call) for call in self.tool_calls]
+        if self.reasoning:
+            out["reasoning_content"] = self.reasoning
         if self.name is not None:
             out["name"] = self.name
         if self.tool_call_id is not None:

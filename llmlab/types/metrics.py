@@ -240,7 +240,9 @@ class Probabilities(dict[str, float]):
         (1.0, True)
     """
 
-    def __init__(self, shares: Mapping[str, float], *, raw: Mapping[str, float], by_length: Mapping[str, float]) -> None:
+    def __init__(
+        self, shares: Mapping[str, float], *, raw: Mapping[str, float], by_length: Mapping[str, float]
+    ) -> None:
         super().__init__(shares)
         self.raw = dict(raw)
         self.by_length = dict(by_length)

@@ -14,12 +14,18 @@ Format = Literal["gguf", "safetensors"]
 # The file format that each engine loads.
 FORMATS: dict[EngineName, Format] = {"llamacpp": "gguf", "vllm": "safetensors"}
 
+MOST_BAD_WORDS = 64
+"""vLLM bans at most 128 token sequences, and a word has up to two."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
     """Sampling parameters. The same values give the same distribution on both engines.
 
-    The order is vLLM's on both: temperature, min_p, top_k, top_p, then sampling with the seed.
+    The order on both: the constraint, bad_words, min_tokens, logit_bias, DRY, repetition_penalty, frequency_penalty,
+    presence_penalty, temperature, top_n_sigma, min_p, typical_p, top_k, top_p, XTC, then sampling with the seed. A
+    temperature of 0 takes the most likely token after the penalties. None takes the model's own default
+    (generation_config.json), else the value that has no effect.
 
     Attributes:
         temperature: 0 is greedy; None takes the model's own default (generation_config.json), else 0.7.
@@ -32,6 +38,25 @@ class SamplingParams:
         n: completions of the same prompt; completion i uses seed + i.
         logprobs: top-k log probabilities for each token (0: the chosen token's only; None: none), before temperature.
         ignore_eos: go on past the end-of-turn token (for benchmarks).
+        repetition_penalty: divide the positive and multiply the negative logits of tokens in the prompt or the output
+            by this; above 1 discourages them.
+        presence_penalty: subtract this from the logits of tokens in the output, in [-2, 2].
+        frequency_penalty: subtract this times the number of occurrences in the output, in [-2, 2].
+        logit_bias: token id -> what to add to its logit, in [-100, 100].
+        min_tokens: no end token, and no stop string, before this many tokens.
+        stop_token_ids: tokens that end the text (not included in it), besides the model's end tokens.
+        bad_words: strings whose tokens, with or without a leading space, are never generated in a row. Another
+            tokenization of the same text can still occur; a constraint is exact.
+        typical_p: keep the tokens whose surprise is closest to the entropy, up to this mass, in (0, 1].
+        top_n_sigma: keep tokens whose logit is within this many standard deviations of the highest; 0 keeps all.
+        dry_multiplier: DRY's penalty for a token that would extend a repetition of earlier text (prompt included) from
+            `dry_allowed_length` to one more token; 0 turns DRY off.
+        dry_base: the penalty grows by this factor with each further token.
+        dry_allowed_length: the longest repetition without a penalty, in tokens.
+        dry_sequence_breakers: a token whose text contains one of these ends a repetition.
+        xtc_probability: XTC: how often, per token, all tokens above `xtc_threshold` but the least likely of them are
+            removed; 0 turns it off. No effect at temperature 0.
+        xtc_threshold: a probability, after the other parameters.
 
     Example:
         >>> greedy = llmlab.SamplingParams(temperature=0, max_tokens=8)
@@ -49,12 +74,28 @@ class SamplingParams:
     n: int = 1
     logprobs: int | None = None
     ignore_eos: bool = False
+    repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logit_bias: Mapping[int, float] | None = None
+    min_tokens: int | None = None
+    stop_token_ids: tuple[int, ...] = ()
+    bad_words: tuple[str, ...] = ()
+    typical_p: float | None = None
+    top_n_sigma: float | None = None
+    dry_multiplier: float = 0.0
+    dry_base: float = 1.75
+    dry_allowed_length: int = 2
+    dry_sequence_breakers: tuple[str, ...] = ("\n", ":", '"', "*")
+    xtc_probability: float = 0.0
+    xtc_threshold: float = 0.1
 
     def __post_init__(self) -> None:
-        if isinstance(self.stop, str):
-            object.__setattr__(self, "stop", (self.stop,))
-        elif not isinstance(self.stop, tuple):
-            object.__setattr__(self, "stop", tuple(self.stop))
+        for name in ("stop", "bad_words", "dry_sequence_breakers"):
+            object.__setattr__(self, name, _texts(name, getattr(self, name)))
+        object.__setattr__(self, "stop_token_ids", _ids("stop_token_ids", self.stop_token_ids))
+        if self.logit_bias is not None:
+            object.__setattr__(self, "logit_bias", _bias(self.logit_bias))
         self._check()
 
     def _check(self) -> None:
@@ -75,8 +116,24 @@ class SamplingParams:
         number("max_tokens", 1, inf, "a whole number, 1 or more", whole=True)
         number("n", 1, 1024, "a whole number from 1 to 1024", whole=True)
         number("logprobs", 0, 100, "a whole number from 0 to 100", whole=True)
-        if any(not isinstance(s, str) or not s for s in self.stop):
-            raise BadInputError(f"Each stop must be a non-empty string, got {self.stop!r}.")
+        number("repetition_penalty", 1e-9, inf, "more than 0")
+        number("presence_penalty", -2, 2, "between -2 and 2")
+        number("frequency_penalty", -2, 2, "between -2 and 2")
+        number("min_tokens", 0, inf, "a whole number, 0 or more", whole=True)
+        number("typical_p", 1e-9, 1, "more than 0 and at most 1")
+        number("top_n_sigma", 0, inf, "0 (keep all) or more")
+        number("dry_multiplier", 0, inf, "0 (off) or more")
+        number("dry_base", 1, inf, "1 or more")
+        number("dry_allowed_length", 1, inf, "a whole number, 1 or more", whole=True)
+        number("xtc_probability", 0, 1, "between 0 and 1")
+        number("xtc_threshold", 0, 1, "between 0 and 1")
+        if len(self.bad_words) > MOST_BAD_WORDS:
+            raise BadInputError(f"bad_words has {len(self.bad_words)} words; the limit is {MOST_BAD_WORDS}.")
+        if self.ignore_eos and self.min_tokens:
+            raise BadInputError("ignore_eos can't be combined with min_tokens: no end token ends the text.")
+
+    def __hash__(self) -> int:
+        return hash(tuple(str(getattr(self, f.name)) for f in fields(self)))
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> SamplingParams:
@@ -117,3 +174,34 @@ class SamplingParams:
         """
         gaps = {f.name: getattr(defaults, f.name) for f in fields(self) if getattr(self, f.name) is None}
         return replace(self, **gaps)
+
+
+def _texts(name: str, value: Any) -> tuple[str, ...]:
+    """One string or several, as a tuple."""
+    found = (value,) if isinstance(value, str) else tuple(value or ())
+    if any(not isinstance(text, str) or not text for text in found):
+        raise BadInputError(f"Each {name} must be a non-empty string, got {found!r}.")
+    return found
+
+
+def _ids(name: str, value: Any) -> tuple[int, ...]:
+    """One token id or several, as a tuple."""
+    found = (value,) if isinstance(value, int) else tuple(value or ())
+    if any(not isinstance(i, int) or isinstance(i, bool) or i < 0 for i in found):
+        raise BadInputError(f"Each {name} must be a token id, 0 or more, got {found!r}.")
+    return found
+
+
+def _bias(value: Any) -> dict[int, float]:
+    """A bias by token id; JSON has the ids as text."""
+    found: dict[int, float] = {}
+    try:
+        for key, bias in dict(value).items():
+            found[_ids("logit_bias", int(key))[0]] = float(bias)
+    except (TypeError, ValueError):
+        raise BadInputError(
+            f"logit_bias must map token ids to numbers, got {value!r:.80}.", "For example {1234: -100}."
+        ) from None
+    if any(not -100 <= bias <= 100 for bias in found.values()):  # NaN isn't either
+        raise BadInputError(f"Each logit_bias must be between -100 and 100, got {value!r:.80}.")
+    return found

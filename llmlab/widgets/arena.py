@@ -6,13 +6,13 @@ import random
 import secrets
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import traitlets as t
 
 from llmlab import _imports
 from llmlab.errors import BadInputError, Interrupted, LlmLabError, UnknownNameError
-from llmlab.options import known_keywords
+from llmlab.options import PenaltyOptions, known_keywords
 from llmlab.render.safe import escape
 from llmlab.types import Completion, SamplingParams
 from llmlab.widgets import assets, static_forms
@@ -79,10 +79,11 @@ class Arena(BenchWidget):
         max_tokens: int | None = None,
         stop: str | Sequence[str] | None = None,
         logprobs: int | None = None,
+        **penalties: Unpack[PenaltyOptions],
     ) -> None:
         """Create an arena. The arguments are those of `llmlab.arena`."""
         sampling: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p}
-        sampling |= {"max_tokens": max_tokens, "stop": stop, "logprobs": logprobs}
+        sampling |= {"max_tokens": max_tokens, "stop": stop, "logprobs": logprobs, **penalties}
         self._answerings: dict[int, Answering] = {}
         self._completions: dict[int, Completion] = {}
         self._used_seed = 0

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from llmlab.errors import BadInputError, LlmLabError, unknown
-from llmlab.options import known_keywords
+from llmlab.options import PenaltyOptions, known_keywords
 from llmlab.types import Completion, Message
 from llmlab.widgets import assets, chat_settings, static_forms
 from llmlab.widgets.base import described
@@ -39,6 +39,7 @@ class Chat(ChatState):
         "send": "_do_send",
         "stop": "stop",
         "regenerate": "_do_regenerate",
+        "continue": "_do_continue",
         "edit": "_do_edit",
         "show": "_do_show",
         "delete": "_do_delete",
@@ -74,6 +75,7 @@ class Chat(ChatState):
         max_tokens: int | None = None,
         stop: str | Sequence[str] | None = None,
         logprobs: int | None = None,
+        **penalties: Unpack[PenaltyOptions],
     ) -> None:
         """Create a chat. The arguments are those of `llmlab.chat`.
 
@@ -82,7 +84,7 @@ class Chat(ChatState):
         """
         keywords: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p}
         keywords |= {"seed": seed, "max_tokens": max_tokens, "stop": stop, "logprobs": logprobs}
-        sampling = {**(sampling or {}), **_without_none(keywords)}
+        sampling = {**(sampling or {}), **_without_none(keywords), **_without_none(penalties)}
         traits = _without_none({"system": system, "adapter": adapter, "height": height})
         if messages and resume:
             raise BadInputError("Both messages and a conversation to resume were given.", "Remove one of them.")
@@ -189,6 +191,56 @@ class Chat(ChatState):
             turn = tree.get(turn_id or tree.leaf)
             user = turn if turn["role"] == "user" else tree.get(turn["parent"])
             return self._answer(tree, user)
+
+    def continue_(self, turn_id: str | None = None) -> Answering:
+        """Continue the last answer where it stopped; its turn grows. An edited answer is continued from its new text.
+
+        Args:
+            turn_id: the answer, which must be the last turn; None for the one shown.
+
+        Returns:
+            The answer in progress: `.result()` waits for it.
+
+        Raises:
+            BadInputError: there is no answer to continue, or it isn't the last turn.
+
+        Example:
+            >>> chat = llmlab.chat(temperature=0, max_tokens=3)
+            >>> chat.send("What is the capital of France?").text
+            'The capital of'
+            >>> chat.continue_().result().text
+            'The capital of France is P'
+        """
+        with self._guard:
+            self._not_running()
+            tree = self._tree()
+            if not tree.leaf and turn_id is None:
+                raise BadInputError("There is no answer to continue.", "Send a message first.")
+            turn = tree.get(turn_id or tree.leaf)
+            if turn["role"] != "assistant" or not turn["text"]:
+                raise BadInputError("There is no answer to continue.", "Regenerate it instead.")
+            if any(one["parent"] == turn["id"] for one in tree.turns):
+                raise BadInputError(
+                    "Only the last answer of a conversation can be continued.", "Edit or regenerate it."
+                )
+            stream = self._more(tree, turn)
+            with self.hold_sync():
+                tree.change(turn["id"], error=None)
+                self.turns, self.running = tree.turns, turn["id"]
+            self._start(stream, turn["id"])
+            assert self._answering is not None
+            return self._answering
+
+    def _more(self, tree: Transcript, turn: Mapping[str, Any]) -> Stream:
+        """The stream that continues an answer: from its exact tokens if the same model still has them."""
+        model = self._find(self.model)
+        done = self._completions.get(turn["id"])
+        options = self._options()
+        same = done is not None and done.text == turn["text"] and done.more is not None and done.model == model.name
+        if same and done is not None and done.finish_reason in ("length", "interrupted"):
+            stream: Stream = done.continue_stream(max_tokens=options.get("max_tokens"))
+            return stream
+        return model.stream(turned(tree.path(turn["id"]), self.system), **options)
 
     def edit(self, turn_id: str, text: str) -> Answering | None:
         """Create an edited version of a turn. An edited question is answered again; an edited answer is kept as given.
@@ -306,6 +358,9 @@ class Chat(ChatState):
     def _do_regenerate(self, turn_id: str = "") -> None:
         self.regenerate(turn_id)
 
+    def _do_continue(self, turn_id: str = "") -> None:
+        self.continue_(turn_id or None)
+
     def _do_edit(self, turn_id: str = "", text: str = "", ticket: str = "") -> None:
         self.edit(turn_id, text)
         self._tell(do="accepted", ticket=ticket)
@@ -371,11 +426,14 @@ class Chat(ChatState):
         def piece(start: int, new: str, tokens: int) -> None:
             self._tell(do="delta", id=turn_id, at=start, text=new, tokens=tokens)
 
+        def thought(start: int, new: str, tokens: int) -> None:
+            self._tell(do="delta", id=turn_id, at=start, thought=new, tokens=tokens)
+
         def ended(completion: Completion | None, error: BaseException | None) -> None:
             self._ended(turn_id, completion, error)
 
         try:
-            self._answering = Answering(stream, piece=piece, ended=ended)
+            self._answering = Answering(stream, piece=piece, ended=ended, thought=thought)
         except BaseException as error:
             self._ended(turn_id, None, error)
             raise
@@ -390,6 +448,8 @@ class Chat(ChatState):
                 self._completions[turn_id] = completion
                 self.lab.runlog.add(completion, source="chat", conversation=self.conversation)
                 fields = {"text": completion.text, "facts": static_forms.facts_of(completion)}
+                if completion.reasoning:
+                    fields["thought"] = completion.reasoning
                 if completion.logprobs is not None:
                     fields["tokens"] = static_forms.token_rows(completion.logprobs)
             if error is not None:
@@ -406,7 +466,8 @@ class Chat(ChatState):
     def _live(self) -> dict[str, Any]:
         if not self.running or self._answering is None:
             return {}
-        return {self.running: {"text": self._answering.text, "tokens": self._answering.tokens}}
+        now = self._answering
+        return {self.running: {"text": now.text, "thought": now.thought, "tokens": now.tokens}}
 
     def _cancel_all(self) -> None:
         self.stop()

@@ -11,14 +11,20 @@ from llmlab.errors import BadInputError, LlmLabError
 from llmlab.types import SamplingParams, data_url, image_of
 
 MAX_FILE = 2_000_000
-SAMPLING = ("temperature", "top_p", "top_k", "min_p", "seed", "max_tokens", "stop", "logprobs")
 
 
 def checked(sampling: Mapping[str, Any]) -> dict[str, Any]:
     """The non-empty sampling settings, validated; errors name the setting."""
     given = {key: value for key, value in sampling.items() if value not in (None, "", [], ())}
     params = SamplingParams.of(given)
-    return {key: list(params.stop) if key == "stop" else getattr(params, key) for key in given}
+    return {key: _plain(getattr(params, key)) for key in given}
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: a list for a tuple, and text for a token id that is a key."""
+    if isinstance(value, Mapping):
+        return {str(key): one for key, one in value.items()}
+    return list(value) if isinstance(value, tuple) else value
 
 
 def parsed_schema(text: str) -> dict[str, Any]:

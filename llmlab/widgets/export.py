@@ -18,6 +18,17 @@ _FLAGS = {
     "seed": "--seed",
     "max_tokens": "--max-tokens",
     "logprobs": "--logprobs",
+    "repetition_penalty": "--repetition-penalty",
+    "presence_penalty": "--presence-penalty",
+    "frequency_penalty": "--frequency-penalty",
+    "min_tokens": "--min-tokens",
+    "typical_p": "--typical-p",
+    "top_n_sigma": "--top-n-sigma",
+    "dry_multiplier": "--dry-multiplier",
+    "dry_base": "--dry-base",
+    "dry_allowed_length": "--dry-allowed-length",
+    "xtc_probability": "--xtc-probability",
+    "xtc_threshold": "--xtc-threshold",
     "adapter": "-a",
 }
 
@@ -50,6 +61,11 @@ def cells(turns: Sequence[Mapping[str, Any]], system: str, options: Mapping[str,
                                             else str(given[key]))]  # fmt: skip
         for stop in options.get("stop") or ():
             words += ["--stop", shlex.quote(stop.replace("\\", "\\\\").replace("\n", r"\n").replace("\t", r"\t"))]
+        for key in ("bad_words", "dry_sequence_breakers", "stop_token_ids"):
+            if options.get(key):
+                words += [f"--{key.replace('_', '-')}", *(shlex.quote(str(one)) for one in options[key])]
+        if options.get("logit_bias"):
+            words += ["--logit-bias", *(f"{token}={bias:g}" for token, bias in options["logit_bias"].items())]
         if system.strip() and not number:
             words += ["-s", shlex.quote(system.strip())]
         out.append(" ".join(words) + "\n" + content(turn).replace("{{", r"\{{"))

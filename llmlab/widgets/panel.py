@@ -44,6 +44,7 @@ class Panel(BenchWidget):
         Args:
             lab: the Lab; None for the shared one.
         """
+        self._served = False
         super().__init__(lab)
 
     def refresh(self) -> None:
@@ -65,12 +66,16 @@ class Panel(BenchWidget):
         # Free memory fluctuates: changes too small to be visible in the bar aren't sent.
         step = max(device.total // 200, 1)
         summary = f"{units.size(device.free)} free of {units.size(device.total)}"
+        server = self.lab.server
+        if server is not None:
+            summary += f" · served at {server.url}"
         seen = {"name": device.name, "total": device.total, "free": device.free // step * step, "summary": summary}
         with self._guard:
             if rows != self.rows:
                 self.rows = rows
                 self._changed()
-            if seen["free"] != self.device.get("free"):
+            if seen["free"] != self.device.get("free") or (server is not None) != self._served:
+                self._served = server is not None
                 self.device = seen
 
     def _do_use(self, name: str = "") -> None:
@@ -89,7 +94,8 @@ class Panel(BenchWidget):
     # -- static form ----------------------------------------------------------------------------------
 
     def _list(self) -> ModelList:
-        return ModelList(self.lab.models, self.lab.current)
+        server = self.lab.server
+        return ModelList(self.lab.models, self.lab.current, served=server.url if server is not None else "")
 
     def markdown(self) -> str:
         """The loaded models as a fenced table."""

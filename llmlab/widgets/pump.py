@@ -23,6 +23,7 @@ class Answering:
     Args:
         stream: the stream to read, on this object's thread.
         piece: called with (characters before it, new text, tokens so far), about 25 times per second.
+        thought: the same for the model's thought, which comes before the text.
         ended: called once, with (completion or None, error or None), before the result becomes available.
     """
 
@@ -32,14 +33,17 @@ class Answering:
         *,
         piece: Callable[[int, str, int], None],
         ended: Callable[[Completion | None, BaseException | None], None],
+        thought: Callable[[int, str, int], None] | None = None,
     ) -> None:
         self._stream = stream
         self._piece = piece
+        self._on_thought = thought
         self._ended = ended
         self._finished = threading.Event()
         self._completion: Completion | None = None
         self._error: BaseException | None = None
         self.text = ""
+        self.thought = ""
         self.tokens = 0
         # Submit here, so that invalid arguments raise in the caller.
         stream.start()
@@ -102,6 +106,12 @@ class Answering:
             position += len(chunks)
             new = "".join(chunk.text for chunk in chunks if chunk.index == 0)
             self.tokens += sum(len(chunk.token_ids) for chunk in chunks if chunk.index == 0)
+            thought = "".join(chunk.reasoning for chunk in chunks if chunk.index == 0)
+            if thought:
+                start = len(self.thought)
+                self.thought += thought
+                if self._on_thought is not None:
+                    self._on_thought(start, thought, self.tokens)
             if new:
                 start = len(self.text)
                 self.text += new

@@ -24,6 +24,7 @@ def facts_of(completion: Completion) -> dict[str, Any]:
         "prompt_tokens": completion.usage.prompt_tokens,
         "cached_tokens": completion.usage.cached_tokens,
         "tokens": completion.usage.completion_tokens,
+        "thought_tokens": completion.reasoning_tokens,
         "tokens_per_s": completion.timings.tokens_per_s,
         "ttft_s": completion.timings.ttft_s,
         "finish": completion.finish_reason,
@@ -38,14 +39,15 @@ def quiet_line(completion: Completion) -> str:
     """Tokens, speed, TTFT and finish reason, in one line."""
     from llmlab.display import completion_line
 
-    return completion_line(completion)
+    return completion_line(completion, hint=False)
 
 
 def turns_markdown(turns: Sequence[Mapping[str, Any]], system: str = "") -> str:
     """A conversation as safe Markdown."""
     parts = [f"**{WHO['system']}**\n\n{markdown(system)}"] if system.strip() else []
     for turn in turns:
-        parts.append(f"**{WHO[turn['role']]}**\n\n{markdown(turn['text']) or '*(no text)*'}")
+        fold = f"{_fold(turn)}\n\n" if turn.get("thought") else ""
+        parts.append(f"**{WHO[turn['role']]}**\n\n{fold}{markdown(turn['text']) or '*(no text)*'}")
         if turn.get("files"):
             parts.append("Attached: " + ", ".join(code_span(file["name"]) for file in turn["files"]))
         if turn.get("error"):
@@ -67,7 +69,7 @@ def turns_html(turns: Sequence[Mapping[str, Any]], system: str = "") -> str:
     """A conversation as escaped HTML, line breaks kept."""
     parts = [_block(WHO["system"], escape(system))] if system.strip() else []
     for turn in turns:
-        body = escape(turn["text"])
+        body = (_fold(turn) if turn.get("thought") else "") + escape(turn["text"])
         if turn.get("files"):
             names = ", ".join(escape(file["name"]) for file in turn["files"])
             body += f'<div style="{QUIET}">Attached: {names}</div>'
@@ -91,6 +93,13 @@ def percent(probability: float) -> str:
 def size(count: float) -> str:
     """Bytes with their unit."""
     return units.size(count)
+
+
+def _fold(turn: Mapping[str, Any]) -> str:
+    """A turn's thought, folded: an HTML element that Markdown passes on."""
+    from llmlab.display.completion import folded
+
+    return folded(turn["thought"], (turn.get("facts") or {}).get("thought_tokens", 0))[1]
 
 
 def _error(error: Mapping[str, str]) -> str:

@@ -1,8 +1,9 @@
 """A conversation with versions: a tree of turns, of which one path is shown. Plain data that a notebook can store.
 
 A turn is a dict in the widget's state:
-`id`, `parent` ("" for a first turn), `role` (user or assistant), `text`, `files` (attached texts and images), `facts`
-(model, speed etc. of an answer), `error` ({message, hint}), `rating` (-1, 0, 1), `at` (ISO time).
+`id`, `parent` ("" for a first turn), `role` (user or assistant), `text`, `thought` (of a reasoning model), `files`
+(attached texts and images), `facts` (model, speed etc. of an answer), `error` ({message, hint}), `rating` (-1, 0, 1),
+`at` (ISO time).
 Turns with the same parent are versions of each other. The path shown ends at `leaf`.
 """
 
@@ -124,7 +125,13 @@ def messages(turns: Sequence[Mapping[str, Any]], system: str = "") -> list[Messa
     """The messages of a path: the system prompt if there is one, then the turns, without failed answers."""
     out = [Message("system", system)] if system.strip() else []
     kept = [turn for turn in turns if turn["role"] == "user" or (turn["text"] and turn["error"] is None)]
-    return [*out, *(Message(turn["role"], content(turn), images=images(turn)) for turn in kept)]
+    return [
+        *out,
+        *(
+            Message(turn["role"], content(turn), images=images(turn), reasoning=str(turn.get("thought") or ""))
+            for turn in kept
+        ),
+    ]
 
 
 def images(turn: Mapping[str, Any]) -> tuple[bytes, ...]:

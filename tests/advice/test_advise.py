@@ -130,7 +130,8 @@ def test_a_gguf_file_is_llamacpps_in_vllms_own_words():
 @pytest.mark.parametrize("machine", ["cpu:16", "gpu:24"])
 def test_many_at_once_are_said_at_the_load(machine):
     advice = advise("nano", concurrency=64, hardware=machine)
-    assert load_line(advice).max_concurrency == 64
+    # On a GPU vLLM's default covers 64.
+    assert load_line(advice).max_concurrency == (64 if advice.engine == "llamacpp" or machine == "cpu:16" else None)
     assert load_line(advise("nano", concurrency=4, hardware=machine)).max_concurrency is None
 
 

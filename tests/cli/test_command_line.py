@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import httpx
 import nbformat
 import psutil
 import pytest
@@ -180,3 +181,30 @@ def test_a_notebook_with_outputs_is_refused_by_lint_and_stripped_by_the_hook(tmp
     assert subprocess.run(verify, check=False, capture_output=True).returncode == 1
     subprocess.run([hook, str(path)], check=True)
     assert subprocess.run(verify, check=False, capture_output=True).returncode == 0
+
+
+def test_serve_answers_until_it_is_stopped():
+    command = [
+        sys.executable,
+        "-m",
+        "llmlab",
+        "serve",
+        "nano",
+        "--engine",
+        "llamacpp",
+        "--port",
+        "0",
+        "--lora",
+        "pirate=pirate",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        lines = [child.stdout.readline(), child.stdout.readline()]
+        url = re.search(r"serving at (\S+) ", lines[1]).group(1)
+        assert [one["id"] for one in httpx.get(f"{url}/models").json()["data"]] == ["nano", "nano:pirate"]
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(60) == 143
+
+
+def test_a_wrong_adapter_is_refused_before_a_load(capsys):
+    assert main(["serve", "nano", "--port", "0", "--lora", "pirate"]) == 2
+    assert "--lora takes NAME=SOURCE" in capsys.readouterr().err

@@ -46,7 +46,7 @@ FAILING = {
     "deep hash item": DEEP + '{{ {}[ns.s] }}',
     "deep in": DEEP + '{{ ns.s in {} }}',
     "deep str": '{% set ns = namespace(s=[1]) %}{% for i in range(99999) %}{% set ns.s = [ns.s] %}{% endfor %}{{ ns.s|string }}',
-    "deep map": "{% set ns = namespace(s=['a']) %}{% for i in range(99999) %}{% set ns.s = ns.s|map('upper') %}{% endfor %}{{ ns.s|list }}x",
+    "deep map": "{% set ns = namespace(s=['a']) %}{% for i in range(99999) %}{% for j in range(9) %}{% set ns.s = ns.s|map('upper') %}{% endfor %}{% endfor %}{{ ns.s|list }}x",
     "mult": "{{ 'a' * 10**10 }}",
     "mult list": '{{ [0] * 10**9 }}',
     "mult tuple": '{{ 10**9 * (1,) }}',

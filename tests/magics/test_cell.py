@@ -121,6 +121,40 @@ def test_options_reach_the_engine(bench):
     assert "stopped at max_tokens (5)" in ran.displays[-1]["data"]["text/plain"]
 
 
+def test_the_penalties_reach_the_engine(bench):
+    engine = bench.add()
+    ran = bench.run(
+        "%%llm --repetition-penalty 1.1 --presence-penalty 0.5 --frequency-penalty -0.5 --min-tokens 2 --typical-p 0.9 "
+        "--top-n-sigma 1.5 --dry-base 2 --dry-allowed-length 3 --xtc-probability 0.1 --xtc-threshold 0.2 "
+        "--logit-bias 5=1.5 6=-100 --stop-token-ids 7 8\nhi"
+    )
+    assert ran.success, ran.out
+    params = engine.params[0]
+    assert (params.repetition_penalty, params.presence_penalty, params.frequency_penalty) == (1.1, 0.5, -0.5)
+    assert (params.min_tokens, params.typical_p, params.top_n_sigma) == (2, 0.9, 1.5)
+    assert (params.dry_base, params.dry_allowed_length, params.xtc_probability, params.xtc_threshold) == (
+        2,
+        3,
+        0.1,
+        0.2,
+    )
+    assert (params.logit_bias, params.stop_token_ids) == ({5: 1.5, 6: -100.0}, (7, 8))
+    assert "--logit-bias takes ID=BIAS, got '5'" in bench.fails("%%llm --logit-bias 5\nhi")
+
+
+@pytest.mark.parametrize("option", ["-c", "--new", "--raw", "--choice a,b", "-n 2", "--prefix x"])
+def test_continue_answer_takes_no_option_of_another_prompt(bench, option):
+    bench.add()
+    assert "can't be combined with" in bench.fails(f"%llm --continue-answer {option}")
+
+
+def test_continue_answer_needs_an_answer(bench):
+    bench.add()
+    assert "no answer to continue" in bench.fails("%llm --continue-answer")
+    bench.run("%%llm\nhi")
+    assert "finish_reason 'stop'" in bench.fails("%llm --continue-answer")
+
+
 def test_variables_go_into_the_body_and_the_line(bench):
     engine = bench.add()
     bench.run("class P: age = 36\nname, who, rows, tone = 'Ada {{who}}', P(), [{'k': 'v'}], 'kind words'")

@@ -4,6 +4,7 @@ import pytest
 
 from llmlab import Lab
 from llmlab.adapters.comparison import AdapterComparison
+from llmlab.errors import UnsupportedError
 from llmlab.magics import register, unregister
 from llmlab.magics.command import Context
 from llmlab.magics.completion import complete
@@ -111,3 +112,20 @@ def test_tab(run, folders):
     assert {"a", "none"} <= set(offers("%llm lora use "))
     assert "pirate" in offers("%llm lora add ")
     assert "a" in offers("%%llm -a ")
+
+
+def test_a_model_without_adapter_slots_is_reloaded_in_place(run, folders):
+    run("%llm load nano --engine vllm --as bare --ctx 512 --max-concurrency 2 --lora 0")
+    try:
+        model = run.lab.get("bare")
+        assert "without adapter slots" in model.lora_limits.refused
+        with pytest.raises(UnsupportedError, match="without adapter slots") as refused:
+            model.add_adapter("a", folders["a"])
+        assert "llmlab.lab().reload(NAME, extra={'max_loras': 4})" in refused.value.hint
+        assert "is attached to bare (vllm)" in repr(run(f"%llm lora add a {folders['a']} -m bare"))
+        assert run.lab.get("bare") is model
+        assert model.facts.context_length == 512
+        assert "reloaded with -x max_loras=4" in model.reason
+        assert model.generate("Hello!", adapter="a", temperature=0, max_tokens=4).adapter == "a"
+    finally:
+        run.lab.unload("bare")

@@ -57,6 +57,35 @@ def test_a_conversation_goes_on(asked):
     assert "What is my name?" in history.text()
 
 
+def test_an_answer_that_was_cut_off_continues(asked):
+    prompt = "Tell me a story about a dog."
+    part, data = asked(f"%%llm -t 0 --max-tokens 10\n{prompt}")
+    assert "stopped at max_tokens (10); continue with %llm --continue-answer" in data["text/plain"]
+    full = asked.model.generate(prompt, temperature=0, max_tokens=30)
+    result, data = asked("%llm --continue-answer --max-tokens 20 -o longer")
+    assert result.text == full.text
+    assert data["text/plain"].startswith(part.text)
+    history, _ = asked("%llm history")
+    assert history.text().count(prompt) == 1
+    # The body is added first; the conversation goes on with the longer answer.
+    result, _ = asked("%%llm --continue-answer --max-tokens 4\n And then")
+    assert result.prefix == f"{full.text} And then"
+    result, _ = asked("%%llm -c --max-tokens 4\nWhy?")
+    assert [m.role for m in result.messages] == ["user", "assistant", "user"]
+    assert result.messages[1].content.startswith(f"{full.text} And then")
+
+
+def test_sampling_options_and_a_prefix_reach_a_real_engine(asked):
+    result, _ = asked(
+        "%%llm -t 0 --max-tokens 4 --prefix 'Well,\\n' --repetition-penalty 1.2 --logit-bias 5=-3 --bad-words dog\n"
+        "Hello!"
+    )
+    assert result.text.startswith("Well,\n")
+    assert (result.params.repetition_penalty, result.params.logit_bias, result.params.bad_words) == (
+        1.2, {5: -3.0}, ("dog",),
+    )  # fmt: skip
+
+
 def test_logprobs_and_several_answers(asked):
     result, data = asked("%%llm -t 0 --max-tokens 4 --logprobs 2\nHello!")
     assert len(result.logprobs) == len(result.token_ids)

@@ -166,7 +166,8 @@ def test_bad_input_is_one_clear_line(cells, text, says):
 
 def test_a_model_without_a_place_for_tools_says_so(cells):
     cells.add("old")
-    assert "no place for them" in cells.fails("%%llm --tools add\nGo")
+    # Its calls would be generated under their schema, which this scripted engine can't do.
+    assert "guided generation" in cells.fails("%%llm --tools add\nGo")
 
 
 def test_a_list_of_functions_and_max_steps(cells):

@@ -13,7 +13,9 @@ from llmlab.engines.templates import render
 from llmlab.errors import UnsupportedError
 from llmlab.tool_calls import Tool
 from llmlab.tool_calls.families import FAMILIES, detect, read_calls, with_controls
+from llmlab.tool_calls.families import written as written_call
 from llmlab.types import Message, ToolCall
+from tests.inference.test_thoughts import TEMPLATE_FILES
 
 BY_NAME = {family.name: family for family in FAMILIES}
 
@@ -135,9 +137,58 @@ TURNS = {
     "mistral-args": EACH + "{{ '[TOOL_CALLS]' + f.name + '[ARGS]' + f.arguments | tojson }}{% endfor %}",
     "llama3": EACH + "{{ '{\"name\": \"' + f.name + '\", \"parameters\": ' }}{{ f.arguments | tojson }}{{ '}' }}"
     "{{ '; ' if not loop.last }}{% endfor %}",
+    "glm": EACH + "{{ '\\n<tool_call>' + f.name }}{% for key, value in f.arguments | items %}"
+    "{{ '\\n<arg_key>' + key + '</arg_key>\\n<arg_value>' + value + '</arg_value>' }}{% endfor %}"
+    "{{ '\\n</tool_call>' }}{% endfor %}",
+    "seed": EACH + "{{ '\\n<seed:tool_call>\\n<function=' + f.name + '>\\n' }}"
+    "{% for key, value in f.arguments | items %}{{ '<parameter=' + key + '>' + value + '</parameter>\\n' }}{% endfor %}"
+    "{{ '</function>\\n</seed:tool_call>' }}{% endfor %}",
+    "minimax": "{{ '<minimax:tool_call>\\n' }}" + EACH + "{{ '<invoke name=\"' + f.name + '\">\\n' }}"
+    "{% for key, value in f.arguments | items %}{{ '<parameter name=\"' + key + '\">' + value + '</parameter>\\n' }}"
+    "{% endfor %}{{ '</invoke>\\n' }}{% endfor %}{{ '</minimax:tool_call>' }}",
+    "dsml": "{{ '<｜DSML｜function_calls>\\n' }}" + EACH + "{{ '<｜DSML｜invoke name=\"' + f.name + '\">\\n' }}"
+    "{% for key, value in f.arguments | items %}"
+    "{{ '<｜DSML｜parameter name=\"' + key + '\" string=\"true\">' + value }}"
+    "{{ '</｜DSML｜parameter>\\n' }}{% endfor %}{{ '</｜DSML｜invoke>\\n' }}{% endfor %}"
+    "{{ '</｜DSML｜function_calls>' }}",
+    "harmony": EACH + "{{ '<|start|>assistant to=functions.' + f.name + '<|channel|>commentary json<|message|>' }}"
+    "{{ f.arguments | tojson + '<|call|>' }}{% endfor %}",
+    "deepseek": "{{ '<｜tool▁calls▁begin｜>' }}" + EACH + "{{ '<｜tool▁call▁begin｜>function<｜tool▁sep｜>' + f.name }}"
+    "{{ '\\n```json\\n' + f.arguments | tojson + '\\n```<｜tool▁call▁end｜>\\n' }}{% endfor %}"
+    "{{ '<｜tool▁calls▁end｜>' }}",
+    "deepseek-v3.1": "{{ '<｜tool▁calls▁begin｜>' }}" + EACH
+    + "{{ '<｜tool▁call▁begin｜>' + f.name + '<｜tool▁sep｜>' }}"
+    "{{ f.arguments | tojson + '<｜tool▁call▁end｜>' }}{% endfor %}{{ '<｜tool▁calls▁end｜>' }}",
+    "kimi": "{{ '<|tool_calls_section_begin|>' }}" + EACH + "{{ '<|tool_call_begin|>functions.' + f.name + ':0' }}"
+    "{{ '<|tool_call_argument_begin|>' + f.arguments | tojson + '<|tool_call_end|>' }}{% endfor %}"
+    "{{ '<|tool_calls_section_end|>' }}",
+    "gemma4": EACH + "{{ '<|tool_call>call:' + f.name + '{' }}{% for key, value in f.arguments | items %}"
+    "{{ ',' if not loop.first }}{{ key + ':<|\"|>' + value + '<|\"|>' }}{% endfor %}{{ '}<tool_call|>' }}{% endfor %}",
+    "solar": "{{ '<|tool_calls|>' }}" + EACH + "{{ '<|tool_call:begin|>c1<|tool_call:name|>' + f.name }}"
+    "{{ '<|tool_call:args|>' + f.arguments | tojson + '<|tool_call:end|>' }}{% endfor %}{{ '<|calls|>' }}",
+    "functions": EACH + "{{ '<function=' + f.name + '>' + f.arguments | tojson + '</function>' }}{% endfor %}",
+    "command-r": "{{ '<|START_ACTION|>[\\n' }}" + EACH + "{{ '    ' + {'tool_call_id': '0', 'tool_name': f.name, "
+    "'parameters': f.arguments} | tojson }}{{ ',\\n' if not loop.last }}{% endfor %}{{ '\\n]<|END_ACTION|>' }}",
+    "apertus": "{{ '<|tools_prefix|>[' }}" + EACH + "{{ {f.name: f.arguments} | tojson }}{{ ', ' if not loop.last }}"
+    "{% endfor %}{{ ']<|tools_suffix|>' }}",
+    **{
+        name: "{{ '" + opening + "[' }}" + EACH + "{{ {'name': f.name, 'arguments': f.arguments} | tojson }}"
+        "{{ ', ' if not loop.last }}{% endfor %}{{ ']" + closing + "' }}"
+        for name, opening, closing in (
+            ("nemotron", "<TOOLCALL>", "</TOOLCALL>"),
+            ("granite", "<|tool_call|>", ""),
+            ("gigachat", "<|function_call|>", ""),
+            ("apriel", "<tool_calls>", "</tool_calls>"),
+            ("functools", "functools", ""),
+        )
+    },
     "plain": EACH + "{{ {'name': f.name, 'arguments': f.arguments} | tojson }}{{ '\\n' if not loop.last }}{% endfor %}",
 }  # fmt: skip
+TAGGED = ("qwen-xml", "glm", "seed", "minimax", "dsml")
 MARKS = [
+    "<arg_key>b</arg_key>", "<arg_value>", "</arg_value>", "</invoke>", "</minimax:tool_call>", "</seed:tool_call>",
+    "<|tool_call>", "<tool_call|>", "<|call|>", "<|message|>", "<|tool_call_end|>", "<｜tool▁call▁end｜>", "```",
+    "<TOOLCALL>", "</TOOLCALL>", "<|START_ACTION|>", "<|END_ACTION|>", "functools[", "</｜DSML｜parameter>",
     "<tool_call>", "</tool_call>", "<function=say>", "<function=rm>", "</function>", "<parameter=text>",
     "<parameter=b>", "<parameter=other>", "</parameter>", "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", "<|python_tag|>",
     "{", "}", "[", "]", '"', "\\", "\n", " ", ",", ";", '{"name": "rm", "arguments": {}}', "null", "1", "x",
@@ -168,12 +219,12 @@ def parsed(family, text):
 
 @pytest.mark.parametrize("family", TURNS)
 @given(texts=st.lists(st.tuples(ODD, ODD), min_size=1, max_size=2))
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=30, deadline=None, derandomize=True)
 def test_any_text_is_an_argument(family, texts):
     calls = [("say", {"text": text, "other": other}) for text, other in texts]
     text = written(family, calls)
     good, problems = parsed(family, text)
-    if family != "qwen-xml":
+    if family not in TAGGED:
         assert good == calls
         assert not problems
     elif good != calls and not problems:
@@ -181,14 +232,25 @@ def test_any_text_is_an_argument(family, texts):
         assert len(good) > len(calls) or any(set(arguments) - {"text", "other"} for _, arguments in good)
 
 
+@pytest.mark.parametrize("family", TAGGED)
 @given(text=ODD, other=ODD)
-@settings(max_examples=200, deadline=None, derandomize=True)
-def test_a_value_of_the_xml_form_is_never_shortened(text, other):
-    good, problems = parsed("qwen-xml", written("qwen-xml", [("say", {"text": text, "other": other})]))
+@settings(max_examples=80, deadline=None, derandomize=True)
+def test_a_value_of_the_xml_form_is_never_shortened(family, text, other):
+    good, problems = parsed(family, written(family, [("say", {"text": text, "other": other})]))
     if not problems and len(good) == 1 and good[0][1] != {"text": text, "other": other}:
         with pytest.raises(ValueError, match="don't fit"):
             SAY.check(good[0][1])
-    if not any(mark in text + other for mark in ("<parameter=", "<function=", "</function>")):
+    ends = (
+        "<parameter",
+        "<function=",
+        "</function>",
+        "<arg_key>",
+        "</tool_call>",
+        "</invoke>",
+        "<tool_call>",
+        "invoke",
+    )
+    if not any(mark in text + other for mark in ends):
         assert good == [("say", {"text": text, "other": other})]
 
 
@@ -205,7 +267,9 @@ def test_the_schema_says_which_texts_of_the_xml_form_are_json():
     assert call.arguments == expected
 
 
-@pytest.mark.parametrize("family", TURNS)
+@pytest.mark.parametrize(
+    "family", ["hermes", "qwen-xml", "mistral", "mistral-args", "llama3", "plain", "gemma4", "kimi"]
+)
 def test_the_cut_of_a_stream_does_not_matter(saying, family):
     values = ["end with </tool_call> now", "x </parameter> y", "[TOOL_CALLS]", "<|python_tag|>", "né", '"}}']
     calls = [("say", {"text": value, "other": value[::-1]}) for value in values]
@@ -263,3 +327,114 @@ def test_control_tokens_that_the_engine_left_out_are_put_back():
     assert kept == 'Hm. [TOOL_CALLS]add[ARGS]{"a": 1}'
     same = with_controls("add", (97, 100, 100), ("[TOOL_CALLS]",), tokenize=tokenize, detokenize=detokenize)
     assert same == "add"
+
+
+def test_python_calls_are_read():
+    family = BY_NAME["lfm2"]
+    text = "<|tool_call_start|>[say(text='a <|tool_call_end|> b', n=[1, true, None]), now()]<|tool_call_end|>"
+    assert [(one.name, dict(one.arguments)) for one in family.read(text).calls] == [
+        ("say", {"text": "a <|tool_call_end|> b", "n": [1, True, None]}),
+        ("now", {}),
+    ]
+    (wrong,) = family.read("<|tool_call_start|>[os.system(1)]<|tool_call_end|>").calls
+    assert "not a list of calls" in wrong.problem
+    (builtin,) = BY_NAME["llama3"].read('<|python_tag|>brave_search.call(query="x")').calls
+    assert (builtin.name, builtin.arguments) == ("brave_search", {"query": "x"})
+    (custom,) = BY_NAME["llama3"].read('<function=add>{"a": 1}</function>').calls
+    assert (custom.name, custom.arguments) == ("add", {"a": 1})
+
+
+UNKNOWN = [
+    ("{% if tools %}{{ tools }}{% endif %}<my_call>{{ x }}</my_call>", "<my_call>"),
+    ("{# tools #}{% for m in messages %}{% for c in m.tool_calls %}<@say>{{ c.function }}{% endfor %}{% endfor %}",
+     "<@say>"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("template", "mark"), UNKNOWN)
+def test_a_template_with_unknown_marks_is_refused_and_the_marks_are_named(template, mark):
+    with pytest.raises(UnsupportedError, match="can't read") as caught:
+        detect(template, "new")
+    assert mark in str(caught.value)
+    assert "generic" in caught.value.hint
+
+
+# vLLM's parsers of the same formats, where one call is read from a text without a tokenizer's help.
+VLLM = {
+    "hermes": "hermes", "deepseek": "deepseek_v3", "deepseek-v3.1": "deepseek_v31", "kimi": "kimi_k2", "glm": "glm45",
+    "minimax": "minimax_m2", "seed": "seed_oss", "granite": "granite", "mistral-args": "mistral",
+}  # fmt: skip
+
+
+def test_vllm_reads_the_same_calls(vllm):
+    """vLLM's parsers as a yardstick, where a parser can be made without its model's own tokenizer."""
+    from types import SimpleNamespace
+
+    from vllm.tool_parsers import ToolParserManager
+
+    del vllm  # it has imported vLLM
+    compared = []
+    for family, name in VLLM.items():
+        marks = {mark: place for place, mark in enumerate(BY_NAME[family].controls)}
+        tokenizer = SimpleNamespace(
+            get_vocab=lambda marks=marks: marks, vocab=marks, convert_tokens_to_ids=marks.get, tokenize=list,
+            all_special_ids=[], all_special_tokens=[], encode=lambda *_, **__: [0], decode=lambda *_, **__: "",
+        )  # fmt: skip
+        request = SimpleNamespace(tools=[], tool_choice="auto", skip_special_tokens=False)
+        arguments = {"text": 'né "x" <b>', "other": "y"}
+        text = written(family, [("say", arguments)])
+        try:
+            found = ToolParserManager.get_tool_parser(name)(tokenizer).extract_tool_calls(text, request)
+        except Exception:  # noqa: BLE001 - it needs more of a tokenizer
+            continue
+        theirs = [(one.function.name, json.loads(one.function.arguments)) for one in found.tool_calls]
+        if theirs:
+            assert parsed(family, text)[0] == theirs == [("say", arguments)], family
+            compared.append(family)
+    assert len(compared) >= 4
+
+
+# Real templates, and the family of each; its calls are written by the template and read back.
+REAL = {
+    "Qwen-Qwen3-0.6B": "hermes", "Qwen3-Coder": "qwen-xml", "Qwen3.5-4B": "qwen-xml", "GLM-4.6": "glm",
+    "GLM-4.7-Flash": "glm", "ByteDance-Seed-OSS": "seed", "MiniMax-M2": "minimax", "MiniMax-M1": "apriel",
+    "deepseek-ai-DeepSeek-V3.2": "dsml", "deepseek-ai-DeepSeek-V4": "dsml", "llama-cpp-deepseek-r1": "deepseek",
+    "openai-gpt-oss-120b": "harmony", "moonshotai-Kimi-K2": "kimi", "google-gemma-4-31B-it": "gemma4",
+    "NVIDIA-Nemotron-Nano-v2": "nemotron", "NVIDIA-Nemotron-3-Nano-30B-A3B-BF16": "qwen-xml",
+    "Cohere2MoE": "command-r", "Apertus-8B-Instruct": "apertus", "Apriel-1.6-15b-Thinker-fixed": "apriel",
+    "GigaChat3.1-10B-A1.8B": "gigachat", "ibm-granite-granite-4.0": "hermes", "upstage-Solar-Open-100B": "solar",
+    "mistralai-Ministral-3-14B-Reasoning-2512": "mistral-args", "meta-llama-Llama-3.1-8B-Instruct": "llama3",
+    "LFM2.5-8B-A1B": "lfm2", "ibm-granite-granite-3.3-2B-Instruct": "granite",
+}  # fmt: skip
+REFUSED = ["Kimi-K3", "MiniMax-M3", "tencent-Hy3", "openbmb-MiniCPM5-1B", "meetkai-functionary-medium-v3.2"]
+ENDS = (
+    "<|im_end|>", "</s>", "<｜end▁of▁sentence｜>", "<|eot_id|>", "<|end_of_text|>", "[e~[", "<seed:eos>", "<turn|>",
+    "<|tool_response>", "<|END_OF_TURN_TOKEN|>", "<SPECIAL_12>", "<end_of_sentence>", "<|message_sep|>",
+)  # fmt: skip
+
+
+@pytest.mark.skipif(not TEMPLATE_FILES, reason="llama.cpp's templates aren't in the cache: llmlab quantizes once first")
+def test_the_calls_of_real_templates_are_read():
+    files = {file.stem: file.read_text() for file in TEMPLATE_FILES}
+    for name in REFUSED:
+        with pytest.raises(UnsupportedError, match="can't read"):
+            detect(files[name], name)
+    for name, expected in REAL.items():
+        family = detect(files[name], name)
+        assert family.name == expected, name
+        if not written_call(files[name]):  # it leaves out the calls of a message
+            continue
+        for value in ("plain", 'né "x"', "a </tool_call> b <x>", '{"name": "rm"}', "  spaces  ", "[1, 2]"):
+            call = ToolCall("say", {"text": value, "other": "y"}, "c00000001")
+            turns = [Message("user", "hi"), Message("assistant", "", (call.as_dict(),))]
+            before, after = (
+                render(files[name], part, special_tokens={}, tools=[SAY.schema], add_generation_prompt=False)
+                for part in (turns[:1], turns)
+            )
+            start = next(i for i, (one, other) in enumerate(zip(before + " ", after, strict=False)) if one != other)
+            text = after[start:].rpartition("<|end_header_id|>")[2].lstrip()
+            for end in ENDS:
+                text = text.partition(end)[0]
+            (read,) = read_calls(family, text, 0, {"say": SAY.parameters}).calls
+            # LFM2's template doesn't escape quotes, so such a call isn't run.
+            assert read.arguments == call.arguments or (expected == "lfm2" and read.problem), (name, value)

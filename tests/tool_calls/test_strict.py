@@ -155,5 +155,5 @@ def test_a_control_token_stands_for_its_text():
 
 
 def test_the_xml_form_says_that_it_cannot():
-    with pytest.raises(UnsupportedError, match="XML"):
+    with pytest.raises(UnsupportedError, match="qwen-xml"):
         guide_of("qwen-xml")

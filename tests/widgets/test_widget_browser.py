@@ -99,6 +99,33 @@ def test_composition_enter_does_not_send(book: Book) -> None:
     area.fill("")
 
 
+def test_an_answer_that_was_cut_off_continues(book: Book) -> None:
+    chat = book.cell(0).locator(".ll-chat")
+    chat.locator('[data-panel="sampling"]').click()
+    drawer = chat.locator(".ll-drawer")
+    drawer.get_by_label("Max tokens").fill("4")
+    drawer.locator("summary").click()
+    drawer.get_by_label("Repetition").fill("1.1")
+    drawer.get_by_label("Bad words").fill("maybe, perhaps")
+    drawer.get_by_label("Bad words").press("Tab")
+    shot(book, "chat-sampling", chat)
+    ask(chat, "Continue " + "these words " * 10)
+    go_on = chat.locator(".ll-assistant").last.get_by_role("button", name="Continue")
+    go_on.wait_for()
+    short = last(chat)
+    assert "stopped at max tokens" in chat.locator(".ll-assistant .ll-facts").last.inner_text()
+    shot(book, "chat-continue", chat)
+    answers = chat.locator(".ll-assistant").count()
+    go_on.click()
+    longer = "s => [...document.querySelectorAll('.ll-assistant .ll-md')].at(-1).innerText.trim().length > s.length"
+    book.page.wait_for_function(longer, arg=short)
+    go_on.wait_for()
+    assert last(chat).startswith(short)
+    assert chat.locator(".ll-assistant").count() == answers
+    drawer.locator("[aria-label='Reset']").click()
+    chat.locator('[data-panel="sampling"]').click()
+
+
 def test_regenerate_edit_and_versions(book: Book) -> None:
     chat = book.cell(0).locator(".ll-chat")
     chat.locator(".ll-assistant [aria-label='Regenerate']").last.click()

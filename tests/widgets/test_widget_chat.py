@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from llmlab.errors import BadInputError, GenerationError, LlmLabError, UnknownNa
 from llmlab.widgets import Chat
 from llmlab.widgets.export import keep
 from llmlab.widgets.pump import SEND_EVERY_S
+from tests.scripted_engine import TEMPLATE
 from tests.widgets.wire import page
 
 
@@ -100,6 +102,46 @@ def test_regenerate_keeps_versions_and_moves_a_set_seed_on(chat: Any, bench: Any
     assert answers[0]["parent"] == answers[1]["parent"]
     page(chat, "show", turn_id=answers[0]["id"])
     assert chat.leaf == answers[0]["id"]
+
+
+def test_an_answer_that_was_cut_off_grows_in_its_turn(chat: Any, bench: Any) -> None:
+    bench.engine.say = lambda prompt, params: "one two three four five six" if "one" not in prompt[10:] else " and more"
+    chat.sampling = {"max_tokens": 3}
+    first = chat.send("count")
+    assert first.finish_reason == "length"
+    assert chat.turns[-1]["facts"]["finish"] == "length"
+    assert "continue with" not in chat.turns[-1]["facts"]["line"]
+    turn = chat.leaf
+    page(chat, "continue", turn_id=turn)
+    settle(chat)
+    assert (chat.leaf, len(chat.turns)) == (turn, 2)
+    assert chat.turns[-1]["text"].startswith(first.text)
+    assert len(chat.turns[-1]["text"]) > len(first.text)
+    assert chat.completions[-1].prefix == first.text
+    assert chat.comm.customs("delta")[-2]["at"] == 0 or chat.comm.customs("delta")[-1]["at"] == 0
+
+
+def test_an_edited_answer_continues_from_its_new_text(chat: Any, bench: Any) -> None:
+    chat.send("hello")
+    chat.edit(chat.leaf, "My own words")
+    page(chat, "continue", turn_id=chat.leaf)
+    settle(chat)
+    assert bench.engine.prompts[-1].endswith("My own words")
+    assert chat.turns[-1]["text"].startswith("My own words")
+    assert [m["role"] for m in chat.messages] == ["user", "assistant"]
+    with pytest.raises(BadInputError, match="no answer to continue"):
+        chat.continue_(chat.turns[0]["id"])
+    earlier = chat.leaf
+    chat.send("again")
+    with pytest.raises(BadInputError, match="Only the last answer"):
+        chat.continue_(earlier)
+
+
+def test_settings_with_penalties_are_sent_and_exported(chat: Any, bench: Any) -> None:
+    chat.sampling = {"repetition_penalty": 1.2, "bad_words": ["dog"], "logit_bias": {"5": -3}}
+    done = chat.send("hello")
+    assert (done.params.repetition_penalty, done.params.bad_words, done.params.logit_bias) == (1.2, ("dog",), {5: -3.0})
+    assert "--repetition-penalty 1.2 --bad-words dog --logit-bias 5=-3" in chat.to_cells()[0]
 
 
 def test_edit_branches(chat: Any) -> None:
@@ -289,3 +331,21 @@ def test_threads_may_speak_at_once(chat: Any) -> None:
         one.join(10)
     assert chat.problem == {}
     assert len(chat.turns) == 2
+
+
+def test_a_thought_streams_and_stays_folded_beside_the_answer(chat: Any, bench: Any) -> None:
+    bench.engine.facts = replace(bench.engine.facts, chat_template=TEMPLATE + "<think>{# </think> #}")
+    bench.lab.get()._facts = bench.engine.facts
+    texts = ["Is <b>it</b>?</think>", "Yes."]
+    bench.engine.say = lambda *_: texts.pop(0)
+    chat.send("Really?")
+    deltas = chat.comm.customs("delta")
+    assert "".join(m["thought"] for m in deltas if "thought" in m) == "Is <b>it</b>?"
+    assert "".join(m.get("text", "") for m in deltas) == "Yes."
+    turn = chat.turns[1]
+    assert (turn["text"], turn["thought"]) == ("Yes.", "Is <b>it</b>?")
+    assert turn["facts"]["thought_tokens"] > 0
+    assert chat.messages[1].get("reasoning_content") == "Is <b>it</b>?"
+    assert "<details>" in chat.html()
+    assert "<b>it</b>" not in chat.html()
+    assert "<details>" in chat.markdown()

@@ -37,6 +37,9 @@ class Drafter(ABC):
     def start(self, params: Any) -> None:  # noqa: B027 - optional
         """Set up on the loop's thread; `params` is a new copy of the model's `llama_context_params`."""
 
+    def use_threads(self, count: int) -> None:  # noqa: B027
+        """Compute with at most so many threads from now on."""
+
     @abstractmethod
     def propose(self, running: Items[Sequence]) -> None:
         """Set `draft` of the decoding sequences; it stays empty if there is nothing to propose."""
@@ -124,6 +127,11 @@ class DraftModel(Drafter):
         code, peak = self._context.probe()
         if code == 0 and not math.isfinite(peak):
             raise not_finite(peak, f"The draft model {self.name}")
+
+    def use_threads(self, count: int) -> None:
+        """See `Drafter.use_threads`."""
+        if self._context is not None:
+            self._context.use_threads(min(count, self._threads), min(count, self._threads))
 
     def propose(self, running: Items[Sequence]) -> None:
         """See `Drafter.propose`. Drafts all sequences' first tokens in one step, then all second ones, and so on."""

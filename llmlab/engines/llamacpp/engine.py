@@ -8,20 +8,23 @@ import re
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 from llmlab import _imports
 from llmlab.engines import logits
 from llmlab.engines.base import Adapter, Capabilities, Engine, EngineLog, Finding, LoadPlan, LoraLimits, Memory, Request
+from llmlab.engines.llamacpp import vocabulary
 from llmlab.engines.llamacpp.draft import Drafter, DraftModel, Lookup, vocabulary_differs
 from llmlab.engines.llamacpp.examination import examine
 from llmlab.engines.llamacpp.facts import guide_tokenizer, read_facts
 from llmlab.engines.llamacpp.logs import router
 from llmlab.engines.llamacpp.loop import DecodeLoop
 from llmlab.engines.llamacpp.native import NativeModel
-from llmlab.engines.llamacpp.options import EXTRA, LlamaCppOptions, default_threads
+from llmlab.engines.llamacpp.options import BATCH, EXTRA, LlamaCppOptions, default_threads
 from llmlab.engines.llamacpp.scoring import score
 from llmlab.engines.llamacpp.trial import check
 from llmlab.errors import (
@@ -33,7 +36,9 @@ from llmlab.errors import (
     LoadError,
     UnsupportedError,
 )
-from llmlab.files import architectures, tags
+from llmlab.files import architectures, tags, token_ids
+from llmlab.files.fit import Sizes
+from llmlab.files.source import Source
 from llmlab.guided.compiler import Compiler
 from llmlab.machine import hardware
 from llmlab.machine.hardware import Hardware
@@ -60,6 +65,7 @@ class LlamaCppEngine(Engine):
         gpu_layers=True,
     )
     distribution: ClassVar[str] = "llama-cpp-python"
+    guides_begun: ClassVar[bool] = True
 
     @classmethod
     def computes_on(cls) -> Hardware:
@@ -86,9 +92,25 @@ class LlamaCppEngine(Engine):
         return architectures.in_llama_cpp(architecture)
 
     @classmethod
+    def sizes(cls, extra: Mapping[str, Any]) -> Sizes:
+        """See `Engine.sizes`."""
+        return Sizes(
+            cache_k=extra.get("cache_type_k", "f16"),
+            cache_v=extra.get("cache_type_v", "f16"),
+            kv_tokens=extra.get("kv_tokens"),
+            step_tokens=min(extra.get("n_ubatch") or BATCH, extra.get("n_batch") or BATCH),
+            flash=extra.get("flash_attn") != "off",
+        )
+
+    @classmethod
     def examine(cls, version: Callable[[str], str | None]) -> Iterator[Finding]:
         """See `Engine.examine`."""
         return examine(version)
+
+    @classmethod
+    def encoder(cls, path: Path) -> AbstractContextManager[Callable[[str], list[int]]]:
+        """See `Engine.encoder`."""
+        return vocabulary.encoder(path)
 
     def __init__(
         self,
@@ -188,12 +210,13 @@ class LlamaCppEngine(Engine):
         if cancelled.is_set():
             engine.close()
             raise Interrupted
+        _check_ids(plan.source, model)
         progress("warm-up", 1.0)
         return engine
 
     def tokenize(self, text: str, *, special: bool = True) -> list[int]:
         """Token ids of a text, without BOS or EOS. With `special`, text like `<|end|>` becomes the special token."""
-        return self._model.tokenize(text, special=special)
+        return self._model.encode(text, special=special)
 
     def detokenize(self, ids: list[int]) -> str:
         """The text of token ids, without special tokens."""
@@ -202,8 +225,18 @@ class LlamaCppEngine(Engine):
     def score(self, ids: list[int], first: int) -> Any:
         """Log probabilities of a given text. See `Engine.score`."""
         found: list[Any] = []
-        self._loop.call(lambda _: found.append(score(self._model, self._settings, ids, first)))
+        self._loop.call(lambda _: found.append(score(self._model, self._now(), ids, first, self._loop.share)))
         return found[0]
+
+    def _now(self) -> LlamaCppOptions:
+        return replace(self._settings, threads=self._loop.threads.now, threads_batch=self._prompt_threads())
+
+    def _prompt_threads(self) -> int:
+        fixed = "n_threads_batch" in self._settings.extra
+        return self._settings.threads_batch if fixed else self._loop.threads.now
+
+    def _threads(self) -> str:
+        return f"{self._loop.threads.describe()} (prompts: {self._prompt_threads()})"
 
     def submit(self, request: Request) -> None:
         """Queue a request and return at once. Thread-safe."""
@@ -232,17 +265,31 @@ class LlamaCppEngine(Engine):
         """Weights and KV cache as llama.cpp reports them, and the process's growth during the load."""
         if not self._close.alive:
             return Memory(0, 0, 0, self._describe["device"])
-        return Memory(self._weights, self._kv_cache, self._resident, self._describe["device"])
+        device = self._describe["device"]
+        # The process's growth leaves out the GPU's memory, which NVML reports for all models of a process together.
+        measured = None if device.startswith("GPU") and self.computes_on() == "CUDA" else self._resident
+        return Memory(self._weights, self._kv_cache, measured, device)
 
     def describe(self) -> dict[str, str]:
         """Build, device, threads, batch sizes, the KV cache's layout, and the draft's results."""
-        meter = self._loop.meter
-        return {**self._describe, "speculation": meter.describe()} if meter is not None else dict(self._describe)
+        found = dict(self._describe)
+        found["threads"] = self._threads()
+        if self._loop.meter is not None:
+            found["speculation"] = self._loop.meter.describe()
+        return found
 
     def close(self) -> None:
         """End running requests as interrupted, join the thread, free everything. Safe to call twice."""
         self._close()
         self._loop.close()
+
+
+def _check_ids(source: Source, model: NativeModel) -> None:
+    """Compare a file's token ids with a tokenizer.json next to it; llmlab's own conversions were compared when made."""
+    folder = source.path.parent
+    if source.base is None and (folder / "tokenizer.json").is_file():
+        encode = functools.partial(model.encode, special=True)
+        token_ids.warn(source.path.name, token_ids.differences(encode, token_ids.of_folder(folder)), folder)
 
 
 def _draft_weights(
@@ -346,7 +393,6 @@ def _description(model: NativeModel, settings: LlamaCppOptions) -> dict[str, str
     return {
         "build": f"llama-cpp-python {llama_cpp.__version__}, {'GPU' if offload else 'CPU'}",
         "device": f"GPU ({shown} of {layers} layers)" if on_gpu else "CPU",
-        "threads": f"{settings.threads} (prompts: {settings.threads_batch})",
         "concurrency": f"{settings.sequences} sequences",
         "batch": f"{settings.batch} tokens per step, {settings.prompt_chunk} prompt tokens while decoding",
         "KV cache": f"{settings.kv_tokens} tokens ({kind}), {settings.type_k}/{settings.type_v}",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 
 from llmlab import _imports
 from llmlab.engines.base import Finding
-from llmlab.engines.llamacpp import amx
+from llmlab.engines.llamacpp import amx, build
+from llmlab.machine import hardware
 
 # The release that llmlab is tested with; others may work, with a warning.
 TESTED = "0.3.36"
@@ -20,12 +20,9 @@ def examine(version_of: Callable[[str], str | None]) -> Iterator[Finding]:
         yield Finding("warn", "not installed", "pip install 'llmlab[llamacpp]'")
         return
     _imports.load("llama_cpp")
-    import llama_cpp
-
-    info = llama_cpp.llama_print_system_info().decode()
-    build = next((name for name in ("CUDA", "Metal", "ROCm", "Vulkan", "SYCL") if name.lower() in info.lower()), "CPU")
-    detail = f"llama-cpp-python {version}, {build} build"
-    if build == "CPU" and shutil.which("nvidia-smi"):
+    found = build.words()
+    detail = f"llama-cpp-python {version}, {found} build"
+    if found == "CPU" and hardware.nvidia_gpus():
         fix = (
             'CMAKE_ARGS="-DGGML_CUDA=on" pip install --force-reinstall --no-cache-dir --no-deps llama-cpp-python=='
             + version

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from llmlab.engines.base import ModelFacts
+from llmlab.engines.defaults import sampling_defaults, unapplied
 from llmlab.engines.llamacpp.native import NativeModel
 from llmlab.files.jsonfile import read_optional
 from llmlab.files.vision import sees
@@ -50,7 +50,9 @@ def read_facts(model: NativeModel, *, context_length: int, base: Path | None, fi
         end_ids=_end_ids(model, generation),
         add_bos=add_bos and bool(special["bos_token"]),
         defaults=_defaults(model, generation),
+        unapplied=unapplied(generation),
         sees=sees(file),
+        response_template=read_optional(base / "tokenizer_config.json").get("response_template") if base else None,
     )
 
 
@@ -72,9 +74,12 @@ def _end_ids(model: NativeModel, generation: dict[str, Any]) -> tuple[int, ...]:
     listed = listed if isinstance(listed, list) else [listed]
     ends = {token for token in listed if isinstance(token, int) and 0 <= token < model.vocab_size}
     is_eog, is_control, vocab = llama_cpp.llama_vocab_is_eog, llama_cpp.llama_vocab_is_control, model.vocab
+    fim = {getattr(llama_cpp, f"llama_vocab_fim_{name}")(vocab) for name in ("pad", "rep", "sep")} - named
     for token in range(model.vocab_size):
+        if token in fim:  # they end a completion of code, not an answer
+            continue
         # If the file names no end token, llama.cpp assumes GPT-2's id 11, whatever that is in this vocabulary.
-        if is_eog(vocab, token) and (token in named or is_control(vocab, token)):
+        if is_eog(vocab, token) and (token in named or is_control(vocab, token)) and token not in model.kinds.shown:
             ends.add(token)
     return tuple(sorted(ends))
 
@@ -83,27 +88,28 @@ def _generation_config(base: Path | None) -> dict[str, Any]:
     return read_optional(base / "generation_config.json") if base is not None else {}
 
 
+# generation_config.json's names -> GGUF's, under `general.sampling.`.
+_SAMPLING = {
+    "temperature": "temp",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "min_p": "min_p",
+    "repetition_penalty": "penalty_repeat",
+}
+
+
 def _defaults(model: NativeModel, generation: dict[str, Any]) -> SamplingParams:
     """The model's own sampling params: the file's `general.sampling.*` first, then generation_config.json."""
-
-    def pick(gguf: str, name: str, good: Callable[[float], bool]) -> float | None:
-        for value in (model.meta(f"general.sampling.{gguf}"), generation.get(name)):
-            try:
-                number = float(value) if value is not None and not isinstance(value, bool) else math.nan
-            except (TypeError, ValueError):
-                continue
-            if math.isfinite(number) and good(number):
-                return number
-        return None
-
-    top_k = pick("top_k", "top_k", math.isfinite)
-    return SamplingParams(
-        temperature=pick("temp", "temperature", lambda v: v >= 0),
-        top_p=pick("top_p", "top_p", lambda v: 0 < v <= 1),
-        # A negative value means all.
-        top_k=max(int(top_k), 0) if top_k is not None else None,
-        min_p=pick("min_p", "min_p", lambda v: 0 <= v <= 1),
-    )
+    named: dict[str, Any] = {}
+    for name, gguf in _SAMPLING.items():
+        try:
+            value = float(model.meta(f"general.sampling.{gguf}") or "")
+        except ValueError:
+            continue
+        if math.isfinite(value):
+            named[name] = int(value) if name == "top_k" else value
+    own = sampling_defaults(named, model.vocab_size)
+    return own.with_defaults(sampling_defaults(generation, model.vocab_size))
 
 
 def guide_tokenizer(model: NativeModel, end_ids: tuple[int, ...]) -> Any:
@@ -124,12 +130,12 @@ def guide_tokenizer(model: NativeModel, end_ids: tuple[int, ...]) -> Any:
     special: list[int] = []
     for token in range(model.vocab_size):
         piece = model.piece(token, special=True)
-        hidden = bool(attributes(vocab, token) & unseen) or not model.piece(token)
+        hidden = not model.piece(token) or (token not in model.kinds.shown and bool(attributes(vocab, token) & unseen))
         if hidden:
             special.append(token)
         tokens.append(b"\xff" + piece if hidden else piece)
     # The model's own end token first: llguidance forces that one when nothing else is allowed.
     main = llama_cpp.llama_vocab_eos(vocab)
     ends = [main, *(i for i in end_ids if i != main)] if main in end_ids else list(end_ids)
-    vocabulary = Vocabulary(tokens, special, ends, lambda text: model.tokenize(text, special=False))
+    vocabulary = Vocabulary(tokens, special, ends, model.continued)
     return LLTokenizer(vocabulary, eos_token=ends)

@@ -41,12 +41,16 @@ class KVCacheLogParser:
     def __init__(self, log: EngineLog) -> None:
         self._log = log
         self.kv_bytes = 0
+        self.in_ram: list[int] = []
 
     def write(self, text: str) -> None:
         """Write text; the line with a buffer's size arrives in one piece."""
         found = re.search(r"(?:KV|RS) buffer size\s*=\s*([\d.]+) MiB", text)
         if found:
-            self.kv_bytes += int(float(found[1]) * 2**20)
+            size = int(float(found[1]) * 2**20)
+            self.kv_bytes += size
+            if re.search(r"\bCPU\s+KV buffer", text):
+                self.in_ram.append(size)
         self._log.write(text)
 
 

@@ -20,6 +20,7 @@ from typing import Literal
 from llmlab.engines.base import EngineLog, Request
 from llmlab.engines.calls import Call
 from llmlab.engines.guidance import Steer
+from llmlab.engines.llamacpp import lazy
 from llmlab.engines.llamacpp.adapters import AdapterSlots
 from llmlab.engines.llamacpp.batch import Batch
 from llmlab.engines.llamacpp.draft import Drafter
@@ -29,20 +30,27 @@ from llmlab.engines.llamacpp.options import LlamaCppOptions
 from llmlab.engines.llamacpp.picker import Ending, Picker
 from llmlab.engines.llamacpp.sequence import KEPT, Sequence, prompt_problem
 from llmlab.engines.llamacpp.slots import Slots, common_prefix
+from llmlab.engines.llamacpp.threads import Threads
 from llmlab.engines.logits import not_finite
 from llmlab.engines.speculation import SpeculationMeter
+from llmlab.engines.text import partial_character
 from llmlab.errors import GenerationError, UnloadedError, UnsupportedError
 from llmlab.guided.compiler import Compiler
+from llmlab.machine import turns
 from llmlab.types import FinishReason
 
 Message = tuple[Literal["submit", "cancel", "call", "close"], Request | Call | None]
 
 # A decode with fewer prompt tokens than this isn't aborted when one of its requests is cancelled.
 _ABORT_FROM = 16
+# ... unless steps take this long: on a busy machine, or with a large model.
+_LONG_STEP_S = 0.15
 # The key of a slot with a shifted sequence; no request has it.
 SHIFTED = "\0shifted"
 # A request waits for another's prompt if that saves at least this many tokens.
 _WORTH_WAITING = 64
+# While other models compute, check this often for messages.
+_TURN_S = 0.05
 
 
 class DecodeLoop:
@@ -81,12 +89,20 @@ class DecodeLoop:
         self._by_request: dict[Request, Sequence] = {}
         self._context: NativeContext | None = None
         self._slots: Slots | None = None
+        self._end_ids = end_ids
         self._picker = Picker(model, frozenset(end_ids), log)
         self.warm_up_s = 0.0
         self._closing = False
+        self._paused = True
         self._abortable = False
         self._ended = threading.Event()
         self._ready: Future[None] = Future()
+        # A GPU computes for several models at once.
+        self._turn = turns.CPU.join(settings.threads if settings.gpu_layers == 0 else 0)
+        given = settings.gpu_layers != 0 or "n_threads" in settings.extra
+        self.threads = Threads(settings.threads, fixed=given)
+        self._used_threads = settings.threads
+        self._step_s = 0.0
         self._thread = threading.Thread(target=self._main, name="llmlab-llamacpp", daemon=True)
 
     # -- called from any thread ----------------------------------------------------------------
@@ -128,9 +144,13 @@ class DecodeLoop:
         context = self._context
         if context is not None:
             context.abort(on=True)
-        # A garbage-collected engine may be finalized on the loop's own thread, which then ends by itself.
-        if self._thread.ident is not None and self._thread is not threading.current_thread():
+        # A garbage-collected engine may be finalized on any model's decoding thread; it then ends by itself.
+        if self._thread.ident is not None and not turns.on_member():
             self._thread.join()
+
+    def share(self) -> None:
+        """Let other models compute for a while, in the middle of a long call."""
+        self._turn.share()
 
     @property
     def kv_bytes(self) -> int:
@@ -142,7 +162,9 @@ class DecodeLoop:
     def _main(self) -> None:
         with router().to(self._kv_log):
             try:
+                before = lazy.mappings()
                 self._context = NativeContext(self._model, self._settings.context_params())
+                lazy.release(before, self._kv_log.in_ram)
                 self._slots = Slots(
                     self._context,
                     count=self._settings.sequences,
@@ -150,6 +172,7 @@ class DecodeLoop:
                     unified=self._settings.unified,
                     reuse=self._settings.prefix_cache and not self._model.recurrent,
                 )
+                self._turn.take()
                 self._warm_up(self._context)
                 if self._settings.context_shift and not self._context.can_shift:
                     raise UnsupportedError(
@@ -157,8 +180,11 @@ class DecodeLoop:
                         "Leave out context_shift.",
                     )
                 if self._drafter is not None:
+                    before, self._kv_log.in_ram = lazy.mappings(), []
                     self._drafter.start(self._settings.context_params())
+                    lazy.release(before, self._kv_log.in_ram)
             except BaseException as error:  # noqa: BLE001 - raised by `start`
+                self._turn.give()
                 self._free()
                 self._ended.set()
                 self._ready.set_exception(error)
@@ -168,7 +194,9 @@ class DecodeLoop:
                 batch = Batch(self._context, self._settings.prompt_chunk)
                 while not self._closing:
                     self._guarded_step(self._context, self._slots, batch)
+                    self._turn.offer()
             finally:
+                self._turn.give()
                 for sequence in list(self._by_request.values()):
                     self._end(sequence, "interrupted")
                 self._free()
@@ -203,7 +231,8 @@ class DecodeLoop:
         self._drain_inbox()
         if self._waiting:
             self._admit(slots)
-        if not self._running or self._closing:
+        # Without its turn, the loop goes round to process messages meanwhile.
+        if not self._running or self._closing or not self._turn.take(_TURN_S):
             return
         turn = self._adapters.group(self._running)
         if self._settings.context_shift:
@@ -212,10 +241,13 @@ class DecodeLoop:
         if self._drafter is not None and self.meter is not None:
             self._speculate(context, slots, batch, turn, self._drafter, self.meter)
             return
-        # Sequences of another mix wait for this step too.
-        batch.fill(turn, alone=len(turn) == len(self._running))
+        batch.fill(turn, alone=self._alone(turn))
         if self._decode(context, slots, batch):
             self._retire_all(self._picker.emit(context, batch))
+
+    def _alone(self, turn: list[Sequence]) -> bool:
+        """Whether nothing waits for this step: no sequence of another mix, no other model."""
+        return len(turn) == len(self._running) and not self._turn.contended
 
     def _speculate(
         self,
@@ -233,7 +265,7 @@ class DecodeLoop:
             one.draft = []
         if not plain:
             drafter.propose(turn)
-        batch.fill(turn, alone=len(turn) == len(self._running))
+        batch.fill(turn, alone=self._alone(turn))
         if not self._decode(context, slots, batch):
             return
         count = len(turn)
@@ -249,10 +281,14 @@ class DecodeLoop:
     def _drain_inbox(self) -> None:
         """Process all messages; if idle, block until one arrives."""
         idle = not self._running and not self._waiting
+        if idle:
+            self._turn.give()
+            self._paused = True
         while idle or not self._inbox.empty():
             kind, request = self._inbox.get()
             idle = False
             if isinstance(request, Call):
+                self._turn.take()
                 request.run()
             elif kind == "submit" and request is not None:
                 self._enqueue(request)
@@ -270,9 +306,13 @@ class DecodeLoop:
             # One invalid token would fail the step for every request.
             request.buffer.fail(GenerationError(problem))
             return
-        sequence = Sequence(request, self._settings.context, shifts=self._settings.context_shift)
+        sequence = Sequence(
+            request, self._settings.context, shifts=self._settings.context_shift, ends=self._end_ids
+        )  # fmt: skip
         if request.guide is not None:
             sequence.steer_by(Steer(request, self._grammars, self._model.vocab_size, self._model.name))
+        if request.begun:
+            sequence.text.resume(partial_character(b"".join(map(self._model.piece, request.prompt_ids[-4:]))))
         self._by_request[request] = sequence
         self._waiting.append(sequence)
 
@@ -331,14 +371,19 @@ class DecodeLoop:
     def _decode(self, context: NativeContext, slots: Slots, batch: Batch) -> bool:
         """Compute the batch. Returns False if there is nothing to sample from."""
         context.abort(on=False)
-        self._abortable = batch.prompt_tokens >= _ABORT_FROM and not self._model.recurrent
+        long = batch.prompt_tokens >= _ABORT_FROM or self._step_s > _LONG_STEP_S
+        self._abortable = long and not self._model.recurrent
         # A message from just before the flag was set must not wait until the step ends.
         if self._closing or (self._abortable and not self._inbox.empty()):
             self._abortable = False
             return False
+        self._use_threads(context)
+        started = time.perf_counter()
         code = context.decode(batch.count)
+        self._step_s = time.perf_counter() - started
         self._abortable = False
         if code == 0:
+            self.threads.step(self._step_s, batch.count)
             batch.computed()
             return True
         if code == ABORTED:
@@ -353,6 +398,17 @@ class DecodeLoop:
             for one in [one for one in batch.sequences if one.share]:
                 self._fail(one, failure)
         return False
+
+    def _use_threads(self, context: NativeContext) -> None:
+        if self._paused:
+            self._paused = False
+            self.threads.begin()
+        if self.threads.now != self._used_threads:
+            self._used_threads = now = self.threads.now
+            prompts = self._settings.threads_batch if "n_threads_batch" in self._settings.extra else now
+            context.use_threads(now, prompts)
+            if self._drafter is not None:
+                self._drafter.use_threads(now)
 
     def _make_room(self, slots: Slots) -> None:
         """Make room in a full KV cache: clear idle slots; else the newest request waits and is recomputed later."""

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import ctypes
 import threading
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from llmlab.engines.llamacpp.tokens import TokenKinds
 from llmlab.errors import UnloadedError
+from llmlab.files import gguf
 
 NO_KV_SLOT = 1
 ABORTED = 2
+_MARK = "\x02"
 
 
 class NativeModel:
@@ -44,6 +48,9 @@ class NativeModel:
         self.size: int = llama_cpp.llama_model_size(handle)
         self.parameters: int = llama_cpp.llama_model_n_params(handle)
         self.trained_context: int = llama_cpp.llama_model_n_ctx_train(handle)
+        # Qwen's tokenizer.json composes characters first (NFC); llama.cpp doesn't.
+        self._composes = self.meta("tokenizer.ggml.pre") in ("qwen2", "qwen35")
+        self.kinds = TokenKinds.of(self, gguf.token_types(path)) if self.vocab_size else TokenKinds()
 
     def meta(self, key: str) -> str | None:
         """A metadata value of the file as text; None if there is no such key."""
@@ -75,6 +82,9 @@ class NativeModel:
         known = self._pieces.get(token) if not special else None
         if known is not None:
             return known
+        if token in self.kinds.hidden and not special:
+            return b""
+        special = special or token in self.kinds.shown
         size = 64
         while True:
             buffer = ctypes.create_string_buffer(size)
@@ -90,10 +100,16 @@ class NativeModel:
         """A token's own text, including special tokens; bytes of incomplete characters become U+FFFD."""
         return self.piece(token, special=True).decode("utf-8", "replace")
 
+    def encode(self, text: str, *, special: bool) -> list[int]:
+        """Token ids of a prompt, as `tokenize`, after the normalization of the original tokenizer."""
+        return self.tokenize(unicodedata.normalize("NFC", text) if self._composes else text, special=special)
+
     def tokenize(self, text: str, *, special: bool) -> list[int]:
         """Token ids of a text, without BOS or EOS."""
         import llama_cpp
 
+        if special and any(one in text for one in self.kinds.plain):
+            return [i for part in self.kinds.split(text) for i in self._tokens_of(part)]
         data = text.encode("utf-8", "replace")
         with self._lock:
             self._check()
@@ -105,10 +121,25 @@ class NativeModel:
                     return list(ids[:count])
                 size = -count
 
+    def _tokens_of(self, part: str | int) -> list[int]:
+        return [part] if isinstance(part, int) else self.tokenize(part, special=False)
+
+    def continued(self, text: str) -> list[int]:
+        """Token ids of a text that continues another, as plain text: without the space that SentencePiece prepends."""
+        ids = self.tokenize(text, special=False)
+        if not text or b"".join(map(self.piece, ids)) == text.encode("utf-8", "replace"):
+            return ids
+        # A control character is a token of its own, and the space goes before it.
+        mark = self.tokenize(_MARK, special=False)
+        marked = self.tokenize(_MARK + text, special=False)
+        return marked[len(mark) :] if marked[: len(mark)] == mark else ids
+
     def detokenize(self, ids: list[int]) -> str:
         """The text of token ids, without special tokens."""
         import llama_cpp
 
+        if not self.kinds.shown.isdisjoint(ids) or not self.kinds.hidden.isdisjoint(ids):
+            return b"".join(map(self.piece, ids)).decode("utf-8", "replace")
         with self._lock:
             self._check()
             tokens = (llama_cpp.llama_token * max(len(ids), 1))(*ids)
@@ -206,6 +237,12 @@ class NativeContext:
         peak = float(self.rows(1).max()) if code == 0 else 0.0
         self.cut(0, 0)
         return code, peak
+
+    def use_threads(self, decode: int, prompts: int) -> None:
+        """Set the number of threads for the following steps: of single tokens, and of several."""
+        import llama_cpp
+
+        llama_cpp.llama_set_n_threads(self.handle, decode, prompts)
 
     def abort(self, *, on: bool) -> None:
         """Make the running (or the next) decode return ABORTED at once. Thread-safe; CPU only."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +9,10 @@ from typing import Any
 from llmlab.engines.base import LoadPlan
 from llmlab.engines.llamacpp import amx
 from llmlab.errors import BadInputError, LoadError, UnsupportedError, unknown
+from llmlab.machine import cores
 
 EXTRA: dict[str, tuple[type, str]] = {
-    "n_threads": (int, "threads for decoding (default: physical cores)"),
+    "n_threads": (int, "threads for decoding (default: physical cores, fewer while other processes take them)"),
     "n_threads_batch": (int, "threads for prompts (default: same as n_threads)"),
     "n_batch": (int, "most tokens computed in one step (default 512)"),
     "n_ubatch": (int, "most tokens computed at once within a step (default: n_batch, up to 512)"),
@@ -33,7 +33,8 @@ EXTRA: dict[str, tuple[type, str]] = {
     "check_file": (bool, "first try a file that llmlab didn't make in a separate process (default on)"),
     "use_mmap": (bool, "map the file instead of reading it (default on)"),
     "use_mlock": (bool, "keep the weights from being swapped out (default off)"),
-    "main_gpu": (int, "the GPU to use if the model isn't split over several (default 0)"),
+    "gpu": (int, "the one GPU to use, as CUDA counts those of this process, from 0 (default: split over all)"),
+    "main_gpu": (int, "the same as gpu"),
     "offload_kqv": (bool, "keep the KV cache on the GPU (default on)"),
     "rope_freq_base": (float, "RoPE base frequency (default: the model's)"),
     "rope_freq_scale": (float, "RoPE frequency scale (default: the model's)"),
@@ -43,7 +44,7 @@ _KV_TYPES = ("f16", "f32", "bf16", "q8_0", "q5_0", "q4_0")
 _FLASH = {"auto": -1, "off": 0, "on": 1}  # enum llama_flash_attn_type
 # Below this, one thread decodes: see default_threads.
 SMALL_MODEL_BYTES = 64 * 2**20
-_BATCH = 512
+BATCH = 512
 _PROMPT_CHUNK = 128
 
 
@@ -103,7 +104,7 @@ class LlamaCppOptions:
         drafted = plan.draft.tokens if plan.draft is not None else 0
         if drafted and extra.get("context_shift"):
             raise UnsupportedError("context_shift can't be combined with a draft.", "Leave one of them out.")
-        batch = max(min(extra.get("n_batch") or _BATCH, pool), sequences * (1 + drafted))
+        batch = max(min(extra.get("n_batch") or BATCH, pool), sequences * (1 + drafted))
         return cls(
             sequences=sequences,
             context=context,
@@ -112,7 +113,7 @@ class LlamaCppOptions:
             threads=threads,
             threads_batch=extra.get("n_threads_batch") or threads,
             batch=batch,
-            ubatch=min(extra.get("n_ubatch") or _BATCH, batch),
+            ubatch=min(extra.get("n_ubatch") or BATCH, batch),
             prompt_chunk=min(extra.get("prompt_chunk") or _PROMPT_CHUNK, batch),
             flash=_FLASH[extra.get("flash_attn", "auto")],
             type_k=extra.get("cache_type_k", "f16"),
@@ -130,7 +131,10 @@ class LlamaCppOptions:
 
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = self.gpu_layers
-        params.main_gpu = self.extra.get("main_gpu", 0)
+        index = self.extra.get("gpu", self.extra.get("main_gpu"))
+        if index is not None:
+            # llama.cpp ignores the GPU unless splitting is off.
+            params.main_gpu, params.split_mode = index, llama_cpp.LLAMA_SPLIT_MODE_NONE
         mmap, mlock = self.extra.get("use_mmap", True), self.extra.get("use_mlock", False)
         modes = {
             (True, False): llama_cpp.LLAMA_LOAD_MODE_MMAP,
@@ -167,21 +171,13 @@ class LlamaCppOptions:
 
 
 def default_threads(weight_bytes: int) -> int:
-    """All physical cores; a single thread for a tiny model.
+    """All usable cores; a single thread for a tiny model.
 
     A tiny model's step is shorter than the spin barriers between its parts, and one other busy process then makes
     every barrier wait for a time slice (measured on nano, two busy cores: 37-330 tokens/s with two threads,
     1,400-2,800 with one; interrupts took seconds).
     """
-    return 1 if weight_bytes < SMALL_MODEL_BYTES else physical_cores()
-
-
-def physical_cores() -> int:
-    """Physical cores that this process may run on; hyperthreads only slow down the matrix products."""
-    import psutil
-
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(psutil.cpu_count(logical=False) or allowed, allowed))
+    return 1 if weight_bytes < SMALL_MODEL_BYTES else cores.usable()
 
 
 def check_extra(extra: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 from llmlab.engines.base import EngineLog
 from llmlab.engines.llamacpp.batch import Batch
 from llmlab.engines.llamacpp.native import NativeContext, NativeModel
-from llmlab.engines.llamacpp.sampler import Drawer
+from llmlab.engines.llamacpp.sampler import Drawer, draw_candidates
 from llmlab.engines.llamacpp.sequence import Sequence
 from llmlab.engines.logits import not_finite, token_logprob
 from llmlab.errors import GenerationError
@@ -51,7 +51,12 @@ class Picker:
             ending = self._next(one, rows, row, likeliest)
             if one.draft:
                 accepted = 0
-                while ending is None and one.rewound is None and accepted < len(one.draft) and one.tokens[-1] == one.draft[accepted]:
+                while (
+                    ending is None
+                    and one.rewound is None
+                    and accepted < len(one.draft)
+                    and one.tokens[-1] == one.draft[accepted]
+                ):
                     accepted += 1
                     ending = self._next(one, rows, row + accepted, likeliest)
                 _accept(context, one, accepted)
@@ -79,23 +84,20 @@ class Picker:
                 raise not_finite(float(peak))
             if steer is not None:
                 steer.mask(rows[row])
-            while True:
-                if not one.greedy:
-                    token = self._drawer.draw(one.chain, rows[row], one.seed, one.generated)
-                elif steer is None:
-                    token = likeliest[row]
-                else:
-                    token = int(rows[row].argmax())
-                banned = steer.veto(token) if steer is not None else ()
-                if not banned:
-                    break
+            if one.greedy and steer is None and one.adjuster is None:
+                token = likeliest[row]
+            else:
+                token = self._choose(one, rows[row])
+            while steer is not None and (banned := steer.veto(token)):
                 rows[row, banned] = -math.inf
                 if not math.isfinite(rows[row].max()):
                     raise GenerationError(
                         "No token can follow: every key that the constraint allows has been written.",
                         "Lower minProperties.",
                     )
+                token = self._choose(one, rows[row])
             end = token in self._ends and not (steer is None and one.request.params.ignore_eos)
+            end = end or token in one.stops or token in one.request.ends
             logprob = None
             if one.logprobs is not None:
                 logits = rows[row] if steer is None else steer.raw
@@ -109,6 +111,16 @@ class Picker:
         except Exception as error:  # noqa: BLE001 - fails this sequence only
             self._log.write(traceback.format_exc())
             return GenerationError(f"The request failed: {type(error).__name__}: {error}.", "See %llm logs.")
+
+    def _choose(self, one: Sequence, logits: Any) -> int:
+        """Choose a token from a row of logits, which the guide has masked."""
+        if one.adjuster is not None:  # on a copy: log probabilities and the guide's trace are of the raw logits
+            logits = one.adjuster.adjust(logits.copy(), one.tokens)
+        if one.greedy:
+            return int(logits.argmax())
+        if one.own_candidates:
+            return draw_candidates(logits, one.request.params, one.generated)
+        return self._drawer.draw(one.chain, logits, one.seed, one.generated)
 
 
 def _accept(context: NativeContext, one: Sequence, accepted: int) -> None:

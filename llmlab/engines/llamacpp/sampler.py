@@ -5,9 +5,9 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
+from llmlab.engines.sampling import candidates, splitmix
 from llmlab.types import SamplingParams
 
-_WORD = 2**64 - 1
 # A token this far below the likeliest (in logits) wins less than once in 10^13 draws, so it is skipped.
 _HOPELESS = 30.0
 # With more candidates than this, those that can't win are excluded before computing logarithms.
@@ -18,7 +18,8 @@ _CLOSE = 10.0
 def build_chain(params: SamplingParams) -> Any:
     """Create a `llama_sampler` chain. The caller frees it with `llama_sampler_free`.
 
-    The order is vLLM's (`v1/sample/sampler.py`): temperature, min_p, top_k, top_p; `Drawer` draws from the result.
+    The order is vLLM's (`v1/sample/sampler.py`): temperature, min_p, top_k, top_p; `Drawer` draws from the result. A
+    request with a parameter that vLLM doesn't have chooses its candidates in `llmlab.engines.sampling` instead.
 
     Args:
         params: complete sampling params, with a temperature above 0 (greedy needs no chain).
@@ -93,6 +94,24 @@ class Drawer:
         return token
 
 
+def draw_candidates(logits: Any, params: SamplingParams, step: int) -> int:
+    """Draw a token from the candidates of `llmlab.engines.sampling.candidates`.
+
+    Args:
+        logits: adjusted logits, float32 array, shape (vocabulary,).
+        params: complete sampling params, with a temperature above 0.
+        step: index of the token in the output, from 0.
+
+    Returns:
+        The token's id.
+    """
+    import numpy as np
+
+    scaled = logits / np.float32(params.temperature or 1.0)
+    ids = candidates(scaled, params, step)
+    return pick(ids, scaled[ids], params.seed or 0, step)
+
+
 def pick(ids: Any, logits: Any, seed: int, step: int) -> int:
     """The token whose logit plus Gumbel noise is the largest.
 
@@ -144,15 +163,8 @@ def _bits(ids: Any, seed: int, step: int) -> Any:
     """53 random bits per token id: uint64 array, shape (n,)."""
     import numpy as np
 
-    start = _splitmix(_splitmix(seed) + step)
+    start = splitmix(splitmix(seed) + step)
     z = ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(start)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return (z ^ (z >> np.uint64(31))) >> np.uint64(11)
-
-
-def _splitmix(value: int) -> int:
-    z = (value + 0x9E3779B97F4A7C15) & _WORD
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _WORD
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _WORD
-    return z ^ (z >> 31)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llmlab.engines.llamacpp.native import NativeContext, NativeModel
@@ -15,7 +15,9 @@ from llmlab.errors import GenerationError
 _STEP = 256
 
 
-def score(model: NativeModel, settings: LlamaCppOptions, ids: Sequence[int], first: int) -> Any:
+def score(
+    model: NativeModel, settings: LlamaCppOptions, ids: Sequence[int], first: int, between: Callable[[], None]
+) -> Any:
     """Compute the next-token distribution after each token. Call it on the engine's thread.
 
     It creates and frees its own context, so that the KV cache of running requests isn't affected.
@@ -25,6 +27,7 @@ def score(model: NativeModel, settings: LlamaCppOptions, ids: Sequence[int], fir
         settings: threads and the KV cache's type.
         ids: the text's tokens.
         first: position of the first token whose successor is scored.
+        between: called between two steps.
 
     Returns:
         float32, shape (len(ids) - 1 - first, vocabulary): row r is ln p(. | ids[: first + r + 1]).
@@ -51,6 +54,8 @@ def score(model: NativeModel, settings: LlamaCppOptions, ids: Sequence[int], fir
             for at, token in enumerate(part):
                 context.tokens[at], context.positions[at], context.sequences[at] = token, start + at, 0
                 context.outputs[at] = int(start + at >= first)
+            if start:
+                between()
             code = context.decode(len(part))
             if code != 0:
                 raise GenerationError(f"llama.cpp couldn't score the text (llama_decode returned {code}).")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from llmlab.engines.base import Request, mix_key
 from llmlab.engines.guidance import Steer
 from llmlab.engines.llamacpp.sampler import build_chain
 from llmlab.engines.llamacpp.slots import Slot
-from llmlab.engines.text import TextStream
+from llmlab.engines.sampling import Adjuster, truncates
+from llmlab.engines.text import TextStream, partial_character
 from llmlab.errors import GenerationError
 from llmlab.types import FinishReason, TokenLogprob
 
@@ -29,6 +30,9 @@ class Sequence:
         share: how many of its tokens are in the current batch.
         key: what its KV cache depends on besides the tokens: the adapters and their scales.
         greedy: take the likeliest token, without a chain; else draw one with `seed`.
+        adjuster: changes the logits first; None if there is nothing to change.
+        own_candidates: the candidates are chosen by `llmlab.engines.sampling` instead of the chain.
+        stops: tokens that end it, besides the model's.
         shifted: tokens dropped after the first `KEPT`, because the context was full.
         draft: drafted tokens, which the next batch verifies.
         unpushed: the output that isn't pushed until the end, since a guide may take it back: (text, token, log probability).
@@ -37,12 +41,14 @@ class Sequence:
     """
 
     __slots__ = (
-        "_prompt", "accepted", "cached", "chain", "computed", "draft", "drafted", "greedy", "key", "limit",
-        "logprobs", "request", "reserved", "rewound", "row", "seed", "share", "shifted", "slot", "steer",
-        "steps", "text", "tokens", "unpushed",
+        "_prompt", "accepted", "adjuster", "cached", "chain", "computed", "draft", "drafted", "greedy", "key", "least",
+        "limit", "logprobs", "own_candidates", "request", "reserved", "rewound", "row", "seed", "share", "shifted", "slot",
+        "steer", "steps", "stops", "text", "tokens", "unpushed",
     )  # fmt: skip
 
-    def __init__(self, request: Request, context_length: int, *, shifts: bool = False) -> None:
+    def __init__(
+        self, request: Request, context_length: int, *, shifts: bool = False, ends: Collection[int] = ()
+    ) -> None:
         params = request.params
         self.request = request
         self.tokens = list(request.prompt_ids)
@@ -64,6 +70,12 @@ class Sequence:
         self.logprobs = params.logprobs
         self.greedy = not params.temperature
         self.seed = params.seed or 0
+        self.stops = frozenset(params.stop_token_ids)
+        self.least = self._prompt + (params.min_tokens or 0)
+        self.own_candidates = truncates(params)
+        self.adjuster: Adjuster | None = None
+        if Adjuster.needed(params, request.banned):
+            self.adjuster = Adjuster(params, self._prompt, ends, request.banned, request.breakers)
         self.steer: Steer | None = None
         self.unpushed: list[tuple[str, int, TokenLogprob | None]] = []
         self.rewound: int | None = None
@@ -103,7 +115,7 @@ class Sequence:
     def steer_by(self, steer: Steer) -> None:
         """Attach a guide; a stop string then ends the sequence only where the guide allows an end."""
         self.steer = steer
-        self.text = TextStream(self.request.params.stop, steer.accepts)
+        self.text = TextStream(self.request.params.stop, steer.accepts, self.request.begun)
 
     def push_steered(
         self,
@@ -125,7 +137,7 @@ class Sequence:
         if not steer.held:
             buffer.push(rest, index=index)
             return steer.verdict(buffer.text(index)) or reason
-        text = "".join(part for part, _, _ in self.unpushed) + rest
+        text = "".join([buffer.text(index), *(part for part, _, _ in self.unpushed), rest])
         verdict = steer.verdict(text)
         if verdict is None:
             self._release(rest)
@@ -142,7 +154,9 @@ class Sequence:
         kept, self.rewound = self.rewound, None
         del self.tokens[self._prompt + kept :]
         self.draft = []
-        self.text = TextStream(self.request.params.stop, self.steer.accepts)
+        self.text = TextStream(self.request.params.stop, self.steer.accepts, self.request.begun)
+        if self.request.begun:
+            self.text.resume(partial_character(b"".join(map(piece, self.request.prompt_ids[-4:]))))
         self.unpushed = [(self.text.feed(piece(token)), token, logprob) for _, token, logprob in self.unpushed[:kept]]
 
     def _release(self, rest: str = "") -> None:
@@ -170,7 +184,7 @@ class Sequence:
             Why the sequence ends here; None if it continues.
         """
         self.tokens.append(token)
-        text = self.text.feed(piece) if piece is not None else ""
+        text = self.text.feed(piece, may_stop=len(self.tokens) > self.least) if piece is not None else ""
         if self.steer is not None and self.steer.held:
             self.unpushed.append((text, token, logprob))
         else:

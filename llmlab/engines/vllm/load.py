@@ -24,6 +24,7 @@ from llmlab.engines.vllm.options import VllmOptions, resolve
 from llmlab.engines.vllm.process import SHARED, release_memory
 from llmlab.errors import EngineMissingError, LoadError
 from llmlab.files.headers import Header
+from llmlab.machine import hardware, nvml
 
 COMPANIONS = ("torchvision", "torchaudio", "torchcodec")
 _GUIDED = (
@@ -148,8 +149,12 @@ def import_vllm() -> None:
         raise import_error(error) from error
 
 
-def build(plan: LoadPlan, header: Header, log: EngineLog, key: int, announce: Callable[[str], None]) -> Loaded:
-    """Build the engine. Call it on the thread that steps it, after `import_vllm`, holding `SHARED.turns`.
+def build(
+    plan: LoadPlan, header: Header, log: EngineLog, key: int, announce: Callable[[str], None], *, in_process: bool
+) -> Loaded:
+    """Build the engine. Call it on the thread that steps it, after `import_vllm`.
+
+    In this process it needs `SHARED.turns`.
 
     Args:
         plan: what to load.
@@ -157,6 +162,7 @@ def build(plan: LoadPlan, header: Header, log: EngineLog, key: int, announce: Ca
         log: its file also receives a child process's output.
         key: this engine's key in `SHARED.live`.
         announce: called with each phase as it begins.
+        in_process: the core runs in this process, not in a child.
     """
     import torch
     from vllm import envs
@@ -165,14 +171,13 @@ def build(plan: LoadPlan, header: Header, log: EngineLog, key: int, announce: Ca
     from vllm.v1.engine.llm_engine import LLMEngine
     from vllm.v1.executor import Executor
 
-    cpu = runs_in_process()
-    settings = resolve(plan, cpu=cpu, weight_bytes=header.weight_bytes)
+    settings = resolve(plan, cpu=in_process, header=header)
     threads_before = torch.get_num_threads()
     before = _resident()
     announce("weights")
     with contextlib.ExitStack() as stack:
         stack.enter_context(logs.process_state())
-        if cpu:
+        if in_process:
             # vLLM keeps a user's setting; without one it drops to one thread after the load.
             stack.enter_context(logs.environment({"OMP_NUM_THREADS": str(settings.threads)}))
             torch.set_num_threads(settings.threads)
@@ -186,9 +191,9 @@ def build(plan: LoadPlan, header: Header, log: EngineLog, key: int, announce: Ca
         envs.disable_envs_cache()
         config = EngineArgs(**settings.args, logging_config=logging_config).create_engine_config()
         SHARED.live.add(key)
-        llm = LLMEngine(config, Executor.get_class(config), log_stats=False, multiprocess_mode=not cpu)
-    nans = llm.model_executor.driver_worker.worker.not_finite if cpu else patches.count_nans(llm)
-    return Loaded(llm, settings, cpu, threads_before, max(_resident() - before, 0), nans)
+        llm = LLMEngine(config, Executor.get_class(config), log_stats=False, multiprocess_mode=not in_process)
+    nans = llm.model_executor.driver_worker.worker.not_finite if in_process else patches.count_nans(llm)
+    return Loaded(llm, settings, in_process, threads_before, max(_resident() - before, 0), nans)
 
 
 def probe(loaded: Loaded) -> None:
@@ -211,27 +216,47 @@ def probe(loaded: Loaded) -> None:
 
 
 def runs_in_process() -> bool:
-    """Whether the core runs in this process: on the CPU, where a child would cost 15 seconds and a second copy."""
-    from vllm.platforms import current_platform
+    """Whether cores run in this process: on the CPU, where a child would cost 15 seconds and a second copy.
 
-    return bool(current_platform.is_cpu())
+    The only place that decides it: a loaded engine has it in `Loaded.in_process`.
+    """
+    return hardware.vllm_build() == "CPU"
 
 
-def environment(*, cpu_build: bool) -> dict[str, str]:
-    """The variables that vLLM reads while it is imported and loaded."""
-    return {
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0" if cpu_build else "1",
+def environment(*, in_process: bool, gpu: int | None = None) -> dict[str, str]:
+    """The variables that vLLM and its child process read while it is imported and loaded.
+
+    Args:
+        in_process: the core runs in this process, not in a child.
+        gpu: the only GPU that the child uses, as CUDA counts those of this process; None: all of them.
+    """
+    chosen = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": nvml.visible()[gpu].uuid}
+    return chosen | {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0" if in_process else "1",
         # A kernel has threads, and forking a process with threads may deadlock.
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
         "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_CONFIGURE_LOGGING": "0" if cpu_build else "1",
+        # Its import would replace the handlers of the `vllm` logger, among them the log's tap. A child has its own
+        # configuration (`child.log_config`).
+        "VLLM_CONFIGURE_LOGGING": "0",
         # In process, the worker checks itself. A child's counts stay on the GPU and arrive with the step's outputs.
-        "VLLM_COMPUTE_NANS_IN_LOGITS": "0" if cpu_build else "1",
+        "VLLM_COMPUTE_NANS_IN_LOGITS": "0" if in_process else "1",
         # oneDNN caches the code it generates per matrix shape, and each number of tokens in a step is a shape. Its
         # default of 1,024 grew nano's process by 60 MB over about a thousand requests; 64 grew it by 1 MB, at the
         # same speed. Read once, at the first matrix product.
         "ONEDNN_PRIMITIVE_CACHE_CAPACITY": os.environ.get("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64"),
     }
+
+
+def error_text(error: BaseException) -> str:
+    """An error of vLLM in one line: its type and message; of pydantic's, the messages of all fields."""
+    name = type(error).__name__
+    errors = getattr(error, "errors", None)
+    if callable(errors):
+        with contextlib.suppress(Exception):
+            return f"{name}: " + "; ".join(" ".join(str(one["msg"]).split()) for one in errors())
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{name}: {lines[0] if lines else ''}".removesuffix(": ")
 
 
 def clean_up(key: int, error: BaseException | None, cores: set[int]) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import math
 import queue
+import re
 import threading
 import time
 import traceback
@@ -28,12 +29,18 @@ from llmlab.engines.vllm.options import MAX_LOGPROBS
 from llmlab.engines.vllm.outputs import is_dead, reason_of, token_logprobs, vllm_params
 from llmlab.engines.vllm.process import SHARED, release_memory
 from llmlab.engines.vllm.speculation import Observer
-from llmlab.errors import GenerationError, Interrupted, LlmLabError, LoadError, UnloadedError, UnsupportedError
+from llmlab.errors import GenerationError, Interrupted, LlmLabError, LoadError, UnloadedError
 from llmlab.files.headers import Header
-from llmlab.machine import hardware
+from llmlab.machine import nvml, turns
+from llmlab.types import TokenLogprob
 
 PUSH_EVERY_S = 0.02
+# How long a core in a child process may take to end, before it is killed; and to be gone after that.
+CLOSE_S = 10.0
+KILLED_S = 10.0
 _KEYS = count(1)
+# A line of a child's log (`child.log_config`), with the logger's name.
+_LOGGER = re.compile(r"[A-Z]+ \[([\w.]+)\] ")
 
 
 class _Cancelled(BaseException):
@@ -56,7 +63,6 @@ class StepLoop:
         self.phase = "import"
         self.end_ids: tuple[int, ...] = ()
         self.loading_done = threading.Event()
-        self._ended = threading.Event()
         self._plan, self._header, self._log = plan, header, log
         self._key = next(_KEYS)
         self._commands: queue.SimpleQueue[tuple[str, Request | Call | None]] = queue.SimpleQueue()
@@ -83,6 +89,12 @@ class StepLoop:
         self._step_s = PUSH_EVERY_S  # a step's duration, smoothed
         self._thread = threading.Thread(target=self._run, name=f"{logs.THREAD_NAME}-{self._key}", daemon=True)
         self._tap = logs.LogTap(log, self._thread, self._note_phase)
+        self._in_process = load.runs_in_process()
+        # Engines in this process take turns. One in a child process shares nothing that a step, a load or a shutdown
+        # of another could disturb.
+        self._turns: Any = SHARED.turns if self._in_process else contextlib.nullcontext()
+        self._watch: child.Watch | None = None
+        self._cores: set[int] = set()  # of other engines, before this load
 
     # -- called from any thread --------------------------------------------------------------
 
@@ -101,6 +113,8 @@ class StepLoop:
         if self.loading_done.is_set() or self.phase == "import":
             return True
         with self._guard:
+            if self._interruptible and not self._in_process:
+                child.kill(child.cores() - self._cores)  # the thread waits for the core
             if self._interruptible and self._thread.ident is not None and not load.in_import(self._thread):
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(
                     ctypes.c_ulong(self._thread.ident), ctypes.py_object(_Cancelled)
@@ -134,8 +148,10 @@ class StepLoop:
         """Run `work` with the adapters on the loop's thread, between two steps, and wait for it."""
         call = Call(lambda: work(self._attached()))
         with self._lock:
-            if self._closed or self.dead:
+            if self._closed:
                 raise UnloadedError("The model was unloaded.", "Load it again with %llm load.")
+            if self.dead:
+                raise self._dead_error()
             self._commands.put(("call", call))
         call.result()
 
@@ -156,13 +172,20 @@ class StepLoop:
             raise logits.not_finite(peak)
         return found[0]
 
+    def gpu_bytes(self) -> int | None:
+        """Bytes of GPU memory that a core in a child process uses; None if the driver doesn't report it."""
+        return nvml.used_by(child.family(self._watch.pids)) if self._watch is not None else None
+
     def running(self) -> int:
         """Number of submitted requests that haven't ended."""
         with self._lock:
             return len(self._open)
 
     def close(self) -> None:
-        """End all requests as interrupted, shut vLLM down and join the thread. Safe to call twice, from any thread."""
+        """End all requests as interrupted, shut vLLM down and join the thread. Safe to call twice, from any thread.
+
+        A core in a child process that doesn't end within `CLOSE_S` is killed.
+        """
         with self._lock:
             first, self._closed = not self._closed, True
             requests = list(self._open.values())
@@ -170,8 +193,16 @@ class StepLoop:
             request.buffer.finish("interrupted", index=request.index)
         if first:
             self._commands.put(("close", None))
-        if threading.current_thread() is not self._thread and self._thread.is_alive():
+        if turns.on_member() or threading.current_thread() is self._thread or not self._thread.is_alive():
+            return
+        if self._watch is None:
             self._thread.join()
+            return
+        self._thread.join(CLOSE_S)
+        if self._thread.is_alive():
+            self._log.write(f"The core didn't end within {CLOSE_S:g} s and was killed.\n")
+            child.kill(self._watch.pids)  # the watch then ends the thread's waiting
+            self._thread.join(KILLED_S)
 
     # -- on the loop's thread: load ------------------------------------------------------------
 
@@ -189,15 +220,18 @@ class StepLoop:
 
     def _load(self) -> None:
         failure: BaseException | None = None
-        cores = child.cores()
-        variables = load.environment(cpu_build=hardware.vllm_build() == "CPU")
-        with SHARED.turns, logs.environment(variables), logs.no_tqdm_monitor():
+        self._cores = child.cores()
+        variables = load.environment(in_process=self._in_process, gpu=self._plan.extra.get("gpu"))
+        with SHARED.loading, logs.environment(variables), logs.no_tqdm_monitor(), self._turns:
             try:
                 with logs.python_noise(self._log):
                     load.import_vllm()
                 # A new block, because the import has added handlers.
-                if self._plan.draft is not None and load.runs_in_process():
+                if self._plan.draft is not None and self._in_process:
                     patches.patch_expand_batch()
+                if not self._in_process:
+                    self._watch = child.Watch(self._log.path, self._note_line)
+                    self._log.shared = True
                 with logs.python_noise(self._log):
                     self.loaded = self._build()
                 if self._weights_read:
@@ -210,9 +244,9 @@ class StepLoop:
             except BaseException as error:  # noqa: BLE001 - `open` raises it
                 failure = error
             if failure is not None:
-                self._log.write("".join(traceback.format_exception(failure)))
                 self.error = self._explain(failure)
-                load.clean_up(self._key, failure, cores)
+                self._log.write("".join(traceback.format_exception(failure)))
+                load.clean_up(self._key, failure, self._cores)
             failure = None
 
     def _build(self) -> load.Loaded | None:
@@ -220,7 +254,11 @@ class StepLoop:
             raise _Cancelled
         self._interruptible = True
         try:
-            loaded = load.build(self._plan, self._header, self._log, self._key, self._announce)
+            loaded = load.build(
+                self._plan, self._header, self._log, self._key, self._announce, in_process=self._in_process
+            )
+            if self._watch is not None:
+                self._watch.attach(loaded.llm.engine_core, child.cores() - self._cores)
             load.probe(loaded)
             return loaded
         finally:
@@ -236,8 +274,14 @@ class StepLoop:
         """Detect the end of the weights phase: their loader logs how long it took. Warm-up or compilation follows."""
         if self.phase == "weights" and logger.endswith(".default_loader"):
             self._weights_read = time.perf_counter()
-            eager = self._plan.extra.get("enforce_eager", hardware.vllm_build() == "CPU")
+            eager = self._plan.extra.get("enforce_eager", self._in_process)
             self.phase = "warm-up" if eager else "compile"
+
+    def _note_line(self, line: str) -> None:
+        """Detect the phases of a load in a child process, from the lines that it logs."""
+        found = _LOGGER.match(line)
+        if found is not None and not self.loading_done.is_set():
+            self._note_phase(found[1])
 
     def _explain(self, error: BaseException) -> BaseException:
         if isinstance(error, _Cancelled) or self._cancelled:
@@ -246,8 +290,8 @@ class StepLoop:
             return logits.load_error(self._plan.source.path.name, "vllm", error, self._log.tail())
         if isinstance(error, LlmLabError):
             return error.with_traceback(None)
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        text = f"{type(error).__name__}: {lines[0] if lines else ''}".removesuffix(": ")
+        text = child.reason(self._log.tail(400)) if not self._in_process else ""
+        text = text or load.error_text(error)
         return LoadError(
             f"vLLM can't load {self._plan.source.path}: {text}",
             "See the full log with %llm logs.",
@@ -259,33 +303,48 @@ class StepLoop:
     def _serve(self) -> None:
         assert self.loaded is not None
         llm = self.loaded.llm
-        if not self.loaded.in_process:
-            child.watch(llm.engine_core, self._ended)
+        # A step needs vLLM's globals, then the CPU: never wait for the globals with the CPU taken.
+        cpu = turns.CPU.join(self.loaded.settings.threads if self.loaded.in_process else 0)
+        cpu.give()
+        try:
+            self._serve_in(cpu, llm)
+        finally:
+            cpu.give()
+
+    def _serve_in(self, cpu: turns.Turn, llm: Any) -> None:
         while True:
             try:
                 # Block only if there is nothing to decode.
+                if not self._active:
+                    cpu.give()
                 while not self._active or not self._commands.empty():
                     verb, request = self._commands.get()
                     if request is None:
                         return
-                    with SHARED.turns:
+                    with self._turns:
                         if isinstance(request, Call):
+                            cpu.take()
                             request.run()
+                            cpu.release()
                             self._sweep()
                         else:
                             self._add(llm, request) if verb == "add" else self._abort(llm, request)
-                with SHARED.turns:
-                    started = time.perf_counter()
-                    late, self._late = self._late, []
-                    outputs = [*late, *llm.step()]
-                    took = time.perf_counter() - started
+                with self._turns:
+                    cpu.take()
+                    try:
+                        started = time.perf_counter()
+                        late, self._late = self._late, []
+                        outputs = [*late, *llm.step()]
+                        took = time.perf_counter() - started
+                    finally:
+                        cpu.release()
                     self._step_s += 0.1 * (took - self._step_s)
                     if self.observer is not None:
                         self.observer.step(took)
                 self._fail_not_finite(llm)
                 self._deliver(outputs)
                 if self._loras is not None and self._loras.leaving:
-                    with SHARED.turns:
+                    with self._turns:
                         self._sweep()
             except Exception as error:  # noqa: BLE001 - any failure of a step ends its requests, not the thread
                 self._step_failed(llm, error)
@@ -297,7 +356,7 @@ class StepLoop:
         return self._loras
 
     def _sweep(self) -> None:
-        """Unload detached adapters that no request uses. Hold `SHARED.turns`."""
+        """Unload detached adapters that no request uses. Hold `_turns`."""
         if self._loras is not None:
             mixes = [request.adapter for request in self._active.values() if request.adapter]
             self._loras.sweep({adapter.digest for mix in mixes for adapter, _ in mix})
@@ -309,13 +368,6 @@ class StepLoop:
     def _add(self, llm: Any, request: Request) -> None:
         if request.buffer.done:
             self._forget(request)
-            return
-        if self._plan.draft is not None and request.params.min_p:
-            self._forget(request)
-            why = UnsupportedError(
-                "vLLM doesn't support min_p with a draft.", "Leave out min_p, or load the model without --draft."
-            )
-            request.buffer.fail(why)
             return
         key = str(next(self._number))
         try:
@@ -360,7 +412,7 @@ class StepLoop:
         for other, one in list(self._active.items()):
             if one.buffer is request.buffer:
                 self._end(other)
-                with SHARED.turns:
+                with self._turns:
                     llm.abort_request([other])
         request.buffer.fail(error)
 
@@ -386,7 +438,8 @@ class StepLoop:
                     request.buffer.fail(GenerationError("vLLM ended the request with an error.", "See %llm logs."))
                 else:
                     buffer, index = request.buffer, request.index
-                    buffer.finish(reason, index=index, text=self.tail(buffer.token_ids(index), buffer.text(index)))
+                    text = buffer.text(index).removeprefix(request.begun)
+                    buffer.finish(reason, index=index, text=self.tail(buffer.token_ids(index), text))
 
     def _deliver_guided(self, request: Request, output: Any, cached: int | None) -> None:
         """`_deliver` for a guided request, which can end before vLLM would end it."""
@@ -401,13 +454,16 @@ class StepLoop:
         if isinstance(result, Again):
             self._restart(output, result, cached)
             return
-        logprobs = result.logprobs if seen else token_logprobs(part, request, self.piece)
-        keep = logprobs if request.params.logprobs is not None else ()
+        keep: tuple[TokenLogprob, ...] = ()
+        if request.params.logprobs is not None:
+            # A core in a child process returns those after the mask.
+            keep = result.logprobs if seen else token_logprobs(part, request, self.piece)[: result.sampled]
+            keep += self._written(request, result)
         request.buffer.push(result.text, result.token_ids, keep, index=index, cached=cached)
         if result.reason is None:
             return
         if not output.finished:
-            with SHARED.turns:
+            with self._turns:
                 self.loaded.llm.abort_request([key])
         self._end(key)
         if isinstance(result.reason, GenerationError):
@@ -426,7 +482,7 @@ class StepLoop:
         part = again.part
         keep = part.logprobs if request.params.logprobs is not None else ()
         request.buffer.push(part.text, part.token_ids, keep, index=request.index, cached=cached)
-        with SHARED.turns:
+        with self._turns:
             if not output.finished:
                 llm.abort_request([key])
             prompt: Any = {"type": "token", "prompt_token_ids": list(request.prompt_ids)}
@@ -437,6 +493,22 @@ class StepLoop:
             llm.add_request(new, prompt, params, lora_request=self._attached().request(request.adapter))
         self._active[new], self._watched[new] = request, watched
         self._ids[id(request)] = new
+
+    def _written(self, request: Request, result: Part) -> tuple[TokenLogprob, ...]:
+        """The log probabilities of the tokens that were written to close a text, not sampled: computed afterwards."""
+        written = result.token_ids[result.sampled :]
+        if not written:
+            return ()
+        if request.images:  # the prompt's tokens don't include those of the images
+            return tuple(TokenLogprob(one, "", math.nan, (), list(self.piece(one))) for one in written)
+        assert self.loaded is not None
+        before = [*request.prompt_ids, *request.buffer.token_ids(request.index), *result.token_ids[: result.sampled]]
+        with self._turns:
+            lora = self._attached().request(request.adapter)
+            top = request.params.logprobs or 0
+            parts, others = scoring.of_tokens(self.loaded.llm, before, written, top, lora)
+        self._late += others
+        return tuple(one for part in parts for one in token_logprobs(part, request, self.piece))
 
     def _end(self, key: str) -> None:
         request = self._active.pop(key)
@@ -461,7 +533,7 @@ class StepLoop:
         keys = list(self._active)
         if not dead:
             try:
-                with SHARED.turns:
+                with self._turns:
                     llm.abort_request(keys)
             except Exception as second:  # noqa: BLE001 - logged; handled the same for any kind
                 self._log.write("".join(traceback.format_exception(second)))
@@ -484,7 +556,6 @@ class StepLoop:
     # -- on the loop's thread: shutdown --------------------------------------------------------
 
     def _shut_down(self) -> None:
-        self._ended.set()
         with self._lock:
             self._closed = True
             rest = list(self._open.values())
@@ -493,9 +564,13 @@ class StepLoop:
             request.buffer.finish("interrupted", index=request.index)
         self._active.clear()
         loaded, self.loaded = self.loaded, None
-        if loaded is None:
-            return
-        with SHARED.turns, logs.environment({}), contextlib.suppress(Exception):
-            SHARED.shut_down(self._key, loaded.llm)
-        del loaded
-        release_memory()
+        if loaded is not None:
+            kept = logs.environment({}) if self._in_process else contextlib.nullcontext()
+            with self._turns, kept, contextlib.suppress(Exception):
+                SHARED.shut_down(self._key, loaded.llm)
+        if self._watch is not None:
+            self._watch.end()
+            child.kill(self._watch.pids)
+        if loaded is not None:
+            del loaded
+            release_memory()

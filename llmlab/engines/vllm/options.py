@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from llmlab.engines.base import LoadPlan
+from llmlab.engines.base import LoadPlan, Reserved
 from llmlab.engines.vllm import replay
+from llmlab.engines.vllm.processors import NAMES
 from llmlab.engines.vllm.speculation import speculative_config
 from llmlab.errors import BadInputError, UnsupportedError
+from llmlab.files import architectures, fit, sizes
+from llmlab.files.headers import Header
+from llmlab.machine.memory import Device
 
 EXTRA: Mapping[str, tuple[type, str]] = {
     "dtype": (str, "dtype of weights and KV cache: bfloat16, float16, float32 (default: bfloat16 on the CPU)"),
@@ -18,9 +23,13 @@ EXTRA: Mapping[str, tuple[type, str]] = {
     "threads": (int, "CPU threads of the decoding loop (default: all cores; 1 for models under 64 MiB)"),
     "kv_cache_gib": (
         float,
-        "KV cache in GiB (default on the CPU: max_concurrency full contexts, up to half the free RAM)",
+        "KV cache in GiB (default: half of what the weights leave; on the CPU max_concurrency full contexts)",
     ),
-    "gpu_memory_utilization": (float, "share of GPU memory for weights and KV cache, 0 to 1 (default: 0.9)"),
+    "gpu": (int, "the GPU to use, as CUDA counts those of this process, from 0 (default: the first)"),
+    "gpu_memory_utilization": (
+        float,
+        "share of the GPU's memory that the load takes, 0 to 1; the KV cache fills it (default: as estimated)",
+    ),
     "max_num_batched_tokens": (
         int,
         "most tokens computed in one step; longer prompts are split into chunks of this size",
@@ -28,7 +37,10 @@ EXTRA: Mapping[str, tuple[type, str]] = {
     "block_size": (int, "tokens per KV block, the unit of prefix reuse, in multiples of 32 (CPU only; default: 32)"),
     "enable_prefix_caching": (bool, "reuse the KV cache of earlier requests with the same prefix (default: true)"),
     "seed": (int, "seed for requests without their own (default: 0)"),
-    "max_loras": (int, "most distinct adapters per step; others wait; 0: no adapters (default: 4)"),
+    "max_loras": (
+        int,
+        "adapter slots: most distinct adapters per step; others wait (default: 4; on a GPU 0 if they need over 2 %)",
+    ),
     "max_lora_rank": (int, "largest rank of an adapter, up to 512 (default: 64)"),
     "draft_tokens": (int, "most tokens that --draft proposes per step, 1 to 32 (default: 4; 8 for ngram)"),
     "trust_remote_code": (bool, "run Python code from the model folder (default: false)"),
@@ -36,6 +48,8 @@ EXTRA: Mapping[str, tuple[type, str]] = {
 
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 MAX_LOGPROBS = 100
+# vLLM's limits (vllm/sampling_params.py); below `GREEDY` it takes the likeliest token.
+GREEDY, LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 1e-5, 0.01, 2.0
 # Tokens per KV block on the CPU. Only full blocks are reused; vLLM's default of 128 would recompute up to 127 tokens
 # of a chat's history. The attention kernels need multiples of 32.
 CPU_BLOCK = 32
@@ -43,6 +57,8 @@ CPU_BLOCK = 32
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 # Adapters whose matrices stay in memory; others are read from disk again when a request needs them.
 LORAS_KEPT = 64
+# Adapter slots by default.
+SLOTS = 4
 # Below this, a step's parallel regions are shorter than the barriers between them, and one other busy process makes
 # every barrier wait for a time slice (measured on nano, 2 cores: with two threads 398 tokens/s on an idle machine and
 # 44 next to one other process; with one thread 363 in both cases).
@@ -103,8 +119,31 @@ def check(plan: LoadPlan, *, cpu: bool) -> None:
             "-x block_size is for the CPU only; on a GPU vLLM chooses it to match the attention kernel."
         )
     number("max_loras", 0, 1024, "0 (no adapters) to 1024")
+    if cpu and extra.get("max_loras") and plan.source.header.is_mixture:
+        raise UnsupportedError(
+            f"{plan.source.name} is a mixture of experts, which vLLM's CPU build can't run with adapter slots.",
+            f"Leave out -x max_loras={extra['max_loras']}, or use --engine llamacpp for adapters.",
+        )
     number("max_lora_rank", 1, LORA_RANKS[-1], f"1 to {LORA_RANKS[-1]}")
     number("seed", 0, 2**32 - 1, "an integer from 0 to 4294967295")
+
+
+def crosses(temperature: float) -> bool:
+    """Whether a core in a child process samples at a temperature.
+
+    vLLM validates the parameters again where the child decodes them: above 2 that ends the thread that reads requests,
+    and a value below 0.01 becomes 0.01. In this process the value is set behind the validation.
+    """
+    return temperature < GREEDY or LOWEST_TEMPERATURE <= temperature <= HIGHEST_TEMPERATURE
+
+
+def temperature_error(temperature: float | None) -> UnsupportedError:
+    """The error for a temperature that doesn't cross."""
+    return UnsupportedError(
+        f"vLLM on a GPU samples at temperatures from {LOWEST_TEMPERATURE} to {HIGHEST_TEMPERATURE:g}, got "
+        f"{temperature:g}.",
+        f"Use 0 (greedy), or a value from {LOWEST_TEMPERATURE} to {HIGHEST_TEMPERATURE:g}.",
+    )
 
 
 def cores() -> int:
@@ -112,16 +151,16 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def resolve(plan: LoadPlan, *, cpu: bool, weight_bytes: int) -> VllmOptions:
+def resolve(plan: LoadPlan, *, cpu: bool, header: Header) -> VllmOptions:
     """Turn a plan into vLLM's arguments.
 
     Args:
         plan: a validated load plan.
         cpu: vLLM runs on the CPU, according to its own platform detection.
-        weight_bytes: bytes of the weights on disk.
+        header: the model's headers.
     """
     extra = dict(plan.extra)
-    threads = extra.get("threads") or (1 if cpu and weight_bytes < SMALL_MODEL_BYTES else cores())
+    threads = extra.get("threads") or (1 if cpu and header.weight_bytes < SMALL_MODEL_BYTES else cores())
     kv_gib = extra.get("kv_cache_gib")
     args: dict[str, Any] = {
         "model": str(plan.source.path),
@@ -131,7 +170,7 @@ def resolve(plan: LoadPlan, *, cpu: bool, weight_bytes: int) -> VllmOptions:
         "tensor_parallel_size": plan.tensor_parallel,
         "enforce_eager": extra.get("enforce_eager", cpu),
         "enable_prefix_caching": extra.get("enable_prefix_caching", True),
-        "gpu_memory_utilization": extra.get("gpu_memory_utilization", 0.9),
+        "gpu_memory_utilization": extra.get("gpu_memory_utilization", plan.gpu_share or 0.9),
         "kv_cache_memory_bytes": int(kv_gib * 2**30) if kv_gib else None,
         "max_num_batched_tokens": extra.get("max_num_batched_tokens"),
         "seed": extra.get("seed", 0),
@@ -147,7 +186,7 @@ def resolve(plan: LoadPlan, *, cpu: bool, weight_bytes: int) -> VllmOptions:
     }
     if plan.source.online is not None:
         args["quantization"] = plan.source.online
-    slots = lora_slots(extra, cpu=cpu)
+    slots = slots_of(plan, cpu=cpu)
     if slots:
         args |= {
             "enable_lora": True,
@@ -155,25 +194,62 @@ def resolve(plan: LoadPlan, *, cpu: bool, weight_bytes: int) -> VllmOptions:
             "max_lora_rank": lora_rank(extra),
             "max_cpu_loras": max(slots, LORAS_KEPT),
         }
+    if mistral_format(plan.source.path):
+        # Otherwise vLLM takes the files in Mistral's own format, and with them another tokenizer and chat template.
+        args |= {"tokenizer_mode": "hf", "config_format": "hf", "load_format": "hf"}
     if plan.draft is not None:
         args["speculative_config"] = speculative_config(plan.draft)
-    else:  # vLLM rejects logits processors with a draft
-        args["logits_processors"] = [replay.NAME]
+    if cpu and plan.draft is None:  # vLLM rejects them with a draft
+        args["logits_processors"] = [*NAMES, replay.NAME]
     if cpu:
         args["block_size"] = extra.get("block_size", CPU_BLOCK)
         args["worker_cls"] = "llmlab.engines.vllm.patches.NotebookWorker"
     return VllmOptions(threads, args)
 
 
-def lora_slots(extra: Mapping[str, Any], *, cpu: bool) -> int:
+def slots_of(plan: LoadPlan, *, cpu: bool) -> int:
     """Most distinct adapters per step; 0: adapters are disabled.
 
-    On the CPU vLLM can't compile a model with adapter slots, so a compiled one has none unless `max_loras` is set.
+    On a GPU the plan decides (`reserve`). On the CPU slots take no memory before the first adapter; but vLLM can't
+    compile a model with slots there, so a compiled one has none unless `max_loras` is set; and with slots, a mixture of
+    experts runs on Triton's kernels, which the CPU build lacks: every request would fail.
     """
-    value = extra.get("max_loras")
+    if plan.adapter_slots is not None:
+        return plan.adapter_slots
+    value = plan.extra.get("max_loras")
     if value is not None:
         return int(value)
-    return 0 if cpu and not extra.get("enforce_eager", True) else 4
+    eager = plan.extra.get("enforce_eager", True)
+    return SLOTS if cpu and eager and not plan.source.header.is_mixture else 0
+
+
+def reserve(header: Header, extra: Mapping[str, Any], device: Device) -> Reserved:
+    """What a load sets aside. See `Engine.reserves`."""
+    gib = extra.get("kv_cache_gib")
+    kv = int(gib * 2**30) if gib else None
+    if device.name == "CPU":
+        return Reserved(kv_bytes=kv)
+    able, slots, rank = architectures.lora_in_vllm(header.architecture), extra.get("max_loras"), lora_rank(extra)
+    if slots is None:
+        fits = sizes.adapter_bytes(header, SLOTS, rank) <= sizes.ADAPTER_SHARE * device.free
+        slots = SLOTS if able and fits else 0
+    elif slots and able is False:
+        raise UnsupportedError(
+            f"vLLM has no LoRA layers for {header.architecture}.",
+            "Leave out --lora (-x max_loras), or merge the adapter: %llm lora merge NAME --as MODEL",
+        )
+    taken = sizes.adapter_bytes(header, slots, rank)
+    share = extra.get("gpu_memory_utilization")
+    if kv is None and share is not None:
+        over = fit.overhead_bytes(header, "vllm", 0, on_gpu=True)
+        kv = max(int(share * device.total) - header.weight_bytes - over - taken, 0)
+    return Reserved(slots, taken, kv)
+
+
+def mistral_format(folder: Path) -> bool:
+    """Whether a Hugging Face folder has the model in Mistral's own format, too."""
+    own = [*folder.glob("consolidated*"), folder / "params.json", folder / "tekken.json"]
+    return (folder / "config.json").is_file() and any(file.exists() for file in own)
 
 
 def lora_rank(extra: Mapping[str, Any]) -> int:

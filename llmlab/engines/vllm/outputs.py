@@ -6,15 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 from llmlab.engines.base import Request
+from llmlab.engines.sampling import truncates
 from llmlab.engines.vllm.guided import structured_outputs
+from llmlab.engines.vllm.options import GREEDY, HIGHEST_TEMPERATURE
+from llmlab.engines.vllm.processors import EXTRA
 from llmlab.types import FinishReason, TokenLogprob
 
 _REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length", "abort": "interrupted"}
 
 
-def vllm_params(
-    request: Request, end_ids: tuple[int, ...], interval: int, extra: dict[str, Any] | None = None
-) -> Any:
+def vllm_params(request: Request, end_ids: tuple[int, ...], interval: int, extra: dict[str, Any] | None = None) -> Any:
     """Convert a request's params to vLLM's, for one sequence (each of n choices is a separate request).
 
     Args:
@@ -30,15 +31,24 @@ def vllm_params(
     # To end a text early, every token must be seen as soon as it is sampled.
     watched = guide is not None and (request.complete or bool(params.stop))
     assert params.temperature is not None
+    # vLLM's own filters come after these; a request that uses one has all of its filters applied by llmlab.
+    own = truncates(params)
+    extra = {**(extra or {}), EXTRA: (params, request.breakers)} if own or params.dry_multiplier else extra
     converted = VllmParams(
-        temperature=min(params.temperature, 2.0),
-        top_p=params.top_p,
-        top_k=params.top_k,
-        min_p=params.min_p,
+        temperature=min(params.temperature, HIGHEST_TEMPERATURE),
+        top_p=1.0 if own else params.top_p,
+        top_k=0 if own else params.top_k,
+        min_p=0.0 if own else params.min_p,
+        repetition_penalty=params.repetition_penalty or 1.0,
+        presence_penalty=params.presence_penalty or 0.0,
+        frequency_penalty=params.frequency_penalty or 0.0,
+        logit_bias=dict(params.logit_bias) if params.logit_bias else None,
+        min_tokens=params.min_tokens or 0,
+        extra_args=extra,
         seed=params.seed,
         max_tokens=params.max_tokens,
         stop=[] if guide is not None else list(params.stop),
-        stop_token_ids=[] if params.ignore_eos else list(end_ids),
+        stop_token_ids=[*params.stop_token_ids, *(() if params.ignore_eos else end_ids), *request.ends],
         ignore_eos=params.ignore_eos,
         logprobs=params.logprobs,
         flat_logprobs=params.logprobs is not None,
@@ -50,9 +60,12 @@ def vllm_params(
         skip_clone=True,
         extra_args=extra,
     )
-    if params.temperature >= 1e-5:  # below, vLLM is greedy
-        # VllmParams raises temperatures below 0.01 and rejects those above 2; the sampler supports both.
+    if params.temperature >= GREEDY:
+        # VllmParams raises low temperatures and rejects high ones; the sampler supports both. A child process would
+        # validate them again: see `options.crosses`.
         converted.temperature = params.temperature
+    # Not `bad_words`, which vLLM tokenizes itself: both engines ban the same tokens.
+    converted._bad_words_token_ids = [list(word) for word in request.banned] or None  # noqa: SLF001
     return converted
 
 

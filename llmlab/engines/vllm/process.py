@@ -44,10 +44,15 @@ class Turns:
 
 
 class Shared:
-    """The process-wide shared state. `turns` is held during a load, a step and a shutdown."""
+    """The process-wide shared state.
+
+    `turns` is held during a load, a step and a shutdown of an engine in this process; `loading` during any load, which
+    changes the process's environment.
+    """
 
     def __init__(self) -> None:
         self.turns = Turns()
+        self.loading = threading.Lock()
         self.taps = TapSwitch()
         self.live: set[int] = set()
 

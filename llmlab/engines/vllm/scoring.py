@@ -42,18 +42,56 @@ def score(
         max_tokens=1, temperature=0.0, prompt_logprobs=0 if in_process else top, flat_logprobs=True, detokenize=False
     )
     llm.add_request(KEY, {"type": "token", "prompt_token_ids": list(ids)}, params)
-    others: list[Any] = []
-    last: Any = None
     seen: list[Any] = []
+    done: dict[str, Any] = {KEY: None}
     with patches.watch_prompt_logprobs(llm, seen) if in_process else _nothing():
-        while last is None or not last.finished:
-            for output in llm.step():
-                if output.request_id == KEY:
-                    last = output
-                else:
-                    others.append(output)
-    rows = _captured(seen, len(ids) - 1) if in_process else _from_top(last.prompt_logprobs, len(ids), vocab_size)
+        others = _run(llm, done)
+    flat = done[KEY].prompt_logprobs
+    rows = _captured(seen, len(ids) - 1) if in_process else _from_top(flat, len(ids), vocab_size)
     return rows[first:, :vocab_size], others
+
+
+def of_tokens(
+    llm: Any, before: Sequence[int], tokens: Sequence[int], top: int, lora: Any
+) -> tuple[list[Any], list[Any]]:
+    """The log probabilities of tokens that weren't sampled, after a text. Call it on the thread that steps vLLM.
+
+    One request per token, which may sample only that token; the log probabilities are those before this limit. With
+    `prompt_logprobs` vLLM would hold a matrix over the prompt and the vocabulary.
+
+    Args:
+        llm: vLLM's LLMEngine.
+        before: the tokens before them.
+        tokens: the tokens.
+        top: the likeliest tokens to return for each.
+        lora: the adapter's LoRARequest, or None.
+
+    Returns:
+        vLLM's CompletionOutput for each token; and other requests' outputs from these steps, to be delivered.
+    """
+    from vllm.sampling_params import SamplingParams
+
+    wanted: dict[str, Any] = {f"{KEY}{place}": None for place in range(len(tokens))}
+    for place, (key, token) in enumerate(zip(wanted, tokens, strict=True)):
+        params = SamplingParams(
+            max_tokens=1, temperature=0.0, logprobs=top, flat_logprobs=True, allowed_token_ids=[token], ignore_eos=True
+        )
+        prompt = {"type": "token", "prompt_token_ids": [*before, *tokens[:place]]}
+        llm.add_request(key, prompt, params, lora_request=lora)
+    others = _run(llm, wanted)
+    return [output.outputs[0] for output in wanted.values()], others
+
+
+def _run(llm: Any, wanted: dict[str, Any]) -> list[Any]:
+    """Step until these requests are finished; fills in their last outputs, and returns those of others."""
+    others: list[Any] = []
+    while any(output is None or not output.finished for output in wanted.values()):
+        for output in llm.step():
+            if output.request_id in wanted:
+                wanted[output.request_id] = output
+            else:
+                others.append(output)
+    return others
 
 
 @contextmanager

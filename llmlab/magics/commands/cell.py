@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import keyword
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llmlab.display import FORMATS, completion_line
 from llmlab.display.live import UPDATE_EVERY_S, Answer
 from llmlab.errors import BadInputError
-from llmlab.magics import constraint, tooling
-from llmlab.magics.command import Command, Context
+from llmlab.magics import constraint, sampling, tooling
+from llmlab.magics.command import CONTINUE, Command, Context
 from llmlab.magics.expansion import expand
 from llmlab.magics.parser import Parser, integer, number
 from llmlab.tool_calls.stream import ToolStream
@@ -42,10 +43,15 @@ class Cell(Command):
         -s are taken as typed, with their $ and braces, unless the complete value is $name or {{name}}.
 
         Each cell starts a new conversation; -c continues the last one (%llm history shows it).
+        --continue-answer continues the last answer itself, from its exact tokens: `%llm --continue-answer`, or a cell
+        whose body is added to the answer first. --prefix gives the text that an answer begins with.
         An interrupt stops the answer and keeps the partial text; the status line says "interrupted".
 
         --schema, --type, --regex, --choice and --grammar constrain the answer; .parsed is the typed object (None if
         max_tokens was reached first); %llm guided --explain shows the effect of the constraint.
+
+        --think sets whether a reasoning model thinks before it answers (on, off), how hard (low, medium, high), or the
+        most tokens of its thought, which is closed there. The thought is folded above the answer, and in .reasoning.
 
         --tools f,g lets the model call plain Python functions (type hints, docstring) until it has an answer; each call
         is shown with its arguments, result and time, and is in .steps. --strict generates calls under their schema,
@@ -60,8 +66,10 @@ class Cell(Command):
         ('%%llm -m fast -s "Answer in French." -n 2 --seed 7\nHello!', "another model, a system prompt, two answers"),
         ("%%llm -a pirate:0.5\nHello!", "with an attached adapter at scale 0.5 (%llm lora add)"),
         ("%%llm -c\nAnd of Italy?", "continue the conversation"),
+        ("%%llm --continue-answer\nAnd then", "continue the last answer, with these words added to it first"),
         ("%%llm --schema Person -o answer\nExtract the person: {{text}}", "JSON for a pydantic model: answer.parsed"),
         ("%%llm --choice yes,no\nIs this spam? {{text}}", "one of two answers"),
+        ("%%llm --think 200\nWhat is 17 * 23?", "close the thought of a reasoning model after 200 tokens"),
         ("%%llm --tools add,search --strict\nHow much is 12 + 30?", "let the model call two of your functions"),
         ("%%llm -f json --stop END\nGive the record as JSON: {{sentence}}", "pretty-printed; the text ends before END"),
     )
@@ -109,6 +117,7 @@ class Cell(Command):
         )
         parser.add("-n", dest="n", type=integer, default=1, metavar="N", help="number of answers")
         parser.add("-o", "--out", metavar="VAR", complete="variable", help="store the Completion in this variable")
+        sampling.add_options(parser)
         constraint.add_options(parser)
         tooling.add_options(parser)
         parser.add(
@@ -117,7 +126,20 @@ class Cell(Command):
             metavar="K",
             help="log probabilities of each token and of the K most likely ones",
         )
+        parser.add(
+            "--think",
+            type=_think,
+            metavar="HOW",
+            complete="think",
+            help="on, off, low, medium, high, or the most tokens of a reasoning model's thought (default: the model's)",
+        )
         parser.add("-c", "--continue", dest="go_on", action="store_true", help="continue the last conversation")
+        parser.add(
+            CONTINUE, dest="continue_answer", action="store_true", help="continue the last answer where it stopped"
+        )
+        parser.add(
+            "--prefix", as_typed=True, metavar="S", help=r"the text that the answer begins with; \n is a newline"
+        )
         parser.add("--new", action="store_true", help="start a new conversation (the default without -c)")
         parser.add("--raw", action="store_true", help="send the body unchanged: no {{name}}, no chat template")
         parser.add("--no-stream", action="store_true", help="show the answer only when it is complete")
@@ -127,22 +149,18 @@ class Cell(Command):
     def run(cls, args: argparse.Namespace, context: Context) -> object:
         """Generate, display and keep the answer; returns the Completion."""
         _check(args)
-        params = SamplingParams(
-            temperature=args.temperature,
-            top_p=args.top_p,
-            top_k=args.top_k,
-            min_p=args.min_p,
-            seed=args.seed,
-            max_tokens=args.max_tokens,
-            stop=tuple(_unescape(text) for text in args.stop),
-            n=args.n,
-            logprobs=args.logprobs,
-        )
+        if args.continue_answer:
+            return _continued(args, context)
+        params = _params(args)
         guided = constraint.options(args, context.shell.user_ns) | tooling.options(args, context.shell.user_ns)
         if args.format is None:
             args.format = "json" if "schema" in guided else "md"
         if args.adapter is not None:
             guided["adapter"] = args.adapter
+        if args.prefix is not None:
+            guided["prefix"] = _unescape(args.prefix)
+        if args.think is not None:
+            guided["think"] = args.think
         lab = context.lab
         model = lab.get(args.model)
         if args.raw:
@@ -158,15 +176,64 @@ class Cell(Command):
                 conversation = lab.history.start(args.system)
             conversation.add(user, completion)
             lab.runlog.add(completion, source="cell", conversation=conversation.id)
-        if args.out:
-            context.shell.user_ns[args.out] = completion
-        return context.silence.mark(completion, cls.typed(), completion_line(completion))
+        return _result(completion, args, context)
+
+
+def _params(args: argparse.Namespace) -> SamplingParams:
+    """The sampling params of the line."""
+    return SamplingParams(
+        temperature=args.temperature,
+        top_p=args.top_p,
+        top_k=args.top_k,
+        min_p=args.min_p,
+        seed=args.seed,
+        max_tokens=args.max_tokens,
+        stop=tuple(_unescape(text) for text in args.stop),
+        n=args.n,
+        logprobs=args.logprobs,
+        **sampling.options(args),
+    )
+
+
+def _result(completion: Completion, args: argparse.Namespace, context: Context) -> object:
+    """Store the completion in a variable if the line names one; returns it as the cell's value."""
+    if args.out:
+        context.shell.user_ns[args.out] = completion
+    return context.silence.mark(completion, Cell.typed(), completion_line(completion))
+
+
+def _continued(args: argparse.Namespace, context: Context) -> object:
+    """Continue the last answer of the current conversation, which is replaced by the longer one."""
+    lab = context.lab
+    conversation = lab.history.current
+    if conversation is None or not conversation.completions:
+        raise BadInputError("%%llm: there is no answer to continue.", "Send a prompt with %%llm first.")
+    done = conversation.completions[-1]
+    args.n, args.format = 1, args.format or "md"
+    params = _params(args)
+    body = expand(args.body, context.shell.user_ns).removesuffix("\n")
+    if body or args.model or args.adapter:
+        last = conversation.messages[-1]
+        turns = [*conversation.messages[:-1], replace(last, content=last.content + body)]
+        own = {"adapter": args.adapter} if args.adapter else {}
+        stream = lab.get(args.model or done.model).stream(turns, params=params, **own)
+    else:
+        given = replace(params, max_tokens=None) != SamplingParams()
+        stream = done.continue_stream(max_tokens=args.max_tokens, params=params if given else None)
+    completion = _ask(stream, args, context)
+    conversation.messages[-1] = completion.message
+    conversation.completions[-1] = completion
+    lab.runlog.add(completion, source="cell", conversation=conversation.id)
+    return _result(completion, args, context)
 
 
 def _check(args: argparse.Namespace) -> None:
     """Check the options before anything runs."""
     if args.out and (not args.out.isidentifier() or keyword.iskeyword(args.out)):
         raise BadInputError(f"%%llm: -o takes a variable's name, got {args.out!r}.", "For example -o answer")
+    if args.continue_answer:
+        _check_continued(args)
+        return
     if not args.body.strip():
         raise BadInputError("%%llm: the cell has no text below its first line.", "Write the prompt there.")
     if args.go_on and args.new:
@@ -176,6 +243,20 @@ def _check(args: argparse.Namespace) -> None:
     if args.raw and args.system is not None:
         raise BadInputError(
             "%%llm: --raw sends the body unchanged, so there is no system prompt (-s).", "Remove one of them."
+        )
+
+
+def _check_continued(args: argparse.Namespace) -> None:
+    """Check the options of --continue-answer, which has the prompt of the answer that it continues."""
+    others = {
+        "-c": args.go_on, "--new": args.new, "--raw": args.raw, "-s": args.system, "--prefix": args.prefix,
+        "--tools": args.tools, "-n": args.n > 1, "--schema": args.schema, "--type": args.type, "--regex": args.regex,
+        "--choice": args.choice, "--grammar": args.grammar,
+    }  # fmt: skip
+    wrong = next((name for name, value in others.items() if value), None)
+    if wrong is not None:
+        raise BadInputError(
+            f"%%llm: {CONTINUE} continues the last answer, so it can't be combined with {wrong}.", f"Remove {wrong}."
         )
 
 
@@ -212,21 +293,33 @@ def _ask(stream: Stream, args: argparse.Namespace, context: Context) -> Completi
         return tooling.ask(stream, args, context)
     show = Answer(context.shell, fmt=args.format, n=args.n, stream=not args.no_stream)
     texts: list[str] = [""] * args.n
+    thoughts: list[tuple[str, int]] = []
     try:
         buffer = stream.start()
-        while not stream.wait(UPDATE_EVERY_S if any(texts) else FIRST_LOOK_S):
+        while not stream.wait(UPDATE_EVERY_S if any(texts) or any(n for _, n in thoughts) else FIRST_LOOK_S):
             texts = [buffer.text(index) for index in range(args.n)]
-            show.update(texts)
+            thoughts = [(buffer.reasoning(index), buffer.reasoning_tokens(index)) for index in range(args.n)]
+            show.update(texts, thoughts)
         completion = stream.result()
     except KeyboardInterrupt:
         stream.cancel()
         completion = stream.partial()
     except Exception:
         if any(texts):
-            show.update([buffer.text(index) for index in range(args.n)], last=True)
+            show.update([buffer.text(index) for index in range(args.n)], thoughts, last=True)
         raise
     show.finish(completion)
     return completion
+
+
+def _think(text: str) -> bool | str | int:
+    """The value of --think."""
+    known: dict[str, bool | str] = {"on": True, "off": False, "low": "low", "medium": "medium", "high": "high"}
+    if text in known:
+        return known[text]
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"on, off, low, medium, high or a number of tokens, not {text!r}")
+    return int(text)
 
 
 def _unescape(text: str) -> str:

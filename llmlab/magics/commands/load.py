@@ -64,6 +64,12 @@ class Load(Command):
             complete="catalogue",
             help="speculative decoding with a smaller model, or from n-grams of the text; doesn't change the output",
         )
+        parser.add(
+            "--lora",
+            type=integer,
+            metavar="N",
+            help="adapter slots, which take GPU memory (vllm); default: 4 if they take little",
+        )
         parser.add("--force", action="store_true", help="load even if the memory estimate says that it doesn't fit")
         parser.add(
             "-x",
@@ -98,6 +104,7 @@ class Load(Command):
                 progress=bar,
                 from_=args.from_,
                 draft=args.draft,
+                lora=args.lora,
             )
         line = model_line(model)
         bar.finish(line)

@@ -6,10 +6,13 @@ import argparse
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llmlab.display import AdapterList, Note
+from llmlab.display.live import ProgressBar
 from llmlab.errors import BadInputError
 from llmlab.magics.command import Command, Context
 from llmlab.magics.expansion import look_up
 from llmlab.magics.parser import Parser, integer
+from llmlab.magics.progress import reporting
+from llmlab.render import units
 
 if TYPE_CHECKING:
     from llmlab.model import Model
@@ -28,6 +31,8 @@ class Lora(Command):
         adapter by its name. use NAME:SCALE makes it the default of all requests; a mix is written a:0.7+b:0.3; off
         resets the default to the base model. For one request: %%llm -a NAME. rm removes an adapter: running requests
         finish with it. merge NAME --as MODEL writes weights with the adapter merged in.
+        In vllm an adapter needs a slot, which takes GPU memory: add reloads a model that has none, after saying how
+        much they take (%llm load --lora N has them from the start).
 
         --compare runs the prompts in a variable under each adapter (none: the base model), in one batch, and shows the
         answers side by side; --metric is a function of the text (or of text and prompt) that returns a number.
@@ -77,7 +82,19 @@ class Lora(Command):
             raise BadInputError(
                 f"%llm lora {action} takes {form or 'no arguments'}.", f"Usage: %llm lora {action} {form}".rstrip()
             )
-        return _do(action, given, context.lab.get(args.model))
+        model = context.lab.get(args.model)
+        if action == "add" and model.lora_limits.refused and model.lora_limits.reload:
+            _make_room(model, context)
+        return _do(action, given, model)
+
+
+def _make_room(model: Model, context: Context) -> None:
+    """Reload a model that was loaded without adapter slots, after saying what they take."""
+    options, taken = model.lora_limits.reload, units.size(model.lora_limits.reload_bytes)
+    title = f"reloading {model.name} with adapter slots, which take {taken}"
+    with reporting(ProgressBar(context.shell, title), title) as bar:
+        context.lab.reload(model.name, extra=options, progress=bar)
+        bar.finish(f"{model.name} was reloaded with adapter slots, which take {taken}.")
 
 
 def _do(action: str, given: list[str], model: Model) -> object:

@@ -16,7 +16,8 @@ class Ls(Command):
     name: ClassVar[str] = "ls"
     summary: ClassVar[str] = "list the loaded models, with estimated and measured memory"
     details: ClassVar[str] = """
-        The current model, which %%llm uses, is marked with *. The value is a sequence of the models.
+        The current model, which %%llm uses, is marked with *; the address is below, if they are served. The value is a
+        sequence of the models.
     """
     examples: ClassVar[tuple[tuple[str, str], ...]] = (
         ("%llm ls", ""),
@@ -33,4 +34,6 @@ class Ls(Command):
     @classmethod
     def run(cls, args: argparse.Namespace, context: Context) -> object:
         """The list."""
-        return ModelList(context.lab.models, context.lab.current, verbose=args.verbose)
+        lab = context.lab
+        served = lab.server.url if lab.server is not None else ""
+        return ModelList(lab.models, lab.current, verbose=args.verbose, served=served)

@@ -11,7 +11,7 @@ from llmlab.errors import BadInputError, UnsupportedError
 from llmlab.magics.command import Command, Context
 from llmlab.magics.parser import Parser
 from llmlab.magics.tooling import functions
-from llmlab.tool_calls.families import detect
+from llmlab.tool_calls.generic import family_for
 from llmlab.tool_calls.tool import Tool, Toolbox
 
 
@@ -52,7 +52,7 @@ class Tools(Command):
         if current is None:
             return ToolsView(schemas, refused, note="No model is loaded: %llm load nano.")
         try:
-            family = detect(current.facts.chat_template, current.name)
+            family = family_for("auto", current.facts.chat_template, current.name)
         except UnsupportedError as error:
             return ToolsView(schemas, refused, note=str(error))
         return ToolsView(schemas, refused, (current.name, family.name, family.example))

@@ -248,5 +248,5 @@ def test_unload_gives_the_memory_back(gguf, tmp_path):
     )  # fmt: skip
     assert got.returncode == 0, got.stderr
     grown, left = map(int, got.stdout.split())
-    assert grown > 40e6
+    assert 10e6 < grown < 40e6  # the weights, and only the tokens in the KV cache
     assert left < 0.1 * grown

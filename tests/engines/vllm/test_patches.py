@@ -11,7 +11,7 @@ from llmlab.engines.vllm.load import environment
 
 @pytest.fixture(scope="module", autouse=True)
 def imported():
-    with logs.environment(environment(cpu_build=True)):
+    with logs.environment(environment(in_process=True)):
         load.import_vllm()
 
 

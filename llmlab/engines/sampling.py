@@ -1,0 +1,259 @@
+"""The definitions of the sampling parameters that change logits or choose candidates, in numpy.
+
+The order on both engines: constraint, bad_words, min_tokens, logit_bias, DRY, repetition_penalty, frequency_penalty,
+presence_penalty, [temperature 0: the likeliest token], temperature, top_n_sigma, min_p, typical_p, top_k, top_p, XTC,
+draw. vLLM applies what it has itself, in this order; the rest it calls from here (`llmlab.engines.vllm.processors`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from llmlab.types import SamplingParams
+
+_WORD = 2**64 - 1
+# Separates XTC's random numbers from those of the draw.
+_XTC_STREAM = 0x58544320
+# Bounds DRY's penalty: it stays finite, so that a constraint with a single allowed token still has a choice.
+_LONGEST_MATCH = 100
+_LARGEST_PENALTY = 1e4
+
+
+def splitmix(value: int) -> int:
+    """SplitMix64 (Steele, Lea, Flood, OOPSLA 2014): 64 well mixed bits of an integer."""
+    z = (value + 0x9E3779B97F4A7C15) & _WORD
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _WORD
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _WORD
+    return z ^ (z >> 31)
+
+
+def penalizes(params: SamplingParams) -> bool:
+    """Whether the repetition, frequency or presence penalty changes anything."""
+    return bool(
+        (params.repetition_penalty or 1.0) != 1.0 or params.frequency_penalty or params.presence_penalty
+    )  # fmt: skip
+
+
+def truncates(params: SamplingParams) -> bool:
+    """Whether the candidates are chosen with a parameter that the engines themselves don't have."""
+    return bool(params.top_n_sigma or (params.typical_p or 1.0) < 1.0 or params.xtc_probability)
+
+
+def word_ids(words: Sequence[str], encode: Callable[[str], list[int]]) -> tuple[tuple[int, ...], ...]:
+    """The token sequences of bad words: each without and with a leading space.
+
+    vLLM's own definition bans the second only where both have the same number of tokens, and lets " dog" through where
+    "dog" is two tokens.
+
+    Args:
+        words: the words.
+        encode: text -> token ids, without BOS.
+    """
+    found: list[tuple[int, ...]] = []
+    for word in words:
+        plain = tuple(encode(word.lstrip()))
+        spaced = tuple(encode(f" {word.lstrip()}"))
+        if plain:
+            found.append(plain)
+        if spaced[-len(plain) :] != plain:  # else the first one bans it too
+            found.append(spaced)
+    return tuple(found)
+
+
+def breaker_ids(breakers: Sequence[str], pieces: Sequence[bytes]) -> frozenset[int]:
+    """The tokens that end a repetition for DRY: those whose text contains one of the strings."""
+    wanted = [text.encode() for text in breakers]
+    return frozenset(i for i, piece in enumerate(pieces) if any(text in piece for text in wanted))
+
+
+class Adjuster:
+    """Changes the logits of one sequence before its next token is chosen. Not thread-safe.
+
+    Args:
+        params: complete sampling params.
+        prompt: how many of the sequence's tokens are its prompt.
+        ends: tokens that end the text.
+        banned: the token sequences of bad words.
+        breakers: tokens that end a repetition for DRY.
+    """
+
+    def __init__(
+        self,
+        params: SamplingParams,
+        prompt: int,
+        ends: Collection[int],
+        banned: Sequence[tuple[int, ...]] = (),
+        breakers: Collection[int] = (),
+    ) -> None:
+        import numpy as np
+
+        self._params = params
+        self._prompt = prompt
+        self._ends = np.array(sorted({*ends, *params.stop_token_ids}), dtype=np.int64)
+        self._banned = banned
+        self._breakers = breakers
+        self._bias = params.logit_bias or {}
+        self._bias_ids = np.array(list(self._bias), dtype=np.int64)
+        self._biases = np.array(list(self._bias.values()), dtype=np.float32)
+        self._counts: dict[int, int] = {}  # by token of the output
+        self._seen: dict[int, None] = {}  # tokens of prompt and output
+        self._read = 0
+
+    @classmethod
+    def needed(cls, params: SamplingParams, banned: Sequence[tuple[int, ...]]) -> bool:
+        """Whether these params change any logit."""
+        return bool(
+            penalizes(params) or params.logit_bias or params.min_tokens or banned or params.dry_multiplier
+        )  # fmt: skip
+
+    def adjust(self, logits: Any, tokens: Sequence[int]) -> Any:
+        """Change a row of logits in place, and return it.
+
+        Args:
+            logits: float32 array, shape (vocabulary,), under the constraint's mask.
+            tokens: the sequence's tokens so far, prompt and output.
+        """
+        import numpy as np
+
+        output = tokens[self._prompt :]
+        for word in self._banned:
+            *before, last = word
+            if len(output) >= len(before) and list(output[len(output) - len(before) :]) == before:
+                logits[last] = -np.inf
+        if len(output) < (self._params.min_tokens or 0):
+            ends = logits[self._ends]
+            logits[self._ends] = -np.inf
+            if not math.isfinite(logits.max()):  # a constraint allows nothing but the end
+                logits[self._ends] = ends
+        if self._bias:
+            logits[self._bias_ids] += self._biases
+        if self._params.dry_multiplier:
+            dry(logits, tokens, self._params, self._breakers)
+        if penalizes(self._params):
+            self._penalize(logits, tokens)
+        return logits
+
+    def _penalize(self, logits: Any, tokens: Sequence[int]) -> None:
+        import numpy as np
+
+        params = self._params
+        for place, token in enumerate(tokens[self._read :], self._read):
+            self._seen[token] = None
+            if place >= self._prompt:
+                self._counts[token] = self._counts.get(token, 0) + 1
+        self._read = len(tokens)
+        rate = params.repetition_penalty or 1.0
+        if rate != 1.0:
+            ids = np.fromiter(self._seen, np.int64, len(self._seen))
+            values = logits[ids]
+            logits[ids] = np.where(values > 0, values / np.float32(rate), values * np.float32(rate))
+        if self._counts and (params.frequency_penalty or params.presence_penalty):
+            ids = np.fromiter(self._counts, np.int64, len(self._counts))
+            counts = np.fromiter(self._counts.values(), np.float32, len(self._counts))
+            logits[ids] -= np.float32(params.frequency_penalty or 0.0) * counts
+            logits[ids] -= np.float32(params.presence_penalty or 0.0)
+
+
+def dry(logits: Any, tokens: Sequence[int], params: SamplingParams, breakers: Collection[int]) -> None:
+    """Lower the logits of tokens that would extend a repetition (DRY, p-e-w, text-generation-webui PR 5677).
+
+    For each earlier place at which the text matches the end of the text so far over `length` tokens (a breaker ends
+    the match), the token that followed there loses multiplier * base ** (length - allowed_length), if the match has
+    at least `allowed_length` tokens; the longest match counts.
+
+    Args:
+        logits: float32 array, shape (vocabulary,), changed in place.
+        tokens: the tokens so far, prompt and output.
+        params: the sampling params.
+        breakers: tokens that end a match.
+    """
+    import numpy as np
+
+    if not tokens or tokens[-1] in breakers:
+        return
+    last = len(tokens) - 1
+    longest: dict[int, int] = {}
+    for place in np.flatnonzero(np.array(tokens[:-1]) == tokens[-1]).tolist():
+        following = tokens[place + 1]
+        if following in breakers:
+            continue
+        length = 1
+        while length <= place and length < _LONGEST_MATCH + params.dry_allowed_length:
+            token = tokens[last - length]
+            if tokens[place - length] != token or token in breakers:
+                break
+            length += 1
+        longest[following] = max(length, longest.get(following, 0))
+    for token, length in longest.items():
+        over = length - params.dry_allowed_length
+        if over >= 0:
+            logits[token] -= np.float32(min(params.dry_multiplier * params.dry_base**over, _LARGEST_PENALTY))
+
+
+def candidates(scaled: Any, params: SamplingParams, step: int) -> Any:
+    """The tokens that may be drawn: top_n_sigma, min_p, typical_p, top_k, top_p and XTC, in this order.
+
+    Args:
+        scaled: logits divided by the temperature, float array, shape (vocabulary,); -inf is excluded.
+        params: complete sampling params.
+        step: index of the token in the output, from 0.
+
+    Returns:
+        Their ids, int64 array; never empty.
+    """
+    import numpy as np
+
+    ids = np.flatnonzero(np.isfinite(scaled))
+    logits = scaled[ids].astype(np.float64)
+    peak = logits.max()
+
+    def keep(chosen: Any) -> None:
+        nonlocal ids, logits
+        ids, logits = ids[chosen], logits[chosen]
+
+    if params.top_n_sigma:
+        keep(logits >= peak - params.top_n_sigma * logits.std())
+    if params.min_p:
+        keep(logits >= peak + math.log(params.min_p))
+    if params.typical_p is not None and params.typical_p < 1.0:
+        keep(_typical(logits, params.typical_p))
+    if params.top_k and params.top_k < len(ids):
+        keep(logits >= np.partition(logits, -params.top_k)[-params.top_k])
+    if params.top_p is not None and params.top_p < 1.0:
+        order = np.argsort(-logits, kind="stable")
+        mass = np.cumsum(_probabilities(logits)[order])
+        before = np.concatenate(([0.0], mass[:-1]))
+        keep(order[before < params.top_p])
+    if params.xtc_probability and chance(params.seed or 0, step) < params.xtc_probability:
+        likely = _probabilities(logits) >= params.xtc_threshold
+        if likely.sum() > 1:
+            least = np.flatnonzero(likely)[np.argmin(logits[likely])]
+            likely[least] = False
+            keep(~likely)
+    return ids
+
+
+def _probabilities(logits: Any) -> Any:
+    import numpy as np
+
+    weights = np.exp(logits - logits.max())
+    return weights / weights.sum()
+
+
+def _typical(logits: Any, mass: float) -> Any:
+    """Positions of the tokens whose surprise is closest to the entropy, up to this mass (Meister et al., 2023)."""
+    import numpy as np
+
+    probabilities = _probabilities(logits)
+    surprise = -np.log(np.maximum(probabilities, 1e-300))
+    distance = np.abs(surprise - (probabilities * surprise).sum())
+    order = np.argsort(distance, kind="stable")
+    count = int((np.cumsum(probabilities[order]) < mass).sum()) + 1
+    return order[:count]
+
+
+def chance(seed: int, step: int) -> float:
+    """XTC's random number of a step, in [0, 1): the same on both engines."""
+    return float(splitmix(splitmix(seed ^ _XTC_STREAM) + step) >> 11) * 2.0**-53

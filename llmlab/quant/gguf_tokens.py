@@ -1,0 +1,43 @@
+"""Checks that a GGUF file has the token ids of the tokenizer that it was made from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from llmlab.engines.registry import engine_class
+from llmlab.errors import EngineMissingError, UnsupportedError
+from llmlab.files import tags, token_ids
+
+
+def wrong(file: Path, folder: Path) -> list[str]:
+    """The texts that a GGUF file and a folder's tokenizer.json encode differently.
+
+    Nothing is compared, and none returned, without tokenizer.json or without the engine of GGUF files.
+    """
+    if not (folder / "tokenizer.json").is_file():
+        return []
+    try:
+        with engine_class(tags.native("gguf")).encoder(file) as encode:
+            return token_ids.differences(encode, token_ids.of_folder(folder))
+    except EngineMissingError:
+        return []
+
+
+def check(file: Path, folder: Path) -> None:
+    """Refuse a GGUF file and a folder whose token ids differ.
+
+    Raises:
+        UnsupportedError: a text has other ids; the message shows it.
+    """
+    texts = wrong(file, folder)
+    if texts:
+        raise UnsupportedError(
+            f"{file.name} and the tokenizer.json of {folder.name} give different token ids for {len(texts)} of "
+            f"{len(token_ids.TEXTS)} texts, such as {texts[0]!r}: the model would read wrong prompts.",
+            "Load the original folder instead.",
+        )
+
+
+def warn(file: Path, folder: Path) -> None:
+    """Warn if a GGUF file and the folder that it was made from give different token ids."""
+    token_ids.warn(file.name, wrong(file, folder), folder)

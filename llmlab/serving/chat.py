@@ -1,0 +1,169 @@
+"""OpenAI's `/v1/chat/completions`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from llmlab.serving import fields
+from llmlab.serving.answers import Answer, Held, call_dict, chat_logprobs, new_id, now, pieces, reasoning_of, usage
+from llmlab.serving.service import Json, Service, Streamed, event, read_json
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from llmlab.inference.stream import Stream
+    from llmlab.model import Model
+
+ROUTE = "/v1/chat/completions"
+KNOWN = (
+    *fields.COMMON,
+    *("messages", "max_tokens", "max_completion_tokens", "logprobs", "top_logprobs", "tools", "tool_choice"),
+    *("parallel_tool_calls", "think", "reasoning_effort", "chat_template_kwargs", "prefix"),
+)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A validated request.
+
+    Attributes:
+        label: the model as the client named it.
+        one_call: return only the first of several calls.
+        stream_usage: end the stream with the token counts.
+    """
+
+    model: Model
+    label: str
+    messages: list[Any]
+    options: dict[str, Any]
+    stream: bool = False
+    stream_usage: bool = False
+    one_call: bool = False
+    id: str = field(default_factory=lambda: new_id("chatcmpl-"))
+    created: int = field(default_factory=now)
+
+    @property
+    def tools(self) -> bool:
+        """Whether the answer may be a call."""
+        return bool(self.options.get("tools")) and self.options.get("tool_choice") != "none"
+
+
+def read(service: Service, body: Mapping[str, Any]) -> Asked:
+    """Validate a request's body."""
+    fields.check_names(body, KNOWN)
+    model, named = service.find(body.get("model"))
+    options = {**named, **fields.options_of(body)}
+    options |= fields.tool_options(body.get("tools"), body.get("tool_choice"))
+    limit = body.get("max_completion_tokens", body.get("max_tokens"))
+    options["max_tokens"] = limit if limit is not None else model.facts.context_length
+    if fields.flag(body.get("logprobs"), "logprobs"):
+        options["logprobs"] = fields.whole(body.get("top_logprobs") or 0, "top_logprobs", 0, 100)
+    fields.put(options, "think", fields.think_of(body))
+    fields.put(options, "template_kwargs", fields.template_kwargs(body))
+    fields.put(options, "prefix", body.get("prefix"))
+    more = fields.mapping(body.get("stream_options") or {}, "stream_options")
+    return Asked(
+        model,
+        body.get("model") or model.name,
+        fields.messages_of(body.get("messages")),
+        options,
+        stream=fields.flag(body.get("stream"), "stream"),
+        stream_usage=fields.flag(more.get("include_usage"), "stream_options.include_usage"),
+        one_call=body.get("parallel_tool_calls") is False,
+    )
+
+
+async def chat_completions(request: Request) -> Response:
+    """The route."""
+    service: Service = request.app.state.service
+    asked = read(service, await read_json(request))
+    stream = await service.start(lambda: asked.model.stream(asked.messages, **asked.options))
+    if asked.stream:
+        return Streamed(service, stream, _events(service, asked, stream), route=ROUTE)
+    answer = Answer.of(asked.model, await service.result(request, stream, ROUTE))
+    return Json(_whole(asked, answer))
+
+
+def _head(asked: Asked, kind: str) -> dict[str, Any]:
+    return {
+        "id": asked.id,
+        "object": kind,
+        "created": asked.created,
+        "model": asked.label,
+        "system_fingerprint": f"llmlab-{asked.model.engine}-{asked.model.quant}",
+    }
+
+
+def _calls(asked: Asked, answer: Answer) -> list[dict[str, Any]]:
+    calls = answer.calls[:1] if asked.one_call else answer.calls
+    return [call_dict(call) for call in calls]
+
+
+def _whole(asked: Asked, answer: Answer) -> dict[str, Any]:
+    choices = []
+    for index, text in enumerate(answer.texts):
+        message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+        if answer.calls:
+            message |= {"content": text or None, "tool_calls": _calls(asked, answer)}
+        thought = reasoning_of(answer.completion, index)
+        if thought:  # vLLM renamed the second to the first, and clients read either
+            message |= {"reasoning": thought, "reasoning_content": thought}
+        logprobs = answer.completion.choices[index].logprobs
+        choices.append(
+            {
+                "index": index,
+                "message": message,
+                "logprobs": {"content": chat_logprobs(logprobs), "refusal": None} if logprobs is not None else None,
+                "finish_reason": answer.reason(index),
+            }
+        )
+    return {**_head(asked, "chat.completion"), "choices": choices, "usage": usage([answer.completion])}
+
+
+async def _events(service: Service, asked: Asked, stream: Stream) -> AsyncIterator[bytes]:
+    head = _head(asked, "chat.completion.chunk")
+    if asked.stream_usage:
+        head["usage"] = None
+    logprobs = "logprobs" in asked.options
+
+    def one(index: int, delta: dict[str, Any], reason: str | None = None, tokens: Any = ()) -> bytes:
+        choice: dict[str, Any] = {"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}
+        if logprobs and tokens:
+            choice["logprobs"] = {"content": chat_logprobs(tokens), "refusal": None}
+        return event({**head, "choices": [choice]})
+
+    count = asked.options.get("n", 1)
+    for index in range(count):
+        yield one(index, {"role": "assistant", "content": ""})
+    held = [Held(tools=asked.tools) for _ in range(count)]
+    async for chunk, text in _texts(stream, held):
+        delta: dict[str, Any] = {"content": text} if text else {}
+        thought = getattr(chunk, "reasoning", "")
+        if thought:
+            delta |= {"reasoning": thought, "reasoning_content": thought}
+        if delta or (logprobs and chunk.logprobs):
+            yield one(chunk.index, delta, tokens=chunk.logprobs)
+    answer = Answer.of(asked.model, await service.work(lambda: service.finish(stream, ROUTE)))
+    for index in range(count):
+        rest = held[index].rest(answer.texts[index])
+        if rest:
+            yield one(index, {"content": rest})
+        if answer.calls:
+            calls = [{"index": place, **call} for place, call in enumerate(_calls(asked, answer))]
+            yield one(index, {"tool_calls": calls})
+        yield one(index, {}, answer.reason(index))
+    if asked.stream_usage:
+        yield event({**head, "choices": [], "usage": usage([answer.completion])})
+    yield b"data: [DONE]\n\n"
+
+
+async def _texts(stream: Stream, held: list[Held]) -> AsyncIterator[tuple[Any, str]]:
+    if len(held) == 1:
+        async for pair in pieces(stream, held[0]):
+            yield pair
+        return
+    async for chunk, _ in pieces(stream, Held(tools=False)):
+        yield chunk, held[chunk.index].pass_on(chunk.text)

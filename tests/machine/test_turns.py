@@ -1,0 +1,99 @@
+"""Threads that compute in turns."""
+
+import itertools
+import threading
+import time
+
+from llmlab.machine import turns
+from llmlab.machine.turns import Turns
+
+
+class Worker:
+    """A thread that takes `steps` steps of a given length, as a decoding loop does."""
+
+    def __init__(self, on, threads, steps, step_s, log):
+        self.turn = on.join(threads)
+        self.thread = threading.Thread(target=self._run, args=(steps, step_s, log), daemon=True)
+        self.thread.start()
+
+    def _run(self, steps, step_s, log):
+        for _ in range(steps):
+            while not self.turn.take(0.01):
+                pass
+            log.append((self, len(self.turn._turns.running)))
+            time.sleep(step_s)
+            self.turn.offer()
+        self.turn.give()
+
+
+def run(on, *plans):
+    log = []
+    workers = [Worker(on, *plan, log) for plan in plans]
+    for one in workers:
+        one.thread.join(20)
+        assert not one.thread.is_alive()
+    assert not on.running
+    assert not on.waiting
+    return workers, log
+
+
+def test_one_at_a_time_and_evenly():
+    (a, b), log = run(Turns(2), (2, 150, 0.002), (2, 150, 0.002))
+    assert {running for _, running in log} == {1}
+    half = [one for one, _ in log[:200]]
+    assert half.count(a) > 50
+    assert half.count(b) > 50
+    switches = sum(one is not other for (one, _), (other, _) in itertools.pairwise(log))
+    assert switches < 60  # in slices, not step by step
+
+
+def test_as_many_as_there_are_cores():
+    _, log = run(Turns(2), (1, 50, 0.002), (1, 50, 0.002), (2, 30, 0.002))
+    assert max(running for _, running in log) <= 2
+
+
+def test_a_newcomer_does_not_make_up_for_its_absence():
+    on = Turns(1)
+    old = on.join(1)
+    old.take()
+    old.started -= 100
+    new = on.join(1)
+    assert not new.take(0)
+    old.offer()
+    assert not old.held
+    assert new.take(0)
+    assert not old.take(0)
+    new.started -= 3 * turns.SLICE_S
+    new.offer()
+    assert old.take(0)
+    old.give()
+    new.give()
+    again = on.join(1)
+    assert again.take(0)
+    assert not old.take(0)
+    again.started -= 3 * turns.SLICE_S
+    again.offer()
+    assert old.held
+
+
+def test_giving_up_a_place_in_the_queue():
+    on = Turns(1)
+    a, b = on.join(1), on.join(1)
+    assert a.take(0)
+    assert not b.take(0)
+    assert a.contended
+    b.give()
+    assert not a.contended
+    a.release()
+    assert b.take(0)
+
+
+def test_a_thread_that_does_not_compute_never_waits():
+    on = Turns(1)
+    assert on.join(1).take(0)
+    gpu = on.join(0)
+    assert gpu.take()
+    gpu.offer()
+    gpu.share()
+    gpu.release()
+    gpu.give()

@@ -1,0 +1,28 @@
+"""SmolLM2 over HTTP, on both engines."""
+
+import httpx
+import pytest
+
+from llmlab.serving import start
+
+ASKED = [{"role": "user", "content": "What is the capital of France? Answer in one sentence."}]
+
+
+@pytest.fixture(scope="module")
+def url(smol_lab):
+    server = start(smol_lab, port=0)
+    yield server.url
+    server.stop()
+
+
+def test_a_chat_and_the_score_of_a_text_are_those_in_process(url, smol):
+    body = {"model": smol.name, "messages": ASKED, "temperature": 0, "max_tokens": 16}
+    done = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=120).json()
+    assert done["choices"][0]["message"]["content"] == smol.chat(ASKED, temperature=0, max_tokens=16).text
+    text = "The capital of France is Paris"
+    body = {"model": smol.name, "prompt": text, "echo": True, "logprobs": 1, "max_tokens": 0}
+    found = httpx.post(f"{url}/v1/completions", json=body, timeout=120).json()["choices"][0]["logprobs"]
+    ids = smol.generate(text, raw=True, max_tokens=1).prompt_token_ids
+    expected = [float(row[token]) for row, token in zip(smol.score(ids), ids[1:], strict=True)]
+    assert found["token_logprobs"][1:] == pytest.approx(expected, abs=2e-2)
+    assert "".join(found["tokens"]).endswith("Paris")

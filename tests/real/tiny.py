@@ -1,0 +1,104 @@
+"""Tiny Llamas with random weights as GGUF files, around the vocabulary of another file or a made-up one."""
+
+import json
+import re
+from pathlib import Path
+
+import gguf
+import numpy as np
+
+HIDDEN, LAYERS, HEADS, WIDE = 64, 2, 4, 128
+
+
+def of_tokenizer(folder: Path, target: Path) -> Path:
+    """A file with the SentencePiece vocabulary of a folder's tokenizer.json, whose ids are in the order of merges."""
+    spec = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    by_id = {number: token for token, number in spec["model"]["vocab"].items()}
+    added = {one["id"]: one for one in spec["added_tokens"]}
+    by_id |= {number: one["content"] for number, one in added.items()}
+    size = config["vocab_size"]
+    tokens = [by_id.get(number, f"[PAD{number}]") for number in range(size)]
+    ranks = {"".join(pair if isinstance(pair, list) else pair.split(" ", 1)): rank
+             for rank, pair in reversed(list(enumerate(spec["model"]["merges"])))}  # fmt: skip
+    kinds, types, scores = gguf.TokenType, [], []
+    for number, token in enumerate(tokens):
+        scores.append(-float(ranks.get(token, 10**6)))
+        if number in added:
+            special = added[number]["special"]
+            types.append(kinds.UNKNOWN if token == "<unk>" else kinds.CONTROL if special else kinds.USER_DEFINED)
+        elif number not in by_id:
+            types.append(kinds.UNUSED)
+        else:
+            types.append(kinds.BYTE if re.fullmatch("<0x[0-9A-F]{2}>", token) else kinds.NORMAL)
+    writer = gguf.GGUFWriter(target, "llama")
+    writer.add_tokenizer_model("llama")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list(tokens)
+    writer.add_token_scores(scores)
+    writer.add_token_types(types)
+    ends = config["eos_token_id"]
+    writer.add_bos_token_id(config["bos_token_id"])
+    writer.add_eos_token_id(ends[0] if isinstance(ends, list) else ends)
+    writer.add_unk_token_id(tokens.index("<unk>"))
+    writer.add_add_bos_token(True)
+    normalizers = json.dumps(spec.get("normalizer") or {})
+    writer.add_add_space_prefix('"Prepend"' in normalizers)
+    writer.add_chat_template(settings["chat_template"])
+    return _write(writer, size, target)
+
+
+def sentencepiece(target: Path) -> Path:
+    """A file with a small SentencePiece vocabulary that puts a space before every text."""
+    words = ["▁", "▁y", "▁yes", "▁no", "yes", "no", "es", "o", "▁o"]
+    letters = [chr(code) for code in range(33, 127)]
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{code:02X}>" for code in range(256)), *dict.fromkeys([*words, *letters])]
+    kinds = gguf.TokenType
+    types = [kinds.UNKNOWN, kinds.CONTROL, kinds.CONTROL, *([kinds.BYTE] * 256)]
+    types += [kinds.NORMAL] * (len(tokens) - len(types))
+    writer = gguf.GGUFWriter(target, "llama")
+    writer.add_tokenizer_model("llama")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list(tokens)
+    writer.add_token_scores([0.0] * 259 + [-float(rank) for rank in range(len(tokens) - 259)])
+    writer.add_token_types(types)
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_unk_token_id(0)
+    writer.add_add_bos_token(True)
+    return _write(writer, len(tokens), target)
+
+
+def _write(writer: gguf.GGUFWriter, size: int, target: Path) -> Path:
+    writer.add_context_length(2048)
+    writer.add_embedding_length(HIDDEN)
+    writer.add_block_count(LAYERS)
+    writer.add_feed_forward_length(WIDE)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(HEADS)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_vocab_size(size)
+    writer.add_rope_dimension_count(HIDDEN // HEADS)
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
+    rng = np.random.default_rng(0)
+
+    def add(name: str, *shape: int) -> None:
+        data = rng.normal(0, 0.1, shape).astype(np.float16) if len(shape) > 1 else np.ones(shape, np.float32)
+        writer.add_tensor(f"{name}.weight", data)
+
+    add("token_embd", size, HIDDEN)
+    add("output_norm", HIDDEN)
+    for layer in range(LAYERS):
+        for name in ("attn_q", "attn_k", "attn_v", "attn_output"):
+            add(f"blk.{layer}.{name}", HIDDEN, HIDDEN)
+        for name in ("attn_norm", "ffn_norm"):
+            add(f"blk.{layer}.{name}", HIDDEN)
+        for name in ("ffn_gate", "ffn_up"):
+            add(f"blk.{layer}.{name}", WIDE, HIDDEN)
+        add(f"blk.{layer}.ffn_down", HIDDEN, WIDE)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return target
