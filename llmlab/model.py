@@ -17,6 +17,7 @@ from llmlab.engines.defaults import shown
 from llmlab.engines.stream import Buffer
 from llmlab.engines.templates import render
 from llmlab.errors import BadInputError, UnloadedError
+from llmlab.guided.labels import check_engine, option_guides, probabilities
 from llmlab.guided.request import choices_with_values, spread
 from llmlab.inference.request import Prepared, Subject, conversation, prepare, resume, split_begun
 from llmlab.inference.stream import Stream, check_process, wait_all
@@ -25,7 +26,7 @@ from llmlab.options import UNSET, BatchOptions, GenerateOptions, RequestOptions,
 from llmlab.tool_calls.loop import Asking, ToolLoop
 from llmlab.tool_calls.options import ToolUse
 from llmlab.tool_calls.stream import ToolStream, run_all
-from llmlab.types import Chunk, Completion, EngineName, Message, Prompt, SamplingParams, ToolCall
+from llmlab.types import Chunk, Completion, Completions, EngineName, Message, Prompt, SamplingParams, ToolCall
 from llmlab.types.progress import Progress
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from llmlab.options import Tools
 
 BATCH_PROGRESS_AFTER_S = 2.0
+_GREEDY = SamplingParams(temperature=0.0, seed=0)
 
 
 class Model:
@@ -493,6 +495,7 @@ class Model:
         grammar: str | None = ...,
         guide: Guide | None = ...,
         complete: bool = ...,
+        probabilities: bool = ...,
         tools: Tools | None = ...,
         tool_choice: str = ...,
         max_steps: int = ...,
@@ -570,6 +573,8 @@ class Model:
             grammar: the text follows this grammar: Lark with a rule `start`, or GBNF with a rule `root`.
             guide: a constraint built with `llmlab.guided.constraints`, instead of the five above.
             complete: end a constrained text within `max_tokens` if the constraint allows it.
+            probabilities: also give the probability of each option of `choice`, in `completion.probabilities`. For a
+                list of prompts, the result's `.frame` is a DataFrame with a row per prompt.
             tools: functions with type hints that the model may call until it has an answer; "mcp:NAME" for the tools of
                 a server in mcp.json.
             tool_choice: auto, none, required, or a tool's name.
@@ -617,7 +622,7 @@ class Model:
         looped = [stream for stream in streams if isinstance(stream, ToolStream)]
         if looped:
             return run_all(looped, progress_after_s=BATCH_PROGRESS_AFTER_S)
-        return wait_all(streams, progress_after_s=BATCH_PROGRESS_AFTER_S)
+        return Completions(wait_all(streams, progress_after_s=BATCH_PROGRESS_AFTER_S))
 
     @known_keywords
     def chat(
@@ -661,6 +666,7 @@ class Model:
         grammar: str | None = UNSET,
         guide: Guide | None = UNSET,
         complete: bool = UNSET,
+        probabilities: bool = UNSET,
         tools: Tools | None = UNSET,
         tool_choice: str = UNSET,
         max_steps: int = UNSET,
@@ -747,15 +753,66 @@ class Model:
         options: dict[str, Any],
         tools: Sequence[Mapping[str, Any]] = (),
     ) -> Stream:
-        return self._streamed(
-            prepare(self._subject(), prompt, options, system=system, raw=raw, params=params, tools=tools)
-        )  # fmt: skip
+        subject = self._subject()
+        prepared = prepare(subject, prompt, options, system=system, raw=raw, params=params, tools=tools)
+        if prepared.constraint.probabilities:
+            return self._labelled(subject, prepared, prompt, options, system=system, raw=raw, tools=tools)
+        return self._streamed(prepared)
 
     def _subject(self) -> Subject:
         return Subject(self._live(), self._engine_name, self.facts, self._adapters, self.name, self.source.spec)
 
     def _streamed(self, prepared: Prepared) -> Stream:
         return Stream(lambda: self._submit(prepared), lambda buffer: self._completion(prepared, buffer))
+
+    def _labelled(
+        self,
+        subject: Subject,
+        prepared: Prepared,
+        prompt: Prompt | Sequence[int],
+        options: Mapping[str, Any],
+        *,
+        system: str | None,
+        raw: bool,
+        tools: Sequence[Mapping[str, Any]],
+    ) -> Stream:
+        """A stream with the probabilities of a choice's options, which are scored in the same batch."""
+        guide = prepared.constraint.guide
+        guides = option_guides(guide)
+        assert guide is not None
+        check_engine(subject.engine, subject.engine_name)
+        if prepared.thinking is not None:
+            raise BadInputError(
+                f"probabilities=True scores answers without a thought, and {self.name} thinks first.",
+                "Add think=False, or think=0 for a model that can't turn it off.",
+            )
+        own = {name: options[name] for name in ("adapter", "prefix", "think", "template_kwargs") if name in options}
+        each = [
+            prepare(subject, prompt, {**own, "guide": one}, system=system, raw=raw, params=_GREEDY, tools=tools)
+            for one in guides
+        ]
+        scored = [self._streamed(one) for one in each]
+
+        def start() -> tuple[Buffer, Any]:
+            for one in scored:
+                one.start()
+            buffer, cancel = self._submit(prepared)
+
+            def cancel_all() -> None:
+                cancel()
+                for one in scored:
+                    one.cancel(wait_s=0)
+
+            return buffer, cancel_all
+
+        def complete(buffer: Buffer) -> Completion:
+            done = self._completion(prepared, buffer)
+            if not buffer.done or "interrupted" in {choice.finish_reason for choice in done.choices}:
+                return done
+            found = probabilities(guide.choices, [one.result() for one in scored], self.facts.end_ids)
+            return replace(done, probabilities=found)
+
+        return Stream(start, complete)
 
     @known_keywords
     async def agenerate(

@@ -101,6 +101,7 @@ class GuidedOptions(TypedDict, total=False):
     grammar: str | None
     guide: Guide | None
     complete: bool
+    probabilities: bool
 
 
 class ToolOptions(TypedDict, total=False):
@@ -145,6 +146,7 @@ class BatchOptions(SamplingOptions, ToolOptions, TemplateOptions, total=False):
     grammar: str | Sequence[str | None] | None
     guide: Guide | Sequence[Guide | None] | None
     complete: bool
+    probabilities: bool
     adapter: str | Sequence[str | None] | None
     prefix: str | None
 

@@ -30,6 +30,7 @@ FINISHED = {
 }
 # All tokens would hide the answer; the rest is in the object.
 LOGPROB_ROWS_IN_CELL = 24
+_MOST_OPTIONS = 6
 COMPILE_SHOWN_S = 0.05
 
 
@@ -81,6 +82,14 @@ def _guided_parts(completion: Completion) -> list[str]:
     if found is None:
         return []
     parts = []
+    if completion.probabilities is not None:
+        shown = sorted(completion.probabilities.items(), key=lambda one: -one[1])
+        parts.append(
+            ", ".join(f"{text} {100 * share:.1f} %" for text, share in shown[:_MOST_OPTIONS])
+            + f" ({100 * completion.probabilities.outside:.1f} % outside the options)"
+        )
+    if found.retries:
+        parts.append(f"taken back {found.retries} times to satisfy the constraint")
     if any(choice.finish_reason == "length" for choice in completion.choices):
         parts.append("reached max_tokens before the output was complete: not parsed (try --complete)")
     if completion.choices[0].parse_error:

@@ -34,6 +34,11 @@ class GuidanceView(View):
                 f"{len(found.steps)} tokens; mean probability removed: {_share(found.removed)}; "
                 f"the model's most likely token was masked at {found.changed}"
             )
+        if found.checked:
+            shown = ", ".join(found.checked[:4]) + (", …" if len(found.checked) > 4 else "")
+            lines.append(f"masked, but for these, which were checked when the text ended: {shown}")
+        if found.retries:
+            lines.append(f"the text was taken back {found.retries} times, since it violated the constraint")
         if found.closed:
             lines.append(f"the last {found.closed} tokens were added by --complete to close the text")
         if found.note:

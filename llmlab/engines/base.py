@@ -31,7 +31,7 @@ from llmlab.guided import Guide
 from llmlab.guided.compiler import Compiler
 from llmlab.machine.hardware import Hardware
 from llmlab.machine.memory import Device
-from llmlab.types import EngineName, Format, GuidanceStep, SamplingParams
+from llmlab.types import EngineName, Format, SamplingParams, Trace
 from llmlab.types.progress import Progress
 
 Feature = Literal[
@@ -264,7 +264,7 @@ class Request:
     index: int = 0
     guide: Guide | None = None
     complete: bool = False
-    trace: list[GuidanceStep] | None = None
+    trace: Trace | None = None
     adapter: Mix | None = None
     images: tuple[bytes, ...] = ()
     banned: tuple[tuple[int, ...], ...] = ()
@@ -492,6 +492,11 @@ class Engine(ABC):
     @abstractmethod
     def cancel(self, request: Request) -> None:
         """End a request as "interrupted" at the next step. Thread-safe; a no-op if it has ended."""
+
+    @property
+    def measures_guides(self) -> bool:
+        """Whether it reports the model's own distribution at each token of a guided text (`Request.trace`)."""
+        return True
 
     @property
     def lora(self) -> LoraLimits:

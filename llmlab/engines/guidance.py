@@ -117,6 +117,7 @@ class Steer:
         del self.tokens[kept:]
         if self._trace is not None:
             del self._trace[kept:]
+            self._trace.retries = self._retreat.tries
         self.run.restart(self._matcher(), self.tokens)
         self._text = self._begun + b"".join(map(self.piece, self.tokens))
         if self._scan is not None:

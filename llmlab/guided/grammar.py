@@ -122,7 +122,9 @@ def choice_guide(choices: Iterable[Any], *, name: str = "") -> Guide:
             raise ValueError(f"{text!r:.80} isn't one of the choices")
 
     shown = ", ".join(list(texts)[:4]) + (", …" if len(texts) > 4 else "")
-    guide = Guide("choice", lark, name or f"choice {shown}", check=check, convert=texts.__getitem__)
+    guide = Guide(
+        "choice", lark, name or f"choice {shown}", check=check, convert=texts.__getitem__, choices=tuple(texts)
+    )
     reason = refusal(guide)
     if reason:
         raise BadInputError(f"The choice can't be enforced: {_first(reason)}.")

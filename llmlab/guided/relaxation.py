@@ -23,7 +23,6 @@ _NOT_POSITIVE = ("not", "if", "contains", "propertyNames", "oneOf", "dependentSc
 _MOST_BRANCHES = 8
 _MOST_CLAUSES = 2
 _DEPTH = 12
-_SILENT = ("title", "description", "$comment", "examples", "default", "$id", "$schema", "definitions", "$defs")
 _UNKNOWN = (
     "$dynamicRef",
     "$recursiveRef",

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from llmlab.errors import BadInputError, UnsupportedError
 from llmlab.guided.constraints import make
 from llmlab.guided.guide import Guide
-from llmlab.types import Choice, Guidance, GuidanceStep, SamplingParams
+from llmlab.types import Choice, Guidance, SamplingParams, Trace
 
 if TYPE_CHECKING:
     from llmlab.guided.compiler import Compiler
 
 NAMES = ("schema", "type", "regex", "choice", "grammar")
-OPTIONS = (*NAMES, "guide", "complete")
+OPTIONS = (*NAMES, "guide", "complete", "probabilities")
 """The keywords of guided generation."""
 
 UNMEASURED = "The constraint's effect on each token wasn't measured: vLLM's engine core runs in another process here."
@@ -28,14 +28,16 @@ class Constraint:
     Attributes:
         guide: the constraint; None allows any text.
         complete: complete the text within its token budget.
+        probabilities: give the probability of each option of the choice.
         compile_s: seconds the guide took to compile; 0 if it was cached.
         traces: for each of the n texts, what the guide did to its tokens.
     """
 
     guide: Guide | None = None
     complete: bool = False
+    probabilities: bool = False
     compile_s: float = 0.0
-    traces: tuple[list[GuidanceStep], ...] = field(default=(), repr=False)
+    traces: tuple[Trace, ...] = field(default=(), repr=False)
 
     @classmethod
     def of(cls, options: Mapping[str, Any], params: SamplingParams | None) -> tuple[Constraint, dict[str, Any]]:
@@ -62,7 +64,7 @@ class Constraint:
         guide = guide or make(**asked, bounded=limit is None and not complete)
         if complete and guide is None:
             raise BadInputError("complete needs a constraint, and none was given.", "Add schema=.")
-        return cls(guide, complete), left
+        return cls(guide, complete, bool(options.get("probabilities"))), left
 
     def ready(self, engine: Any, name: str, params: SamplingParams, *, begun: str = "") -> Constraint:
         """Check the constraint against the engine and the sampling parameters, and compile it.
@@ -100,7 +102,7 @@ class Constraint:
                 f"The constraint ({self.guide.name}) doesn't allow an answer that begins with {begun[:60]!r}.",
                 "The constraint covers the prefix too: change one of them.",
             )
-        return replace(self, compile_s=compile_s, traces=tuple([] for _ in range(params.n)))
+        return replace(self, compile_s=compile_s, traces=tuple(Trace() for _ in range(params.n)))
 
     def put_on(self, request: Any) -> Any:
         """The request with the constraint attached."""
@@ -117,7 +119,14 @@ class Constraint:
         # Tokens written by `complete` weren't sampled, so they have no probability.
         own = tuple(step for step in steps if step.removed == step.removed)  # not NaN
         return Guidance(
-            self.guide.kind, self.guide.name, own, self.compile_s, len(steps) - len(own), "" if own else UNMEASURED
+            self.guide.kind,
+            self.guide.name,
+            own,
+            self.compile_s,
+            len(steps) - len(own),
+            "" if own else UNMEASURED,
+            self.guide.checked,
+            self.traces[0].retries,
         )
 
 

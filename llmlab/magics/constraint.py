@@ -33,6 +33,7 @@ def add_options(parser: Parser) -> None:
         complete="variable",
         help="text that follows a Lark or GBNF grammar",
     )
+    parser.add("--probs", action="store_true", help="with --choice: the probability of each option")
     parser.add("--complete", action="store_true", help="close the text within --max-tokens if the constraint allows")
 
 
@@ -58,6 +59,8 @@ def options(args: argparse.Namespace, names: Mapping[str, Any]) -> dict[str, Any
         found["choice"] = [text.strip() for text in args.choice.split(",")] if args.choice.strip() else []
     if args.grammar is not None:
         found["grammar"] = _value("--grammar", args.grammar, names)
+    if args.probs:
+        found["probabilities"] = True
     if args.complete:
         found["complete"] = True
     return found

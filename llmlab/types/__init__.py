@@ -1,8 +1,8 @@
 """Plain data that every layer speaks: messages, sampling parameters, completions, chunks, metrics."""
 
-from llmlab.types.completion import Choice, Chunk, Completion, FinishReason, ToolStep
+from llmlab.types.completion import Choice, Chunk, Completion, Completions, FinishReason, ToolStep
 from llmlab.types.messages import IMAGE_FORMS, ROLES, Message, Prompt, Role, ToolCall, data_url, image_of, with_object
-from llmlab.types.metrics import Guidance, GuidanceStep, Speculation, Timings, TokenLogprob, Usage
+from llmlab.types.metrics import Guidance, GuidanceStep, Probabilities, Speculation, Timings, TokenLogprob, Trace, Usage
 from llmlab.types.params import FORMATS, EngineName, Format, SamplingParams
 
 __all__ = [
@@ -12,12 +12,14 @@ __all__ = [
     "Choice",
     "Chunk",
     "Completion",
+    "Completions",
     "EngineName",
     "FinishReason",
     "Format",
     "Guidance",
     "GuidanceStep",
     "Message",
+    "Probabilities",
     "Prompt",
     "Role",
     "SamplingParams",
@@ -26,6 +28,7 @@ __all__ = [
     "TokenLogprob",
     "ToolCall",
     "ToolStep",
+    "Trace",
     "Usage",
     "data_url",
     "image_of",

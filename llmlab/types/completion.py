@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from llmlab import _imports
 from llmlab._hooks import hooks
 from llmlab.errors import BadInputError
 from llmlab.types.messages import Message, ToolCall
-from llmlab.types.metrics import Guidance, Speculation, Timings, TokenLogprob, Usage
+from llmlab.types.metrics import Guidance, Probabilities, Speculation, Timings, TokenLogprob, Usage
 from llmlab.types.params import SamplingParams
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FinishReason = Literal["stop", "length", "interrupted", "tool_calls", "error"]
 
@@ -111,6 +115,8 @@ class Completion:
     `text`, `token_ids`, `finish_reason`, `logprobs`, `parsed` and `reasoning` are those of the first choice; `choices`
     has all n.
 
+    With `probabilities`: the probability of each option of the choice.
+
     With `tools`: `steps` is the transcript of the calls that were run, `turns` holds the messages that they became,
     `tool_calls` the calls that were not run (`finish_reason` is "tool_calls" then), and `text` is what the model said
     besides its calls. `tool_format` is "generic" where the tools were described in the system prompt. `usage` counts
@@ -141,6 +147,7 @@ class Completion:
     adapter: str | None = None
     guidance: Guidance | None = field(default=None, repr=False)
     speculation: Speculation | None = None
+    probabilities: Probabilities | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     steps: tuple[ToolStep, ...] = ()
     turns: tuple[Message, ...] = field(default=(), repr=False)
@@ -271,3 +278,33 @@ class Completion:
 
     def _repr_markdown_(self) -> str:
         return hooks.completion_markdown(self)
+
+
+class Completions(list[Completion]):
+    """The completions of a list of prompts, in order.
+
+    Example:
+        >>> done = model.generate(["Is 3 odd?", "Is 4 odd?"], choice=["yes", "no"], temperature=0, probabilities=True)
+        >>> list(done.frame.columns)
+        ['prompt', 'label', 'yes', 'no', 'outside']
+    """
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The probabilities of the options (`probabilities=True`): a row per prompt, with the likeliest as its label.
+
+        Raises:
+            BadInputError: a completion has no probabilities.
+        """
+        _imports.load("pandas")
+        import pandas as pd
+
+        rows = []
+        for one in self:
+            found = one.probabilities
+            if found is None:
+                raise BadInputError("These completions have no probabilities.", "Generate with probabilities=True.")
+            prompt = one.messages[-1].content if one.messages else one.prompt
+            label = max(found, key=found.__getitem__)
+            rows.append({"prompt": prompt, "label": label, **found, "outside": found.outside})
+        return pd.DataFrame(rows)

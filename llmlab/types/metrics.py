@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
@@ -170,6 +171,9 @@ class Guidance:
         compile_s: seconds that the constraint took to compile; 0 when it was ready.
         closed: tokens at the end that weren't the model's: `complete` closed the text with them.
         note: what to know of the figures.
+        checked: JSON pointers of the schema's keywords that the masks enforce only in part; the finished text was
+            checked for them. Everything else was masked.
+        retries: how often the text was taken back to an earlier point, since it violated the constraint.
 
     Example:
         >>> done = model.generate("Is 3 odd?", choice=["yes", "no"], temperature=0)
@@ -183,6 +187,8 @@ class Guidance:
     compile_s: float = 0.0
     closed: int = 0
     note: str = ""
+    checked: tuple[str, ...] = ()
+    retries: int = 0
 
     @property
     def removed(self) -> float | None:
@@ -204,6 +210,47 @@ class Guidance:
             f"The constraint works against the model: it removed {100 * mean:.0f} % of the probability at an average "
             "token. Describe the expected format in the prompt."
         )
+
+
+class Trace(list[GuidanceStep]):
+    """The steps of a text as they come, and how often it was taken back.
+
+    Example:
+        >>> from llmlab.types.metrics import Trace
+        >>> Trace().retries
+        0
+    """
+
+    retries = 0
+
+
+class Probabilities(dict[str, float]):
+    """The probability of each option of a choice, given that the answer is one of them.
+
+    An option's probability is that of its tokens, in the tokenization that the model finds likeliest at each step; an
+    option that another one continues must also end.
+
+    Attributes:
+        raw: the probability of each option before it is related to the others'.
+        by_length: each option's share by the geometric mean of its tokens: long options aren't at a disadvantage.
+
+    Example:
+        >>> done = model.generate("Is 3 odd?", choice=["yes", "no"], temperature=0, probabilities=True)
+        >>> round(sum(done.probabilities.values()), 6), 0 <= done.probabilities.outside <= 1
+        (1.0, True)
+    """
+
+    def __init__(
+        self, shares: Mapping[str, float], *, raw: Mapping[str, float], by_length: Mapping[str, float]
+    ) -> None:
+        super().__init__(shares)
+        self.raw = dict(raw)
+        self.by_length = dict(by_length)
+
+    @property
+    def outside(self) -> float:
+        """The probability of all texts that begin with none of the options."""
+        return max(1 - sum(self.raw.values()), 0.0)
 
 
 FIGHTS_FROM = 0.4

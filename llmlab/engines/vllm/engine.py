@@ -121,6 +121,7 @@ class VllmEngine(Engine):
         loaded = loop.loaded
         assert loaded is not None, "the loop has loaded a model"
         tokenizer = loaded.llm.get_tokenizer()
+        self._measures_guides = plan.draft is None and loop.loaded is not None and loop.loaded.in_process
         self.grammars = Compiler(functools.partial(guide_tokenizer, tokenizer, facts.vocab_size))
         loop.piece = functools.partial(_piece, self.grammars, codec.hidden() | set(facts.end_ids))
         loop.tail = functools.partial(_tail, codec, loop.piece)
@@ -237,6 +238,11 @@ class VllmEngine(Engine):
     def cancel(self, request: Request) -> None:
         """End a request as "interrupted". Thread-safe; a no-op if it has ended."""
         self._loop.cancel(request)
+
+    @property
+    def measures_guides(self) -> bool:
+        """Only where the core runs in this process, and without a draft. See `Engine.measures_guides`."""
+        return self._measures_guides
 
     @property
     def lora(self) -> LoraLimits:
