@@ -3,7 +3,6 @@
 What the tests can't force: the GPU's worker and kernels, and the sizing of its KV cache.
 """
 
-import contextlib
 import math
 import threading
 
@@ -12,33 +11,14 @@ import pytest
 
 from llmlab import Lab
 from llmlab.engines.base import Adapter
-from llmlab.engines.vllm import engine as vllm_engine
 from llmlab.engines.vllm import load as vllm_load
-from llmlab.engines.vllm import logs, options
+from llmlab.engines.vllm import options
 from llmlab.engines.vllm.child import reason
 from llmlab.errors import GenerationError, LoadError, UnloadedError, UnsupportedError
 from tests.engines.driver import submit
+from tests.engines.vllm.conftest import CHILD_OPTIONS, forced
 
 STORY = "Tell me a short story about a fox."
-# float32: on a CPU with AMX the kernels for bf16 need a permission that only llmlab's own process asks for.
-OPTIONS = {"dtype": "float32", "enforce_eager": True, "kv_cache_gib": 0.02, "max_loras": 2, "max_lora_rank": 16}
-
-
-@contextlib.contextmanager
-def forced():
-    """Loads in this block run their core in a child process."""
-    # Imported first: torch reads TORCHDYNAMO_DISABLE when it is imported, and this process keeps what it read.
-    with logs.environment(vllm_load.environment(in_process=True)):
-        vllm_load.import_vllm()
-    with pytest.MonkeyPatch.context() as patch:
-        real = vllm_load.environment
-        for module in (vllm_load, vllm_engine):
-            patch.setattr(module, "runs_in_process", lambda: False)
-        # The CPU's platform would put the worker into a further process; on one GPU the core computes itself. And
-        # inductor would compile the op that ranks tokens, for 15 seconds.
-        variables = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "TORCHDYNAMO_DISABLE": "1"}
-        patch.setattr(vllm_load, "environment", lambda **options: real(**options) | variables)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +30,7 @@ def phases():
 def child_model(phases):
     """nano with its core in a child process. The last test of the module kills it."""
     lab = Lab()
-    options = {"engine": "vllm", "name": "child", "ctx": 512, "max_concurrency": 4, "extra": OPTIONS}
+    options = {"engine": "vllm", "name": "child", "ctx": 512, "max_concurrency": 4, "extra": CHILD_OPTIONS}
     with forced():
         model = lab.load("nano", progress=lambda phase, _: phases.append(phase), **options)
     yield model
@@ -165,7 +145,7 @@ def test_a_second_load_leaves_the_first_ones_stream_alone(child, load, monkeypat
     def second():
         try:
             with forced():
-                load(**OPTIONS)
+                load(**CHILD_OPTIONS)
         except LoadError as error:
             outcome.append(error)
 

@@ -1,5 +1,6 @@
 """Requests: the same text alone and batched, seeds, endings, log probabilities, cancelling."""
 
+import contextlib
 import json
 import math
 import time
@@ -8,6 +9,7 @@ import pytest
 
 from llmlab.errors import GenerationError
 from tests.engines.driver import submit
+from tests.engines.vllm.conftest import CHILD_OPTIONS, forced
 from tests.hub.fakes import NANO
 
 PROMPTS = [
@@ -24,6 +26,43 @@ PROMPTS = [
 ]
 STORY = "Tell me a short story about a fox."
 END = 5
+
+
+# What these tests look into, or ask for, a core in a child process doesn't have.
+IN_PROCESS = {
+    "test_sampling_options_cut_the_distribution": "the same in test_vllm_child.py, with fewer tokens",
+    "test_draws_follow_the_models_distribution": "temperature 2.5 is refused",
+    "test_vllm_does_not_apply_the_models_defaults": "temperature 3 is refused",
+    "test_cancelling_keeps_the_text_and_frees_the_scheduler": "its scheduler can't be seen",
+    "test_cancelling_one_of_a_batch_leaves_the_others_alone": "its scheduler can't be seen",
+    "test_a_failing_step_fails_its_requests_and_the_engine_stays_usable": "its runner can't be replaced",
+    "test_facts_memory_and_description": "its figures are in test_vllm_child.py",
+}
+
+
+@pytest.fixture(scope="module")
+def engines(load):
+    """Engines by the place of their core, loaded when the first test asks for them."""
+    made = {}
+
+    def get(place):
+        if place not in made:
+            child = place == "in a child"
+            with forced() if child else contextlib.nullcontext():
+                made[place] = load(**CHILD_OPTIONS) if child else load()
+        return made[place]
+
+    yield get
+    for one in made.values():
+        one.close()
+
+
+@pytest.fixture(params=["in process", "in a child"])
+def engine(request, engines):
+    """One engine with its core in this process, and one with its core in a child process, as on a GPU."""
+    if request.param == "in a child" and request.node.originalname in IN_PROCESS:
+        pytest.skip(f"in a child process: {IN_PROCESS[request.node.originalname]}")
+    return engines(request.param)
 
 
 def scheduler(engine):
