@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from llmlab.options import Tools
 
 BATCH_PROGRESS_AFTER_S = 2.0
+# The options of a request that also hold where its labels are scored.
+_SCORED_WITH = ("adapter", "prefix", "think", "template_kwargs")
 _GREEDY = SamplingParams(temperature=0.0, seed=0)
 
 
@@ -573,8 +575,8 @@ class Model:
             grammar: the text follows this grammar: Lark with a rule `start`, or GBNF with a rule `root`.
             guide: a constraint built with `llmlab.guided.constraints`, instead of the five above.
             complete: end a constrained text within `max_tokens` if the constraint allows it.
-            probabilities: also give the probability of each option of `choice`, in `completion.probabilities`. For a list
-                of prompts, the result's `.frame` is a DataFrame with a row per prompt.
+            probabilities: also give the probability of each option of `choice`, in `completion.probabilities`. For a
+                list of prompts, the result's `.frame` is a DataFrame with a row per prompt.
             tools: functions with type hints that the model may call until it has an answer; "mcp:NAME" for the tools of
                 a server in mcp.json.
             tool_choice: auto, none, required, or a tool's name.
@@ -769,7 +771,7 @@ class Model:
         self,
         subject: Subject,
         prepared: Prepared,
-        prompt: Prompt,
+        prompt: Prompt | Sequence[int],
         options: Mapping[str, Any],
         *,
         system: str | None,
@@ -781,7 +783,7 @@ class Model:
         guides = option_guides(guide)
         assert guide is not None
         check_engine(subject.engine, subject.engine_name)
-        own = {"adapter": options["adapter"]} if "adapter" in options else {}
+        own = {name: options[name] for name in _SCORED_WITH if name in options}
         each = [
             prepare(subject, prompt, {**own, "guide": one}, system=system, raw=raw, params=_GREEDY, tools=tools)
             for one in guides

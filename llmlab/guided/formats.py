@@ -1,8 +1,8 @@
-r"""The formats of JSON schemas as patterns. Together with the mask library's own pattern they must be as strict as the
-validator; they may be stricter.
+r"""The formats of JSON schemas as patterns.
 
-Sources: RFC 3339 (date, time), RFC 5321 (email, with dot-strings and domains), RFC 1123 (hostname), RFC 3986 and 3987 (uri,
-iri), RFC 6901 (JSON pointer). Lengths are bounded, so that a confused model can't go on for ever.
+Together with the mask library's own pattern they must be as strict as the validator; they may be stricter. Sources:
+RFC 3339 (date, time), RFC 5321 (email: dot-strings and domains), RFC 1123 (hostname), RFC 3986 and 3987 (uri, iri),
+RFC 6901 (JSON pointer). Lengths are bounded, so that a confused model can't go on for ever.
 """
 
 from __future__ import annotations

@@ -63,7 +63,8 @@ def _one(op: Any, value: Any, flags: int) -> Node:
         raise EcmaUnsupportedError("look-around: word boundaries and the anchors of lines")
     reasons = {
         sre.ASSERT: "look-around", sre.ASSERT_NOT: "look-around", sre.GROUPREF: "back-references",
-        sre.GROUPREF_EXISTS: "back-references", sre.ATOMIC_GROUP: "atomic groups", sre.POSSESSIVE_REPEAT: "possessive repeats",
+        sre.GROUPREF_EXISTS: "back-references", sre.ATOMIC_GROUP: "atomic groups",
+        sre.POSSESSIVE_REPEAT: "possessive repeats",
     }  # fmt: skip
     raise EcmaUnsupportedError(reasons.get(op, str(op)))
 
@@ -129,9 +130,8 @@ def tree(pattern: str) -> Node:
     except re.error as error:
         raise EcmaError(f"{error.msg}{f' at {error.pos}' if error.pos is not None else ''}") from None
     except (FutureWarning, DeprecationWarning) as error:
-        raise EcmaError(
-            f"regex dialects read it differently ({str(error)[0].lower()}{str(error)[1:]}); use escapes"
-        ) from None
+        reason = f"{str(error)[0].lower()}{str(error)[1:]}"
+        raise EcmaError(f"regex dialects read it differently ({reason}); use escapes") from None
     except (RecursionError, OverflowError):
         raise EcmaError("it is nested too deeply, or a count is too large") from None
 

@@ -92,7 +92,7 @@ class _Relaxer:
         self._one_of(node, pointer, clauses)
         self._not(node, pointer, clauses)
         self._if(node, pointer, clauses)
-        self._dependent(node, pointer, out, clauses)
+        self._dependent(node, pointer, clauses)
         self._names(node, pointer, out)
         self._items(node, pointer, out)
         self._unevaluated(node, pointer, out)
@@ -188,7 +188,7 @@ class _Relaxer:
             return
         clauses.append({"anyOf": [_all(yes, then), _all(no if no is not None else {}, other)]})
 
-    def _dependent(self, node: dict[str, Any], pointer: str, out: dict[str, Any], clauses: list[Any]) -> None:
+    def _dependent(self, node: dict[str, Any], pointer: str, clauses: list[Any]) -> None:
         required = node.get("required") or ()
         wanted: list[tuple[str, str, Any]] = []
         for keyword in ("dependentRequired", "dependentSchemas", "dependencies"):
@@ -425,7 +425,7 @@ class _Relaxer:
             return _other_types(value)
         if key in ("const", "enum"):
             values = [value] if key == "const" else value
-            return _other_values(values, node) if isinstance(values, list) else None
+            return _other_values(values) if isinstance(values, list) else None
         if key == "not":
             return self.exact(value)
         if key == "required" and isinstance(value, list):
@@ -607,7 +607,7 @@ def _other_types(kinds: Any) -> Any | None:
     return {"type": left} if left else False
 
 
-def _other_values(values: list[Any], node: Mapping[str, Any]) -> Any | None:
+def _other_values(values: list[Any]) -> Any | None:
     """All values but some: exact for null and booleans, and for short strings, where a pattern excludes them."""
     kinds = {_type_of(value) for value in values}
     if kinds - {"null", "boolean", "string"}:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from json.decoder import scanstring
 from typing import Any
 
 from llmlab.guided.guide import Guide
@@ -59,7 +58,7 @@ class Retreat:
             places = self._choices(tokens, start, last)
             if places:
                 # Nearby choices first, then ever earlier ones: the cause may be far before the place.
-                position = places[-min(2 ** (self._streak % 8), len(places))]
+                position: int = places[-min(2 ** (self._streak % 8), len(places))]
                 self.ban(position, (tokens[position],))
                 return position
         return None
@@ -119,7 +118,7 @@ def _child(text: str, at: int, step: str | int, decoder: json.JSONDecoder) -> in
     while text[at] not in "]}":
         key: str | int = place
         if opening == "{":
-            key, at = scanstring(text, at + 1, True)
+            key, at = decoder.raw_decode(text, at)
             at = _skip(text, _skip(text, at) + 1)
         if key == step:
             return at

@@ -14,7 +14,7 @@ from llmlab.types.metrics import Guidance, Probabilities, Speculation, Timings, 
 from llmlab.types.params import SamplingParams
 
 if TYPE_CHECKING:
-    import pandas
+    import pandas as pd
 
 FinishReason = Literal["stop", "length", "interrupted", "tool_calls", "error"]
 
@@ -290,7 +290,7 @@ class Completions(list[Completion]):
     """
 
     @property
-    def frame(self) -> pandas.DataFrame:
+    def frame(self) -> pd.DataFrame:
         """The probabilities of the options (`probabilities=True`): a row per prompt, with the likeliest as its label.
 
         Raises:

@@ -35,15 +35,15 @@ class Sequence:
         stops: tokens that end it, besides the model's.
         shifted: tokens dropped after the first `KEPT`, because the context was full.
         draft: drafted tokens, which the next batch verifies.
-        unpushed: the output that isn't pushed until the end, since a guide may take it back: (text, token, log probability).
+        unpushed: output held back until the end, since a guide may take it back: (text, token, log probability).
         rewound: generated tokens to go back to before the next step; None: go on.
         drafted, accepted, steps: drafted tokens so far, accepted ones, and decode steps.
     """
 
     __slots__ = (
         "_prompt", "accepted", "adjuster", "cached", "chain", "computed", "draft", "drafted", "greedy", "key", "least",
-        "limit", "logprobs", "own_candidates", "request", "reserved", "rewound", "row", "seed", "share", "shifted", "slot",
-        "steer", "steps", "stops", "text", "tokens", "unpushed",
+        "limit", "logprobs", "own_candidates", "request", "reserved", "rewound", "row", "seed", "share", "shifted",
+        "slot", "steer", "steps", "stops", "text", "tokens", "unpushed",
     )  # fmt: skip
 
     def __init__(

@@ -58,7 +58,6 @@ def vllm_params(request: Request, end_ids: tuple[int, ...], interval: int, extra
         skip_special_tokens=True,
         include_stop_str_in_output=False,
         skip_clone=True,
-        extra_args=extra,
     )
     if params.temperature >= GREEDY:
         # VllmParams raises low temperatures and rejects high ones; the sampler supports both. A child process would
