@@ -108,6 +108,29 @@ class Steer:
         self._retreat.ban(len(self.tokens), found)
         return found
 
+    def dead_end(self) -> int | None:
+        """Look whether a token can follow, after a veto.
+
+        Returns:
+            None if one can; else the number of tokens to keep.
+
+        Raises:
+            GenerationError: none can, and the text can't be taken back.
+        """
+        import numpy as np
+
+        mask = np.unpackbits(np.frombuffer(self.run.matcher.compute_bitmask(), dtype=np.uint8), bitorder="little")
+        mask[list(self.bans.get(len(self.tokens), ()))] = 0
+        if mask.any():
+            return None
+        kept = self._retreat.back_from_dead_end(self.tokens) if self.held else None
+        if kept is None:
+            raise GenerationError(
+                "No token can follow: every key that the constraint allows has been written.", "Lower minProperties."
+            )
+        self._go_back(kept)
+        return kept
+
     def retreat(self, text: str) -> int | None:
         """Go back in a text that violates the constraint.
 

@@ -56,7 +56,7 @@ _POINTER = r"(/([^/~\x00-\x1f\"\\]|~[01]){0,64}){0,16}"
 
 REPLACED: dict[str, str] = {
     "json-pointer": _POINTER,
-    "relative-json-pointer": rf"(0|[1-9][0-9]{{0,5}})(#|{_POINTER})",
+    "relative-json-pointer": rf"(0|[1-9]{{1,5}}0?)(#|{_POINTER})",
     "hostname": HOSTNAME,
     "email": rf"{_ATOM}{{1,64}}(\.{_ATOM}{{1,31}}){{0,3}}@{_LABEL}(\.{_LABEL}){{0,3}}",
     "idn-email": rf"{_IDN_ATOM}{{1,64}}(\.{_IDN_ATOM}{{1,31}}){{0,3}}@{_IDN_LABEL}(\.{_IDN_LABEL}){{0,3}}",

@@ -117,7 +117,7 @@ def tree(pattern: str) -> Node:
     """Parse a regex.
 
     Raises:
-        EcmaError: it isn't valid in Python's dialect, or dialects disagree on its meaning; `EcmaUnsupportedError` if token
+        EcmaError: it isn't valid in Python's dialect, or dialects disagree; `EcmaUnsupportedError` if token
             masks can't enforce it.
     """
     if any(GAP[0] <= ord(c) <= GAP[1] for c in pattern):

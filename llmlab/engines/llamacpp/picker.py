@@ -91,10 +91,10 @@ class Picker:
             while steer is not None and (banned := steer.veto(token)):
                 rows[row, banned] = -math.inf
                 if not math.isfinite(rows[row].max()):
-                    raise GenerationError(
-                        "No token can follow: every key that the constraint allows has been written.",
-                        "Lower minProperties.",
-                    )
+                    one.rewound = steer.dead_end()
+                    if one.rewound is None:
+                        raise GenerationError("No token can follow: the sampling params exclude all that can.")
+                    return None
                 token = self._choose(one, rows[row])
             end = token in self._ends and not (steer is None and one.request.params.ignore_eos)
             end = end or token in one.stops or token in one.request.ends
