@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import json
 import random
 import time
@@ -69,10 +70,8 @@ def ordered(value: Any, schemas: list[Any], root: Any, depth: int = 20) -> Any:
             continue
         found.append(one)
         if isinstance(one.get("$ref"), str):
-            try:
+            with contextlib.suppress(LookupError, ValueError, TypeError):
                 waiting.append(resolve(root, one["$ref"]))
-            except (LookupError, ValueError, TypeError):
-                pass
         waiting += [inner for key in ("allOf", "anyOf", "oneOf") for inner in one.get(key) or ()]
         waiting += [one[key] for key in ("then", "else") if key in one]
     if depth == 0:
@@ -89,7 +88,7 @@ def ordered(value: Any, schemas: list[Any], root: Any, depth: int = 20) -> Any:
     for key in keys:
         below = [one["properties"][key] for one in found if key in (one.get("properties") or {})]
         for one in found:
-            below += [inner for inner in (one.get("patternProperties") or {}).values()]
+            below += (one.get("patternProperties") or {}).values()
             below.append(one.get("additionalProperties"))
         out[key] = ordered(value[key], below, root, depth - 1)
     return out

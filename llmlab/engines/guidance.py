@@ -117,11 +117,7 @@ class Steer:
         Raises:
             GenerationError: none can, and the text can't be taken back.
         """
-        import numpy as np
-
-        mask = np.unpackbits(np.frombuffer(self.run.matcher.compute_bitmask(), dtype=np.uint8), bitorder="little")
-        mask[list(self.bans.get(len(self.tokens), ()))] = 0
-        if mask.any():
+        if self._retreat.any_left(self.run.matcher, len(self.tokens)):
             return None
         kept = self._retreat.back_from_dead_end(self.tokens) if self.held else None
         if kept is None:

@@ -63,6 +63,14 @@ class Retreat:
                 return position
         return None
 
+    def any_left(self, matcher: Any, position: int) -> bool:
+        """Whether a matcher allows a token that isn't excluded at its position."""
+        import numpy as np
+
+        mask = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8), bitorder="little")
+        mask[list(self.bans.get(position, ()))] = 0
+        return bool(mask.any())
+
     def back_from_dead_end(self, tokens: Sequence[int]) -> int | None:
         """`back` for a text that no token can continue: to the last choice."""
         self.tries += 1
