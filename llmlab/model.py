@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from llmlab.options import Tools
 
 BATCH_PROGRESS_AFTER_S = 2.0
-# The options of a request that also hold where its labels are scored.
-_SCORED_WITH = ("adapter", "prefix", "think", "template_kwargs")
 _GREEDY = SamplingParams(temperature=0.0, seed=0)
 
 
@@ -783,7 +781,12 @@ class Model:
         guides = option_guides(guide)
         assert guide is not None
         check_engine(subject.engine, subject.engine_name)
-        own = {name: options[name] for name in _SCORED_WITH if name in options}
+        if prepared.thinking is not None:
+            raise BadInputError(
+                f"probabilities=True scores answers without a thought, and {self.name} thinks first.",
+                "Add think=False, or think=0 for a model that can't turn it off.",
+            )
+        own = {name: options[name] for name in ("adapter", "prefix", "think", "template_kwargs") if name in options}
         each = [
             prepare(subject, prompt, {**own, "guide": one}, system=system, raw=raw, params=_GREEDY, tools=tools)
             for one in guides

@@ -23,7 +23,9 @@ if [ "$flavour" = cuda ]; then
 elif [ "$gpus" != 0 ]; then
   say "this machine has $gpus NVIDIA GPU(s), and this installs CPU builds; GPU=1 (make setup GPU=1) installs CUDA builds"
 fi
-if [ -f "$ready" ] && [ "$(cut -d' ' -f1 "$ready")" != "$flavour" ]; then
+had=cpu
+grep -qs '^cuda ' "$ready" && had=cuda
+if [ -f "$ready" ] && [ "$had" != "$flavour" ]; then
   say "replacing .venv: it has the other builds"
   rm -rf .venv
 fi

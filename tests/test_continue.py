@@ -162,3 +162,12 @@ def test_a_call_of_the_assistant_and_a_lone_message_are_not_continued():
     assert split_begun(turns) == (turns, "")
     alone = (Message("assistant", "Hi"),)
     assert split_begun(alone) == (alone, "")
+
+
+def test_a_begun_answer_is_taken_back_to_after_its_beginning(llamacpp):
+    schema = {"type": "array", "items": {"enum": [1, 2, 3, 4]}, "minItems": 4, "maxItems": 4, "uniqueItems": True}
+    for seed in range(3):
+        done = llamacpp.generate("Numbers", schema=schema, prefix="[1,", temperature=1.0, seed=seed, max_tokens=60)
+        assert done.finish_reason == "stop"
+        assert done.text.startswith("[1,")
+        assert sorted(done.parsed) == [1, 2, 3, 4]

@@ -26,6 +26,7 @@ HEAVY = {
 ELSEWHERE = {
     "engines/llamacpp": "runs on the load's worker or the engine's thread, or after them",
     "engines/logits.py": "runs on the engine's thread, after the load",
+    "engines/sampling.py": "runs on the engine's thread, after the load",
     "engines/vllm": "runs on the engine's thread, or after the load",
     "guided": "numpy comes with the engine; outlines is loaded by `llmlab.inference.request.prepare`",
     "quant/checkpoints_worker.py": "a process of its own",

@@ -34,22 +34,21 @@ class Steer:
         # Getting a token's text from the engine costs more than the mask of a simple step.
         self._name = functools.lru_cache(maxsize=4096)(name)
         self._trace = request.trace
-        self._text = b""
+        self._text = self._begun = b""
+        self._begun_ids: Sequence[int] = ()
         self._size = vocab_size or grammars.tokenizer.vocab_size
         self.tokens: list[int] = []
         """The tokens so far, with the end token."""
         self.held = bool(request.guide.checked)
         """The text may be taken back, so it is shown only once it has ended."""
-        # What the answer already had when the request began.
-        self._begun: tuple[bytes, list[int]] = b"", []
+        self._retreat = Retreat(request.guide, self._matcher, self.piece, self._size)
+        self._scan = Scan(request.guide.max_digits) if request.guide.kind == "json" else None
         note = self._note if request.trace is not None and vocab_size else None
         self.run = MaskRun(
             grammars.matcher(request.guide), vocab_size, note, keep_raw=request.params.logprobs is not None
         )
         if request.begun:
             self._begin(request)
-        self._retreat = Retreat(self._guide, self._matcher, self.piece, self._size, len(self._begun[0]))
-        self._scan = self._scanned()
         self._closer = Closer(grammars.ranks, request.guide) if request.complete else None
 
     def _begin(self, request: Request) -> None:
@@ -58,21 +57,16 @@ class Steer:
         partial = partial_character(b"".join(pieces[token] for token in request.prompt_ids[-4:]))
         ids = [*self._grammars.tokenizer.tokenize_str(request.begun), *(pieces.index(bytes([b])) for b in partial)]
         self.run.begin(ids)
-        self._text = request.begun.encode() + partial
-        self._begun = self._text, ids
+        self._begun_ids = ids
+        self._text = self._begun = request.begun.encode() + partial
+        if self._scan is not None:
+            self._scan.feed(self._begun)
 
     def _matcher(self) -> Any:
-        """A matcher at the request's beginning."""
+        """A matcher at the first generated token."""
         matcher = self._grammars.matcher(self._guide)
-        matcher.try_consume_tokens(self._begun[1])
+        matcher.try_consume_tokens(list(self._begun_ids))
         return matcher
-
-    def _scanned(self) -> Scan | None:
-        if self._guide.kind != "json":
-            return None
-        scan = Scan(self._guide.max_digits)
-        scan.feed(self._text)
-        return scan
 
     def mask(self, logits: Any) -> None:
         """Mask the tokens that the guide forbids in a row of logits. See `MaskRun.mask`."""
@@ -133,7 +127,7 @@ class Steer:
         Returns:
             The number of tokens that are kept; None if no other text is left to try.
         """
-        kept = self._retreat.back(text, self.tokens)
+        kept = self._retreat.back(text, self.tokens, len(self._begun))
         if kept is not None:
             self._go_back(kept)
         return kept
@@ -144,8 +138,10 @@ class Steer:
             del self._trace[kept:]
             self._trace.retries = self._retreat.tries
         self.run.restart(self._matcher(), self.tokens)
-        self._text = self._begun[0] + b"".join(map(self.piece, self.tokens))
-        self._scan = self._scanned()
+        self._text = self._begun + b"".join(map(self.piece, self.tokens))
+        if self._scan is not None:
+            self._scan = Scan(self._guide.max_digits)
+            self._scan.feed(self._text)
         if self._closer is not None:
             self._closer = Closer(self._grammars.ranks, self._guide)
 

@@ -82,6 +82,7 @@ def variables(template: str) -> frozenset[str]:
     return frozenset(read - bound) | (frozenset(jinja2.meta.find_undeclared_variables(tree)) if read & bound else set())
 
 
+_BLOCK = re.compile(r"""\w+\[['"]thinking['"]\]""")
 REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 """The names under which templates read a message's thought."""
 
@@ -105,6 +106,9 @@ def _form(message: Message, template: str) -> dict[str, Any]:
     # gpt-oss's template rejects a call with both a thought and a text.
     if thought and key and not (key == "thinking" and message.content and message.tool_calls):
         out[key] = thought
+    if thought and _BLOCK.search(template):  # Mistral's templates read it from a list of contents
+        blocks = [{"type": "thinking", "thinking": thought}, {"type": "text", "text": message.content}]
+        out["content"] = blocks if message.content else blocks[:1]
     if message.role == "developer" and "developer" not in template:
         out["role"] = "system"
     if message.tool_calls:

@@ -6,6 +6,8 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from llmlab import _imports
+
 TEXTS = (
     "Hello, world!", " leading space", "two  spaces   three", "trailing ", "\n\n\tTabs\nand\r\nlines\n", "1234567890",
     "3.14159, 1,000,000 and 2⁸", "don't you'll WE'RE I'VE", "ÄÖÜ straße naïve", "русский текст", "中文字符和标点。",
@@ -26,6 +28,7 @@ def differences(ours: Encode, theirs: Encode, texts: Sequence[str] = TEXTS) -> l
 
 def of_folder(folder: Path) -> Encode:
     """The encoder of a folder's tokenizer.json, without BOS or EOS; special tokens are recognized."""
+    _imports.load("tokenizers")
     from tokenizers import Tokenizer
 
     core = Tokenizer.from_file(str(folder / "tokenizer.json"))

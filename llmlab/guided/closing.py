@@ -182,6 +182,7 @@ class Closer:
         if inside is None or (inside[0] and stack):
             return []
         begun, keys = inside
+        # Closing at once is the shortest ending of a string that may have any content.
         found = {"", *(end for shape in self._shapes for end in _endings(shape, begun, keys))}
         ends = sorted(found, key=lambda one: (len(one), one))[:_JUMPS]
         if keys is not None:

@@ -1,8 +1,9 @@
 r"""The formats of JSON schemas as patterns.
 
-Together with the mask library's own pattern they must be as strict as the validator; they may be stricter. Sources:
-RFC 3339 (date, time), RFC 5321 (email: dot-strings and domains), RFC 1123 (hostname), RFC 3986 and 3987 (uri, iri),
-RFC 6901 (JSON pointer). Lengths are bounded, so that a confused model can't go on for ever.
+Together with the mask library's own pattern they must be as strict as the validator; they may be stricter.
+
+Sources: RFC 3339 (date, time), RFC 5321 (email, with dot-strings and domains), RFC 1123 (hostname), RFC 3986 and 3987
+(uri, iri), RFC 6901 (JSON pointer). Lengths are bounded, so that a confused model can't go on for ever.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ _POINTER = r"(/([^/~\x00-\x1f\"\\]|~[01]){0,64}){0,16}"
 
 REPLACED: dict[str, str] = {
     "json-pointer": _POINTER,
+    # jsonschema rejects a 0 before the last digit.
     "relative-json-pointer": rf"(0|[1-9]{{1,5}}0?)(#|{_POINTER})",
     "hostname": HOSTNAME,
     "email": rf"{_ATOM}{{1,64}}(\.{_ATOM}{{1,31}}){{0,3}}@{_LABEL}(\.{_LABEL}){{0,3}}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -61,8 +62,8 @@ def regex_guide(pattern: str, *, name: str = "", convert: Callable[[str], Any] =
         raise BadInputError(f"No text matches the regex {pattern!r}.")
     if bounded and pyregex.endless(tree):
         raise BadInputError(
-            f"The regex {pattern!r} is unbounded: {unlimited(pattern)!r} has no upper limit, so generation may never "
-            "end.",
+            f"The regex {pattern!r} is unbounded: {unlimited(pattern)!r} has no upper limit, so generation may "
+            "never end.",
             "Bound it, as in {0,40}, or set max_tokens (the answer may then be cut off there).",
         )
     return guide
@@ -130,20 +131,13 @@ def choice_guide(choices: Iterable[Any], *, name: str = "") -> Guide:
     return guide
 
 
-def _common(texts: list[str]) -> str:
-    """The longest common beginning."""
-    first, last = min(texts), max(texts)
-    size = next((i for i, char in enumerate(first) if char != last[i]), len(first))
-    return first[:size]
-
-
 def trie(texts: list[str]) -> str:
     """A regex that matches exactly these texts; common beginnings are written once."""
     heads: dict[str, list[str]] = {}
     for text in texts:
         if text:
             heads.setdefault(text[0], []).append(text[1:])
-    shared = _common(texts)
+    shared = os.path.commonprefix(texts)  # noqa: RUF071 - of texts, not of paths
     if shared:
         rest = [text[len(shared) :] for text in texts]
         return "".join(rust(ord(c)) for c in shared) + (trie(rest) if any(rest) else "")

@@ -117,8 +117,8 @@ def tree(pattern: str) -> Node:
     """Parse a regex.
 
     Raises:
-        EcmaError: it isn't valid in Python's dialect, or dialects disagree; `EcmaUnsupportedError` if token
-            masks can't enforce it.
+        EcmaError: it isn't valid in Python's dialect, or dialects disagree on its meaning; `EcmaUnsupportedError` if
+            token masks can't enforce it.
     """
     if any(GAP[0] <= ord(c) <= GAP[1] for c in pattern):
         raise EcmaError("it contains a lone surrogate, which no text contains")
@@ -130,8 +130,9 @@ def tree(pattern: str) -> Node:
     except re.error as error:
         raise EcmaError(f"{error.msg}{f' at {error.pos}' if error.pos is not None else ''}") from None
     except (FutureWarning, DeprecationWarning) as error:
-        reason = f"{str(error)[0].lower()}{str(error)[1:]}"
-        raise EcmaError(f"regex dialects read it differently ({reason}); use escapes") from None
+        raise EcmaError(
+            f"regex dialects read it differently ({str(error)[0].lower()}{str(error)[1:]}); use escapes"
+        ) from None
     except (RecursionError, OverflowError):
         raise EcmaError("it is nested too deeply, or a count is too large") from None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from json import decoder as json_decoder
 from typing import Any
 
 from llmlab.guided.guide import Guide
@@ -20,13 +21,9 @@ class Retreat:
         matcher: returns a matcher at the beginning of the text.
         piece: a token's bytes.
         size: the vocabulary's size.
-        begun: bytes of the text before the first token.
     """
 
-    def __init__(
-        self, guide: Guide, matcher: Callable[[], Any], piece: Callable[[int], bytes], size: int, begun: int = 0
-    ) -> None:
-        self._begun = begun
+    def __init__(self, guide: Guide, matcher: Callable[[], Any], piece: Callable[[int], bytes], size: int) -> None:
         self._guide = guide
         self._matcher = matcher
         self._piece = piece
@@ -41,17 +38,18 @@ class Retreat:
         self.bans = {at: banned for at, banned in self.bans.items() if at <= position}
         self.bans.setdefault(position, set()).update(tokens)
 
-    def back(self, text: str, tokens: Sequence[int]) -> int | None:
+    def back(self, text: str, tokens: Sequence[int], begun: int = 0) -> int | None:
         """The number of tokens to keep; the next one is excluded there. None if there is no other way to try.
 
         Args:
             text: the text that violates the constraint.
             tokens: its tokens, with the end token if that ended it.
+            begun: bytes of the text before the first token.
         """
         self.tries += 1
         if self.tries > TRIES:
             return None
-        first, last = self._tokens_of(text, tokens)
+        first, last = self._tokens_of(text, tokens, begun)
         self._streak = 0 if first > self._furthest else self._streak + 1
         self._furthest = max(self._furthest, first)
         for start in (first, 0):
@@ -80,11 +78,11 @@ class Retreat:
         self.ban(places[-1], (tokens[places[-1]],))
         return places[-1]
 
-    def _tokens_of(self, text: str, tokens: Sequence[int]) -> tuple[int, int]:
+    def _tokens_of(self, text: str, tokens: Sequence[int], begun: int) -> tuple[int, int]:
         """The first and last token of the place that is wrong."""
         start, end = _span(text, self._guide.where(text))
         start, end = len(text[:start].encode()), len(text[:end].encode())
-        at, first, last = self._begun, 0, len(tokens) - 1
+        at, first, last = begun, 0, len(tokens) - 1
         for place, token in enumerate(tokens):
             after = at + len(self._piece(token))
             if at <= start < after:
@@ -135,7 +133,7 @@ def _child(text: str, at: int, step: str | int, decoder: json.JSONDecoder) -> in
     while text[at] not in "]}":
         key: str | int = place
         if opening == "{":
-            key, at = decoder.raw_decode(text, at)
+            key, at = json_decoder.scanstring(text, at + 1)  # type: ignore[attr-defined]
             at = _skip(text, _skip(text, at) + 1)
         if key == step:
             return at

@@ -51,7 +51,7 @@ class Scan:
         self._added.clear()
 
     def open_string(self) -> tuple[str, Collection[str] | None] | None:
-        """The open string's content so far, and the object's other keys if it is a key; None outside of strings."""
+        """The content so far of the open string, with the object's other keys if it is a key; None if none is open."""
         if not self._in_string or self._escaped:
             return None
         keys = self._stack[-1] if self._is_key and self._stack else None

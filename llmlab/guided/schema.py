@@ -210,9 +210,9 @@ def _validator(schema: Any, patterns: dict[str, str]) -> Any:
     readable = json.loads(json.dumps(schema), parse_float=exact)
     readable = change(readable, lambda node: with_patterns(node, 1, patterns))
     # jsonschema's default registry fetches unknown references from the network.
-    from referencing.jsonschema import EMPTY_REGISTRY
+    from jsonschema_specifications import REGISTRY
 
-    return kind(readable, format_checker=kind.FORMAT_CHECKER, registry=EMPTY_REGISTRY)
+    return kind(readable, format_checker=kind.FORMAT_CHECKER, registry=REGISTRY)
 
 
 def _check_pattern(pattern: str, pointer: str, keyword: str) -> None:
@@ -282,8 +282,8 @@ def _check_references(schema: Any) -> None:
             target = urljoin(bases.get(pointer, ""), reference).partition("#")[0]
             if not reference.startswith("#") and target not in known:
                 raise UnsupportedError(
-                    f"{key} {reference!r} at {pointer}/{key} points outside the schema; "
-                    "external schemas aren't fetched.",
+                    f"{key} {reference!r} at {pointer}/{key} points outside the schema; external schemas aren't "
+                    "fetched.",
                     "Copy the target into $defs, and refer to it as '#/$defs/NAME'.",
                 )
         reference = node.get("$ref")

@@ -180,7 +180,7 @@ def resume(
     """
     if before.images:
         raise BadInputError("An answer to a prompt with images can't be continued.", "Prompt with the images again.")
-    ids = (*before.ids, *done.token_ids)
+    ids = (*before.ids, *done.choices[0].reasoning_token_ids, *done.token_ids)
     final = (params or before.params).with_defaults(before.params)
     if params is None:
         final = replace(final, seed=((before.params.seed or 0) + len(done.token_ids)) % 2**32)

@@ -364,6 +364,9 @@ class ThinkingChoice:
             base.params,
             max_tokens=limit,
             stop=tuple(stop or ()) if quiet else base.params.stop,
+            stop_token_ids=() if quiet else base.params.stop_token_ids,
+            # It would also keep the thought from ending.
+            min_tokens=0 if quiet else base.params.min_tokens,
             logprobs=None if quiet else base.params.logprobs,
             # Each request draws its own noise: the same seed would repeat the last one's.
             seed=((base.params.seed or 0) + _ODD * self._pieces) % 2**32,

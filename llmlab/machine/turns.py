@@ -151,10 +151,11 @@ class Turn:
             elif self in self._turns.waiting:
                 self._turns.waiting.remove(self)
             self._turns.dispatch()
+        _member.is_one = False
 
 
 def on_member() -> bool:
-    """Whether the calling thread takes turns. A finalizer on it must not wait for another such thread.
+    """Whether the calling thread has or waits for a turn. A finalizer on it must not wait for another such thread.
 
     The garbage collector can run a finalizer while this thread holds the lock that the other one needs to end.
     """

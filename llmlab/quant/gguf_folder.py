@@ -100,6 +100,7 @@ def _write(header: Header, folder: Path, progress: Progress | None) -> None:
 
 
 def _write_weights(header: Header, tensors: Any, file: Path, progress: Progress | None) -> None:
+    _imports.load("gguf", "numpy")
     import gguf
     import numpy as np
 

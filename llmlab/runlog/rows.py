@@ -12,9 +12,11 @@ from typing import Any
 
 from llmlab._version import __version__
 from llmlab.runlog.redact import environment_secrets, redacted
-from llmlab.types import Completion, Message
+from llmlab.types import Completion, Message, SamplingParams
 
 TITLE_LENGTH = 80
+# Params that have these values are left out of the log.
+_PLAIN = asdict(SamplingParams())
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def run_row(completion: Completion, source: str, conversation: str, at: str, cle
         "text": texts[0],
         "texts": as_json(texts) if len(texts) > 1 else "",
         "finish_reason": completion.finish_reason,
-        "params": clean.json({k: v for k, v in asdict(completion.params).items() if v is not None}),
+        "params": clean.json({k: v for k, v in asdict(completion.params).items() if v != _PLAIN[k]}),
         "messages": as_json(clean.messages(completion.messages)),
         "turns": as_json(clean.messages(completion.turns)),
         "prompt_tokens": usage.prompt_tokens,

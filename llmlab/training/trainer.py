@@ -157,6 +157,7 @@ def train(
 
 def _release_gpu() -> None:
     """Return the GPU memory that torch keeps for its next use, so that an engine can have it."""
+    _imports.load("torch")
     import torch
 
     if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]

@@ -232,7 +232,7 @@ class Probabilities(dict[str, float]):
 
     Attributes:
         raw: the probability of each option before it is related to the others'.
-        by_length: each option's share by the geometric mean of its tokens, so that long options have no disadvantage.
+        by_length: each option's share by the geometric mean of its tokens: long options aren't at a disadvantage.
 
     Example:
         >>> done = model.generate("Is 3 odd?", choice=["yes", "no"], temperature=0, probabilities=True)

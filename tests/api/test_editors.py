@@ -4,6 +4,7 @@ import jedi
 import pytest
 
 import llmlab
+import llmlab.measure.quants
 
 CALLS = {
     "llmlab.load('nano', ": {"engine", "quant", "ctx", "from_", "extra", "draft"},

@@ -79,6 +79,27 @@ def test_a_stop_string_is_for_the_answer(thinker):
     assert thinker("ari").generate(ASK, temperature=0, stop="is").reasoning == "is P"
 
 
+def test_other_limits_are_for_the_answer_too(thinker):
+    model = thinker(" P")
+    (inside,) = {model.tokenize(" is")[0]}
+    done = model.generate(ASK, temperature=0, stop_token_ids=[inside], min_tokens=4, max_tokens=40)
+    assert done.reasoning == "is"
+    assert len(done.token_ids) >= 4
+
+
+def test_a_cut_answer_goes_on_after_its_thought(thinker, monkeypatch):
+    model = thinker(" P")
+    whole = model.generate(ASK, temperature=0)
+    monkeypatch.setattr("llmlab.inference.request.DEFAULT_MAX_TOKENS", 1)
+    cut = model.generate(ASK, temperature=0)
+    assert cut.finish_reason == "length"
+    more = cut.continue_(max_tokens=24)
+    assert more.text == whole.text
+    assert (
+        more.prompt_token_ids[len(cut.prompt_token_ids) :][: cut.reasoning_tokens] == cut.choices[0].reasoning_token_ids
+    )
+
+
 def test_a_thought_that_never_ends_ends_with_the_limit(thinker):
     done = thinker("never").generate("Tell me a story.", temperature=0, max_tokens=12)
     assert (done.text, done.finish_reason, done.reasoning_tokens) == ("", "length", 12)

@@ -15,7 +15,7 @@ from llmlab.engines.templates import reasoning_key, render, variables
 from llmlab.errors import BadInputError, UnsupportedError
 from llmlab.inference import thoughts
 from llmlab.inference.thoughts import FAMILIES, Splitter, family_of, mode_of, split, switches, thinks_by_default
-from llmlab.types import Message
+from llmlab.types import Message, ToolCall
 
 BY_NAME = {family.name: family for family in FAMILIES}
 THINK = BY_NAME["think"]
@@ -189,6 +189,16 @@ def test_a_message_carries_its_thought_to_the_templates_that_read_it():
     assert [reasoning_key(one) for one in (QWEN3, R1, OSS)] == ["reasoning_content", "", "thinking"]
 
 
+def test_a_thought_may_be_a_part_of_the_content():
+    blocks = (
+        "{% for m in messages %}{% if m.content is string %}{{ m.content }}{% else %}{% for block in m.content %}"
+        "{% if block['type'] == 'thinking' %}[THINK]{{ block['thinking'] }}[/THINK]{% else %}{{ block['text'] }}"
+        "{% endif %}{% endfor %}{% endif %}{% endfor %}"
+    )
+    turn = Message("assistant", "Yes.", reasoning="Hm.")
+    assert render(blocks, [turn], special_tokens={}) == "[THINK]Hm.[/THINK]Yes."
+
+
 def test_a_developer_is_the_system_where_the_template_knows_none():
     turn = Message("developer", "Be brief.")
     assert render(PLAIN, [turn], special_tokens={}).startswith("<system>")
@@ -250,3 +260,31 @@ def test_the_templates_of_real_models_are_known():
             prompt = render(template, [Message("user", "hi")], special_tokens={}, variables=chosen)
             modes.append(mode_of(prompt, family))
         assert (family.name, *modes) == expected, name
+
+
+@pytest.mark.skipif(not TEMPLATE_FILES, reason="llama.cpp's templates aren't in the cache: llmlab quantizes once first")
+def test_real_templates_show_a_thought_between_two_calls():
+    call = ToolCall("add", {"a": 1}, "c00000001").as_dict()
+    turns = [
+        Message("user", "hi"),
+        Message("assistant", "", (call,), reasoning="Zthoughtq"),
+        Message("tool", "1", name="add"),
+    ]
+    tool = {"type": "function", "function": {"name": "add", "description": "d", "parameters": {"type": "object"}}}
+    shown = set()
+    for file in TEMPLATE_FILES:
+        try:
+            text = render(file.read_text(), turns, special_tokens={}, tools=[tool])
+        except BadInputError:
+            continue
+        if "Zthoughtq" in text:
+            shown.add(file.stem)
+    assert {
+        "Qwen-Qwen3-0.6B",
+        "Qwen3.5-4B",
+        "GLM-4.6",
+        "MiniMax-M2",
+        "openai-gpt-oss-120b",
+        "google-gemma-4-31B-it",
+    } <= shown
+    assert len(shown) >= 20

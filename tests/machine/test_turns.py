@@ -97,3 +97,13 @@ def test_a_thread_that_does_not_compute_never_waits():
     gpu.share()
     gpu.release()
     gpu.give()
+
+
+def test_a_thread_that_has_left_is_none_that_takes_turns():
+    """The main thread took a turn once; from then on it didn't wait for the threads of models that it closed."""
+    turn = Turns(2).join(1)
+    for leave in (turn.give, turn.release):
+        turn.take()
+        assert turns.on_member()
+        leave()
+        assert not turns.on_member()

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from llmlab.errors import LlmLabError
+from llmlab.errors import LlmLabError, UnsupportedError
 from llmlab.files import token_ids
 from llmlab.files.headers import read_header
 from tests.adapters import adapters
@@ -61,7 +61,7 @@ def ends(model: Any, original: Any, folder: Path) -> str:
 def guided(model: Any, original: Any, folder: Path) -> str:
     asked = [{"choice": ["yes", "no"]}, {"schema": SCHEMA}, {"regex": r" x[0-9]{3} hello"}]
     for one in asked:
-        done = model.generate("Hi", temperature=1.0, seed=1, max_tokens=64, **one)
+        done = model.generate("Hi", temperature=1.0, seed=1, max_tokens=64, think=0, **one)
         if done.finish_reason != "stop":
             return f"{next(iter(one))}: {done.finish_reason} with {done.text[:40]!r}"
     return ""
@@ -74,11 +74,23 @@ def tools(model: Any, original: Any, folder: Path) -> str:
 
     done = model.generate(
         "Paint it red.", tools=[paint], tool_choice="paint", strict=True, temperature=1.0, seed=1, max_tokens=128,
-        max_steps=1,
+        max_steps=1, think=0,
     )  # fmt: skip
     if not done.steps or done.steps[0].error:
         return f"no call in {done.text[:40]!r}" if not done.steps else done.steps[0].error
     return ""
+
+
+def reasoning(model: Any, original: Any, folder: Path) -> str | None:
+    try:
+        done = model.generate("Hi", think=8, temperature=1.0, seed=1, max_tokens=32)
+    except UnsupportedError as error:
+        if "doesn't reason" in error.message:
+            return None
+        raise
+    if "<think>" in done.text or "<|channel" in done.text:
+        return f"marks of a thought in {done.text[:40]!r}"
+    return "" if done.reasoning_tokens else "no token of a thought"
 
 
 def lora(model: Any, original: Any, folder: Path) -> str:
@@ -99,15 +111,20 @@ def lora(model: Any, original: Any, folder: Path) -> str:
     return "" if after != before else "the adapter changes nothing"
 
 
-CHECKS = {"template": template, "ids": ids, "end tokens": ends, "guided": guided, "tools": tools, "LoRA": lora}
+CHECKS = {
+    "template": template, "ids": ids, "end tokens": ends, "guided": guided, "tools": tools, "reasoning": reasoning,
+    "LoRA": lora,
+}  # fmt: skip
 
 
 def run(model: Any, original: Any, folder: Path) -> dict[str, str]:
-    """All checks of one loaded model: column -> "" or the reason."""
+    """All checks of one loaded model: column -> "" or the reason; a column that doesn't apply is left out."""
     found = {}
     for name, check in CHECKS.items():
         try:
-            found[name] = check(model, original, folder)
+            why = check(model, original, folder)
+            if why is not None:
+                found[name] = why
         except LlmLabError as error:
             found[name] = error.message
     return found

@@ -71,7 +71,7 @@ FAMILIES = (
         "gemma3", "Gemma 3", "gemma3", "gemma3_text",
         _SMALL | {"head_dim": 32, "bos_token_id": 2, "eos_token_id": [1, 106], "sliding_window": 512,
                   "tie_word_embeddings": True},
-        own_gguf=True,
+        own_gguf=True, version=3,
     ),
     Family(
         "gptoss", "gpt-oss", "gptoss", "gpt_oss",

@@ -32,6 +32,8 @@ def of_tokenizer(folder: Path, target: Path) -> Path:
             types.append(kinds.UNUSED)
         else:
             types.append(kinds.BYTE if re.fullmatch("<0x[0-9A-F]{2}>", token) else kinds.NORMAL)
+        if types[-1] == kinds.USER_DEFINED:  # matched in the text itself, as llama.cpp's converter writes them
+            tokens[number] = token.replace("▁", " ")
     writer = gguf.GGUFWriter(target, "llama")
     writer.add_tokenizer_model("llama")
     writer.add_tokenizer_pre("default")

@@ -52,7 +52,7 @@ def test_what_is_added_is_read_back(log: RunLog) -> None:
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "one?"},
     ]
-    assert first["params"] == {"temperature": 0.5, "seed": 7, "stop": [], "n": 1, "ignore_eos": False}
+    assert first["params"] == {"temperature": 0.5, "seed": 7}
     assert (first["tokens_per_s"], first["cached_tokens"], first["finish_reason"]) == (pytest.approx(100), 1, "stop")
     assert list(log.frame(search="50%")["conversation"]) == ["bb22"]
     assert list(log.frame(search="日本")["conversation"]) == ["bb22"]

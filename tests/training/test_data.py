@@ -68,7 +68,7 @@ BAD = [
     ([{"messages": [TALK[0], {"role": "assistant", "content": ""}]}], "no row has an assistant turn", "messages"),
     ([{"messages": TALK, "ratings": [-1]}], "every answer has a thumbs-down", "messages"),
     ([{"question": "a", "answer": "b"}], "Row 1", "its columns: question, answer"),
-    ([{"messages": TALK}, {"messages": [{"role": "bot", "content": "a"}]}], "Row 2", "Known: system, user"),
+    ([{"messages": TALK}, {"messages": [{"role": "bot", "content": "a"}]}], "Row 2", "Known: system, developer, user"),
     ([{"messages": "Hi"}], "nothing to learn", "messages"),
     ([{"messages": TALK, "ratings": [1, 0]}], "1 assistant turns", "one number for each"),
     (["a text"], "list isn't supported as training data", "datasets.Dataset"),

@@ -310,8 +310,9 @@ class DecodeLoop:
             request, self._settings.context, shifts=self._settings.context_shift, ends=self._end_ids
         )  # fmt: skip
         if request.guide is not None:
-            sequence.steer_by(Steer(request, self._grammars, self._model.vocab_size, self._model.name))
-        if request.begun:
+            steer = Steer(request, self._grammars, self._model.vocab_size, self._model.name)
+            sequence.steer_by(steer, self._model.piece)
+        elif request.begun:
             sequence.text.resume(partial_character(b"".join(map(self._model.piece, request.prompt_ids[-4:]))))
         self._by_request[request] = sequence
         self._waiting.append(sequence)

@@ -51,12 +51,7 @@ class Picker:
             ending = self._next(one, rows, row, likeliest)
             if one.draft:
                 accepted = 0
-                while (
-                    ending is None
-                    and one.rewound is None
-                    and accepted < len(one.draft)
-                    and one.tokens[-1] == one.draft[accepted]
-                ):
+                while ending is None and one.follows(accepted):
                     accepted += 1
                     ending = self._next(one, rows, row + accepted, likeliest)
                 _accept(context, one, accepted)
@@ -84,18 +79,19 @@ class Picker:
                 raise not_finite(float(peak))
             if steer is not None:
                 steer.mask(rows[row])
-            if one.greedy and steer is None and one.adjuster is None:
-                token = likeliest[row]
-            else:
-                token = self._choose(one, rows[row])
-            while steer is not None and (banned := steer.veto(token)):
+            while True:
+                if one.greedy and steer is None and one.adjuster is None:
+                    token = likeliest[row]
+                else:
+                    token = self._choose(one, rows[row])
+                if steer is None or not (banned := steer.veto(token)):
+                    break
                 rows[row, banned] = -math.inf
                 if not math.isfinite(rows[row].max()):
-                    one.rewound = steer.dead_end()
+                    one.rewound = None if one.shifted else steer.dead_end()
                     if one.rewound is None:
-                        raise GenerationError("No token can follow: the sampling params exclude all that can.")
+                        raise GenerationError("No token can follow, under the constraint and the sampling params.")
                     return None
-                token = self._choose(one, rows[row])
             end = token in self._ends and not (steer is None and one.request.params.ignore_eos)
             end = end or token in one.stops or token in one.request.ends
             logprob = None

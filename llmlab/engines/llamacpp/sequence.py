@@ -35,7 +35,8 @@ class Sequence:
         stops: tokens that end it, besides the model's.
         shifted: tokens dropped after the first `KEPT`, because the context was full.
         draft: drafted tokens, which the next batch verifies.
-        unpushed: output held back until the end, since a guide may take it back: (text, token, log probability).
+        unpushed: the output that isn't pushed until the end, since a guide may take it back: (text, token, log
+            probability).
         rewound: generated tokens to go back to before the next step; None: go on.
         drafted, accepted, steps: drafted tokens so far, accepted ones, and decode steps.
     """
@@ -87,6 +88,10 @@ class Sequence:
         """How many tokens have been generated."""
         return len(self.tokens) - self._prompt
 
+    def follows(self, accepted: int) -> bool:
+        """Whether its last token is the drafted one at this place, so that the next row of logits holds."""
+        return self.rewound is None and accepted < len(self.draft) and self.tokens[-1] == self.draft[accepted]
+
     @property
     def in_prompt(self) -> bool:
         """Whether some of the prompt is still to be computed."""
@@ -112,10 +117,17 @@ class Sequence:
         if self.chain is None and not self.greedy:
             self.chain = build_chain(self.request.params)
 
-    def steer_by(self, steer: Steer) -> None:
+    def _stream(self, steer: Steer, piece: Callable[[int], bytes]) -> TextStream:
+        """The text of a guided sequence from its first generated token on."""
+        text = TextStream(self.request.params.stop, steer.accepts, self.request.begun)
+        if self.request.begun:
+            text.resume(partial_character(b"".join(map(piece, self.request.prompt_ids[-4:]))))
+        return text
+
+    def steer_by(self, steer: Steer, piece: Callable[[int], bytes]) -> None:
         """Attach a guide; a stop string then ends the sequence only where the guide allows an end."""
         self.steer = steer
-        self.text = TextStream(self.request.params.stop, steer.accepts, self.request.begun)
+        self.text = self._stream(steer, piece)
 
     def push_steered(
         self,
@@ -137,7 +149,7 @@ class Sequence:
         if not steer.held:
             buffer.push(rest, index=index)
             return steer.verdict(buffer.text(index)) or reason
-        text = "".join([buffer.text(index), *(part for part, _, _ in self.unpushed), rest])
+        text = self.request.begun + "".join(part for part, _, _ in self.unpushed) + rest
         verdict = steer.verdict(text)
         if verdict is None:
             self._release(rest)
@@ -154,9 +166,7 @@ class Sequence:
         kept, self.rewound = self.rewound, None
         del self.tokens[self._prompt + kept :]
         self.draft = []
-        self.text = TextStream(self.request.params.stop, self.steer.accepts, self.request.begun)
-        if self.request.begun:
-            self.text.resume(partial_character(b"".join(map(piece, self.request.prompt_ids[-4:]))))
+        self.text = self._stream(self.steer, piece)
         self.unpushed = [(self.text.feed(piece(token)), token, logprob) for _, token, logprob in self.unpushed[:kept]]
 
     def _release(self, rest: str = "") -> None:

@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED = 1, 2, 3, 4  # gguf.TokenType
-# Shown as text by llama.cpp whatever the file says ("quick hack for gpt-oss", llama-vocab.cpp).
-_HARMONY = frozenset({"<|channel|>", "<|message|>", "<|start|>", "<|constrain|>"})
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class TokenKinds:
         shown, hidden = set(), set()
         for token, kind in enumerate(types):
             if kind == _CONTROL:
-                if not is_control(vocab, token) and model.token_text(token) in _HARMONY:
+                if not is_control(vocab, token):
                     hidden.add(token)
             elif kind in (_NORMAL, _USER_DEFINED) and is_eog(vocab, token) and str(token) not in named:
                 text = model.token_text(token)

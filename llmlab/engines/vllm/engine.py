@@ -131,7 +131,7 @@ class VllmEngine(Engine):
             decode=codec.decode,
             name=tokenizer.decode,
             piece=loop.piece,
-            replays=self._measures_guides,
+            replays=plan.draft is None and loaded.in_process,
         )
         self._closing = threading.Lock()
         # Interpreter exit kills daemon threads inside C++ code; this stops the loop's thread first.

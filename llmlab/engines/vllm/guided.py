@@ -145,7 +145,7 @@ class Watched:
                 self._note(token, seen[place])
         logprobs = tuple(self._logprob(token, one) for token, one in zip(ids[:sampled], seen, strict=False))
         if self._steer.held:
-            return self._hold(logprobs, reason)
+            return self._hold(logprobs, reason, len(ids) - sampled)
         if closed or self._replayed:
             text = self._new_text(ended=closed or reason is not None)
         if self._stop is not None:
@@ -161,13 +161,14 @@ class Watched:
             return Part(text, ids, logprobs, verdict or reason, sampled)
         return Part(text, ids, logprobs, reason, sampled)
 
-    def _hold(self, logprobs: Sequence[TokenLogprob], reason: FinishReason | None) -> Part | Again:
-        """`take` for a text that may be taken back: everything comes at its end."""
+    def _hold(self, logprobs: Sequence[TokenLogprob], reason: FinishReason | None, written: int) -> Part | Again:
+        """`take` for a text that may be taken back: all of it comes at its end, which `written` tokens close."""
         self._held += logprobs
         text = self._decode(self._ids)
         if self._stop is not None:
             stop = TextStream(self._request.params.stop, self._steer.accepts)
-            found = stop.feed(text.encode())
+            least = self._request.params.min_tokens or 0
+            found = stop.feed(text.encode(), may_stop=len(self._ids) > least)
             if stop.stopped:
                 text, reason = found, "stop"
         if reason is None:
@@ -181,7 +182,7 @@ class Watched:
                 self._ids = self._ids[:kept]
                 return self._again((), ())
             verdict = self._steer.verdict(text)
-        return Part(text, tuple(self._ids), tuple(self._held), verdict or reason)
+        return Part(text, tuple(self._ids), tuple(self._held), verdict or reason, len(self._ids) - written)
 
     def _again(self, ids: tuple[int, ...], seen: Sequence[Seen]) -> Again:
         """Start again after the tokens so far; `ids` are those of this step, which the buffer doesn't have yet."""
@@ -190,7 +191,7 @@ class Watched:
         if self._steer.held:
             self._held += logprobs
         else:
-            part = Part(self._new_text(), ids, logprobs)
+            part = Part(self._new_text(), ids, logprobs, sampled=len(ids))
         self._replayed = True
         self._known = len(self._ids)
         self._held = self._held[: self._known]

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llmlab.engines.base import LoadPlan, Reserved
-from llmlab.engines.vllm import replay
-from llmlab.engines.vllm.processors import NAMES
+from llmlab.engines.vllm import processors, replay
 from llmlab.engines.vllm.speculation import speculative_config
 from llmlab.errors import BadInputError, UnsupportedError
 from llmlab.files import architectures, fit, sizes
@@ -200,7 +199,7 @@ def resolve(plan: LoadPlan, *, cpu: bool, header: Header) -> VllmOptions:
     if plan.draft is not None:
         args["speculative_config"] = speculative_config(plan.draft)
     if cpu and plan.draft is None:  # vLLM rejects them with a draft
-        args["logits_processors"] = [*NAMES, replay.NAME]
+        args["logits_processors"] = [*processors.NAMES, replay.NAME]
     if cpu:
         args["block_size"] = extra.get("block_size", CPU_BLOCK)
         args["worker_cls"] = "llmlab.engines.vllm.patches.NotebookWorker"

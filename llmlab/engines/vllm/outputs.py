@@ -33,7 +33,9 @@ def vllm_params(request: Request, end_ids: tuple[int, ...], interval: int, extra
     assert params.temperature is not None
     # vLLM's own filters come after these; a request that uses one has all of its filters applied by llmlab.
     own = truncates(params)
-    extra = {**(extra or {}), EXTRA: (params, request.breakers)} if own or params.dry_multiplier else extra
+    extra = {**(extra or {})}
+    if own or params.dry_multiplier:
+        extra[EXTRA] = (params, request.breakers)
     converted = VllmParams(
         temperature=min(params.temperature, HIGHEST_TEMPERATURE),
         top_p=1.0 if own else params.top_p,
@@ -44,7 +46,7 @@ def vllm_params(request: Request, end_ids: tuple[int, ...], interval: int, extra
         frequency_penalty=params.frequency_penalty or 0.0,
         logit_bias=dict(params.logit_bias) if params.logit_bias else None,
         min_tokens=params.min_tokens or 0,
-        extra_args=extra,
+        extra_args=extra or None,
         seed=params.seed,
         max_tokens=params.max_tokens,
         stop=[] if guide is not None else list(params.stop),
