@@ -102,6 +102,25 @@ class Steer:
         self._retreat.ban(len(self.tokens), found)
         return found
 
+    def dead_end(self) -> int | None:
+        """Look whether a token can follow, after a veto.
+
+        Returns:
+            None if one can; else the number of tokens to keep.
+
+        Raises:
+            GenerationError: none can, and the text can't be taken back.
+        """
+        if self._retreat.any_left(self.run.matcher, len(self.tokens)):
+            return None
+        kept = self._retreat.back_from_dead_end(self.tokens) if self.held else None
+        if kept is None:
+            raise GenerationError(
+                "No token can follow: every key that the constraint allows has been written.", "Lower minProperties."
+            )
+        self._go_back(kept)
+        return kept
+
     def retreat(self, text: str) -> int | None:
         """Go back in a text that violates the constraint.
 

@@ -58,7 +58,8 @@ def _class(piece: bytes) -> int:
         # `}]` closes in one token what `}` and `]` close in two; a quote would open a string here.
         return -len(piece) if piece[:1] != b'"' else 0
     if _JOINING.fullmatch(piece):
-        return 1
+        opened = sum(piece.count(one) for one in b"{[") - sum(piece.count(one) for one in b"}]")
+        return 4 if opened > 0 else 1
     if _DIGIT.fullmatch(piece):
         return 2
     if len(piece) == 1 and not piece.isalnum() and not piece.isspace():

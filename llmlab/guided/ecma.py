@@ -71,7 +71,6 @@ def _cases() -> dict[int, frozenset[int]]:
 
 def any_case(ranges: Ranges) -> Ranges:
     """The characters with those that differ only in case."""
-    """The characters with those that differ only in case."""
     firsts = [first for first, _ in ranges]
 
     def has(code: int) -> bool:
@@ -351,7 +350,6 @@ def _edges(node: Node, left: str, right: str) -> Node:
 
 
 def python(code: int) -> str:
-    """A character as Python's `re` writes it."""
     """A character as Python's `re` writes it."""
     return chr(code) if code < 128 and chr(code).isalnum() else f"\\U{code:08x}"
 

@@ -9,16 +9,27 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
-from llmlab.guided.ecma import EcmaError, finds
+from llmlab.guided.chars import Node
+from llmlab.guided.ecma import EcmaError, finds, parsed
 from llmlab.guided.formats import KNOWN
 from llmlab.guided.walk import children, escape, everything, resolve
 
 TYPES = ("object", "array", "string", "number", "boolean", "null")
 # Subschemas in these places don't apply to the text as they are.
-_NOT_POSITIVE = ("not", "if", "contains", "propertyNames", "oneOf", "dependentSchemas", "dependencies")
+_NOT_POSITIVE = (
+    "not",
+    "if",
+    "contains",
+    "propertyNames",
+    "oneOf",
+    "dependentSchemas",
+    "dependentRequired",
+    "dependencies",
+)
 # A rewrite into alternatives multiplies them: this many at most.
 _MOST_BRANCHES = 8
 _MOST_CLAUSES = 2
@@ -206,7 +217,9 @@ class _Relaxer:
                 clauses.append(then)
             elif place < _MOST_CLAUSES:
                 without: dict[str, Any] = {"properties": {name: False}}
-                clauses.append({"anyOf": [without, _all({"required": [name]}, then)]})
+                clauses.append(
+                    {"anyOf": [without, then if name in _required(then) else _all({"required": [name]}, then)]}
+                )
             else:
                 self.note(pointer, keyword)
 
@@ -572,6 +585,10 @@ def _all(a: Any, b: Any) -> Any:
     return {"allOf": [a, b]}
 
 
+def _required(schema: Any) -> Any:
+    return schema.get("required", ()) if isinstance(schema, dict) else ()
+
+
 def _types(node: Mapping[str, Any]) -> set[str]:
     """The types that a schema's own keywords allow, "number" for integers too."""
     kinds = node.get("type")
@@ -647,3 +664,37 @@ def relaxed(schema: Any) -> tuple[Any, tuple[str, ...]]:
     work = _Relaxer(schema)
     out = work.run()
     return copy.deepcopy(out), tuple(work.checked)
+
+
+_FEW_KEYS = 1000
+
+
+def with_few_keys(schema: Any) -> tuple[str, ...]:
+    """JSON pointers of the `patternProperties` that leave an object only few keys, which can run out."""
+    found = []
+    for pointer, node in everything(schema):
+        patterns = node.get("patternProperties") if isinstance(node, dict) else None
+        if not isinstance(patterns, dict) or not patterns or node.get("additionalProperties", True) is not False:
+            continue
+        try:
+            if sum(_size(parsed(pattern)) for pattern in patterns) <= _FEW_KEYS:
+                found.append(f"{pointer}/patternProperties")
+        except EcmaError:
+            continue
+    return tuple(found)
+
+
+def _size(node: Node) -> float:
+    """The most strings that a regex matches."""
+    if node.kind == "chars":
+        return sum(last - first + 1 for first, last in node.ranges)
+    sizes = [_size(part) for part in node.parts]
+    if node.kind == "alt":
+        return sum(sizes)
+    if node.kind == "rep":
+        if node.most is None or sizes[0] > _FEW_KEYS or node.most > _FEW_KEYS:
+            return math.inf
+        if sizes[0] >= 2 and node.most >= 20:
+            return math.inf
+        return sum(sizes[0] ** count for count in range(node.least, node.most + 1))
+    return math.prod(sizes)

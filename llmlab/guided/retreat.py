@@ -61,6 +61,23 @@ class Retreat:
                 return position
         return None
 
+    def any_left(self, matcher: Any, position: int) -> bool:
+        """Whether a matcher allows a token that isn't excluded at its position."""
+        import numpy as np
+
+        mask = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8), bitorder="little")
+        mask[list(self.bans.get(position, ()))] = 0
+        return bool(mask.any())
+
+    def back_from_dead_end(self, tokens: Sequence[int]) -> int | None:
+        """`back` for a text that no token can continue: to the last choice."""
+        self.tries += 1
+        places = self._choices(tokens, 0, len(tokens) - 1) if self.tries <= TRIES else []
+        if not places:
+            return None
+        self.ban(places[-1], (tokens[places[-1]],))
+        return places[-1]
+
     def _tokens_of(self, text: str, tokens: Sequence[int], begun: int) -> tuple[int, int]:
         """The first and last token of the place that is wrong."""
         start, end = _span(text, self._guide.where(text))

@@ -15,7 +15,7 @@ from llmlab.guided.ecma import EcmaError, EcmaUnsupportedError, translated, with
 from llmlab.guided.formats import KNOWN, REPLACED, TIGHTER
 from llmlab.guided.guide import Guide, Violation
 from llmlab.guided.numbers import BoundError, bounded, exact, negative_multiples, some_negative_multiples, unwritable
-from llmlab.guided.relaxation import relaxed
+from llmlab.guided.relaxation import relaxed, with_few_keys
 from llmlab.guided.scan import digit_limit
 from llmlab.guided.walk import (
     change,
@@ -317,16 +317,19 @@ def _enforceable(schema: Any) -> tuple[str, tuple[str, ...]]:
     text = _normal(schema)
     refused = _refusal(text)
     if not refused:
-        return text, ()
+        return text, with_few_keys(schema)
     looser, checked = relaxed(schema)
     for _ in range(_MOST_LOOSENED):
         text = _normal(looser)
         found = _refusal(text)
         if not found:
-            return text, checked
+            return text, (*checked, *with_few_keys(schema))
+        if found.startswith("Unsatisfiable schema"):
+            # A looser schema has no text either.
+            raise _explain(looser, found)
         place, _ = _locate(looser, found)
         looser, dropped = _loosened(looser, place)
-        if not dropped or not place or found.startswith("Unsatisfiable schema"):
+        if not dropped or not place:
             break
         checked = (*checked, *(f"{place}/{key}" for key in dropped))
     raise _explain(schema, refused)

@@ -151,6 +151,8 @@ def impossible(schema: Any) -> bool:
     """Whether it obviously requires `false`, which no value satisfies."""
     if not isinstance(schema, dict):
         return schema is False
+    if schema.get("not") in (True, {}):
+        return True
     if any(impossible(item) for item in schema.get("allOf") or ()):
         return True
     for key in ("anyOf", "oneOf"):

@@ -84,15 +84,14 @@ class Picker:
                     token = likeliest[row]
                 else:
                     token = self._choose(one, rows[row])
-                banned = steer.veto(token) if steer is not None else ()
-                if not banned:
+                if steer is None or not (banned := steer.veto(token)):
                     break
                 rows[row, banned] = -math.inf
                 if not math.isfinite(rows[row].max()):
-                    raise GenerationError(
-                        "No token can follow: every key that the constraint allows has been written.",
-                        "Lower minProperties.",
-                    )
+                    one.rewound = None if one.shifted else steer.dead_end()
+                    if one.rewound is None:
+                        raise GenerationError("No token can follow, under the constraint and the sampling params.")
+                    return None
             end = token in self._ends and not (steer is None and one.request.params.ignore_eos)
             end = end or token in one.stops or token in one.request.ends
             logprob = None

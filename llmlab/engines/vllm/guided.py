@@ -131,6 +131,10 @@ class Watched:
         closed, sampled = False, len(ids)
         for place, token in enumerate(ids):
             if self._replays and self._steer.veto(token):
+                kept = self._steer.dead_end()
+                if kept is not None:
+                    self._ids = self._ids[:kept]
+                    return self._again((), ())
                 return self._again(ids[:place], seen)
             instead = self._steer.take(token, self._limit - len(self._ids))
             self._ids.extend(instead)
