@@ -142,6 +142,7 @@ def import_vllm() -> None:
             torch.cpu._init_amx()  # noqa: SLF001 - has no public name
 
             patches.scan_safely()
+            patches.fp8_without_onednn()
         # Otherwise the first guided request imports these.
         for name in _GUIDED:
             importlib.import_module(name)

@@ -46,6 +46,30 @@ def test_the_search_for_kernels_fails_at_a_dict_that_is_none(monkeypatch):
     assert dispatcher.vars(Made()) == {}
 
 
+def test_fp8_products_run_without_onednn(monkeypatch):
+    import torch
+    from vllm.model_executor.kernels.linear.scaled_mm.pytorch import ChannelWiseTorchFP8ScaledMMLinearKernel as Kernel
+
+    seen = []
+
+    def product(*_args, **_options):
+        seen.append(torch._C._get_mkldnn_enabled())
+        raise StopIteration
+
+    monkeypatch.setattr(torch, "_scaled_mm", product)
+    rows, columns = torch.zeros(2, 8), torch.zeros(8, 4)
+    scales = {"As": torch.ones(2, 1), "Bs": torch.ones(4, 1)}
+    shared = {"A": rows, "B": columns, "out_dtype": torch.bfloat16, "bias": None, "output_shape": [2, 4], **scales}
+    wrapped = Kernel.apply_scaled_mm
+    patches.fp8_without_onednn()
+    assert Kernel.apply_scaled_mm is wrapped  # once
+    for apply in (wrapped, wrapped.__wrapped__):
+        with pytest.raises(StopIteration):
+            apply(None, **shared)
+    assert seen == [False, True]
+    assert torch._C._get_mkldnn_enabled()
+
+
 def test_the_rank_op_would_be_compiled():
     from vllm.platforms import current_platform
     from vllm.v1.sample.ops import logprobs
