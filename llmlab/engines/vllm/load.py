@@ -135,12 +135,9 @@ def import_vllm() -> None:
         import vllm.v1.executor.uniproc_executor
 
         if current_platform.is_cpu():
-            import torch
             import vllm.v1.worker.cpu_worker  # noqa: F401
 
-            # vLLM's attention (0.32) uses AMX without requesting it from Linux, which ends the process with SIGILL.
-            torch.cpu._init_amx()  # noqa: SLF001 - has no public name
-
+            patches.no_amx()
             patches.scan_safely()
             patches.fp8_without_onednn()
         # Otherwise the first guided request imports these.

@@ -46,6 +46,15 @@ def test_the_search_for_kernels_fails_at_a_dict_that_is_none(monkeypatch):
     assert dispatcher.vars(Made()) == {}
 
 
+def test_vllm_asks_torch_for_amx():
+    import torch
+    from vllm.v1.attention.backends import cpu_attn
+
+    patches.no_amx()
+    assert "torch.cpu._is_amx_tile_supported()" in inspect.getsource(cpu_attn._get_attn_isa)
+    assert cpu_attn._get_attn_isa(torch.bfloat16, 32) != "amx"
+
+
 def test_fp8_products_run_without_onednn(monkeypatch):
     import torch
     from vllm.model_executor.kernels.linear.scaled_mm.pytorch import ChannelWiseTorchFP8ScaledMMLinearKernel as Kernel
