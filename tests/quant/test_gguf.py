@@ -137,8 +137,8 @@ def test_unsupported_folders_are_refused(cache, tmp_path, change, says):
     ("change", "says"),
     [
         (lambda t: t.update(pre_tokenizer={"type": "Metaspace"}), "Metaspace, not ByteLevel"),
-        (lambda t: t["pre_tokenizer"].update(use_regex=False), "GPT-2 split"),
-        (lambda t: t["pre_tokenizer"].update(add_prefix_space=True), "GPT-2 split"),
+        (lambda t: t["pre_tokenizer"].update(use_regex=False), "the GPT-2 or SmolLM split"),
+        (lambda t: t["pre_tokenizer"].update(add_prefix_space=True), "the GPT-2 or SmolLM split"),
         (lambda t: t.update(normalizer={"type": "NFC"}), "normalizes text first"),
         (lambda t: t["model"].update(type="Unigram"), "Unigram"),
         (lambda t: t["model"].update(byte_fallback=True), "plain byte-level BPE"),
