@@ -1,10 +1,12 @@
 """Resolves each documented installation with `pip install --dry-run`, to find a conflict of pins before a user does.
 
-Nothing is installed. Without the network a recipe is skipped, with the reason.
+Nothing is installed. A recipe is skipped, with the reason, without the network and after the time of `--seconds` for
+all of them (default: unlimited).
 """
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import time
@@ -15,9 +17,10 @@ ROOT = Path(__file__).parents[1]
 RECIPES = {
     "GPU: both engines": ["-e", ".[vllm,llamacpp,tune,widgets,notebooks]"],
     "GPU: vllm alone": ["-e", ".[vllm]"],
-    "CPU: both engines": ["-e", ".[all-cpu]", "--extra-index-url", "https://download.pytorch.org/whl/cpu"],
     "llamacpp alone": ["-e", ".[llamacpp]"],
+    "CPU: both engines": ["-e", ".[all-cpu]", "--extra-index-url", "https://download.pytorch.org/whl/cpu"],
 }
+OPTIONS = ["--dry-run", "--ignore-installed", "--quiet", "--retries", "1", "--timeout", "15"]
 _OFFLINE = (
     "Connection",
     "ProxyError",
@@ -29,11 +32,20 @@ _OFFLINE = (
 
 def main() -> int:
     """Resolve all recipes; returns the number that fail."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, help="most time for all recipes; default: unlimited")
+    limit = parser.parse_args().seconds
+    end = None if limit is None else time.monotonic() + limit
     failed = 0
     for name, arguments in RECIPES.items():
         started = time.monotonic()
-        command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", *arguments]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        command = [sys.executable, "-m", "pip", "install", *OPTIONS, *arguments]
+        left = None if end is None else max(end - started, 0.1)
+        try:
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=left)
+        except subprocess.TimeoutExpired:
+            print(f"skipped  {name}: not resolved within the {limit:g} s for all recipes")
+            continue
         took = f"{time.monotonic() - started:.0f} s"
         if done.returncode == 0:
             print(f"ok       {name} ({took})")

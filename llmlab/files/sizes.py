@@ -36,6 +36,7 @@ def pool(
     concurrency: int | None,
     shortest: int | None,
     budget: int | None = None,
+    draft: Header | None = None,
 ) -> tuple[int, int, int]:
     """Context length, concurrency and tokens of a paged KV cache on a GPU.
 
@@ -47,12 +48,15 @@ def pool(
         concurrency: the requested number of sequences; None for the most that the pool is good for.
         shortest: the shortest context to fall back to if `length` doesn't fit; None to keep it.
         budget: bytes of the KV cache, if they were given.
+        draft: the draft model, with its own weights, and keys and values for each token.
 
     Returns:
         The three; the pool has room for at least one sequence of the context length, even if that doesn't fit.
     """
-    per_token = max(fit.kv_bytes(header, 1), 1)
-    room = device.free - int(device.free * fit.HEADROOM) - header.weight_bytes - overhead
+    models = [header] if draft is None else [header, draft]
+    per_token = max(sum(fit.kv_bytes(one, 1) for one in models), 1)
+    weights = sum(one.weight_bytes for one in models)
+    room = device.free - int(device.free * fit.HEADROOM) - weights - overhead
     while shortest is not None and length > shortest and length * per_token > room:
         length = max(length // 2, shortest)
     most = concurrency or most_sequences(device)

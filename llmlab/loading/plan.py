@@ -260,7 +260,7 @@ def settle_size(
         return Size(
             *sizes.pool(
                 header, where, overhead=over, length=length, concurrency=max_concurrency, shortest=shortest,
-                budget=reserved.kv_bytes,
+                budget=reserved.kv_bytes, draft=asked.draft if asked is not None else None,
             )
         )  # fmt: skip
     tokens = None
@@ -330,8 +330,13 @@ def device_of(engine: EngineName, tp: int = 1, index: int | None = None) -> Devi
 
 
 def gpu_share(estimate: fit.Estimate, free: int, total: int) -> float:
-    """The share of a GPU's memory that the estimate gives a load: at most what is free, less the headroom."""
-    return round(max(min(estimate.total, free * (1 - fit.HEADROOM)) / total, 0.01), 4)
+    """The share of a GPU's memory that the estimate gives a load: at most what is free, less the headroom.
+
+    vLLM takes its CUDA context on top of the share. So the share leaves it out, down to a KV cache of one context.
+    """
+    one = estimate.kv_cache * estimate.context_length // max(estimate.kv_tokens, 1)
+    context = min(fit.CUDA_CONTEXT, max(estimate.kv_cache - one, 0))
+    return round(max(min(estimate.total - context, free * (1 - fit.HEADROOM)) / total, 0.01), 4)
 
 
 def _modest(estimate: fit.Estimate) -> bool:

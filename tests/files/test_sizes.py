@@ -121,9 +121,27 @@ def test_a_second_model_gets_what_is_left_and_neither_asks_for_more_than_is_free
         shares.append(plan.gpu_share(found, free, total))
         # vLLM refuses to start with less free memory than its share of the total.
         assert shares[-1] * total <= free
-        assert shares[-1] * total == pytest.approx(found.total, rel=0.001)
+        # It takes its CUDA context on top of it.
+        assert shares[-1] * total + fit.CUDA_CONTEXT == pytest.approx(found.total, rel=0.001)
         free -= found.total
     assert sum(shares) < 1
+
+
+def test_a_tight_load_keeps_its_one_context_beside_the_cuda_context():
+    device = gpu(15.5, 16)
+    found = plan.estimate_load(MISTRAL_7B, "vllm", 4096, 1, 1, device, kv_tokens=4096)
+    assert plan.gpu_share(found, device.free, device.total) * device.total == pytest.approx(found.total, rel=0.001)
+
+
+def test_the_pool_leaves_room_for_a_draft_model():
+    device = gpu(30, 32)
+    asked = fit.Sizes(draft=MISTRAL_7B, drafted=4)
+    size = plan.settle_size(MISTRAL_7B, "vllm", None, None, 1, device=device, asked=asked)
+    found = plan.estimate_load(
+        MISTRAL_7B, "vllm", size.length, size.concurrency, 1, device, kv_tokens=size.kv_tokens, asked=asked
+    )
+    assert found.weights == 2 * MISTRAL_7B.weight_bytes
+    assert found.fits
 
 
 def test_given_sizes_are_the_estimates():

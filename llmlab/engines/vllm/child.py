@@ -127,7 +127,8 @@ class Watch:
         except OSError:
             return []
         self._read += len(new)
-        *lines, self._partial = (self._partial + new).split(b"\n")
+        # A progress bar (of the captured CUDA graphs) writes its states over each other, with \r.
+        *lines, self._partial = (self._partial + new).replace(b"\r", b"\n").split(b"\n")
         return [line.decode("utf-8", "replace") for line in lines]
 
 
