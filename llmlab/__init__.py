@@ -67,6 +67,7 @@ __all__ = [
     "__version__",
     "advise",
     "arena",
+    "attach",
     "chat",
     "compare_quants",
     "lab",
@@ -255,6 +256,75 @@ def load(
         lora=lora,
         extra=extra,
         force=force,
+        progress=progress,
+    )
+
+
+@known_keywords
+def attach(
+    url: str,
+    *,
+    name: str | None = None,
+    model: str | None = None,
+    key_env: str | None = None,
+    ctx: int | None = None,
+    max_concurrency: int | None = None,
+    timeout: float | None = None,
+    prices: tuple[float, float] | None = None,
+    tokenizer: str | None = None,
+    fields: Mapping[str, object] | None = None,
+    progress: Progress | None = None,
+) -> Model:
+    """Attach a model that runs on a server: llmlab's, vLLM, llama-server, LM Studio, TGI, a cloud, or Ollama.
+
+    It is used like a loaded model: cells, chats, arenas, lists of prompts, schemas, tools and benchmarks. What its
+    server can't do is refused by name. `unload` detaches it.
+
+    Args:
+        url: where the server answers: "http://127.0.0.1:8000", "https://api.example.com/v1".
+        name: its name in the lab; None: the model's id, and the server where that name is taken.
+        model: the model's id on the server; None: the only one.
+        key_env: the environment variable with the server's key, or its name in the keyring (service "llmlab"). The key
+            itself is read for each request and never kept.
+        ctx: context length in tokens: what Ollama runs it with, and what is assumed of a server that doesn't report
+            one.
+        max_concurrency: most requests at once; others wait.
+        timeout: longest silence of the server in seconds; None: 600.
+        prices: dollars per million prompt tokens and per million generated ones; `%llm show` has the cost.
+        tokenizer: a loaded model with the same tokenizer: its counts show when the server has cut a prompt.
+        fields: further fields of every request's body.
+        progress: called with (phase, None) on this thread.
+
+    Returns:
+        The model.
+
+    Raises:
+        BadInputError: the address or an option is invalid, there is no key under that name, or the server has several
+            models and none was named.
+        UnknownNameError: the server has no such model.
+        LoadError: the server has neither OpenAI's API nor Ollama's.
+        GenerationError: it can't be reached, or refuses the key.
+
+    Example:
+        >>> server = llmlab.serve(port=0)
+        >>> far = llmlab.attach(server.url, name="far", model="nano")
+        >>> far.generate("What is the capital of France?", temperature=0).text
+        'The capital of France is Paris.'
+        >>> llmlab.lab().unload("far")
+        ['far']
+        >>> server.stop()
+    """
+    return lab().attach(
+        url,
+        name=name,
+        model=model,
+        key_env=key_env,
+        ctx=ctx,
+        max_concurrency=max_concurrency,
+        timeout=timeout,
+        prices=prices,
+        tokenizer=tokenizer,
+        fields=fields,
         progress=progress,
     )
 

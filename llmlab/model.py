@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import warnings
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -12,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Unpack, cast, overload
 
 from llmlab.adapters.attached import AttachedAdapters, Entry, Specs
 from llmlab.adapters.comparison import AdapterComparison, Metric, compare
-from llmlab.engines.base import Engine, EngineLog, LoadPlan, LoraLimits, Memory, ModelFacts, Request
+from llmlab.engines.base import Engine, EngineLog, LoadPlan, LoraLimits, Memory, ModelFacts, Request, Unrendered
 from llmlab.engines.defaults import shown
 from llmlab.engines.stream import Buffer
 from llmlab.engines.templates import render
-from llmlab.errors import BadInputError, UnloadedError
+from llmlab.errors import BadInputError, UnloadedError, UnsupportedError
 from llmlab.guided.labels import check_engine, option_guides, probabilities
 from llmlab.guided.request import choices_with_values, spread
+from llmlab.inference import unrendered
 from llmlab.inference.request import Prepared, Subject, conversation, prepare, resume, split_begun
 from llmlab.inference.stream import Stream, check_process, wait_all
 from llmlab.inference.thinking import ThinkingChoice
@@ -48,7 +50,7 @@ class Model:
     Attributes:
         name: its name in the lab.
         plan: the load plan.
-        estimate: the memory estimate from the headers.
+        estimate: the memory estimate from the headers; None for an attached model.
         reason: why this engine was chosen, in one line.
         load_s: duration of the load in seconds.
 
@@ -66,7 +68,7 @@ class Model:
         engine: Engine,
         plan: LoadPlan,
         *,
-        estimate: Estimate,
+        estimate: Estimate | None,
         reason: str,
         load_s: float,
         log: EngineLog,
@@ -107,7 +109,7 @@ class Model:
     @property
     def quant(self) -> str:
         """The quant tag (F16, Q4_K_M, bf16, awq, ...)."""
-        return self.plan.source.quant
+        return self.plan.source.quant or self.facts.quant
 
     @property
     def path(self) -> Path:
@@ -118,6 +120,11 @@ class Model:
     def facts(self) -> ModelFacts:
         """Facts from the model's files (context length, chat template, special tokens, sampling defaults)."""
         return self._facts
+
+    @property
+    def url(self) -> str | None:
+        """The address of the server that runs it (`llmlab.attach`); None for a model in this process."""
+        return self.plan.extra.get("url") if self.facts.server_side else None
 
     @property
     def loaded(self) -> bool:
@@ -233,6 +240,11 @@ class Model:
             '<|user|>hi<|end|><|assistant|>'
         """
         turns = conversation(messages)
+        if self.facts.server_side:
+            found = self._live().rendered(Unrendered(turns, tools=tuple(tools or ())))
+            if found.text is None:
+                raise UnsupportedError(f"{found.note}.", "Load the model in the kernel to see it.")
+            return found.text
         return render(
             self.facts.chat_template,
             turns,
@@ -754,7 +766,8 @@ class Model:
         tools: Sequence[Mapping[str, Any]] = (),
     ) -> Stream:
         subject = self._subject()
-        prepared = prepare(subject, prompt, options, system=system, raw=raw, params=params, tools=tools)
+        make = unrendered.prepare if self.facts.server_side else prepare
+        prepared = make(subject, prompt, options, system=system, raw=raw, params=params, tools=tools)
         if prepared.constraint.probabilities:
             return self._labelled(subject, prepared, prompt, options, system=system, raw=raw, tools=tools)
         return self._streamed(prepared)
@@ -942,7 +955,7 @@ class Model:
 
     def _submit(self, prepared: Prepared) -> tuple[Buffer, Any]:
         engine = self._live()
-        buffer = Buffer(len(prepared.seeds))
+        buffer = Buffer(len(prepared.seeds), pieces=prepared.unrendered is not None)
         self._buffers.add(buffer)
         requests = []
         for index, seed in enumerate(prepared.seeds):
@@ -950,6 +963,7 @@ class Model:
             request = Request(f"{self.name}-{next(self._ids)}", prepared.ids, params, buffer, index)
             request = replace(request, adapter=prepared.mix, images=prepared.images)
             request = replace(request, banned=prepared.banned, breakers=prepared.breakers, begun=prepared.begun)
+            request = replace(request, unrendered=prepared.unrendered)
             requests.append(prepared.constraint.put_on(request))
         choices = []
         for request in requests:
@@ -971,6 +985,8 @@ class Model:
         return buffer, cancel
 
     def _completion(self, prepared: Prepared, buffer: Buffer) -> Completion:
+        for note in buffer.taken_notes():
+            warnings.warn(note, RuntimeWarning, stacklevel=4)
         return Completion(
             choices=choices_with_values(
                 buffer.choices(logprobs=prepared.params.logprobs is not None, seeds=list(prepared.seeds)),
@@ -1008,7 +1024,8 @@ class Continuation:
                 f"{done.model}, which generated this, isn't loaded any more.",
                 "Load it, and send the conversation with the answer as its last message: it is continued.",
             )
-        return model._streamed(resume(model._subject(), self._prepared, done, max_tokens, params))  # noqa: SLF001
+        make = unrendered.resume if self._prepared.unrendered is not None else resume
+        return model._streamed(make(model._subject(), self._prepared, done, max_tokens, params))  # noqa: SLF001
 
     def __reduce__(self) -> tuple[type[Continuation], tuple[()]]:
         return Continuation, ()
