@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from llmlab._hooks import hooks
 from llmlab._version import __version__
-from llmlab.options import UNSET, PenaltyOptions, known_keywords
+from llmlab.options import UNSET, GenerateOptions, PenaltyOptions, known_keywords
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from llmlab.errors import LlmLabError
     from llmlab.loading.storage import Pulled
     from llmlab.measure.comparison import QuantComparison
+    from llmlab.measure.prompts import SamePrompt
     from llmlab.model import Model
     from llmlab.notebooks import run_notebooks
     from llmlab.notebooks.figures import record, records
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from llmlab.session import Lab
     from llmlab.training.merging import Merged
     from llmlab.training.result import OnProgress, Tuned
-    from llmlab.types import Chunk, Completion, Message, SamplingParams
+    from llmlab.types import Chunk, Completion, Message, Prompt, SamplingParams
     from llmlab.types.progress import Progress
     from llmlab.widgets import Arena, Chat, Panel
     from llmlab.widgets import Inspector as Inspector
@@ -82,6 +83,7 @@ __all__ = [
     "remove",
     "run_notebooks",
     "runs",
+    "same_prompt",
     "serve",
     "tune",
     "unload_ipython_extension",
@@ -327,6 +329,53 @@ def attach(
         fields=fields,
         progress=progress,
     )
+
+
+@known_keywords
+def same_prompt(
+    a: Model | str,
+    b: Model | str,
+    messages: Prompt,
+    *,
+    system: str | None = None,
+    raw: bool = False,
+    lab: Lab | None = None,
+    **options: Unpack[GenerateOptions],
+) -> SamePrompt:
+    """Compare what two models read for a conversation, and the settings they would answer with. Generates nothing.
+
+    Arenas, comparisons and benchmarks do this before they compare models, and store the result.
+
+    Args:
+        a: a model or its name.
+        b: another one; a server's model is asked what it reads, if its server shows it.
+        messages: a user's text, or a conversation.
+        system: a system prompt.
+        raw: send the text without the chat template.
+        lab: the lab of models that are given by name; None: the shared one.
+        options: as in `Model.generate`.
+
+    Returns:
+        The comparison: `.same` (None: it can't be known), `.diff`, `.settings`, `.first` (the token that differs).
+
+    Raises:
+        UnknownNameError: no model with that name is loaded.
+        BadInputError, UnsupportedError: a model refuses the prompt or an option.
+
+    Example:
+        >>> server = llmlab.serve(port=0)
+        >>> far = llmlab.attach(server.url, name="far", model="nano")
+        >>> llmlab.same_prompt("nano", far, "hi", temperature=0)
+        nano and far read the same prompt (4 tokens).
+        >>> llmlab.lab().unload("far")
+        ['far']
+        >>> server.stop()
+    """
+    from llmlab.measure import prompts
+
+    own = _or_shared(lab)
+    one, other = (own.get(model) if isinstance(model, str) else model for model in (a, b))
+    return prompts.same_prompt(one, other, messages, system=system, raw=raw, **options)
 
 
 @known_keywords

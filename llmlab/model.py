@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Unpack, cast, overload
 
 from llmlab.adapters.attached import AttachedAdapters, Entry, Specs
 from llmlab.adapters.comparison import AdapterComparison, Metric, compare
-from llmlab.engines.base import Engine, EngineLog, LoadPlan, LoraLimits, Memory, ModelFacts, Request, Unrendered
+from llmlab.engines.base import Engine, EngineLog, LoadPlan, LoraLimits, Memory, ModelFacts, Rendered, Request, Unrendered
 from llmlab.engines.defaults import shown
 from llmlab.engines.stream import Buffer
 from llmlab.engines.templates import render
@@ -776,7 +776,25 @@ class Model:
         return Subject(self._live(), self._engine_name, self.facts, self._adapters, self.name, self.source.spec)
 
     def _streamed(self, prepared: Prepared) -> Stream:
-        return Stream(lambda: self._submit(prepared), lambda buffer: self._completion(prepared, buffer))
+        return Stream(
+            lambda: self._submit(prepared),
+            lambda buffer: self._completion(prepared, buffer),
+            lambda: self._reading(prepared),
+        )
+
+    def _reading(self, prepared: Prepared) -> Rendered:
+        engine = self._live()
+        found = Rendered(prepared.prompt, prepared.ids)
+        if prepared.unrendered is not None:
+            found = engine.rendered(prepared.unrendered)
+        return replace(
+            found,
+            params=prepared.params.with_defaults(engine.reported),
+            context=self.facts.context_length,
+            model=self.name,
+            engine=self.engine,
+            adapter=prepared.adapter,
+        )
 
     def _labelled(
         self,
@@ -825,7 +843,7 @@ class Model:
             found = probabilities(guide.choices, [one.result() for one in scored], self.facts.end_ids)
             return replace(done, probabilities=found)
 
-        return Stream(start, complete)
+        return Stream(start, complete, lambda: self._reading(prepared))
 
     @known_keywords
     async def agenerate(

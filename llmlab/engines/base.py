@@ -274,11 +274,20 @@ class Rendered:
         text: the rendered text; None if it can't be had.
         ids: its token ids; None if they can't be had.
         note: why something can't be had.
+        params: the sampling params; None where the server's own, unknown defaults apply.
+        context: tokens of a request and its answer.
+        model, engine: which model reads it.
+        adapter: the adapter that it is read with.
     """
 
     text: str | None
     ids: tuple[int, ...] | None
     note: str = ""
+    params: SamplingParams = field(default_factory=SamplingParams)
+    context: int = 0
+    model: str = ""
+    engine: str = ""
+    adapter: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -414,6 +423,7 @@ class Engine(ABC):
     capabilities: ClassVar[Capabilities]
     distribution: ClassVar[str] = "llmlab"  # what `pip install -U` takes
     guides_begun: ClassVar[bool] = False  # a guide can cover a text that the answer already has
+    reported: SamplingParams = SamplingParams()  # a server's own defaults, as far as it reports them
     limits: bool = True  # requests without max_tokens get llmlab's default
 
     facts: ModelFacts

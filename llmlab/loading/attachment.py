@@ -61,5 +61,6 @@ def plan_attach(
 def free_name(model: Model, taken: Collection[str]) -> str:
     """A name for an attached model: its id on the server, and the server if a model has that name."""
     there = model.facts.model_id.rstrip("/").rpartition("/")[2].removesuffix(":latest")
+    there = there.removesuffix(".gguf")
     name = "".join("-" if c in _BAD else c for c in there) or "attached"
     return name if name not in taken else f"{name}@{Address.of(model.source.spec).host.replace(':', '-')}"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmlab import _imports
 from llmlab.errors import BadInputError
+from llmlab.measure.prompts import SamePrompt, of_streams
 from llmlab.types import Completion
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class BenchResult:
     Attributes:
         prompt_tokens, max_tokens, rounds: the settings: prompt and answer lengths in tokens, repetitions.
         waiting: models that decode fewer sequences at once than requested, so that the others were queued.
+        prompts: whether the first model and each of the others read the same prompt for the same text.
 
     Example:
         >>> measured = llmlab.measure.bench(model, concurrency=[1], prompt_tokens=16, max_tokens=8, rounds=1)
@@ -81,6 +83,7 @@ class BenchResult:
     max_tokens: int
     rounds: int
     waiting: dict[str, int] = field(default_factory=dict)
+    prompts: tuple[SamePrompt, ...] = ()
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -118,6 +121,9 @@ class BenchResult:
             text += f" The machine was busy: the fastest round was up to {noisiest:.1f} times the slowest."
         for name, most in self.waiting.items():
             text += f" {name} decodes {most} sequences at once (--max-concurrency); further requests were queued."
+        for found in self.prompts:
+            if not found.same:
+                text += f" {found.line}"
         return text
 
     def plot(self) -> Any:
@@ -214,6 +220,7 @@ def bench(
                 "Use fewer, or load it with a larger --ctx.",
             )
     report = progress or (lambda _what, _share: None)
+    gate = _gate(models, max_tokens) if len(models) > 1 else ()
     numbers = sorted(set(concurrency))
     prompts = {id(m): _Prompts(m, prompt_tokens) for m in models}
     found: dict[tuple[int, int], list[_Round]] = {}
@@ -231,7 +238,13 @@ def bench(
     report("done", 1.0)
     points = [_point(model, number, found[place, number]) for place, model in enumerate(models) for number in numbers]
     waiting = {m.name: m.plan.max_concurrency for m in models if m.plan.max_concurrency < numbers[-1]}
-    return BenchResult(tuple(points), prompt_tokens, max_tokens, rounds, waiting)
+    return BenchResult(tuple(points), prompt_tokens, max_tokens, rounds, waiting, gate)
+
+
+def _gate(models: Sequence[Model], max_tokens: int) -> tuple[SamePrompt, ...]:
+    """The same-prompt gate, on a text like those of the measurement."""
+    text = " ".join(_WORDS)
+    return tuple(of_streams([model.stream(text, **_options(model, max_tokens)) for model in models]))
 
 
 def percentile(values: Iterable[float], percent: float) -> float:
@@ -274,9 +287,15 @@ class _Prompts:
         return text
 
 
+def _options(model: Model, max_tokens: int) -> dict[str, Any]:
+    """Greedy, to the last token: a server that can't go past the end of the turn is refused by name."""
+    del model
+    return {"raw": True, "temperature": 0.0, "max_tokens": max_tokens, "ignore_eos": True}
+
+
 def _run(model: Model, prompts: list[str], max_tokens: int) -> _Round:
     started = time.perf_counter()
-    answers = model.generate(prompts, raw=True, temperature=0.0, max_tokens=max_tokens, ignore_eos=True)
+    answers = model.generate(prompts, **_options(model, max_tokens))
     return _Round(time.perf_counter() - started, tuple(answers))
 
 

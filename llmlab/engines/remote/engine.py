@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
@@ -87,6 +88,7 @@ class RemoteEngine(Engine):
         self.found = found
         self.kind = found.kind
         self.limits = found.kind.limits
+        self.reported = _reported(found)
         self.spent = Spent(plan.extra.get("prices"))
         self.assumed_context = found.context is None
         context = found.context or plan.context_length or probe.ASSUMED_CONTEXT
@@ -431,6 +433,20 @@ def _means(params: SamplingParams, name: str) -> bool:
     """Whether a param that is set has an effect."""
     value = getattr(params, name)
     return value is not None and value != _NEUTRAL.get(name, object())
+
+
+def _reported(found: Found) -> SamplingParams:
+    """A server's own defaults under llmlab's names."""
+    names = {there: name for name, there in found.kind.fields.items()}
+    values: dict[str, Any] = {}
+    for there, value in found.defaults.items():
+        name = names.get(there, there)
+        if name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "typical_p"):
+            with contextlib.suppress(BadInputError, ValueError):
+                number = int(value) if name == "top_k" else round(float(value), 6)
+                SamplingParams(**{name: number})
+                values[name] = number
+    return SamplingParams(**values)
 
 
 def check_prices(prices: Any) -> tuple[float, float] | None:

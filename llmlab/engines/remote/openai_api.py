@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llmlab.engines.remote.answers import Calls, Piece, old_tokens_of, parsed, reason_of, tokens_of
@@ -185,6 +186,10 @@ def _chunk(chunk: Mapping[str, Any], calls: Calls) -> list[Piece]:
         ids = tuple(int(one) for one in choice.get("token_ids") or ())
         if not ids and logprobs and all(one.token_id >= 0 for one in logprobs):
             ids = tuple(one.token_id for one in logprobs)
+        elif len(ids) == len(logprobs):
+            logprobs = tuple(
+                replace(one, token_id=ids[place]) if one.token_id < 0 else one for place, one in enumerate(logprobs)
+            )
         text = delta.get("content") or ""
         thought = delta.get("reasoning_content") or delta.get("reasoning") or ""
         if reason is not None:

@@ -205,7 +205,7 @@ async def _of_llama_server(client: Client, model: str, version: str, row: Mappin
         trained=int(meta.get("n_ctx_train") or 0),
         template=props.get("chat_template") or None,
         parameters=int(meta.get("n_params") or 0),
-        quant=found[1].upper() if found else "",
+        quant=str(meta.get("ftype") or (found[1].upper() if found else "")),
         vision=bool(modalities.get("vision")) if modalities else None,
         defaults={name: params[name] for name in names if name in params},
         tokenizes=True,
