@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Any, Unpack, cast, overload
 
 from llmlab.adapters.attached import AttachedAdapters, Entry, Specs
 from llmlab.adapters.comparison import AdapterComparison, Metric, compare
-from llmlab.engines.base import Engine, EngineLog, LoadPlan, LoraLimits, Memory, ModelFacts, Rendered, Request, Unrendered
+from llmlab.engines.base import (
+    Engine,
+    EngineLog,
+    LoadPlan,
+    LoraLimits,
+    Memory,
+    ModelFacts,
+    Rendered,
+    Request,
+    Unrendered,
+)
 from llmlab.engines.defaults import shown
 from llmlab.engines.stream import Buffer
 from llmlab.engines.templates import render
@@ -162,7 +172,8 @@ class Model:
 
     def __repr__(self) -> str:
         state = "" if self.loaded else ", unloaded"
-        return f"<Model {self.name}: {self.engine}, {self.quant}, context {self.facts.context_length}{state}>"
+        facts = ", ".join(part for part in (self.engine, self.quant, f"context {self.facts.context_length}") if part)
+        return f"<Model {self.name}: {facts}{state}>"
 
     # -- text and tokens -----------------------------------------------------------------------
 
@@ -959,7 +970,9 @@ class Model:
         check_process(self._process, self.name)
         if self._engine is None:
             raise UnloadedError(
-                f"{self.name} ({self.engine}) was unloaded or replaced.", f"Load it again: %llm load {self.source.spec}"
+                f"{self.name} ({self.engine}) was unloaded or replaced.",
+                f"{'Load' if self.url is None else 'Attach'} it again: "
+                f"%llm {'load' if self.url is None else 'attach'} {self.source.spec}",
             )
         return self._engine
 

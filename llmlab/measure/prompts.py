@@ -80,9 +80,8 @@ class SamePrompt:
         if self.same is False:
             if self.a.text is not None and self.b.text is not None and self.a.text != self.b.text:
                 before, after = self.a.text.splitlines(keepends=True), self.b.text.splitlines(keepends=True)
-                for line in difflib.unified_diff(before, after, n=1, lineterm=""):
-                    if not line.startswith(("---", "+++", "@@")):
-                        lines.append(line.rstrip("\n"))
+                changes = difflib.unified_diff(before, after, n=1, lineterm="")
+                lines += [one.rstrip("\n") for one in changes if not one.startswith(("---", "+++", "@@"))]
             if self.first is not None and self.a.ids is not None and self.b.ids is not None:
                 place = self.first
                 lines += [f"- token {place}: {_ids(self.a.ids, place)}", f"+ token {place}: {_ids(self.b.ids, place)}"]
@@ -153,7 +152,13 @@ class SamePrompt:
 
 @known_keywords
 def same_prompt(
-    a: Model, b: Model, messages: Prompt, *, system: str | None = None, raw: bool = False, **options: Unpack[GenerateOptions]
+    a: Model,
+    b: Model,
+    messages: Prompt,
+    *,
+    system: str | None = None,
+    raw: bool = False,
+    **options: Unpack[GenerateOptions],
 ) -> SamePrompt:
     """Compare what two models read for a conversation, and the settings they answer with. Nothing is generated.
 

@@ -35,7 +35,8 @@ class Arena(BenchWidget):
     """Columns that answer the same prompt with the same seed. Created by `llmlab.arena()`.
 
     Traits: `columns` (model, adapter, sampling), `prompt`, `answers`, `order` (the position of each column), `blind`,
-    `revealed`, `ballots` (the votes), `difference` (of the prompts that the columns read), `system`, `seed` (-1: a new one for each prompt).
+    `revealed`, `ballots` (the votes), `difference` (of the prompts that the columns read), `system`, `seed` (-1: a new
+    one for each prompt).
 
     Example:
         >>> arena = llmlab.arena(columns=[{"temperature": 0}, {"temperature": 1.0}], seed=7, max_tokens=8)
@@ -371,7 +372,9 @@ class Arena(BenchWidget):
         for title, answer in self._titled():
             parts.append(static_forms.titled_markdown(title, answer, secret=not self.revealed))
         if self.difference and self.revealed:
-            parts.append(f"<details><summary>The prompts differ</summary><pre>{escape(self.difference)}</pre></details>")
+            parts.append(
+                f"<details><summary>The prompts differ</summary><pre>{escape(self.difference)}</pre></details>"
+            )
         return "\n\n".join([*parts, f"<small>{escape(self._tally())}</small>"])
 
     def html(self) -> str:

@@ -58,7 +58,8 @@ def sampling_fields(params: SamplingParams, kind: Kind) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, there in kind.fields.items():
         value = getattr(params, name)
-        if value in (None, (), False) or (name.startswith(("dry_", "xtc_")) and not _on(params, name)):
+        unset = value is None or value is False or value == ()  # 0 is a value
+        if unset or (name.startswith(("dry_", "xtc_")) and not _on(params, name)):
             continue
         if name == "logit_bias":
             value = {str(token): bias for token, bias in value.items()}

@@ -7,6 +7,71 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
+class Handler(BaseHTTPRequestHandler):
+    """One connection; `server.script` is the `ScriptedServer`."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        self.answer({})
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.script.asked.append((self.path, body, dict(self.headers)))
+        self.answer(body)
+
+    def answer(self, body):
+        route = self.server.script.routes.get(self.path)
+        if route is None:
+            self.send(404, {"error": {"message": "no such route"}})
+        elif callable(route):
+            route(body, self)
+        else:
+            self.send(200, route)
+
+    def send(self, status, value, headers=()):
+        data = value.encode() if isinstance(value, str) else json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        for name, text in headers:
+            self.send_header(name, text)
+        self.end_headers()
+        self.wfile.write(data)
+
+    def stream(self, lines, *, end=True):
+        """Send lines as they are, each in a chunk; without `end` the connection is closed in the middle."""
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for line in lines:
+            data = line.encode()
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+            self.wfile.flush()
+        if end:
+            self.wfile.write(b"0\r\n\r\n")
+        else:
+            self.close_connection = True
+
+    def hang(self):
+        """Wait for the client to go away, or for the test's end."""
+        self.connection.settimeout(0.05)
+        while not self.server.script.release.is_set():
+            try:
+                if self.connection.recv(1) == b"":
+                    self.server.script.gone.set()
+                    break
+            except TimeoutError:
+                continue
+            except OSError:
+                self.server.script.gone.set()
+                break
+        self.close_connection = True
+
+
 class ScriptedServer:
     """Answers by path. A route is a JSON value, a text, or a function of (body, handler) that writes its own answer.
 
@@ -20,71 +85,8 @@ class ScriptedServer:
         self.asked = []
         self.gone = threading.Event()
         self.release = threading.Event()
-        script = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *_):
-                pass
-
-            def do_GET(self):
-                self.answer({})
-
-            def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                script.asked.append((self.path, body, dict(self.headers)))
-                self.answer(body)
-
-            def answer(self, body):
-                route = script.routes.get(self.path)
-                if route is None:
-                    self.send(404, {"error": {"message": "no such route"}})
-                elif callable(route):
-                    route(body, self)
-                else:
-                    self.send(200, route)
-
-            def send(self, status, value, headers=()):
-                data = value.encode() if isinstance(value, str) else json.dumps(value).encode()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(data)))
-                for name, text in headers:
-                    self.send_header(name, text)
-                self.end_headers()
-                self.wfile.write(data)
-
-            def stream(self, lines, *, end=True):
-                """Send lines as they are, each in a chunk; without `end` the connection is closed in the middle."""
-                self.send_response(200)
-                self.send_header("Content-Type", "text/event-stream")
-                self.send_header("Transfer-Encoding", "chunked")
-                self.end_headers()
-                for line in lines:
-                    data = line.encode()
-                    self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
-                    self.wfile.flush()
-                if end:
-                    self.wfile.write(b"0\r\n\r\n")
-                else:
-                    self.close_connection = True
-
-            def hang(self):
-                """Wait for the client to go away, or for the test's end."""
-                self.connection.settimeout(0.05)
-                while not script.release.is_set():
-                    try:
-                        if self.connection.recv(1) == b"":
-                            script.gone.set()
-                            break
-                    except TimeoutError:
-                        continue
-                    except OSError:
-                        script.gone.set()
-                        break
-                self.close_connection = True
-
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.script = self
         self.http.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.http.server_port}"
         threading.Thread(target=self.http.serve_forever, daemon=True).start()
@@ -137,7 +139,7 @@ class Ollama:
             "/api/show": {
                 "details": {"family": "llama", "quantization_level": "Q4_0"},
                 "model_info": {"general.parameter_count": 5, "llama.context_length": 512},
-                "parameters": "temperature                    0.6\nstop                           \"<|end|>\"",
+                "parameters": 'temperature                    0.6\nstop                           "<|end|>"',
                 "capabilities": ["completion", "tools"],
             },
             "/api/chat": self.chat,
