@@ -66,5 +66,5 @@ def test_a_name_that_a_loaded_model_has_is_not_taken(bench, scripted):  # noqa: 
     bench.add("model-7b")
     model = bench.lab.attach(scripted(says("Hi")).url)
     assert model.name.startswith("model-7b@127.0.0.1-")
-    assert list(bench.lab.models)[0] == "model-7b"
+    assert next(iter(bench.lab.models)) == "model-7b"
     assert isinstance(bench.lab, Lab)
