@@ -344,7 +344,7 @@ def same_prompt(
 ) -> SamePrompt:
     """Compare what two models read for a conversation, and the settings they would answer with. Generates nothing.
 
-    Arenas, comparisons and benchmarks do this before they compare models, and store the result.
+    Other keywords: see `Model.generate`. Arenas, comparisons and benchmarks do this before they compare models, and store the result.
 
     Args:
         a: a model or its name.
@@ -353,7 +353,6 @@ def same_prompt(
         system: a system prompt.
         raw: send the text without the chat template.
         lab: the lab of models that are given by name; None: the shared one.
-        options: as in `Model.generate`.
 
     Returns:
         The comparison: `.same` (None: it can't be known), `.diff`, `.settings`, `.first` (the token that differs).

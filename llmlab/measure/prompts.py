@@ -51,7 +51,7 @@ class SamePrompt:
 
     Example:
         >>> other = llmlab.load("nano", engine="llamacpp", name="other", ctx=512)
-        >>> found = llmlab.same_prompt("nano", "other", "hi", temperature=0)
+        >>> found = llmlab.same_prompt("nano", "other", "hi", temperature=0, max_tokens=8)
         >>> found.same, list(found.settings)
         (True, ['context'])
         >>> llmlab.lab().unload("other")
@@ -75,7 +75,7 @@ class SamePrompt:
 
     @property
     def diff(self) -> str:
-        """The differing text and settings as lines of a diff: - is a's, + is b's; "" if nothing differs."""
+        """The differing text and settings as lines of a diff, with - for a's and + for b's; "" if nothing differs."""
         lines = []
         if self.same is False:
             if self.a.text is not None and self.b.text is not None and self.a.text != self.b.text:

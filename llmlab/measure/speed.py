@@ -298,15 +298,16 @@ class _Prompts:
 
 def _options(model: Model, max_tokens: int) -> dict[str, Any]:
     """Greedy, without the template, to the last token; as far as a model's server can do that."""
-    options = {"temperature": 0.0, "max_tokens": max_tokens}
+    options: dict[str, Any] = {"temperature": 0.0, "max_tokens": max_tokens}
     if model.url is None:
         return {**options, "raw": True, "ignore_eos": True}
     for name in ("raw", "ignore_eos"):
+        more = {**options, name: True}
         try:
-            model.stream("a", **options, **{name: True})  # checked, not started
+            model.stream("a", **more)  # checked, not started
         except UnsupportedError:
             continue
-        options[name] = True
+        options = more
     return options
 
 

@@ -443,9 +443,9 @@ def _reported(found: Found) -> SamplingParams:
         name = names.get(there, there)
         if name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "typical_p"):
             with contextlib.suppress(BadInputError, ValueError):
-                number = int(value) if name == "top_k" else round(float(value), 6)
-                SamplingParams(**{name: number})
-                values[name] = number
+                number: dict[str, Any] = {name: int(value) if name == "top_k" else round(float(value), 6)}
+                SamplingParams(**number)
+                values |= number
     return SamplingParams(**values)
 
 
