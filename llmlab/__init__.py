@@ -344,7 +344,8 @@ def same_prompt(
 ) -> SamePrompt:
     """Compare what two models read for a conversation, and the settings they would answer with. Generates nothing.
 
-    Other keywords: see `Model.generate`. Arenas, comparisons and benchmarks do this before they compare models, and store the result.
+    Other keywords: see `Model.generate`. Arenas, comparisons and benchmarks do this before they compare models, and
+    store the result.
 
     Args:
         a: a model or its name.

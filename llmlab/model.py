@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 import warnings
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -103,6 +104,8 @@ class Model:
         self._ids = itertools.count()
         # Weak: a panel counts running requests and must not keep them alive.
         self._buffers: weakref.WeakSet[Buffer] = weakref.WeakSet()
+        # A set can't grow while it is iterated, and a server's threads submit while others count.
+        self._counting = threading.Lock()
 
     # -- properties ----------------------------------------------------------------------------
 
@@ -144,7 +147,9 @@ class Model:
     @property
     def in_flight(self) -> int:
         """Number of unfinished requests, including those waiting for a place in the batch."""
-        return sum(not buffer.done for buffer in list(self._buffers))
+        with self._counting:
+            buffers = list(self._buffers)
+        return sum(not buffer.done for buffer in buffers)
 
     def memory(self) -> Memory:
         """Bytes in use now: weights and KV cache as the engine reports them, resident as measured.
@@ -987,7 +992,8 @@ class Model:
     def _submit(self, prepared: Prepared) -> tuple[Buffer, Any]:
         engine = self._live()
         buffer = Buffer(len(prepared.seeds), pieces=prepared.unrendered is not None)
-        self._buffers.add(buffer)
+        with self._counting:
+            self._buffers.add(buffer)
         requests = []
         for index, seed in enumerate(prepared.seeds):
             params = replace(prepared.params, seed=seed, n=1)
