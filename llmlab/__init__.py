@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from llmlab._hooks import hooks
 from llmlab._version import __version__
-from llmlab.options import UNSET, PenaltyOptions, known_keywords
+from llmlab.options import UNSET, GenerateOptions, PenaltyOptions, known_keywords
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from llmlab.errors import LlmLabError
     from llmlab.loading.storage import Pulled
     from llmlab.measure.comparison import QuantComparison
+    from llmlab.measure.prompts import SamePrompt
     from llmlab.model import Model
     from llmlab.notebooks import run_notebooks
     from llmlab.notebooks.figures import record, records
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from llmlab.session import Lab
     from llmlab.training.merging import Merged
     from llmlab.training.result import OnProgress, Tuned
-    from llmlab.types import Chunk, Completion, Message, SamplingParams
+    from llmlab.types import Chunk, Completion, Message, Prompt, SamplingParams
     from llmlab.types.progress import Progress
     from llmlab.widgets import Arena, Chat, Panel
     from llmlab.widgets import Inspector as Inspector
@@ -67,6 +68,7 @@ __all__ = [
     "__version__",
     "advise",
     "arena",
+    "attach",
     "chat",
     "compare_quants",
     "lab",
@@ -81,6 +83,7 @@ __all__ = [
     "remove",
     "run_notebooks",
     "runs",
+    "same_prompt",
     "serve",
     "tune",
     "unload_ipython_extension",
@@ -257,6 +260,122 @@ def load(
         force=force,
         progress=progress,
     )
+
+
+@known_keywords
+def attach(
+    url: str,
+    *,
+    name: str | None = None,
+    model: str | None = None,
+    key_env: str | None = None,
+    ctx: int | None = None,
+    max_concurrency: int | None = None,
+    timeout: float | None = None,
+    prices: tuple[float, float] | None = None,
+    tokenizer: str | None = None,
+    fields: Mapping[str, object] | None = None,
+    progress: Progress | None = None,
+) -> Model:
+    """Attach a model that runs on a server: llmlab's, vLLM, llama-server, LM Studio, TGI, a cloud, or Ollama.
+
+    It is used like a loaded model: cells, chats, arenas, lists of prompts, schemas, tools and benchmarks. What its
+    server can't do is refused by name. `unload` detaches it.
+
+    Args:
+        url: where the server answers: "http://127.0.0.1:8000", "https://api.example.com/v1".
+        name: its name in the lab; None: the model's id, and the server where that name is taken.
+        model: the model's id on the server; None: the only one.
+        key_env: the environment variable with the server's key, or its name in the keyring (service "llmlab"). The key
+            itself is read for each request and never kept.
+        ctx: context length in tokens: what Ollama runs it with, and what is assumed of a server that doesn't report
+            one.
+        max_concurrency: most requests at once; others wait.
+        timeout: longest silence of the server in seconds; None: 600.
+        prices: dollars per million prompt tokens and per million generated ones; `%llm show` has the cost.
+        tokenizer: a loaded model with the same tokenizer: its counts show when the server has cut a prompt.
+        fields: further fields of every request's body.
+        progress: called with (phase, None) on this thread.
+
+    Returns:
+        The model.
+
+    Raises:
+        BadInputError: the address or an option is invalid, there is no key under that name, or the server has several
+            models and none was named.
+        UnknownNameError: the server has no such model.
+        LoadError: the server has neither OpenAI's API nor Ollama's.
+        GenerationError: it can't be reached, or refuses the key.
+
+    Example:
+        >>> server = llmlab.serve(port=0)
+        >>> far = llmlab.attach(server.url, name="far", model="nano")
+        >>> far.generate("What is the capital of France?", temperature=0).text
+        'The capital of France is Paris.'
+        >>> llmlab.lab().unload("far")
+        ['far']
+        >>> server.stop()
+    """
+    return lab().attach(
+        url,
+        name=name,
+        model=model,
+        key_env=key_env,
+        ctx=ctx,
+        max_concurrency=max_concurrency,
+        timeout=timeout,
+        prices=prices,
+        tokenizer=tokenizer,
+        fields=fields,
+        progress=progress,
+    )
+
+
+@known_keywords
+def same_prompt(
+    a: Model | str,
+    b: Model | str,
+    messages: Prompt,
+    *,
+    system: str | None = None,
+    raw: bool = False,
+    lab: Lab | None = None,
+    **options: Unpack[GenerateOptions],
+) -> SamePrompt:
+    """Compare what two models read for a conversation, and the settings they would answer with. Generates nothing.
+
+    Other keywords: see `Model.generate`. Arenas, comparisons and benchmarks do this before they compare models, and
+    store the result.
+
+    Args:
+        a: a model or its name.
+        b: another one; a server's model is asked what it reads, if its server shows it.
+        messages: a user's text, or a conversation.
+        system: a system prompt.
+        raw: send the text without the chat template.
+        lab: the lab of models that are given by name; None: the shared one.
+
+    Returns:
+        The comparison: `.same` (None: it can't be known), `.diff`, `.settings`, `.first` (the token that differs).
+
+    Raises:
+        UnknownNameError: no model with that name is loaded.
+        BadInputError, UnsupportedError: a model refuses the prompt or an option.
+
+    Example:
+        >>> server = llmlab.serve(port=0)
+        >>> far = llmlab.attach(server.url, name="far", model="nano")
+        >>> llmlab.same_prompt("nano", far, "hi", temperature=0)
+        nano and far read the same prompt (4 tokens).
+        >>> llmlab.lab().unload("far")
+        ['far']
+        >>> server.stop()
+    """
+    from llmlab.measure import prompts
+
+    own = _or_shared(lab)
+    one, other = (own.get(model) if isinstance(model, str) else model for model in (a, b))
+    return prompts.same_prompt(one, other, messages, system=system, raw=raw, **options)
 
 
 @known_keywords

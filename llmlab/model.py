@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
+import warnings
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -12,13 +14,24 @@ from typing import TYPE_CHECKING, Any, Unpack, cast, overload
 
 from llmlab.adapters.attached import AttachedAdapters, Entry, Specs
 from llmlab.adapters.comparison import AdapterComparison, Metric, compare
-from llmlab.engines.base import Engine, EngineLog, LoadPlan, LoraLimits, Memory, ModelFacts, Request
+from llmlab.engines.base import (
+    Engine,
+    EngineLog,
+    LoadPlan,
+    LoraLimits,
+    Memory,
+    ModelFacts,
+    Rendered,
+    Request,
+    Unrendered,
+)
 from llmlab.engines.defaults import shown
 from llmlab.engines.stream import Buffer
 from llmlab.engines.templates import render
-from llmlab.errors import BadInputError, UnloadedError
+from llmlab.errors import BadInputError, UnloadedError, UnsupportedError
 from llmlab.guided.labels import check_engine, option_guides, probabilities
 from llmlab.guided.request import choices_with_values, spread
+from llmlab.inference import unrendered
 from llmlab.inference.request import Prepared, Subject, conversation, prepare, resume, split_begun
 from llmlab.inference.stream import Stream, check_process, wait_all
 from llmlab.inference.thinking import ThinkingChoice
@@ -48,7 +61,7 @@ class Model:
     Attributes:
         name: its name in the lab.
         plan: the load plan.
-        estimate: the memory estimate from the headers.
+        estimate: the memory estimate from the headers; None for an attached model.
         reason: why this engine was chosen, in one line.
         load_s: duration of the load in seconds.
 
@@ -66,7 +79,7 @@ class Model:
         engine: Engine,
         plan: LoadPlan,
         *,
-        estimate: Estimate,
+        estimate: Estimate | None,
         reason: str,
         load_s: float,
         log: EngineLog,
@@ -91,6 +104,8 @@ class Model:
         self._ids = itertools.count()
         # Weak: a panel counts running requests and must not keep them alive.
         self._buffers: weakref.WeakSet[Buffer] = weakref.WeakSet()
+        # A set can't grow while it is iterated, and a server's threads submit while others count.
+        self._counting = threading.Lock()
 
     # -- properties ----------------------------------------------------------------------------
 
@@ -107,7 +122,7 @@ class Model:
     @property
     def quant(self) -> str:
         """The quant tag (F16, Q4_K_M, bf16, awq, ...)."""
-        return self.plan.source.quant
+        return self.plan.source.quant or self.facts.quant
 
     @property
     def path(self) -> Path:
@@ -120,6 +135,11 @@ class Model:
         return self._facts
 
     @property
+    def url(self) -> str | None:
+        """The address of the server that runs it (`llmlab.attach`); None for a model in this process."""
+        return self.plan.extra.get("url") if self.facts.server_side else None
+
+    @property
     def loaded(self) -> bool:
         """False after it was unloaded or replaced."""
         return self._engine is not None
@@ -127,7 +147,9 @@ class Model:
     @property
     def in_flight(self) -> int:
         """Number of unfinished requests, including those waiting for a place in the batch."""
-        return sum(not buffer.done for buffer in list(self._buffers))
+        with self._counting:
+            buffers = list(self._buffers)
+        return sum(not buffer.done for buffer in buffers)
 
     def memory(self) -> Memory:
         """Bytes in use now: weights and KV cache as the engine reports them, resident as measured.
@@ -155,7 +177,8 @@ class Model:
 
     def __repr__(self) -> str:
         state = "" if self.loaded else ", unloaded"
-        return f"<Model {self.name}: {self.engine}, {self.quant}, context {self.facts.context_length}{state}>"
+        facts = ", ".join(part for part in (self.engine, self.quant, f"context {self.facts.context_length}") if part)
+        return f"<Model {self.name}: {facts}{state}>"
 
     # -- text and tokens -----------------------------------------------------------------------
 
@@ -233,6 +256,11 @@ class Model:
             '<|user|>hi<|end|><|assistant|>'
         """
         turns = conversation(messages)
+        if self.facts.server_side:
+            found = self._live().rendered(Unrendered(turns, tools=tuple(tools or ())))
+            if found.text is None:
+                raise UnsupportedError(f"{found.note}.", "Load the model in the kernel to see it.")
+            return found.text
         return render(
             self.facts.chat_template,
             turns,
@@ -754,7 +782,8 @@ class Model:
         tools: Sequence[Mapping[str, Any]] = (),
     ) -> Stream:
         subject = self._subject()
-        prepared = prepare(subject, prompt, options, system=system, raw=raw, params=params, tools=tools)
+        make = unrendered.prepare if self.facts.server_side else prepare
+        prepared = make(subject, prompt, options, system=system, raw=raw, params=params, tools=tools)
         if prepared.constraint.probabilities:
             return self._labelled(subject, prepared, prompt, options, system=system, raw=raw, tools=tools)
         return self._streamed(prepared)
@@ -763,7 +792,25 @@ class Model:
         return Subject(self._live(), self._engine_name, self.facts, self._adapters, self.name, self.source.spec)
 
     def _streamed(self, prepared: Prepared) -> Stream:
-        return Stream(lambda: self._submit(prepared), lambda buffer: self._completion(prepared, buffer))
+        return Stream(
+            lambda: self._submit(prepared),
+            lambda buffer: self._completion(prepared, buffer),
+            lambda: self._reading(prepared),
+        )
+
+    def _reading(self, prepared: Prepared) -> Rendered:
+        engine = self._live()
+        found = Rendered(prepared.prompt, prepared.ids)
+        if prepared.unrendered is not None:
+            found = engine.rendered(prepared.unrendered)
+        return replace(
+            found,
+            params=prepared.params.with_defaults(engine.reported),
+            context=self.facts.context_length,
+            model=self.name,
+            engine=self.engine,
+            adapter=prepared.adapter,
+        )
 
     def _labelled(
         self,
@@ -812,7 +859,7 @@ class Model:
             found = probabilities(guide.choices, [one.result() for one in scored], self.facts.end_ids)
             return replace(done, probabilities=found)
 
-        return Stream(start, complete)
+        return Stream(start, complete, lambda: self._reading(prepared))
 
     @known_keywords
     async def agenerate(
@@ -928,7 +975,9 @@ class Model:
         check_process(self._process, self.name)
         if self._engine is None:
             raise UnloadedError(
-                f"{self.name} ({self.engine}) was unloaded or replaced.", f"Load it again: %llm load {self.source.spec}"
+                f"{self.name} ({self.engine}) was unloaded or replaced.",
+                f"{'Load' if self.url is None else 'Attach'} it again: "
+                f"%llm {'load' if self.url is None else 'attach'} {self.source.spec}",
             )
         return self._engine
 
@@ -942,14 +991,16 @@ class Model:
 
     def _submit(self, prepared: Prepared) -> tuple[Buffer, Any]:
         engine = self._live()
-        buffer = Buffer(len(prepared.seeds))
-        self._buffers.add(buffer)
+        buffer = Buffer(len(prepared.seeds), pieces=prepared.unrendered is not None)
+        with self._counting:
+            self._buffers.add(buffer)
         requests = []
         for index, seed in enumerate(prepared.seeds):
             params = replace(prepared.params, seed=seed, n=1)
             request = Request(f"{self.name}-{next(self._ids)}", prepared.ids, params, buffer, index)
             request = replace(request, adapter=prepared.mix, images=prepared.images)
             request = replace(request, banned=prepared.banned, breakers=prepared.breakers, begun=prepared.begun)
+            request = replace(request, unrendered=prepared.unrendered)
             requests.append(prepared.constraint.put_on(request))
         choices = []
         for request in requests:
@@ -971,6 +1022,8 @@ class Model:
         return buffer, cancel
 
     def _completion(self, prepared: Prepared, buffer: Buffer) -> Completion:
+        for note in buffer.taken_notes():
+            warnings.warn(note, RuntimeWarning, stacklevel=4)
         return Completion(
             choices=choices_with_values(
                 buffer.choices(logprobs=prepared.params.logprobs is not None, seeds=list(prepared.seeds)),
@@ -1008,7 +1061,8 @@ class Continuation:
                 f"{done.model}, which generated this, isn't loaded any more.",
                 "Load it, and send the conversation with the answer as its last message: it is continued.",
             )
-        return model._streamed(resume(model._subject(), self._prepared, done, max_tokens, params))  # noqa: SLF001
+        make = unrendered.resume if self._prepared.unrendered is not None else resume
+        return model._streamed(make(model._subject(), self._prepared, done, max_tokens, params))  # noqa: SLF001
 
     def __reduce__(self) -> tuple[type[Continuation], tuple[()]]:
         return Continuation, ()

@@ -194,3 +194,29 @@ def test_both_engines_see_the_same_ids(llamacpp, vllm):
     assert llamacpp.tokenize(llamacpp.render(turns)) == vllm.tokenize(vllm.render(turns))
     assert set(llamacpp.facts.end_ids) == set(vllm.facts.end_ids)
     assert llamacpp.facts.defaults == vllm.facts.defaults
+
+
+def test_running_requests_are_counted_while_others_are_submitted(llamacpp):
+    import sys
+    import threading
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    streams = [llamacpp.stream("hi", max_tokens=1) for _ in range(200)]
+    ended = threading.Event()
+
+    def submit():
+        for stream in streams:
+            stream.start()
+        ended.set()
+
+    thread = threading.Thread(target=submit)
+    thread.start()
+    try:
+        while not ended.is_set():
+            assert llamacpp.in_flight >= 0  # a set that grew during the count was an error
+    finally:
+        sys.setswitchinterval(before)
+        thread.join()
+    assert all(stream.wait(60) for stream in streams)
+    assert llamacpp.in_flight == 0

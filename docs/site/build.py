@@ -38,6 +38,7 @@ GUIDES = (
     "measures",
     "advise",
     "serving",
+    "attach",
     "running",
 )
 CODE = ("architecture", "extending")

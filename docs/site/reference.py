@@ -69,6 +69,7 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             "llmlab.training.merging.Merged",
             "llmlab.measure.bench",
             "llmlab.measure.BenchResult",
+            "llmlab.measure.SamePrompt",
             "llmlab.advice.Advice",
             "llmlab.serving.Server",
             "llmlab.loading.storage.show",

@@ -29,6 +29,7 @@ class ArenaView {
   private readonly grid: HTMLElement;
   private readonly votes: HTMLElement;
   private readonly asked: HTMLElement;
+  private readonly difference: HTMLElement;
   private readonly announcer: HTMLElement;
   private readonly none: HTMLElement;
   private readonly draw: () => void;
@@ -49,6 +50,7 @@ class ArenaView {
     this.grid = el("div", { class: "ll-grid" });
     this.votes = el("div", { class: "ll-votes", role: "group", "aria-label": "Vote" });
     this.asked = el("div", { class: "ll-asked" });
+    this.difference = el("details", { class: "ll-difference", hidden: true });
     this.announcer = el("div", { class: "ll-sr", "aria-live": "polite" });
     this.none = el(
       "div",
@@ -62,6 +64,7 @@ class ArenaView {
       this.more,
       this.none,
       this.asked,
+      this.difference,
       this.grid,
       this.votes,
       this.composer(),
@@ -86,8 +89,9 @@ class ArenaView {
       if (!on) this.ticket = "";
       this.render();
     });
-    this.f.watch(["columns", "answers", "order", "revealed", "verdict", "lab_state", "prompt", "ballots"], () =>
-      this.renderSoon(),
+    this.f.watch(
+      ["columns", "answers", "order", "revealed", "verdict", "lab_state", "prompt", "ballots", "difference"],
+      () => this.renderSoon(),
     );
     this.f.watch(["blind", "seed"], () => this.showBar());
     this.render();
@@ -233,6 +237,10 @@ class ArenaView {
     this.none.hidden = models.length > 0;
     this.asked.hidden = !prompt;
     this.asked.replaceChildren(el("b", {}, "You"), el("div", { class: "ll-sent", dir: "auto" }, prompt));
+    // It names the models, which a blind vote hides.
+    const difference = this.model.get("revealed") ? this.model.get("difference") : "";
+    this.difference.hidden = !difference;
+    this.difference.replaceChildren(el("summary", {}, "The columns read different prompts"), el("pre", {}, difference));
     this.grid.style.setProperty("--ll-columns", String(order.length));
     const nodes = order.map((column, place) => this.column(answers[column] ?? {}, column, place, models));
     this.grid.replaceChildren(...nodes);

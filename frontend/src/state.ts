@@ -141,6 +141,8 @@ export interface ArenaState extends BaseState {
   revealed: boolean;
   verdict: string;
   ballots: { winner: string }[];
+  /** How the prompts that the columns read differ; "" if they don't. */
+  difference: string;
   /** -1 for a new one each time. */
   seed: number;
 }

@@ -112,6 +112,8 @@ class AttachedAdapters:
                     f"Use another name, or remove it first: %llm lora rm {name}",
                 )
             engine = self._engine
+            if self._source.format == "api":
+                raise UnsupportedError(f"{self._model} can't use adapters: {engine.lora.refused}.", engine.lora.hint)
             path = places.find(spec, progress)
             files = read(path)
             if self._header is None:

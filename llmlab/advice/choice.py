@@ -19,6 +19,7 @@ from llmlab.hub.form import Form
 from llmlab.hub.spec import Spec, parse
 from llmlab.loading.choice import pick_engine, with_quant
 from llmlab.loading.forms import find
+from llmlab.loading.switch import check_here
 from llmlab.session import Lab
 from llmlab.types import EngineName
 
@@ -94,10 +95,10 @@ def _use(
     for name, value, low in (("concurrency", concurrency, 1), ("adapters", adapters, 0)):
         if not isinstance(value, int) or isinstance(value, bool) or value < low:
             raise BadInputError(f"{name} must be a whole number, {low} or more, got {value!r}.")
-    if model is None:
-        model = lab.get().source.spec
-    elif model in lab.models:
-        model = lab.models[model].source.spec
+    loaded = lab.get() if model is None else lab.models.get(model)
+    if loaded is not None:
+        check_here(loaded, "another engine or quant")
+        model = loaded.source.spec
     names = requirements.check(wanted)
     if adapters and "lora" not in names:
         names = (*names, "lora")

@@ -41,7 +41,7 @@ def model_line(model: Model) -> str:
         model.quant,
         units.size(weights) if weights else "",
         f"ctx {model.facts.context_length}",
-        f"loaded in {units.seconds(model.load_s)}",
+        f"{'loaded' if model.url is None else 'attached'} in {units.seconds(model.load_s)}",
     ]
     line = " · ".join(part for part in parts if part)
     return f"{line} — {model.reason}" if model.reason else line
@@ -55,6 +55,8 @@ class ModelView(View):
 
     def _pairs(self) -> list[tuple[str, str]]:
         model, facts = self.model, self.model.facts
+        if model.url is not None:
+            return self._attached()
         pairs = [
             ("engine", f"{model.engine} ({model.reason})" if model.reason else model.engine),
             ("quant", model.quant),
@@ -74,6 +76,24 @@ class ModelView(View):
             ("loaded in", units.seconds(model.load_s)),
         ]
         return [*pairs, *described.items()]
+
+    def _attached(self) -> list[tuple[str, str]]:
+        """What the server runs, what it can do, and what was used of it."""
+        model, facts = self.model, self.model.facts
+        trained = f" (trained for {facts.trained_context:,})" if facts.trained_context else ""
+        kind = ", ".join(
+            part
+            for part in (
+                facts.architecture,
+                f"{units.parameters(facts.parameters)} parameters" if facts.parameters else "",
+                model.quant,
+            )
+            if part
+        )
+        pairs = [("engine", model.engine), ("context", f"{facts.context_length:,} tokens{trained}")]
+        if kind:
+            pairs.append(("runs", kind))
+        return [*pairs, *(model.describe().items() if model.loaded else [("state", "detached")])]
 
     def text(self) -> str:
         """The name, then the properties."""
@@ -115,6 +135,7 @@ class ModelList(View, Sequence["Model"]):
         rows = []
         for model in self.models:
             memory = model.memory()
+            here = model.url is None
             rows.append(
                 (
                     "*" if model is self.current else "",
@@ -122,10 +143,10 @@ class ModelList(View, Sequence["Model"]):
                     model.engine,
                     model.quant,
                     f"{model.facts.context_length:,}",
-                    units.size(memory.weights),
-                    units.size(memory.kv_cache),
-                    units.size(_estimated(model)),
-                    _measured(memory.resident),
+                    units.size(memory.weights) if here else "",
+                    units.size(memory.kv_cache) if here else "",
+                    units.size(_estimated(model)) if here else "",
+                    _measured(memory.resident) if here else "",
                     memory.device,
                 )
             )
@@ -157,6 +178,8 @@ class ModelList(View, Sequence["Model"]):
 
 
 def _engine_words(model: Model) -> dict[str, str]:
+    if model.url is not None:
+        return model.describe()
     return {"why": model.reason, "path": str(model.path), **model.describe()}
 
 

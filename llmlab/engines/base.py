@@ -31,7 +31,7 @@ from llmlab.guided import Guide
 from llmlab.guided.compiler import Compiler
 from llmlab.machine.hardware import Hardware
 from llmlab.machine.memory import Device
-from llmlab.types import EngineName, Format, SamplingParams, Trace
+from llmlab.types import EngineName, Format, Message, SamplingParams, Trace
 from llmlab.types.progress import Progress
 
 Feature = Literal[
@@ -154,6 +154,8 @@ class ModelFacts:
         shifts: generation continues past the context length by dropping the oldest tokens (a load option).
         sees: its files include a vision encoder (`llmlab.files.vision`).
         response_template: how its texts are parsed, if its tokenizer's configuration declares it (transformers').
+        server_side: a server renders its conversations and parses its answers; its requests are `Unrendered`.
+        model_id, quant: the model's id on that server, and its quant there.
     """
 
     architecture: str
@@ -170,6 +172,9 @@ class ModelFacts:
     shifts: bool = False
     sees: bool = False
     response_template: Mapping[str, Any] | None = None
+    server_side: bool = False
+    model_id: str = ""
+    quant: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +243,53 @@ class LoraLimits:
     reload_bytes: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Unrendered:
+    """A prompt that the server renders and tokenizes.
+
+    Attributes:
+        messages: the conversation, without an answer that was begun (`Request.begun`).
+        text: a raw prompt instead.
+        tools: function schemas in OpenAI's format.
+        tool_choice: auto, none, required, or a tool's name.
+        given: the sampling params that the caller set; the server has its own defaults for the others.
+        think: the value of `think=`.
+        variables: the caller's variables of the chat template.
+    """
+
+    messages: tuple[Message, ...] = ()
+    text: str | None = None
+    tools: tuple[Mapping[str, Any], ...] = ()
+    tool_choice: str = "auto"
+    given: SamplingParams = field(default_factory=SamplingParams)
+    think: bool | str | int | None = None
+    variables: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """What the model reads for a prompt.
+
+    Attributes:
+        text: the rendered text; None if it can't be had.
+        ids: its token ids; None if they can't be had.
+        note: why something can't be had.
+        params: the sampling params; None where the server's own, unknown defaults apply.
+        context: tokens of a request and its answer.
+        model, engine: which model reads it.
+        adapter: the adapter that it is read with.
+    """
+
+    text: str | None
+    ids: tuple[int, ...] | None
+    note: str = ""
+    params: SamplingParams = field(default_factory=SamplingParams)
+    context: int = 0
+    model: str = ""
+    engine: str = ""
+    adapter: str | None = None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Request:
     """One sequence to generate. The engine pushes its output to `buffer`, as choice `index`.
@@ -255,6 +307,7 @@ class Request:
         begun: the text that the answer already has, at the end of the prompt. The buffer starts with it, and the guide
             covers it.
         ends: further token ids that end the text, as the end-of-turn tokens do.
+        unrendered: the prompt, where a server renders it; `prompt_ids` is empty then.
     """
 
     id: str
@@ -271,6 +324,7 @@ class Request:
     breakers: frozenset[int] = frozenset()
     begun: str = ""
     ends: tuple[int, ...] = ()
+    unrendered: Unrendered | None = None
 
 
 # A generous average, to read a number of lines from a file's end.
@@ -369,6 +423,8 @@ class Engine(ABC):
     capabilities: ClassVar[Capabilities]
     distribution: ClassVar[str] = "llmlab"  # what `pip install -U` takes
     guides_begun: ClassVar[bool] = False  # a guide can cover a text that the answer already has
+    reported: SamplingParams = SamplingParams()  # a server's own defaults, as far as it reports them
+    limits: bool = True  # requests without max_tokens get llmlab's default
 
     facts: ModelFacts
     grammars: Compiler
@@ -479,6 +535,19 @@ class Engine(ABC):
     def score_note(self) -> str:
         """The limits of `score` ("the 100 likeliest tokens are exact"); "" if it returns full distributions."""
         return ""
+
+    def refuse(self, asked: Unrendered, *, begun: str, guide: Guide | None, logprobs: int | None) -> None:
+        """Refuse what a server can't do, before anything is sent. Only for `ModelFacts.server_side`.
+
+        Raises:
+            UnsupportedError: the option that the server doesn't take.
+        """
+        del asked, begun, guide, logprobs
+
+    def rendered(self, asked: Unrendered) -> Rendered:
+        """What the model reads for a prompt that a server renders."""
+        del asked
+        return Rendered(None, None, f"{self.name} renders prompts in the kernel")
 
     def refusal(self, params: SamplingParams) -> LlmLabError | None:
         """Why a request with these complete params can't run on this model; None if it can."""

@@ -19,6 +19,9 @@ ENGINES: dict[EngineName, str] = {
     "llamacpp": "llmlab.engines.llamacpp:LlamaCppEngine",
     "vllm": "llmlab.engines.vllm:VllmEngine",
 }
+ATTACHED: EngineName = "remote"
+"""The engine of models that run on a server: they are attached, not loaded."""
+_ATTACHED_CLASS = "llmlab.engines.remote:RemoteEngine"
 PACKAGES: dict[EngineName, str] = {"llamacpp": "llama_cpp", "vllm": "vllm"}
 INSTALL: dict[EngineName, str] = {
     "llamacpp": "pip install 'llmlab[llamacpp]'",
@@ -32,6 +35,8 @@ def check_name(name: str) -> EngineName:
     Raises:
         UnknownNameError: no such engine.
     """
+    if name == ATTACHED:
+        raise UnsupportedError(f"{ATTACHED} loads no files: its models run on a server.", "Attach one: %llm attach URL")
     if name not in ENGINES:
         raise unknown("engine", name, (*ENGINES, "auto"))
     return name
@@ -85,5 +90,5 @@ def check_architecture(header: Header, name: EngineName) -> None:
 
 def declared(name: EngineName) -> type[Engine]:
     """The engine's class, whether its package is installed or not."""
-    module, _, attribute = ENGINES[name].partition(":")
+    module, _, attribute = (ENGINES.get(name) or _ATTACHED_CLASS).partition(":")
     return cast("type[Engine]", getattr(importlib.import_module(module), attribute))

@@ -26,6 +26,15 @@ class _Slot:
     reasoning: list[str] = field(default_factory=list)
     reasoning_ids: list[int] = field(default_factory=list)
     reasoning_cut: bool = False
+    pieces: int = 0
+    reported: int | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Tokens so far: as reported by a server, else those that came, or the pieces of text without ids."""
+        if self.reported is not None:
+            return self.reported
+        return len(self.token_ids) + len(self.reasoning_ids) + self.pieces
 
 
 class Buffer:
@@ -33,9 +42,11 @@ class Buffer:
 
     Args:
         n: how many choices will come.
+        pieces: the text comes without token ids; a piece of it counts as a token until `counted` reports the number.
     """
 
-    def __init__(self, n: int = 1) -> None:
+    def __init__(self, n: int = 1, *, pieces: bool = False) -> None:
+        self._pieces = pieces
         self._slots = [_Slot() for _ in range(n)]
         # The fields of each Chunk: creating the object costs more than the rest of a push, and it is often never read.
         self._chunks: list[tuple[str, tuple[int, ...], tuple[TokenLogprob, ...], FinishReason | None, int, str]] = []
@@ -49,6 +60,7 @@ class Buffer:
         self._error: BaseException | None = None
         self._speculation: Speculation | None = None
         self._prompt_tokens = 0
+        self._notes: list[str] = []
 
     # -- engine side --------------------------------------------------------------------------
 
@@ -75,10 +87,12 @@ class Buffer:
             slot = self._slots[index]
             if slot.finish_reason is not None or self._error is not None:
                 return
-            if token_ids:
+            piece = self._pieces and bool(text) and not token_ids
+            if token_ids or piece:
                 slot.last = now
+                slot.pieces += piece
                 if slot.first is None:
-                    slot.first, slot.first_tokens = now, len(token_ids)
+                    slot.first, slot.first_tokens = now, len(token_ids) or 1
             if cached is not None:
                 slot.cached = cached
             slot.text.append(text)
@@ -109,10 +123,12 @@ class Buffer:
             slot = self._slots[index]
             if slot.finish_reason is not None or self._error is not None:
                 return
-            if token_ids and not cut:
+            piece = self._pieces and bool(text) and not token_ids
+            if (token_ids and not cut) or piece:
                 slot.last = now
+                slot.pieces += piece
                 if slot.first is None:
-                    slot.first, slot.first_tokens = now, len(token_ids)
+                    slot.first, slot.first_tokens = now, len(token_ids) or 1
             if cached is not None:
                 slot.cached = cached
             slot.reasoning.append(text)
@@ -143,6 +159,23 @@ class Buffer:
     def prompt_is(self, tokens: int) -> None:
         """Set the prompt's length in tokens, if images made it longer than its text."""
         self._prompt_tokens = tokens
+
+    def counted(self, tokens: int | None, *, cached: int | None = None, index: int = 0) -> None:
+        """Set a choice's number of tokens, its thought included, as the server reports it."""
+        with self._changed:
+            slot = self._slots[index]
+            slot.reported = tokens if tokens is not None else slot.reported
+            slot.cached = cached if cached is not None else slot.cached
+
+    def note(self, text: str) -> None:
+        """Leave a warning for the reader; called before the choice ends."""
+        self._notes.append(text)
+
+    def taken_notes(self) -> list[str]:
+        """The warnings, once."""
+        with self._changed:
+            notes, self._notes = self._notes, []
+            return notes
 
     def fail(self, error: BaseException) -> None:
         """End all choices with an error, which is raised in the readers."""
@@ -250,7 +283,7 @@ class Buffer:
         with self._changed:
             return Usage(
                 max(prompt_tokens, self._prompt_tokens),
-                sum(len(slot.token_ids) + len(slot.reasoning_ids) for slot in self._slots),
+                sum(slot.tokens for slot in self._slots),
                 max(slot.cached for slot in self._slots),
             )
 
@@ -260,7 +293,7 @@ class Buffer:
             started = min(slot.started for slot in self._slots)
             firsts = [slot.first for slot in self._slots if slot.first is not None]
             last = max(slot.last for slot in self._slots)
-            decoded = sum(len(slot.token_ids) + len(slot.reasoning_ids) for slot in self._slots)
+            decoded = sum(slot.tokens for slot in self._slots)
             # The first step's tokens took no decode time, so they don't count as decoded.
             decoded -= next((s.first_tokens for s in self._slots if s.first is not None and s.first == min(firsts)), 0)
             return Timings(min(firsts) - started if firsts else None, last - started, max(decoded, 0))

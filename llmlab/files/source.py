@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from llmlab.files.headers import Header, read_header
 from llmlab.types import Format
@@ -16,7 +17,7 @@ class Source:
     Attributes:
         spec: what the user typed.
         name: its default name.
-        format: gguf (one file) or safetensors (a Hugging Face folder).
+        format: gguf (one file), safetensors (a Hugging Face folder), or api: a server has the files.
         path: the file or the folder.
         quant: its quant tag (`F16`, `Q4_K_M`, `bf16`, `awq`, ...), read from the files.
         base: the Hugging Face folder that llmlab converted the GGUF file from, or None.
@@ -27,7 +28,7 @@ class Source:
 
     spec: str
     name: str
-    format: Format
+    format: Format | Literal["api"]
     path: Path
     quant: str
     base: Path | None = None

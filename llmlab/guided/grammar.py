@@ -52,8 +52,9 @@ def regex_guide(pattern: str, *, name: str = "", convert: Callable[[str], Any] =
             f"{pattern!r} isn't a valid regex: {error}.", r"The dialect is Python's re, with \p{...} added."
         ) from None
     guide = Guide(
-        "regex", text, name or f"regex {pattern}", check=_matches(checked, pattern), convert=convert, tree=tree
-    )
+        "regex", text, name or f"regex {pattern}", check=_matches(checked, pattern), convert=convert, tree=tree,
+        source=pattern,
+    )  # fmt: skip
     reason = refusal(guide)
     if reason:
         reason = reason.split("error:")[-1].partition("\n")[0] if "error:" in reason else reason
@@ -165,7 +166,7 @@ def grammar_guide(text: str, *, name: str = "") -> Guide:
     lark = _gbnf(text) if kind == "gbnf" else text if "%llguidance" in text else f"{_HEAD}{text}"
     if kind == "lark" and not re.search(r"(?m)^\s*[?!]?start\s*(\.\d+)?\s*(\[.*?\])?\s*:", text):
         raise BadInputError("The Lark grammar has no root rule `start`.", 'Add one, as in start: greeting " " name.')
-    guide = Guide(kind, lark, name or f"{'GBNF' if kind == 'gbnf' else 'Lark'} grammar")
+    guide = Guide(kind, lark, name or f"{'GBNF' if kind == 'gbnf' else 'Lark'} grammar", source=text)
     reason = refusal(guide)
     if reason:
         raise BadInputError(f"The {'GBNF' if kind == 'gbnf' else 'Lark'} grammar is invalid: {_first(reason)}.")

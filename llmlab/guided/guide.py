@@ -36,6 +36,7 @@ class Guide:
         check: the validator: raises ValueError if a text violates the constraint (JSON: jsonschema);
             None if there is only the grammar.
         convert: valid text -> typed object.
+        source: the regex or grammar as it was given, for kinds regex, lark and gbnf.
         choices: the texts, for kind choice.
         tree: the syntax tree, for kind regex.
         max_digits: the most digits of a number in a JSON text; 0: no limit.
@@ -51,6 +52,7 @@ class Guide:
     convert: Callable[[str], Any] = field(default=_as_text, repr=False, compare=False)
     checked: tuple[str, ...] = ()
     max_digits: int = 0
+    source: str = field(default="", repr=False, compare=False)
     choices: tuple[str, ...] = ()
     tree: Node | None = field(default=None, repr=False, compare=False)
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from llmlab.errors import BadInputError
 from llmlab.files import tags
-from llmlab.types import EngineName, SamplingParams
+from llmlab.types import FORMATS, EngineName, SamplingParams
 
 
 class FilesModel(BaseModel):
@@ -25,6 +25,8 @@ class FilesModel(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.engine not in FORMATS:
+            raise ValueError(f"{self.engine} loads no files")
         for quant in self.quants:
             try:
                 tags.canonical(quant, self.engine)

@@ -11,7 +11,7 @@ from typing import Any, cast
 from llmlab import _imports
 from llmlab.adapters.attached import AttachedAdapters
 from llmlab.engines import vision
-from llmlab.engines.base import Engine, Mix, ModelFacts
+from llmlab.engines.base import Engine, Mix, ModelFacts, Unrendered
 from llmlab.engines.sampling import breaker_ids, word_ids
 from llmlab.engines.templates import render
 from llmlab.errors import BadInputError
@@ -88,6 +88,7 @@ class Prepared:
     breakers: frozenset[int] = field(default=frozenset(), repr=False)
     begun: str = ""
     thinking: Thinking | None = None
+    unrendered: Unrendered | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

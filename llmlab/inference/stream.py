@@ -8,6 +8,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 from llmlab._hooks import hooks
+from llmlab.engines.base import Rendered
 from llmlab.engines.stream import Buffer
 from llmlab.errors import Interrupted, UnloadedError
 from llmlab.types import Chunk, Completion
@@ -49,9 +50,13 @@ class Stream:
     """
 
     def __init__(
-        self, start: Callable[[], tuple[Buffer, Callable[[], None]]], complete: Callable[[Buffer], Completion]
+        self,
+        start: Callable[[], tuple[Buffer, Callable[[], None]]],
+        complete: Callable[[Buffer], Completion],
+        reading: Callable[[], Rendered] | None = None,
     ) -> None:
         self._start = start
+        self._reading = reading
         self._complete = complete
         self._started: tuple[Buffer, Callable[[], None]] | None = None
         self._process = 0
@@ -73,6 +78,15 @@ class Stream:
         elif not self._started[0].done:
             check_process(self._process, "the model")
         return self._started[0]
+
+    def reading(self) -> Rendered:
+        """What the model reads for this request, without starting it. A server is asked, if it shows it.
+
+        Example:
+            >>> model.stream("hi").reading().text
+            '<|user|>hi<|end|><|assistant|>'
+        """
+        return self._reading() if self._reading is not None else Rendered(None, None, "it isn't one request")
 
     def cancel(self, wait_s: float = CANCEL_WAIT_S) -> None:
         """End the request. The output so far stays readable, with `finish_reason` "interrupted".

@@ -46,7 +46,7 @@ class Planned:
     engine: EngineName
     reason: str
     plan: LoadPlan
-    estimate: fit.Estimate
+    estimate: fit.Estimate | None
 
 
 def make_plan(

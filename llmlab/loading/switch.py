@@ -70,6 +70,7 @@ def plan_switch(model: Model, quant: str, progress: Progress) -> Switch | None:
         EngineMissingError: the tag's engine isn't installed.
         DoesNotFitError: it wouldn't fit even without the old model.
     """
+    check_here(model, "another quant")
     old: EngineName = model.engine
     tag = meant(quant, old)
     stays = tag.format == FORMATS[old]
@@ -106,6 +107,19 @@ def plan_switch(model: Model, quant: str, progress: Progress) -> Switch | None:
     return Switch(planned, first, tuple(notes))
 
 
+def check_here(model: Model, what: str) -> None:
+    """Refuse what only a model in this process can have.
+
+    Raises:
+        UnsupportedError: a server runs it.
+    """
+    if model.url is not None:
+        raise UnsupportedError(
+            f"{model.name} runs on the server at {model.source.spec}, so llmlab can't give it {what}.",
+            "Change it there, or load the model in the kernel.",
+        )
+
+
 def plan_reload(model: Model, extra: Mapping[str, Any], progress: Progress) -> Switch:
     """Decide and check a reload with other engine options; nothing is loaded or released.
 
@@ -118,6 +132,7 @@ def plan_reload(model: Model, extra: Mapping[str, Any], progress: Progress) -> S
         UnknownNameError, BadInputError, UnsupportedError: the engine doesn't support an option.
         DoesNotFitError: it wouldn't fit even without the old model.
     """
+    check_here(model, "other engine options")
     plan = model.plan
     planned = make_plan(
         bare_spec(plan.source.spec),
@@ -145,6 +160,7 @@ def _in_place(model: Model, planned: Planned) -> tuple[Planned, bool]:
     if first and planned.plan.gpu_share is not None:
         # Planned beside the old model; its memory is free by then.
         found = planned.estimate
+        assert found is not None  # of a load, not of an attachment
         share = gpu_share(found, found.capacity, found.capacity)
         planned = replace(planned, plan=replace(planned.plan, gpu_share=share))
     return planned, first
@@ -157,6 +173,7 @@ def must_go_first(model: Model, planned: Planned) -> bool:
         DoesNotFitError: it would not fit even then.
     """
     found = planned.estimate
+    assert found is not None
     if found.fits:
         return False
     held = model.memory()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -195,6 +196,17 @@ def _variables(_words: list[str], context: Context) -> Iterable[str]:
     return [n for n in shell.user_ns if not n.startswith("_") and n not in shell.user_ns_hidden]
 
 
+def _servers(_words: list[str], context: Context) -> Iterable[str]:
+    """The address of the lab's own server, and where servers on this machine listen by default."""
+    own = [context.lab.server.url] if context.lab.server is not None else []
+    return dict.fromkeys([*own, *(f"http://127.0.0.1:{port}" for port in (8000, 8080, 11434, 1234, 30000))])
+
+
+def _keys(_words: list[str], _context: Context) -> Iterable[str]:
+    """The names of the variables that may hold a key; never their values."""
+    return sorted(name for name in os.environ if re.search(r"KEY|TOKEN|SECRET", name, re.IGNORECASE))
+
+
 def _commands(_words: list[str], _context: Context) -> Iterable[str]:
     return [*table.COMMANDS, "cell"]
 
@@ -210,6 +222,8 @@ SOURCES: dict[str, Callable[[list[str], Context], Iterable[str]]] = {
     "adapter": _adapters,
     "shipped": _shipped,
     "command": _commands,
+    "server": _servers,
+    "key": _keys,
     "think": lambda _words, _context: ("on", "off", "low", "medium", "high"),
 }
 

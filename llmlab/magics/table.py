@@ -12,6 +12,7 @@ from llmlab.magics.parser import prefixed
 
 COMMANDS: dict[str, str] = {
     "load": "llmlab.magics.commands.load:Load",
+    "attach": "llmlab.magics.commands.attach:Attach",
     "ls": "llmlab.magics.commands.ls:Ls",
     "use": "llmlab.magics.commands.use:Use",
     "unload": "llmlab.magics.commands.unload:Unload",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from llmlab.measure.prompts import SamePrompt
 from llmlab.measure.speed import BenchResult, Point, bench
 
-__all__ = ["BenchResult", "Point", "bench"]
+__all__ = ["BenchResult", "Point", "SamePrompt", "bench"]

@@ -95,6 +95,11 @@ class QuantComparison:
         return pd.DataFrame([{name: row[name] for name in COLUMNS} for row in self.rows]).set_index("variant")
 
     @property
+    def prompts(self) -> dict[str, str]:
+        """How the prompt that a variant reads differs from the reference's, as a diff; only those that differ."""
+        return {str(row["variant"]): row["same_prompt"]["diff"] for row in self.rows if row.get("same_prompt")}
+
+    @property
     def line(self) -> str:
         """The comparison in one line."""
         failed = sum(bool(row["error"]) for row in self.rows)

@@ -8,7 +8,7 @@ import os
 import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -17,6 +17,7 @@ from llmlab.errors import BadInputError, LlmLabError
 from llmlab.files import tags
 from llmlab.measure import divergence, texts
 from llmlab.measure.comparison import QuantComparison, Sample
+from llmlab.measure.prompts import compared
 from llmlab.options import LoadOptions, known_keywords
 from llmlab.types.progress import Progress
 
@@ -35,6 +36,13 @@ SAMPLE_TOKENS = 48
 SPEED_PROMPT = 256
 SPEED_TOKENS = 64
 SPEED_REPEATS = 3
+_PROBE = (
+    {"role": "system", "content": "Answer in one word."},
+    {"role": "user", "content": "Is 3 odd?"},
+    {"role": "assistant", "content": "Yes."},
+    {"role": "user", "content": "And 4?"},
+)
+"""The conversation whose prompt all variants must read alike."""
 _LOAD_DEFAULTS = {"tp": 1, "force": False}  # all others are None
 
 
@@ -280,6 +288,7 @@ def _figures(variant: str, run: _Run, model: Model, report: Progress) -> dict[st
         run.state["about"] |= {"ids": _digest(ids), "window": cut.size, "windows": len(cut.ids), "scored": cut.scored}
     elif run.state["about"]["ids"] != _digest(ids):
         return _failed(variant, f"its tokenizer gives different ids for the text than {run.job.variants[0]}'s")
+    row |= _gate(variant, model, run, is_reference=is_reference)
     tally = divergence.Tally()
     for number, window in enumerate(cut.ids):
         report("scoring", 0.1 + 0.5 * number / len(cut.ids))
@@ -295,6 +304,29 @@ def _figures(variant: str, run: _Run, model: Model, report: Progress) -> dict[st
         report("timing", 0.8)
         row |= _speed(model, ids)
     return row
+
+
+def _gate(variant: str, model: Model, run: _Run, *, is_reference: bool) -> dict[str, Any]:
+    """Whether the variant reads the same prompt for a conversation as the reference: a conversion may change that."""
+    if model.facts.chat_template is None:
+        return {}
+    try:
+        found = model.stream(_PROBE, temperature=0.0, max_tokens=1).reading()
+    except BadInputError:  # the template takes no system prompt
+        found = model.stream(_PROBE[1:], temperature=0.0, max_tokens=1).reading()
+    found = replace(found, model=variant, context=0)
+    if is_reference:
+        run.state["about"]["prompt"] = {"text": found.text, "ids": list(found.ids or ())}
+        return {}
+    first = run.state["about"].get("prompt")
+    if first is None:
+        return {}
+    reference = replace(found, model=run.job.variants[0], text=first["text"], ids=tuple(first["ids"]))
+    gate = compared(reference, found)
+    if gate.same:
+        return {}
+    note = "; ".join(part for part in (model.score_note, gate.line.removesuffix(".")) if part)
+    return {"same_prompt": gate.as_dict(), "note": note}
 
 
 def _failed(variant: str, reason: str) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from llmlab import _imports
-from llmlab.errors import BadInputError
+from llmlab.errors import BadInputError, UnsupportedError
+from llmlab.measure.prompts import SamePrompt, of_streams
 from llmlab.types import Completion
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ class BenchResult:
     Attributes:
         prompt_tokens, max_tokens, rounds: the settings: prompt and answer lengths in tokens, repetitions.
         waiting: models that decode fewer sequences at once than requested, so that the others were queued.
+        ended: models whose server can't go past the end of the turn.
+        prompts: whether the first model and each of the others read the same prompt for the same text.
 
     Example:
         >>> measured = llmlab.measure.bench(model, concurrency=[1], prompt_tokens=16, max_tokens=8, rounds=1)
@@ -81,6 +84,8 @@ class BenchResult:
     max_tokens: int
     rounds: int
     waiting: dict[str, int] = field(default_factory=dict)
+    prompts: tuple[SamePrompt, ...] = ()
+    ended: tuple[str, ...] = ()
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -118,6 +123,11 @@ class BenchResult:
             text += f" The machine was busy: the fastest round was up to {noisiest:.1f} times the slowest."
         for name, most in self.waiting.items():
             text += f" {name} decodes {most} sequences at once (--max-concurrency); further requests were queued."
+        for name in self.ended:
+            text += f" {name} ends its answers itself, before {self.max_tokens} tokens: its server has no ignore_eos."
+        for found in self.prompts:
+            if not found.same:
+                text += f" {found.line}"
         return text
 
     def plot(self) -> Any:
@@ -214,6 +224,7 @@ def bench(
                 "Use fewer, or load it with a larger --ctx.",
             )
     report = progress or (lambda _what, _share: None)
+    gate = _gate(models, max_tokens) if len(models) > 1 else ()
     numbers = sorted(set(concurrency))
     prompts = {id(m): _Prompts(m, prompt_tokens) for m in models}
     found: dict[tuple[int, int], list[_Round]] = {}
@@ -230,8 +241,15 @@ def bench(
                 done += number
     report("done", 1.0)
     points = [_point(model, number, found[place, number]) for place, model in enumerate(models) for number in numbers]
+    ended = tuple(model.name for model in models if "ignore_eos" not in _options(model, max_tokens))
     waiting = {m.name: m.plan.max_concurrency for m in models if m.plan.max_concurrency < numbers[-1]}
-    return BenchResult(tuple(points), prompt_tokens, max_tokens, rounds, waiting)
+    return BenchResult(tuple(points), prompt_tokens, max_tokens, rounds, waiting, gate, ended)
+
+
+def _gate(models: Sequence[Model], max_tokens: int) -> tuple[SamePrompt, ...]:
+    """The same-prompt gate, on a text like those of the measurement."""
+    text = " ".join(_WORDS)
+    return tuple(of_streams([model.stream(text, **_options(model, max_tokens)) for model in models]))
 
 
 def percentile(values: Iterable[float], percent: float) -> float:
@@ -259,7 +277,11 @@ class _Prompts:
     def __init__(self, model: Model, tokens: int) -> None:
         self._model, self._tokens = model, tokens
         self._random = random.Random(20)  # noqa: S311 - for variety
-        self._per_word = max(model.count_tokens(" ".join(_WORDS)) / len(_WORDS), 0.5)
+        try:
+            self._per_word = max(model.count_tokens(" ".join(_WORDS)) / len(_WORDS), 0.5)
+            self._exact = model.url is None
+        except UnsupportedError:  # a server without a route for token ids
+            self._per_word, self._exact = 1.3, False
 
     def take(self, count: int) -> list[str]:
         return [self._one() for _ in range(count)]
@@ -268,15 +290,30 @@ class _Prompts:
         words = [str(self._random.randrange(10**6)), *self._random.choices(_WORDS, k=self._tokens)]
         size = max(int(self._tokens / self._per_word), 1)
         text = " ".join(words[:size])
-        while size > 1 and self._model.count_tokens(text) > self._tokens:
+        while self._exact and size > 1 and self._model.count_tokens(text) > self._tokens:
             size -= 1
             text = " ".join(words[:size])
         return text
 
 
+def _options(model: Model, max_tokens: int) -> dict[str, Any]:
+    """Greedy, without the template, to the last token; as far as a model's server can do that."""
+    options: dict[str, Any] = {"temperature": 0.0, "max_tokens": max_tokens}
+    if model.url is None:
+        return {**options, "raw": True, "ignore_eos": True}
+    for name in ("raw", "ignore_eos"):
+        more = {**options, name: True}
+        try:
+            model.stream("a", **more)  # checked, not started
+        except UnsupportedError:
+            continue
+        options = more
+    return options
+
+
 def _run(model: Model, prompts: list[str], max_tokens: int) -> _Round:
     started = time.perf_counter()
-    answers = model.generate(prompts, raw=True, temperature=0.0, max_tokens=max_tokens, ignore_eos=True)
+    answers = model.generate(prompts, **_options(model, max_tokens))
     return _Round(time.perf_counter() - started, tuple(answers))
 
 

@@ -132,16 +132,22 @@ def usage(completions: Sequence[Completion]) -> dict[str, Any]:
     return found
 
 
-def chat_logprobs(tokens: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
-    """Log probabilities in the form of chat completions."""
+def chat_logprobs(tokens: Sequence[TokenLogprob], *, ids: bool = False) -> list[dict[str, Any]]:
+    """Log probabilities in the form of chat completions; with `ids` also the tokens' ids, as llama-server has them."""
     return [
         {
+            **({"id": one.token_id} if ids else {}),
             "token": one.token,
             "logprob": finite(one.logprob),
             "bytes": list(one.bytes),
             "top_logprobs": [
-                {"token": text, "logprob": finite(value), "bytes": list(text.encode("utf-8", "replace"))}
-                for _, text, value in one.top
+                {
+                    **({"id": token} if ids else {}),
+                    "token": text,
+                    "logprob": finite(value),
+                    "bytes": list(text.encode("utf-8", "replace")),
+                }
+                for token, text, value in one.top
             ],
         }
         for one in tokens

@@ -21,7 +21,7 @@ ROUTE = "/v1/chat/completions"
 KNOWN = (
     *fields.COMMON,
     *("messages", "max_tokens", "max_completion_tokens", "logprobs", "top_logprobs", "tools", "tool_choice"),
-    *("parallel_tool_calls", "think", "reasoning_effort", "chat_template_kwargs", "prefix"),
+    *("return_token_ids", "parallel_tool_calls", "think", "reasoning_effort", "chat_template_kwargs", "prefix"),
 )
 
 
@@ -33,6 +33,7 @@ class Asked:
         label: the model as the client named it.
         one_call: return only the first of several calls.
         stream_usage: end the stream with the token counts.
+        token_ids: also return the ids of the generated tokens, as vLLM does.
     """
 
     model: Model
@@ -42,6 +43,7 @@ class Asked:
     stream: bool = False
     stream_usage: bool = False
     one_call: bool = False
+    token_ids: bool = False
     id: str = field(default_factory=lambda: new_id("chatcmpl-"))
     created: int = field(default_factory=now)
 
@@ -72,6 +74,7 @@ def read(service: Service, body: Mapping[str, Any]) -> Asked:
         options,
         stream=fields.flag(body.get("stream"), "stream"),
         stream_usage=fields.flag(more.get("include_usage"), "stream_options.include_usage"),
+        token_ids=fields.flag(body.get("return_token_ids"), "return_token_ids"),
         one_call=body.get("parallel_tool_calls") is False,
     )
 
@@ -116,8 +119,11 @@ def _whole(asked: Asked, answer: Answer) -> dict[str, Any]:
             {
                 "index": index,
                 "message": message,
-                "logprobs": {"content": chat_logprobs(logprobs), "refusal": None} if logprobs is not None else None,
+                "logprobs": {"content": chat_logprobs(logprobs, ids=asked.token_ids), "refusal": None}
+                if logprobs is not None
+                else None,
                 "finish_reason": answer.reason(index),
+                **({"token_ids": list(answer.completion.choices[index].token_ids)} if asked.token_ids else {}),
             }
         )
     return {**_head(asked, "chat.completion"), "choices": choices, "usage": usage([answer.completion])}
@@ -129,10 +135,12 @@ async def _events(service: Service, asked: Asked, stream: Stream) -> AsyncIterat
         head["usage"] = None
     logprobs = "logprobs" in asked.options
 
-    def one(index: int, delta: dict[str, Any], reason: str | None = None, tokens: Any = ()) -> bytes:
+    def one(index: int, delta: dict[str, Any], reason: str | None = None, tokens: Any = (), ids: Any = ()) -> bytes:
         choice: dict[str, Any] = {"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}
         if logprobs and tokens:
-            choice["logprobs"] = {"content": chat_logprobs(tokens), "refusal": None}
+            choice["logprobs"] = {"content": chat_logprobs(tokens, ids=asked.token_ids), "refusal": None}
+        if asked.token_ids and ids:
+            choice["token_ids"] = list(ids)
         return event({**head, "choices": [choice]})
 
     count = asked.options.get("n", 1)
@@ -144,8 +152,9 @@ async def _events(service: Service, asked: Asked, stream: Stream) -> AsyncIterat
         thought = getattr(chunk, "reasoning", "")
         if thought:
             delta |= {"reasoning": thought, "reasoning_content": thought}
-        if delta or (logprobs and chunk.logprobs):
-            yield one(chunk.index, delta, tokens=chunk.logprobs)
+        ids = chunk.token_ids if asked.token_ids and not thought else ()
+        if delta or ids or (logprobs and chunk.logprobs):
+            yield one(chunk.index, delta, tokens=chunk.logprobs, ids=ids)
     answer = Answer.of(asked.model, await service.work(lambda: service.finish(stream, ROUTE)))
     for index in range(count):
         rest = held[index].rest(answer.texts[index])

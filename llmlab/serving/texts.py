@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from llmlab.types import Completion
 
 ROUTE = "/v1/completions"
-KNOWN = (*fields.COMMON, "prompt", "max_tokens", "logprobs", "echo", "best_of")
+KNOWN = (*fields.COMMON, "prompt", "max_tokens", "logprobs", "echo", "best_of", "return_token_ids")
 DEFAULT_MAX_TOKENS = 16
 """OpenAI's default of this route."""
 MAX_PROMPTS = 1024
@@ -45,6 +45,7 @@ class Asked:
         prompts: texts, or token ids.
         top: how many of the likeliest tokens to list; None: no log probabilities.
         scored: no tokens are to be generated, only the prompt is returned.
+        token_ids: also return the ids of the generated tokens, as vLLM does.
     """
 
     model: Model
@@ -56,6 +57,7 @@ class Asked:
     scored: bool
     stream: bool = False
     stream_usage: bool = False
+    token_ids: bool = False
     id: str = field(default_factory=lambda: new_id("cmpl-"))
     created: int = field(default_factory=now)
 
@@ -104,6 +106,7 @@ def read(service: Service, body: Mapping[str, Any]) -> Asked:
         top,
         scored=not limit,
         stream=stream,
+        token_ids=fields.flag(body.get("return_token_ids"), "return_token_ids"),
         stream_usage=fields.flag(more.get("include_usage"), "stream_options.include_usage"),
     )
 
@@ -183,7 +186,8 @@ def _choices(asked: Asked, completion: Completion, first: int, read_tokens: Sequ
         if asked.echo:
             text = completion.prompt + text
         reason = "length" if asked.scored or choice.finish_reason == "length" else "stop"
-        found.append({"index": first + index, "text": text, "logprobs": logprobs, "finish_reason": reason})
+        one = {"index": first + index, "text": text, "logprobs": logprobs, "finish_reason": reason}
+        found.append({**one, "token_ids": list(choice.token_ids)} if asked.token_ids else one)
     return found
 
 
@@ -237,13 +241,15 @@ async def _events(service: Service, asked: Asked, stream: Stream) -> AsyncIterat
         head["usage"] = None
     offsets = [0] * asked.n
 
-    def one(index: int, text: str, reason: str | None = None, tokens: Any = ()) -> bytes:
+    def one(index: int, text: str, reason: str | None = None, tokens: Any = (), ids: Any = ()) -> bytes:
         logprobs = None
         if asked.top is not None and tokens:
             made = [_token(token) for token in tokens]
             logprobs = _logprobs(made, offsets[index])
             offsets[index] += sum(len(token.text) for token in made)
         choice = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
+        if asked.token_ids and ids:
+            choice["token_ids"] = list(ids)
         return event({**head, "choices": [choice]})
 
     if asked.echo:
@@ -254,8 +260,9 @@ async def _events(service: Service, asked: Asked, stream: Stream) -> AsyncIterat
         if asked.scored:
             continue
         for chunk in chunks:
-            if chunk.text or (asked.top is not None and chunk.logprobs):
-                yield one(chunk.index, chunk.text, tokens=chunk.logprobs)
+            ids = chunk.token_ids if asked.token_ids else ()
+            if chunk.text or ids or (asked.top is not None and chunk.logprobs):
+                yield one(chunk.index, chunk.text, tokens=chunk.logprobs, ids=ids)
     completion = await service.work(lambda: service.finish(stream, ROUTE))
     for index, choice in enumerate(completion.choices):
         yield one(index, "", "length" if asked.scored or choice.finish_reason == "length" else "stop")

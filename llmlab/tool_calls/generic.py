@@ -12,7 +12,7 @@ from typing import Any
 
 from llmlab.engines.templates import render
 from llmlab.errors import BadInputError
-from llmlab.tool_calls.families import Family, detect, read_plain
+from llmlab.tool_calls.families import Family, detect, read_hermes, read_plain
 from llmlab.types import Message
 
 GENERIC = Family(
@@ -24,6 +24,15 @@ GENERIC = Family(
 )
 """The call format that every model with a chat template can use."""
 
+SERVER = Family(
+    "server",
+    '<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>',
+    marks=(),
+    read=read_hermes,
+    strict=False,
+)
+"""Calls that a server has read; the remote engine writes them into the text in this form."""
+
 _HEAD = "You can call these functions:"
 _RULES = (
     "To call a function, reply with only a JSON object like this, and nothing else:\n"
@@ -32,19 +41,27 @@ _RULES = (
 )
 
 
-def family_for(tool_format: str, template: str | None, model: str) -> Family:
+def family_for(tool_format: str, template: str | None, model: str, *, server_side: bool = False) -> Family:
     """The call format to use: the model's own, or the generic one where the template has no place for tools.
+
+    A server describes the tools and reads the calls itself, unless the generic format was asked for.
 
     Raises:
         UnsupportedError: there is no chat template, or it writes calls that llmlab can't read.
     """
+    if server_side:
+        return GENERIC if tool_format == GENERIC.name else SERVER
     if template and (tool_format == GENERIC.name or "tools" not in template):
         return GENERIC
     return detect(template, model)
 
 
 def generic_messages(
-    messages: Sequence[Message], schemas: Sequence[Mapping[str, Any]], template: str | None
+    messages: Sequence[Message],
+    schemas: Sequence[Mapping[str, Any]],
+    template: str | None,
+    *,
+    server_side: bool = False,
 ) -> list[Message]:
     """A conversation whose tools, calls and results are plain text.
 
@@ -52,6 +69,7 @@ def generic_messages(
         messages: the conversation.
         schemas: the tools in OpenAI's format.
         template: the chat template; one that rejects a system prompt gets the tools in the first message.
+        server_side: a server has the template.
     """
     out = [_plain(message) for message in messages]
     described = "\n".join([_HEAD, *(json.dumps(one["function"], ensure_ascii=False) for one in schemas), _RULES])
@@ -59,7 +77,7 @@ def generic_messages(
         return out
     if out and out[0].role in ("system", "developer"):
         out[0] = replace(out[0], content=f"{out[0].content}\n\n{described}")
-    elif _takes_system(template):
+    elif server_side or _takes_system(template):
         out.insert(0, Message("system", described))
     else:
         out[0] = replace(out[0], content=f"{described}\n\n{out[0].content}")

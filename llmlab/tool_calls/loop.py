@@ -97,7 +97,9 @@ class ToolLoop:
         self._reason: FinishReason | None = None
         self._family: Family | None = None
         if use.choice != "none":
-            self._family = family_for(use.tool_format, self._model.facts.chat_template, self._model.name)
+            self._family = family_for(
+                use.tool_format, self._model.facts.chat_template, self._model.name, server_side=self._remote
+            )
         self._guides: dict[bool, Guide] = {}
         self._check_strict()
         self.current = self._next()
@@ -108,7 +110,25 @@ class ToolLoop:
     def _generic(self) -> bool:
         return self._family is not None and self._family.name == GENERIC.name
 
+    @property
+    def _remote(self) -> bool:
+        """A server describes the tools to the model, and reads its calls."""
+        return bool(getattr(self._model.facts, "server_side", False))
+
     def _check_strict(self) -> None:
+        if self._remote:
+            if self.use.strict:
+                raise UnsupportedError(
+                    f"strict constrains calls token by token, and {self._model.name} runs on a server.",
+                    "Leave it out: a call that doesn't follow its schema is reported to the model.",
+                )
+            if self._generic and self.use.choice != "auto":
+                raise UnsupportedError(
+                    f"tool_choice={self.use.choice!r} needs a constraint, which the generic format can't have on a "
+                    "server.",
+                    "Leave out tool_format.",
+                )
+            return
         if self._generic and self._family is not None:
             self._guides[False] = calls_guide(self._family, self.use.box, special=self._asking.special, required=False)
         if self._family is None or not (self.use.strict or self.use.choice != "auto"):
@@ -128,10 +148,12 @@ class ToolLoop:
         guide = self._guides.get(True) if not self._rounds else None
         guide = guide or self._guides.get(False)
         options = {**self._options, **({"guide": guide} if guide is not None else {})}
+        if self._remote and not self._generic and self._family is not None and not self._rounds:
+            options["tool_choice"] = self.use.choice
         schemas = self.use.box.schemas if self._family is not None else ()
         turns = [*self._messages, *self._turns]
         if self._generic:
-            turns = generic_messages(turns, schemas, self._model.facts.chat_template)
+            turns = generic_messages(turns, schemas, self._model.facts.chat_template, server_side=self._remote)
             schemas = ()
         return self._asking.ask(turns, schemas, self._params, options)
 
@@ -149,13 +171,14 @@ class ToolLoop:
         self._content, self._unrun, self._full_text = completion.text, (), completion.text
         if self._family is None or completion.finish_reason != "stop":
             return ()
-        self._full_text = with_controls(
-            completion.text,
-            completion.token_ids,
-            self._family.controls,
-            tokenize=self._model.tokenize,
-            detokenize=self._model.detokenize,
-        )
+        if not self._remote:
+            self._full_text = with_controls(
+                completion.text,
+                completion.token_ids,
+                self._family.controls,
+                tokenize=self._model.tokenize,
+                detokenize=self._model.detokenize,
+            )
         parameters = {tool.name: tool.parameters for tool in self.use.box}
         read = read_calls(self._family, self._full_text, self._calls_seen, parameters)
         self._content, self._unrun = read.content, read.calls
@@ -192,7 +215,7 @@ class ToolLoop:
         self.steps += shown
         said = Message("assistant", self._content, reasoning=self._parts[-1].reasoning)
         turns = _turns(said, self._full_text, shown, self._safe, alone=self._family.alone)
-        if not self._generic and not written(self._model.facts.chat_template):
+        if not self._generic and not self._remote and not written(self._model.facts.chat_template):
             # The template leaves out a message's calls: the model sees its own text instead.
             turns = [replace(one, content=self._full_text, tool_calls=()) if one.tool_calls else one for one in turns]
         self._turns += turns
@@ -211,11 +234,15 @@ class ToolLoop:
         """Cut a result to its share of the context."""
         limit = max(int(RESULT_SHARE * self._model.facts.context_length), 16)
         size = len(text)
+        if self._remote:  # without its tokens: about three letters each
+            return shortened(text, min(size, 3 * limit))
         while len(self._model.tokenize(shortened(text, size), special=False)) > limit and size > 8:
             size = int(size * 0.8)
         return shortened(text, size)
 
     def _safe(self, text: str) -> str:
+        if self._remote:  # what is a control token there isn't known here
+            return text
         return without_controls(text, self._model.tokenize, lambda mark: self._model.tokenize(mark, special=False))
 
     # -- the end -------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 
+from llmlab.engines.base import Rendered
 from llmlab.engines.stream import Buffer
 from llmlab.errors import Interrupted
 from llmlab.inference.stream import Stream, wait_all
@@ -68,6 +69,10 @@ class ToolStream(Stream):
     def current(self) -> Stream:
         """The request of the current step."""
         return self._loop.current
+
+    def reading(self) -> Rendered:
+        """What the model reads in the current step."""
+        return self._loop.current.reading()
 
     def listen(self, callback: Callable[[], None]) -> None:
         """Register a callback for the start and end of each call, before any approval prompt."""

@@ -12,6 +12,7 @@ from llmlab.adapters import source as places
 from llmlab.engines.base import LoraLimits
 from llmlab.errors import BadInputError, LlmLabError
 from llmlab.files.headers import read_header
+from llmlab.loading.switch import check_here
 from llmlab.options import known_keywords
 from llmlab.training import merging
 from llmlab.training import run as tuner
@@ -143,6 +144,7 @@ def base_folder(model: Model) -> Path:
     Raises:
         BadInputError: it was loaded from a GGUF file only, or is quantized.
     """
+    check_here(model, "an adapter")
     base = model.source.base or model.source.path
     tuner.check_folder(base, read_header(base), model.name)
     return base

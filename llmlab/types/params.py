@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from llmlab.errors import BadInputError, unknown
 
-EngineName = Literal["llamacpp", "vllm"]
+EngineName = Literal["llamacpp", "vllm", "remote"]
 Format = Literal["gguf", "safetensors"]
-# The file format that each engine loads.
+# The file format that each engine loads; the remote one loads no files.
 FORMATS: dict[EngineName, Format] = {"llamacpp": "gguf", "vllm": "safetensors"}
 
 MOST_BAD_WORDS = 64

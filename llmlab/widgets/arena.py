@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
@@ -12,6 +13,7 @@ import traitlets as t
 
 from llmlab import _imports
 from llmlab.errors import BadInputError, Interrupted, LlmLabError, UnknownNameError
+from llmlab.measure.prompts import SamePrompt, of_streams
 from llmlab.options import PenaltyOptions, known_keywords
 from llmlab.render.safe import escape
 from llmlab.types import Completion, SamplingParams
@@ -33,7 +35,8 @@ class Arena(BenchWidget):
     """Columns that answer the same prompt with the same seed. Created by `llmlab.arena()`.
 
     Traits: `columns` (model, adapter, sampling), `prompt`, `answers`, `order` (the position of each column), `blind`,
-    `revealed`, `ballots` (the votes), `system`, `seed` (-1: a new one for each prompt).
+    `revealed`, `ballots` (the votes), `difference` (of the prompts that the columns read), `system`, `seed` (-1: a new
+    one for each prompt).
 
     Example:
         >>> arena = llmlab.arena(columns=[{"temperature": 0}, {"temperature": 1.0}], seed=7, max_tokens=8)
@@ -60,6 +63,7 @@ class Arena(BenchWidget):
     revealed = t.Bool(default_value=True).tag(sync=True)
     verdict = t.Unicode().tag(sync=True)
     ballots = t.List(t.Dict()).tag(sync=True)
+    difference = t.Unicode().tag(sync=True)
     system = t.Unicode().tag(sync=True)
     seed = t.Int(-1).tag(sync=True)
 
@@ -87,6 +91,7 @@ class Arena(BenchWidget):
         self._answerings: dict[int, Answering] = {}
         self._completions: dict[int, Completion] = {}
         self._used_seed = 0
+        self._gate: list[SamePrompt] = []
         super().__init__(lab, blind=blind, revealed=not blind, system=system, seed=-1 if seed is None else seed)
         if models and columns:
             raise BadInputError("Name models or give columns, not both.")
@@ -173,6 +178,7 @@ class Arena(BenchWidget):
                     options["adapter"] = one["adapter"] or "none"
                 streams.append(model.stream(prompt, system=self.system.strip() or None, **options))
             self._used_seed = seed
+            self._gate = of_streams(streams)
             self._completions.clear()
             order = list(range(len(streams)))
             if self.blind:
@@ -180,6 +186,7 @@ class Arena(BenchWidget):
             with self.hold_sync():
                 self.prompt, self.order, self.revealed, self.verdict = prompt, order, not self.blind, ""
                 self.answers = [{**EMPTY, "running": True} for _ in streams]
+                self.difference = _difference(self._gate)
             self._answerings = {i: self._start(i, stream) for i, stream in enumerate(streams)}
             return list(self._answerings.values())
 
@@ -199,6 +206,11 @@ class Arena(BenchWidget):
         for answering in list(self._answerings.values()):
             if not answering.done:
                 answering.cancel()
+
+    @property
+    def prompts(self) -> list[SamePrompt]:
+        """Whether the first column and each of the others read the same prompt, for the last one that was sent."""
+        return list(self._gate)
 
     @property
     def completions(self) -> list[Completion]:
@@ -241,6 +253,7 @@ class Arena(BenchWidget):
                 "seed": self._used_seed,
                 "columns": labels,
                 "answers": [answer["text"] for answer in self.answers],
+                "same_prompt": [found.as_dict() for found in self._gate],
                 "at": datetime.now(UTC).isoformat(timespec="seconds"),
             }
             with self.hold_sync():
@@ -252,11 +265,11 @@ class Arena(BenchWidget):
 
     @property
     def votes(self) -> pd.DataFrame:
-        """The votes, one per row, with prompt, winner, column, blind, seed, columns, answers, at."""
+        """The votes, one per row, with prompt, winner, column, blind, seed, columns, answers, at, same_prompt."""
         _imports.load("pandas")
         import pandas as pd
 
-        names = ["prompt", "winner", "column", "blind", "seed", "columns", "answers", "at"]
+        names = ["prompt", "winner", "column", "blind", "seed", "columns", "answers", "at", "same_prompt"]
         return pd.DataFrame(self.ballots, columns=names)
 
     def label(self, column: int) -> str:
@@ -358,6 +371,10 @@ class Arena(BenchWidget):
         parts = [static_forms.turns_markdown(turns)]
         for title, answer in self._titled():
             parts.append(static_forms.titled_markdown(title, answer, secret=not self.revealed))
+        if self.difference and self.revealed:
+            parts.append(
+                f"<details><summary>The prompts differ</summary><pre>{escape(self.difference)}</pre></details>"
+            )
         return "\n\n".join([*parts, f"<small>{escape(self._tally())}</small>"])
 
     def html(self) -> str:
@@ -367,10 +384,18 @@ class Arena(BenchWidget):
         cells = "".join(static_forms.titled_html(title, a, secret=not self.revealed) for title, a in self._titled())
         body = f"{static_forms.turns_html([{'role': 'user', 'text': self.prompt}])}"
         body += f'<div style="display:flex;gap:12px;flex-wrap:wrap">{cells}</div>'
+        if self.difference and self.revealed:
+            body += f"<details><summary>The prompts differ</summary><pre>{escape(self.difference)}</pre></details>"
         return static_forms.frame(f"Arena · {self._tally()}", body) + problem_html(self.problem)
 
     def __repr__(self) -> str:
         return f"<Arena with {len(self.columns)} columns: {self._tally()}>"
+
+
+def _difference(gate: Sequence[SamePrompt]) -> str:
+    """What to show if the columns don't read the same prompt; "" if they do. Settings are the columns' own."""
+    differing = [found for found in gate if found.same is False]
+    return "\n".join(f"{found.line}\n{replace(found, settings={}).diff}" for found in differing)
 
 
 def _column(given: Mapping[str, Any], sampling: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import ClassVar
 
-from llmlab.display import FormsView, HeaderView, OffersView
+from llmlab.display import FormsView, HeaderView, ModelView, OffersView
 from llmlab.errors import LoadError
 from llmlab.magics.command import Command, Context
 from llmlab.magics.parser import Parser
@@ -20,7 +20,7 @@ class Show(Command):
         Architecture, parameters, quant, context, chat template, licence and tensor types, read from the files' headers.
         Of a model on the hub, only the headers are downloaded. The value's .header has all of it (.header.metadata,
         .header.tensors, .header.chat_template), .forms the available forms. --discover lists the hub's quantizations of
-        the model instead.
+        the model instead. Of an attached model: what its server takes, and the tokens used.
     """
     examples: ClassVar[tuple[tuple[str, str], ...]] = (
         ("%llm show nano", ""),
@@ -60,6 +60,8 @@ class Show(Command):
             return OffersView(find(args.model, quant=args.quant, engine=engine), args.quant)
         loaded = context.lab.models.get(args.model)
         plain = (args.quant, engine, args.from_) == (None, None, None)
+        if loaded is not None and loaded.url is not None:
+            return ModelView(loaded)
         if loaded is not None and plain:
             return HeaderView(read_header(loaded.path))
         from llmlab.hub.spec import parse

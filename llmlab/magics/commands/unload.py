@@ -16,7 +16,8 @@ class Unload(Command):
     name: ClassVar[str] = "unload"
     summary: ClassVar[str] = "unload a model and free its memory"
     details: ClassVar[str] = """
-        Without a name, the current model is unloaded; the most recently loaded of the others becomes current.
+        Without a name, the current model is unloaded; the most recently loaded of the others becomes current. An
+        attached model is detached; its server goes on.
     """
     examples: ClassVar[tuple[tuple[str, str], ...]] = (
         ("%llm unload nano", ""),
