@@ -296,7 +296,7 @@ def _speculation(subject: str, draft: str | None) -> Figures:
 
 
 def vllm(subject: str) -> Figures:
-    """llmlab with vLLM: end-to-end speed of 1 and 16 answers, and of prompts of 512 tokens."""
+    """The vLLM engine of llmlab: end-to-end speed of 1 and 16 answers, and of prompts of 512 tokens."""
     lab, model = _load(subject, "vllm", ctx=1024, max_concurrency=16)
     _decode(model, 2, 1)
     found = {f"whole {n}": statistics.median(whole for _, whole in _decode(model, n, 3)) for n in (1, 16)}

@@ -15,8 +15,6 @@ from llmlab.config import cache_dir
 
 NANO = Path(llmlab.zoo.__file__).parent / "models" / "nano"
 VOCABULARY = 32_000
-# Smaller ids are special tokens and single bytes.
-FIRST = 300
 AGREEMENT = 0.8
 # hidden size, layers, feed-forward size
 SIZES = {"16 M": (256, 6, 704), "64 M": (512, 10, 1408), "220 M": (1024, 12, 2816)}
@@ -79,8 +77,8 @@ def pair() -> tuple[Path, Path]:
     model, draft = folder / "agreeing-220m", folder / "agreeing-21m"
     if not (draft / "model.safetensors").exists():
         source = random.Random(0)
-        # One cycle over all ordinary tokens, so that the text doesn't repeat itself.
-        cycle = list(range(FIRST, VOCABULARY))
+        # One cycle over all tokens, so that the text doesn't repeat itself.
+        cycle = list(range(VOCABULARY))
         source.shuffle(cycle)
         follows = list(range(VOCABULARY))
         for at, token in enumerate(cycle):

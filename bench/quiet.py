@@ -15,7 +15,7 @@ import statistics
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 # Most of these that a measurement may see: a share of the cores, and cores.
 STEAL, OTHERS = 0.02, 0.08
@@ -72,7 +72,7 @@ class Watch:
 
     conditions: Conditions
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> Self:
         self._before = _work()
         self._waiting = _waiting()
         self._start = _counters()

@@ -29,8 +29,8 @@ class Batch:
         self._chunk = prompt_chunk
         # The sequences of the current layout, if each has exactly one token in it; after a successful step they are
         # also `_steady`: as long as they don't change, only tokens and positions need updating.
-        self._laid: tuple[Sequence, ...] = ()
-        self._steady: tuple[Sequence, ...] = ()
+        self._laid: list[Sequence] = []
+        self._steady: list[Sequence] = []
 
     def fill(self, sequences: list[Sequence], *, alone: bool) -> None:
         """Add one token (plus drafted ones) of every decoding sequence, and an even share of prompt for the others.
@@ -40,11 +40,13 @@ class Batch:
             alone: no other sequences are waiting for this step to end.
         """
         self.sequences = sequences
-        steady, self._steady = self._steady, ()
-        if tuple(sequences) == steady and all(
-            len(one.tokens) - one.computed == 1 and not one.draft for one in sequences
-        ):
+        steady, self._steady = self._steady, []
+        if sequences == steady and all(len(one.tokens) - one.computed == 1 and not one.draft for one in sequences):
             context, count = self._context, self.count
+            if count == 1:
+                (one,) = sequences
+                context.tokens[0], context.positions[0] = one.tokens[-1], one.computed - one.shifted
+                return
             tokens: Any = context.tokens
             positions: Any = context.positions
             tokens[:count] = [one.tokens[-1] for one in sequences]
@@ -86,7 +88,7 @@ class Batch:
                 one.row, row = row, row + 1
             at = end
         self.count, self.outputs, self.prompt_tokens = at, row, at - decoding
-        self._laid = () if prompts or guesses else tuple(sequences)
+        self._laid = [] if prompts or guesses else list(sequences)
 
     def computed(self) -> None:
         """Record that the batch is now in the KV cache (except drafted tokens: see `Picker`)."""

@@ -18,7 +18,7 @@ from llmlab import _imports
 from llmlab.engines import logits
 from llmlab.engines.base import Adapter, Capabilities, Engine, EngineLog, Finding, LoadPlan, LoraLimits, Memory, Request
 from llmlab.engines.llamacpp import vocabulary
-from llmlab.engines.llamacpp.draft import Drafter, DraftModel, Lookup, vocabulary_differs
+from llmlab.engines.llamacpp.draft import DRAFT_COST, Drafter, DraftModel, Lookup, vocabulary_differs
 from llmlab.engines.llamacpp.examination import examine
 from llmlab.engines.llamacpp.facts import guide_tokenizer, read_facts
 from llmlab.engines.llamacpp.logs import router
@@ -100,7 +100,7 @@ class LlamaCppEngine(Engine):
             cache_k=extra.get("cache_type_k", "f16"),
             cache_v=extra.get("cache_type_v", "f16"),
             kv_tokens=extra.get("kv_tokens"),
-            step_tokens=min(step_tokens(extra, flash=flash), extra.get("n_batch") or step_tokens(extra, flash=flash)),
+            step_tokens=step_tokens(extra, flash=flash),
             flash=flash,
         )
 
@@ -333,7 +333,7 @@ def _drafter(
             "Load it without --draft.",
         )
     if draft is None or plan.draft.source is None:
-        return Lookup(plan.draft.tokens)
+        return Lookup(plan.draft.tokens, on_gpu=settings.gpu_layers != 0)
     why = vocabulary_differs(model, draft)
     if why:
         raise BadInputError(
@@ -341,7 +341,15 @@ def _drafter(
             "Use a smaller model of the same family (the tokenizer must be the same), or --draft ngram.",
         )
     threads = min(settings.threads, default_threads(plan.draft.source.path.stat().st_size))
-    return DraftModel(draft, plan.draft.name, plan.draft.tokens, threads=threads, ends=ends)
+    return DraftModel(
+        draft,
+        plan.draft.name,
+        plan.draft.tokens,
+        threads=threads,
+        ends=ends,
+        cost=DRAFT_COST * draft.size / model.size,
+        on_gpu=settings.gpu_layers != 0,
+    )
 
 
 def _weights_progress(progress: Progress, cancelled: threading.Event) -> Any:

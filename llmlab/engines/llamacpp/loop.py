@@ -270,7 +270,10 @@ class DecodeLoop:
             return
         count = len(turn)
         before = sum(len(one.tokens) for one in turn)
+        accepted = [(one, one.accepted) for one in turn if one.draft]
         ended = self._picker.emit(context, batch)
+        for one, earlier in accepted:
+            drafter.learn(one, one.accepted - earlier)
         if not batch.prompt_tokens:
             gained = (sum(len(one.tokens) for one in turn) - before) / count
             meter.step(time.perf_counter() - started, gained, drafted=not plain)

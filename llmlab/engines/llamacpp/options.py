@@ -16,7 +16,10 @@ EXTRA: dict[str, tuple[type, str]] = {
     "n_threads": (int, "threads for decoding (default: physical cores, fewer while other processes take them)"),
     "n_threads_batch": (int, "threads for prompts (default: same as n_threads)"),
     "n_batch": (int, "most tokens computed in one step (default 512)"),
-    "n_ubatch": (int, "most tokens computed at once within a step (default: n_batch, up to 512, or 256 without flash attention)"),
+    "n_ubatch": (
+        int,
+        "most tokens computed at once within a step (default: n_batch, up to 512, or 256 without flash attention)",
+    ),
     "prompt_chunk": (int, "most prompt tokens per step while other sequences decode (default 128)"),
     "flash_attn": (str, "on, off or auto (default auto: on a GPU, on ARM, and for quantized values in the KV cache)"),
     "cache_type_k": (str, "KV cache type of the keys: f16, f32, bf16, q8_0, q5_0, q4_0 (default f16)"),
@@ -188,7 +191,7 @@ def default_threads(weight_bytes: int) -> int:
 def uses_flash(extra: Mapping[str, Any], *, on_gpu: bool) -> bool:
     """Whether flash attention is used.
 
-    llama.cpp's (0.3.36) is slow on x86 CPUs for a single new token, since it adds up the values in 16 bits there: decode
+    llama.cpp's (0.3.36) is slow on x86 CPUs for a single new token: it goes through the context cell by cell. Decode
     speed relative to that without it, at 16, 512 and 2,000 tokens of context: nano 0.96, 0.46 and 0.25; SmolLM2 1.07,
     0.69 and 0.51. Prompts of 512 tokens are 1.08 to 1.15 times as fast with it.
     """
@@ -201,7 +204,8 @@ def uses_flash(extra: Mapping[str, Any], *, on_gpu: bool) -> bool:
 
 def step_tokens(extra: Mapping[str, Any], *, flash: bool) -> int:
     """The most tokens that are computed at once within a step."""
-    return int(extra.get("n_ubatch") or min(extra.get("n_batch") or BATCH, BATCH if flash else _UBATCH_WITHOUT_FLASH))
+    most = BATCH if flash else _UBATCH_WITHOUT_FLASH
+    return min(extra.get("n_ubatch") or most, extra.get("n_batch") or most)
 
 
 def check_extra(extra: Mapping[str, Any]) -> dict[str, Any]:

@@ -42,9 +42,14 @@ class Picker:
         if not batch.outputs:
             return ended
         rows = context.rows(batch.outputs)
-        # All greedy choices in one call: a call per sequence is measurably slower at 16 sequences.
-        likeliest: list[int] = rows.argmax(axis=1).tolist() if any(one.greedy for one in batch.sequences) else []
-        for one in batch.sequences:
+        sequences = batch.sequences
+        likeliest: list[int] = []
+        if len(rows) == 1 and sequences[0].greedy:
+            likeliest = [int(rows[0].argmax())]  # without an axis: 2 us instead of 6 for 4,096 logits
+        elif any(one.greedy for one in sequences):
+            # All greedy choices in one call: a call per sequence is measurably slower at 16 sequences.
+            likeliest = rows.argmax(axis=1).tolist()
+        for one in sequences:
             row = one.row
             if row < 0:
                 continue
@@ -73,6 +78,11 @@ class Picker:
     def _next(self, one: Sequence, rows: Any, row: int, likeliest: list[int]) -> Ending | None:
         """Pick a sequence's next token from a row of logits and push it. Returns why the sequence ends, or None."""
         try:
+            if one.plain:
+                token = likeliest[row]
+                if not math.isfinite(peak := rows.item(row, token)):
+                    raise not_finite(peak)
+                return one.push(token, None if token in one.stops else self._model.piece(token), None)
             steer = one.steer
             peak = rows[row, likeliest[row]] if likeliest else rows[row].max()
             if not math.isfinite(peak):  # both argmax and max return NaN if there is one
@@ -92,8 +102,7 @@ class Picker:
                     if one.rewound is None:
                         raise GenerationError("No token can follow, under the constraint and the sampling params.")
                     return None
-            end = token in self._ends and not (steer is None and one.request.params.ignore_eos)
-            end = end or token in one.stops or token in one.request.ends
+            end = token in one.stops or (steer is not None and token in self._ends)
             logprob = None
             if one.logprobs is not None:
                 logits = rows[row] if steer is None else steer.raw
