@@ -39,9 +39,12 @@ def spec(subject: str) -> tuple[str, str]:
 
 def gguf(subject: str) -> Path:
     """The file that llmlab loads."""
+    return _file(*spec(subject))
+
+
+def _file(name: str, quant: str) -> Path:
     from llmlab.loading.retrieval import resolve
 
-    name, quant = spec(subject)
     return resolve(name, engine="llamacpp", quant=quant, progress=lambda _phase, _share: None).path
 
 
@@ -243,13 +246,12 @@ def plain(subject: str) -> Figures:
 
 def drafted(subject: str) -> Figures:
     """Decode speed with the draft model, or with n-gram lookup where there is none."""
-    return _speculation(subject, "ngram" if subject in TEXTS else str(pair()[1]))
+    return _speculation(subject, "ngram" if subject in TEXTS else str(_file(str(pair()[1]), "Q4_K_M")))
 
 
-# Repetitive work: the answer repeats most of the prompt.
+# Repetitive work. SmolLM2 is too small to follow "repeat this", but writes on a third copy of a text.
 TEXTS = {
-    "json": "Repeat this JSON exactly, without changes:\n"
-    + json.dumps(
+    "json": json.dumps(
         [
             {"id": 1000 + 7 * i, "name": name, "city": city, "active": bool(i % 2), "score": 10 * i + 3}
             for i, (name, city) in enumerate(
@@ -258,11 +260,11 @@ TEXTS = {
         ],
         indent=1,
     ),
-    "code": "Repeat this Python code exactly, without changes:\n\n"
-    "def mean(values):\n    total = 0.0\n    for value in values:\n        total += value\n    return total / len(values)\n\n\n"
+    "code": "def mean(values):\n    total = 0.0\n    for value in values:\n        total += value\n    return total / len(values)\n\n\n"
     "def variance(values):\n    middle = mean(values)\n    total = 0.0\n    for value in values:\n"
     "        total += (value - middle) ** 2\n    return total / len(values)\n\n\n"
-    "def deviation(values):\n    return variance(values) ** 0.5\n",
+    "def deviation(values):\n    return variance(values) ** 0.5\n\n\ndef standardized(values):\n"
+    "    middle = mean(values)\n    width = deviation(values)\n    return [(value - middle) / width for value in values]\n",
 }  # fmt: skip
 
 
@@ -272,8 +274,8 @@ def _speculation(subject: str, draft: str | None) -> Figures:
     lab = Lab()
     if subject in TEXTS:
         model = lab.load("smollm2-135m", engine="llamacpp", quant="Q4_1", ctx=2048, draft=draft)
-        text: Any = TEXTS[subject]
-        options = {"temperature": 0.0, "max_tokens": 200}
+        once = TEXTS[subject]
+        text, options = f"{once}\n\n{once}\n\n{once[:40]}", _greedy(160)
     else:
         model = lab.load(str(pair()[0]), engine="llamacpp", quant="Q4_K_M", ctx=1024, draft=draft)
         text, options = prompts(1)[0], _greedy(200)

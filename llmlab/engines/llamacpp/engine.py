@@ -24,7 +24,7 @@ from llmlab.engines.llamacpp.facts import guide_tokenizer, read_facts
 from llmlab.engines.llamacpp.logs import router
 from llmlab.engines.llamacpp.loop import DecodeLoop
 from llmlab.engines.llamacpp.native import NativeModel
-from llmlab.engines.llamacpp.options import EXTRA, LlamaCppOptions, default_threads, step_tokens, uses_flash
+from llmlab.engines.llamacpp.options import EXTRA, LlamaCppOptions, step_tokens, uses_flash
 from llmlab.engines.llamacpp.scoring import score
 from llmlab.engines.llamacpp.trial import check
 from llmlab.errors import (
@@ -340,12 +340,11 @@ def _drafter(
             f"{plan.draft.name} can't draft for {plan.source.name}: its vocabulary differs ({why}).",
             "Use a smaller model of the same family (the tokenizer must be the same), or --draft ngram.",
         )
-    threads = min(settings.threads, default_threads(plan.draft.source.path.stat().st_size))
     return DraftModel(
         draft,
         plan.draft.name,
         plan.draft.tokens,
-        threads=threads,
+        threads=settings.threads,
         ends=ends,
         cost=DRAFT_COST * draft.size / model.size,
         on_gpu=settings.gpu_layers != 0,

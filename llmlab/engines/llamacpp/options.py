@@ -205,7 +205,7 @@ def uses_flash(extra: Mapping[str, Any], *, on_gpu: bool) -> bool:
 def step_tokens(extra: Mapping[str, Any], *, flash: bool) -> int:
     """The most tokens that are computed at once within a step."""
     most = BATCH if flash else _UBATCH_WITHOUT_FLASH
-    return min(extra.get("n_ubatch") or most, extra.get("n_batch") or most)
+    return int(min(extra.get("n_ubatch") or most, extra.get("n_batch") or BATCH))
 
 
 def check_extra(extra: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 # A step's duration relative to one of a single token, on a CPU, where it is bound by arithmetic: llama.cpp's kernels
 # compute four tokens at once, and the rest one by one. Measured for 4 and 8 tokens: nano in F16 1.44 and 2.5, SmolLM2
 # in Q4_1 1.9 and 3.1, a Llama of 187 M in Q4_K_M 1.4 and 2.4.
-_FEW, _BASE, _FOUR, _ONE = 0.27, 0.55, 1.1, 0.33
+_FEW, _BASE, _FOUR, _ONE = 0.35, 0.55, 1.1, 0.33
 # On a GPU it is bound by reading the weights.
 _ON_GPU = 0.02
 # Share of a new trial in the acceptance, and how often to try again a draft that doesn't pay.
