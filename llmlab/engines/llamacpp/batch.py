@@ -20,11 +20,13 @@ class Batch:
         count: tokens in the batch.
         prompt_tokens: how many of them are prompt.
         outputs: rows of logits it outputs; a sequence's `row` is an index into them.
+        repeated: the layout is that of the step before.
     """
 
     def __init__(self, context: NativeContext, prompt_chunk: int) -> None:
         self.sequences: list[Sequence] = []
         self.count = self.prompt_tokens = self.outputs = 0
+        self.repeated = False
         self._context = context
         self._chunk = prompt_chunk
         # The sequences of the current layout, if each has exactly one token in it; after a successful step they are
@@ -43,8 +45,9 @@ class Batch:
         steady, self._steady = self._steady, []
         if sequences == steady and all(len(one.tokens) - one.computed == 1 and not one.draft for one in sequences):
             context, count = self._context, self.count
+            self.repeated = True
             if count == 1:
-                (one,) = sequences
+                one = sequences[0]
                 context.tokens[0], context.positions[0] = one.tokens[-1], one.computed - one.shifted
                 return
             tokens: Any = context.tokens
@@ -52,6 +55,7 @@ class Batch:
             tokens[:count] = [one.tokens[-1] for one in sequences]
             positions[:count] = [one.position for one in sequences]
             return
+        self.repeated = False
         self._lay_out(sequences, alone=alone)
 
     def _lay_out(self, sequences: list[Sequence], *, alone: bool) -> None:

@@ -90,7 +90,7 @@ class DecodeLoop:
         self._context: NativeContext | None = None
         self._slots: Slots | None = None
         self._end_ids = end_ids
-        self._picker = Picker(model, frozenset(end_ids), log)
+        self._picker = Picker(model, frozenset(end_ids), log, on_cpu=settings.gpu_layers == 0)
         self.warm_up_s = 0.0
         self._closing = False
         self._paused = True

@@ -197,15 +197,16 @@ class Sequence:
         Returns:
             Why the sequence ends here; None if it continues.
         """
-        self.tokens.append(token)
-        text = self.text.feed(piece, may_stop=len(self.tokens) > self.least) if piece is not None else ""
+        tokens, stream = self.tokens, self.text
+        tokens.append(token)
+        text = stream.feed(piece, may_stop=len(tokens) > self.least) if piece is not None else ""
         if self.steer is not None and self.steer.held:
             self.unpushed.append((text, token, logprob))
         else:
             self._give(text, token, logprob)
-        if piece is None or self.text.stopped:
+        if piece is None or stream.stopped:
             return "stop"
-        return "length" if len(self.tokens) >= self.limit else None
+        return "length" if len(tokens) >= self.limit else None
 
     def finish(self, reason: FinishReason) -> None:
         """End the choice in the buffer, with the text that was held back."""
