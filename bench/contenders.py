@@ -1,8 +1,9 @@
-"""The contenders of `bench/table.py`: llmlab and the raw engines doing the same work. Each returns its figures.
+"""The contenders of `bench/table.py`: llmlab and the raw engines doing the same work.
 
-Speeds are in tokens/s and times in ms; a figure is the median of several goes. Each contender runs in its own process:
+A contender is a generator that sets up, yields once, and then yields the figures of one measurement at a time: speeds in
+tokens/s, times in ms. `Process` runs one in its own process, so that several can be loaded and measure in turn.
 
-    python bench/contenders.py CONTENDER SUBJECT
+    yes | head -3 | python bench/contenders.py CONTENDER SUBJECT
 """
 
 from __future__ import annotations
@@ -18,16 +19,18 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from models import cached, pair
 
-TOKENS, PROMPT, REPEATS, LONG = 128, 16, 5, 512
-# Seconds of decoding per figure where one answer is short.
+TOKENS, PROMPT, LONG = 128, 16, 512
+# Seconds of decoding per measurement of several models.
 SECONDS = 2.0
 Figures = dict[str, float]
+Measurements = Iterator[Figures]
+_MARK = "figures: "
 
 
 def spec(subject: str) -> tuple[str, str]:
@@ -60,9 +63,9 @@ def prompts(count: int) -> list[str]:
     return [f"{n} Tell me a short story about a fox and {n} friends." for n in range(count)]
 
 
-def long_prompts(count: int, vocabulary: int) -> list[list[int]]:
+def long_prompts(count: int, vocabulary: int, seed: int = 0) -> list[list[int]]:
     """Prompts of `LONG` random token ids, which share no prefix."""
-    source = random.Random(count)
+    source = random.Random(seed)
     return [[source.randrange(300, vocabulary) for _ in range(LONG)] for _ in range(count)]
 
 
@@ -96,28 +99,28 @@ def _decode(model: Any, count: int, repeats: int) -> list[tuple[float, float]]:
 # -- llama.cpp -----------------------------------------------------------------------------------
 
 
-def one(subject: str) -> Figures:
-    """llmlab: decode speed of one sequence."""
-    lab, model = _load(subject, ctx=512, max_concurrency=16)
-    _decode(model, 1, 2)
-    speeds = [decoded for decoded, _ in _decode(model, 1, _goes(subject))]
-    lab.close()
-    return {"decode": statistics.median(speeds)}
+def _answers(subject: str) -> int:
+    """Answers of `TOKENS` tokens per measurement."""
+    return 5 if subject == "nano" else 1
 
 
-def _goes(subject: str) -> int:
-    """How often to repeat one answer of `TOKENS` tokens."""
-    return 20 if subject == "nano" else REPEATS
+def one(subject: str) -> Measurements:
+    """Decode speed of one sequence in llmlab."""
+    _, model = _load(subject, ctx=512, max_concurrency=16)
+    _decode(model, 1, 3)
+    yield {}
+    while True:
+        yield {"decode": statistics.median(decoded for decoded, _ in _decode(model, 1, _answers(subject)))}
 
 
-def llama(subject: str) -> Figures:
+def llama(subject: str) -> Measurements:
     """llama_cpp.Llama: decode speed of one sequence."""
     from llama_cpp import Llama
 
     threads = threads_of(subject)
     loaded = Llama(str(gguf(subject)), n_ctx=512, n_threads=threads, n_threads_batch=threads, verbose=False)
-    speeds = []
-    for _ in range(_goes(subject) + 2):
+
+    def speed() -> float:
         loaded.reset()
         first = 0.0
         for count, _token in enumerate(loaded.generate(list(range(10, 10 + PROMPT)), temp=0.0)):
@@ -125,113 +128,147 @@ def llama(subject: str) -> Figures:
                 first = time.perf_counter()
             if count == TOKENS:
                 break
-        speeds.append(TOKENS / (time.perf_counter() - first))
-    return {"decode": statistics.median(speeds[2:])}
+        return TOKENS / (time.perf_counter() - first)
+
+    speed()
+    yield {}
+    while True:
+        yield {"decode": statistics.median(speed() for _ in range(_answers(subject)))}
 
 
-def _llama_bench(subject: str, prompt: int, tokens: int, repeats: int) -> float:
+def _llama_bench(subject: str, *asked: str) -> float:
     from llama_tools import tools
 
-    asked = f"-p {prompt} -n {tokens} -r {repeats} -t {threads_of(subject)} -o json".split()
-    command = [str(tools()["llama-bench"]), "-m", str(gguf(subject)), *asked]
+    command = [
+        str(tools()["llama-bench"]),
+        "-m",
+        str(gguf(subject)),
+        "-t",
+        str(threads_of(subject)),
+        "-o",
+        "json",
+        *asked,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return statistics.median(json.loads(done.stdout)[0]["samples_ts"])
 
 
-def llama_bench(subject: str) -> Figures:
+def llama_bench(subject: str) -> Measurements:
     """llama-bench: decode speed of one sequence."""
-    return {"decode": _llama_bench(subject, 0, TOKENS, _goes(subject))}
+    yield {}
+    while True:
+        repeats = str(_answers(subject))
+        yield {"decode": _llama_bench(subject, "-p", "0", "-n", str(TOKENS), "-r", repeats)}
 
 
-def many(subject: str) -> Figures:
-    """llmlab: decode speed of 8 and 16 sequences, and the gain of 16 at once."""
-    lab, model = _load(subject, ctx=512, max_concurrency=16)
+def deep(subject: str) -> Measurements:
+    """Decode speed of one sequence after a prompt of 1,000 tokens in llmlab."""
+    _, model = _load(subject, ctx=2048, max_concurrency=1)
+    prompt = [one for part in long_prompts(2, model.facts.vocab_size) for one in part][:1000]
+    yield {}
+    while True:
+        timings = model.stream(prompt, **_greedy(64)).result().timings
+        yield {"decode": timings.decoded / (timings.total_s - timings.ttft_s)}
+
+
+def llama_bench_deep(subject: str) -> Measurements:
+    """llama-bench: the same."""
+    yield {}
+    while True:
+        yield {"decode": _llama_bench(subject, "-p", "0", "-n", "64", "-d", "1000", "-r", "1")}
+
+
+def many(subject: str) -> Measurements:
+    """Decode speed of 8 and 16 sequences, and the gain of 16 at once, in llmlab."""
+    _, model = _load(subject, ctx=512, max_concurrency=16)
     _decode(model, 2, 1)
-    seen = {count: _decode(model, count, 3) for count in (1, 8, 16)}
-    lab.close()
-    decoded = {count: statistics.median(one for one, _ in goes) for count, goes in seen.items()}
-    whole = {count: statistics.median(one for _, one in goes) for count, goes in seen.items()}
-    return {"decode 8": decoded[8], "decode 16": decoded[16], "gain": whole[16] / whole[1]}
+    yield {}
+    while True:
+        seen = {count: _decode(model, count, 1)[0] for count in (1, 8, 16)}
+        yield {"decode 8": seen[8][0], "decode 16": seen[16][0], "gain": seen[16][1] / seen[1][1]}
 
 
-def batched_bench(subject: str) -> Figures:
+def batched_bench(subject: str) -> Measurements:
     """llama-batched-bench: the same."""
     from llama_tools import tools
 
-    counts = ",".join(str(count) for count in (1, 8, 16) for _ in range(3))
-    asked = f"-c 4096 -npp {PROMPT} -ntg {TOKENS} -npl {counts} -t {threads_of(subject)} --output-format jsonl"
+    asked = f"-c 4096 -npp {PROMPT} -ntg {TOKENS} -npl 1,8,16 -t {threads_of(subject)} --output-format jsonl"
     command = [str(tools()["llama-batched-bench"]), "-m", str(gguf(subject)), *asked.split()]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    decoded = {n: statistics.median(row["speed_tg"] for row in rows if row["pl"] == n) for n in (8, 16)}
-    whole = {
-        n: statistics.median(n * row["tg"] / (row["t_pp"] + row["t_tg"]) for row in rows if row["pl"] == n)
-        for n in (1, 16)
-    }
-    return {"decode 8": decoded[8], "decode 16": decoded[16], "gain": whole[16] / whole[1]}
+    yield {}
+    while True:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        rows = {
+            row["pl"]: row
+            for row in map(json.loads, filter(lambda line: line.startswith("{"), done.stdout.splitlines()))
+        }
+        whole = {n: n * row["tg"] / (row["t_pp"] + row["t_tg"]) for n, row in rows.items()}
+        yield {"decode 8": rows[8]["speed_tg"], "decode 16": rows[16]["speed_tg"], "gain": whole[16] / whole[1]}
 
 
-def prompt(subject: str) -> Figures:
-    """llmlab: speed of a prompt of 512 tokens, up to its first token."""
-    lab, model = _load(subject, ctx=1024, max_concurrency=1, extra={"prefix_cache": False})
-    speeds = []
-    for ids in long_prompts(REPEATS + 1, model.facts.vocab_size):
-        answer = model.stream(ids, **_greedy(1)).result()
-        speeds.append(LONG / answer.timings.ttft_s)
-    lab.close()
-    return {"prompt": statistics.median(speeds[1:])}
+def prompt(subject: str) -> Measurements:
+    """Speed of a prompt of 512 tokens, up to its first token, in llmlab."""
+    _, model = _load(subject, ctx=1024, max_concurrency=1, extra={"prefix_cache": False})
+    (ids,) = long_prompts(1, model.facts.vocab_size)
+
+    def speed() -> float:
+        return LONG / (model.stream(ids, **_greedy(1)).result().timings.ttft_s or 1)
+
+    speed()
+    yield {}
+    while True:
+        yield {"prompt": statistics.median(speed() for _ in range(_answers(subject)))}
 
 
-def llama_bench_prompt(subject: str) -> Figures:
+def llama_bench_prompt(subject: str) -> Measurements:
     """llama-bench: pp512."""
-    return {"prompt": _llama_bench(subject, LONG, 0, REPEATS)}
+    yield {}
+    while True:
+        yield {"prompt": _llama_bench(subject, "-p", str(LONG), "-n", "0", "-r", str(_answers(subject)))}
 
 
 # -- several models ------------------------------------------------------------------------------
 
 
-def alone(subject: str) -> Figures:
+def alone(subject: str) -> Measurements:
     """Decode speed of the only loaded model."""
-    lab, model = _load(subject)
-    found = _speed(model)
-    lab.close()
-    return {"decode": found}
+    _, model = _load(subject)
+    yield {}
+    while True:
+        yield {"decode": _speed(model)}
 
 
-def beside(subject: str) -> Figures:
+def beside(subject: str) -> Measurements:
     """Decode speed beside a second loaded model, which has answered once and is idle."""
-    lab, model = _load(subject)
-    other_lab, other = _load(subject)
+    _, model = _load(subject)
+    _, other = _load(subject)
     other.generate("Hello", **_greedy(16))
-    found = _speed(model)
-    for each in (lab, other_lab):
-        each.close()
-    return {"decode": found}
+    yield {}
+    while True:
+        yield {"decode": _speed(model)}
 
 
-def both(subject: str) -> Figures:
-    """Two models that answer at once: the sum of their speeds, and the slower one's share of the faster's."""
-    labs = [_load(subject), _load(subject)]
-    speeds = [0.0, 0.0]
+def both(subject: str) -> Measurements:
+    """Two models that answer at once: the sum of their speeds, and each."""
+    models = [_load(subject)[1] for _ in range(2)]
+    yield {}
+    while True:
+        speeds = [0.0, 0.0]
 
-    def measure(index: int) -> None:
-        speeds[index] = _speed(labs[index][1])
+        def measure(index: int, speeds: list[float] = speeds) -> None:
+            speeds[index] = _speed(models[index])
 
-    threads = [threading.Thread(target=measure, args=(index,)) for index in (0, 1)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for lab, _ in labs:
-        lab.close()
-    return {"sum": sum(speeds), "slower": min(speeds), "faster": max(speeds)}
+        threads = [threading.Thread(target=measure, args=(index,)) for index in (0, 1)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        yield {"sum": sum(speeds), "slower": min(speeds), "faster": max(speeds)}
 
 
 def _speed(model: Any) -> float:
     """Tokens/s of greedy answers of 64 tokens over some seconds."""
-    model.generate(prompts(1)[0], **_greedy(64))
     tokens, started = 0, time.perf_counter()
-    while (took := time.perf_counter() - started) < 2 * SECONDS:
+    while (took := time.perf_counter() - started) < SECONDS:
         tokens += model.generate(prompts(1)[0], **_greedy(64)).usage.completion_tokens
     return tokens / took
 
@@ -239,12 +276,12 @@ def _speed(model: Any) -> float:
 # -- speculation ---------------------------------------------------------------------------------
 
 
-def plain(subject: str) -> Figures:
+def plain(subject: str) -> Measurements:
     """Decode speed without a draft."""
     return _speculation(subject, None)
 
 
-def drafted(subject: str) -> Figures:
+def drafted(subject: str) -> Measurements:
     """Decode speed with the draft model, or with n-gram lookup where there is none."""
     return _speculation(subject, "ngram" if subject in TEXTS else str(_file(str(pair()[1]), "Q4_K_M")))
 
@@ -268,55 +305,48 @@ TEXTS = {
 }  # fmt: skip
 
 
-def _speculation(subject: str, draft: str | None) -> Figures:
+def _speculation(subject: str, draft: str | None) -> Measurements:
     from llmlab import Lab
 
-    lab = Lab()
     if subject in TEXTS:
-        model = lab.load("smollm2-135m", engine="llamacpp", quant="Q4_1", ctx=2048, draft=draft)
+        model = Lab().load("smollm2-135m", engine="llamacpp", quant="Q4_1", ctx=2048, draft=draft)
         once = TEXTS[subject]
         text, options = f"{once}\n\n{once}\n\n{once[:40]}", _greedy(160)
     else:
-        model = lab.load(str(pair()[0]), engine="llamacpp", quant="Q4_K_M", ctx=1024, draft=draft)
+        model = Lab().load(str(pair()[0]), engine="llamacpp", quant="Q4_K_M", ctx=1024, draft=draft)
         text, options = prompts(1)[0], _greedy(200)
     model.generate(text, **options)
-    speeds, accepted, steps = [], [], []
-    for _ in range(REPEATS):
+    yield {}
+    while True:
         answer = model.generate(text, **options)
-        speeds.append(answer.timings.decoded / (answer.timings.total_s - answer.timings.ttft_s))
+        found = {"decode": answer.timings.decoded / (answer.timings.total_s - answer.timings.ttft_s)}
         if answer.speculation is not None:
-            accepted.append(100 * answer.speculation.acceptance)
-            steps.append(answer.speculation.tokens_per_step)
-    lab.close()
-    found = {"decode": statistics.median(speeds)}
-    if accepted:
-        found |= {"accepted": statistics.median(accepted), "per step": statistics.median(steps)}
-    return found
+            found |= {"accepted": answer.speculation.acceptance, "per step": answer.speculation.tokens_per_step}
+        yield found
 
 
 # -- vLLM ----------------------------------------------------------------------------------------
 
 
-def vllm(subject: str) -> Figures:
-    """The vLLM engine of llmlab: end-to-end speed of 1 and 16 answers, and of prompts of 512 tokens."""
-    lab, model = _load(subject, "vllm", ctx=1024, max_concurrency=16)
+def vllm(subject: str) -> Measurements:
+    """The vLLM engine of llmlab: end-to-end speed of 1 and 16 answers, and of 8 prompts of 512 tokens."""
+    _, model = _load(subject, "vllm", ctx=1024, max_concurrency=16)
     _decode(model, 2, 1)
-    found = {f"whole {n}": statistics.median(whole for _, whole in _decode(model, n, 3)) for n in (1, 16)}
-    speeds = []
-    for seed in range(4):
-        ids = long_prompts(8 + seed, 4000)[:8]
+    seed = 0
+    yield {}
+    while True:
+        found = {f"whole {n}": _decode(model, n, 1)[0][1] for n in (1, 16)}
+        seed += 1
         started = time.perf_counter()
-        streams = [model.stream(one, **_greedy(1)) for one in ids]
+        streams = [model.stream(ids, **_greedy(1)) for ids in long_prompts(8, 4000, seed)]
         for stream in streams:
             stream.start()
         for stream in streams:
             stream.result()
-        speeds.append(8 * LONG / (time.perf_counter() - started))
-    lab.close()
-    return found | {"prompt": statistics.median(speeds[1:])}
+        yield found | {"prompt": 8 * LONG / (time.perf_counter() - started)}
 
 
-def vllm_raw(subject: str) -> Figures:
+def vllm_raw(subject: str) -> Measurements:
     """The raw LLM.generate of vLLM, which `vllm bench throughput` measures, with the same number of threads."""
     os.environ.update(
         VLLM_LOGGING_LEVEL="ERROR",
@@ -330,49 +360,46 @@ def vllm_raw(subject: str) -> Figures:
 
     folder = zoo.path("nano") if subject == "nano" else cached()
     llm = LLM(str(folder), dtype="bfloat16", max_num_seqs=16, max_model_len=1024, enforce_eager=True)
-    params = SamplingParams(temperature=0, max_tokens=TOKENS, ignore_eos=True)
-    llm.generate(prompts(2), SamplingParams(temperature=0, max_tokens=16, ignore_eos=True), use_tqdm=False)
-    found = {}
-    for count in (1, 16):
-        seen = []
-        for _ in range(3):
-            started = time.perf_counter()
-            made = sum(len(one.outputs[0].token_ids) for one in llm.generate(prompts(count), params, use_tqdm=False))
-            seen.append(made / (time.perf_counter() - started))
-        found[f"whole {count}"] = statistics.median(seen)
-    speeds = []
-    for seed in range(4):
-        ids: Any = [{"prompt_token_ids": one} for one in long_prompts(8 + seed, 4000)[:8]]
+
+    def speed(asked: list[Any], tokens: int, counted: int) -> float:
+        params = SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True)
         started = time.perf_counter()
-        llm.generate(ids, SamplingParams(temperature=0, max_tokens=1, ignore_eos=True), use_tqdm=False)
-        speeds.append(8 * LONG / (time.perf_counter() - started))
-    return found | {"prompt": statistics.median(speeds[1:])}
+        llm.generate(asked, params, use_tqdm=False)
+        return counted / (time.perf_counter() - started)
+
+    speed(prompts(2), TOKENS, TOKENS)
+    seed = 0
+    yield {}
+    while True:
+        found = {f"whole {n}": speed(prompts(n), TOKENS, n * TOKENS) for n in (1, 16)}
+        seed += 1
+        asked: list[Any] = [{"prompt_token_ids": ids} for ids in long_prompts(8, 4000, seed)]
+        yield found | {"prompt": speed(asked, 1, 8 * LONG)}
 
 
 # -- conversations and the magic -----------------------------------------------------------------
 
 
-def chat(subject: str) -> Figures:
+def chat(subject: str) -> Measurements:
     """TTFT of two turns of a chat whose first has a history of 500 tokens."""
     engine, _, which = subject.partition(" ")
-    lab, model = _load(which, engine, ctx=1024)
+    _, model = _load(which, engine, ctx=1024)
     model.generate("Hi", max_tokens=4)
-    firsts, seconds = [], []
-    for turn in range(REPEATS):
-        history = f"Chat {turn}. " + " ".join(f"Item {i} costs {i} coins." for i in range(200))
+    number = 0
+    yield {}
+    while True:
+        number += 1
+        history = f"Chat {number}. " + " ".join(f"Item {i} costs {i} coins." for i in range(200))
         while model.count_tokens(history) > 500:
             history = history.rsplit(" Item", 1)[0]
         messages = [{"role": "user", "content": history}]
         first = model.chat(messages, temperature=0, max_tokens=16)
         messages += [{"role": "assistant", "content": first.text}, {"role": "user", "content": "And item 4?"}]
         second = model.chat(messages, temperature=0, max_tokens=16)
-        firsts.append(1000 * (first.timings.ttft_s or 0))
-        seconds.append(1000 * (second.timings.ttft_s or 0))
-    lab.close()
-    return {"first": statistics.median(firsts), "second": statistics.median(seconds)}
+        yield {"first": 1000 * (first.timings.ttft_s or 0), "second": 1000 * (second.timings.ttft_s or 0)}
 
 
-def magic(engine: str) -> Figures:
+def magic(engine: str) -> Measurements:
     """Tokens/s of the same answer through %%llm, streamed, and through generate."""
     from IPython.core.interactiveshell import InteractiveShell
 
@@ -382,41 +409,88 @@ def magic(engine: str) -> Figures:
     shell.run_line_magic("load_ext", "llmlab")
     with contextlib.redirect_stdout(io.StringIO()):
         model = llmlab.load("nano", engine=engine, ctx=1024)
-        text = prompts(1)[0] + " Make it long."
-        speeds: dict[str, list[float]] = {"magic": [], "generate": []}
-        for _ in range(6):
-            for way, seen in speeds.items():
-                started = time.perf_counter()
-                if way == "magic":
-                    answer = shell.run_cell_magic("llm", "-t 0 --max-tokens 256", text)
-                else:
-                    answer = model.generate(text, temperature=0, max_tokens=256)
-                seen.append(answer.usage.completion_tokens / (time.perf_counter() - started))
-        llmlab.lab().close()
-    return {way: statistics.median(values[1:]) for way, values in speeds.items()}
+    text = prompts(1)[0] + " Make it long."
+
+    def speed(*, streamed: bool) -> float:
+        started = time.perf_counter()
+        with contextlib.redirect_stdout(io.StringIO()):
+            if streamed:
+                answer = shell.run_cell_magic("llm", "-t 0 --max-tokens 256", text)
+            else:
+                answer = model.generate(text, temperature=0, max_tokens=256)
+        return float(answer.usage.completion_tokens / (time.perf_counter() - started))
+
+    speed(streamed=True)
+    yield {}
+    while True:
+        seen = [(speed(streamed=True), speed(streamed=False)) for _ in range(3)]
+        yield {"magic": statistics.median(a for a, _ in seen), "generate": statistics.median(b for _, b in seen)}
 
 
-CONTENDERS: dict[str, Callable[[str], Figures]] = {
+CONTENDERS: dict[str, Callable[[str], Measurements]] = {
     "one": one, "Llama": llama, "llama-bench": llama_bench, "many": many, "llama-batched-bench": batched_bench,
-    "prompt": prompt, "llama-bench pp512": llama_bench_prompt, "alone": alone, "beside": beside, "both": both,
-    "plain": plain, "drafted": drafted, "vllm": vllm, "LLM.generate": vllm_raw, "chat": chat, "magic": magic,
+    "prompt": prompt, "llama-bench pp512": llama_bench_prompt, "deep": deep, "llama-bench -d 1000": llama_bench_deep,
+    "alone": alone, "beside": beside, "both": both, "plain": plain, "drafted": drafted,
+    "vllm": vllm, "LLM.generate": vllm_raw, "chat": chat, "magic": magic,
 }  # fmt: skip
 
 
-def run(contender: str, subject: str) -> Figures:
-    """Run a contender in a process of its own, with an empty run log.
+class Process:
+    """A contender in a process of its own, with an empty run log, set up and waiting.
 
     Raises:
-        RuntimeError: it failed.
+        RuntimeError: it failed; also from `measure`.
     """
-    command = [sys.executable, __file__, contender, subject]
-    with tempfile.TemporaryDirectory(prefix="llmlab-bench-") as scratch:
-        environment = {**os.environ, "LLMLAB_DATA": scratch, "LLMLAB_LOGS": scratch}
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    if done.returncode:
-        raise RuntimeError(f"{contender} on {subject} failed:\n{done.stderr[-3000:]}")
-    return dict(json.loads(done.stdout.strip().splitlines()[-1]))
+
+    def __init__(self, contender: str, subject: str) -> None:
+        self._what = f"{contender} on {subject}"
+        self._scratch = tempfile.TemporaryDirectory(prefix="llmlab-bench-")
+        self._errors = Path(self._scratch.name, "errors").open("w+", encoding="utf-8")  # noqa: SIM115 - closed by `close`
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, contender, subject],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            env={**os.environ, "LLMLAB_DATA": self._scratch.name, "LLMLAB_LOGS": self._scratch.name},
+        )
+        self._read()
+
+    def measure(self) -> Figures:
+        """One measurement."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return self._read()
+
+    def _read(self) -> Figures:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith(_MARK):
+                return dict(json.loads(line.removeprefix(_MARK)))
+        self._errors.seek(0)
+        raise RuntimeError(f"{self._what} failed:\n{self._errors.read()[-3000:]}")
+
+    def close(self) -> None:
+        """End it."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._errors.close()
+        self._scratch.cleanup()
+
+
+def main() -> None:
+    """Set up, then measure once per line of the input."""
+    measurements = CONTENDERS[sys.argv[1]](sys.argv[2])
+    print(_MARK + json.dumps(next(measurements)), flush=True)
+    for _line in sys.stdin:
+        print(_MARK + json.dumps(next(measurements)), flush=True)
 
 
 if __name__ == "__main__":
-    print(json.dumps(CONTENDERS[sys.argv[1]](sys.argv[2])))
+    main()

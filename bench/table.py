@@ -1,13 +1,14 @@
 """The speed table of bench/README.md: llmlab against the raw engines, as ratios of measurements on a quiet machine.
 
-    python bench/table.py [GROUP ...] [--turns 5] [--keep FILE]
+    python bench/table.py [GROUP ...] [--turns 3] [--keep FILE]
     python bench/table.py --print FILE
 
-In a turn the contenders of a group run one after the other, each in its own process, in reverse order every other turn.
-A turn counts only if the machine was quiet meanwhile and equally fast for both sides of a row (`bench/quiet.py`). A row
-has no ratio, but the reason, until `LEAST` turns count. The models are nano (F16), SmolLM2 135M (Q4_1), and Llamas of 187 and 220 M
-random weights (Q4_K_M; bf16 in vLLM), generated here. `--keep` adds the turns to a file, so that a long table can be
-measured in short runs.
+In a turn the contenders of a group are set up, each in its own new process, and then measure one after the other, several
+times (A B C, C B A, A B C, ...). So the two sides of a ratio are seconds apart: the machine's clock varies within
+minutes. A turn counts only if the machine was quiet meanwhile (`bench/quiet.py`); a row has no ratio, but the reason,
+until `LEAST` turns count. The models are nano (F16), SmolLM2 135M (Q4_1), and Llamas of 187 and 220 M random weights
+(Q4_K_M; bf16 in vLLM), generated here. `--keep` adds the turns to a file, so that a long table can be measured in short
+runs.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from contenders import run
-from quiet import DRIFT, Conditions, Watch, drift
+from contenders import Process
+from quiet import Conditions, Watch
 
 LEAST = 3
+# Measurements of each contender in a turn.
+MEASUREMENTS = 5
 
 
 @dataclass(frozen=True)
@@ -60,11 +63,11 @@ class Group:
 
 
 def _groups() -> Iterator[tuple[str, Group]]:
-    for model, against_llama in (("nano", 1.0), ("smollm2", 1.0), ("200m", 1.0)):
+    for model in ("nano", "smollm2", "200m"):
         name = f"llamacpp, {model}"
         yield f"one-{model}", Group(model, (
             Row(f"{name}, one sequence, decode / llama-bench", ("one", "decode"), ("llama-bench", "decode"), 0.95),
-            Row(f"{name}, one sequence, decode / Llama", ("one", "decode"), ("Llama", "decode"), against_llama),
+            Row(f"{name}, one sequence, decode / Llama", ("one", "decode"), ("Llama", "decode"), 1.0),
         ))  # fmt: skip
         yield f"many-{model}", Group(model, tuple(
             Row(f"{name}, {what} / llama-batched-bench", ("many", key), ("llama-batched-bench", key), 0.95, unit)
@@ -72,6 +75,9 @@ def _groups() -> Iterator[tuple[str, Group]]:
                 ("8 sequences, decode", "decode 8", "tokens/s"), ("16 sequences, decode", "decode 16", "tokens/s"),
                 ("gain of 16 at once", "gain", "times"),
             )
+        ))  # fmt: skip
+        yield f"deep-{model}", Group(model, (
+            Row(f"{name}, decode after 1,000 tokens / llama-bench", ("deep", "decode"), ("llama-bench -d 1000", "decode"), 0.95),
         ))  # fmt: skip
         yield f"prompt-{model}", Group(model, (
             Row(f"{name}, prompt of 512 / llama-bench pp512", ("prompt", "prompt"), ("llama-bench pp512", "prompt"), 0.97),
@@ -109,58 +115,57 @@ GROUPS = dict(_groups())
 
 @dataclass(frozen=True)
 class Turn:
-    """One run of each contender of a group.
+    """The measurements of a group's contenders in one set of processes.
 
     Attributes:
         when: the start, local time.
-        figures: by contender.
-        conditions: by contender.
+        figures: by contender, in order.
+        conditions: what else the machine did.
     """
 
     group: str
     when: str
-    figures: dict[str, dict[str, float]]
-    conditions: dict[str, Conditions]
+    figures: dict[str, list[dict[str, float]]]
+    conditions: Conditions
 
     @classmethod
     def read(cls, line: str) -> Turn:
         """A kept turn."""
         fields = json.loads(line)
-        conditions = {name: Conditions(**one) for name, one in fields.pop("conditions").items()}
-        return cls(**fields, conditions=conditions)
+        return cls(**{**fields, "conditions": Conditions(**fields["conditions"])})
 
-    def problem(self, row: Row) -> str:
-        """Why the turn doesn't count for a row; "" if it does."""
-        sides = [self.conditions[name] for name in dict.fromkeys((row.ours[0], row.theirs[0]))]
-        found = next((one.problem for one in sides if one.problem), "")
-        between = drift(sides[0].before, sides[-1].before)
-        if not found and between > DRIFT:
-            return f"the machine's speed changed by {100 * between:.0f} % between the two"
-        return found
-
-    def values(self, row: Row) -> tuple[float, float]:
-        """The two figures of a row."""
-        return self.figures[row.ours[0]][row.ours[1]], self.figures[row.theirs[0]][row.theirs[1]]
+    def values(self, row: Row) -> list[tuple[float, float]]:
+        """The two figures of a row, as often as they were measured."""
+        (ours, mine), (theirs, other) = row.ours, row.theirs
+        return [(a[mine], b[other]) for a, b in zip(self.figures[ours], self.figures[theirs], strict=True)]
 
 
-def measure(name: str, *, backwards: bool) -> Turn:
+def measure(name: str) -> Turn:
     """One turn of a group."""
     group = GROUPS[name]
-    figures, conditions = {}, {}
     when = time.strftime("%Y-%m-%d %H:%M")
-    for contender in group.contenders[:: -1 if backwards else 1]:
-        with Watch() as watch:
-            figures[contender] = run(contender, group.subject)
-        conditions[contender] = watch.conditions
-        shown = ", ".join(f"{what} {value:,.2f}" for what, value in figures[contender].items())
-        print(f"{name}: {contender}: {shown}; {watch.conditions.problem or 'quiet'}", file=sys.stderr, flush=True)
-    return Turn(name, when, figures, conditions)
+    figures: dict[str, list[dict[str, float]]] = {one: [] for one in group.contenders}
+    with Watch() as watch:
+        processes: dict[str, Process] = {}
+        try:
+            for contender in group.contenders:
+                processes[contender] = Process(contender, group.subject)
+            for number in range(MEASUREMENTS):
+                for contender in group.contenders[:: -1 if number % 2 else 1]:
+                    figures[contender].append(processes[contender].measure())
+        finally:
+            for process in processes.values():
+                process.close()
+    for row in group.rows:
+        ratios = ", ".join(f"{a / b:.2f}" for a, b in Turn(name, when, figures, watch.conditions).values(row))
+        print(f"{row.what}: {ratios}; {watch.conditions.problem or 'quiet'}", file=sys.stderr, flush=True)
+    return Turn(name, when, figures, watch.conditions)
 
 
 def table(turns: list[Turn]) -> str:
     """The table as Markdown."""
     lines = [
-        "| measurement | llmlab, median | against | n | ratio, median | range | target | met |",
+        "| measurement | llmlab, median | against | n | ratio, median | turns | target | met |",
         "| --- | ---: | ---: | ---: | ---: | --- | ---: | --- |",
     ]
     for name, group in GROUPS.items():
@@ -170,18 +175,19 @@ def table(turns: list[Turn]) -> str:
 
 
 def _line(row: Row, turns: list[Turn]) -> str:
-    counted = [turn.values(row) for turn in turns if not turn.problem(row)]
+    counted = [turn.values(row) for turn in turns if not turn.conditions.problem]
     if len(counted) < LEAST:
-        problems = [problem for turn in turns if (problem := turn.problem(row))]
-        why = f"the machine was busy: {problems[-1]}" if problems else "too few turns"
-        return f"| {row.what} | | | {len(counted)} of {len(turns)} | no ratio: {why} | | {row.bar} | |"
-    ratios = sorted(ours / theirs for ours, theirs in counted)
-    ratio = statistics.median(ratios)
-    ours, theirs = (statistics.median(side) for side in zip(*counted, strict=True))
+        problems = [turn.conditions.problem for turn in turns if turn.conditions.problem]
+        why = f"the machine was busy: {problems[-1]}" if problems else f"{len(counted)} of {LEAST} turns"
+        return f"| {row.what} | | | | no ratio: {why} | | {row.bar} | |"
+    medians = sorted(statistics.median(a / b for a, b in turn) for turn in counted)
+    pairs = [pair for turn in counted for pair in turn]
+    ratio = statistics.median(a / b for a, b in pairs)
+    ours, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
     met = ratio <= row.bar if row.most else ratio >= row.bar
     return (
-        f"| {row.what} | {ours:,.1f} {row.unit} | {theirs:,.1f} | {len(counted)} | {ratio:.2f} | "
-        f"{ratios[0]:.2f} to {ratios[-1]:.2f} | {row.bar} | {'yes' if met else 'no'} |"
+        f"| {row.what} | {ours:,.1f} {row.unit} | {theirs:,.1f} | {len(pairs)} | {ratio:.2f} | "
+        f"{medians[0]:.2f} to {medians[-1]:.2f} | {row.bar} | {'yes' if met else 'no'} |"
     )
 
 
@@ -194,7 +200,7 @@ def main() -> None:
     """Measure and print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"default: all of {', '.join(GROUPS)}")
-    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--turns", type=int, default=LEAST)
     parser.add_argument("--keep", type=Path, metavar="FILE", help="add the turns to this file, and print all in it")
     parser.add_argument("--print", type=Path, metavar="FILE", help="print the table of the turns in a file")
     args: Any = parser.parse_args()
@@ -207,7 +213,7 @@ def main() -> None:
     turns = _read(args.keep) if args.keep else []
     for name in args.groups or GROUPS:
         for _ in range(args.turns):
-            turn = measure(name, backwards=sum(one.group == name for one in turns) % 2 == 1)
+            turn = measure(name)
             turns.append(turn)
             if args.keep:
                 with args.keep.open("a", encoding="utf-8") as file:
