@@ -27,8 +27,6 @@ from contenders import Process
 from quiet import Conditions, Watch
 
 LEAST = 3
-# Measurements of each contender in a turn.
-MEASUREMENTS = 5
 
 
 @dataclass(frozen=True)
@@ -140,8 +138,8 @@ class Turn:
         return [(a[mine], b[other]) for a, b in zip(self.figures[ours], self.figures[theirs], strict=True)]
 
 
-def measure(name: str) -> Turn:
-    """One turn of a group."""
+def measure(name: str, measurements: int) -> Turn:
+    """One turn of a group, with so many measurements of each contender."""
     group = GROUPS[name]
     when = time.strftime("%Y-%m-%d %H:%M")
     figures: dict[str, list[dict[str, float]]] = {one: [] for one in group.contenders}
@@ -150,7 +148,7 @@ def measure(name: str) -> Turn:
         try:
             for contender in group.contenders:
                 processes[contender] = Process(contender, group.subject)
-            for number in range(MEASUREMENTS):
+            for number in range(measurements):
                 for contender in group.contenders[:: -1 if number % 2 else 1]:
                     figures[contender].append(processes[contender].measure())
         finally:
@@ -201,6 +199,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"default: all of {', '.join(GROUPS)}")
     parser.add_argument("--turns", type=int, default=LEAST)
+    parser.add_argument("--measurements", type=int, default=5, help="of each contender in a turn")
     parser.add_argument("--keep", type=Path, metavar="FILE", help="add the turns to this file, and print all in it")
     parser.add_argument("--print", type=Path, metavar="FILE", help="print the table of the turns in a file")
     args: Any = parser.parse_args()
@@ -213,7 +212,7 @@ def main() -> None:
     turns = _read(args.keep) if args.keep else []
     for name in args.groups or GROUPS:
         for _ in range(args.turns):
-            turn = measure(name)
+            turn = measure(name, args.measurements)
             turns.append(turn)
             if args.keep:
                 with args.keep.open("a", encoding="utf-8") as file:
