@@ -20,17 +20,19 @@ class Batch:
         count: tokens in the batch.
         prompt_tokens: how many of them are prompt.
         outputs: rows of logits it outputs; a sequence's `row` is an index into them.
+        repeated: the layout is that of the step before.
     """
 
     def __init__(self, context: NativeContext, prompt_chunk: int) -> None:
         self.sequences: list[Sequence] = []
         self.count = self.prompt_tokens = self.outputs = 0
+        self.repeated = False
         self._context = context
         self._chunk = prompt_chunk
         # The sequences of the current layout, if each has exactly one token in it; after a successful step they are
         # also `_steady`: as long as they don't change, only tokens and positions need updating.
-        self._laid: tuple[Sequence, ...] = ()
-        self._steady: tuple[Sequence, ...] = ()
+        self._laid: list[Sequence] = []
+        self._steady: list[Sequence] = []
 
     def fill(self, sequences: list[Sequence], *, alone: bool) -> None:
         """Add one token (plus drafted ones) of every decoding sequence, and an even share of prompt for the others.
@@ -40,16 +42,20 @@ class Batch:
             alone: no other sequences are waiting for this step to end.
         """
         self.sequences = sequences
-        steady, self._steady = self._steady, ()
-        if tuple(sequences) == steady and all(
-            len(one.tokens) - one.computed == 1 and not one.draft for one in sequences
-        ):
+        steady, self._steady = self._steady, []
+        if sequences == steady and all(len(one.tokens) - one.computed == 1 and not one.draft for one in sequences):
             context, count = self._context, self.count
+            self.repeated = True
+            if count == 1:
+                one = sequences[0]
+                context.tokens[0], context.positions[0] = one.tokens[-1], one.computed - one.shifted
+                return
             tokens: Any = context.tokens
             positions: Any = context.positions
             tokens[:count] = [one.tokens[-1] for one in sequences]
             positions[:count] = [one.position for one in sequences]
             return
+        self.repeated = False
         self._lay_out(sequences, alone=alone)
 
     def _lay_out(self, sequences: list[Sequence], *, alone: bool) -> None:
@@ -86,7 +92,7 @@ class Batch:
                 one.row, row = row, row + 1
             at = end
         self.count, self.outputs, self.prompt_tokens = at, row, at - decoding
-        self._laid = () if prompts or guesses else tuple(sequences)
+        self._laid = [] if prompts or guesses else list(sequences)
 
     def computed(self) -> None:
         """Record that the batch is now in the KV cache (except drafted tokens: see `Picker`)."""

@@ -14,12 +14,18 @@ from collections.abc import Sequence as Items
 from typing import Any
 
 from llmlab.engines.llamacpp.native import NativeContext, NativeModel
+from llmlab.engines.llamacpp.pace import RETRY, Acceptance, length
 from llmlab.engines.llamacpp.sampler import Drawer
 from llmlab.engines.llamacpp.sequence import Sequence
 from llmlab.engines.logits import not_finite
 
-# N-gram lengths to look up in the earlier text, longest first.
-_NGRAMS = (4, 3, 2)
+# N-gram lengths to look up in the earlier text, longest first, with the acceptance that is assumed at first.
+_NGRAMS = {8: 0.9, 4: 0.75, 3: 0.6, 2: 0.4}
+_SHORTEST = min(_NGRAMS)
+# The acceptance of a draft model's tokens that is assumed at first.
+_PRIOR = 0.7
+# A draft model's step, relative to its share of the weights: small products are less efficient.
+DRAFT_COST = 1.3
 _SAMPLE_OF_VOCABULARY = 4096
 
 
@@ -29,16 +35,21 @@ class Drafter(ABC):
     Attributes:
         name: the draft model's name, or "ngram".
         tokens: most drafted tokens per step.
+        on_gpu: whether the model computes on a GPU.
     """
 
     name: str
     tokens: int
+    on_gpu: bool
 
     def start(self, params: Any) -> None:  # noqa: B027 - optional
         """Set up on the loop's thread; `params` is a new copy of the model's `llama_context_params`."""
 
     def use_threads(self, count: int) -> None:  # noqa: B027
         """Compute with at most so many threads from now on."""
+
+    def learn(self, one: Sequence, accepted: int) -> None:  # noqa: B027
+        """Called after a step with how many of a sequence's drafted tokens were accepted."""
 
     @abstractmethod
     def propose(self, running: Items[Sequence]) -> None:
@@ -62,37 +73,83 @@ class Lookup(Drafter):
 
     Args:
         tokens: most drafted tokens per step.
+        on_gpu: whether the model computes on a GPU.
     """
 
-    def __init__(self, tokens: int) -> None:
+    def __init__(self, tokens: int, *, on_gpu: bool = False) -> None:
         self.name = "ngram"
         self.tokens = tokens
-        self._tables: dict[Sequence, tuple[dict[tuple[int, ...], int], int]] = {}
+        self.on_gpu = on_gpu
+        self._texts: dict[Sequence, _Text] = {}
 
     def propose(self, running: Items[Sequence]) -> None:
         """See `Drafter.propose`."""
+        found = []
         for one in running:
             room = self.room(one)
             if room > 0:
-                start = self._find(one)
-                one.draft = one.tokens[start : start + room] if start else []
+                text = self._texts.setdefault(one, _Text())
+                text.check_guess(one.tokens)
+                start, chance = text.find(one.tokens)
+                if start:
+                    found.append((one, chance, start, min(room, len(one.tokens) - start)))
+        if not found:
+            return
+        chances = [(chance.value, room) for _, chance, _, room in found]
+        number = length(chances, len(running) - len(found), self.tokens, 0.0, on_gpu=self.on_gpu)
+        for one, chance, start, room in found:
+            if number:
+                one.draft = one.tokens[start : start + min(number, room)]
+                self._texts[one].drafted = chance
+            else:
+                self._texts[one].guess = len(one.tokens), one.tokens[start], chance
+
+    def learn(self, one: Sequence, accepted: int) -> None:
+        """See `Drafter.learn`."""
+        text = self._texts.get(one)
+        if text is not None and text.drafted is not None:
+            text.drafted.learn(len(one.draft), accepted)
 
     def leave(self, one: Sequence) -> None:
-        """Drop the sequence's table."""
-        self._tables.pop(one, None)
+        """Drop what is known of the sequence."""
+        self._texts.pop(one, None)
 
-    def _find(self, one: Sequence) -> int:
-        """End of the latest earlier occurrence of the last tokens; 0 if there is none."""
-        tokens = one.tokens
-        table, known = self._tables.get(one, ({}, 0))
+
+class _Text:
+    """The n-grams of a sequence, and how often what followed them was right, by their length.
+
+    Attributes:
+        drafted: the acceptance that the last draft was made with.
+        guess: a token that wasn't drafted, since it didn't pay: its place, the token and the acceptance to update.
+    """
+
+    def __init__(self) -> None:
+        self.drafted: Acceptance | None = None
+        self.guess: tuple[int, int, Acceptance] | None = None
+        self._ends: dict[tuple[int, ...], int] = {}
+        self._known = 0
+        self._chances = {size: Acceptance(prior) for size, prior in _NGRAMS.items()}
+
+    def check_guess(self, tokens: list[int]) -> None:
+        """Compare the token that was guessed with the one that came."""
+        guess, self.guess = self.guess, None
+        if guess is not None and guess[0] < len(tokens):
+            guess[2].learn(1, int(tokens[guess[0]] == guess[1]))
+
+    def find(self, tokens: list[int]) -> tuple[int, Acceptance]:
+        """End of the latest earlier occurrence of the last tokens (0: none), and its acceptance."""
         size = len(tokens)
         # Index only n-grams that end before the last token, so that the last tokens don't match themselves.
-        for end in range(max(known, _NGRAMS[-1]), size):
-            for length in _NGRAMS:
-                if end >= length:
-                    table[tuple(tokens[end - length : end])] = end
-        self._tables[one] = (table, size)
-        return next((table[key] for n in _NGRAMS if (key := tuple(tokens[-n:])) in table), 0)
+        for end in range(max(self._known, _SHORTEST), size):
+            for count in _NGRAMS:
+                if end >= count:
+                    self._ends[tuple(tokens[end - count : end])] = end
+        self._known = size
+        for count, chance in self._chances.items():
+            found = self._ends.get(tuple(tokens[-count:]))
+            if found is not None:
+                return found, chance
+        return 0, self._chances[_SHORTEST]
 
 
 class DraftModel(Drafter):
@@ -104,11 +161,28 @@ class DraftModel(Drafter):
         tokens: most drafted tokens per step.
         threads: CPU threads.
         ends: tokens that end a turn.
+        cost: duration of one of its steps relative to the model's.
+        on_gpu: whether the model computes on a GPU.
     """
 
-    def __init__(self, model: NativeModel, name: str, tokens: int, *, threads: int, ends: Items[int]) -> None:
+    def __init__(
+        self,
+        model: NativeModel,
+        name: str,
+        tokens: int,
+        *,
+        threads: int,
+        ends: Items[int],
+        cost: float,
+        on_gpu: bool = False,
+    ) -> None:
         self.name = name
         self.tokens = tokens
+        self.on_gpu = on_gpu
+        self._cost = cost
+        # By sequence: the acceptance, and the steps since the last draft.
+        self._chances: dict[Sequence, Acceptance] = {}
+        self._skipped = 0
         self._model = model
         self._threads = threads
         self._ends = frozenset(ends)
@@ -140,8 +214,11 @@ class DraftModel(Drafter):
             return
         longest = self._model.trained_context
         pending = [(one, room) for one in running if (room := self.room(one)) > 0 and len(one.tokens) + room < longest]
+        number = self._number(pending, len(running))
+        if not number:
+            return
+        pending = [(one, min(room, number)) for one, room in pending]
         active = self._catch_up(context, pending)
-        at = 0
         while active:
             rest = []
             at = 0
@@ -159,8 +236,26 @@ class DraftModel(Drafter):
                 return
             active = rest
 
+    def _number(self, pending: list[tuple[Sequence, int]], running: int) -> int:
+        """How many tokens to draft for each sequence."""
+        chances = [(self._chances.setdefault(one, Acceptance(_PRIOR)).value, room) for one, room in pending]
+        if not chances:
+            return 0
+        number = length(chances, running - len(chances), self.tokens, self._cost, on_gpu=self.on_gpu)
+        self._skipped = 0 if number else self._skipped + 1
+        if self._skipped > RETRY:
+            self._skipped = 0
+            return min(self.tokens, 3)
+        return number
+
+    def learn(self, one: Sequence, accepted: int) -> None:
+        """See `Drafter.learn`."""
+        if one in self._chances:
+            self._chances[one].learn(len(one.draft), accepted)
+
     def leave(self, one: Sequence) -> None:
         """Make the slot's next sequence compare all of its tokens with the KV cache."""
+        self._chances.pop(one, None)
         if one.slot is not None:
             self._known.pop(one.slot.id, None)
 

@@ -18,13 +18,13 @@ from llmlab import _imports
 from llmlab.engines import logits
 from llmlab.engines.base import Adapter, Capabilities, Engine, EngineLog, Finding, LoadPlan, LoraLimits, Memory, Request
 from llmlab.engines.llamacpp import vocabulary
-from llmlab.engines.llamacpp.draft import Drafter, DraftModel, Lookup, vocabulary_differs
+from llmlab.engines.llamacpp.draft import DRAFT_COST, Drafter, DraftModel, Lookup, vocabulary_differs
 from llmlab.engines.llamacpp.examination import examine
 from llmlab.engines.llamacpp.facts import guide_tokenizer, read_facts
 from llmlab.engines.llamacpp.logs import router
 from llmlab.engines.llamacpp.loop import DecodeLoop
 from llmlab.engines.llamacpp.native import NativeModel
-from llmlab.engines.llamacpp.options import BATCH, EXTRA, LlamaCppOptions, default_threads
+from llmlab.engines.llamacpp.options import EXTRA, LlamaCppOptions, step_tokens, uses_flash
 from llmlab.engines.llamacpp.scoring import score
 from llmlab.engines.llamacpp.trial import check
 from llmlab.errors import (
@@ -94,12 +94,14 @@ class LlamaCppEngine(Engine):
     @classmethod
     def sizes(cls, extra: Mapping[str, Any]) -> Sizes:
         """See `Engine.sizes`."""
+        # llama_cpp, which knows its hardware, isn't imported for an estimate.
+        flash = uses_flash(extra, on_gpu=sys.platform == "darwin" or bool(hardware.nvidia_gpus()))
         return Sizes(
             cache_k=extra.get("cache_type_k", "f16"),
             cache_v=extra.get("cache_type_v", "f16"),
             kv_tokens=extra.get("kv_tokens"),
-            step_tokens=min(extra.get("n_ubatch") or BATCH, extra.get("n_batch") or BATCH),
-            flash=extra.get("flash_attn") != "off",
+            step_tokens=step_tokens(extra, flash=flash),
+            flash=flash,
         )
 
     @classmethod
@@ -331,15 +333,22 @@ def _drafter(
             "Load it without --draft.",
         )
     if draft is None or plan.draft.source is None:
-        return Lookup(plan.draft.tokens)
+        return Lookup(plan.draft.tokens, on_gpu=settings.gpu_layers != 0)
     why = vocabulary_differs(model, draft)
     if why:
         raise BadInputError(
             f"{plan.draft.name} can't draft for {plan.source.name}: its vocabulary differs ({why}).",
             "Use a smaller model of the same family (the tokenizer must be the same), or --draft ngram.",
         )
-    threads = min(settings.threads, default_threads(plan.draft.source.path.stat().st_size))
-    return DraftModel(draft, plan.draft.name, plan.draft.tokens, threads=threads, ends=ends)
+    return DraftModel(
+        draft,
+        plan.draft.name,
+        plan.draft.tokens,
+        threads=settings.threads,
+        ends=ends,
+        cost=DRAFT_COST * draft.size / model.size,
+        on_gpu=settings.gpu_layers != 0,
+    )
 
 
 def _weights_progress(progress: Progress, cancelled: threading.Event) -> Any:
@@ -396,6 +405,7 @@ def _description(model: NativeModel, settings: LlamaCppOptions) -> dict[str, str
         "concurrency": f"{settings.sequences} sequences",
         "batch": f"{settings.batch} tokens per step, {settings.prompt_chunk} prompt tokens while decoding",
         "KV cache": f"{settings.kv_tokens} tokens ({kind}), {settings.type_k}/{settings.type_v}",
+        "flash attention": {-1: "auto", 0: "off", 1: "on"}[settings.flash],
         "context shift": "on" if settings.context_shift else "off",
         "prefix cache": "on" if settings.prefix_cache and not model.recurrent else "off",
     }

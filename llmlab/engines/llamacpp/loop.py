@@ -90,7 +90,7 @@ class DecodeLoop:
         self._context: NativeContext | None = None
         self._slots: Slots | None = None
         self._end_ids = end_ids
-        self._picker = Picker(model, frozenset(end_ids), log)
+        self._picker = Picker(model, frozenset(end_ids), log, on_cpu=settings.gpu_layers == 0)
         self.warm_up_s = 0.0
         self._closing = False
         self._paused = True
@@ -270,7 +270,10 @@ class DecodeLoop:
             return
         count = len(turn)
         before = sum(len(one.tokens) for one in turn)
+        accepted = [(one, one.accepted) for one in turn if one.draft]
         ended = self._picker.emit(context, batch)
+        for one, earlier in accepted:
+            drafter.learn(one, one.accepted - earlier)
         if not batch.prompt_tokens:
             gained = (sum(len(one.tokens) for one in turn) - before) / count
             meter.step(time.perf_counter() - started, gained, drafted=not plain)

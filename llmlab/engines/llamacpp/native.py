@@ -77,11 +77,10 @@ class NativeModel:
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
         """A token's bytes in a text; empty for a special token unless `special`."""
+        if not special and (known := self._pieces.get(token)) is not None:
+            return known
         import llama_cpp
 
-        known = self._pieces.get(token) if not special else None
-        if known is not None:
-            return known
         if token in self.kinds.hidden and not special:
             return b""
         special = special or token in self.kinds.shown
@@ -199,6 +198,10 @@ class NativeContext:
         address = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)
         self._all_logits = address(ctypes.cast(llama_cpp.llama_get_logits, ctypes.c_void_p).value or 0)
         self._views: dict[int, tuple[int, Any]] = {}
+        self._last: Any = None
+        of_row = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32)
+        self._row_logits = of_row(ctypes.cast(llama_cpp.llama_get_logits_ith, ctypes.c_void_p).value or 0)
+        self._row_views: dict[int, Any] = {}
 
     def _make_batch(self, size: int) -> None:
         import llama_cpp
@@ -262,7 +265,12 @@ class NativeContext:
             flat: Any = (ctypes.c_float * (count * self.vocab_size)).from_address(address)
             view = np.frombuffer(flat, dtype=np.float32).reshape(count, self.vocab_size)
             self._views[count] = address, view
+        self._last = view
         return view
+
+    def same_rows(self) -> Any:
+        """`rows` after a step with the same layout as the one before, on a CPU, where nothing is to be waited for."""
+        return self._last
 
     def logits(self, row: int) -> Any:
         """Raw logits of batch entry `row`, which must be an output.
@@ -270,11 +278,14 @@ class NativeContext:
         Returns:
             A float32 array, shape (vocabulary,), valid until the next decode.
         """
-        import llama_cpp
         import numpy as np
 
-        pointer = llama_cpp.llama_get_logits_ith(self.handle, row)
-        return np.ctypeslib.as_array(pointer, shape=(self.vocab_size,))
+        address = self._row_logits(self.handle, row)
+        view = self._row_views.get(address)
+        if view is None:
+            flat: Any = (ctypes.c_float * self.vocab_size).from_address(address)
+            view = self._row_views[address] = np.frombuffer(flat, dtype=np.float32)
+        return view
 
     def length(self, sequence: int) -> int:
         """Number of tokens of a sequence in the KV cache."""

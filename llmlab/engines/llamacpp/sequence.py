@@ -32,7 +32,8 @@ class Sequence:
         greedy: take the likeliest token, without a chain; else draw one with `seed`.
         adjuster: changes the logits first; None if there is nothing to change.
         own_candidates: the candidates are chosen by `llmlab.engines.sampling` instead of the chain.
-        stops: tokens that end it, besides the model's.
+        stops: tokens that end it.
+        plain: the likeliest token of the raw logits is taken: greedy, without guide, adjuster or log probabilities.
         shifted: tokens dropped after the first `KEPT`, because the context was full.
         draft: drafted tokens, which the next batch verifies.
         unpushed: the output that isn't pushed until the end, since a guide may take it back: (text, token, log
@@ -43,8 +44,8 @@ class Sequence:
 
     __slots__ = (
         "_prompt", "accepted", "adjuster", "cached", "chain", "computed", "draft", "drafted", "greedy", "key", "least",
-        "limit", "logprobs", "own_candidates", "request", "reserved", "rewound", "row", "seed", "share", "shifted",
-        "slot", "steer", "steps", "stops", "text", "tokens", "unpushed",
+        "limit", "logprobs", "own_candidates", "plain", "request", "reserved", "rewound", "row", "seed", "share",
+        "shifted", "slot", "steer", "steps", "stops", "text", "tokens", "unpushed",
     )  # fmt: skip
 
     def __init__(
@@ -71,12 +72,13 @@ class Sequence:
         self.logprobs = params.logprobs
         self.greedy = not params.temperature
         self.seed = params.seed or 0
-        self.stops = frozenset(params.stop_token_ids)
+        self.stops = frozenset((*params.stop_token_ids, *request.ends, *(() if params.ignore_eos else ends)))
         self.least = self._prompt + (params.min_tokens or 0)
         self.own_candidates = truncates(params)
         self.adjuster: Adjuster | None = None
         if Adjuster.needed(params, request.banned):
             self.adjuster = Adjuster(params, self._prompt, ends, request.banned, request.breakers)
+        self.plain = self.greedy and self.adjuster is None and self.logprobs is None
         self.steer: Steer | None = None
         self.unpushed: list[tuple[str, int, TokenLogprob | None]] = []
         self.rewound: int | None = None
@@ -127,6 +129,7 @@ class Sequence:
     def steer_by(self, steer: Steer, piece: Callable[[int], bytes]) -> None:
         """Attach a guide; a stop string then ends the sequence only where the guide allows an end."""
         self.steer = steer
+        self.plain = False
         self.text = self._stream(steer, piece)
 
     def push_steered(
@@ -178,8 +181,9 @@ class Sequence:
             self.request.buffer.push(rest, index=self.request.index)
 
     def _give(self, text: str, token: int, logprob: TokenLogprob | None) -> None:
-        self.request.buffer.push(
-            text, (token,), (logprob,) if logprob is not None else (), index=self.request.index, cached=self.cached
+        request = self.request
+        request.buffer.push(
+            text, (token,), (logprob,) if logprob is not None else (), index=request.index, cached=self.cached
         )
 
     def push(self, token: int, piece: bytes | None, logprob: TokenLogprob | None) -> FinishReason | None:
@@ -193,15 +197,16 @@ class Sequence:
         Returns:
             Why the sequence ends here; None if it continues.
         """
-        self.tokens.append(token)
-        text = self.text.feed(piece, may_stop=len(self.tokens) > self.least) if piece is not None else ""
+        tokens, stream = self.tokens, self.text
+        tokens.append(token)
+        text = stream.feed(piece, may_stop=len(tokens) > self.least) if piece is not None else ""
         if self.steer is not None and self.steer.held:
             self.unpushed.append((text, token, logprob))
         else:
             self._give(text, token, logprob)
-        if piece is None or self.text.stopped:
+        if piece is None or stream.stopped:
             return "stop"
-        return "length" if len(self.tokens) >= self.limit else None
+        return "length" if len(tokens) >= self.limit else None
 
     def finish(self, reason: FinishReason) -> None:
         """End the choice in the buffer, with the text that was held back."""

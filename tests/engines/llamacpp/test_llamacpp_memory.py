@@ -59,7 +59,8 @@ def test_only_new_untouched_memory_is_returned():
         (2048, 4, {"cache_type_k": "q8_0", "cache_type_v": "q4_0"}),
         (1024, 2, {"cache_type_k": "f32"}),
         (1024, 2, {"n_ubatch": 128}),
-        (1024, 2, {"flash_attn": "off"}),
+        (1024, 2, {"flash_attn": "on"}),
+        (1024, 2, {"flash_attn": "off", "n_ubatch": 512}),
     ],
 )
 def test_the_estimate_is_what_llama_cpp_allocates(load, gguf, tmp_path, ctx, concurrency, extra):
