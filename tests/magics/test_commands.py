@@ -27,7 +27,7 @@ def test_the_table_has_not_drifted():
 
 BAD_LINES = [
     ("%llm laod nano", "Unknown command 'laod'", "Did you mean 'load'?"),
-    ("%llm brew nano", "Unknown command 'brew'", "load, ls, use, unload"),
+    ("%llm brew nano", "Unknown command 'brew'", "load, attach, ls, use, unload"),
     ("%llm load", "MODEL is missing", "Usage: %llm load MODEL"),
     ("%llm load nano --enigne vllm", "Unknown option '--enigne'", "Did you mean '--engine'?"),
     ("%llm load nano --engine ollama", "'ollama'", "auto, llamacpp, vllm"),
