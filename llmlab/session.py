@@ -12,7 +12,7 @@ from typing import Protocol
 
 from llmlab import _imports, config
 from llmlab.engines.base import Engine, EngineLog, LoadPlan
-from llmlab.engines.registry import ATTACHED, check_name, declared, engine_class
+from llmlab.engines.registry import check_name, engine_class
 from llmlab.errors import BadInputError, Interrupted, LlmLabError, LoadError, UnknownNameError, unknown
 from llmlab.hub import catalogue
 from llmlab.inference.conversation import History
@@ -332,7 +332,7 @@ class Lab:
 
     def _start(self, name: str, planned: Planned, report: Progress) -> Model:
         """Open an engine for a plan and wrap it in a Model. The caller holds `_loading` and registers it."""
-        cls = engine_class(planned.engine) if planned.engine != ATTACHED else declared(planned.engine)
+        cls = engine_class(planned.engine)
         log = self._new_log(name, planned.engine)
         started = time.perf_counter()
         try:

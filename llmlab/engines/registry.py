@@ -48,12 +48,12 @@ def installed(name: EngineName) -> bool:
 
 
 def engine_class(name: EngineName) -> type[Engine]:
-    """The engine's class. Importing it doesn't import the engine's package.
+    """The engine's class. Importing it doesn't import the engine's package; `remote` has none.
 
     Raises:
         EngineMissingError: the package isn't installed.
     """
-    if not installed(name):
+    if name != ATTACHED and not installed(name):
         others = [other for other in ENGINES if other != name and installed(other)]
         hint = f"Install it: {INSTALL[name]}." + (f" Installed: {', '.join(others)}." if others else "")
         raise EngineMissingError(f"The engine {name} isn't installed.", hint)

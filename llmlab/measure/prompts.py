@@ -13,6 +13,7 @@ from llmlab.options import GenerateOptions, known_keywords
 from llmlab.render.safe import escape, plain
 from llmlab.render.table import LINE, MONO, QUIET, Table
 from llmlab.types import SamplingParams
+from llmlab.types.params import NEUTRAL
 
 if TYPE_CHECKING:
     from llmlab.inference.stream import Stream
@@ -24,18 +25,7 @@ _SKIPPED = ("seed", "n", "logprobs")
 # Without an effect at temperature 0.
 _SAMPLED = ("top_p", "top_k", "min_p", "typical_p", "top_n_sigma", "xtc_probability", "xtc_threshold")
 _DRY = ("dry_base", "dry_allowed_length", "dry_sequence_breakers")
-_NEUTRAL: Mapping[str, Any] = {
-    "top_p": 1.0,
-    "top_k": 0,
-    "min_p": 0.0,
-    "typical_p": 1.0,
-    "top_n_sigma": 0.0,
-    "repetition_penalty": 1.0,
-    "presence_penalty": 0.0,
-    "frequency_penalty": 0.0,
-    "min_tokens": 0,
-    "logit_bias": {},
-}
+_NEUTRAL: Mapping[str, Any] = {**NEUTRAL, "logit_bias": {}}
 _CONTEXT_LETTERS = 160
 
 

@@ -297,7 +297,7 @@ class _Prompts:
 
 
 def _options(model: Model, max_tokens: int) -> dict[str, Any]:
-    """Greedy, without the template, to the last token; as far as a model's server can do that."""
+    """Options: greedy, a raw prompt, on past the end token; without those that the model's server refuses."""
     options: dict[str, Any] = {"temperature": 0.0, "max_tokens": max_tokens}
     if model.url is None:
         return {**options, "raw": True, "ignore_eos": True}
@@ -312,8 +312,9 @@ def _options(model: Model, max_tokens: int) -> dict[str, Any]:
 
 
 def _run(model: Model, prompts: list[str], max_tokens: int) -> _Round:
+    options = _options(model, max_tokens)
     started = time.perf_counter()
-    answers = model.generate(prompts, **_options(model, max_tokens))
+    answers = model.generate(prompts, **options)
     return _Round(time.perf_counter() - started, tuple(answers))
 
 

@@ -113,7 +113,7 @@ class ToolLoop:
     @property
     def _remote(self) -> bool:
         """A server describes the tools to the model, and reads its calls."""
-        return bool(getattr(self._model.facts, "server_side", False))
+        return bool(self._model.facts.server_side)
 
     def _check_strict(self) -> None:
         if self._remote:

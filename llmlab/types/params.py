@@ -15,6 +15,18 @@ Format = Literal["gguf", "safetensors"]
 FORMATS: dict[EngineName, Format] = {"llamacpp": "gguf", "vllm": "safetensors"}
 
 MOST_BAD_WORDS = 64
+# The values with which a sampling param has no effect, where that isn't None.
+NEUTRAL: Mapping[str, Any] = {
+    "top_p": 1.0,
+    "top_k": 0,
+    "min_p": 0.0,
+    "typical_p": 1.0,
+    "top_n_sigma": 0.0,
+    "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+    "min_tokens": 0,
+}
 """vLLM bans at most 128 token sequences, and a word has up to two."""
 
 

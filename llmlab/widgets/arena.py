@@ -371,10 +371,8 @@ class Arena(BenchWidget):
         parts = [static_forms.turns_markdown(turns)]
         for title, answer in self._titled():
             parts.append(static_forms.titled_markdown(title, answer, secret=not self.revealed))
-        if self.difference and self.revealed:
-            parts.append(
-                f"<details><summary>The prompts differ</summary><pre>{escape(self.difference)}</pre></details>"
-            )
+        if differing := self._differing():
+            parts.append(differing)
         return "\n\n".join([*parts, f"<small>{escape(self._tally())}</small>"])
 
     def html(self) -> str:
@@ -384,9 +382,14 @@ class Arena(BenchWidget):
         cells = "".join(static_forms.titled_html(title, a, secret=not self.revealed) for title, a in self._titled())
         body = f"{static_forms.turns_html([{'role': 'user', 'text': self.prompt}])}"
         body += f'<div style="display:flex;gap:12px;flex-wrap:wrap">{cells}</div>'
-        if self.difference and self.revealed:
-            body += f"<details><summary>The prompts differ</summary><pre>{escape(self.difference)}</pre></details>"
+        body += self._differing()
         return static_forms.frame(f"Arena · {self._tally()}", body) + problem_html(self.problem)
+
+    def _differing(self) -> str:
+        """How the prompts differ, as HTML; "" if they don't, or before the vote."""
+        if not self.difference or not self.revealed:
+            return ""
+        return f"<details><summary>The prompts differ</summary><pre>{escape(self.difference)}</pre></details>"
 
     def __repr__(self) -> str:
         return f"<Arena with {len(self.columns)} columns: {self._tally()}>"

@@ -38,7 +38,7 @@ class Piece:
 
 @dataclass
 class Calls:
-    """Tool calls as they arrive in pieces, and as the text that `llmlab.tool_calls.remote` reads."""
+    """Tool calls as they arrive in pieces, and as the text that `llmlab.tool_calls.generic.SERVER` reads."""
 
     names: dict[int, str] = field(default_factory=dict)
     arguments: dict[int, str] = field(default_factory=dict)
@@ -68,6 +68,10 @@ class Calls:
             call = json.dumps({"name": name, "arguments": value}, ensure_ascii=False)
             parts.append(f"<tool_call>{call}</tool_call>")
         return "\n".join(parts)
+
+    def after(self, text: str) -> str:
+        """The last text of an answer, with the calls below it."""
+        return "\n".join(part for part in (text, self.text()) if part)
 
 
 def reason_of(value: Any) -> FinishReason | None:

@@ -29,6 +29,7 @@ from llmlab.engines.remote.client import Client, RefusedError, failed
 from llmlab.engines.remote.probe import Found
 from llmlab.errors import BadInputError, GenerationError, Interrupted, UnsupportedError
 from llmlab.types import EngineName, SamplingParams
+from llmlab.types.params import NEUTRAL
 from llmlab.types.progress import Progress
 
 if TYPE_CHECKING:
@@ -219,7 +220,7 @@ class RemoteEngine(Engine):
         params, plain = asked.given, SamplingParams()
         for name in _PARAMS:
             if name not in kind.fields and getattr(params, name) != getattr(plain, name) and _means(params, name):
-                problem = f"{name}"
+                problem = name
         if guide is not None and guide.kind not in kind.guided:
             allowed = ", ".join(words for name, words in _GUIDES.items() if name in kind.guided)
             problem = f"a constraint of kind {guide.kind} (it enforces {allowed or 'none'})"
@@ -417,22 +418,12 @@ _PARAMS: Sequence[str] = (
     *("top_k", "min_p", "ignore_eos", "repetition_penalty", "presence_penalty", "frequency_penalty", "logit_bias"),
     *("min_tokens", "stop_token_ids", "bad_words", "typical_p", "top_n_sigma", "dry_multiplier", "xtc_probability"),
 )
-_NEUTRAL: Mapping[str, Any] = {
-    "top_k": 0,
-    "min_p": 0.0,
-    "repetition_penalty": 1.0,
-    "presence_penalty": 0.0,
-    "frequency_penalty": 0.0,
-    "min_tokens": 0,
-    "typical_p": 1.0,
-    "top_n_sigma": 0.0,
-}
 
 
 def _means(params: SamplingParams, name: str) -> bool:
     """Whether a param that is set has an effect."""
     value = getattr(params, name)
-    return value is not None and value != _NEUTRAL.get(name, object())
+    return value is not None and value != NEUTRAL.get(name, object())
 
 
 def _reported(found: Found) -> SamplingParams:

@@ -93,8 +93,7 @@ async def pieces(lines: AsyncIterator[str]) -> AsyncGenerator[Piece, None]:
         text = str(message.get("content") or "")
         done = bool(value.get("done"))
         if done:
-            made = calls.text()
-            text = f"{text}\n{made}" if text and made else text + made
+            text = calls.after(text)
         piece = Piece(
             text,
             str(message.get("thinking") or ""),

@@ -194,8 +194,7 @@ def _chunk(chunk: Mapping[str, Any], calls: Calls) -> list[Piece]:
         text = delta.get("content") or ""
         thought = delta.get("reasoning_content") or delta.get("reasoning") or ""
         if reason is not None:
-            made = calls.text()
-            text = f"{text}\n{made}" if text and made else text + made
+            text = calls.after(str(text))
         if text or thought or ids or logprobs or reason is not None:
             found.append(Piece(str(text), str(thought), ids, logprobs, reason))
     usage = chunk.get("usage")

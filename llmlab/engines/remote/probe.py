@@ -10,7 +10,7 @@ from typing import Any
 from llmlab.engines.remote import servers
 from llmlab.engines.remote.client import Client
 from llmlab.engines.remote.servers import Kind
-from llmlab.errors import BadInputError, LoadError, unknown
+from llmlab.errors import BadInputError, GenerationError, LoadError, unknown
 
 _OWNERS = {"llmlab": servers.LLMLAB, "vllm": servers.VLLM, "llamacpp": servers.LLAMA_SERVER}
 DEFAULT_CONTEXT = 8192
@@ -34,7 +34,8 @@ class Found:
         vision: whether it sees images; None: not reported.
         defaults: the server's own sampling defaults, if reported.
         tokenizes: it has a route for token ids.
-        base: the form in which `choose` was done; other facts, for `%llm show`.
+        vocab: size of the vocabulary; 0: not reported.
+        more: other facts, for `%llm show`.
     """
 
     kind: Kind
@@ -131,8 +132,6 @@ async def _kind(client: Client, owners: set[str]) -> tuple[Kind, str]:
 
 async def _quiet(client: Client, url: str) -> Any:
     """An answer of a route that may not exist: a cloud's gateway refuses unknown routes in its own ways."""
-    from llmlab.errors import GenerationError
-
     try:
         return await client.get(url)
     except GenerationError:

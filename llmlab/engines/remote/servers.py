@@ -6,29 +6,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-STANDARD: Mapping[str, str] = {
-    name: name
-    for name in (
-        *("temperature", "top_p", "seed", "max_tokens", "stop", "presence_penalty", "frequency_penalty"),
-        "logit_bias",
-    )
-}
-_VLLM: Mapping[str, str] = {
-    name: name
-    for name in (*("top_k", "min_p", "repetition_penalty", "ignore_eos", "min_tokens", "stop_token_ids", "bad_words"),)
-}
-_LLMLAB: Mapping[str, str] = {
-    name: name
-    for name in (
-        *("typical_p", "top_n_sigma", "dry_multiplier", "dry_base", "dry_allowed_length", "dry_sequence_breakers"),
-        *("xtc_probability", "xtc_threshold"),
-    )
-}
+
+def _same(*names: str) -> dict[str, str]:
+    """Sampling params that a server calls as llmlab does."""
+    return {name: name for name in names}
+
+
+STANDARD: Mapping[str, str] = _same(
+    *("temperature", "top_p", "seed", "max_tokens", "stop", "presence_penalty", "frequency_penalty", "logit_bias")
+)
+_VLLM: Mapping[str, str] = _same(
+    *("top_k", "min_p", "repetition_penalty", "ignore_eos", "min_tokens", "stop_token_ids", "bad_words")
+)
+_LLMLAB: Mapping[str, str] = _same(
+    *("typical_p", "top_n_sigma", "dry_multiplier", "dry_base", "dry_allowed_length", "dry_sequence_breakers"),
+    *("xtc_probability", "xtc_threshold"),
+)
 _LLAMA_SERVER: Mapping[str, str] = {
-    "top_k": "top_k",
-    "min_p": "min_p",
+    **_same("top_k", "min_p", "ignore_eos"),
     "repetition_penalty": "repeat_penalty",
-    "ignore_eos": "ignore_eos",
     **_LLMLAB,
 }
 Guided = Literal["json", "regex", "choice", "lark", "gbnf"]
@@ -105,11 +101,10 @@ LLAMA_SERVER = Kind(
 OLLAMA = Kind(
     "Ollama",
     fields={
-        **{name: name for name in ("temperature", "top_p", "top_k", "min_p", "seed", "stop", "typical_p")},
+        **_same(*("temperature", "top_p", "top_k", "min_p", "seed", "stop", "typical_p")),
+        **_same("presence_penalty", "frequency_penalty"),
         "max_tokens": "num_predict",
         "repetition_penalty": "repeat_penalty",
-        "presence_penalty": "presence_penalty",
-        "frequency_penalty": "frequency_penalty",
     },
     renders="debug",
     prefix="last",
@@ -118,7 +113,7 @@ OLLAMA = Kind(
 )
 LM_STUDIO = Kind(
     "LM Studio",
-    fields={**STANDARD, "top_k": "top_k", "min_p": "min_p", "repetition_penalty": "repeat_penalty"},
+    fields={**STANDARD, **_same("top_k", "min_p"), "repetition_penalty": "repeat_penalty"},
 )
 TGI = Kind("TGI", logprobs=5, raw=False)
 OPENAI = Kind("OpenAI-compatible", seeds=False, limits=False)

@@ -25,7 +25,7 @@ class Attach(Command):
         detaches it.
 
         The key is given by name: an environment variable, or an entry of the keyring under the service llmlab. It is
-        read for each request and never kept, shown or logged. See docs/serving.md.
+        read for each request and never kept, shown or logged. See docs/attach.md.
     """
     examples: ClassVar[tuple[tuple[str, str], ...]] = (
         ("%llm attach http://127.0.0.1:8000", "the only model of a server on this machine"),
