@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from llmlab.errors import BadInputError
 from llmlab.files import tags
-from llmlab.types import FORMATS, EngineName, SamplingParams
+from llmlab.types import SamplingParams
 
 
 class FilesModel(BaseModel):
@@ -16,7 +16,7 @@ class FilesModel(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    engine: EngineName
+    engine: Literal["llamacpp", "vllm"]
     repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
     quants: list[str] = Field(min_length=1)
     file: str | None = None
@@ -25,8 +25,6 @@ class FilesModel(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.engine not in FORMATS:
-            raise ValueError(f"{self.engine} loads no files")
         for quant in self.quants:
             try:
                 tags.canonical(quant, self.engine)
