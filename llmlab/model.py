@@ -31,7 +31,7 @@ from llmlab.engines.templates import render
 from llmlab.errors import BadInputError, UnloadedError, UnsupportedError
 from llmlab.guided.labels import check_engine, option_guides, probabilities
 from llmlab.guided.request import choices_with_values, spread
-from llmlab.inference import unrendered
+from llmlab.inference import embedding, unrendered
 from llmlab.inference.request import Prepared, Subject, conversation, prepare, resume, split_begun
 from llmlab.inference.stream import Stream, check_process, wait_all
 from llmlab.inference.thinking import ThinkingChoice
@@ -433,6 +433,7 @@ class Model:
                 f"Scoring needs 2 to {self.facts.context_length:,} tokens, and `first` before the last; got "
                 f"{len(ids):,} tokens and first={first}."
             )
+        self._check_generates()
         scored: NDArray[np.float32] = self._live().score(list(ids), first)
         return scored
 
@@ -440,6 +441,76 @@ class Model:
     def score_note(self) -> str:
         """The limits of `score` on this engine; "" if it returns full distributions."""
         return self._live().score_note
+
+    def embed(
+        self,
+        texts: Sequence[str],
+        *,
+        pooling: str | None = None,
+        normalize: bool | None = None,
+        adapter: str | None = UNSET,
+        truncate: bool = False,
+    ) -> NDArray[np.float32]:
+        """Vectors of texts, for search, clustering and similarity: the dot product of two is their cosine.
+
+        Args:
+            texts: the texts, each at most the context length.
+            pooling: how the vectors of a text's tokens become one: "mean", "cls" (the first token's) or "last". None:
+                as the model's files say; a model that generates text needs one, and can then embed, too (llamacpp).
+            normalize: scale vectors to length 1; None: as the model's files say.
+            adapter: as in `generate`.
+            truncate: cut texts that are too long.
+
+        Returns:
+            A float32 array, shape (len(texts), dimensions).
+
+        Raises:
+            BadInputError: a text is too long or no text, or the model needs `pooling`.
+            UnsupportedError: the model is a reranker, or its engine can't embed with it.
+
+        Example:
+            >>> vectors = model.embed(["The cat sat.", "A cat sat down."], pooling="mean")
+            >>> vectors.shape, vectors.dtype
+            ((2, 256), dtype('float32'))
+        """
+        own = self.adapter if adapter is UNSET else adapter
+        return embedding.embed(
+            self._subject(), texts, pooling=pooling, normalize=normalize, adapter=own, truncate=truncate
+        )
+
+    def rerank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        raw: bool = False,
+        adapter: str | None = UNSET,
+        truncate: bool = False,
+    ) -> NDArray[np.float32]:
+        """How relevant each document is for a query, as a cross-encoder scores the pairs.
+
+        Args:
+            query: what is searched for.
+            documents: the texts to score.
+            raw: the model's own scores (logits), not mapped to 0 to 1.
+            adapter: as in `generate`.
+            truncate: cut pairs that are too long.
+
+        Returns:
+            A float32 array, shape (len(documents),): scores between 0 and 1 (the sigmoid of the logits), in the order
+            of `documents`.
+
+        Raises:
+            BadInputError: a pair is too long.
+            UnsupportedError: the model is no reranker, or its engine doesn't read its pairs right.
+
+        Example:
+            >>> model.rerank("What is a cat?", ["A cat is an animal.", "It rains."])  # nano generates text
+            Traceback (most recent call last):
+            llmlab.errors.UnsupportedError: nano is no reranker. ...
+        """
+        own = self.adapter if adapter is UNSET else adapter
+        return embedding.rerank(self._subject(), query, documents, raw=raw, adapter=own, truncate=truncate)
 
     @known_keywords
     def compare(
@@ -781,6 +852,7 @@ class Model:
         options: dict[str, Any],
         tools: Sequence[Mapping[str, Any]] = (),
     ) -> Stream:
+        self._check_generates()
         subject = self._subject()
         make = unrendered.prepare if self.facts.server_side else prepare
         prepared = make(subject, prompt, options, system=system, raw=raw, params=params, tools=tools)
@@ -980,6 +1052,16 @@ class Model:
                 f"%llm {'load' if self.url is None else 'attach'} {self.source.spec}",
             )
         return self._engine
+
+    def _check_generates(self) -> None:
+        own = self.facts.embedding
+        if own is not None:
+            what, use = (
+                ("scores pairs of texts", "rerank(query, documents)") if own.ranks else ("embeds", "embed(texts)")
+            )
+            raise UnsupportedError(
+                f"{self.name} {what}; it generates no text.", f"Use model.{use}, or load a model that generates."
+            )
 
     def _special(self, text: str) -> int | None:
         """The token id of a text that is one special token, or None."""

@@ -147,7 +147,8 @@ class Lab:
             loaded = self._start(final_name, planned, report)
             replaced = self._models.pop(final_name, None)
             self._models[final_name] = loaded
-            self._current = final_name
+            if loaded.facts.embedding is None or self._current in (None, final_name):
+                self._current = final_name  # an embedding model doesn't take the cells away from another
             if replaced is not None:
                 if replaced.source.name == loaded.source.name:
                     lost = carry_over(replaced.adapter_specs(), loaded)

@@ -15,7 +15,7 @@ import time
 import warnings
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,7 @@ from llmlab.engines.stream import Buffer
 from llmlab.errors import LlmLabError, UnsupportedError
 from llmlab.files.fit import Sizes
 from llmlab.files.headers import Header
+from llmlab.files.pooling import Embedding, Pooling
 from llmlab.files.source import Source
 from llmlab.guided import Guide
 from llmlab.guided.compiler import Compiler
@@ -156,6 +157,7 @@ class ModelFacts:
         response_template: how its texts are parsed, if its tokenizer's configuration declares it (transformers').
         server_side: a server renders its conversations and parses its answers; its requests are `Unrendered`.
         model_id, quant: the model's id on that server, and its quant there.
+        embedding: what an embedding model or a reranker does with a text; None for a model that generates text.
     """
 
     architecture: str
@@ -175,6 +177,7 @@ class ModelFacts:
     server_side: bool = False
     model_id: str = ""
     quant: str = ""
+    embedding: Embedding | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -535,6 +538,38 @@ class Engine(ABC):
     def score_note(self) -> str:
         """The limits of `score` ("the 100 likeliest tokens are exact"); "" if it returns full distributions."""
         return ""
+
+    def input_ids(self, text: str, second: str | None = None) -> list[int]:
+        """Token ids of a text to embed, or of a pair of texts to score, with the special tokens around them.
+
+        Args:
+            text: the text, or a query.
+            second: the document to score for the query.
+
+        Raises:
+            UnsupportedError: the engine doesn't embed, or doesn't read pairs as this model was trained on them.
+        """
+        del text, second
+        raise UnsupportedError(f"{self.name} can't embed texts here.")
+
+    def embed(self, texts: Sequence[Sequence[int]], pooling: Pooling, mix: Mix | None = None) -> Any:
+        """Vectors of texts, or scores of pairs with `rank`; computed between two steps, as one batch where they fit.
+
+        Args:
+            texts: the texts' tokens (`input_ids`), each at most the context length.
+            pooling: how the tokens' vectors become one.
+            mix: the attached adapters to compute with; None: the base model.
+
+        Returns:
+            A float32 array, shape (len(texts), dimensions): not normalized. For `rank`, one raw score (a logit) per
+            label of the model.
+
+        Raises:
+            UnsupportedError: the engine can't do it with this model as it was loaded.
+            GenerationError: it failed.
+        """
+        del texts, mix
+        raise UnsupportedError(f"{self.name} can't embed texts here ({pooling}).")
 
     def refuse(self, asked: Unrendered, *, begun: str, guide: Guide | None, logprobs: int | None) -> None:
         """Refuse what a server can't do, before anything is sent. Only for `ModelFacts.server_side`.

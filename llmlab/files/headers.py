@@ -256,7 +256,7 @@ def of_folder(folder: Path, config: dict[str, Any], files: Sequence[Path], tenso
         name=folder.resolve().name,
         architecture=architecture,
         parameters=sum(_unpacked(tensor) for tensor in tensors),
-        context_length=text.count("max_position_embeddings", "n_positions", "max_seq_len"),
+        context_length=_context(folder, text),
         layers=layers,
         hidden=hidden,
         heads=heads,
@@ -273,6 +273,13 @@ def of_folder(folder: Path, config: dict[str, Any], files: Sequence[Path], tenso
         tied=tied or not any(tensor.name.startswith("lm_head.") for tensor in tensors),
         metadata=config,
     )
+
+
+def _context(folder: Path, text: Fields) -> int:
+    """The trained context length; for sentence-transformers the most tokens that it reads of a text."""
+    positions = text.count("max_position_embeddings", "n_positions", "max_seq_len")
+    limit = jsonfile.read_optional(folder / "sentence_bert_config.json").get("max_seq_length")
+    return min(positions, limit) if isinstance(limit, int) and limit > 0 and positions else positions
 
 
 def _unpacked(tensor: TensorInfo) -> int:

@@ -32,6 +32,8 @@ def of_folder(folder: Path) -> Encode:
     from tokenizers import Tokenizer
 
     core = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    core.no_padding()  # sentence-transformers' files pad to 128 tokens and cut there
+    core.no_truncation()
     return lambda text: list(core.encode(text, add_special_tokens=False).ids)
 
 

@@ -165,13 +165,16 @@ def _of_folder(spec: Spec, folder: Path, engine: EngineName | None) -> tuple[For
 
 
 def _ggufs(spec: Spec, header: Header) -> list[Form]:
-    """The GGUF files that llmlab makes from a folder at first use, F16 first."""
+    """The GGUF files that llmlab makes from a folder at first use, F16 first.
+
+    For a model that llmlab can't convert itself: those that `%llm quantize` has made with llama.cpp's converter.
+    """
     from llmlab.quant import gguf_cache, gguf_quantizer
 
-    if gguf_cache.can_convert(header) is not None:
-        return []
     place = gguf_cache.cached_paths(header.path)
     quants = [name for name in tags.names(GGUF_ENGINE) if gguf_quantizer.can_make(tags.TAGS[name])]
+    if gguf_cache.can_convert(header) is not None:
+        quants = [name for name in quants if place(name).is_file()]
     return [_gguf(spec, header, quant, place(quant)) for quant in sorted(quants, key=lambda name: name != "F16")]
 
 

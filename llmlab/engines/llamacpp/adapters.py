@@ -83,6 +83,11 @@ class AdapterSlots:
         """Apply a mix, whose `mix_key` is `key`, to the next steps."""
         if key == self._set:
             return
+        self.use_alone(context, mix)
+        self._set = key
+
+    def use_alone(self, context: NativeContext, mix: Mix | None) -> None:
+        """Apply a mix to another context than that of the running requests."""
         import ctypes
 
         import llama_cpp
@@ -95,7 +100,6 @@ class AdapterSlots:
         handles = (llama_cpp.llama_adapter_lora_p_ctypes * count)(*[self._handles[digest] for digest in scales])
         factors = (ctypes.c_float * count)(*scales.values())
         llama_cpp.llama_set_adapters_lora(context.handle, handles, count, factors)
-        self._set = key
 
     def group(self, running: list[Sequence]) -> list[Sequence]:
         """The sequences of the mix whose turn it is.

@@ -8,7 +8,7 @@ import re
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +16,20 @@ from typing import Any, ClassVar
 
 from llmlab import _imports
 from llmlab.engines import logits
-from llmlab.engines.base import Adapter, Capabilities, Engine, EngineLog, Finding, LoadPlan, LoraLimits, Memory, Request
+from llmlab.engines.base import (
+    Adapter,
+    Capabilities,
+    Engine,
+    EngineLog,
+    Finding,
+    LoadPlan,
+    LoraLimits,
+    Memory,
+    Mix,
+    Request,
+)
 from llmlab.engines.llamacpp import vocabulary
+from llmlab.engines.llamacpp.adapters import AdapterSlots
 from llmlab.engines.llamacpp.draft import DRAFT_COST, Drafter, DraftModel, Lookup, vocabulary_differs
 from llmlab.engines.llamacpp.examination import examine
 from llmlab.engines.llamacpp.facts import guide_tokenizer, read_facts
@@ -25,6 +37,8 @@ from llmlab.engines.llamacpp.logs import router
 from llmlab.engines.llamacpp.loop import DecodeLoop
 from llmlab.engines.llamacpp.native import NativeModel
 from llmlab.engines.llamacpp.options import EXTRA, LlamaCppOptions, step_tokens, uses_flash
+from llmlab.engines.llamacpp.pooled import PooledLoop
+from llmlab.engines.llamacpp.pooled import embed as pooled
 from llmlab.engines.llamacpp.scoring import score
 from llmlab.engines.llamacpp.trial import check
 from llmlab.errors import (
@@ -36,8 +50,9 @@ from llmlab.errors import (
     LoadError,
     UnsupportedError,
 )
-from llmlab.files import architectures, tags, token_ids
+from llmlab.files import architectures, pooling, tags, token_ids
 from llmlab.files.fit import Sizes
+from llmlab.files.pooling import Embedding, Pooling
 from llmlab.files.source import Source
 from llmlab.guided.compiler import Compiler
 from llmlab.machine import hardware
@@ -47,6 +62,7 @@ from llmlab.types.progress import Progress
 
 _LOG_TAIL = 12
 TERNARY = {"TQ1_0", "TQ2_0"}
+_TYPES_TENSOR = "token_types.weight"  # one row per type of token: BERT's second one is for the second text of a pair
 
 
 class LlamaCppEngine(Engine):
@@ -138,7 +154,8 @@ class LlamaCppEngine(Engine):
         self._model = model
         try:
             facts = read_facts(model, context_length=plan.context_length, base=plan.source.base, file=plan.source.path)
-            self.facts = replace(facts, shifts=settings.context_shift)
+            kind = pooling.of(plan.source.header, plan.source.base)
+            self.facts = replace(facts, shifts=settings.context_shift, embedding=kind)
             self._describe = _description(model, settings)
             self._weights = model.size + (draft.size if draft is not None else 0)
             drafter = _drafter(plan, settings, model, draft, self.facts.end_ids)
@@ -147,14 +164,22 @@ class LlamaCppEngine(Engine):
             if draft is not None:
                 draft.free()
             raise
+        self._token_types = next((one.shape[0] for one in plan.source.header.tensors if one.name == _TYPES_TENSOR), 1)
         self.grammars = Compiler(functools.partial(guide_tokenizer, model, self.facts.end_ids))
-        self._loop = DecodeLoop(model, settings, self.facts.end_ids, log, self.grammars, drafter)
+        self._loop: DecodeLoop | PooledLoop
+        if self.facts.embedding is not None:
+            self._loop = PooledLoop(model, settings, log)
+        else:
+            self._loop = DecodeLoop(model, settings, self.facts.end_ids, log, self.grammars, drafter)
         self._loop.start()
         # Closes the loop when the engine is garbage-collected, and at exit; the loop holds no reference to the engine.
         self._close = weakref.finalize(self, self._loop.close)
         self._resident = max(_resident() - before, 0)
         self._kv_cache = self._loop.kv_bytes
-        self._describe["warm-up"] = f"one step at load, {self._loop.warm_up_s * 1000:.0f} ms"
+        if self.facts.embedding is not None:
+            self._describe = _pooled_description(self._describe, self.facts.embedding)
+        else:
+            self._describe["warm-up"] = f"one step at load, {self._loop.warm_up_s * 1000:.0f} ms"
         if drafter is not None:
             self._describe["draft"] = f"{drafter.name}, up to {drafter.tokens} tokens ahead"
 
@@ -228,6 +253,39 @@ class LlamaCppEngine(Engine):
         """Log probabilities of a given text. See `Engine.score`."""
         found: list[Any] = []
         self._loop.call(lambda _: found.append(score(self._model, self._now(), ids, first, self._loop.share)))
+        return found[0]
+
+    def input_ids(self, text: str, second: str | None = None) -> list[int]:
+        """See `Engine.input_ids`."""
+        if second is None:
+            return self._model.surrounded(text)
+        if self._token_types > 1:
+            raise UnsupportedError(
+                "llama.cpp (0.3.36) gives all tokens the same type, and this cross-encoder was trained with one type for "
+                "the query and another for the document: its scores would be wrong.",
+                "Load it with --engine vllm.",
+            )
+        return self._model.pair(text, second)
+
+    def embed(self, texts: Sequence[Sequence[int]], pooling: Pooling, mix: Mix | None = None) -> Any:
+        """Vectors of texts, or scores of pairs. See `Engine.embed`."""
+        loop, found = self._loop, []
+        if self.facts.embedding is None and pooling in ("cls", "rank"):
+            raise UnsupportedError(
+                f"{self._model.meta('general.architecture')} reads from left to right: its first token's vector knows "
+                "nothing of the text, and it has no scores.",
+                "Use pooling='mean' or 'last'.",
+            )
+
+        def work(adapters: AdapterSlots) -> None:
+            gone = adapters.missing(mix)
+            if gone:
+                raise GenerationError(f"The adapter {gone} was removed before the request started.")
+            found.append(
+                pooled(self._model, self._now(), texts, pooling, between=loop.share, adapters=adapters, mix=mix)
+            )
+
+        loop.call(work)
         return found[0]
 
     def _now(self) -> LlamaCppOptions:
@@ -409,3 +467,11 @@ def _description(model: NativeModel, settings: LlamaCppOptions) -> dict[str, str
         "context shift": "on" if settings.context_shift else "off",
         "prefix cache": "on" if settings.prefix_cache and not model.recurrent else "off",
     }
+
+
+def _pooled_description(described: Mapping[str, str], embedding: Embedding) -> dict[str, str]:
+    """The description of a model that only embeds: it has no KV cache between two calls."""
+    kept = {key: described[key] for key in ("build", "device", "flash attention")}
+    scores = f"scores pairs of texts ({embedding.labels} per pair)"
+    vectors = f"{embedding.pooling} pooling{', normalized' if embedding.normalize else ''}"
+    return kept | {"embeds": scores if embedding.ranks else vectors}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import threading
 import unicodedata
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from llmlab.engines.llamacpp.tokens import TokenKinds
-from llmlab.errors import UnloadedError
+from llmlab.errors import GenerationError, UnloadedError
 from llmlab.files import gguf
 
 NO_KV_SLOT = 1
@@ -51,6 +52,41 @@ class NativeModel:
         # Qwen's tokenizer.json composes characters first (NFC); llama.cpp doesn't.
         self._composes = self.meta("tokenizer.ggml.pre") in ("qwen2", "qwen35")
         self.kinds = TokenKinds.of(self, gguf.token_types(path)) if self.vocab_size else TokenKinds()
+
+    def vector_size(self, *, scores: bool) -> int:
+        """Dimensions of a pooled vector, or scores per pair of texts."""
+        import llama_cpp
+
+        if scores:
+            return int(llama_cpp.llama_model_n_cls_out(self.handle))
+        return int(llama_cpp.llama_model_n_embd_out(self.handle))
+
+    def pair(self, query: str, document: str) -> list[int]:
+        """Token ids of a query and a document, as the reranker reads them.
+
+        A file's own prompt for it (`tokenizer.chat_template.rerank`), else the tokenizer's form for pairs:
+        [CLS] query [SEP] document [SEP], or <s> query </s></s> document </s>.
+        """
+        import llama_cpp
+
+        prompt = self.meta("tokenizer.chat_template.rerank")
+        if prompt is not None:
+            ids: list[int] = []
+            for part in re.split(r"(\{query\}|\{document\})", prompt):
+                text = {"{query}": query, "{document}": document}.get(part)
+                ids += self.encode(part, special=True) if text is None else self.encode(text, special=False)
+            return ids
+        added = {
+            name: [int(getattr(llama_cpp, f"llama_vocab_{name}")(self.vocab))]
+            if getattr(llama_cpp, f"llama_vocab_get_add_{name}")(self.vocab)
+            else []
+            for name in ("bos", "eos", "sep")
+        }
+        end = added["eos"] or added["sep"]
+        between = [*end, *added["sep"]] if added["eos"] else end
+        return [
+            *added["bos"], *self.encode(query, special=False), *between, *self.encode(document, special=False), *end
+        ]  # fmt: skip
 
     def meta(self, key: str) -> str | None:
         """A metadata value of the file as text; None if there is no such key."""
@@ -99,23 +135,32 @@ class NativeModel:
         """A token's own text, including special tokens; bytes of incomplete characters become U+FFFD."""
         return self.piece(token, special=True).decode("utf-8", "replace")
 
+    def surrounded(self, text: str) -> list[int]:
+        """Token ids of a text with those that the tokenizer puts around it: [CLS] and [SEP], or an end token."""
+        if self._composes:
+            text = unicodedata.normalize("NFC", text)
+        return self._tokenized(text, special=False, surround=True)
+
     def encode(self, text: str, *, special: bool) -> list[int]:
         """Token ids of a prompt, as `tokenize`, after the normalization of the original tokenizer."""
         return self.tokenize(unicodedata.normalize("NFC", text) if self._composes else text, special=special)
 
     def tokenize(self, text: str, *, special: bool) -> list[int]:
         """Token ids of a text, without BOS or EOS."""
-        import llama_cpp
-
         if special and any(one in text for one in self.kinds.plain):
             return [i for part in self.kinds.split(text) for i in self._tokens_of(part)]
+        return self._tokenized(text, special=special, surround=False)
+
+    def _tokenized(self, text: str, *, special: bool, surround: bool) -> list[int]:
+        import llama_cpp
+
         data = text.encode("utf-8", "replace")
         with self._lock:
             self._check()
             size = len(data) + 8
             while True:
                 ids = (llama_cpp.llama_token * size)()
-                count = llama_cpp.llama_tokenize(self.vocab, data, len(data), ids, size, False, special)  # noqa: FBT003
+                count = llama_cpp.llama_tokenize(self.vocab, data, len(data), ids, size, surround, special)
                 if count >= 0:
                     return list(ids[:count])
                 size = -count
@@ -286,6 +331,27 @@ class NativeContext:
             flat: Any = (ctypes.c_float * self.vocab_size).from_address(address)
             view = self._row_views[address] = np.frombuffer(flat, dtype=np.float32)
         return view
+
+    def vector(self, sequence: int, size: int) -> Any:
+        """The pooled vector of a sequence after a step, or its scores.
+
+        Returns:
+            A float32 array, shape (size,), valid until the next step.
+        """
+        import llama_cpp
+        import numpy as np
+
+        found = llama_cpp.llama_get_embeddings_seq(self.handle, sequence)
+        if not found:
+            raise GenerationError("llama.cpp returned no vector for a text.", "See %llm logs.")
+        return np.ctypeslib.as_array(found, shape=(size,))
+
+    def clear(self) -> None:
+        """Drop all sequences. An encoder keeps none."""
+        import llama_cpp
+
+        if self._memory:
+            llama_cpp.llama_memory_clear(self._memory, False)  # noqa: FBT003 - ctypes takes positions only
 
     def length(self, sequence: int) -> int:
         """Number of tokens of a sequence in the KV cache."""

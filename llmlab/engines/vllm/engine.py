@@ -10,7 +10,7 @@ import platform
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from llmlab.engines.base import (
@@ -22,6 +22,7 @@ from llmlab.engines.base import (
     LoadPlan,
     LoraLimits,
     Memory,
+    Mix,
     Request,
     Reserved,
 )
@@ -36,6 +37,7 @@ from llmlab.errors import Interrupted, LlmLabError, UnloadedError, UnsupportedEr
 from llmlab.files import architectures, sizes, tags
 from llmlab.files.fit import Sizes
 from llmlab.files.headers import Header
+from llmlab.files.pooling import Pooling
 from llmlab.guided.compiler import Compiler
 from llmlab.machine import hardware
 from llmlab.machine.hardware import Hardware
@@ -133,6 +135,8 @@ class VllmEngine(Engine):
             piece=loop.piece,
             replays=plan.draft is None and loaded.in_process,
         )
+        types = self._plan.source.header.metadata.get("type_vocab_size", 1)
+        self._separator = getattr(tokenizer, "sep_token_id", None) if types > 1 else None
         self._closing = threading.Lock()
         # Interpreter exit kills daemon threads inside C++ code; this stops the loop's thread first.
         self._at_exit = weakref.ref(self)
@@ -193,6 +197,25 @@ class VllmEngine(Engine):
     def score(self, ids: list[int], first: int) -> Any:
         """Log probabilities of a given text. See `Engine.score`, and `score_note`."""
         return self._loop.score(ids, first, self.facts.vocab_size)
+
+    def input_ids(self, text: str, second: str | None = None) -> list[int]:
+        """See `Engine.input_ids`."""
+        return self._codec.surrounded(text, second)
+
+    def embed(self, texts: Sequence[Sequence[int]], pooling: Pooling, mix: Mix | None = None) -> Any:
+        """Vectors of texts, or scores of pairs. See `Engine.embed`."""
+        own = self.facts.embedding
+        if own is None:
+            raise UnsupportedError(
+                f"vLLM loads a model to generate or to embed, and {self.facts.architecture} was loaded to generate.",
+                "Load it with --engine llamacpp, which does both, or an embedding model (%llm models).",
+            )
+        if pooling != own.pooling:
+            raise UnsupportedError(
+                f"This model was loaded with {own.pooling} pooling, and vLLM can't change that per request.",
+                "Leave pooling= out, or load it with --engine llamacpp.",
+            )
+        return self._loop.embed(texts, mix, self._separator)
 
     @property
     def score_note(self) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from llmlab.engines.base import ModelFacts
 from llmlab.engines.defaults import sampling_defaults, unapplied
+from llmlab.files import pooling
 from llmlab.files.headers import Header
 from llmlab.files.jsonfile import read_optional
 from llmlab.files.vision import sees
@@ -42,6 +43,7 @@ def read_facts(header: Header, tokenizer: Any, context_length: int) -> ModelFact
         unapplied=unapplied(generation),
         sees=sees(header.path),
         response_template=read_optional(header.path / "tokenizer_config.json").get("response_template"),
+        embedding=pooling.of(header),
     )
 
 
@@ -84,6 +86,15 @@ class Codec:
                 return list(self._tokenizer.encode(text, add_special_tokens=False, **extra))
         core = self._core if special else self._plain_core()
         return list(core.encode(text, add_special_tokens=False).ids)
+
+    def surrounded(self, text: str, second: str | None) -> list[int]:
+        """Token ids of a text or a pair, with the special tokens that the tokenizer puts around them.
+
+        Without the padding and the limit that a tokenizer.json of sentence-transformers asks for.
+        """
+        pair = {} if second is None else {"text_pair": second}
+        with self._lock:
+            return list(self._tokenizer(text, **pair, padding=False, truncation=False, verbose=False).input_ids)
 
     def _plain_core(self) -> Any:
         with self._lock:

@@ -18,12 +18,14 @@ import psutil
 from llmlab.config import scratch
 from llmlab.engines.base import EngineLog, LoadPlan
 from llmlab.engines.logits import not_finite
-from llmlab.engines.vllm import child, logs, patches
+from llmlab.engines.vllm import child, logs, patches, pooled
 from llmlab.engines.vllm.guided import Seen
 from llmlab.engines.vllm.options import VllmOptions, resolve
 from llmlab.engines.vllm.process import SHARED, release_memory
 from llmlab.errors import EngineMissingError, LoadError
+from llmlab.files import pooling
 from llmlab.files.headers import Header
+from llmlab.files.pooling import Embedding
 from llmlab.machine import hardware, nvml
 
 COMPANIONS = ("torchvision", "torchaudio", "torchcodec")
@@ -46,6 +48,7 @@ class Loaded:
         threads_before: torch's thread count for new threads before the load, to be restored.
         resident: bytes that the load added to the process and its children, excluding the import of vLLM.
         not_finite: filled by the engine's steps; see `take_not_finite`.
+        embedding: what an embedding model or a reranker does with a text.
     """
 
     llm: Any
@@ -54,6 +57,7 @@ class Loaded:
     threads_before: int
     resident: int
     not_finite: dict[str, float]
+    embedding: Embedding | None = None
 
     def seen(self, key: str, count: int | None) -> Sequence[Seen]:
         """What the worker recorded of a guided request's next steps; empty for a core in a child process.
@@ -191,17 +195,21 @@ def build(
         SHARED.live.add(key)
         llm = LLMEngine(config, Executor.get_class(config), log_stats=False, multiprocess_mode=not in_process)
     nans = llm.model_executor.driver_worker.worker.not_finite if in_process else patches.count_nans(llm)
-    return Loaded(llm, settings, in_process, threads_before, max(_resident() - before, 0), nans)
+    taken = max(_resident() - before, 0)
+    return Loaded(llm, settings, in_process, threads_before, taken, nans, pooling.of(header))
 
 
 def probe(loaded: Loaded) -> None:
-    """Compute one token, to detect damaged weights at load. Call it on the thread that steps the engine.
+    """Compute one token, or one vector, to detect damaged weights at load. Call it on the thread that steps the engine.
 
     Raises:
         GenerationError: the logits are NaN or infinite.
     """
     from vllm.sampling_params import SamplingParams
 
+    if loaded.embedding is not None:
+        pooled.embed(loaded.llm, [[0]], loaded.embedding, None, separator=None)
+        return
     params = SamplingParams(max_tokens=1, temperature=0.0, logprobs=0, flat_logprobs=True, detokenize=False)
     loaded.llm.add_request("probe", {"type": "token", "prompt_token_ids": [0]}, params)
     output: Any = None

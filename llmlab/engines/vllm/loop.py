@@ -14,15 +14,15 @@ import re
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from typing import Any
 
 from llmlab.engines import logits
-from llmlab.engines.base import EngineLog, LoadPlan, Request
+from llmlab.engines.base import EngineLog, LoadPlan, Mix, Request
 from llmlab.engines.calls import Call
 from llmlab.engines.speculation import SpeculationMeter
-from llmlab.engines.vllm import child, images, load, logs, patches, replay, scoring
+from llmlab.engines.vllm import child, images, load, logs, patches, pooled, replay, scoring
 from llmlab.engines.vllm.adapters import Attached
 from llmlab.engines.vllm.guided import Again, Part, Watched
 from llmlab.engines.vllm.options import MAX_LOGPROBS
@@ -170,6 +170,19 @@ class StepLoop:
         peak = float(found[0].max())  # NaN if any value is
         if not math.isfinite(peak):
             raise logits.not_finite(peak)
+        return found[0]
+
+    def embed(self, texts: Sequence[Sequence[int]], adapter: Mix | None, separator: int | None) -> Any:
+        """Vectors or scores of texts; see `llmlab.engines.vllm.pooled.embed`."""
+        found: list[Any] = []
+
+        def work(loras: Attached) -> None:
+            assert self.loaded is not None
+            assert self.loaded.embedding is not None, "the engine has checked it"
+            lora = loras.request(adapter)
+            found.append(pooled.embed(self.loaded.llm, texts, self.loaded.embedding, lora, separator=separator))
+
+        self.call(work)
         return found[0]
 
     def gpu_bytes(self) -> int | None:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from llmlab.engines.base import LoadPlan, Reserved
-from llmlab.engines.vllm import processors, replay
+from llmlab.engines.vllm import pooled, processors, replay
 from llmlab.engines.vllm.speculation import speculative_config
 from llmlab.errors import BadInputError, UnsupportedError
-from llmlab.files import architectures, fit, sizes
+from llmlab.files import architectures, fit, pooling, sizes
 from llmlab.files.headers import Header
+from llmlab.files.pooling import Embedding
 from llmlab.machine.memory import Device
 
 EXTRA: Mapping[str, tuple[type, str]] = {
@@ -159,11 +160,13 @@ def resolve(plan: LoadPlan, *, cpu: bool, header: Header) -> VllmOptions:
         header: the model's headers.
     """
     extra = dict(plan.extra)
+    embedding = pooling.of(header)
     threads = extra.get("threads") or (1 if cpu and header.weight_bytes < SMALL_MODEL_BYTES else cores())
     kv_gib = extra.get("kv_cache_gib")
     args: dict[str, Any] = {
         "model": str(plan.source.path),
-        "dtype": extra.get("dtype", "bfloat16" if cpu else "auto"),
+        # Encoders are published in float32, small, and compared by their vectors' third digit.
+        "dtype": extra.get("dtype", _dtype(embedding, header, cpu=cpu)),
         "max_model_len": plan.context_length,
         "max_num_seqs": plan.max_concurrency,
         "tensor_parallel_size": plan.tensor_parallel,
@@ -198,12 +201,23 @@ def resolve(plan: LoadPlan, *, cpu: bool, header: Header) -> VllmOptions:
         args |= {"tokenizer_mode": "hf", "config_format": "hf", "load_format": "hf"}
     if plan.draft is not None:
         args["speculative_config"] = speculative_config(plan.draft)
-    if cpu and plan.draft is None:  # vLLM rejects them with a draft
+    if embedding is not None:
+        args |= pooled.arguments(embedding)
+        # vLLM knows which poolings allow a text to be computed in parts; an encoder has no KV cache at all.
+        for name in ("structured_outputs_config", "enable_prefix_caching"):
+            del args[name]
+    elif cpu and plan.draft is None:  # vLLM rejects them with a draft
         args["logits_processors"] = [*processors.NAMES, replay.NAME]
     if cpu:
         args["block_size"] = extra.get("block_size", CPU_BLOCK)
         args["worker_cls"] = "llmlab.engines.vllm.patches.NotebookWorker"
     return VllmOptions(threads, args)
+
+
+def _dtype(embedding: Embedding | None, header: Header, *, cpu: bool) -> str:
+    if embedding is not None and header.quant == "fp32":
+        return "float32"
+    return "bfloat16" if cpu else "auto"
 
 
 def slots_of(plan: LoadPlan, *, cpu: bool) -> int:
@@ -218,8 +232,11 @@ def slots_of(plan: LoadPlan, *, cpu: bool) -> int:
     value = plan.extra.get("max_loras")
     if value is not None:
         return int(value)
+    header = plan.source.header
+    if pooling.of(header) is not None and architectures.lora_in_vllm(header.architecture) is not True:
+        return 0  # an encoder: vLLM refuses the load
     eager = plan.extra.get("enforce_eager", True)
-    return SLOTS if cpu and eager and not plan.source.header.is_mixture else 0
+    return SLOTS if cpu and eager and not header.is_mixture else 0
 
 
 def reserve(header: Header, extra: Mapping[str, Any], device: Device) -> Reserved:
