@@ -1056,9 +1056,8 @@ class Model:
     def _check_generates(self) -> None:
         own = self.facts.embedding
         if own is not None:
-            what, use = (
-                ("scores pairs of texts", "rerank(query, documents)") if own.ranks else ("embeds", "embed(texts)")
-            )
+            what = "scores pairs of texts" if own.ranks else "embeds"
+            use = "rerank(query, documents)" if own.ranks else "embed(texts)"
             raise UnsupportedError(
                 f"{self.name} {what}; it generates no text.", f"Use model.{use}, or load a model that generates."
             )

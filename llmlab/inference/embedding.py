@@ -47,7 +47,7 @@ def embed(
     if isinstance(texts, str):
         raise BadInputError("embed takes a list of texts, got one text.", "Put it in a list: embed([text]).")
     ids = [_read(subject, text, None, place, truncate=truncate) for place, text in enumerate(texts)]
-    vectors = _batches(subject, ids, cast("Pooling", chosen), adapter, "embedding")
+    vectors = _batches(subject, ids, chosen, adapter, "embedding")
     wanted = normalize if normalize is not None else (own is None or own.normalize)
     return _unit(vectors) if wanted else vectors
 

@@ -261,8 +261,8 @@ class LlamaCppEngine(Engine):
             return self._model.surrounded(text)
         if self._token_types > 1:
             raise UnsupportedError(
-                "llama.cpp (0.3.36) gives all tokens the same type, and this cross-encoder was trained with one type for "
-                "the query and another for the document: its scores would be wrong.",
+                "llama.cpp (0.3.36) gives all tokens the same type, and this cross-encoder was trained with one type "
+                "for the query and another for the document: its scores would be wrong.",
                 "Load it with --engine vllm.",
             )
         return self._model.pair(text, second)

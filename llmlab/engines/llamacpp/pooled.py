@@ -1,4 +1,4 @@
-"""Embeddings and scores: the vectors of a text's tokens, pooled by llama.cpp; and the loop of a model that only embeds."""
+"""Embeddings and scores: tokens' vectors, pooled by llama.cpp; and the loop of a model that only embeds."""
 
 from __future__ import annotations
 
