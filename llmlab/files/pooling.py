@@ -15,6 +15,9 @@ Pooling = Literal["mean", "cls", "last", "rank"]
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 # enum llama_pooling_type, as `<architecture>.pooling_type` has it
 _GGUF: dict[int, Pooling] = {1: "mean", 2: "cls", 3: "last", 4: "rank"}
+_RANK = 4
+# llama.cpp's converter writes a cross-encoder's head, but not that it is one.
+_CLASSIFIER = ("cls.weight", "cls.output.weight")
 # Encoders of llama.cpp (LLM_ARCH_*): they generate no text.
 _GGUF_ENCODERS = frozenset(
     {
@@ -68,9 +71,13 @@ def of(header: Header, base: Path | None = None) -> Embedding | None:
     kind = header.metadata.get(f"{header.architecture}.pooling_type")
     if header.architecture not in _GGUF_ENCODERS and kind not in _GGUF:
         return None
-    labels = header.metadata.get(f"{header.architecture}.classifier.output_labels")
-    count = getattr(labels, "length", None) or (len(labels) if isinstance(labels, list) else 1)
-    return Embedding(_GGUF.get(kind or 0, "mean"), normalize=_normalizes(base) if base else True, labels=count)
+    if kind is None and any(one.name in _CLASSIFIER for one in header.tensors):
+        kind = _RANK
+    pooling = _GGUF.get(kind or 0, "mean")
+    if pooling == "rank":
+        labels = header.metadata.get(f"{header.architecture}.classifier.output_labels")
+        return Embedding("rank", normalize=False, labels=getattr(labels, "length", None) or len(labels or "1"))
+    return Embedding(pooling, normalize=_normalizes(base) if base else True)
 
 
 def _of_folder(folder: Path, architecture: str, config: Any) -> Embedding | None:

