@@ -84,6 +84,7 @@ __all__ = [
     "run_notebooks",
     "runs",
     "same_prompt",
+    "search",
     "serve",
     "tune",
     "unload_ipython_extension",
@@ -766,6 +767,33 @@ def runs(n: int | None = None, *, search: str | None = None, conversation: str |
         [['chat', 'nano', 'The capital of France is Paris.']]
     """
     return lab().runlog.frame(n, search=search, conversation=conversation)
+
+
+@known_keywords
+def search(query: str, *, n: int = 10, model: str | None = None, last: int = 500) -> pd.DataFrame:
+    """Runs in the run log by meaning: those whose prompt and text are nearest to a query.
+
+    Args:
+        query: what to look for, in any words; `runs(search=...)` looks for exact text.
+        n: most runs to return.
+        model: a loaded embedding model; None: the only one.
+        last: how many of the newest runs to look through.
+
+    Returns:
+        A DataFrame as of `runs`, the nearest first, with a column `similarity` (the cosine).
+
+    Raises:
+        BadInputError: no embedding model is loaded, or several are and none is named.
+
+    Example:
+        >>> llmlab.search("capitals of Europe")
+        Traceback (most recent call last):
+        llmlab.errors.BadInputError: No embedding model is loaded. ...
+    """
+    from llmlab.measure import similarity
+
+    chosen = similarity.embedder(lab().models.values(), model)
+    return similarity.search(chosen, query, runs(last), n)
 
 
 @known_keywords

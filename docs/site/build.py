@@ -29,6 +29,7 @@ ONLINE = "https://github.com/llmlab/llmlab/blob/main/"
 GUIDES = (
     "models",
     "quants",
+    "embeddings",
     "adapters",
     "tuning",
     "guided",

@@ -23,6 +23,7 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             "remove",
             "quantize",
             "compare_quants",
+            "search",
             "tune",
             "merge",
             "chat",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from llmlab.measure.prompts import SamePrompt
+from llmlab.measure.similarity import Embedded, embedded
 from llmlab.measure.speed import BenchResult, Point, bench
 
-__all__ = ["BenchResult", "Point", "SamePrompt", "bench"]
+__all__ = ["BenchResult", "Embedded", "Point", "SamePrompt", "bench", "embedded"]

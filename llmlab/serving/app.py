@@ -90,7 +90,7 @@ ROUTES = (
     ("POST", responses.ROUTE, responses.create),
     ("POST", anthropic.ROUTE, anthropic.create),
     ("POST", f"{anthropic.ROUTE}/count_tokens", anthropic.count_tokens),
-    ("POST", embeddings.ROUTE, embeddings.embeddings),
+    ("POST", embeddings.ROUTE, embeddings.create),
     ("POST", embeddings.RERANK, embeddings.rerank),
     ("POST", "/rerank", embeddings.rerank),
     ("POST", embeddings.OLLAMA, embeddings.ollama),

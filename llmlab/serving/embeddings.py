@@ -28,7 +28,7 @@ _RERANK = ("model", "query", "documents", "top_n", "return_documents", "adapter"
 _OLLAMA = ("model", "input", "truncate", "options", "keep_alive", "dimensions")
 
 
-async def embeddings(request: Request) -> Response:
+async def create(request: Request) -> Response:
     """OpenAI's route; with `pooling`, a model that generates text embeds, too."""
     service: Service = request.app.state.service
     body = await read_json(request)
