@@ -17,7 +17,10 @@ def refusal(name: str, engine: str, facts: ModelFacts) -> UnsupportedError | Non
     """
     if not facts.sees:
         return UnsupportedError(
-            f"{name} supports text only: its files include no vision encoder.", "Describe the image in words."
+            f"{name} supports text only: its files include no vision encoder.",
+            "Put its projector (mmproj-*.gguf) next to the file, or name it: %llm load ... --mmproj FILE"
+            if engine == "llamacpp"
+            else "Load a vision model, or describe the image in words.",
         )
     if "images" not in engine_class(check_name(engine)).capabilities.features:
         return UnsupportedError(

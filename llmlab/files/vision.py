@@ -1,7 +1,8 @@
-"""Whether a model's files include an image encoder."""
+"""Whether a model's files include an image encoder, and a GGUF model's projector."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,4 +18,20 @@ def sees(path: Path) -> bool:
     if path.is_dir():
         config: Mapping[str, Any] = read_optional(path / "config.json")
         return any(config.get(key) for key in _KEYS)
-    return any("mmproj" in file.name.lower() for file in path.parent.glob("*.gguf") if file != path)
+    return projector(path) is not None
+
+
+def projector(path: Path) -> Path | None:
+    """The projector next to a GGUF model (`*mmproj*.gguf`): the one with the most similar name, F16 before others.
+
+    Args:
+        path: the model's file.
+    """
+    found = [file for file in path.parent.glob("*.gguf") if "mmproj" in file.name.lower() and file != path]
+
+    def fits(file: Path) -> tuple[int, bool, str]:
+        words = set(re.split(r"[-_. ]", path.stem.lower()))
+        own = set(re.split(r"[-_. ]", file.stem.lower()))
+        return -len(words & own), "f16" not in own, file.name
+
+    return min(found, key=fits, default=None)

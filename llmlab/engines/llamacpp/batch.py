@@ -48,7 +48,7 @@ class Batch:
             self.repeated = True
             if count == 1:
                 one = sequences[0]
-                context.tokens[0], context.positions[0] = one.tokens[-1], one.computed - one.shifted
+                context.tokens[0], context.positions[0] = one.tokens[-1], one.position
                 return
             tokens: Any = context.tokens
             positions: Any = context.positions
@@ -112,7 +112,7 @@ class Batch:
         for one in self.sequences:
             if one.share and one.slot is not None:
                 # The last token is always recomputed, for its logits; drafted tokens are dropped.
-                held = min(self._context.length(one.slot.id), len(one.tokens) - one.shifted - 1)
-                self._context.drop(one.slot.id, held)
+                held = min(self._context.length(one.slot.id) + one.lag, len(one.tokens) - one.shifted - 1)
+                self._context.drop(one.slot.id, held - one.lag)
                 one.slot.tokens[:] = one.held(held)
                 one.computed = held + one.shifted

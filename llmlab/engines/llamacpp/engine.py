@@ -33,10 +33,12 @@ from llmlab.engines.llamacpp.adapters import AdapterSlots
 from llmlab.engines.llamacpp.draft import DRAFT_COST, Drafter, DraftModel, Lookup, vocabulary_differs
 from llmlab.engines.llamacpp.examination import examine
 from llmlab.engines.llamacpp.facts import guide_tokenizer, read_facts
+from llmlab.engines.llamacpp.images import ImageReader
 from llmlab.engines.llamacpp.logs import router
 from llmlab.engines.llamacpp.loop import DecodeLoop
+from llmlab.engines.llamacpp.mtmd import Projector
 from llmlab.engines.llamacpp.native import NativeModel
-from llmlab.engines.llamacpp.options import EXTRA, LlamaCppOptions, step_tokens, uses_flash
+from llmlab.engines.llamacpp.options import EXTRA, LlamaCppOptions, projector_of, step_tokens, uses_flash
 from llmlab.engines.llamacpp.pooled import PooledLoop
 from llmlab.engines.llamacpp.pooled import embed as pooled
 from llmlab.engines.llamacpp.scoring import score
@@ -73,7 +75,21 @@ class LlamaCppEngine(Engine):
         formats=frozenset({"gguf"}),
         quants=tags.names("llamacpp"),
         features=frozenset(
-            {"stream", "cancel", "batch", "seed", "logprobs", "top_k", "top_p", "min_p", "stop", "n", "guided", "lora"}
+            {
+                "stream",
+                "cancel",
+                "batch",
+                "seed",
+                "logprobs",
+                "top_k",
+                "top_p",
+                "min_p",
+                "stop",
+                "n",
+                "guided",
+                "lora",
+                "images",
+            }
         ),
         extra=EXTRA,
         formats_note="llama.cpp reads GGUF files only",
@@ -139,6 +155,7 @@ class LlamaCppEngine(Engine):
         *,
         before: int,
         draft: NativeModel | None = None,
+        projector: Projector | None = None,
     ) -> None:
         """Take ownership of a loaded model; it is freed if this fails.
 
@@ -149,20 +166,26 @@ class LlamaCppEngine(Engine):
             log: receives llama.cpp's messages.
             before: the process's resident bytes before the load.
             draft: the draft model's weights, if the plan names one.
+            projector: the projector, for a vision model.
         """
         self._settings = settings
         self._model = model
         try:
             facts = read_facts(model, context_length=plan.context_length, base=plan.source.base, file=plan.source.path)
             kind = pooling.of(plan.source.header, plan.source.base)
-            self.facts = replace(facts, shifts=settings.context_shift, embedding=kind)
+            self.facts = replace(facts, shifts=settings.context_shift, embedding=kind, sees=projector is not None)
             self._describe = _description(model, settings)
             self._weights = model.size + (draft.size if draft is not None else 0)
+            if projector is not None:
+                self._weights += projector.size
+                self._describe["images"] = projector.path.name
             drafter = _drafter(plan, settings, model, draft, self.facts.end_ids)
         except BaseException:
             model.free()
             if draft is not None:
                 draft.free()
+            if projector is not None:
+                projector.free()
             raise
         self._token_types = next((one.shape[0] for one in plan.source.header.tensors if one.name == _TYPES_TENSOR), 1)
         self.grammars = Compiler(functools.partial(guide_tokenizer, model, self.facts.end_ids))
@@ -170,10 +193,11 @@ class LlamaCppEngine(Engine):
         if self.facts.embedding is not None:
             self._loop = PooledLoop(model, settings, log)
         else:
-            self._loop = DecodeLoop(model, settings, self.facts.end_ids, log, self.grammars, drafter)
+            self._loop = DecodeLoop(model, settings, self.facts.end_ids, log, self.grammars, drafter, projector)
         self._loop.start()
         # Closes the loop when the engine is garbage-collected, and at exit; the loop holds no reference to the engine.
-        self._close = weakref.finalize(self, self._loop.close)
+        self._images = ImageReader(projector, model, settings.threads, log) if projector is not None else None
+        self._close = weakref.finalize(self, _close, self._loop, self._images)
         self._resident = max(_resident() - before, 0)
         self._kv_cache = self._loop.kv_bytes
         if self.facts.embedding is not None:
@@ -216,8 +240,9 @@ class LlamaCppEngine(Engine):
                 if cancelled.is_set():
                     raise Interrupted
                 draft = _draft_weights(plan, settings, model, progress, cancelled)
+                projector = _projector(plan, settings, model)
                 progress("warm-up", None)
-                engine = cls(plan, settings, model, log, before=before, draft=draft)
+                engine = cls(plan, settings, model, log, before=before, draft=draft, projector=projector)
             except OSError as error:
                 if cancelled.is_set():
                     raise Interrupted from None
@@ -300,11 +325,16 @@ class LlamaCppEngine(Engine):
 
     def submit(self, request: Request) -> None:
         """Queue a request and return at once. Thread-safe."""
+        if request.images and self._images is not None and isinstance(self._loop, DecodeLoop):
+            loop = self._loop
+            self._images.read(request, lambda seen: loop.submit(request, seen))
+            return
         self._loop.submit(request)
 
     def cancel(self, request: Request) -> None:
         """End a request as "interrupted" at the next step, or within the step of a long prompt."""
-        self._loop.cancel(request)
+        if self._images is None or not request.images or not self._images.cancel(request):
+            self._loop.cancel(request)
 
     @property
     def lora(self) -> LoraLimits:
@@ -341,7 +371,13 @@ class LlamaCppEngine(Engine):
     def close(self) -> None:
         """End running requests as interrupted, join the thread, free everything. Safe to call twice."""
         self._close()
-        self._loop.close()
+        _close(self._loop, self._images)
+
+
+def _close(loop: DecodeLoop | PooledLoop, images: ImageReader | None) -> None:
+    if images is not None:
+        images.close()
+    loop.close()
 
 
 def _check_ids(source: Source, model: NativeModel) -> None:
@@ -367,6 +403,24 @@ def _draft_weights(
             raise Interrupted from None
         raise LoadError(
             f"Can't load the draft model {plan.draft.name}: {error}.", "Check the file with %llm show."
+        ) from error
+    except BaseException:
+        model.free()
+        raise
+
+
+def _projector(plan: LoadPlan, settings: LlamaCppOptions, model: NativeModel) -> Projector | None:
+    """Load the plan's projector, if there is one; the model is freed if that fails."""
+    try:
+        path = projector_of(plan)
+        if path is None:
+            return None
+        return Projector(path, model, threads=settings.threads, on_gpu=settings.gpu_layers != 0)
+    except OSError as error:
+        model.free()
+        raise LoadError(
+            f"{plan.source.path.name} can't be loaded with its projector: {error}.",
+            "Get the projector that belongs to the model, or load without images: -x mmproj=none",
         ) from error
     except BaseException:
         model.free()

@@ -66,8 +66,8 @@ class LogRouter:
         self._before_data = ctypes.c_void_p()
         llama_cpp.llama_log_get(ctypes.byref(self._before), ctypes.byref(self._before_data))
         # The attribute keeps the C callback alive: llama.cpp may call it at any time.
-        self._callback = llama_cpp.llama_log_callback(self._write)
-        llama_cpp.llama_log_set(self._callback, None)
+        self.callback = llama_cpp.llama_log_callback(self._write)
+        llama_cpp.llama_log_set(self.callback, None)
 
     def _write(self, level: int, text: bytes | None, _data: Any) -> None:
         # No exception may leave a C callback, and no module may be relied on during interpreter shutdown.

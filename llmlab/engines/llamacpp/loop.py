@@ -24,7 +24,9 @@ from llmlab.engines.llamacpp import lazy
 from llmlab.engines.llamacpp.adapters import AdapterSlots
 from llmlab.engines.llamacpp.batch import Batch
 from llmlab.engines.llamacpp.draft import Drafter
+from llmlab.engines.llamacpp.images import Seen
 from llmlab.engines.llamacpp.logs import KVCacheLogParser, router
+from llmlab.engines.llamacpp.mtmd import Projector
 from llmlab.engines.llamacpp.native import ABORTED, NO_KV_SLOT, NativeContext, NativeModel, trim_heap
 from llmlab.engines.llamacpp.options import LlamaCppOptions
 from llmlab.engines.llamacpp.picker import Ending, Picker
@@ -63,6 +65,7 @@ class DecodeLoop:
         log: receives llama.cpp's messages.
         grammars: compiled guides, for guided requests.
         drafter: drafts tokens; the loop frees it at the end.
+        projector: for images; the loop frees it at the end.
     """
 
     def __init__(
@@ -73,8 +76,10 @@ class DecodeLoop:
         log: EngineLog,
         grammars: Compiler,
         drafter: Drafter | None = None,
+        projector: Projector | None = None,
     ) -> None:
         self._drafter = drafter
+        self.projector = projector
         self.meter = SpeculationMeter(drafter.name) if drafter is not None else None
         self._model = model
         self._grammars = grammars
@@ -87,6 +92,7 @@ class DecodeLoop:
         self._running: list[Sequence] = []
         self._adapters = AdapterSlots(model)
         self._by_request: dict[Request, Sequence] = {}
+        self._seen: dict[Request, Seen] = {}
         self._context: NativeContext | None = None
         self._slots: Slots | None = None
         self._end_ids = end_ids
@@ -117,8 +123,10 @@ class DecodeLoop:
         self._thread.start()
         self._ready.result()
 
-    def submit(self, request: Request) -> None:
-        """Queue a request. After `close` it ends at once as interrupted."""
+    def submit(self, request: Request, seen: Seen | None = None) -> None:
+        """Queue a request, with its images if it has any. After `close` it ends at once as interrupted."""
+        if seen is not None:
+            self._seen[request] = seen
         self._inbox.put(("submit", request))
         if self._ended.is_set():
             self._refuse_inbox()
@@ -241,9 +249,28 @@ class DecodeLoop:
         if self._drafter is not None and self.meter is not None:
             self._speculate(context, slots, batch, turn, self._drafter, self.meter)
             return
+        if self._see(context, turn):
+            return
         batch.fill(turn, alone=self._alone(turn))
         if self._decode(context, slots, batch):
             self._retire_all(self._picker.emit(context, batch))
+
+    def _see(self, context: NativeContext, turn: list[Sequence]) -> bool:
+        """Compute the next part of an image, if a sequence has come to one. Returns whether there was one."""
+        one = next((one for one in turn if one.span is not None), None)
+        if one is None or one.span is None or one.slot is None or self.projector is None:
+            return False
+        context.abort(on=False)
+        self._use_threads(context)
+        span, slot = one.span, one.slot
+        code = self.projector.decode(context, span.chunk, one.position, slot.id)
+        if code == 0:
+            one.saw(span)
+        else:
+            context.drop(slot.id, one.position)
+            why = "The KV cache has no room for the image." if code == NO_KV_SLOT else f"llama_decode returned {code}."
+            self._fail(one, GenerationError(f"The image couldn't be computed. {why}", "See %llm logs."))
+        return True
 
     def _alone(self, turn: list[Sequence]) -> bool:
         """Whether nothing waits for this step: no sequence of another mix, no other model."""
@@ -301,7 +328,10 @@ class DecodeLoop:
                     self._end(found, "interrupted")
 
     def _enqueue(self, request: Request) -> None:
-        problem = prompt_problem(request.prompt_ids, self._settings.context, self._model.vocab_size)
+        seen = self._seen.pop(request, None)
+        ids = seen.ids if seen is not None else request.prompt_ids
+        images = seen is not None
+        problem = prompt_problem(ids, self._settings.context, self._model.vocab_size, images=images)
         gone = self._adapters.missing(request.adapter)
         if gone:
             problem = f"The adapter {gone} was removed before the request started."
@@ -310,7 +340,7 @@ class DecodeLoop:
             request.buffer.fail(GenerationError(problem))
             return
         sequence = Sequence(
-            request, self._settings.context, shifts=self._settings.context_shift, ends=self._end_ids
+            request, self._settings.context, shifts=self._settings.context_shift, ends=self._end_ids, seen=seen
         )  # fmt: skip
         if request.guide is not None:
             steer = Steer(request, self._grammars, self._model.vocab_size, self._model.name)
@@ -333,7 +363,7 @@ class DecodeLoop:
                 held.append(sequence)
                 continue
             try:
-                slot, cached = slots.take(sequence.tokens, sequence.key, sequence.reserved)
+                slot, cached = slots.take(sequence.tokens, sequence.key, sequence.reserved, sequence.spans)
                 sequence.enter(slot, cached)
             except Exception as error:  # noqa: BLE001 - fails this request only
                 self._fail(sequence, GenerationError(f"The request couldn't start: {error}.", "See %llm logs."))
@@ -491,5 +521,7 @@ class DecodeLoop:
             self._context.free()
         if self._drafter is not None:
             self._drafter.free()
+        if self.projector is not None:
+            self.projector.free()
         self._model.free()
         trim_heap()

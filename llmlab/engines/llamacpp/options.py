@@ -5,11 +5,13 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from llmlab.engines.base import LoadPlan
 from llmlab.engines.llamacpp import amx
 from llmlab.errors import BadInputError, LoadError, UnsupportedError, unknown
+from llmlab.files import vision
 from llmlab.machine import cores
 
 EXTRA: dict[str, tuple[type, str]] = {
@@ -35,6 +37,10 @@ EXTRA: dict[str, tuple[type, str]] = {
     ),
     "draft_tokens": (int, "most tokens that --draft proposes per step, 1 to 32 (default: 4; 8 for ngram)"),
     "check_file": (bool, "first try a file that llmlab didn't make in a separate process (default on)"),
+    "mmproj": (
+        str,
+        "the projector of a vision model, a GGUF file; none: no images (default: the one next to the model)",
+    ),
     "use_mmap": (bool, "map the file instead of reading it (default on)"),
     "use_mlock": (bool, "keep the weights from being swapped out (default off)"),
     "gpu": (int, "the one GPU to use, as CUDA counts those of this process, from 0 (default: split over all)"),
@@ -178,6 +184,24 @@ class LlamaCppOptions:
         return params
 
 
+def projector_of(plan: LoadPlan) -> Path | None:
+    """The projector that a plan loads with its model: the option's, else the one next to the file.
+
+    Raises:
+        UnsupportedError: one is named, together with an option that images can't be combined with.
+    """
+    named = plan.extra.get("mmproj")
+    found = Path(named) if named not in (None, "none") else vision.projector(plan.source.path)
+    if found is None or named == "none":
+        return None
+    if plan.draft is None and not plan.extra.get("context_shift"):
+        return found
+    if named is None:  # images are refused, with the reason
+        return None
+    other = "a draft" if plan.draft is not None else "context_shift"
+    raise UnsupportedError(f"mmproj can't be combined with {other}.", "Leave one of them out.")
+
+
 def default_threads(weight_bytes: int) -> int:
     """All usable cores; a single thread for a tiny model.
 
@@ -230,6 +254,9 @@ def check_extra(extra: Mapping[str, Any]) -> dict[str, Any]:
     for key, choices in (("flash_attn", tuple(_FLASH)), ("cache_type_k", _KV_TYPES), ("cache_type_v", _KV_TYPES)):
         if key in out and out[key] not in choices:
             raise unknown(f"value of {key}", out[key], choices)
+    projector = out.get("mmproj", "none")
+    if projector != "none" and not Path(projector).is_file():
+        raise BadInputError(f"-x mmproj: there is no file {projector}.", "Give the projector's GGUF file, or none.")
     if out.get("cache_type_v", "f16") not in ("f16", "f32", "bf16") and out.get("flash_attn") == "off":
         raise BadInputError(
             f"cache_type_v={out['cache_type_v']} needs flash attention.", "Leave out flash_attn=off, or use f16."

@@ -75,7 +75,7 @@ class Picker:
         end = 0 if self._model.recurrent else min(one.computed, len(one.tokens) - 1)
         one.computed = end
         del one.slot.tokens[end:]  # type: ignore[union-attr]
-        context.drop(one.slot.id, end)  # type: ignore[union-attr]
+        context.drop(one.slot.id, end - one.lag)  # type: ignore[union-attr]
 
     def _next(self, one: Sequence, rows: Any, row: int, likeliest: list[int]) -> Ending | None:
         """Pick a sequence's next token from a row of logits and push it. Returns why the sequence ends, or None."""
@@ -122,7 +122,7 @@ class Picker:
     def _choose(self, one: Sequence, logits: Any) -> int:
         """Choose a token from a row of logits, which the guide has masked."""
         if one.adjuster is not None:  # on a copy: log probabilities and the guide's trace are of the raw logits
-            logits = one.adjuster.adjust(logits.copy(), one.tokens)
+            logits = one.adjuster.adjust(logits.copy(), one.read_tokens)
         if one.greedy:
             return int(logits.argmax())
         if one.own_candidates:

@@ -7,6 +7,7 @@ from typing import Any
 
 from llmlab.engines.base import Request, mix_key
 from llmlab.engines.guidance import Steer
+from llmlab.engines.llamacpp.images import Seen, Span, lag
 from llmlab.engines.llamacpp.sampler import build_chain
 from llmlab.engines.llamacpp.slots import Slot
 from llmlab.engines.sampling import Adjuster, truncates
@@ -40,20 +41,31 @@ class Sequence:
             probability).
         rewound: generated tokens to go back to before the next step; None: go on.
         drafted, accepted, steps: drafted tokens so far, accepted ones, and decode steps.
+        spans: the parts of images among its tokens.
+        lag: how far the next token's position is behind its index, because of them.
     """
 
     __slots__ = (
-        "_prompt", "accepted", "adjuster", "cached", "chain", "computed", "draft", "drafted", "greedy", "key", "least",
-        "limit", "logprobs", "own_candidates", "plain", "request", "reserved", "rewound", "row", "seed", "share",
-        "shifted", "slot", "steer", "steps", "stops", "text", "tokens", "unpushed",
+        "_place", "_prompt", "accepted", "adjuster", "cached", "chain", "computed", "draft", "drafted", "greedy", "key", "lag",
+        "least", "limit", "logprobs", "own_candidates", "plain", "request", "reserved", "rewound", "row", "seed", "share",
+        "shifted", "slot", "spans", "steer", "steps", "stops", "text", "tokens", "unpushed",
     )  # fmt: skip
 
     def __init__(
-        self, request: Request, context_length: int, *, shifts: bool = False, ends: Collection[int] = ()
+        self,
+        request: Request,
+        context_length: int,
+        *,
+        shifts: bool = False,
+        ends: Collection[int] = (),
+        seen: Seen | None = None,
     ) -> None:
         params = request.params
         self.request = request
-        self.tokens = list(request.prompt_ids)
+        self.tokens = list(seen.ids if seen is not None else request.prompt_ids)
+        self.spans: tuple[Span, ...] = seen.spans if seen is not None else ()
+        self._place = seen.place if seen is not None else 0
+        self.lag = 0
         self._prompt = len(self.tokens)
         room = max(context_length - self._prompt, 0)
         # It ends as "length" at this many tokens.
@@ -102,7 +114,32 @@ class Sequence:
     @property
     def position(self) -> int:
         """Position in the KV cache of the next token to compute."""
-        return self.computed - self.shifted
+        return self.computed - self.shifted - self.lag
+
+    @property
+    def span(self) -> Span | None:
+        """The part of an image that is to be computed next; None: text is."""
+        return next((span for span in self.spans if span.start == self.computed), None) if self.spans else None
+
+    @property
+    def pending(self) -> int:
+        """How many tokens can be computed next in one step: up to the next part of an image."""
+        end = next((span.start for span in self.spans if span.start > self.computed), len(self.tokens))
+        return end - self.computed
+
+    @property
+    def read_tokens(self) -> list[int]:
+        """Its tokens for penalties: an image's are those that stand for it in the template."""
+        if not self.spans:
+            return self.tokens
+        return [token if token >= 0 else self._place for token in self.tokens]
+
+    def saw(self, span: Span) -> None:
+        """Record that a part of an image is now in the KV cache."""
+        assert self.slot is not None
+        self.slot.tokens.extend(self.tokens[span.start : span.end])
+        self.computed = span.end
+        self.lag = lag(self.spans, self.computed)
 
     def held(self, length: int) -> list[int]:
         """Its tokens that a KV cache of this length contains."""
@@ -114,6 +151,7 @@ class Sequence:
         """Take a slot of the KV cache, which already contains the first `cached` tokens."""
         self.slot = slot
         self.computed = cached
+        self.lag = lag(self.spans, cached)
         if self.cached is None:
             self.cached = min(cached, self._prompt)
         if self.chain is None and not self.greedy:
@@ -226,17 +264,17 @@ class Sequence:
 def share_budget(prompts: list[Sequence], budget: int) -> None:
     """Split a step's prompt tokens evenly; what a short prompt doesn't use goes to the others. Sets each `share`."""
     left = len(prompts)
-    for one in sorted(prompts, key=lambda one: len(one.tokens) - one.computed):
-        one.share = min(len(one.tokens) - one.computed, -(-budget // left))
+    for one in sorted(prompts, key=lambda one: one.pending):
+        one.share = min(one.pending, -(-budget // left))
         budget -= one.share
         left -= 1
 
 
-def prompt_problem(ids: tuple[int, ...], context_length: int, vocab_size: int) -> str:
-    """Why a prompt can't be computed, in one line; "" if it can."""
+def prompt_problem(ids: tuple[int, ...], context_length: int, vocab_size: int, *, images: bool = False) -> str:
+    """Why a prompt can't be computed, in one line; "" if it can. With `images`, negative ids are theirs."""
     if not ids:
         return "The prompt has no tokens."
     if len(ids) > context_length:
         return f"The prompt has {len(ids)} tokens; the context is {context_length}."
-    bad = next((token for token in ids if not 0 <= token < vocab_size), None)
+    bad = next((token for token in ids if not 0 <= token < vocab_size and not (images and token < 0)), None)
     return f"The prompt has token id {bad}; valid ids are 0 to {vocab_size - 1}." if bad is not None else ""

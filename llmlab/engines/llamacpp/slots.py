@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from llmlab.engines.llamacpp.images import Span, lag, outside
 from llmlab.engines.llamacpp.native import NativeContext
 
 
@@ -59,13 +60,14 @@ class Slots:
         """Length of the longest prefix of a prompt that any slot holds, idle or busy."""
         return max((common_prefix(slot.tokens, prompt) for slot in self._slots if slot.key == key), default=0)
 
-    def take(self, prompt: list[int], key: str, tokens: int) -> tuple[Slot, int]:
+    def take(self, prompt: list[int], key: str, tokens: int, spans: tuple[Span, ...] = ()) -> tuple[Slot, int]:
         """Allocate an idle slot. There must be one, and room in the pool.
 
         Args:
             prompt: the prompt's tokens; at least the last one is always recomputed, for its logits.
             key: only KV computed under the same key is reused.
             tokens: most tokens the sequence can reach, prompt and output.
+            spans: the parts of images in the prompt; each is reused as a whole.
 
         Returns:
             The slot, and the number of leading prompt tokens already in its KV cache.
@@ -92,9 +94,9 @@ class Slots:
             keep = shared[source.id]
         else:
             keep = shared[chosen.id] if self._reuse else 0
-        keep = min(keep, limit)
+        keep = outside(spans, min(keep, limit))
         if len(chosen.tokens) != keep:
-            self._cut(chosen, keep)
+            self._cut(chosen, keep, lag(spans, keep))
         chosen.key = key
         self._reserved += tokens
         self._evict()
@@ -129,8 +131,8 @@ class Slots:
         busy = {other.id for other in self._slots if other.busy}
         return bool(busy) and not busy & {slot.id - 1, slot.id + 1}
 
-    def _cut(self, slot: Slot, length: int) -> None:
-        if not self._context.cut(slot.id, length):
+    def _cut(self, slot: Slot, length: int, behind: int = 0) -> None:
+        if not self._context.cut(slot.id, length - behind):
             self._context.cut(slot.id, 0)
             length = 0
         del slot.tokens[length:]

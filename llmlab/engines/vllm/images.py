@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
+from llmlab.engines import pictures
 from llmlab.engines.base import Request
-from llmlab.errors import GenerationError
 
 
 def rendered(llm: Any, request: Request) -> Any:
@@ -15,12 +14,7 @@ def rendered(llm: Any, request: Request) -> Any:
     Raises:
         GenerationError: an image can't be read.
     """
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        shown = [Image.open(io.BytesIO(image)).convert("RGB") for image in request.images]
-    except (UnidentifiedImageError, OSError) as error:
-        raise GenerationError(f"Can't read an image: {error}.", "Save it as PNG or JPEG.") from None
+    shown = [pictures.read(image) for image in request.images]
     raw = {"prompt_token_ids": list(request.prompt_ids), "multi_modal_data": {"image": shown}}
     (prompt,) = llm.renderer.render_cmpl([raw])
     request.buffer.prompt_is(len(prompt["prompt_token_ids"]))
