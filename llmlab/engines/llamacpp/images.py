@@ -1,7 +1,7 @@
 """Images of requests: read and encoded on a thread of their own, then placed into the prompt as spans of tokens.
 
-An image's tokens have no ids. In the list of a sequence's tokens they are negative numbers made from the image's hash, so
-that the KV cache is reused only where the same image was computed.
+An image's tokens have no ids. In the list of a sequence's tokens they are negative numbers made from the image's hash,
+so that the KV cache is reused only where the same image was computed.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class ImageReader:
         self._cache: OrderedDict[bytes, tuple[list[list[int] | Chunk], int]] = OrderedDict()
         self._closed = False
         family = model.meta("general.architecture") or ""
-        self._around = model.tokenize(_AROUND[family], special=False) if family in _AROUND else []
+        self._around = _AROUND.get(family, "")
 
     def read(self, request: Request, then: Callable[[Seen], None]) -> None:
         """Queue a request; `then` gets its prompt with the encoded images, on the reader's thread.
@@ -174,7 +174,12 @@ class ImageReader:
         spans: list[Span] = []
         at = 0
         for place, image in zip(places, request.images, strict=True):
-            ids += [*request.prompt_ids[at:place], *self._around]
+            before = request.prompt_ids[at:place]
+            if ids and before and at:
+                ids += self._model.tokenize(self._around, special=False)
+            # Between two images, what is around them is one text.
+            around = self._around if before or not at else 2 * self._around
+            ids += [*before, *self._model.tokenize(around, special=False)]
             at = place + width
             if request in self._cancelled:
                 break
@@ -185,8 +190,7 @@ class ImageReader:
                 base = int.from_bytes(hashlib.sha256(image).digest()[:6], "big") + len(spans)
                 spans.append(Span(len(ids), part.tokens, part.positions, part))
                 ids += [-(base << 16) - number - 1 for number in range(part.tokens)]
-            ids += self._around
-        ids += request.prompt_ids[at:]
+        ids += [*self._model.tokenize(self._around, special=False), *request.prompt_ids[at:]]
         if spans and spans[-1].end == len(ids):
             raise GenerationError("The prompt ends with an image, and the model can't answer there.", "Add a text.")
         return Seen(tuple(ids), tuple(spans), mark)

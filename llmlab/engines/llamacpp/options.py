@@ -39,7 +39,7 @@ EXTRA: dict[str, tuple[type, str]] = {
     "check_file": (bool, "first try a file that llmlab didn't make in a separate process (default on)"),
     "mmproj": (
         str,
-        "the projector of a vision model, a GGUF file; none: no images (default: the one next to the model)",
+        "the projector of a vision model, a GGUF file; none: no images (default: the one next to it)",
     ),
     "use_mmap": (bool, "map the file instead of reading it (default on)"),
     "use_mlock": (bool, "keep the weights from being swapped out (default off)"),

@@ -46,9 +46,9 @@ class Sequence:
     """
 
     __slots__ = (
-        "_place", "_prompt", "accepted", "adjuster", "cached", "chain", "computed", "draft", "drafted", "greedy", "key", "lag",
-        "least", "limit", "logprobs", "own_candidates", "plain", "request", "reserved", "rewound", "row", "seed", "share",
-        "shifted", "slot", "spans", "steer", "steps", "stops", "text", "tokens", "unpushed",
+        "_place", "_prompt", "accepted", "adjuster", "cached", "chain", "computed", "draft", "drafted", "greedy", "key",
+        "lag", "least", "limit", "logprobs", "own_candidates", "plain", "request", "reserved", "rewound", "row", "seed",
+        "share", "shifted", "slot", "spans", "steer", "steps", "stops", "text", "tokens", "unpushed",
     )  # fmt: skip
 
     def __init__(
