@@ -3,7 +3,7 @@
 python -m tests.real.tiny_vision [NAME ...]
 """
 
-import json
+import io
 import subprocess
 import sys
 import tempfile
@@ -128,7 +128,7 @@ def _qwen25vl(folder):
     ids |= {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in ("vision_start", "vision_end")}
     text = {**_SHAPE, "vocab_size": 151936, "num_key_value_heads": 2, "max_position_embeddings": 2048}
     text |= {"rope_scaling": {"type": "mrope", "mrope_section": [4, 6, 6]}, "tie_word_embeddings": True}
-    text |= {"bos_token_id": tokenizer.eos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    text |= {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id}
     vision = {"depth": 4, "hidden_size": 64, "intermediate_size": 128, "num_heads": 2, "out_hidden_size": 64}
     vision |= {"fullatt_block_indexes": [3], "patch_size": 14, "window_size": 56}
     config = Qwen2_5_VLConfig(
@@ -165,15 +165,58 @@ def _gemma3(folder):
     torch.manual_seed(0)
     images = Gemma3ImageProcessorPil(size={"height": 56, "width": 56}, image_seq_length=4)
     processor = Gemma3Processor(images, tokenizer, image_seq_length=4)
-    _save(Gemma3ForConditionalGeneration(config), [processor], folder, "<start_of_image>")
+    model = Gemma3ForConditionalGeneration(config)
+    torch.nn.init.normal_(model.model.multi_modal_projector.mm_input_projection_weight, std=0.5)  # zeros at first
+    _save(model, [processor], folder, "<start_of_image>")
+
+
+class Reference:
+    """What transformers answers, in float32."""
+
+    def __init__(self, folder):
+        import torch
+        from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+
+        self._model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+        self._tokenizer = AutoTokenizer.from_pretrained(folder)
+        self._qwen = "qwen" in folder.name
+        self._images = AutoImageProcessor.from_pretrained(folder, backend="pil") if self._qwen else None
+        self._processor = None if self._qwen else AutoProcessor.from_pretrained(folder)
+
+    def answer(self, images, text, count):
+        """The greedy tokens, the log probability of each, and the number of prompt tokens."""
+        import torch
+        from PIL import Image
+
+        shown = [Image.open(io.BytesIO(image)).convert("RGB") for image in images]
+        parts = [*({"type": "image"} for _ in shown), {"type": "text", "text": text}]
+        messages = [{"role": "user", "content": parts}]
+        prompt = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        if self._qwen:
+            read = self._images(images=shown, return_tensors="pt")
+            for grid in read["image_grid_thw"]:
+                prompt = prompt.replace("<|image_pad|>", "<|video_pad|>" * int(grid.prod() // 4), 1)
+            prompt = prompt.replace("<|video_pad|>", "<|image_pad|>")
+            inputs = self._tokenizer(prompt, return_tensors="pt", add_special_tokens=False)
+            inputs.update(read)
+            inputs["mm_token_type_ids"] = (inputs["input_ids"] == self._model.config.image_token_id).long()
+        else:
+            inputs = self._processor(text=prompt, images=shown, return_tensors="pt", add_special_tokens=False)
+        start = inputs.input_ids.shape[1]
+        with torch.no_grad():
+            out = self._model.generate(
+                **inputs, max_new_tokens=count, min_new_tokens=count, do_sample=False, output_logits=True,
+                return_dict_in_generate=True,
+            )  # fmt: skip
+        ids = out.sequences[0, start:].tolist()
+        rows = [torch.log_softmax(row[0].float(), -1) for row in out.logits]
+        return ids, [float(row[token]) for row, token in zip(rows, ids, strict=True)], start
 
 
 if __name__ == "__main__":
     for wanted in sys.argv[1:] or NAMES:
         try:
-            print(json.dumps([str(path) for path in files(wanted)]))
-        except Exception as error:
-            import traceback
-
-            traceback.print_exc()
+            files(wanted)
+            print(f"{wanted}: ready")
+        except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
             print(f"{wanted}: {error}")

@@ -75,8 +75,10 @@ class LlamaCppEngine(Engine):
         formats=frozenset({"gguf"}),
         quants=tags.names("llamacpp"),
         features=frozenset(
-            {"stream", "cancel", "batch", "seed", "logprobs", "top_k", "top_p", "min_p", "stop", "n"}
-            | {"guided", "lora", "images"}
+            {
+                *("stream", "cancel", "batch", "seed", "logprobs", "top_k", "top_p", "min_p", "stop", "n"),
+                *("guided", "lora", "images"),
+            }
         ),
         extra=EXTRA,
         formats_note="llama.cpp reads GGUF files only",

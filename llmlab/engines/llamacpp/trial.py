@@ -7,6 +7,7 @@ file size. Files that passed are recorded in the cache by path, size and modific
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import hashlib
 import json
@@ -23,6 +24,7 @@ from typing import Any
 
 from llmlab import config
 from llmlab.engines.base import EngineLog, LoadPlan
+from llmlab.engines.llamacpp.options import projector_of
 from llmlab.errors import Interrupted, LoadError
 from llmlab.files import architectures, gguf
 from llmlab.files.source import Source
@@ -55,18 +57,22 @@ def check(plan: LoadPlan, log: EngineLog, cancelled: threading.Event) -> None:
     for source in (plan.source, draft):
         if source is not None and not _made_here(source):
             check_file(source.path, log, cancelled)
+    projector = projector_of(plan)
+    if projector is not None:
+        check_file(plan.source.path, log, cancelled, projector=projector)
 
 
 def _made_here(source: Source) -> bool:
     return source.base is not None or source.path.is_relative_to(config.cache_dir() / "gguf")
 
 
-def check_file(path: Path, log: EngineLog, cancelled: threading.Event) -> None:
-    """Like `check`, for one file (the first part of a split one)."""
-    note = _note(path)
+def check_file(path: Path, log: EngineLog, cancelled: threading.Event, *, projector: Path | None = None) -> None:
+    """Like `check`, for one file (the first part of a split one), or for a model with its projector."""
+    note = _note(path, projector)
     if note.is_file():
         return
-    code, output = _run(path, cancelled)
+    code, output = _run(path, cancelled, projector)
+    path = projector or path
     if code == 0:
         # If the cache can't be written, the next load repeats the check.
         with contextlib.suppress(OSError):
@@ -93,10 +99,11 @@ def _reason(code: int, output: str) -> str:
     return f"it makes llama.cpp abort ({name})" + (f": {''.join(found[-1]).strip()}" if found else "")
 
 
-def _note(path: Path) -> Path:
+def _note(path: Path, projector: Path | None) -> Path:
     import llama_cpp
 
-    stats = [(str(part.resolve()), part.stat()) for part in gguf.parts(path)]
+    files = [*gguf.parts(path), *([projector] if projector is not None else [])]
+    stats = [(str(part.resolve()), part.stat()) for part in files]
     state = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
     key = hashlib.sha256(repr((_VERSION, llama_cpp.__version__, state)).encode()).hexdigest()[:24]
     return config.cache_dir() / "checked" / key
@@ -115,7 +122,20 @@ def _params() -> dict[str, str]:
     return {"model": bytes(model).hex(), "context": bytes(context).hex()}
 
 
-def _run(path: Path, cancelled: threading.Event) -> tuple[int, str]:
+def _projector(library: Path, path: Path) -> dict[str, Any]:
+    """What the worker needs to load a projector: it reads its weights, but encodes nothing."""
+    from llama_cpp.mtmd_cpp import mtmd_context_params
+
+    field: Any = mtmd_context_params.warmup
+    size = ctypes.sizeof(mtmd_context_params)
+    return {
+        "mtmd": str(library.with_name(library.name.replace("llama", "mtmd"))),
+        "projector": str(path),
+        "projector_params": [size, field.offset],
+    }
+
+
+def _run(path: Path, cancelled: threading.Event, projector: Path | None = None) -> tuple[int, str]:
     """The worker's exit status, negative for a signal, and its output."""
     library = architectures.library()
     if library is None:
@@ -126,6 +146,7 @@ def _run(path: Path, cancelled: threading.Event) -> tuple[int, str]:
         "parent": os.getpid(),
         "seconds": _SECONDS,
         **_params(),
+        **(_projector(library, projector) if projector is not None else {}),
     }
     # Building graphs needs no GPU, and initializing one takes seconds. On abort llama.cpp would start gdb.
     hidden = dict.fromkeys(("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "GGML_VK_VISIBLE_DEVICES"), "")

@@ -34,8 +34,23 @@ def main(job: dict[str, Any]) -> int:
     model = lib.llama_model_load_from_file(os.fsencode(job["path"]), model_params)
     if not model:
         return 1
+    if "projector" in job:
+        return _see(job, pointer(model))
     _use(lib, pointer(lib.llama_model_get_vocab(pointer(model))))
     return 0 if lib.llama_init_from_model(pointer(model), context_params) else 1
+
+
+def _see(job: dict[str, Any], model: ctypes.c_void_p) -> int:
+    """Load a projector, without encoding an image."""
+    lib = ctypes.CDLL(job["mtmd"])
+    size, warmup = job["projector_params"]
+    params = type(_struct("00" * size))
+    lib.mtmd_context_params_default.restype = params
+    lib.mtmd_init_from_file.argtypes = [ctypes.c_char_p, ctypes.c_void_p, params]
+    lib.mtmd_init_from_file.restype = ctypes.c_void_p
+    chosen = lib.mtmd_context_params_default()
+    ctypes.c_bool.from_buffer(chosen, warmup).value = False
+    return 0 if lib.mtmd_init_from_file(os.fsencode(job["projector"]), model, chosen) else 1
 
 
 def _use(lib: Any, vocab: ctypes.c_void_p) -> None:
