@@ -30,6 +30,7 @@ GUIDES = (
     "models",
     "quants",
     "embeddings",
+    "vision",
     "adapters",
     "tuning",
     "guided",

@@ -471,13 +471,14 @@ class Engine(ABC):
         return None
 
     @classmethod
-    def sizes(cls, extra: Mapping[str, Any]) -> Sizes:
+    def sizes(cls, extra: Mapping[str, Any], path: Path | None = None) -> Sizes:
         """What the engine options say about memory, for the estimate before a load.
 
         Args:
             extra: validated engine options.
+            path: the model's file or folder, for what belongs to it.
         """
-        del extra
+        del extra, path
         return Sizes()
 
     @classmethod

@@ -58,6 +58,7 @@ class Sizes:
         flash: flash attention, which keeps no attention scores in memory.
         drafted: most drafted tokens per sequence and step.
         draft: the draft model's header.
+        projector: bytes of the projector of a vision model.
     """
 
     cache_k: str = "f16"
@@ -67,6 +68,7 @@ class Sizes:
     flash: bool = True
     drafted: int = 0
     draft: Header | None = None
+    projector: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,10 +224,10 @@ def _parts(
 ) -> tuple[int, int, int, int]:
     """Bytes of weights, KV cache and overhead, and the tokens in the KV cache."""
     tokens = sizes.kv_tokens if sizes.kv_tokens is not None else context * sequences
-    weights, kv = header.weight_bytes, kv_bytes(header, tokens, sizes.cache_k, sizes.cache_v)
+    weights, kv = header.weight_bytes + sizes.projector, kv_bytes(header, tokens, sizes.cache_k, sizes.cache_v)
     over = overhead_bytes(header, engine, tokens, sequences, sizes, on_gpu=on_gpu)
     if sizes.draft is not None:
-        own = replace(sizes, draft=None, drafted=0)
+        own = replace(sizes, draft=None, drafted=0, projector=0)
         drafts = _parts(sizes.draft, engine, context, sequences, own, on_gpu)
         # The engine's base is there once.
         base = _LLAMACPP_BASE if FORMATS[engine] == "gguf" else drafts[2]

@@ -94,7 +94,7 @@ def make_plan(
             "-x draft_tokens sets how many tokens --draft drafts, but --draft is missing.", "--draft ngram"
         )
     drafting = _settle_draft(draft, chosen, header, options, progress) if draft is not None else None
-    asked = engine_class(chosen).sizes(options)
+    asked = engine_class(chosen).sizes(options, source.path)
     if drafting is not None:
         drafts = drafting.source.header if drafting.source is not None else None
         asked = replace(asked, drafted=drafting.tokens, draft=drafts)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmlab.errors import BadInputError, LlmLabError, UnsupportedError
-from llmlab.files import tags, token_ids
+from llmlab.files import tags, token_ids, vision
 from llmlab.files.headers import Header, read_header
 from llmlab.quant import (
     checkpoints,
@@ -194,4 +194,29 @@ def _base(header: Header, progress: Progress | None) -> tuple[Path, str]:
                 raise
 
         gguf_cache.write_whole(target, write)
+        if vision.sees(header.path):
+            _projector(header, script, target.with_name("mmproj-model-f16.gguf"), progress)
     return target, "llama.cpp's converter and quantizer"
+
+
+def _projector(header: Header, script: Path, target: Path, progress: Progress | None) -> None:
+    """The projector of a vision model, next to its GGUF file, where loads find it."""
+    if progress is not None:
+        progress("converting the projector", None)
+
+    def write(part: Path) -> None:
+        command = [
+            sys.executable,
+            str(script),
+            str(header.path),
+            "--outfile",
+            str(part),
+            "--outtype",
+            "f16",
+            "--mmproj",
+        ]
+        llamacpp_source.run(command, f"convert the projector of {header.name} with llama.cpp's converter")
+        for made in part.parent.glob(f"mmproj-{part.name}"):  # it puts its own prefix before some names
+            made.replace(part)
+
+    gguf_cache.write_whole(target, write)

@@ -38,7 +38,14 @@ from llmlab.engines.llamacpp.logs import router
 from llmlab.engines.llamacpp.loop import DecodeLoop
 from llmlab.engines.llamacpp.mtmd import Projector
 from llmlab.engines.llamacpp.native import NativeModel
-from llmlab.engines.llamacpp.options import EXTRA, LlamaCppOptions, projector_of, step_tokens, uses_flash
+from llmlab.engines.llamacpp.options import (
+    EXTRA,
+    LlamaCppOptions,
+    projector_of,
+    projector_path,
+    step_tokens,
+    uses_flash,
+)
 from llmlab.engines.llamacpp.pooled import PooledLoop
 from llmlab.engines.llamacpp.pooled import embed as pooled
 from llmlab.engines.llamacpp.scoring import score
@@ -113,8 +120,9 @@ class LlamaCppEngine(Engine):
         return architectures.in_llama_cpp(architecture)
 
     @classmethod
-    def sizes(cls, extra: Mapping[str, Any]) -> Sizes:
+    def sizes(cls, extra: Mapping[str, Any], path: Path | None = None) -> Sizes:
         """See `Engine.sizes`."""
+        projector = projector_path(extra, path) if path is not None else None
         # llama_cpp, which knows its hardware, isn't imported for an estimate.
         flash = uses_flash(extra, on_gpu=sys.platform == "darwin" or bool(hardware.nvidia_gpus()))
         return Sizes(
@@ -123,6 +131,7 @@ class LlamaCppEngine(Engine):
             kv_tokens=extra.get("kv_tokens"),
             step_tokens=step_tokens(extra, flash=flash),
             flash=flash,
+            projector=projector.stat().st_size if projector is not None and projector.is_file() else 0,
         )
 
     @classmethod

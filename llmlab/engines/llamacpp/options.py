@@ -190,16 +190,21 @@ def projector_of(plan: LoadPlan) -> Path | None:
     Raises:
         UnsupportedError: one is named, together with an option that images can't be combined with.
     """
-    named = plan.extra.get("mmproj")
-    found = Path(named) if named not in (None, "none") else vision.projector(plan.source.path)
-    if found is None or named == "none":
-        return None
-    if plan.draft is None and not plan.extra.get("context_shift"):
+    found = projector_path(plan.extra, plan.source.path)
+    if found is None or (plan.draft is None and not plan.extra.get("context_shift")):
         return found
-    if named is None:  # images are refused, with the reason
+    if "mmproj" not in plan.extra:  # images are refused, with the reason
         return None
     other = "a draft" if plan.draft is not None else "context_shift"
     raise UnsupportedError(f"mmproj can't be combined with {other}.", "Leave one of them out.")
+
+
+def projector_path(extra: Mapping[str, Any], path: Path) -> Path | None:
+    """The projector that belongs to a model's file: the one that the options name, else the one next to it."""
+    named = extra.get("mmproj")
+    if named == "none":
+        return None
+    return Path(named) if named else vision.projector(path)
 
 
 def default_threads(weight_bytes: int) -> int:

@@ -11,6 +11,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 from llmlab.engines.base import (
@@ -105,8 +106,9 @@ class VllmEngine(Engine):
         return architectures.in_vllm(architecture)
 
     @classmethod
-    def sizes(cls, extra: Mapping[str, Any]) -> Sizes:
+    def sizes(cls, extra: Mapping[str, Any], path: Path | None = None) -> Sizes:
         """See `Engine.sizes`. The KV cache has the weights' dtype."""
+        del path
         kind = "f32" if extra.get("dtype") == "float32" else "f16"
         return Sizes(cache_k=kind, cache_v=kind)
 

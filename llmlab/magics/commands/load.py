@@ -54,6 +54,7 @@ class Load(Command):
             help="context length in tokens; default: 8192, or what was trained, or fits",
         )
         parser.add("--gpu-layers", type=integer, metavar="N", help="layers on the GPU (llamacpp); default: all")
+        parser.add("--mmproj", metavar="FILE", help="the projector of a vision model (llamacpp); none: no images")
         parser.add("--tp", type=integer, default=1, metavar="N", help="GPUs to split the model over (vllm)")
         parser.add(
             "--max-concurrency", type=integer, metavar="N", help="maximum number of concurrent sequences; others wait"
@@ -85,6 +86,8 @@ class Load(Command):
     def run(cls, args: argparse.Namespace, context: Context) -> object:
         """Load, with a progress bar and a status line at the end; returns the Model."""
         extra = dict(_pair(item) for item in args.extra)
+        if args.mmproj is not None:
+            extra["mmproj"] = args.mmproj
         lab = context.lab
         # Import now, so that an interrupt of the first %%llm doesn't hit an import.
         _imports.load("llmlab.magics.commands.cell")
