@@ -18,7 +18,7 @@ from llmlab import _imports
 from llmlab.engines import logits
 from llmlab.engines.base import Adapter, Capabilities, Engine, EngineLog, Finding, LoadPlan, LoraLimits, Memory, Request
 from llmlab.engines.llamacpp import vocabulary
-from llmlab.engines.llamacpp.draft import DRAFT_COST, Drafter, DraftModel, Lookup, vocabulary_differs
+from llmlab.engines.llamacpp.draft import DRAFT_COST, PADDING, Drafter, DraftModel, Lookup, vocabulary_differs
 from llmlab.engines.llamacpp.examination import examine
 from llmlab.engines.llamacpp.facts import guide_tokenizer, read_facts
 from llmlab.engines.llamacpp.logs import router
@@ -63,6 +63,7 @@ class LlamaCppEngine(Engine):
         formats_note="llama.cpp reads GGUF files only",
         builds=frozenset({"CPU", "CUDA", "Metal"}),
         gpu_layers=True,
+        draft_padding=PADDING,
     )
     distribution: ClassVar[str] = "llama-cpp-python"
     guides_begun: ClassVar[bool] = True
@@ -347,6 +348,7 @@ def _drafter(
         threads=settings.threads,
         ends=ends,
         cost=DRAFT_COST * draft.size / model.size,
+        vocabulary=min(model.vocab_size, draft.vocab_size),
         on_gpu=settings.gpu_layers != 0,
     )
 
