@@ -70,7 +70,7 @@ def advise(
     sizes = header or catalogue_header(parsed)
     options = [_able(option(name, use, machine, parsed, found, sizes), use, header) for name in ENGINES]
     auto, rule = _auto(use, machine, found)
-    reasons = look(use, machine, options, parsed, header, sizes)
+    reasons = look(use, machine, options, header, sizes)
     quicker = None
     bench = None
     alive = [one for one in options if not one.out]

@@ -174,5 +174,5 @@ def test_a_draft_whose_vocabulary_is_padded_drafts(lab, drafting, tmp_path):
 
 
 def test_a_draft_with_another_vocabulary_is_refused(lab, tmp_path):
-    with pytest.raises(BadInputError, match="can't draft for nano: its vocabulary has 2,177 tokens"):
+    with pytest.raises(BadInputError, match="can't draft for Nano: its vocabulary has 2,177 tokens"):
         lab.load("nano", engine="llamacpp", draft=str(_padded(tmp_path, 129)))
