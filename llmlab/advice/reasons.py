@@ -15,6 +15,7 @@ from llmlab.files.headers import Header
 from llmlab.hub import repository
 from llmlab.hub.form import Form
 from llmlab.hub.quant_repo import QuantRepo
+from llmlab.render import units
 from llmlab.types import EngineName
 
 # From this ratio on, one of two estimates counts as smaller.
@@ -71,7 +72,7 @@ def _files(alive: Sequence[Option]) -> list[Reason]:
 
 
 def _state(form: Form) -> str:
-    size = _gb(form.bytes or 0)
+    size = units.size(form.bytes or 0)
     if form.action == "ready":
         return f"{form.quant} ready"
     if form.action == "convert":
@@ -95,13 +96,9 @@ def _memory(alive: Sequence[Option], sizes: Header) -> list[Reason]:
     if len(found) > 1:
         low, high = sorted(found, key=lambda name: found[name].total)
         if found[high].total > CLEARLY * found[low].total:
-            text = f"estimated {_gb(found[low].total)} against {_gb(found[high].total)}"
+            text = f"estimated {units.size(found[low].total)} against {units.size(found[high].total)}"
             out.append(Reason("less memory", text, low, "helps"))
     return out
-
-
-def _gb(count: float) -> str:
-    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.0f} MB"
 
 
 def _device(alive: Sequence[Option], machine: Machine) -> list[Reason]:
