@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, needs_local_scope, no_var_expand
 
+from llmlab.errors import LlmLabError
 from llmlab.machine import turns
 from llmlab.magics import completion, formatters, helptext
 from llmlab.magics.command import CONTINUE, Command, Context
@@ -87,11 +88,11 @@ def register(ip: Any, lab: Lab | Callable[[], Lab]) -> None:
     owner = _other_owner(ip)
     if owner:
         _rename(magics)
-        warnings.warn(
-            f"%llm belongs to {owner}, so llmlab's magics are %{OTHER_NAME} and %%{OTHER_NAME} here. To have %llm: "
-            f"unload that extension (%unload_ext), then %reload_ext llmlab.",
-            stacklevel=2,
+        taken = LlmLabError(
+            f"%llm belongs to {owner}, so llmlab's magics are %llmlab and %%llmlab here.",
+            "To have %llm: unload that extension (%unload_ext), then %reload_ext llmlab.",
         )
+        warnings.warn(str(taken), stacklevel=2)
     ip.register_magics(magics)
     completion.install(ip, magics.context)
     formatters.install(ip)
