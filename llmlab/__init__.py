@@ -399,7 +399,7 @@ def advise(
         adapters: different LoRA adapters in use at once.
         quant: the required quant; None: any.
         needs: required features, names of `llmlab.advice.NEEDS` ("guided,logprobs", or a list).
-        hardware: a different machine: "cpu:16", "gpu:24", "gpu:24x2", "mac:16" (free GiB), or an
+        hardware: a different machine: "cpu:16", "gpu:24", "gpu:24x2", "mac:16" (free GB), or an
             `llmlab.advice.Machine`.
         measure: load the engines that meet the requirements, measure them at this concurrency and choose the faster.
         progress: called with (phase, fraction from 0 to 1 or None).

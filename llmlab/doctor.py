@@ -19,6 +19,7 @@ from llmlab import config
 from llmlab._version import __version__
 from llmlab.engines import registry
 from llmlab.machine import hardware, nvml
+from llmlab.render import units
 
 if TYPE_CHECKING:
     from llmlab.session import Lab
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 Status = Literal["ok", "warn", "fail"]
 
 HUB_TIMEOUT_S = 3.0
-GIB = 1024**3
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ def _gpu() -> Iterator[Check]:
     version, cuda = nvml.driver() or ("unknown", (0, 0))
     for index, gpu in enumerate(found):
         shares = gpu.free is None or gpu.total is None
-        free = f"{(gpu.free or 0) / GIB:.1f} of {(gpu.total or 0) / GIB:.1f} GiB free"
+        free = f"{units.size(gpu.free or 0)} of {units.size(gpu.total or 0)} free"
         memory = "memory unknown to the driver; the machine's is assumed" if shares else free
         yield Check(f"GPU {index}", "ok", f"{gpu.name}, driver {version}, {memory}")
     wanted = _torch_cuda()
@@ -169,8 +169,8 @@ def _memory() -> Iterator[Check]:
 
     memory = psutil.virtual_memory()
     cores = psutil.cpu_count(logical=False) or os.cpu_count() or 1
-    detail = f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB free, {cores} cores"
-    if memory.available < 2 * GIB:
+    detail = f"{units.size(memory.available)} of {units.size(memory.total)} free, {cores} cores"
+    if memory.available < 2e9:
         yield Check(
             "memory", "warn", f"{detail}: too little for most models", "%llm unload --all, or close other kernels"
         )
@@ -190,7 +190,7 @@ def _folders() -> Iterator[Check]:
     ):
         existing = next(p for p in (path, *path.parents) if p.exists())
         free = shutil.disk_usage(existing).free
-        detail = f"{path} ({free / GIB:.1f} GiB free on its disk)"
+        detail = f"{path} ({units.size(free)} free on its disk)"
         if not existing.is_dir():
             yield Check(
                 name, "fail", f"{path} is in {existing}, which is a file", "move it away, or set another folder"
@@ -202,7 +202,7 @@ def _folders() -> Iterator[Check]:
                 f"{detail}, not writable",
                 f"chown -R $USER {existing}, or set LLMLAB_CACHE / LLMLAB_LOGS / LLMLAB_DATA / HF_HOME elsewhere",
             )
-        elif free < 5 * GIB:
+        elif free < 5e9:
             yield Check(
                 name,
                 "warn",

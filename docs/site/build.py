@@ -27,7 +27,10 @@ ONLINE = "https://github.com/llmlab/llmlab/blob/main/"
 
 # The reading order; pages not listed follow by name.
 GUIDES = (
+    "install",
+    "faq",
     "models",
+    "memory",
     "quants",
     "embeddings",
     "vision",

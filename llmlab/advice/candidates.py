@@ -20,6 +20,7 @@ from llmlab.loading.choice import choose, first, none_fits
 from llmlab.loading.forms import find
 from llmlab.loading.plan import estimate_load, settle_size
 from llmlab.quant import compatibility
+from llmlab.render import units
 from llmlab.types import FORMATS, EngineName
 
 
@@ -176,11 +177,10 @@ def _fitting(engine: EngineName, use: Use, machine: Machine, runs: list[Form], h
         if least is None or estimate.total < least.total:
             least = estimate
     assert least is not None
-    needed = least.total / 2**30
     ways = [way for way in least.suggestions if not way.startswith("--quant")]
     ways += _split(engine, machine, sized(header, tries[-1][0]), least)
     hint = f"In {engine}, try {'; or '.join(ways)}." if ways else ""
-    hint = hint or f"{engine} needs about {needed:.1f} GiB of free memory, or a smaller model (%llm models)."
+    hint = hint or f"{engine} needs about {units.size(least.total)} of free memory, or a smaller model (%llm models)."
     return Option(
         engine, default=default, why_not=why_not, out=f"does not fit: at least {describe(least, header)}", hint=hint
     )
@@ -200,8 +200,8 @@ def describe(estimate: Estimate, header: Header) -> str:
     """An estimate in words; without the KV cache if there is no header."""
     if header.kv_values:
         return str(estimate)
-    gib = estimate.total / 2**30
-    return f"{gib:.1f} GiB without the KV cache (unknown without a header), {estimate.free / 2**30:.1f} GiB free"
+    total, free = units.size(estimate.total), units.size(estimate.free)
+    return f"{total} without the KV cache (unknown without a header), {free} free"
 
 
 def _settled(header: Header, engine: EngineName, machine: Machine, use: Use, count: int) -> tuple[Estimate, bool]:

@@ -45,7 +45,7 @@ def advise(
         adapters: different LoRA adapters at once.
         quant: the required quant; None for any.
         needs: required features, names from `llmlab.advice.NEEDS`.
-        hardware: another machine: `cpu:16`, `gpu:24`, `gpu:24x2`, `mac:16` (free memory in GiB), or a `Machine`;
+        hardware: another machine: `cpu:16`, `gpu:24`, `gpu:24x2`, `mac:16` (free memory in GB), or a `Machine`;
             None is this machine.
         measure: load the candidate engines and measure them at that concurrency; the faster one wins.
         progress: called with (phase, fraction done or None).
@@ -70,7 +70,7 @@ def advise(
     sizes = header or catalogue_header(parsed)
     options = [_able(option(name, use, machine, parsed, found, sizes), use, header) for name in ENGINES]
     auto, rule = _auto(use, machine, found)
-    reasons = look(use, machine, options, parsed, header, sizes)
+    reasons = look(use, machine, options, header, sizes)
     quicker = None
     bench = None
     alive = [one for one in options if not one.out]

@@ -13,10 +13,10 @@ from llmlab.errors import BadInputError
 from llmlab.machine import memory
 from llmlab.machine.hardware import Hardware
 from llmlab.machine.memory import Device
+from llmlab.render import units
 from llmlab.types import EngineName
 
-_GIB = 2**30
-_FORMS = "cpu:16 (GiB of free RAM), gpu:24 or gpu:24x2 (GiB free on each NVIDIA GPU), mac:16"
+_FORMS = "cpu:16 (GB of free RAM), gpu:24 or gpu:24x2 (GB free on each NVIDIA GPU), mac:16"
 # Where engines compute, by kind of machine.
 _KINDS: dict[str, Hardware] = {"cpu": "CPU", "gpu": "CUDA", "mac": "Metal"}
 
@@ -60,7 +60,7 @@ class Machine:
         """A hypothetical machine, with both engines in the matching builds.
 
         Args:
-            text: `cpu:16`, `gpu:24`, `gpu:24x2` or `mac:16`; the number is the free memory in GiB.
+            text: `cpu:16`, `gpu:24`, `gpu:24x2` or `mac:16`; the number is the free memory in GB (10^9 bytes).
 
         Raises:
             BadInputError: an invalid text.
@@ -69,7 +69,7 @@ class Machine:
         kind, free, count = found.groups() if found is not None else ("", "0", None)
         if float(free) <= 0 or (count is not None and (kind != "gpu" or int(count) < 1)):
             raise BadInputError(f"Invalid hardware {text!r}.", f"Use one of: {_FORMS}; or a llmlab.advice.Machine.")
-        size = int(float(free) * _GIB)
+        size = int(float(free) * 1e9)
         system = "darwin" if kind == "mac" else "linux"
         where = _KINDS[kind]
         engines = {name: where for name in ENGINES if where in capabilities(name).builds}
@@ -103,14 +103,12 @@ class Machine:
     def __str__(self) -> str:
         parts = [self.words]
         if self.gpus:
-            parts[0] += f" ({self.gpus[0].name}, {_gib(self.gpus[0].free)} free{' on each' * (len(self.gpus) > 1)})"
+            parts[0] += (
+                f" ({self.gpus[0].name}, {units.size(self.gpus[0].free)} free{' on each' * (len(self.gpus) > 1)})"
+            )
         if self.cores:
             parts.append(f"{self.cores} core{'s' * (self.cores > 1)}")
         if self.ram.total:
-            parts.append(f"{_gib(self.ram.free)} of memory free")
+            parts.append(f"{units.size(self.ram.free)} of memory free")
         builds = [f"{name} on {'the CPU' if where == 'CPU' else where}" for name, where in self.engines.items()]
         return ", ".join([*parts, *(builds or ["no engine installed"])])
-
-
-def _gib(count: int) -> str:
-    return f"{count / _GIB:.1f} GiB"

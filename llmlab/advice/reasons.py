@@ -9,10 +9,13 @@ from llmlab.advice.candidates import Option, describe
 from llmlab.advice.machine import Machine
 from llmlab.advice.result import Reason, Use
 from llmlab.engines.registry import capabilities
+from llmlab.errors import LlmLabError
 from llmlab.files.fit import Estimate
 from llmlab.files.headers import Header
+from llmlab.hub import repository
 from llmlab.hub.form import Form
-from llmlab.hub.spec import Spec
+from llmlab.hub.quant_repo import QuantRepo
+from llmlab.render import units
 from llmlab.types import EngineName
 
 # From this ratio on, one of two estimates counts as smaller.
@@ -23,7 +26,6 @@ def look(
     use: Use,
     machine: Machine,
     options: Sequence[Option],
-    parsed: Spec,
     header: Header | None,
     sizes: Header | None,
 ) -> list[Reason]:
@@ -33,7 +35,6 @@ def look(
         use: the workload.
         machine: the machine.
         options: one per engine.
-        parsed: the model's spec.
         header: the model's header, if it could be read.
         sizes: the same, or the catalogue's figures; None if no sizes are known.
     """
@@ -41,7 +42,7 @@ def look(
     found = [Reason("hardware", str(machine))]
     if sizes is not None:
         found += _memory(alive, sizes)
-    found += _files(alive, parsed)
+    found += _files(alive)
     found += _device(alive, machine)
     found += _needs(alive, use, header)
     found += _concurrency(alive, use)
@@ -61,24 +62,32 @@ def other_form(chosen: Option, sizes: Header) -> list[Reason]:
     return [Reason("quant", found, chosen.engine, "decides")]
 
 
-def _files(alive: Sequence[Option], parsed: Spec) -> list[Reason]:
+def _files(alive: Sequence[Option]) -> list[Reason]:
     """Which files are here, and which must be made or downloaded first."""
     states = {one.engine: one.form for one in alive if one.form is not None}
-    text = "; ".join(f"{name}: {_state(form, parsed)}" for name, form in states.items())
+    text = "; ".join(f"{name}: {_state(form)}" for name, form in states.items())
     ready = [name for name, form in states.items() if form.action != "download"]
     only = ready[0] if len(ready) == 1 and len(states) > 1 else None
     return [Reason("files", text, only, "helps" if only else "note")] if states else []
 
 
-def _state(form: Form, parsed: Spec) -> str:
-    size = _gb(form.bytes or 0)
+def _state(form: Form) -> str:
+    size = units.size(form.bytes or 0)
     if form.action == "ready":
         return f"{form.quant} ready"
     if form.action == "convert":
         return f"{form.quant} made at first use, {size}"
-    entry = parsed.entry.find(form.engine, form.quant) if parsed.entry is not None else None
-    gated = ", gated: requires accepting its terms and a login" if entry is not None and entry.gated else ""
+    gated = ", gated: requires accepting its terms and a login" if form.repo is not None and _gated(form.repo) else ""
     return f"{form.quant} to download{f', {size}' if form.bytes else ''} from {form.where}{gated}"
+
+
+def _gated(repo: QuantRepo) -> bool:
+    """Whether a repository requires an agreement, as the hub says; the list's own word if the hub can't be asked."""
+    try:
+        said = repository.listing(repo.repo, repo.revision).gated
+    except LlmLabError as error:
+        return bool(repo.gated) or "is gated" in error.message
+    return bool(repo.gated if said is None else said)
 
 
 def _memory(alive: Sequence[Option], sizes: Header) -> list[Reason]:
@@ -87,13 +96,9 @@ def _memory(alive: Sequence[Option], sizes: Header) -> list[Reason]:
     if len(found) > 1:
         low, high = sorted(found, key=lambda name: found[name].total)
         if found[high].total > CLEARLY * found[low].total:
-            text = f"estimated {_gb(found[low].total)} against {_gb(found[high].total)}"
+            text = f"estimated {units.size(found[low].total)} against {units.size(found[high].total)}"
             out.append(Reason("less memory", text, low, "helps"))
     return out
-
-
-def _gb(count: float) -> str:
-    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.0f} MB"
 
 
 def _device(alive: Sequence[Option], machine: Machine) -> list[Reason]:

@@ -1,5 +1,5 @@
 # ruff: noqa: T201 - a command line prints.
-"""`llmlab run | serve | doctor`."""
+"""`llmlab run | serve | notebooks | doctor`."""
 
 from __future__ import annotations
 
@@ -102,6 +102,9 @@ def parser() -> argparse.ArgumentParser:
     )
     _serve_arguments(serve)
     serve.set_defaults(call=_serve)
+    notebooks = commands.add_parser("notebooks", help="copy the example notebooks into a folder")
+    notebooks.add_argument("folder", metavar="DIR", help="the folder, created if necessary; nothing in it is replaced")
+    notebooks.set_defaults(call=_notebooks)
     doctor = commands.add_parser(
         "doctor", help="check engines, builds, GPU, memory and folders; prints a fix for each problem"
     )
@@ -202,6 +205,14 @@ def _run(options: argparse.Namespace) -> int:
         print(f"\n{table.text()}")
     print(f"\nexecuted copies: {options.out}")
     return PASSED if runs.ok else FAILED
+
+
+def _notebooks(options: argparse.Namespace) -> int:
+    from llmlab.notebooks.samples import copy_samples
+
+    copies = copy_samples(options.folder)
+    print(f"{len(copies)} notebooks in {options.folder}; start with: jupyter lab {copies[0]}")
+    return PASSED
 
 
 def _doctor(_: argparse.Namespace) -> int:

@@ -20,7 +20,7 @@ from llmlab.display.completion import (
     completion_text,
     logprobs,
 )
-from llmlab.display.files import Catalogue, FormsView, HeaderView
+from llmlab.display.files import Catalogue, CatalogueCheck, FormsView, HeaderView
 from llmlab.display.guidance import GuidanceView
 from llmlab.display.runs import RunsView
 from llmlab.display.views import DoctorView, HistoryView, LogView, ModelList, ModelView, Note, model_line
@@ -30,6 +30,7 @@ __all__ = [
     "FORMATS",
     "AdapterList",
     "Catalogue",
+    "CatalogueCheck",
     "ChoiceView",
     "ComparisonView",
     "DoctorView",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from llmlab.files.headers import Header
     from llmlab.hub.catalogue import Entry
     from llmlab.hub.form import Form
+    from llmlab.hub.verification import Finding
     from llmlab.types import EngineName
 
 TENSORS_SHOWN = 8
@@ -44,7 +45,7 @@ class Catalogue(View, Sequence["Entry"]):
                 f"{entry.context_length:,}" if entry.context_length else "-",
                 *(quants(entry, engine) for engine in ENGINES),
                 entry.licence or "-",
-                entry.description,
+                entry.description if entry.kind == "chat" else f"{entry.kind}: {entry.description}",
             )
             for entry in self.entries
         ]
@@ -59,6 +60,34 @@ class Catalogue(View, Sequence["Entry"]):
     def html(self) -> str:
         """The catalogue as an HTML table, then the cached models."""
         return self._table().html() + (f"<br>{self.on_disk.html()}" if self.on_disk is not None else "")
+
+
+class CatalogueCheck(View, Sequence["Finding"]):
+    """The differences between the catalogue and the hub; a sequence of findings. `checked`: how many repositories."""
+
+    def __init__(self, findings: Sequence[Finding], checked: int) -> None:
+        self.findings = tuple(findings)
+        self.checked = checked
+
+    def __len__(self) -> int:
+        return len(self.findings)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.findings[index]
+
+    def _table(self) -> Table:
+        rows = [(one.model, one.repo, one.what, one.text) for one in self.findings]
+        repos = f"{self.checked} repositories"
+        agrees = f"The catalogue agrees with the hub ({repos})."
+        return Table(("model", "repository", "what", "now"), rows, note=f"{repos} checked.", empty=agrees)
+
+    def text(self) -> str:
+        """The differences as an aligned table."""
+        return self._table().text()
+
+    def html(self) -> str:
+        """The differences as an HTML table."""
+        return self._table().html()
 
 
 class FormsView(View, Sequence["Form"]):

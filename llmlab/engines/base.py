@@ -56,6 +56,8 @@ class Capabilities:
         gpu_layers: it can keep a part of the layers in RAM.
         tensor_parallel: it splits a model over as many GPUs as the load says (`tp`).
         paged_on_gpu: on a GPU its sequences share a pool of KV blocks, sized at the load (`llmlab.files.sizes`).
+        draft_padding: by how many tokens a draft model's vocabulary may be longer or shorter than the model's. Families
+            pad their vocabularies differently (Qwen 2.5: 151,936 and 152,064), and no text has the padding.
         batch_adapters: different adapters in one step unless `-x max_loras` says more; None: they take turns.
     """
 
@@ -70,6 +72,7 @@ class Capabilities:
     gpu_layers: bool = False
     tensor_parallel: bool = False
     paged_on_gpu: bool = False
+    draft_padding: int = 0
     batch_adapters: int | None = None
 
 

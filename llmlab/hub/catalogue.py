@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from llmlab import config
 from llmlab.errors import BadInputError, unknown
 from llmlab.files import tags
-from llmlab.hub.quant_repo import QuantRepo
+from llmlab.hub.quant_repo import Kind, QuantRepo
 from llmlab.types import FORMATS, EngineName, SamplingParams
 
 if TYPE_CHECKING:
@@ -58,6 +58,9 @@ class Entry:
 
     Attributes:
         parameters: approximate number of weights.
+        embedding: those of them in the token embedding; 0 if not specified.
+        head: those of them in an output head of its own; 0 if the model uses the embedding twice.
+        kind: what the model is for.
         context_length: trained context length in tokens; None if not specified.
         path: a local folder or GGUF file (nano's, or the user's own); None for models on the hub.
         origin: "llmlab", the path of the user's file, or "merged" for a model written by `%llm lora merge`.
@@ -77,6 +80,9 @@ class Entry:
     base: str | None = None
     sampling: SamplingParams | None = None
     packages: tuple[Packaged, ...] = ()
+    embedding: int = 0
+    head: int = 0
+    kind: Kind = "chat"
 
     @property
     def base_repo(self) -> str | None:
@@ -89,6 +95,23 @@ class Entry:
         """The tags available on the hub for an engine (nano's GGUF forms are made at first use instead)."""
         form = FORMATS[engine]
         return tuple(quant for files in self.files if FORMATS[files.engine] == form for quant in files.quants)
+
+    def bytes(self, repo: QuantRepo, quant: str) -> int | None:
+        """The size of one form: the real one if the list has it, else an estimate; None without `parameters`.
+
+        Folders keep embedding and head in 16 bits. A GGUF file has an embedding that is used twice in 6.6 bits or
+        more; the mean bits of the tags are those of a model with a head of its own.
+        """
+        if quant in repo.sizes:
+            return repo.sizes[quant]
+        if self.parameters is None:
+            return None
+        tag = tags.TAGS[quant]
+        if tag.format == "gguf":
+            kept, bits = (0 if self.head else self.embedding), tags.TAGS["Q6_K"].bits
+        else:
+            kept, bits = self.embedding + self.head, 16.0
+        return int(((self.parameters - kept) * tag.bits + kept * max(bits, tag.bits)) / 8)
 
     def find(self, engine: EngineName, quant: str) -> QuantRepo | None:
         """The repository that has a tag, or None."""
@@ -221,7 +244,14 @@ def _parse(text: str, file: Path, origin: str, base: Path) -> list[Entry]:
     for model in parsed.model:
         files = tuple(
             QuantRepo(
-                f.engine, f.repo, tuple(tags.canonical(q, f.engine).name for q in f.quants), f.file, f.revision, f.gated
+                f.engine,
+                f.repo,
+                tuple(tags.canonical(q, f.engine).name for q in f.quants),
+                f.file,
+                f.revision,
+                f.gated,
+                sizes={tags.canonical(q, f.engine).name: size for q, size in f.sizes.items()},
+                projector=f.projector,
             )
             for f in model.files
         )
@@ -239,6 +269,9 @@ def _parse(text: str, file: Path, origin: str, base: Path) -> list[Entry]:
                 model.base,
                 sampling=SamplingParams.of(model.sampling) if model.sampling else None,
                 packages=tuple(Packaged(one.distribution, one.file, one.quant) for one in model.packages),
+                embedding=model.embedding,
+                head=model.head,
+                kind=model.kind,
             )
         )
     return out

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from llmlab.errors import BadInputError
 from llmlab.files import tags
+from llmlab.hub.quant_repo import Kind
 from llmlab.types import SamplingParams
 
 
@@ -21,7 +22,9 @@ class FilesModel(BaseModel):
     quants: list[str] = Field(min_length=1)
     file: str | None = None
     revision: str | None = None
-    gated: bool = False
+    gated: bool | None = None
+    sizes: dict[str, int] = {}
+    projector: str | None = Field(default=None, pattern=r"^[^/\\]+\.gguf$")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -30,6 +33,9 @@ class FilesModel(BaseModel):
                 tags.canonical(quant, self.engine)
             except BadInputError as error:
                 raise ValueError(str(error)) from None
+        unlisted = sorted(self.sizes.keys() - set(self.quants))
+        if unlisted:
+            raise ValueError(f"'sizes' has {unlisted[0]}, which 'quants' doesn't list")
         if self.engine == "llamacpp" and not (self.file and self.file.endswith(".gguf")):
             raise ValueError("llamacpp needs 'file', a GGUF file's name with {quant} in it")
         if self.engine == "llamacpp" and len(self.quants) > 1 and "{quant" not in (self.file or ""):
@@ -64,7 +70,10 @@ class EntryModel(BaseModel):
 
     name: str = Field(min_length=1, max_length=80)
     description: str = ""
+    kind: Kind = "chat"
     parameters: int | None = Field(default=None, gt=0)
+    embedding: int = Field(default=0, ge=0)
+    head: int = Field(default=0, ge=0)
     context_length: int | None = Field(default=None, gt=0)
     licence: str | None = None
     sampling: dict[str, Any] = {}

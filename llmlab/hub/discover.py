@@ -32,6 +32,8 @@ LISTED = 300
 SIZED = 12
 # The default tag of a GGUF repository: the first of these that it has.
 GGUF_ORDER = ("Q4_K_M", "Q4_K_S", "Q5_K_M", "Q8_0", "MXFP4", "F16", "BF16")
+# A Q8_0 file between these sizes, which means under 1 B parameters, comes first; smaller ones are test models.
+SMALL_BYTES = (50_000_000, 1_062_600_000)
 # The engines under whose names repositories are listed; others load the same formats.
 GGUF_ENGINE, FOLDER_ENGINE = tags.native("gguf"), tags.native("safetensors")
 # Formats that neither engine loads.
@@ -227,6 +229,13 @@ def _known(sizes: Mapping[str, int]) -> dict[str, int]:
     return {tag: size for tag, size in sizes.items() if size}
 
 
+def gguf_models(files: Iterable[str]) -> list[str]:
+    """The GGUF models (and parts) among a repository's files, without projectors, adapters and importance matrices."""
+    return sorted(
+        name for name in files if name.endswith(".gguf") and "/" not in name and not _NO_MODEL.match(name.lower())
+    )
+
+
 def gguf_sizes(files: Mapping[str, int]) -> dict[str, int]:
     """The GGUF models among a repository's files: bytes by tag (`mixed` if a name has none), best default first.
 
@@ -234,12 +243,27 @@ def gguf_sizes(files: Mapping[str, int]) -> dict[str, int]:
         files: bytes by file name.
     """
     sizes: dict[str, int] = {}
-    for name, size in files.items():
-        if name.endswith(".gguf") and "/" not in name and not _NO_MODEL.match(name.lower()):
-            tag = tag_of(name)
-            sizes[tag] = sizes.get(tag, 0) + size
+    for name in gguf_models(files):
+        tag = tag_of(name)
+        sizes[tag] = sizes.get(tag, 0) + files[name]
     order = [tag for tag in GGUF_ORDER if tag in sizes] + sorted(set(sizes) - set(GGUF_ORDER))
+    if SMALL_BYTES[0] < sizes.get("Q8_0", 0) < SMALL_BYTES[1]:
+        order.sort(key=lambda tag: tag != "Q8_0")
     return {tag: sizes[tag] for tag in order}
+
+
+def tagged(files: Iterable[str], quant: str) -> list[str]:
+    """The GGUF file of a quant among a repository's files, or all its parts in order; [] unless it is one model.
+
+    Args:
+        files: the file names.
+        quant: the tag.
+    """
+    names = [name for name in gguf_models(files) if tag_of(name) == quant]
+    parts = [name for name in names if re.search(r"-\d{5}-of-\d{5}\.gguf$", name)]
+    if parts:
+        return parts if len(parts) == int(parts[0][-10:-5]) else []
+    return names if len(names) == 1 else []
 
 
 def tag_of(filename: str) -> str:

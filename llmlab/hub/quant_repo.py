@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from llmlab.types import EngineName
+
+Kind = Literal["chat", "vision", "embedding", "reranker"]
+"""What a model is for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +23,11 @@ class QuantRepo:
         file: a GGUF file name with `{quant}` (or `{quant_lower}`) in it; None for a folder, or if the names come
             from the repository's file list.
         revision: branch, tag or commit; None is the main branch.
-        gated: it requires an agreement and a login.
+        gated: it requires an agreement and a login; None if unknown until the hub is asked.
         downloads: in the last 30 days, as counted by the hub; None if unknown.
         trusted: its author may be chosen automatically.
         sizes: bytes by tag, if known.
+        projector: the file with the vision part that belongs to its GGUF files, or None.
     """
 
     engine: EngineName
@@ -30,10 +35,11 @@ class QuantRepo:
     quants: tuple[str, ...]
     file: str | None = None
     revision: str | None = None
-    gated: bool = False
+    gated: bool | None = None
     downloads: int | None = None
     trusted: bool = False
     sizes: Mapping[str, int] = field(default_factory=dict)
+    projector: str | None = None
 
     @property
     def author(self) -> str:

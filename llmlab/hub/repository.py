@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from llmlab.errors import LoadError, UnsupportedError, unknown
+from llmlab.errors import BadInputError, LoadError, UnsupportedError, unknown
 from llmlab.hub.failures import endpoint, is_connection, offline, retried, translated
 from llmlab.types.progress import Progress
 
@@ -37,7 +37,8 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 class Listing:
     """A repository's top-level files with their sizes, and whether the list came from the hub or from the cache.
 
-    `bases`: the repositories that it was quantized from, if the hub knows them.
+    `bases`: the repositories that it was quantized from, if the hub knows them. `gated`: it requires an agreement and a
+    login; None if the hub wasn't asked. `moved`: the repository's name now, if it was renamed.
     """
 
     repo: str
@@ -45,6 +46,8 @@ class Listing:
     files: dict[str, int]
     online: bool
     bases: tuple[str, ...] = ()
+    gated: bool | None = None
+    moved: str | None = None
 
 
 def cache_dir() -> str | None:
@@ -85,7 +88,9 @@ def listing(repo: str, revision: str | None = None) -> Listing:
                 raise error from None
     files = {file.rfilename: file.size or 0 for file in info.siblings or ()}
     top = {name: size for name, size in files.items() if "/" not in name}
-    return Listing(repo, revision, top, online=True, bases=_bases(info.tags or ()))
+    moved = info.id if info.id and info.id.lower() != repo.lower() else None
+    bases = _bases(info.tags or ())
+    return Listing(repo, revision, top, online=True, bases=bases, gated=bool(info.gated), moved=moved)
 
 
 def _bases(tags: Iterable[str]) -> tuple[str, ...]:
@@ -114,6 +119,14 @@ def cached_file(repo: str, filename: str, revision: str | None = None) -> Path |
 
     found = try_to_load_from_cache(repo, filename, cache_dir=cache_dir(), revision=revision)
     return Path(found) if isinstance(found, str) else None
+
+
+def cached_names(repo: str, revision: str | None = None) -> list[str]:
+    """The names of a repository's files in the hub's cache; no request is made."""
+    try:
+        return list(_cached_listing(repo, revision).files)
+    except (LoadError, BadInputError):
+        return []
 
 
 def cached_folder(repo: str, revision: str | None = None) -> Path | None:
@@ -187,9 +200,14 @@ def fetch_folder(repo: str, revision: str | None = None, *, progress: Progress |
 
 def folder_files(found: Listing) -> list[str]:
     """The files of a repository that a model folder needs."""
+    return folder_names(found.files)
+
+
+def folder_names(names: Iterable[str]) -> list[str]:
+    """Those of a repository's file names that a model folder needs."""
     return [
         name
-        for name in found.files
+        for name in names
         if any(fnmatch(name, pattern) for pattern in _FOLDER_FILES)
         and not any(fnmatch(name, pattern) for pattern in _FOLDER_IGNORES)
     ]

@@ -71,9 +71,9 @@ def _of_entry(spec: Spec, entry: Entry) -> tuple[Form, ...]:
     out = []
     for repo in entry.files:
         for quant in repo.quants:
-            size = int(entry.parameters * tags.TAGS[quant].bits / 8) if entry.parameters else None
+            size = entry.bytes(repo, quant)
             if repo.file:
-                here = repository.cached_file(repo.repo, repo.filename(quant), repo.revision)
+                here = _cached_gguf(repo, quant)
                 out.append(_on_hub(spec, repo, quant, f"{repo.repo}/{repo.filename(quant)}", size, here))
             else:
                 here = repository.cached_folder(repo.repo, repo.revision)
@@ -83,6 +83,15 @@ def _of_entry(spec: Spec, entry: Entry) -> tuple[Form, ...]:
     own = {form.engine for form in out if form.action == "ready" and form.format == "safetensors"}
     first = [form for form in packaged if form.engine not in own]
     return (*first, *out, *(form for form in packaged if form.engine in own))
+
+
+def _cached_gguf(repo: QuantRepo, quant: str) -> Path | None:
+    """A listed file in the hub's cache, under its name or under the one that its repository has given it since."""
+    named = repository.cached_file(repo.repo, repo.filename(quant), repo.revision)
+    if named is not None:
+        return named
+    found = discover.tagged(repository.cached_names(repo.repo, repo.revision), quant)
+    return repository.cached_file(repo.repo, found[0], repo.revision) if found else None
 
 
 def _of_package(spec: Spec, package: Packaged) -> list[Form]:

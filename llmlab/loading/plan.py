@@ -140,7 +140,8 @@ def _settle_draft(draft: str, engine: EngineName, header: Header, options: dict[
         return Draft(NGRAM, None, tokens or NGRAM_TOKENS)
     source = resolve(draft, engine=engine, quant=None, progress=progress)
     found = source.header
-    if header.vocab_size and found.vocab_size and header.vocab_size != found.vocab_size:
+    padding = capabilities_of(engine).draft_padding
+    if header.vocab_size and found.vocab_size and abs(header.vocab_size - found.vocab_size) > padding:
         raise BadInputError(
             f"{source.name} can't draft for {header.name}: its vocabulary has {found.vocab_size:,} tokens, and "
             f"{header.name}'s has {header.vocab_size:,}.",

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from llmlab.engines.registry import check_architecture
-from llmlab.errors import BadInputError, LoadError
+from llmlab.errors import BadInputError, LoadError, UnknownNameError
 from llmlab.files.headers import Header, read_header
 from llmlab.files.source import Source
 from llmlab.hub import discover, ranged, repository
@@ -57,12 +57,14 @@ def fetch(form: Form, progress: Progress | None = None) -> Source:
     """
     if form.header is not None and form.header.format == form.format:
         check_architecture(form.header, form.engine)
+    way = form.way
     if form.path is not None:
         path = form.path
     elif form.make is not None:
         path = form.make(progress)
     else:
-        path = _download(form, progress)
+        path, renamed = _download(form, progress)
+        way = "; ".join(part for part in (way, renamed) if part)
     header = form.header if form.header is not None and form.header.path == path else read_header(path)
     quant = form.quant
     if form.repo is not None:
@@ -73,19 +75,27 @@ def fetch(form: Form, progress: Progress | None = None) -> Source:
         if form.way:
             discover.remember(form.spec, form.repo, form.quant)
     return Source(
-        form.spec.text, form.spec.name, form.format, path, quant, form.base, form.online, form.way, known_header=header
+        form.spec.text, form.spec.name, form.format, path, quant, form.base, form.online, way, known_header=header
     )
 
 
-def _download(form: Form, progress: Progress | None) -> Path:
+def _download(form: Form, progress: Progress | None) -> tuple[Path, str]:
+    """A form's files, downloaded; and a note if the repository has renamed the file that the catalogue lists."""
     repo = form.repo
     assert repo is not None, form
     if form.format == "safetensors":
-        return repository.fetch_folder(repo.repo, repo.revision, progress=progress)
+        return repository.fetch_folder(repo.repo, repo.revision, progress=progress), ""
     names = gguf_names(form)
     sizes = form.listing.files if form.listing is not None else {}
     size = sum(sizes.get(name, 0) for name in names) or form.bytes or 0
-    return repository.fetch_files(repo.repo, names, repo.revision, size=size, progress=progress)[0]
+    try:
+        return repository.fetch_files(repo.repo, names, repo.revision, size=size, progress=progress)[0], ""
+    except UnknownNameError:
+        now = discover.tagged(repository.listing(repo.repo, repo.revision).files, form.quant)
+        if repo.file is None or not now:
+            raise
+    path = repository.fetch_files(repo.repo, now, repo.revision, size=size, progress=progress)[0]
+    return path, f"{repo.repo} has renamed {names[0]} to {now[0]}"
 
 
 def gguf_names(form: Form) -> list[str]:
@@ -100,7 +110,7 @@ def gguf_names(form: Form) -> list[str]:
     if repo.file is not None:
         return [repo.filename(form.quant)]
     listing = form.listing or repository.listing(repo.repo, repo.revision)
-    names = sorted(n for n in listing.files if n.endswith(".gguf") and discover.tag_of(n) == form.quant)
+    names = [name for name in discover.gguf_models(listing.files) if discover.tag_of(name) == form.quant]
     split = [name for name in names if re.search(r"-\d{5}-of-\d{5}\.gguf$", name)]
     wanted = split or names
     if not wanted:
@@ -144,7 +154,9 @@ def remote_header(form: Form) -> Header:
         return ranged.read_folder(listing)
     names = gguf_names(form)
     missing = [name for name in names if name not in listing.files]
-    if missing:
+    if missing and repo.file is not None:
+        names = discover.tagged(listing.files, form.quant)
+    if missing and not names:
         have = ", ".join(discover.gguf_sizes(listing.files)) or "none"
         raise LoadError(f"{repo.repo} has no file {missing[0]!r}.", f"Its GGUF tags: {have}.")
     return ranged.read_gguf(listing, names)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from llmlab.magics.command import Context
 
 IDENTIFIER = "llmlab"
-_LINE = re.compile(r"^\s*(?:[\w.,\s\[\]'\"]+=\s*)?(%%?llm)(?=\s)")
+_LINE = re.compile(r"^\s*(?:[\w.,\s\[\]'\"]+=\s*)?(%%?llm)(?:lab)?(?=\s)")
 _BRACES = re.compile(r"(?<!\\)\{\{\s*([A-Za-z_]\w*)?$")
 
 

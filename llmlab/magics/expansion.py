@@ -119,7 +119,8 @@ class Word:
 def words(line: str) -> list[Word]:
     """The words of a magic's line; quotes keep a word together, as in a shell.
 
-    A backslash escapes the next character (not on Windows, where it is part of paths).
+    A backslash escapes the next character (not on Windows, where it is part of paths). An unquoted word that begins
+    with `#` starts a comment.
 
     Raises:
         BadInputError: a quote isn't closed.
@@ -127,6 +128,9 @@ def words(line: str) -> list[Word]:
     out: list[list[tuple[str, Kind]]] = []
     at, open_word = 0, False
     while at < len(line):
+        if line[at] == "#" and not open_word:
+            at = (line + "\n").index("\n", at)
+            continue
         piece = _PIECE.match(line, at)
         if piece is None:
             raise BadInputError(

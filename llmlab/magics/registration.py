@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, needs_local_scope, no_var_expand
 
+from llmlab.errors import LlmLabError
 from llmlab.machine import turns
 from llmlab.magics import completion, formatters, helptext
 from llmlab.magics.command import CONTINUE, Command, Context
@@ -19,6 +21,10 @@ from llmlab.magics.table import cell, find
 
 if TYPE_CHECKING:
     from llmlab.session import Lab
+
+
+OTHER_NAME = "llmlab"
+"""The magics' name if another extension has `%llm`."""
 
 
 @magics_class
@@ -79,10 +85,34 @@ def register(ip: Any, lab: Lab | Callable[[], Lab]) -> None:
     unregister(ip)
     find_lab: Callable[[], Lab] = lab if callable(lab) else lambda: lab
     magics = LlmMagics(ip, find_lab)
+    owner = _other_owner(ip)
+    if owner:
+        _rename(magics)
+        taken = LlmLabError(
+            f"%llm belongs to {owner}, so llmlab's magics are %llmlab and %%llmlab here.",
+            "To have %llm: unload that extension (%unload_ext), then %reload_ext llmlab.",
+        )
+        warnings.warn(str(taken), stacklevel=2)
     ip.register_magics(magics)
     completion.install(ip, magics.context)
     formatters.install(ip)
     ip.events.register("post_run_cell", _after_cell)
+
+
+def _other_owner(ip: Any) -> str:
+    """The module that registered a magic named llm before llmlab, or ""."""
+    for kind in ("line", "cell"):
+        found = ip.magics_manager.magics[kind].get("llm")
+        if found is not None:
+            owner = getattr(found, "__self__", None)
+            return str(type(owner).__module__ if owner is not None else getattr(found, "__module__", "") or "a cell")
+    return ""
+
+
+def _rename(magics: LlmMagics) -> None:
+    """Give an instance's magics the other name; IPython registers them by these tables."""
+    for names in magics.magics.values():
+        names[OTHER_NAME] = names.pop("llm")
 
 
 def reloading(ip: Any) -> bool:
@@ -99,8 +129,11 @@ def unregister(ip: Any) -> None:
     magics = ip.magics_manager.registry.pop(LlmMagics.__name__, None)
     if magics is None:
         return
-    for kind in ("line", "cell"):
-        ip.magics_manager.magics[kind].pop("llm", None)
+    for kind, names in magics.magics.items():
+        known = ip.magics_manager.magics[kind]
+        for name, function in names.items():
+            if known.get(name) == function:  # another extension may have taken the name since
+                del known[name]
     magics.context.silence.remove()
     completion.remove(ip)
     formatters.remove(ip)

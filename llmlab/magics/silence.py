@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Any
 
@@ -62,7 +63,8 @@ class Silence:
     def _before_cell(self, info: Any) -> None:
         self._marked = None
         text = str(info.raw_cell or "").strip()
-        self._last_line = text.split("\n")[0 if text.startswith("%%") else -1].strip()
+        line = text.split("\n")[0 if text.startswith("%%") else -1].strip()
+        self._last_line = re.sub(r"^(%%?llm)lab\b", r"\1", line)  # the magics' other name
 
     def _printer(self, value: object) -> None:
         marked, self._marked = self._marked, None

@@ -7,6 +7,7 @@ import ipaddress
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from llmlab.render import units
 from llmlab.serving.failures import HttpError
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class Guard:
 
 
 def _too_large() -> HttpError:
-    return HttpError(413, f"The request is larger than {BODY_LIMIT // 2**20} MiB.", "request_too_large")
+    return HttpError(413, f"The request is larger than {units.size(BODY_LIMIT)}.", "request_too_large")
 
 
 def _limited(receive: Receive) -> Receive:

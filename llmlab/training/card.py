@@ -38,22 +38,23 @@ def weights_digest(folder: Path) -> str:
     return out.hexdigest()
 
 
-def write(folder: Path, tuned: Tuned, scores: Mapping[str, str] | None = None) -> None:
+def write(folder: Path, tuned: Tuned, scores: Mapping[str, str] | None = None, *, licence: str | None = None) -> None:
     """Write README.md and training.json into an adapter's folder.
 
     Args:
         folder: the PEFT folder.
         tuned: the run.
         scores: additional results for the card, by label.
+        licence: the adapter's licence, by its SPDX name; None: not stated, it is the user's to choose.
     """
     figures = tuned.figures()
     if scores:
         figures["scores"] = dict(scores)
     (folder / "training.json").write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    (folder / "README.md").write_text(text(tuned, scores), "utf-8")
+    (folder / "README.md").write_text(text(tuned, scores, licence=licence), "utf-8")
 
 
-def text(tuned: Tuned, scores: Mapping[str, str] | None = None) -> str:
+def text(tuned: Tuned, scores: Mapping[str, str] | None = None, *, licence: str | None = None) -> str:
     """The card as Markdown, with the hub's front matter."""
     rows: list[tuple[str, Any]] = [
         ("base model", f"{tuned.base} (weights SHA-256 `{tuned.base_digest[:16]}`)"),
@@ -71,8 +72,9 @@ def text(tuned: Tuned, scores: Mapping[str, str] | None = None) -> str:
     ]
     table = "\n".join(f"| {name} | {_cell(value)} |" for name, value in rows)
     notes = "".join(f"\n- {_cell(note)}" for note in tuned.notes)
+    stated = f"license: {licence}\n" if licence else ""
     return (
-        f"---\nbase_model: {json.dumps(tuned.base)}\nlibrary_name: peft\npipeline_tag: text-generation\n"
+        f"---\n{stated}base_model: {json.dumps(tuned.base)}\nlibrary_name: peft\npipeline_tag: text-generation\n"
         f"tags: [lora, llmlab]\n---\n\n# {tuned.name}\n\nA LoRA adapter of rank {tuned.rank} for {tuned.base}, "
         f"tuned with llmlab.\n\n| | |\n| --- | --- |\n{table}\n{notes}\n\n"
         f"Full digests, settings and the loss per step are in training.json.\n"

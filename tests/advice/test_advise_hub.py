@@ -13,7 +13,7 @@ def test_memory_is_told_from_headers_read_by_ranges(serve, tmp_path):
     advice = advise("hf:acme/nano", needs="tools", hardware="gpu:24")
     assert (advice.engine, advice.quant, advice.auto) == ("vllm", "bf16", "vllm")
     found = {reason.what: reason.evidence for reason in advice.reasons}
-    assert "KV cache 1.5 GiB for 524,288 tokens" in found["memory in vllm"]
+    assert "KV cache 1.61 GB for 524,288 tokens" in found["memory in vllm"]
     assert "chat template supports tools" in found["need tools"]
     assert "to download" in found["files"]
     assert max(server.sent.values()) < 1_000_000

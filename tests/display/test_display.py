@@ -416,7 +416,14 @@ def test_views_escape_what_comes_from_outside():
         chat_template=evil, licence=evil, tensors=(SimpleNamespace(dtype=evil, bytes=1),),
     )  # fmt: skip
     entry = SimpleNamespace(
-        name=evil, parameters=1, context_length=1, licence=evil, description=evil, path=None, quants=lambda _: (evil,)
+        name=evil,
+        parameters=1,
+        context_length=1,
+        licence=evil,
+        description=evil,
+        path=None,
+        kind=evil,
+        quants=lambda _: (evil,),
     )
     form = SimpleNamespace(engine=evil, quant=evil, format=evil, bytes=1, action=evil, where=evil)
     views = [

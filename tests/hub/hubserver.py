@@ -34,6 +34,7 @@ class Repo:
         gated: 401 without a token, 403 with one.
         cdn: files are redirected to another host, as the hub does with large ones.
         deaf: ranges are ignored, and the whole file is sent.
+        renamed: its name now, which the hub answers for the old one, too.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
@@ -49,6 +50,7 @@ class Repo:
     gated: bool = False
     cdn: bool = False
     deaf: bool = False
+    renamed: str = ""
 
 
 def etag(path: str, data: bytes) -> str:
@@ -154,9 +156,8 @@ class HubServer:
                     self.json(tree)
                 else:
                     siblings = [{"rfilename": path, "size": len(data)} for path, data in repo.files.items()]
-                    self.json(
-                        {"id": name, "sha": COMMIT, "siblings": siblings, "private": False, "tags": list(repo.tags)}
-                    )
+                    facts = {"id": repo.renamed or name, "sha": COMMIT, "siblings": siblings, "tags": list(repo.tags)}
+                    self.json({**facts, "private": False, "gated": False})
 
             def file(self, repo: Repo, parts: list[str], *, body: bool) -> None:
                 revision, path = parts[3], "/".join(parts[4:])

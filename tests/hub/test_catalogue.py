@@ -1,5 +1,6 @@
 """The catalogue: its own entries hold together, the user's are added, and a wrong file is told with its place."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -136,3 +137,36 @@ def test_import_is_light():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("name", "engine", "quant", "real"),
+    [
+        ("smollm2-135m", "llamacpp", "Q4_K_M", 105_454_432),
+        ("qwen3-0.6b", "llamacpp", "Q4_K_M", 484_220_320),
+        ("llama-3.2-1b", "vllm", "fp8", 1_880_000_000),
+        # Estimated: one that is used twice, and one with a head of its own.
+        ("llama-3.2-1b", "llamacpp", "Q8_0", 1_321_083_008),
+        ("qwen2.5-7b", "vllm", "awq", 5_570_000_000),
+        ("qwen3-8b", "llamacpp", "Q4_K_M", 5_027_783_488),
+    ],
+)
+def test_sizes_before_a_download_are_the_files(own, name, engine, quant, real):
+    entry = catalogue.get(name)
+    assert entry.bytes(entry.find(engine, quant), quant) == pytest.approx(real, rel=0.02)
+
+
+def test_small_models_have_eight_bits_by_default(own):
+    for entry in catalogue.entries():
+        if entry.files and entry.parameters < 10**9:
+            assert entry.quants("llamacpp")[0] == "Q8_0", entry.name
+
+
+def test_estimates_without_the_real_size_are_close_to_those_with_it(own):
+    """What the formula says of the forms whose size is listed; rows that K-quants can't cut are left out."""
+    odd = {"smollm2-135m", "smollm2-360m", "qwen2.5-0.5b", "gemma-3-1b", "qwen3-0.6b"}
+    for entry in catalogue.entries():
+        for files in entry.files:
+            for quant, real in files.sizes.items():
+                if entry.name not in odd and quant.startswith("Q"):
+                    assert entry.bytes(dataclasses.replace(files, sizes={}), quant) == pytest.approx(real, rel=0.17)

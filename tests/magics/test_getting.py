@@ -173,3 +173,19 @@ def test_completion(bench, hub):
     bench.run("%llm pull mine")
     assert "mine" in offered("%llm rm ")
     assert "pull" in offered("%llm pu")
+
+
+def test_models_check_shows_what_has_moved(bench, hub):
+    hub.repos["acme/nano-GGUF"].files["nano-q8_0.gguf"] = hub.repos["acme/nano-GGUF"].files.pop("nano-Q8_0.gguf")
+    from llmlab.hub import catalogue
+
+    listed = catalogue.find("mine")
+    shown = bench.run("found = %llm models --check")
+    assert shown.success, shown.out
+    view = bench.shell.user_ns["found"]
+    own = {one.what: one.text for one in view if one.model == listed.name}
+    assert own["renamed"] == "nano-Q8_0.gguf is now nano-q8_0.gguf"
+    assert own.keys() == {"renamed", "size"}
+    assert {one.what for one in view if one.model != listed.name} == {"gone"}
+    assert f"{view.checked} repositories checked" in view.text()
+    assert "nano-Q8_0.gguf is now" in view.html()

@@ -75,6 +75,19 @@ def test_a_quote_that_is_not_closed(line):
         words(line)
 
 
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("nano   # a comment", ["nano"]),
+        ("# nothing else", []),
+        ("--stop '#' -t 0 #", ["--stop", "#", "-t", "0"]),
+        ("a#b \\#c", ["a#b", "#c"]),
+    ],
+)
+def test_a_comment_ends_a_line_as_in_a_shell(line, expected):
+    assert [word.typed for word in words(line)] == expected
+
+
 def test_words_are_those_of_a_shell():
     pick = random.Random(12)
     for _ in range(3000):

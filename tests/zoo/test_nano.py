@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from llmlab.files.headers import read_header
 from llmlab.zoo import names, path
 from llmlab.zoo.training import evaluation, model_card
 from llmlab.zoo.training.example import Example
@@ -164,3 +165,11 @@ def test_judging() -> None:
 def test_judging_of_styles(style: str, good: str, bad: str) -> None:
     assert evaluation.in_style(good, style)
     assert not evaluation.in_style(bad, style)
+
+
+def test_every_card_states_its_licence():
+    cards = list(path("nano").parents[1].glob("*/*/README.md"))
+    assert len(cards) == 5
+    for card in cards:
+        assert "license: apache-2.0" in card.read_text(encoding="utf-8").split("---")[1], card
+    assert read_header(path("nano")).licence == "apache-2.0"

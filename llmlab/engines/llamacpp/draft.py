@@ -27,6 +27,8 @@ _PRIOR = 0.7
 # A draft model's step, relative to its share of the weights: small products are less efficient.
 DRAFT_COST = 1.3
 _SAMPLE_OF_VOCABULARY = 4096
+PADDING = 128
+"""By how many tokens of padding the vocabularies may differ, as in llama.cpp's own speculative decoding."""
 
 
 class Drafter(ABC):
@@ -162,6 +164,7 @@ class DraftModel(Drafter):
         threads: CPU threads.
         ends: tokens that end a turn.
         cost: duration of one of its steps relative to the model's.
+        vocabulary: the tokens that it shares with the model; it drafts no others.
         on_gpu: whether the model computes on a GPU.
     """
 
@@ -174,6 +177,7 @@ class DraftModel(Drafter):
         threads: int,
         ends: Items[int],
         cost: float,
+        vocabulary: int,
         on_gpu: bool = False,
     ) -> None:
         self.name = name
@@ -186,7 +190,8 @@ class DraftModel(Drafter):
         self._model = model
         self._threads = threads
         self._ends = frozenset(ends)
-        self._drawer = Drawer(model.vocab_size)
+        self._vocabulary = vocabulary
+        self._drawer = Drawer(vocabulary)
         self._context: NativeContext | None = None
         # By slot: the tokens in the KV cache, and how many of them are known to match the slot's sequence.
         self._held: dict[int, list[int]] = {}
@@ -295,9 +300,10 @@ class DraftModel(Drafter):
         return ready
 
     def _choose(self, context: NativeContext, one: Sequence, row: int) -> int:
+        logits = context.logits(row)[: self._vocabulary]
         if one.greedy:
-            return int(context.logits(row).argmax())
-        return self._drawer.draw(one.chain, context.logits(row), one.seed, one.generated + len(one.draft))
+            return int(logits.argmax())
+        return self._drawer.draw(one.chain, logits, one.seed, one.generated + len(one.draft))
 
     def _forget(self, sequences: Any) -> None:
         """Drop the KV cache of these sequences: after a failed step its contents are unknown."""
@@ -315,11 +321,12 @@ class DraftModel(Drafter):
 
 
 def vocabulary_differs(model: NativeModel, draft: NativeModel) -> str:
-    """How a draft model's vocabulary differs from the model's, in a few words; "" if it is the same."""
-    if model.vocab_size != draft.vocab_size:
+    """How a draft model's vocabulary differs from the model's, in a few words; "" if only in padding at the end."""
+    if abs(model.vocab_size - draft.vocab_size) > PADDING:
         return f"{draft.vocab_size:,} tokens instead of {model.vocab_size:,}"
-    step = max(model.vocab_size // _SAMPLE_OF_VOCABULARY, 1)
-    for token in range(0, model.vocab_size, step):
+    shared = min(model.vocab_size, draft.vocab_size)
+    step = max(shared // _SAMPLE_OF_VOCABULARY, 1)
+    for token in range(0, shared, step):
         mine, other = model.token_text(token), draft.token_text(token)
         if mine != other:
             return f"token {token} is {other!r} instead of {mine!r}"

@@ -30,7 +30,7 @@ from llmlab.engines.base import (
 )
 from llmlab.engines.llamacpp import vocabulary
 from llmlab.engines.llamacpp.adapters import AdapterSlots
-from llmlab.engines.llamacpp.draft import DRAFT_COST, Drafter, DraftModel, Lookup, vocabulary_differs
+from llmlab.engines.llamacpp.draft import DRAFT_COST, PADDING, Drafter, DraftModel, Lookup, vocabulary_differs
 from llmlab.engines.llamacpp.examination import examine
 from llmlab.engines.llamacpp.facts import guide_tokenizer, read_facts
 from llmlab.engines.llamacpp.images import ImageReader
@@ -91,6 +91,7 @@ class LlamaCppEngine(Engine):
         formats_note="llama.cpp reads GGUF files only",
         builds=frozenset({"CPU", "CUDA", "Metal"}),
         gpu_layers=True,
+        draft_padding=PADDING,
     )
     distribution: ClassVar[str] = "llama-cpp-python"
     guides_begun: ClassVar[bool] = True
@@ -457,6 +458,7 @@ def _drafter(
         threads=settings.threads,
         ends=ends,
         cost=DRAFT_COST * draft.size / model.size,
+        vocabulary=min(model.vocab_size, draft.vocab_size),
         on_gpu=settings.gpu_layers != 0,
     )
 

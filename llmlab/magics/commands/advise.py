@@ -29,7 +29,7 @@ class Advise(Command):
         ("%llm advise nano", "one user on this machine"),
         ("%llm advise nano --concurrency 16 --measure", "16 concurrent requests, measuring both engines"),
         ("%llm advise mistral-7b --adapters 3 --need guided,tools", "with required features"),
-        ("%llm advise llama-3.1-8b --hardware gpu:24", "on another machine: one GPU with 24 GiB free"),
+        ("%llm advise llama-3.1-8b --hardware gpu:24", "on another machine: one GPU with 24 GB free"),
     )
 
     @classmethod
@@ -47,7 +47,7 @@ class Advise(Command):
         parser.add("--quant", metavar="TAG", complete="quant", help="require this quant")
         parser.add("--need", default="", metavar="NEED,...", help="required features, separated by commas")
         parser.add(
-            "--hardware", metavar="MACHINE", help="another machine: cpu:16, gpu:24, gpu:24x2 or mac:16 (GiB free)"
+            "--hardware", metavar="MACHINE", help="another machine: cpu:16, gpu:24, gpu:24x2 or mac:16 (GB free)"
         )
         parser.add("--measure", action="store_true", help="load the suitable engines and measure them")
 

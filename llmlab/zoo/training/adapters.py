@@ -43,7 +43,7 @@ def make(name: str, out: Path | None = None, *, n: int = 200) -> dict[str, str]:
         progress=say,
     )
     scores = score(name, tuned.path, n=n)
-    card.write(tuned.path, tuned, scores)
+    card.write(tuned.path, tuned, scores, licence="apache-2.0")
     print(tuned, scores, flush=True)
     return scores
 

@@ -11,6 +11,7 @@ from llmlab.zoo.training.model import CONFIGS
 
 _CARD = """\
 ---
+license: apache-2.0
 language: en
 library_name: transformers
 pipeline_tag: text-generation

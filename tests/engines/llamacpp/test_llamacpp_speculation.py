@@ -1,13 +1,16 @@
 """Speculative decoding changes the speed, never the text."""
 
+import struct
 import threading
 import time
 
 import pytest
 
-from llmlab import Lab
+from llmlab import Lab, zoo
 from llmlab.errors import BadInputError, LlmLabError
+from llmlab.quant.gguf_cache import to_gguf
 from llmlab.types import Speculation
+from tests.files import gguf_edit
 
 PROMPTS = [
     *(f"Tell me a short story about a fox and {n} friends." for n in range(14)),
@@ -139,3 +142,37 @@ def test_invalid_drafts_are_rejected_before_the_load(lab, tmp_path):
     with pytest.raises(LlmLabError, match="nanoo"):
         lab.load("nano", engine="llamacpp", draft="nanoo")
     assert not lab.models
+
+
+def _padded(path, count):
+    """nano-draft with tokens appended that no text has, as families pad their vocabularies."""
+
+    def pad(keys, tensors):
+        texts = gguf_edit.tokens(source) + [b"<|pad%d|>" % place for place in range(count)]
+        keys["tokenizer.ggml.tokens"] = gguf_edit.texts(texts)
+        kind, body = keys["tokenizer.ggml.token_type"]
+        head, types = body[:4], body[12:]
+        padded = types + struct.pack("<i", 5) * count
+        keys["tokenizer.ggml.token_type"] = kind, head + struct.pack("<Q", len(texts)) + padded
+        if "llama.vocab_size" in keys:
+            keys["llama.vocab_size"] = gguf_edit.u32(len(texts))
+        for name in {"token_embd.weight", "output.weight"} & tensors.keys():
+            (width, rows), tensor_kind, data = tensors[name]
+            tensors[name] = (width, rows + count), tensor_kind, data + bytes(len(data) // rows * count)
+
+    source = to_gguf(zoo.path("nano-draft"), quant="F16")
+    return gguf_edit.edited(source, path / f"draft-{count}.gguf", pad)
+
+
+def test_a_draft_whose_vocabulary_is_padded_drafts(lab, drafting, tmp_path):
+    draft = _padded(tmp_path, 128)
+    model = lab.load("nano", engine="llamacpp", draft=str(draft), extra={"n_threads": 1})
+    for options in ({"temperature": 0}, SAMPLED[0]):
+        found = model.generate(PROMPTS[:4], max_tokens=48, **options)
+        assert [one.text for one in found] == texts(drafting.get("plain"), PROMPTS[:4], **options)
+        assert sum(one.speculation.accepted for one in found) > 0
+
+
+def test_a_draft_with_another_vocabulary_is_refused(lab, tmp_path):
+    with pytest.raises(BadInputError, match="can't draft for Nano: its vocabulary has 2,177 tokens"):
+        lab.load("nano", engine="llamacpp", draft=str(_padded(tmp_path, 129)))
