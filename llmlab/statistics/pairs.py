@@ -128,7 +128,8 @@ def paired(a: Sequence[float], b: Sequence[float], *, kind: Kind | None = None) 
     chosen: Kind = kind or ("yes/no" if is_share([*first, *second]) else "number")
     if chosen == "yes/no" and not is_share([*first, *second]):
         raise BadInputError("Scores of kind yes/no must be 0 or 1.", "Average repeats, and compare them as numbers.")
-    differences = [one - other for one, other in zip(first, second, strict=True)]
+    # Means of several scores differ in their last digit by the order of the sum alone.
+    differences = [round(one - other, 12) for one, other in zip(first, second, strict=True)]
     test = {"yes/no": _mcnemar, "number": _sign_flips, "rating": _wilcoxon}[chosen]
     p, name, effect, effect_name = test(differences)
     difference = _newcombe(first, second) if chosen == "yes/no" else _interval(differences)
