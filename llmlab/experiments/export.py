@@ -90,7 +90,7 @@ def variants(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Mapping[
     varied = [name for name in axes if len({row[name] for row in rows}) > 1] or ["model"]
     found: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
-        found.setdefault(" · ".join(str(row[name]) for name in varied), []).append(row)
+        found.setdefault(" · ".join(str(row[name]) for name in varied if row[name] != ""), []).append(row)
     return list(found.items())
 
 
