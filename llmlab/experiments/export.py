@@ -66,22 +66,20 @@ def _simple(value: Any) -> Any:
 
 
 def _parquet(experiment: Experiment, path: Path) -> None:
-    _packages("pyarrow")
+    try:
+        _imports.load("pyarrow")
+    except ImportError as error:
+        raise EngineMissingError("Parquet needs pyarrow.", "pip install 'llmlab[tune]'") from error
     flat(experiment).to_parquet(path, index=False, engine="pyarrow")
 
 
 def _datasets(experiment: Experiment) -> Any:
-    _packages("datasets")
-    import datasets
-
-    return datasets.Dataset.from_pandas(flat(experiment), preserve_index=False)
-
-
-def _packages(name: str) -> None:
     try:
-        _imports.load("pandas", name)
+        _imports.load("datasets")
+        import datasets
     except ImportError as error:
-        raise EngineMissingError(f"This format needs {name}.", "pip install 'llmlab[tune]'") from error
+        raise EngineMissingError("A row set needs datasets.", "pip install 'llmlab[tune]'") from error
+    return datasets.Dataset.from_pandas(flat(experiment), preserve_index=False)
 
 
 def variants(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Mapping[str, Any]]]]:

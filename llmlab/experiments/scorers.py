@@ -30,6 +30,7 @@ __all__ = [
     "tokens",
 ]
 
+_INSTALL = "pip install 'llmlab[scores]'"
 _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][-+]?\d+)?")
 
 
@@ -163,8 +164,11 @@ def _sacrebleu(metric: str) -> Callable[[str, str | None], float | None]:
     def score(answer: str, reference: str | None) -> float | None:
         if reference is None:
             return None
-        _optional("sacrebleu")
-        import sacrebleu
+        try:
+            _imports.load("sacrebleu")
+            import sacrebleu
+        except ImportError as error:
+            raise EngineMissingError(f"{metric} needs sacrebleu.", _INSTALL) from error
 
         options: dict[str, Any] = {"effective_order": True} if metric == "BLEU" else {}
         made = getattr(sacrebleu, metric)(**options)
@@ -198,20 +202,15 @@ def rouge(kind: Literal["rouge1", "rouge2", "rougeL"] = "rougeL", *, name: str |
     def score(answer: str, reference: str | None) -> float | None:
         if reference is None:
             return None
-        _optional("rouge_score.rouge_scorer")
-        from rouge_score.rouge_scorer import RougeScorer
+        try:
+            _imports.load("rouge_score.rouge_scorer")
+            from rouge_score.rouge_scorer import RougeScorer
+        except ImportError as error:
+            raise EngineMissingError("ROUGE needs rouge-score.", _INSTALL) from error
 
         return float(RougeScorer([kind]).score(reference, answer)[kind].fmeasure)
 
     return Scorer(name or kind, score, "number", config={"kind": kind}, arguments=2)
-
-
-def _optional(package: str) -> None:
-    try:
-        _imports.load(package)
-    except ImportError as error:
-        name = package.partition(".")[0].replace("_", "-")
-        raise EngineMissingError(f"This scorer needs {name}.", "pip install 'llmlab[scores]'") from error
 
 
 def _column(name: str) -> Callable[..., float | None]:

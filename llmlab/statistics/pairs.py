@@ -79,7 +79,7 @@ class Paired:
 
         Example:
             >>> llmlab.statistics.paired([1, 0, 1, 0] * 5, [1, 1, 0, 0] * 5).needed(0.1)
-            391
+            411
         """
         if difference == 0:
             raise BadInputError("No number of prompts shows a difference of 0.", "Name the smallest one of interest.")

@@ -30,9 +30,9 @@ def sentence(a: str, b: str, score: str, found: Paired, *, see: float | None = N
 
     Example:
         >>> found = llmlab.statistics.paired([1] * 10 + [0] * 10, [0] * 20)
-        >>> llmlab.statistics.sentence("F16", "Q2_K", "exact", found)
-        'F16 scores higher than Q2_K on exact: 0.500 against 0.000, a difference of 0.500 [0.244, 0.701] on 20 prompts
-        (McNemar, exact; p = 0.002; Cohen's g = 0.50).'
+        >>> print(llmlab.statistics.sentence("F16", "Q2_K", "exact", found))
+        F16 scores higher than Q2_K on exact: 0.500 against 0.000, a difference of 0.500 [0.243, 0.701] on 20 prompts
+        (McNemar, exact; p = 0.002; Cohen's g = 0.50).
     """
     many = found.comparisons > 1
     p = found.adjusted if many else found.p
