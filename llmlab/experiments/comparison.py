@@ -157,35 +157,39 @@ def compare(
 def _pair(frame: pd.DataFrame, axis: str, a: str, b: str, scorer: Scorer) -> Pair | None:
     scored = frame[frame[scorer.name].notna()]
     first, second = scored[scored[axis].astype(str) == a], scored[scored[axis].astype(str) == b]
-    first, second, note = _matched(first, second, axis)
+    matched, note = _settings(first, second, axis)
     unit = "row" if axis == "template" else "question"
-    one = averages(list(first[unit]), [float(value) for value in first[scorer.name]])
-    other = averages(list(second[unit]), [float(value) for value in second[scorer.name]])
+    one, other = (_by_setting(part, unit, matched, scorer.name) for part in (first, second))
+    # Only what both have answered, so that a failed cell of one doesn't shift its mean.
     shared = [key for key in one if key in other]
     if not shared:
         return None
-    x, y = [one[key] for key in shared], [other[key] for key in shared]
+    units = [key[0] for key in shared]
+    x, y = (list(averages(units, [part[key] for key in shared]).values()) for part in (one, other))
     kind: Kind | None = "rating" if scorer.kind == "rating" else None
     return Pair(a, b, scorer.name, paired(x, y, kind=kind), note)
 
 
-def _matched(first: Any, second: Any, axis: str) -> tuple[Any, Any, str]:
-    """The answers of both levels with the same other settings; where nothing is shared, that axis differs, too."""
-    also = []
+def _by_setting(part: pd.DataFrame, unit: str, axes: Sequence[str], name: str) -> dict[Any, float]:
+    """The mean of each prompt in each of the matched settings."""
+    keys = [tuple(row) for row in part[[unit, *axes]].itertuples(index=False)]
+    return averages(keys, [float(value) for value in part[name]])
+
+
+def _settings(first: pd.DataFrame, second: pd.DataFrame, axis: str) -> tuple[list[str], str]:
+    """The axes in which both levels share a setting; where they share none, that axis differs, too."""
+    matched, notes = [], []
     for name in AXES:
         if name == axis:
             continue
-        shared = set(first[name]) & set(second[name])
-        if not shared:
-            if len(first) and len(second):
-                also.append((name, set(first[name]), set(second[name])))
-            continue
-        first, second = first[first[name].isin(shared)], second[second[name].isin(shared)]
-    notes = [
-        f"Their {name} differs, too ({_some(one)} against {_some(other)}): the data can't separate the two."
-        for name, one, other in also
-    ]
-    return first, second, " ".join(notes)
+        one, other = set(first[name]), set(second[name])
+        if one & other:
+            matched.append(name)
+        elif one and other:
+            notes.append(
+                f"Their {name} differs, too ({_some(one)} against {_some(other)}): the data can't separate the two."
+            )
+    return matched, " ".join(notes)
 
 
 def _some(values: set[Any]) -> str:

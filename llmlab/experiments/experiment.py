@@ -215,7 +215,8 @@ class Experiment:
             axis: template, model, engine, quant, adapter, system, params, constraint, seed or repeat.
             value: a score; None: all of them.
             against: compare only with this level; None: every pair.
-            see: the difference for which the necessary number of prompts is named.
+            see: the difference for which the necessary number of prompts is named; None: each sentence says which
+                difference these prompts would show.
 
         Returns:
             The comparison: `.sentences`, `.frame`.

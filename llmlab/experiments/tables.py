@@ -97,7 +97,21 @@ def table(
             for row in row_keys:
                 estimates[row, head] = estimate(_where(part, by_row, row), name)
     note = "n counts prompts; [low, high] are 95 % intervals."
-    return ScoreTable(by_row, row_keys, heads, estimates, "\n".join([note, *notes]))
+    return ScoreTable(by_row, row_keys, heads, estimates, "\n".join([note, *_gaps(frame, by_row, row_keys), *notes]))
+
+
+def _gaps(frame: pd.DataFrame, names: Sequence[str], keys: Sequence[tuple[str, ...]]) -> list[str]:
+    """The rows some of whose cells failed: their means are over other settings than those of the others."""
+    found = []
+    for key in keys:
+        part = _where(frame, names, key)
+        failed = int((part["error"] != "").sum())
+        if 0 < failed < len(part):
+            found.append(
+                f"{' '.join(key)}: {failed} of {len(part)} cells failed, so its means aren't over the same settings as "
+                "the others'; exp.compare compares only what both have."
+            )
+    return found
 
 
 def estimate(frame: pd.DataFrame, name: str) -> Estimate:

@@ -96,6 +96,25 @@ class Paired:
             )
         return max(math.ceil(((level + found) * self.deviation / size) ** 2 + level**2 / 2), 2)
 
+    def visible(self, *, power: float = POWER) -> float:
+        """The difference that this number of pairs would show.
+
+        Args:
+            power: the probability of finding it.
+
+        Returns:
+            The difference of the means, by the normal approximation; 0 if all pairs are the same.
+
+        Example:
+            >>> round(llmlab.statistics.paired([1, 0, 1, 0] * 5, [1, 1, 0, 0] * 5).visible(), 2)
+            0.44
+        """
+        _imports.load("scipy.stats")
+        import scipy.stats as stats
+
+        reach = float(stats.norm.ppf(1 - LEVEL / 2)) + float(stats.norm.ppf(power))
+        return reach * self.deviation / math.sqrt(self.n)
+
 
 def paired(a: Sequence[float], b: Sequence[float], *, kind: Kind | None = None) -> Paired:
     """Compare two variants' scores on the same prompts.

@@ -8,10 +8,6 @@ from llmlab.render import units
 from llmlab.statistics.estimates import number
 from llmlab.statistics.pairs import Paired
 
-# The differences that are asked for where none is named: five points of a share, and a fifth of a deviation.
-SEEN_SHARE = 0.05
-SEEN_DEVIATIONS = 0.2
-
 
 def sentence(a: str, b: str, score: str, found: Paired, *, see: float | None = None, unit: str = "prompt") -> str:
     """A comparison in one or two sentences.
@@ -21,8 +17,8 @@ def sentence(a: str, b: str, score: str, found: Paired, *, see: float | None = N
         b: the second's.
         score: what was scored.
         found: the comparison of a's scores with b's.
-        see: the difference for which the necessary number of prompts is named; None: 0.05 of a share, or a fifth of
-            the differences' standard deviation.
+        see: the difference for which the necessary number of pairs is named; None: the sentence says which one these
+            would show.
         unit: what a pair is.
 
     Returns:
@@ -47,10 +43,15 @@ def sentence(a: str, b: str, score: str, found: Paired, *, see: float | None = N
         parts = "; ".join(part for part in (facts, effect) if part)
         return f"{a} scores {way} than {b} on {score}: {means}, {gap} ({parts})."
     tell = f"The data can't tell whether {a} and {b} differ on {score}: {means}, {gap} ({facts})."
-    size = see if see is not None else SEEN_SHARE if found.kind == "yes/no" else SEEN_DEVIATIONS * found.deviation
+    if see is not None:
+        return f"{tell} To see a difference of {number(see)} would need about {found.needed(see):,} {unit}s."
+    size = found.visible()
     if not size:
         return f"{tell} Their scores are the same on every {unit}."
-    return f"{tell} To see a difference of {number(size)} would need about {found.needed(size):,} {unit}s."
+    return (
+        f"{tell} {prompts} would show a difference of about {number(size)}; for half of that, "
+        f"about {found.needed(size / 2):,} are needed."
+    )
 
 
 def _p(value: float) -> str:

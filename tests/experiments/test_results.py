@@ -100,6 +100,27 @@ def test_only_settings_that_both_have_are_compared():
     assert (found.a.value, found.b.value) == (1.0, 1.0)
 
 
+def test_a_failed_cell_shifts_no_mean():
+    """One quant has no answers with the adapter, on which all are bad: that doesn't make it better."""
+    rows = [
+        {"question": q, "quant": quant, "engine": engine, "adapter": adapter, "s": float(adapter == "none")}
+        for q in range(20)
+        for quant, engine in (("F16", "llamacpp"), ("Q8_0", "llamacpp"), ("bf16", "vllm"), ("int8", "vllm"))
+        for adapter in ("none", "x")
+        if (quant, adapter) != ("int8", "x")
+    ]
+    for axis in ("quant", "engine"):
+        for one in compare(frame_of(rows), axis, [find(Scorer("s", len))]).pairs:
+            assert one.found.difference.value == 0
+
+
+def test_a_row_with_failed_cells_is_named(declare):
+    exp = declare(models=["nano", "missing-model"], adapters=["none", "missing-adapter"]).run()
+    shown = repr(exp.table(rows="model"))
+    assert "nano: 4 of 8 cells failed, so its means aren't over the same settings" in shown
+    assert "missing-model: " not in shown  # all of it failed, which n says
+
+
 def test_templates_are_compared_on_the_same_rows(declare):
     exp = declare(prompts=["What is the capital of {{country}}?", "Capital of {{country}}?"]).run()
     assert exp.compare("template", "tokens").pairs[0].found.n == 4

@@ -137,3 +137,6 @@ def test_the_words_say_what_differs_and_what_cannot_be_told():
     assert "after Holm's correction for 2 comparisons" in first
     assert "can't tell whether F16 and Q8_0 differ" in second
     assert f"a difference of 0.100 would need about {clear[1].needed(0.1):,} prompts" in second
+    shown = clear[1].visible()
+    assert f"20 prompts would show a difference of about {shown:.3f}" in sentence("a", "b", "exact", clear[1])
+    assert clear[1].needed(shown) == pytest.approx(20, rel=0.2)
