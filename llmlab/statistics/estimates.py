@@ -51,9 +51,11 @@ class Estimate:
 
 
 def number(value: float) -> str:
-    """A score with three decimals, or three significant digits where it is larger than 10."""
+    """A score with three decimals; three significant digits above 10, one below 0.0005."""
     if math.isnan(value):
         return "–"
+    if 0 < abs(value) < 0.0005:
+        return f"{value:.0e}"
     return f"{value:.3f}" if abs(value) < 10 else f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
