@@ -36,6 +36,7 @@ GUIDES = (
     "tools",
     "widgets",
     "measures",
+    "experiments",
     "advise",
     "serving",
     "attach",
