@@ -595,7 +595,8 @@ def experiment(
         prompts: texts or conversations; `{{column}}` is filled in from the data.
         data: rows as a list of dicts, a DataFrame, a JSON Lines file, a `datasets` data set or a hub id. The expected
             answer is in the column reference, answer, expected, completion or target.
-        models: what `load` takes, names of attached models, or loaded models, which stay loaded.
+        models: what `load` takes, names of attached models, or loaded models; the last two stay loaded, in their own
+            engine and quant.
         engines: llamacpp, vllm, or both; without them, each quant runs on its own engine.
         quants: quant tags; each runs on those of the engines that have it.
         adapters: names, paths, "pirate:0.5", mixes; None or "none" is the base model. A dict gives them labels, as for

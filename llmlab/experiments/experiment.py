@@ -23,6 +23,7 @@ from llmlab.experiments.tables import ScoreTable
 from llmlab.experiments.tables import table as score_table
 from llmlab.measure.comparison import Diff
 from llmlab.measure.prompts import compared
+from llmlab.render import units
 from llmlab.render.safe import BOX, escape, plain
 from llmlab.statistics import Spread, spread
 from llmlab.types.progress import Progress
@@ -457,11 +458,11 @@ class Experiment:
         """The experiment in one line."""
         if self._frame is None:
             cells = len(self.design.questions()) * sum(1 for _ in self.design.settings()) * len(self.design.subjects())
-            return f"{self.name}: {cells:,} cells, not run yet"
+            return f"{self.name}: {units.count(cells, 'cell')}, not run yet"
         failed = int((self._frame["error"] != "").sum())
         return (
-            f"{self.name}: {len(self._frame):,} answers of {len(self._identities)} models, {self._computed:,} of them "
-            f"new, {failed:,} failed"
+            f"{self.name}: {units.count(len(self._frame), 'answer')} of {units.count(len(self._identities), 'model')}, "
+            f"{self._computed:,} of them new, {failed:,} failed"
         )
 
     def __repr__(self) -> str:

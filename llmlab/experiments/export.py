@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -137,45 +138,81 @@ def comparator(experiment: Experiment) -> dict[str, Any]:
 
 
 def promptfoo(experiment: Experiment) -> dict[str, Any]:
-    """The results JSON of promptfoo (version 3): one result per answer, with its scores as assertions."""
-    results = []
-    names = [one.name for one in experiment.scorers]
+    """The results JSON of promptfoo (version 3): one result per answer, with its scores as assertions.
+
+    Its columns are prompt templates by variants, its rows are those of the data.
+    """
+    columns: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for name, part in variants(experiment.rows):
         for row in part:
-            parts = [_assertion(scorer, row[scorer]) for scorer in names if row[scorer] is not None]
-            passed = not row["error"] and all(one["pass"] for one in parts)
-            variables = experiment.design.rows[row["row"]]
-            results.append(
-                {
-                    "promptIdx": row["template"],
-                    "testIdx": row["row"],
-                    "provider": {"id": name, "label": name},
-                    "prompt": {"raw": row["prompt"], "label": row["prompt"]},
-                    "vars": {key: _simple(value) for key, value in variables.items()},
-                    "response": {
-                        "output": row["text"],
-                        "tokenUsage": {"prompt": row["prompt_tokens"] or 0, "completion": row["tokens"] or 0},
-                    },
-                    "error": row["error"] or None,
-                    "success": passed,
-                    "score": sum(one["score"] for one in parts) / len(parts) if parts else float(passed),
-                    "latencyMs": round(1000 * (row["seconds"] or 0)),
-                    "cost": row["cost"] or 0,
-                    "gradingResult": {"pass": passed, "score": float(passed), "reason": "", "componentResults": parts},
-                    "namedScores": {one["assertion"]["metric"]: one["score"] for one in parts},
-                }
-            )
-    succeeded = sum(bool(one["success"]) for one in results)
-    failed = sum(bool(one["error"]) for one in results)
+            found = columns.setdefault((name, row["template"]), [])
+            found.append(_result(experiment, row, name, len(columns) - 1))
+    results = [one for found in columns.values() for one in found]
+    prompts = []
+    for (name, template), found in columns.items():
+        raw = experiment.design.templates[template][-1].content
+        prompts.append({"raw": raw, "label": raw, "provider": name, "metrics": _metrics(found)})
     return {
         "evalId": f"llmlab-{experiment.name}",
         "results": {
             "version": 3,
+            "timestamp": datetime.now(UTC).isoformat(),
+            "prompts": prompts,
             "results": results,
-            "stats": {"successes": succeeded, "failures": len(results) - succeeded - failed, "errors": failed},
+            "stats": _stats(results),
         },
         "config": {"description": experiment.name},
         "metadata": {"llmlabVersion": __version__},
+    }
+
+
+def _result(experiment: Experiment, row: Mapping[str, Any], variant: str, column: int) -> dict[str, Any]:
+    """One answer as promptfoo has it."""
+    parts = [_assertion(one.name, row[one.name]) for one in experiment.scorers if row[one.name] is not None]
+    passed = not row["error"] and all(one["pass"] for one in parts)
+    variables = {key: _simple(value) for key, value in experiment.design.rows[row["row"]].items()}
+    return {
+        "promptIdx": column,
+        "testIdx": row["row"],
+        "provider": {"id": variant, "label": variant},
+        "prompt": {"raw": row["prompt"], "label": row["prompt"]},
+        "vars": variables,
+        "testCase": {"vars": variables, "assert": [one["assertion"] for one in parts]},
+        "response": {
+            "output": row["text"],
+            "tokenUsage": {"prompt": row["prompt_tokens"] or 0, "completion": row["tokens"] or 0},
+        },
+        "error": row["error"] or None,
+        "success": passed,
+        "score": sum(one["score"] for one in parts) / len(parts) if parts else float(passed),
+        "latencyMs": round(1000 * (row["seconds"] or 0)),
+        "cost": row["cost"] or 0,
+        "gradingResult": {"pass": passed, "score": float(passed), "reason": "", "componentResults": parts},
+        "namedScores": {one["assertion"]["metric"]: one["score"] for one in parts},
+    }
+
+
+def _stats(results: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    succeeded = sum(bool(one["success"]) for one in results)
+    failed = sum(bool(one["error"]) for one in results)
+    return {"successes": succeeded, "failures": len(results) - succeeded - failed, "errors": failed}
+
+
+def _metrics(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The sums of one column."""
+    stats = _stats(results)
+    named: dict[str, float] = {}
+    for one in results:
+        for name, value in one["namedScores"].items():
+            named[name] = named.get(name, 0.0) + value
+    return {
+        "score": sum(one["score"] for one in results),
+        "testPassCount": stats["successes"],
+        "testFailCount": stats["failures"],
+        "testErrorCount": stats["errors"],
+        "totalLatencyMs": sum(one["latencyMs"] for one in results),
+        "cost": sum(one["cost"] for one in results),
+        "namedScores": named,
     }
 
 

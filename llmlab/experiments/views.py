@@ -8,6 +8,7 @@ from llmlab import _imports
 from llmlab.errors import BadInputError, EngineMissingError
 from llmlab.experiments.design import AXES
 from llmlab.measure.comparison import Diff, Sample
+from llmlab.render import units
 
 if TYPE_CHECKING:
     from llmlab.experiments.experiment import Experiment
@@ -76,5 +77,5 @@ def notes(experiment: Experiment) -> list[str]:
     for one in experiment.scorers:
         missing = sum(row[one.name] is None and not row["error"] for row in rows)
         if missing:
-            found.append(f"{one.name}: {missing} answers have no score.")
+            found.append(f"{one.name}: no score for {units.count(missing, 'answer')}.")
     return found

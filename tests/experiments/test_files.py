@@ -55,6 +55,10 @@ def test_promptfoo(declare, data):
     assert first["success"] is True
     assert first["namedScores"]["contains"] == 1.0
     assert results[-1]["success"] is False
+    columns = found["results"]["prompts"]
+    assert [one["metrics"]["testErrorCount"] for one in columns] == [0, 4]
+    assert [one["metrics"]["namedScores"].get("contains", 0) for one in columns] == [exp.frame["contains"].sum(), 0]
+    assert {one["promptIdx"] for one in results} == set(range(len(columns)))
 
 
 class Tags(HTMLParser):

@@ -198,5 +198,5 @@ def test_it_says_what_it_is(declare):
     with pytest.raises(BadInputError, match="no results yet"):
         exp.frame  # noqa: B018
     exp.run()
-    assert "4 answers of 1 models, 4 of them new, 0 failed" in repr(exp)
+    assert "4 answers of 1 model, 4 of them new, 0 failed" in repr(exp)
     assert "<table" in exp._repr_html_()

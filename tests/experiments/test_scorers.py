@@ -87,7 +87,7 @@ def test_a_scorer_that_fails_is_a_warning_and_no_score(declare):
     with pytest.warns(RuntimeWarning, match="The scorer fails failed on an answer: ZeroDivisionError"):
         exp = declare(scorers=[fails]).run()
     assert exp.frame["fails"].isna().tolist() == [True, False, False, False]
-    assert "fails: 1 answers have no score." in repr(exp.table())
+    assert "fails: no score for 1 answer." in repr(exp.table())
 
 
 def test_the_perplexity_of_the_expected_answer(declare, llamacpp):
