@@ -10,7 +10,7 @@ import { build } from "esbuild";
 
 const HERE = dirname(fileURLToPath(import.meta.url));
 const STATIC = join(HERE, "../llmlab/widgets/static");
-const WIDGETS = ["arena", "chat", "inspector", "panel"];
+const WIDGETS = ["arena", "chat", "grid", "inspector", "panel"];
 // anywidget sends the file to the page with each widget, and a saved notebook may contain it.
 const LARGEST = 700_000;
 

@@ -19,13 +19,15 @@ from llmlab._version import __version__
 from llmlab.options import UNSET, GenerateOptions, PenaltyOptions, known_keywords
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     import pandas as pd
 
     from llmlab import advice as advice
     from llmlab import errors as errors
+    from llmlab import experiments as experiments
     from llmlab import files as files
     from llmlab import guided as guided
     from llmlab import hub as hub
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from llmlab import measure as measure
     from llmlab import options as options
     from llmlab import serving as serving
+    from llmlab import statistics as statistics
     from llmlab import tool_calls as tool_calls
     from llmlab import training as training
     from llmlab import types as types
@@ -40,6 +43,9 @@ if TYPE_CHECKING:
     from llmlab import zoo as zoo
     from llmlab.advice import Advice, Machine
     from llmlab.errors import LlmLabError
+    from llmlab.experiments.experiment import Experiment
+    from llmlab.experiments.scoring import Scorer
+    from llmlab.experiments.scoring import scorer as scorer
     from llmlab.loading.storage import Pulled
     from llmlab.measure.comparison import QuantComparison
     from llmlab.measure.prompts import SamePrompt
@@ -71,6 +77,7 @@ __all__ = [
     "attach",
     "chat",
     "compare_quants",
+    "experiment",
     "lab",
     "load",
     "load_ipython_extension",
@@ -84,6 +91,7 @@ __all__ = [
     "run_notebooks",
     "runs",
     "same_prompt",
+    "scorer",
     "search",
     "serve",
     "tune",
@@ -102,12 +110,14 @@ _LAZY = {
     "SamplingParams": "llmlab.types",
     "record": "llmlab.notebooks.figures",
     "records": "llmlab.notebooks.figures",
+    "scorer": "llmlab.experiments.scoring",
     "run_notebooks": "llmlab.notebooks",
 }
 # Public modules, available as attributes after `import llmlab`: `llmlab.loading.storage.show("nano")`.
 _MODULES = (
     "advice",
     "errors",
+    "experiments",
     "files",
     "guided",
     "hub",
@@ -115,6 +125,7 @@ _MODULES = (
     "measure",
     "options",
     "serving",
+    "statistics",
     "tool_calls",
     "training",
     "types",
@@ -158,6 +169,18 @@ def _inspect(completion: Completion, *, choice: int = 0) -> Inspector:
     return Inspector(completion, choice=choice)
 
 
+def _grid(experiment: Experiment) -> Any:
+    from llmlab.widgets import Grid
+
+    return Grid(experiment)
+
+
+def _progress(title: str, given: Progress | None) -> AbstractContextManager[Progress]:
+    from llmlab.display.live import progress_bar
+
+    return progress_bar(title, given)
+
+
 def _counted(items: Sequence[Any], title: str, unit: str, *, after_s: float) -> Iterator[Any]:
     from llmlab.display.live import counted
 
@@ -167,6 +190,8 @@ def _counted(items: Sequence[Any], title: str, unit: str, *, after_s: float) -> 
 hooks.completion_markdown = _completion_markdown
 hooks.inspect = _inspect
 hooks.counted = _counted
+hooks.progress = _progress
+hooks.grid = _grid
 
 
 def lab() -> Lab:
@@ -540,6 +565,102 @@ def compare_quants(
         extra=extra,
         force=force,
     )
+
+
+@known_keywords
+def experiment(
+    name: str,
+    *,
+    prompts: str | Sequence[Prompt],
+    data: Any = None,
+    models: str | Model | Sequence[str | Model],
+    engines: str | Sequence[str] = (),
+    quants: str | Sequence[str] = (),
+    adapters: Sequence[str | None] | Mapping[str, str | None] = (),
+    systems: Sequence[str | None] | Mapping[str, str | None] = (),
+    params: Sequence[SamplingParams | Mapping[str, object]] | Mapping[str, SamplingParams | Mapping[str, object]] = (),
+    constraints: Sequence[Mapping[str, object] | None] | Mapping[str, Mapping[str, object] | None] = (),
+    seeds: int | Sequence[int] = (0,),
+    repeats: int = 1,
+    scorers: Sequence[str | Scorer | Callable[..., object]] = (),
+    ctx: int | None = None,
+    lab: Lab | None = None,
+) -> Experiment:
+    """Declare an experiment: every prompt, over every row of data, with every combination of the settings.
+
+    `run()` answers what isn't answered yet: each model is loaded once, and answers are kept on disk by their content,
+    so that a stopped experiment goes on, and an axis that is added later computes only what is new.
+
+    Args:
+        name: its name.
+        prompts: texts or conversations; `{{column}}` is filled in from the data.
+        data: rows as a list of dicts, a DataFrame, a JSON Lines file, a `datasets` data set or a hub id. The expected
+            answer is in the column reference, answer, expected, completion or target.
+        models: what `load` takes, names of attached models, or loaded models; the last two stay loaded, in their own
+            engine and quant.
+        engines: llamacpp, vllm, or both; without them, each quant runs on its own engine.
+        quants: quant tags; each runs on those of the engines that have it.
+        adapters: names, paths, "pirate:0.5", mixes; None or "none" is the base model. A dict gives them labels, as for
+            the next three.
+        systems: system prompts; None is without one.
+        params: sampling params, as `SamplingParams` or dicts; default: greedy.
+        constraints: dicts with one of schema, type, regex, choice or grammar; None is without one.
+        seeds: a number of seeds, or the seeds.
+        repeats: how often each seed is repeated, with other draws.
+        scorers: names of built-in ones (exact, contains, bleu, tokens, ...), functions, or `@llmlab.scorer`s.
+        ctx: the context length of the loaded models.
+        lab: the lab with the attached models; None: the shared one.
+
+    Returns:
+        The experiment; `.run()`, then `.frame`, `.table()`, `.compare("quant")`, `.show()`.
+
+    Raises:
+        BadInputError: an axis is empty or invalid, or the data can't be read.
+        UnknownNameError: a prompt has a variable that the data hasn't, or a scorer is unknown.
+
+    Example:
+        >>> exp = llmlab.experiment("quants", prompts=["What is the capital of {{country}}?"],
+        ...                         data=[{"country": "France", "answer": "Paris"}], models=["nano"],
+        ...                         quants=["F16", "Q4_K_M"], scorers=["contains"])
+        >>> exp.run().frame["contains"].tolist()
+        [True, True]
+    """
+    from llmlab.experiments.design import make
+    from llmlab.experiments.experiment import Experiment
+    from llmlab.experiments.scoring import find
+
+    design = make(
+        name, prompts=prompts, data=data, models=models, engines=engines, quants=quants, adapters=adapters,
+        systems=systems, params=params, constraints=constraints, seeds=seeds, repeats=repeats,
+    )  # fmt: skip
+    return Experiment(design, [find(one) for one in scorers], lab=_or_shared(lab), ctx=ctx)
+
+
+def _from_lock(
+    path: str | Path,
+    *,
+    scorers: Sequence[str | Scorer | Callable[..., object]] = (),
+    models: Sequence[str | Model] = (),
+    fresh: bool = True,
+    lab: Lab | None = None,
+    progress: Progress | None = None,
+) -> Experiment:
+    """Run a locked experiment again, and name what differs: `exp.differences`.
+
+    Args:
+        path: the lock that `exp.lock()` wrote.
+        scorers: the scorers that aren't built in.
+        models: the models to use instead of the lock's, such as attached ones.
+        fresh: answer everything again; False takes answers of the same content from the disk.
+        lab: the lab with the attached models; None: the shared one.
+        progress: as in `Experiment.run`.
+    """
+    from llmlab.experiments.lock import from_lock
+
+    return from_lock(path, scorers=scorers, models=models, lab=_or_shared(lab), fresh=fresh, progress=progress)
+
+
+experiment.from_lock = _from_lock  # type: ignore[attr-defined]
 
 
 @known_keywords

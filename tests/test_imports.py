@@ -20,7 +20,19 @@ PACKAGE = Path(llmlab.__file__).parent
 # Compiled, or seconds to import: half made, they stay broken until the kernel restarts.
 HEAVY = {
     *("PIL", "accelerate", "altair", "datasets", "gguf", "llama_cpp", "llmcompressor", "numpy", "outlines"),
-    *("pandas", "peft", "safetensors", "tokenizers", "torch", "transformers", "vl_convert", "vllm"),
+    *(
+        "pandas",
+        "peft",
+        "rouge_score",
+        "sacrebleu",
+        "safetensors",
+        "scipy",
+        "tokenizers",
+        "torch",
+        "transformers",
+        "vl_convert",
+        "vllm",
+    ),
 }
 # Where a heavy import needs no `load` before it, and why.
 ELSEWHERE = {

@@ -41,6 +41,7 @@ GUIDES = (
     "tools",
     "widgets",
     "measures",
+    "experiments",
     "advise",
     "serving",
     "attach",

@@ -16,6 +16,7 @@ import { type Context, type Frame, frame, loader } from "./frame";
 import { MarkdownView } from "./markdown";
 import type { ArenaAnswer, ArenaState, Column, Live, LoadedModel, Message } from "./state";
 import { isEnter } from "./turn";
+import { showVote, type Vote } from "./votes";
 
 // One prompt, several columns, a vote. In blind mode the columns' settings are hidden until the vote.
 
@@ -378,19 +379,12 @@ class ArenaView {
     const ready = prompt && !this.busy && answers.some((a) => a.text);
     this.votes.hidden = !ready;
     if (!ready) return;
-    const vote = (choice: number | string, text: string) =>
-      button(`Vote: ${text}`, {
-        text,
-        cls: "ll-change",
-        disabled: Boolean(verdict),
-        "aria-pressed": String(verdict === String(choice)),
-        onclick: () => this.f.send("vote", { choice }),
-      });
-    this.votes.replaceChildren(
-      el("span", {}, verdict ? "You voted." : "Which is better?"),
-      ...order.map((column, place) => vote(column, LETTERS[place])),
-      vote("tie", "Tie"),
-      vote("none", "All bad"),
+    showVote(
+      this.votes,
+      verdict ? "You voted." : "Which is better?",
+      [...order.map((column, place): Vote => [column, LETTERS[place]]), ["tie", "Tie"], ["none", "All bad"]],
+      verdict,
+      (choice) => this.f.send("vote", { choice }),
     );
   }
 }

@@ -165,6 +165,44 @@ export interface InspectorState extends BaseState {
   guided: { name?: string; summary?: string };
 }
 
+export type Score = number | boolean | string | null;
+
+/** One answer of an experiment: the start of its text. */
+export interface GridCell {
+  row: number;
+  question: number;
+  variant: number;
+  text: string;
+  error: string;
+  scores: Record<string, Score>;
+  /** 1 is up, -1 is down, 0 is not rated. */
+  thumb: number;
+}
+
+export interface GridState extends BaseState {
+  title: string;
+  questions: { text: string; reference: string }[];
+  variants: string[];
+  scores: string[];
+  cells: GridCell[];
+  opened: {
+    row?: number;
+    prompt?: string;
+    reference?: string;
+    variant?: string;
+    text?: string;
+    error?: string;
+    pieces?: string[];
+    line?: string;
+    thumb?: number;
+    /** How the prompt differs from the first model's; "" if it doesn't. */
+    differs?: string;
+  };
+  /** Two answers to compare, without what would tell which is which. */
+  pair: { prompt?: string; a?: string; b?: string; left?: number };
+  tally: string;
+}
+
 export interface PanelRow {
   name: string;
   engine: string;

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from llmlab import _imports
 from llmlab.adapters.attached import NONE
 from llmlab.errors import BadInputError
+from llmlab.statistics import Estimate, holm, mean, paired, sentence
 from llmlab.types import Completion
 
 if TYPE_CHECKING:
@@ -45,6 +46,26 @@ class AdapterComparison:
             return {}
         columns = zip(*self.scores, strict=True)
         return {name: sum(column) / len(self.prompts) for name, column in zip(self.adapters, columns, strict=True)}
+
+    @property
+    def estimates(self) -> dict[str, Estimate]:
+        """The metric's mean per adapter, with its 95 % interval and n; empty without a metric."""
+        if self.scores is None:
+            return {}
+        columns = zip(*self.scores, strict=True)
+        return {name: mean(column) for name, column in zip(self.adapters, columns, strict=True)}
+
+    @property
+    def conclusions(self) -> tuple[str, ...]:
+        """What the metric says of each adapter against the first one, on the same prompts, after Holm's correction."""
+        if self.scores is None:
+            return ()
+        first, *others = zip(*self.scores, strict=True)
+        pairs = holm([paired(other, first) for other in others])
+        return tuple(
+            sentence(name, self.adapters[0], self.metric, found)
+            for name, found in zip(self.adapters[1:], pairs, strict=True)
+        )
 
     def to_pandas(self) -> pd.DataFrame:
         """One row per prompt and adapter: prompt, adapter, text, tokens, seconds, finish_reason, and the metric."""

@@ -24,8 +24,8 @@ class ComparisonView(TableView):
                 cells.append(f"{text}\n[{found.scores[i][j]:.4g}]" if found.scores is not None else text)
             rows.append((_cut(prompt), *cells))
         if found.scores is not None:
-            rows.append((f"mean {found.metric}", *(f"{mean:.4g}" for mean in found.means.values())))
-        super().__init__(Table(("prompt", *found.adapters), rows))
+            rows.append((f"mean {found.metric} [95 % interval]", *(one.text for one in found.estimates.values())))
+        super().__init__(Table(("prompt", *found.adapters), rows, note="\n".join(found.conclusions)))
 
 
 def _cut(text: str) -> str:

@@ -6,12 +6,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmlab.display.completion import Format, Thought, bundle, completion_bundle
 from llmlab.render import units
 from llmlab.render.safe import BOX, escape, plain
 from llmlab.render.table import QUIET
+from llmlab.types.progress import Progress
 
 if TYPE_CHECKING:
     from llmlab.types import Completion
@@ -185,6 +187,30 @@ class ProgressBar:
             sys.stderr.write("\r" + " " * self._drawn + "\r")
             sys.stderr.flush()
             self._drawn = 0
+
+
+@contextmanager
+def progress_bar(title: str, given: Progress | None) -> Iterator[Progress]:
+    """The given progress callback; without one, a bar in a notebook, which ends as one line.
+
+    Args:
+        title: what is running.
+        given: the caller's callback.
+    """
+    from IPython.core.getipython import get_ipython
+
+    shell = get_ipython()
+    # A display from another thread appears in whichever cell is running.
+    if given is not None or shell is None or threading.current_thread() is not threading.main_thread():
+        yield given or (lambda _phase, _fraction: None)
+        return
+    bar, started = ProgressBar(shell, title), time.monotonic()
+    try:
+        yield bar
+    except BaseException:
+        bar.stop(f"{title}: stopped after {units.seconds(time.monotonic() - started)}")
+        raise
+    bar.stop(f"{title}: {units.seconds(time.monotonic() - started)}")
 
 
 def counted(items: Sequence[Item], title: str, unit: str, *, after_s: float) -> Iterator[Item]:

@@ -196,6 +196,14 @@ def _variables(_words: list[str], context: Context) -> Iterable[str]:
     return [n for n in shell.user_ns if not n.startswith("_") and n not in shell.user_ns_hidden]
 
 
+def _scorers(words: list[str], context: Context) -> Iterable[str]:
+    """The built-in scorers, then the variables that hold functions."""
+    from llmlab.experiments.scorers import BUILT_IN
+
+    names = context.shell.user_ns
+    return [*BUILT_IN, *(name for name in _variables(words, context) if callable(names[name]))]
+
+
 def _servers(_words: list[str], context: Context) -> Iterable[str]:
     """The address of the lab's own server, and where servers on this machine listen by default."""
     own = [context.lab.server.url] if context.lab.server is not None else []
@@ -222,6 +230,7 @@ SOURCES: dict[str, Callable[[list[str], Context], Iterable[str]]] = {
     "adapter": _adapters,
     "shipped": _shipped,
     "command": _commands,
+    "scorer": _scorers,
     "server": _servers,
     "key": _keys,
     "think": lambda _words, _context: ("on", "off", "low", "medium", "high"),

@@ -32,6 +32,7 @@ COMMANDS: dict[str, str] = {
     "tools": "llmlab.magics.commands.tools:Tools",
     "advise": "llmlab.magics.commands.advise:Advise",
     "embed": "llmlab.magics.commands.embed:Embed",
+    "grid": "llmlab.magics.commands.grid:Grid",
     "bench": "llmlab.magics.commands.bench:BenchCommand",
     "logs": "llmlab.magics.commands.logs:Logs",
     "doctor": "llmlab.magics.commands.doctor:Doctor",

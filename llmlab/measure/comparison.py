@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from llmlab import _imports
 from llmlab.errors import BadInputError, EngineMissingError, unknown
+from llmlab.statistics import Paired, holm, mean, paired, sentence
 
 if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = (
     "variant", "engine", "way", "disk_bytes", "resident_bytes", "load_s", "prompt_tokens_per_s", "decode_tokens_per_s",
-    "ttft_s", "perplexity", "kl_mean", "kl_p99", "top1", "accuracy", "note", "error",
+    "ttft_s", "perplexity", "perplexity_low", "perplexity_high", "kl_mean", "kl_mean_low", "kl_mean_high", "kl_p99",
+    "top1", "top1_low", "top1_high", "accuracy", "accuracy_low", "accuracy_high", "questions", "note", "error",
 )  # fmt: skip
 # The KL divergence that is shown fully shaded, in nats.
 _FULL_SHADE = 1.0
@@ -88,11 +91,32 @@ class QuantComparison:
 
     @property
     def frame(self) -> pd.DataFrame:
-        """A pandas DataFrame, one row per variant; sizes in bytes, times in seconds, divergences in nats."""
+        """A pandas DataFrame, one row per variant; sizes in bytes, times in seconds, divergences in nats.
+
+        `_low` and `_high` are the ends of 95 % intervals: over windows, and over questions for the accuracy.
+        """
         _imports.load("pandas")
         import pandas as pd
 
-        return pd.DataFrame([{name: row[name] for name in COLUMNS} for row in self.rows]).set_index("variant")
+        rows = [{**row, **_intervals(row)} for row in self.rows]
+        return pd.DataFrame([{name: row[name] for name in COLUMNS} for row in rows]).set_index("variant")
+
+    @property
+    def conclusions(self) -> tuple[str, ...]:
+        """What the perplexities and accuracies say of each variant against the reference, after Holm's correction."""
+        pairs: list[tuple[str, str, Paired]] = []
+        first = self.rows[0]
+        for row in self.rows[1:]:
+            for field, score in (("nll", "negative log probability (perplexity)"), ("right", "accuracy")):
+                one, other = row.get(field) or (), first.get(field) or ()
+                if one and len(one) == len(other):
+                    pairs.append((str(row["variant"]), score, paired(one, other)))
+        adjusted = holm([found for _, _, found in pairs])
+        unit = {"accuracy": "question"}
+        return tuple(
+            sentence(name, self.reference, score, found, unit=unit.get(score, "window"))
+            for (name, score, _), found in zip(pairs, adjusted, strict=True)
+        )
 
     @property
     def prompts(self) -> dict[str, str]:
@@ -207,6 +231,11 @@ class QuantComparison:
         def number(value: float | None, form: str = "{:.3g}") -> str:
             return "–" if value is None else form.format(value)
 
+        def ends(row: Mapping[str, Any], name: str, form: str) -> str:
+            low, high = _intervals(row)[f"{name}_low"], _intervals(row)[f"{name}_high"]
+            known = low is not None and high is not None and not math.isnan(low)
+            return f" [{form.format(low)}, {form.format(high)}]" if known else ""
+
         head = ("quant", "engine", "disk>", "memory>", "load>", "prompt t/s>", "decode t/s>", "TTFT>", "perplexity>",
                 "KL mean>", "KL p99>", "top-1>", "accuracy>")  # fmt: skip
         body, remarks = [], []
@@ -225,21 +254,35 @@ class QuantComparison:
                     number(row["prompt_tokens_per_s"], "{:,.0f}"),
                     number(row["decode_tokens_per_s"], "{:,.0f}"),
                     f"{1000 * ttft:,.0f} ms" if ttft is not None else "–",
-                    number(row["perplexity"], "{:.4f}"),
-                    number(row["kl_mean"], "{:.5f}"),
+                    number(row["perplexity"], "{:.4f}") + ends(row, "perplexity", "{:.3g}"),
+                    number(row["kl_mean"], "{:.5f}") + ends(row, "kl_mean", "{:.2g}"),
                     number(row["kl_p99"], "{:.4f}"),
-                    number(row["top1"], "{:.1%}"),
-                    number(row["accuracy"], "{:.0%}"),
+                    number(row["top1"], "{:.1%}") + ends(row, "top1", "{:.1%}"),
+                    number(row["accuracy"], "{:.0%}") + ends(row, "accuracy", "{:.0%}"),
                 ]
             )
         about = self.about
         note = (
             f"{self.data}: {about['scored']:,} tokens scored in {about['windows']} windows of {about['window']}; "
-            f"KL divergence from {self.reference} in nats. Definitions: docs/measures.md."
+            f"KL divergence from {self.reference} in nats. [low, high]: 95 % intervals over windows, or over "
+            f"questions. Definitions: docs/measures.md."
             if "scored" in about
             else ""
         )
-        return Table(head, body, note="\n".join(filter(None, (note, *remarks))))
+        return Table(head, body, note="\n".join(filter(None, (note, *remarks, *self.conclusions))))
+
+
+def _intervals(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The ends of a row's intervals, and the number of questions."""
+    found = {**row.get("intervals", {})}
+    right = row.get("right") or ()
+    if right:
+        estimate = mean(right)
+        found["accuracy"] = (estimate.low, estimate.high)
+    ends: dict[str, Any] = {"questions": len(right)}
+    for name in ("perplexity", "kl_mean", "top1", "accuracy"):
+        ends[f"{name}_low"], ends[f"{name}_high"] = found.get(name, (None, None))
+    return ends
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,13 @@ Logarithms are natural.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from llmlab import _imports
 from llmlab.errors import BadInputError
+from llmlab.statistics.estimates import student
 
 SHORTEST = 8
 
@@ -76,12 +77,16 @@ class Scores:
         kl_mean: mean over tokens of sum p ln(p / q), p the reference's distribution, q this one's; in nats.
         kl_p99: its 99th percentile.
         top1: share of tokens at which both have the same most likely token.
+        nll: each window's mean negative log probability, for paired comparisons.
+        intervals: figure -> low and high of its 95 % interval, over windows: tokens of one text aren't independent.
     """
 
     perplexity: float
     kl_mean: float | None = None
     kl_p99: float | None = None
     top1: float | None = None
+    nll: tuple[float, ...] = ()
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 class Tally:
@@ -115,12 +120,24 @@ class Tally:
         _imports.load("numpy")
         import numpy as np
 
+        nll = tuple(float(window.mean()) for window in self._nll)
         perplexity = float(np.exp(np.concatenate(self._nll).mean()))
+        low, high = _ends(nll)
+        intervals = {"perplexity": (float(np.exp(low)), float(np.exp(high)))}
         if not self._kl:
-            return Scores(perplexity)
+            return Scores(perplexity, nll=nll, intervals=intervals)
         each = np.concatenate(self._kl)
         same = float(np.concatenate(self._same).mean())
-        return Scores(perplexity, float(each.mean()), float(np.percentile(each, 99)), same)
+        low, high = _ends([float(window.mean()) for window in self._kl])
+        intervals["kl_mean"] = (max(low, 0.0), high)
+        low, high = _ends([float(window.mean()) for window in self._same])
+        intervals["top1"] = (max(low, 0.0), min(high, 1.0))
+        return Scores(perplexity, float(each.mean()), float(np.percentile(each, 99)), same, nll, intervals)
+
+
+def _ends(values: Sequence[float]) -> tuple[float, float]:
+    found = student(values)
+    return found.low, found.high
 
 
 def kl(reference: Any, rows: Any) -> Any:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from llmlab.model import Model
 
 
-VERSION = 1
+VERSION = 2
 """Part of a run's key; increment it when a measurement changes."""
 
 WINDOW = 512
@@ -298,7 +298,7 @@ def _figures(variant: str, run: _Run, model: Model, report: Progress) -> dict[st
         tally.add(window, cut.first, rows, None if is_reference else run.kept(f"window-{number}"))
     row |= asdict(tally.result())
     report("answering", 0.6)
-    row["accuracy"] = _accuracy(model, run)
+    row |= _accuracy(model, run)
     _samples(variant, model, run, cut, is_reference=is_reference)
     if run.job.speed:
         report("timing", 0.8)
@@ -334,7 +334,7 @@ def _failed(variant: str, reason: str) -> dict[str, Any]:
         "variant": variant, "quant": variant, "engine": tags.TAGS[variant].engine if variant in tags.TAGS else "",
         "way": "", "disk_bytes": None, "resident_bytes": None, "load_s": None, "prompt_tokens_per_s": None,
         "decode_tokens_per_s": None, "ttft_s": None, "perplexity": None, "kl_mean": None, "kl_p99": None, "top1": None,
-        "accuracy": None, "note": "", "error": reason,
+        "accuracy": None, "nll": (), "right": (), "intervals": {}, "note": "", "error": reason,
     }  # fmt: skip
 
 
@@ -355,17 +355,18 @@ def _digest(ids: Sequence[int]) -> str:
     return hashlib.sha256(json.dumps(list(ids)).encode()).hexdigest()
 
 
-def _accuracy(model: Model, run: _Run) -> float | None:
+def _accuracy(model: Model, run: _Run) -> dict[str, Any]:
     """The share of correct greedy answers: equal text, ignoring case, white space and a final full stop."""
     asked = [item for item in run.data.questions if item.answer][: run.job.questions]
     if not asked or model.facts.chat_template is None:
-        return None
+        return {}
     longest = max(len(model.tokenize(item.answer)) for item in asked)
     streams = [model.stream(list(item.messages), temperature=0, max_tokens=longest + 16) for item in asked]
     for stream in streams:
         stream.start()
     answers = [stream.result() for stream in streams]
-    return sum(plain(one.text) == plain(item.answer) for one, item in zip(answers, asked, strict=True)) / len(asked)
+    right = [int(plain(one.text) == plain(item.answer)) for one, item in zip(answers, asked, strict=True)]
+    return {"accuracy": sum(right) / len(right), "right": right}
 
 
 def plain(text: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from llmlab import _imports
 from llmlab.errors import BadInputError, UnsupportedError
 from llmlab.measure.prompts import SamePrompt, of_streams
+from llmlab.statistics import Estimate, median
 from llmlab.types import Completion
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ COLUMNS = {
     "quant": "quant",
     "concurrency": "concurrency",
     "tokens_per_s": "tokens/s",
+    "tokens_per_s_low": "low",
+    "tokens_per_s_high": "high",
     "ttft_p50_ms": "TTFT p50 (ms)",
     "ttft_p95_ms": "TTFT p95 (ms)",
     "tpot_p50_ms": "per token p50 (ms)",
@@ -44,8 +46,9 @@ class Point:
     """One model at one concurrency.
 
     Attributes:
-        tokens_per_s: generated tokens of all requests per second of wall-clock time, from the first submission to the
-            last token, including prompt processing; the median of the rounds. `spread`: fastest / slowest round.
+        speed: generated tokens of all requests per second of wall-clock time, from the first submission to the
+            last token, including prompt processing; the median of the rounds, with its interval. `spread`: fastest /
+            slowest round.
         ttft_ms, tpot_ms: for every request of every round, in milliseconds: time to first token; mean time per
             further token.
         memory: growth of the engine's process with the model, in bytes, with the KV cache; None if the driver
@@ -56,11 +59,16 @@ class Point:
     engine: str
     quant: str
     concurrency: int
-    tokens_per_s: float
+    speed: Estimate
     spread: float
     ttft_ms: tuple[float, ...]
     tpot_ms: tuple[float, ...]
     memory: int | None
+
+    @property
+    def tokens_per_s(self) -> float:
+        """The median speed in tokens/s."""
+        return self.speed.value
 
 
 @dataclass(frozen=True)
@@ -100,6 +108,8 @@ class BenchResult:
                 "quant": p.quant,
                 "concurrency": p.concurrency,
                 "tokens_per_s": round(p.tokens_per_s, 1),
+                "tokens_per_s_low": round(p.speed.low, 1),
+                "tokens_per_s_high": round(p.speed.high, 1),
                 "spread": round(p.spread, 2),
                 "ttft_p50_ms": round(percentile(p.ttft_ms, 50), 2),
                 "ttft_p95_ms": round(percentile(p.ttft_ms, 95), 2),
@@ -118,6 +128,10 @@ class BenchResult:
             f"{self.prompt_tokens} prompt tokens, {self.max_tokens} output tokens (greedy, end of turn ignored), "
             f"median of {self.rounds} rounds. tokens/s: generated tokens of all requests, including prompt time."
         )
+        if self.rounds > 1 and self.points:
+            sure = self.points[0].speed.confidence
+            text += f" low, high: the median's {100 * sure:.0f} % interval"
+            text += ", the range of the rounds." if self.rounds < 6 else "."
         noisiest = max((p.spread for p in self.points), default=1.0)
         if noisiest > 1.5:
             text += f" The machine was busy: the fastest round was up to {noisiest:.1f} times the slowest."
@@ -326,7 +340,7 @@ def _point(model: Model, number: int, rounds: list[_Round]) -> Point:
         engine=model.engine,
         quant=model.quant,
         concurrency=number,
-        tokens_per_s=statistics.median(speeds),
+        speed=median(speeds),
         spread=max(speeds) / min(speeds),
         ttft_ms=tuple(1000 * t.ttft_s for t in timings if t.ttft_s is not None),
         tpot_ms=tuple(1000 * t.decode_s / t.decoded for t in timings if t.decoded),

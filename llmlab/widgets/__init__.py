@@ -1,6 +1,6 @@
-"""Widgets for loaded models: chat, arena, inspector, panel. Each is an ipywidget with a static form.
+"""Widgets: chat, arena, inspector, panel, an experiment's grid. Each is an ipywidget with a static form.
 
-llmlab.chat(); llmlab.arena(); llmlab.panel(); completion.inspect()
+llmlab.chat(); llmlab.arena(); llmlab.panel(); completion.inspect(); experiment.show()
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ from llmlab.errors import LlmLabError
 if TYPE_CHECKING:
     from llmlab.widgets.arena import Arena
     from llmlab.widgets.chat import Chat
+    from llmlab.widgets.grid import Grid
     from llmlab.widgets.inspector import Inspector
     from llmlab.widgets.panel import Panel
 
-__all__ = ["Arena", "Chat", "Inspector", "Panel"]
+__all__ = ["Arena", "Chat", "Grid", "Inspector", "Panel"]
 
 _PLACES = {
     "Arena": "llmlab.widgets.arena",
     "Chat": "llmlab.widgets.chat",
+    "Grid": "llmlab.widgets.grid",
     "Inspector": "llmlab.widgets.inspector",
     "Panel": "llmlab.widgets.panel",
 }

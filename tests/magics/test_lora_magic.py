@@ -79,6 +79,14 @@ def test_compare(run, folders):
     assert found.means["a"] == sum(len(row[1].text) for row in found.completions) / 2
     assert found.to_pandas().shape == (6, 7)
     assert "mean len" in repr(found)
+    assert found.estimates["a"].value == found.means["a"]
+    assert found.estimates["a"].n == 2
+    assert [one.split(" on len")[0].split()[-3:] for one in found.conclusions] == [
+        ["and", "none", "differ"],
+        ["and", "none", "differ"],
+    ]
+    assert found.estimates["a"].text in repr(found)
+    assert found.conclusions[0] in repr(found)
     assert "<table" in found._repr_html_()
     assert run("%llm lora --compare none --prompts asked --metric about --max-tokens 4").means == {"none": 0.5}
 

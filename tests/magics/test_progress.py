@@ -47,4 +47,4 @@ def test_every_command_with_a_display_uses_it():
         displays = len(re.findall(r"(?:ProgressBar|TuneDisplay)\(", source))
         assert displays == source.count("with reporting("), target
         used += displays
-    assert used == 10
+    assert used == 11

@@ -47,6 +47,22 @@ def test_it_shows_itself(comparison):
     assert len(spec["hconcat"]) == 2
 
 
+def test_no_figure_is_without_its_interval(comparison):
+    frame = comparison.frame
+    for name in ("perplexity", "accuracy"):
+        assert (frame[f"{name}_low"] <= frame[name]).all()
+        assert (frame[f"{name}_high"] >= frame[name]).all()
+        assert (frame[f"{name}_high"] > frame[f"{name}_low"]).all()
+    others = frame.drop("F16")
+    assert (others["kl_mean_high"] > others["kl_mean"]).all()
+    assert (frame["questions"] == 8).all()
+    # Two scores of each variant against the reference, in words.
+    assert len(comparison.conclusions) == 2 * (len(frame) - 1)
+    assert all("F16" in one and "Holm" in one for one in comparison.conclusions)
+    assert "8 questions" in comparison.conclusions[1]
+    assert comparison.conclusions[0] in repr(comparison)
+
+
 def test_the_token_view(comparison):
     seen = comparison.diff(0, b="Q4_K_M")
     assert (seen.a, seen.b) == ("F16", "Q4_K_M")

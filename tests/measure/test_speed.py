@@ -24,6 +24,9 @@ def test_a_table_a_plot_and_figures_that_hang_together(llamacpp, vllm):
     assert (frame["ttft_p95_ms"] >= frame["ttft_p50_ms"]).all()
     assert [len(p.ttft_ms) for p in result.points] == [2, 8, 2, 8]
     assert "tokens/s" in repr(result)
+    assert (frame["tokens_per_s_low"] <= frame["tokens_per_s"]).all()
+    assert (frame["tokens_per_s_high"] >= frame["tokens_per_s"]).all()
+    assert "50 % interval, the range of the rounds" in result.note
     assert "<table" in result._repr_html_()
     drawn = result.plot().to_dict()
     assert [part["encoding"]["y"]["field"] for part in drawn["hconcat"]] == [

@@ -10,7 +10,7 @@ import nbformat
 import pytest
 
 from llmlab.errors import BadInputError, GenerationError
-from llmlab.widgets import Arena, Chat, Inspector, Panel
+from llmlab.widgets import Arena, Chat, Grid, Inspector, Panel
 from tests import scripted_engine
 from tests.widgets.wire import page
 
@@ -118,7 +118,7 @@ def test_panel_follows_the_bench(bench: Any, wire: None) -> None:
 
 
 def test_front_end_files() -> None:
-    for name in ("chat", "arena", "inspector", "panel"):
+    for name in ("chat", "arena", "grid", "inspector", "panel"):
         text = WIDGETS[name]._esm
         assert not re.search(r"^import\b|\bimport\(", text, re.MULTILINE)
         assert len(re.findall(r"\bexport ?\{\w+ as default\}", text)) == 1
@@ -129,7 +129,7 @@ def test_front_end_files() -> None:
         assert "url(" not in WIDGETS[name]._css
 
 
-WIDGETS: dict[str, Any] = {"chat": Chat, "arena": Arena, "inspector": Inspector, "panel": Panel}
+WIDGETS: dict[str, Any] = {"chat": Chat, "arena": Arena, "grid": Grid, "inspector": Inspector, "panel": Panel}
 
 NOTEBOOK = """
 import sys; sys.path.insert(0, {root!r})
