@@ -1,4 +1,4 @@
-import { button, copyButton, tokens as countTokens, el, FINISHED, icon, num, seconds } from "./dom";
+import { button, copyButton, tokens as countTokens, el, FINISHED, icon, num, seconds, speed } from "./dom";
 import type { Frame } from "./frame";
 import { MarkdownView } from "./markdown";
 import type { Attachment, ChatState, Live, TokenRow, Turn } from "./state";
@@ -154,7 +154,7 @@ export class TurnView {
     const x = turn.facts ?? {};
     const facts = [
       x.tokens !== undefined && countTokens(x.tokens),
-      x.tokens_per_s && `${num(x.tokens_per_s)} tokens/s`,
+      x.tokens_per_s && speed(x.tokens_per_s),
       x.ttft_s !== undefined && x.ttft_s !== null && `TTFT ${seconds(x.ttft_s)}`,
       FINISHED[x.finish ?? ""],
       x.tokens === undefined && x.line,

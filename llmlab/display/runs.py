@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SHOWN = 56
+WRAPPED = 280  # characters of a text in a notebook, where it wraps
+ROWS = 50
 
 
 class RunsView(View):
@@ -31,10 +33,12 @@ class RunsView(View):
         self._found = found
         self._off = off
 
-    def _table(self) -> Table:
-        rows = [_cells(row) for row in self.frame.to_dict("records")]
+    def _table(self, most: int = SHOWN) -> Table:
+        rows = [_cells(row, most) for row in self.frame.tail(ROWS).to_dict("records")]
+        left = len(self.frame) - len(rows)
         state = " Logging is off (LLMLAB_RUN_LOG)." if self._off else ""
-        note = f"Times in UTC. Continue one: %llm chat --resume CONVERSATION. Stored in {self._where}.{state}"
+        older = f"{units.count(left, 'older run')} not shown. " if left else ""
+        note = f"{older}Times in UTC. Continue one: %llm chat --resume CONVERSATION. Stored in {self._where}.{state}"
         nothing = f"Nothing in the run log matches {self._found!r}." if self._found else "The run log is empty."
         headings = ("at", "conversation", "source", "model", "prompt", "answer", "tokens>", "tokens/s>")
         return Table(headings, rows, note=note, empty=nothing + state)
@@ -44,24 +48,24 @@ class RunsView(View):
         return self._table().text()
 
     def html(self) -> str:
-        """An HTML table."""
-        return self._table().html()
+        """An HTML table; long texts wrap."""
+        return self._table(WRAPPED).html()
 
 
-def _cells(row: Mapping[Hashable, Any]) -> tuple[str, ...]:
+def _cells(row: Mapping[Hashable, Any], most: int) -> tuple[str, ...]:
     speed = row["tokens_per_s"]
     return (
         f"{row['at']:%Y-%m-%d %H:%M}",
         row["conversation"] or "-",
         row["source"],
         " ".join(part for part in (row["model"], row["quant"], row["adapter"]) if part),
-        _short(row["prompt"]),
-        _short(row["text"]),
+        _short(row["prompt"], most),
+        _short(row["text"], most),
         str(row["completion_tokens"]),
         units.three(speed) if speed and math.isfinite(speed) else "-",
     )
 
 
-def _short(text: str) -> str:
+def _short(text: str, most: int) -> str:
     line = " ".join(text.split())
-    return line if len(line) <= SHOWN else line[: SHOWN - 1] + "…"
+    return line if len(line) <= most else line[: most - 1] + "…"

@@ -207,6 +207,9 @@ class QuantComparison:
         def number(value: float | None, form: str = "{:.3g}") -> str:
             return "–" if value is None else form.format(value)
 
+        def speed(value: float | None) -> str:
+            return "–" if value is None else units.three(value)
+
         head = ("quant", "engine", "disk>", "memory>", "load>", "prompt t/s>", "decode t/s>", "TTFT>", "perplexity>",
                 "KL mean>", "KL p99>", "top-1>", "accuracy>")  # fmt: skip
         body, remarks = [], []
@@ -222,8 +225,8 @@ class QuantComparison:
                     units.size(size) if size is not None else "–",
                     units.size(held) if held is not None else "–",
                     units.seconds(load) if load is not None else "–",
-                    number(row["prompt_tokens_per_s"], "{:,.0f}"),
-                    number(row["decode_tokens_per_s"], "{:,.0f}"),
+                    speed(row["prompt_tokens_per_s"]),
+                    speed(row["decode_tokens_per_s"]),
                     f"{1000 * ttft:,.0f} ms" if ttft is not None else "–",
                     number(row["perplexity"], "{:.4f}"),
                     number(row["kl_mean"], "{:.5f}"),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from llmlab import _imports
+from llmlab._hooks import one_display
 from llmlab.errors import BadInputError, UnsupportedError
 from llmlab.measure.prompts import SamePrompt, of_streams
 from llmlab.types import Completion
@@ -99,7 +100,7 @@ class BenchResult:
                 "engine": p.engine,
                 "quant": p.quant,
                 "concurrency": p.concurrency,
-                "tokens_per_s": round(p.tokens_per_s, 1),
+                "tokens_per_s": round(p.tokens_per_s, 1 if p.tokens_per_s >= 10 else 3),
                 "spread": round(p.spread, 2),
                 "ttft_p50_ms": round(percentile(p.ttft_ms, 50), 2),
                 "ttft_p95_ms": round(percentile(p.ttft_ms, 95), 2),
@@ -314,7 +315,8 @@ def _options(model: Model, max_tokens: int) -> dict[str, Any]:
 def _run(model: Model, prompts: list[str], max_tokens: int) -> _Round:
     options = _options(model, max_tokens)
     started = time.perf_counter()
-    answers = model.generate(prompts, **options)
+    with one_display():  # a bar per round would leave a line per round
+        answers = model.generate(prompts, **options)
     return _Round(time.perf_counter() - started, tuple(answers))
 
 
