@@ -768,7 +768,7 @@ def runs(n: int | None = None, *, search: str | None = None, conversation: str |
     """
     log = lab().runlog
     frame = log.frame(n, search=search, conversation=conversation)
-    from llmlab.display.runs_frame import as_runs
+    from llmlab.display.runs import as_runs
 
     return as_runs(frame, str(log.path))
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from llmlab import _imports
 from llmlab.render import units
 from llmlab.render.table import Table, View
 
@@ -50,6 +52,39 @@ class RunsView(View):
     def html(self) -> str:
         """An HTML table; long texts wrap."""
         return self._table(WRAPPED).html()
+
+
+def as_runs(frame: pd.DataFrame, log_file: str) -> pd.DataFrame:
+    """A frame of the run log that a notebook shows as `RunsView`; what is computed from it is an ordinary DataFrame.
+
+    Args:
+        frame: the frame.
+        log_file: where the log is, named below the table.
+    """
+    made = _frame_class()(frame)
+    object.__setattr__(made, "log_file", log_file)
+    return made
+
+
+@functools.cache
+def _frame_class() -> type[pd.DataFrame]:
+    _imports.load("pandas")
+    import pandas as pd
+
+    class Runs(pd.DataFrame):
+        _metadata = ["log_file"]  # noqa: RUF012 - pandas' name for attributes of its own
+
+        @property
+        def _constructor(self) -> type[pd.DataFrame]:
+            return pd.DataFrame
+
+        def _repr_html_(self) -> str:
+            return RunsView(self, str(self.log_file))._repr_html_()
+
+        def __reduce__(self) -> Any:  # a class in a function can't be pickled
+            return pd.DataFrame, (pd.DataFrame(self),)
+
+    return Runs
 
 
 def _cells(row: Mapping[Hashable, Any], most: int) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from html.parser import HTMLParser
 from random import Random
@@ -11,7 +12,7 @@ import pandas as pd
 import pytest
 
 from llmlab import display
-from llmlab.display.runs_frame import as_runs
+from llmlab.display.runs import as_runs
 from llmlab.render import safe, units
 from llmlab.render.table import Table, pairs_html, pairs_text
 from llmlab.types import Choice, Completion, Message, SamplingParams, Timings, TokenLogprob, Usage
@@ -434,6 +435,7 @@ def test_runs_are_our_own_table_and_still_a_frame():
     assert "10 older runs not shown." in html
     assert "text-align:right" not in re.search(r"<td[^>]*>yes<", html)[0]
     assert type(shown[["model"]]) is pd.DataFrame
+    assert type(pickle.loads(pickle.dumps(shown))) is pd.DataFrame
     assert len(shown) == 60
 
 
