@@ -189,9 +189,9 @@ def _counted(items: Sequence[Any], title: str, unit: str, *, after_s: float) -> 
 
 hooks.completion_markdown = _completion_markdown
 hooks.inspect = _inspect
-hooks.counted = _counted
 hooks.progress = _progress
 hooks.grid = _grid
+hooks.bar = _counted
 
 
 def lab() -> Lab:
@@ -887,7 +887,11 @@ def runs(n: int | None = None, *, search: str | None = None, conversation: str |
         >>> llmlab.runs(1)[["source", "model", "text"]].values.tolist()
         [['chat', 'nano', 'The capital of France is Paris.']]
     """
-    return lab().runlog.frame(n, search=search, conversation=conversation)
+    log = lab().runlog
+    frame = log.frame(n, search=search, conversation=conversation)
+    from llmlab.display.runs import as_runs
+
+    return as_runs(frame, str(log.path))
 
 
 @known_keywords

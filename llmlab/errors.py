@@ -10,6 +10,9 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
+# An unknown name is answered with the list of known ones if there are at most this many.
+LISTED = 8
+
 
 class LlmLabError(Exception):
     """Base of all llmlab errors.
@@ -132,7 +135,7 @@ def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> Unkno
         hint: a further suggestion, appended to the list.
 
     Returns:
-        An error with the closest match and the list of known names.
+        An error with the closest match, and the known names: all of up to eight, otherwise the closest three.
     """
     names = tuple(known)
     lowered = {n.lower(): n for n in names}
@@ -141,7 +144,13 @@ def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> Unkno
     parts = []
     if closest is not None:
         parts.append(f"Did you mean {closest!r}?")
-    parts.append(f"Known: {', '.join(names)}." if names else f"There is no known {kind}.")
+    if not names:
+        parts.append(f"There is no known {kind}.")
+    elif len(names) <= LISTED:
+        parts.append(f"Known: {', '.join(names)}.")
+    else:
+        nearest = difflib.get_close_matches(name.lower(), list(lowered), n=3, cutoff=0.0)
+        parts.append(f"Closest of {len(names)}: {', '.join(lowered[one] for one in nearest)}.")
     if hint:
         parts.append(hint)
     return UnknownNameError(f"Unknown {kind} {name!r}.", " ".join(parts), known=names, closest=closest)

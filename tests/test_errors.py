@@ -9,6 +9,13 @@ def test_unknown_lists_and_suggests():
     assert error.closest == "nano"
 
 
+def test_unknown_lists_the_closest_of_many():
+    names = [f"model-{letter}" for letter in "abcdefgh"]
+    assert "Known: model-a, model-b," in str(unknown("model", "x", names))
+    text = str(unknown("model", "Nanno", [*names, "nano", "nano-chat"]))
+    assert text == "Unknown model 'Nanno'. Did you mean 'nano'? Closest of 10: nano, nano-chat, model-h."
+
+
 def test_unknown_suggests_nothing_far_off():
     error = unknown("model", "zzzz", ["nano"])
     assert error.closest is None

@@ -6,11 +6,11 @@ import {
   el,
   FINISHED,
   icon,
-  num,
   onceAFrame,
   options,
   type Props,
   seconds,
+  speed,
 } from "./dom";
 import { type Context, type Frame, frame, loader } from "./frame";
 import { MarkdownView } from "./markdown";
@@ -280,7 +280,7 @@ class ArenaView {
         ? ""
         : [
             x.tokens !== undefined && countTokens(x.tokens),
-            x.tokens_per_s && `${num(x.tokens_per_s)} tokens/s`,
+            x.tokens_per_s && speed(x.tokens_per_s),
             x.ttft_s !== undefined && x.ttft_s !== null && `TTFT ${seconds(x.ttft_s)}`,
             FINISHED[x.finish ?? ""],
           ]

@@ -2,6 +2,7 @@ import type { AnyModel } from "@anywidget/types";
 import { button, el, icon, num, onceAFrame, options, setText, when } from "./dom";
 import { Drawer } from "./drawer";
 import { type Context, type Frame, frame, loader } from "./frame";
+import { shortcuts } from "./keys";
 import type { Attachment, ChatState, Live, LoadedModel, Message, Turn } from "./state";
 import { type Chat, isEnter, picture, TurnView } from "./turn";
 
@@ -52,7 +53,6 @@ class ChatView implements Chat {
       role: "log",
       "aria-live": "off",
       "aria-label": "Conversation",
-      tabindex: "0",
     });
     this.empty = el("div", { class: "ll-empty" });
     this.announcer = el("div", { class: "ll-sr", "aria-live": "polite" });
@@ -194,7 +194,12 @@ class ChatView implements Chat {
         event.preventDefault();
         if (!this.busy) this.submit();
       } else if (event.key === "Escape" && this.busy) this.f.send("stop");
+      else if (event.key === "ArrowUp" && !this.area.value && !this.busy) this.editLast(event);
     });
+    this.log.addEventListener("keydown", (event) => {
+      if (event.key === "?" && !/^(TEXTAREA|INPUT)$/.test((event.target as HTMLElement).tagName)) keys.toggle();
+    });
+    const keys = shortcuts();
     const box = el(
       "div",
       { class: "ll-composer" },
@@ -206,7 +211,9 @@ class ChatView implements Chat {
         this.meter,
         el("span", { class: "ll-space" }),
         el("span", { class: "ll-quiet" }, "Enter sends · Shift+Enter: new line"),
+        keys.opener,
       ),
+      keys.list,
     );
     this.area.addEventListener("paste", (event) => {
       const files = [...(event.clipboardData?.files ?? [])];
@@ -294,9 +301,26 @@ class ChatView implements Chat {
   }
 
   edit(id: string): void {
+    const was = this.editing;
     this.editing = id;
     this.render();
-    if (!id) this.area.focus();
+    if (!id) (this.views.get(was)?.el ?? this.area).focus();
+  }
+
+  /** Edit the last message, as ArrowUp in an empty message does. */
+  private editLast(event: Event) {
+    const last = this.path().findLast((turn) => turn.role === "user");
+    if (!last) return;
+    event.preventDefault();
+    this.edit(last.id);
+  }
+
+  /** The turns shown, from the first to the last. */
+  private path(): Turn[] {
+    const byId = new Map(this.model.get("turns").map((turn) => [turn.id, turn]));
+    const path: Turn[] = [];
+    for (let at = byId.get(this.model.get("leaf")); at; at = byId.get(at.parent)) path.unshift(at);
+    return path;
   }
 
   saveEdit(id: string, text: string): void {
@@ -395,8 +419,7 @@ class ChatView implements Chat {
     const turns = this.model.get("turns");
     const byId = new Map(turns.map((turn) => [turn.id, turn]));
     const running = this.model.get("running");
-    const path: Turn[] = [];
-    for (let at = byId.get(this.model.get("leaf")); at; at = byId.get(at.parent)) path.unshift(at);
+    const path = this.path();
     const stick = this.pin || this.log.scrollHeight - this.log.scrollTop - this.log.clientHeight < 60;
     const grew = this.pin || running || path.length !== this.shown;
     this.pin = false;
@@ -419,7 +442,13 @@ class ChatView implements Chat {
     });
     if (!nodes.length) nodes.push(this.emptyState());
     const old = [...this.log.children];
-    if (old.length !== nodes.length || old.some((node, i) => node !== nodes[i])) this.log.replaceChildren(...nodes);
+    if (old.length !== nodes.length || old.some((node, i) => node !== nodes[i])) {
+      const active = document.activeElement as HTMLElement | null;
+      const inside = active !== null && active !== this.log && this.log.contains(active);
+      this.log.replaceChildren(...nodes);
+      // The focus stays in the conversation: where it was, or else on the last turn, which is the new answer.
+      if (inside) (active.isConnected ? active : nodes[nodes.length - 1]).focus({ preventScroll: true });
+    }
     for (const id of this.views.keys()) if (!byId.has(id)) this.views.delete(id);
     if (stick && grew) this.log.scrollTop = this.log.scrollHeight;
     if (this.wasRunning && this.wasRunning !== running) {

@@ -140,6 +140,12 @@ export function num(value: number, digits = 0): string {
   return Number(value).toLocaleString("en-US", { maximumFractionDigits: digits, minimumFractionDigits: digits });
 }
 
+/** A speed with three significant digits: "0.6 tokens/s", "12.3 tokens/s", "1,234 tokens/s". */
+export function speed(tokensPerS: number): string {
+  const value = tokensPerS < 100 ? Number(tokensPerS.toPrecision(tokensPerS < 1 ? 2 : 3)) : tokensPerS;
+  return `${value.toLocaleString("en-US", { maximumFractionDigits: value < 100 ? 4 : 0 })} tokens/s`;
+}
+
 /** A number of tokens: "1 token", "1,234 tokens". */
 export function tokens(count: number): string {
   return `${num(count)} ${count === 1 ? "token" : "tokens"}`;

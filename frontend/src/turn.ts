@@ -1,5 +1,6 @@
-import { button, copyButton, tokens as countTokens, el, FINISHED, icon, num, seconds } from "./dom";
+import { button, copyButton, tokens as countTokens, el, FINISHED, icon, num, seconds, speed } from "./dom";
 import type { Frame } from "./frame";
+import { arrows, focused, oneStop, refocus } from "./keys";
 import { MarkdownView } from "./markdown";
 import type { Attachment, ChatState, Live, TokenRow, Turn } from "./state";
 import { percent, tokenSpan, visible } from "./tokens";
@@ -38,6 +39,7 @@ export class TurnView {
   ) {
     this.id = turn.id;
     this.el = el("article", { class: `ll-turn ll-${turn.role}` });
+    this.el.addEventListener("keydown", (event) => arrows(event, this.el));
   }
 
   update(turn: Turn, siblings: Turn[], running: boolean, live: Live | undefined): void {
@@ -52,6 +54,7 @@ export class TurnView {
     if (running && live) this.grow(live);
     if (key === this.key) return;
     this.key = key;
+    const focus = focused(this.el);
     if (!running && turn.role === "assistant") {
       this.answer.update(turn.text);
       this.think(turn.thought ?? "", turn.facts?.thought_tokens ?? 0, false);
@@ -66,6 +69,8 @@ export class TurnView {
       ...(turn.role === "user" ? [] : [this.foot(turn, running)]),
     );
     if (running) this.grow(live ?? { text: turn.text, tokens: 0 });
+    oneStop(this.el);
+    if (focus !== null && !editing) refocus(this.el, focus);
   }
 
   private body(turn: Turn): HTMLElement {
@@ -154,7 +159,7 @@ export class TurnView {
     const x = turn.facts ?? {};
     const facts = [
       x.tokens !== undefined && countTokens(x.tokens),
-      x.tokens_per_s && `${num(x.tokens_per_s)} tokens/s`,
+      x.tokens_per_s && speed(x.tokens_per_s),
       x.ttft_s !== undefined && x.ttft_s !== null && `TTFT ${seconds(x.ttft_s)}`,
       FINISHED[x.finish ?? ""],
       x.tokens === undefined && x.line,

@@ -11,6 +11,7 @@ from llmlab.engines.registry import check_name
 from llmlab.errors import LoadError
 from llmlab.loading.switch import bare_spec
 from llmlab.measure.speed import BenchResult, Point, bench, percentile
+from llmlab.render import units
 from llmlab.session import Lab
 from llmlab.types import EngineName
 from llmlab.types.progress import Progress
@@ -103,7 +104,7 @@ def _reasons(found: BenchResult, use: Use) -> list[Reason]:
     first, *others = sorted(found.points, key=lambda point: -point.tokens_per_s)
     at = "one request at a time" if use.concurrency == 1 else f"concurrency {use.concurrency}"
     how = f"{PROMPT_TOKENS} prompt and {MAX_TOKENS} output tokens, median of {ROUNDS} rounds"
-    speeds = ", ".join(f"{point.engine} {point.tokens_per_s:,.0f} tokens/s" for point in (first, *others))
+    speeds = ", ".join(f"{point.engine} {units.speed(point.tokens_per_s)}" for point in (first, *others))
     what = f"measured: throughput, {at}"
     if not others:
         return [Reason(what, f"{speeds} ({how})")]

@@ -14,6 +14,26 @@ from llmlab import _imports
 CLASSES = (("altair.vegalite.v5.api", "TopLevelMixin"), ("altair.vegalite.v6.api", "TopLevelMixin"))
 # Characters invalid in XML: the renderer goes through SVG, and one of them in generated text kills the process.
 _NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_INK, _RULE = "#7d7d7d", "#8886"
+# A PNG can't follow the notebook's theme: these colours have a contrast of at least 3:1 on white and on JupyterLab's
+# dark background, which shows through. A chart's own settings, and those of a chosen altair theme, take precedence.
+CONFIG: dict[str, Any] = {
+    "background": "transparent",
+    "view": {"stroke": _RULE},
+    "axis": {
+        "labelColor": _INK,
+        "titleColor": _INK,
+        "domainColor": _RULE,
+        "tickColor": _RULE,
+        "gridColor": "#8883",
+    },
+    "legend": {"labelColor": _INK, "titleColor": _INK},
+    "header": {"labelColor": _INK, "titleColor": _INK},
+    "title": {"color": _INK, "subtitleColor": _INK},
+    "text": {"color": _INK},
+    "mark": {"color": "#3f87c5"},
+    "range": {"category": ["#3f87c5", "#d9702a", "#3a9a5c", "#b05fc2", "#c84b5a", "#8a7a2f", "#2b97a1", "#8c6d5a"]},
+}
 _PPI = 144  # twice the chart's layout resolution of 72: sharp on high-density screens
 
 
@@ -36,9 +56,22 @@ def picture(chart: Any) -> Any:
     with alt.renderers.enable("png", ppi=_PPI):
         draw = alt.renderers.get()
         assert draw is not None
-        drawn = draw(_clean(chart.to_dict(context={"pre_transform": False})))
+        drawn = draw(_themed(_clean(chart.to_dict(context={"pre_transform": False}))))
     bundle, metadata = drawn if isinstance(drawn, tuple) else (drawn, {})
     return {"text/plain": repr(chart), **bundle}, metadata
+
+
+def _themed(spec: dict[str, Any]) -> dict[str, Any]:
+    """A chart's specification with `CONFIG` below its own settings."""
+    return {**spec, "config": _below(CONFIG, spec.get("config", {}))}
+
+
+def _below(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
+    out = {**ours, **theirs}
+    for key, value in theirs.items():
+        if isinstance(value, dict) and isinstance(ours.get(key), dict):
+            out[key] = _below(ours[key], value)
+    return out
 
 
 def _clean(part: Any) -> Any:

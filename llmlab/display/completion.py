@@ -160,9 +160,13 @@ def folded(text: str, tokens: int, *, running: bool = False) -> tuple[str, str]:
     title = f"thinking… {units.count(tokens, 'token')}" if running else f"thought, {units.count(tokens, 'token')}"
     if not text.strip():
         return f"[{title}]", f"<small>{title}</small>"
-    # A blank line would end the HTML element in Markdown.
-    body = _inert(text.strip()).replace("\n", "<br>")
-    return f"[{title}]", f"<details><summary><small>{title}</small></summary><small>{body}</small></details>"
+    return f"[{title}]", f"<details><summary><small>{title}</small></summary><small>{inert(text)}</small></details>"
+
+
+def inert(text: str) -> str:
+    """Text as HTML on one line, whose punctuation Markdown doesn't read."""
+    # A blank line would end an HTML element in Markdown.
+    return _inert(text.strip()).replace("\n", "<br>")
 
 
 def _inert(text: str) -> str:

@@ -57,13 +57,15 @@ class TuneDisplay:
         self._started = time.monotonic()
         self._last = 0.0
         self._drawn = 0
+        self._phase = ""
 
     def __call__(self, progress: TrainingProgress) -> None:
         """Show the progress; updates are rate-limited."""
         now = time.monotonic()
-        # Data that is refused while being read leaves no display behind.
-        if not self._watched or progress.phase.startswith("reading") or now - self._last < UPDATE_EVERY_S:
+        # A phase is shown as it begins; the steps of the training are rate-limited.
+        if not self._watched or (progress.phase == self._phase and now - self._last < UPDATE_EVERY_S):
             return
+        self._phase = progress.phase
         self._last = now
         line = plain(progress_line(progress, now - self._started))
         if self._in_place:
@@ -101,7 +103,8 @@ class TuneDisplay:
 def progress_line(progress: TrainingProgress, elapsed: float) -> str:
     """The progress of a run, in one line."""
     if not progress.steps:
-        return f"tuning {progress.name}: {progress.phase} ({units.seconds(elapsed)})"
+        after = f" ({units.seconds(elapsed)})" if elapsed >= 1 else ""
+        return f"tuning {progress.name}: {progress.phase} …{after}"
     done = progress.step / progress.steps
     parts = [f"tuning {progress.name}: step {progress.step} of {progress.steps}, {100 * done:.0f} %"]
     losses = [point.loss for point in progress.curve if point.loss is not None]

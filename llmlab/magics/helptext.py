@@ -11,6 +11,7 @@ from llmlab.render.safe import escape
 from llmlab.render.table import MONO, View
 
 WIDTH = 100
+CELL = "%%llm"
 
 
 class HelpView(View):
@@ -46,18 +47,19 @@ def page_of(command: type[Command]) -> str:
     return "\n\n".join(parts)
 
 
-def overview(*, long: bool = False) -> str:
-    """All commands, one line each; with `long` every command's usage and the page of `%%llm`."""
-    width = max(map(len, table.COMMANDS))
-    commands = [table.find(name) for name in table.COMMANDS]
-    lines = [f"  %llm {command.name:<{width}}  {command.summary}" for command in commands]
-    lines.append(f"  {'%%llm':<{width + 5}}  {table.cell().summary}")
-    parts = ["llmlab: load, prompt and measure models.", "\n".join(lines)]
-    if long:
-        parts.append("Usage\n" + "\n".join(_usage(c.parser().usage_line()) for c in commands))
-        parts.append(page_of(table.cell()))
-    parts.append("One command's page: %llm help COMMAND. The page of %%llm: %llm help cell.")
-    return "\n\n".join(parts)
+def overview() -> str:
+    """All commands in groups, one line each, on one screen."""
+    grouped = {name for group in table.GROUPS.values() for name in group}
+    groups = {**table.GROUPS, "More": tuple(name for name in table.COMMANDS if name not in grouped)}
+    left = max(map(len, groups))
+    width = max(map(len, table.COMMANDS)) + len("%llm ")
+    lines = []
+    for title, group in groups.items():
+        for place, name in enumerate(one for one in group if one == CELL or one in table.COMMANDS):
+            typed = name if name == CELL else f"%llm {name}"
+            summary = (table.cell() if name == CELL else table.find(name)).summary
+            lines.append(f"{title if place == 0 else '':<{left}}  {typed:<{width}}  {summary}")
+    return "\n".join([*lines, "", "A command's page: %llm help COMMAND. The options of %%llm: %llm help cell."])
 
 
 def reference() -> list[CommandDoc]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
+from llmlab._hooks import one_display
 from llmlab.errors import ChoiceError, PullInterrupted
 from llmlab.magics.offers import show_offers
 from llmlab.render import units
@@ -31,7 +32,8 @@ def reporting(
         failed: the words for any other exception.
     """
     try:
-        yield display
+        with one_display():
+            yield display
     except PullInterrupted as stopped:
         display.stop(f"{title}: interrupted; {units.size(stopped.received)} are kept to go on with")
         raise

@@ -41,10 +41,8 @@ class LlmMagics(Magics):  # type: ignore[misc]
     def line(self, line: str, local_ns: dict[str, Any] | None = None) -> object:
         """Load, list, show and manage models; see `%llm help`."""
         found = words(line)
-        if not found:
+        if not found or found[0].typed in ("-h", "--help"):
             return helptext.HelpView(helptext.overview())
-        if found[0].typed in ("-h", "--help"):
-            return helptext.HelpView(helptext.overview(long=True))
         # In a function, local variables take precedence.
         names = ChainMap(local_ns if local_ns is not None else {}, self.shell.user_ns)
         if found[0].typed == CONTINUE:  # IPython has no cell magic without a body
@@ -71,7 +69,7 @@ class LlmMagics(Magics):  # type: ignore[misc]
 
 
 # `%llm?` calls `getdoc`: the help is generated from the parsers on request, not at every start.
-LlmMagics.line.getdoc = lambda: helptext.overview(long=True)
+LlmMagics.line.getdoc = helptext.overview
 LlmMagics.cell.getdoc = lambda: helptext.page_of(cell())
 
 

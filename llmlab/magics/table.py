@@ -40,6 +40,18 @@ COMMANDS: dict[str, str] = {
 }
 CELL = "llmlab.magics.commands.cell:Cell"
 
+# The groups of `%llm help`. "%%llm" is the cell magic. A command that isn't installed here is left out.
+GROUPS: dict[str, tuple[str, ...]] = {
+    "Load": ("load", "attach", "ls", "use", "unload", "pull", "models", "show", "rm", "advise"),
+    "Ask": ("%%llm", "history", "guided", "tools", "embed", "map"),
+    "Quants": ("quant", "quantize"),
+    "Adapters": ("tune", "lora"),
+    "Measure": ("bench", "grid", "eval", "replay"),
+    "Chat": ("chat", "panel"),
+    "Serve": ("serve", "export"),
+    "Help": ("help", "doctor", "logs"),
+}
+
 
 def find(name: str) -> type[Command]:
     """A command's class.

@@ -236,6 +236,9 @@ class QuantComparison:
             known = low is not None and high is not None and not math.isnan(low)
             return f" [{form.format(low)}, {form.format(high)}]" if known else ""
 
+        def speed(value: float | None) -> str:
+            return "–" if value is None else units.three(value)
+
         head = ("quant", "engine", "disk>", "memory>", "load>", "prompt t/s>", "decode t/s>", "TTFT>", "perplexity>",
                 "KL mean>", "KL p99>", "top-1>", "accuracy>")  # fmt: skip
         body, remarks = [], []
@@ -251,8 +254,8 @@ class QuantComparison:
                     units.size(size) if size is not None else "–",
                     units.size(held) if held is not None else "–",
                     units.seconds(load) if load is not None else "–",
-                    number(row["prompt_tokens_per_s"], "{:,.0f}"),
-                    number(row["decode_tokens_per_s"], "{:,.0f}"),
+                    speed(row["prompt_tokens_per_s"]),
+                    speed(row["decode_tokens_per_s"]),
                     f"{1000 * ttft:,.0f} ms" if ttft is not None else "–",
                     number(row["perplexity"], "{:.4f}") + ends(row, "perplexity", "{:.3g}"),
                     number(row["kl_mean"], "{:.5f}") + ends(row, "kl_mean", "{:.2g}"),

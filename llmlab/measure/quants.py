@@ -399,9 +399,15 @@ def _samples(variant: str, model: Model, run: _Run, cut: divergence.Windows, *, 
 
 
 def _prompts(model: Model, run: _Run, cut: divergence.Windows) -> list[str]:
-    """A few prompts as raw text: questions through the chat template, or the starts of windows."""
+    """A few prompts as raw text: questions through the chat template, or the starts of windows.
+
+    Half of them are conversations without a short right answer, if there are any: to questions, quants rarely answer
+    differently.
+    """
     if run.data.questions and model.facts.chat_template is not None:
-        found = [model.render(item.messages) for item in _spread(run.data.questions, SAMPLES)]
+        longer = _spread([item for item in run.data.items if item.messages and not item.asked], SAMPLES // 2)
+        asked = _spread(run.data.questions, SAMPLES - len(longer))
+        found = [model.render(item.messages) for item in (*asked, *longer)]
     else:
         found = [model.detokenize(list(window[: min(64, cut.size // 2)])) for window in cut.ids[:SAMPLES]]
     room = model.facts.context_length - SAMPLE_TOKENS

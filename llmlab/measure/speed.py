@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from llmlab import _imports
+from llmlab._hooks import one_display
 from llmlab.errors import BadInputError, UnsupportedError
 from llmlab.measure.prompts import SamePrompt, of_streams
 from llmlab.statistics import Estimate, median
@@ -107,9 +108,9 @@ class BenchResult:
                 "engine": p.engine,
                 "quant": p.quant,
                 "concurrency": p.concurrency,
-                "tokens_per_s": round(p.tokens_per_s, 1),
-                "tokens_per_s_low": round(p.speed.low, 1),
-                "tokens_per_s_high": round(p.speed.high, 1),
+                "tokens_per_s": _rounded(p.tokens_per_s),
+                "tokens_per_s_low": _rounded(p.speed.low),
+                "tokens_per_s_high": _rounded(p.speed.high),
                 "spread": round(p.spread, 2),
                 "ttft_p50_ms": round(percentile(p.ttft_ms, 50), 2),
                 "ttft_p95_ms": round(percentile(p.ttft_ms, 95), 2),
@@ -328,7 +329,8 @@ def _options(model: Model, max_tokens: int) -> dict[str, Any]:
 def _run(model: Model, prompts: list[str], max_tokens: int) -> _Round:
     options = _options(model, max_tokens)
     started = time.perf_counter()
-    answers = model.generate(prompts, **options)
+    with one_display():  # a bar per round would leave a line per round
+        answers = model.generate(prompts, **options)
     return _Round(time.perf_counter() - started, tuple(answers))
 
 
@@ -346,3 +348,8 @@ def _point(model: Model, number: int, rounds: list[_Round]) -> Point:
         tpot_ms=tuple(1000 * t.decode_s / t.decoded for t in timings if t.decoded),
         memory=model.memory().resident,
     )
+
+
+def _rounded(speed: float) -> float:
+    """Tokens per second, so that slow ones aren't rounded away."""
+    return round(speed, 1 if speed >= 10 else 3)

@@ -11,6 +11,7 @@ FONT = "font-size:var(--jp-ui-font-size1,13px);line-height:1.45"
 MONO = "font-family:var(--jp-code-font-family,monospace)"
 LINE = "1px solid var(--jp-border-color2,rgba(128,128,128,.4))"
 QUIET = "opacity:.7"
+_NAME = 40  # characters of a name that is kept on one line
 SI = "Memory in SI units: 1 MB = 1,000,000 bytes."
 
 
@@ -70,10 +71,14 @@ class Table:
 
         def cells(row: Sequence[str], tag: str) -> str:
             style = "padding:2px 10px 2px 0;vertical-align:top;background:none"
-            # Keep a number next to its unit.
-            wrap = {"left": "pre-wrap", "right": "pre-wrap" if tag == "th" else "nowrap"}
+
+            def wrap(text: str, side: str) -> str:
+                # A number stays next to its unit, and a name such as smollm2-135m isn't broken at its hyphens.
+                keep = (side == "right" and tag == "td") or (len(text) <= _NAME and " " not in text)
+                return "nowrap" if keep else "pre-wrap"
+
             return "".join(
-                f'<{tag} style="text-align:{a};white-space:{wrap[a]};{style}">{escape(c)}</{tag}>'
+                f'<{tag} style="text-align:{a};white-space:{wrap(c, a)};{style}">{escape(c)}</{tag}>'
                 for c, a in zip(row, align, strict=True)
             )
 

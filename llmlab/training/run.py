@@ -20,6 +20,7 @@ from llmlab.errors import BadInputError, DoesNotFitError, Interrupted, LlmLabErr
 from llmlab.files.headers import Header, read_header
 from llmlab.machine import memory
 from llmlab.machine.memory import Device
+from llmlab.render import units
 from llmlab.training import card
 from llmlab.training.data import Row, read, split
 from llmlab.training.labels import Masker, Sample
@@ -173,6 +174,7 @@ def tune(
     try:
         report(TrainingProgress(name, "reading the data"))
         found = read(data)
+        report(TrainingProgress(name, f"tokenizing {units.count(len(found.rows), 'conversation')}"))
         train_rows, heldout_rows = split(found, settings.heldout, settings.seed)
         masker = masker_of(base, settings.max_length or 2048)
         train, notes = _samples(masker, train_rows)

@@ -147,7 +147,7 @@ def train(
         name: the adapter's name, for reports.
         report: called after each step.
     """
-    report(TrainingProgress(name, "loading the model"))
+    report(TrainingProgress(name, "loading torch and the model"))
     try:
         with quiet(settings.threads):
             return _train(base, samples, heldout, settings, name, report)

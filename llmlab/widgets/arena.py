@@ -18,7 +18,7 @@ from llmlab.options import PenaltyOptions, known_keywords
 from llmlab.render.safe import escape
 from llmlab.types import Completion, SamplingParams
 from llmlab.widgets import assets, static_forms
-from llmlab.widgets.base import BenchWidget, described, problem_html
+from llmlab.widgets.base import BenchWidget, described
 from llmlab.widgets.pump import Answering
 
 if TYPE_CHECKING:
@@ -383,7 +383,7 @@ class Arena(BenchWidget):
         body = f"{static_forms.turns_html([{'role': 'user', 'text': self.prompt}])}"
         body += f'<div style="display:flex;gap:12px;flex-wrap:wrap">{cells}</div>'
         body += self._differing()
-        return static_forms.frame(f"Arena · {self._tally()}", body) + problem_html(self.problem)
+        return static_forms.frame(f"Arena · {self._tally()}", body)
 
     def _differing(self) -> str:
         """How the prompts differ, as HTML; "" if they don't, or before the vote."""

@@ -13,7 +13,7 @@ import anywidget
 import traitlets as t
 
 from llmlab.errors import LlmLabError, unknown
-from llmlab.render.safe import BOX, escape, plain
+from llmlab.render.safe import BOX, plain
 from llmlab.widgets.lab_state import Forms, Work, snapshot
 
 if TYPE_CHECKING:
@@ -188,7 +188,10 @@ class BenchWidget(anywidget.AnyWidget):  # type: ignore[misc]
             >>> sorted(llmlab.panel().static())
             ['text/html', 'text/markdown', 'text/plain']
         """
-        body = f'<div class="{BOX} {self.static_class}">{self.html()}</div>'
+        # If the notebook was saved without the widgets' state, the output before this one is only an error.
+        lost = f".jp-OutputArea-child:not(:has(.llmlab-w)):has(+ .jp-OutputArea-child .{self.static_class})"
+        style = f"<style>{lost}{{display:none}}</style>"
+        body = f'<div class="{BOX} {self.static_class}">{style}{self.html()}</div>'
         return {"text/plain": self.text(), "text/markdown": self.markdown(), "text/html": body}
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -198,7 +201,8 @@ class BenchWidget(anywidget.AnyWidget):  # type: ignore[misc]
     def _view_bundle(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The live widget's bundle and metadata; on Colab the metadata selects the widget manager."""
         view, metadata = super()._repr_mimebundle_()
-        return view, metadata
+        # Fixed when it is displayed: a number of turns would be that of the start.
+        return {**view, "text/plain": f"{type(self).__name__}: its content is in the next output."}, metadata
 
     def _ipython_display_(self) -> None:
         """Show the widget, and below it the static form, which the live widget hides.
@@ -274,11 +278,6 @@ def described(error: BaseException) -> dict[str, str]:
     if isinstance(error, LlmLabError):
         return {"message": error.message, "hint": error.hint}
     return {"message": f"{type(error).__name__}: {error}", "hint": ""}
-
-
-def problem_html(problem: Mapping[str, str]) -> str:
-    """An error for a static form."""
-    return f"<div><b>{escape(problem['message'])}</b> {escape(problem['hint'])}</div>" if problem else ""
 
 
 def _at_cell_end(widget: BenchWidget) -> Callable[[], None]:

@@ -12,9 +12,11 @@ import traitlets as t
 from llmlab.engines import vision
 from llmlab.errors import LlmLabError, UnknownNameError, unknown
 from llmlab.inference.conversation import as_row, new_id
+from llmlab.render.safe import escape
+from llmlab.render.table import QUIET
 from llmlab.types import Completion, Message
 from llmlab.widgets import chat_settings, export, static_forms
-from llmlab.widgets.base import BenchWidget, problem_html
+from llmlab.widgets.base import BenchWidget
 from llmlab.widgets.transcript import Transcript, messages
 
 EARLIER_SHOWN = 3
@@ -161,7 +163,7 @@ class ChatState(BenchWidget):
         if kind == "row":
             return [json.dumps(self.row(), ensure_ascii=False)], "One row for a JSON Lines file or datasets."
         if kind == "markdown":
-            return [self.markdown()], "The conversation as Markdown."
+            return [static_forms.turns_markdown(self._path(), self.system)], "The conversation as Markdown."
         if kind == "cell":
             pieces = self.to_cells()
             return pieces, "Paste into a cell." if len(pieces) == 1 else "Paste each into a separate cell."
@@ -238,18 +240,32 @@ class ChatState(BenchWidget):
     # -- static form ----------------------------------------------------------------------------------
 
     def markdown(self) -> str:
-        """The conversation as Markdown."""
-        body = static_forms.turns_markdown(self._path(), self.system)
-        return body or f"*{self._empty()}*"
+        """The conversation as Markdown, with other versions of its turns and the line that resumes it."""
+        body = static_forms.turns_markdown(self._path(), self.system, self._versions())
+        resume = self._resume_line()
+        return "\n\n".join(filter(None, (body, resume and f"Continue: `{resume}`"))) if body else f"*{self._empty()}*"
 
     def text(self) -> str:
         """The conversation as plain text."""
-        return static_forms.turns_text(self._path(), self.system) or self._empty()
+        body, resume = static_forms.turns_text(self._path(), self.system), self._resume_line()
+        return f"{body}\nContinue: {resume}" if body and resume else body or self._empty()
 
     def html(self) -> str:
-        """The conversation as escaped HTML."""
-        body = static_forms.turns_html(self._path(), self.system) + problem_html(self.problem)
+        """The conversation as escaped HTML, with other versions of its turns and the line that resumes it."""
+        body = static_forms.turns_html(self._path(), self.system, self._versions())
+        resume = self._resume_line()
+        if body and resume:
+            body += f'<div style="{QUIET}">Continue in a cell: <code>{escape(resume)}</code></div>'
         return static_forms.frame(f"Chat with {self._asked_name() or 'no model yet'}" if body else self._empty(), body)
+
+    def _versions(self) -> dict[str, list[dict[str, Any]]]:
+        """The versions of each turn shown, by its id."""
+        tree = self._tree()
+        return {turn["id"]: tree.versions(turn["id"]) for turn in tree.path()}
+
+    def _resume_line(self) -> str:
+        """The line that resumes the conversation; "" if it isn't in the run log."""
+        return f"%llm chat --resume {self.conversation}" if self.conversation and self.turns else ""
 
     def _empty(self) -> str:
         name = self._asked_name()

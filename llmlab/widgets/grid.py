@@ -15,7 +15,7 @@ from llmlab.render import units
 from llmlab.render.safe import escape, markdown, plain
 from llmlab.render.table import Table
 from llmlab.widgets import assets, static_forms
-from llmlab.widgets.base import BenchWidget, problem_html
+from llmlab.widgets.base import BenchWidget
 
 if TYPE_CHECKING:
     from llmlab.experiments.experiment import Experiment
@@ -292,9 +292,7 @@ class Grid(BenchWidget):
 
     def html(self) -> str:
         """The first prompts by variants, escaped."""
-        return static_forms.frame(f"{self.title} {self.tally}".strip(), self._table().html()) + problem_html(
-            self.problem
-        )
+        return static_forms.frame(f"{self.title} {self.tally}".strip(), self._table().html())
 
     def text(self) -> str:
         """The first prompts by variants, as aligned text."""

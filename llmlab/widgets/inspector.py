@@ -14,7 +14,7 @@ from llmlab.options import GenerateOptions
 from llmlab.render.safe import escape, markdown, plain
 from llmlab.types import Completion, Guidance
 from llmlab.widgets import assets, static_forms
-from llmlab.widgets.base import BenchWidget, problem_html
+from llmlab.widgets.base import BenchWidget
 from llmlab.widgets.pump import Answering
 
 if TYPE_CHECKING:
@@ -256,7 +256,7 @@ class Inspector(BenchWidget):
         rest = f" … {len(rows) - STATIC_TOKENS:,} more tokens" if len(rows) > STATIC_TOKENS else ""
         body = f'<div style="white-space:pre-wrap;overflow-wrap:anywhere">{spans}{rest}</div>'
         body += f"<div>{escape(self.guided['summary'])}</div>" if self.guided and not self.shown else ""
-        return static_forms.frame(f"{self._completion.model}: {self._doubts(rows)}", body) + problem_html(self.problem)
+        return static_forms.frame(f"{self._completion.model}: {self._doubts(rows)}", body)
 
     def _doubts(self, rows: Sequence[Row]) -> str:
         known = [row for row in rows if row[1] is not None]

@@ -12,7 +12,7 @@ from llmlab.errors import LlmLabError
 from llmlab.options import known_keywords
 from llmlab.render import units
 from llmlab.widgets import assets
-from llmlab.widgets.base import BenchWidget, problem_html
+from llmlab.widgets.base import BenchWidget
 
 if TYPE_CHECKING:
     from llmlab.model import Model
@@ -107,7 +107,7 @@ class Panel(BenchWidget):
 
     def html(self) -> str:
         """The loaded models as a table."""
-        return self._list()._repr_html_() + problem_html(self.problem)
+        return self._list()._repr_html_()
 
     def __repr__(self) -> str:
         return f"<Panel of {len(self.lab.models)} loaded models>"

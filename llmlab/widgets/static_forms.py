@@ -11,6 +11,9 @@ from llmlab.render.safe import code_span, escape, markdown, plain
 from llmlab.render.table import FONT, LINE, QUIET
 from llmlab.types import Completion, TokenLogprob
 
+# The versions of a turn, oldest first, by the id of the one that is shown.
+Versions = Mapping[str, Sequence[Mapping[str, Any]]]
+_NONE: Versions = {}
 WHO = {"user": "You", "assistant": "Model", "system": "System"}
 
 
@@ -42,8 +45,8 @@ def quiet_line(completion: Completion) -> str:
     return completion_line(completion, hint=False)
 
 
-def turns_markdown(turns: Sequence[Mapping[str, Any]], system: str = "") -> str:
-    """A conversation as safe Markdown."""
+def turns_markdown(turns: Sequence[Mapping[str, Any]], system: str = "", versions: Versions = _NONE) -> str:
+    """A conversation as safe Markdown. `versions` has the versions of a turn by its id; those not shown are folded."""
     parts = [f"**{WHO['system']}**\n\n{markdown(system)}"] if system.strip() else []
     for turn in turns:
         fold = f"{_fold(turn)}\n\n" if turn.get("thought") else ""
@@ -55,6 +58,8 @@ def turns_markdown(turns: Sequence[Mapping[str, Any]], system: str = "") -> str:
         line = (turn.get("facts") or {}).get("line")
         if line:
             parts.append(f"<small>{escape(line)}</small>")
+        if others := _others(turn, versions):
+            parts.append(others)
     return "\n\n".join(parts)
 
 
@@ -65,8 +70,8 @@ def turns_text(turns: Sequence[Mapping[str, Any]], system: str = "") -> str:
     return "\n".join(f"{WHO[role]}: {plain(text)}" for role, text in lines)
 
 
-def turns_html(turns: Sequence[Mapping[str, Any]], system: str = "") -> str:
-    """A conversation as escaped HTML, line breaks kept."""
+def turns_html(turns: Sequence[Mapping[str, Any]], system: str = "", versions: Versions = _NONE) -> str:
+    """A conversation as escaped HTML, line breaks kept; with the other versions of its turns folded."""
     parts = [_block(WHO["system"], escape(system))] if system.strip() else []
     for turn in turns:
         body = (_fold(turn) if turn.get("thought") else "") + escape(turn["text"])
@@ -75,9 +80,29 @@ def turns_html(turns: Sequence[Mapping[str, Any]], system: str = "") -> str:
             body += f'<div style="{QUIET}">Attached: {names}</div>'
         if turn.get("error"):
             body += f"<div><b>Failed:</b> {escape(_error(turn['error']))}</div>"
+        body += _others(turn, versions)
         line = (turn.get("facts") or {}).get("line", "")
         parts.append(_block(WHO[turn["role"]], body, escape(line)))
     return "".join(parts)
+
+
+def _others(turn: Mapping[str, Any], versions: Versions) -> str:
+    """The versions of a turn that aren't shown, folded: an HTML element that Markdown passes on; "" without any."""
+    from llmlab.display.completion import inert
+
+    shown = versions.get(turn.get("id", ""), ())
+    if len(shown) < 2:
+        return ""
+    at = next(place for place, one in enumerate(shown, 1) if one["id"] == turn["id"])
+    items = "".join(
+        f"<br><b>{place}.</b> {inert(_words(one))}" for place, one in enumerate(shown, 1) if one["id"] != turn["id"]
+    )
+    title = f"version {at} of {len(shown)}; the other{'s' if len(shown) > 2 else ''}:"
+    return f"<details><summary><small>{title}</small></summary><small>{items.removeprefix('<br>')}</small></details>"
+
+
+def _words(turn: Mapping[str, Any]) -> str:
+    return str(turn["text"]) or (_error(turn["error"]) if turn.get("error") else "(no text)")
 
 
 def frame(title: str, body: str) -> str:

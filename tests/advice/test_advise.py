@@ -252,7 +252,7 @@ def test_a_base_model_has_no_place_for_tools(tmp_path):
 @pytest.mark.parametrize(
     ("question", "says"),
     [
-        ({"needs": "guidance"}, "Did you mean 'guided'? Known: guided, tools"),
+        ({"needs": "guidance"}, "Did you mean 'guided'? Closest of 17: guided, "),
         ({"quant": "awk"}, "Did you mean 'awq'?"),
         ({"concurrency": 0}, "concurrency must be a whole number, 1 or more, got 0"),
         ({"adapters": True}, "adapters must be a whole number"),

@@ -1,8 +1,11 @@
 """Charts in a notebook: pictures that need no web, unless a renderer was chosen."""
 
 import base64
+import io
 
 import pytest
+
+from llmlab.display import charts
 
 alt = pytest.importorskip("altair")
 pytest.importorskip("vl_convert")
@@ -47,3 +50,35 @@ def test_a_chosen_renderer_stands(shown):
 def test_without_the_extension_charts_are_altairs_own(shown, ipython):
     ipython.run_line_magic("unload_ext", "llmlab")
     assert "text/html" in shown(chart())[0]
+
+
+def pixels(data):
+    image = pytest.importorskip("PIL.Image")
+    png = data["image/png"] if isinstance(data["image/png"], bytes) else base64.b64decode(data["image/png"])
+    return image.open(io.BytesIO(png)).convert("RGBA")
+
+
+def contrast(one, other):
+    """The contrast of two colours, as WCAG defines it."""
+
+    def luminance(colour):
+        parts = [value / 255 for value in colour]
+        linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_the_theme_shows_through_and_every_colour_is_readable_on_it(shown):
+    assert pixels(shown(chart())[0]).getpixel((0, 0))[3] == 0
+    colours = {charts.CONFIG["axis"]["labelColor"], charts.CONFIG["mark"]["color"], *charts.CONFIG["range"]["category"]}
+    for colour in colours:
+        rgb = tuple(bytes.fromhex(colour[1:]))
+        for background in ((255, 255, 255), (17, 17, 17), (30, 30, 30)):  # light, JupyterLab's dark, VS Code's dark
+            assert contrast(rgb, background) >= 3, (colour, background)
+
+
+def test_a_charts_own_settings_take_precedence(shown):
+    data, _ = shown(chart().configure(background="#ff0000"))
+    assert pixels(data).getpixel((0, 0)) == (255, 0, 0, 255)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from html.parser import HTMLParser
 from random import Random
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
 from llmlab import display
+from llmlab.display.runs import as_runs
 from llmlab.render import safe, units
 from llmlab.render.table import Table, pairs_html, pairs_text
 from llmlab.types import Choice, Completion, Message, SamplingParams, Timings, TokenLogprob, Usage
@@ -399,6 +402,41 @@ def test_a_table_is_aligned_and_escaped():
     assert judged(table.html()) == []
     assert "&lt;b&gt;" in table.html()
     assert Table(("a",), [], empty="<nothing>").html().count("&lt;nothing") == 1
+
+
+def test_a_name_in_a_table_is_not_broken_at_its_hyphens():
+    html = Table(("name", "about"), [("smollm2-135m", "a small-model test of words")]).html()
+    assert re.search(r"white-space:nowrap[^>]*>smollm2-135m<", html)
+    assert re.search(r"white-space:pre-wrap[^>]*>a small-model", html)
+
+
+def test_runs_are_our_own_table_and_still_a_frame():
+    rows = [
+        {
+            "at": pd.Timestamp("2026-11-26 20:00:01.234567", tz="UTC") + pd.Timedelta(minutes=i),
+            "conversation": "aa",
+            "source": "cell",
+            "model": "nano",
+            "quant": "F16",
+            "adapter": "",
+            "prompt": f"number {i}: " + "long words " * 20 + "<b>",
+            "text": "yes",
+            "completion_tokens": 3,
+            "tokens_per_s": 123.456789,
+        }
+        for i in range(60)
+    ]
+    shown = as_runs(pd.DataFrame(rows), "runs.db")
+    html = shown._repr_html_()
+    assert "2026-11-26 20:59<" in html
+    assert "123<" in html
+    assert "&lt;b&gt;" in html  # a long prompt wraps
+    assert "number 9:" not in html
+    assert "10 older runs not shown." in html
+    assert "text-align:right" not in re.search(r"<td[^>]*>yes<", html)[0]
+    assert type(shown[["model"]]) is pd.DataFrame
+    assert type(pickle.loads(pickle.dumps(shown))) is pd.DataFrame
+    assert len(shown) == 60
 
 
 def test_pairs():

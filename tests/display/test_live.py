@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from llmlab._hooks import hooks, one_display
 from llmlab.display.live import counted
 
 
@@ -50,3 +51,11 @@ def test_a_failure_ends_the_bar(displays):
     with pytest.raises(ZeroDivisionError):
         fails()
     assert displays[-1]["data"]["text/plain"].startswith("generating: 2 prompts in ")
+
+
+def test_under_another_display_requests_show_no_bar_of_their_own(displays):
+    with one_display():
+        assert list(hooks.counted(Slow(range(3)), "generating", "prompt", after_s=0.1)) == [0, 1, 2]
+    assert displays == []
+    assert list(hooks.counted(Slow(range(3)), "generating", "prompt", after_s=0.1)) == [0, 1, 2]
+    assert displays

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from llmlab._hooks import hooks
 from llmlab.errors import ChoiceError, LoadError, PullInterrupted
 from llmlab.magics import table
 from llmlab.magics.progress import reporting
@@ -48,3 +49,14 @@ def test_every_command_with_a_display_uses_it():
         assert displays == source.count("with reporting("), target
         used += displays
     assert used == 11
+
+
+def test_a_commands_display_is_the_only_one(bench, monkeypatch):
+    asked = []
+    monkeypatch.setattr(hooks, "bar", lambda items, *_, **__: asked.append(items) or iter(items))
+    bench.add("nano")
+    with reporting(Display(), "measuring"):
+        bench.lab.get().generate(["a", "b"], max_tokens=2)
+    assert asked == []
+    bench.lab.get().generate(["a", "b"], max_tokens=2)
+    assert len(asked) == 1

@@ -317,6 +317,27 @@ def test_static_form_is_escaped(chat: Any, bench: Any) -> None:
     assert "javascript:" not in bundle["text/markdown"]
 
 
+def test_the_static_form_resumes_and_keeps_versions_without_passing_errors(chat: Any, bench: Any) -> None:
+    texts = ["first *one*", "second\n\n<i>one</i>"]
+    bench.engine.say = lambda *_: texts.pop(0)
+    chat.send("hello")
+    chat.regenerate().result()
+    page(chat, "rate", turn_id="none")
+    assert chat.problem["message"]
+    bundle = chat.static()
+    for form in bundle.values():
+        assert f"%llm chat --resume {chat.conversation}" in form
+        assert "Unknown turn" not in form
+    for form in ("text/html", "text/markdown"):
+        assert "version 2 of 2; the other:" in bundle[form]
+        assert "first &#42;one&#42;" in bundle[form]
+        assert "<i>" not in bundle[form]
+    page(chat, "export", kind="markdown")
+    assert "--resume" not in chat.comm.customs("export")[-1]["pieces"][0]
+    view, _ = chat._view_bundle()
+    assert "turns" not in view["text/plain"]
+
+
 def test_threads_may_speak_at_once(chat: Any) -> None:
     """A front end may use several threads of the kernel (subshells)."""
     chat.send("hello")

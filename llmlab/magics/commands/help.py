@@ -14,7 +14,7 @@ class Help(Command):
     """Show help."""
 
     name: ClassVar[str] = "help"
-    summary: ClassVar[str] = "show all commands, or one command's page with examples"
+    summary: ClassVar[str] = "list the commands, or show one command's page with examples"
     examples: ClassVar[tuple[tuple[str, str], ...]] = (
         ("%llm help load", ""),
         ("%llm help cell", "the options of %%llm"),
@@ -32,7 +32,7 @@ class Help(Command):
         from llmlab.magics import helptext, table
 
         if args.command is None:
-            return helptext.HelpView(helptext.overview(long=True))
+            return helptext.HelpView(helptext.overview())
         if args.command in ("cell", "%%llm"):
             return helptext.HelpView(helptext.page_of(table.cell()))
         try:
