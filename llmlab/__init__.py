@@ -1064,9 +1064,9 @@ def replay_answers(path: str | Path) -> AbstractContextManager[Cassette]:
     """
     from pathlib import Path
 
-    from llmlab.loading.replaying import replaying
+    from llmlab.loading.replaying import playing
 
-    return replaying(Path(path))
+    return playing(Path(path))
 
 
 def load_ipython_extension(ip: Any) -> None:

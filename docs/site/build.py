@@ -30,6 +30,7 @@ GUIDES = (
     "models",
     "quants",
     "embeddings",
+    "replay",
     "adapters",
     "tuning",
     "guided",

@@ -58,7 +58,7 @@ def recording(path: Path, *, fresh: bool = False) -> Iterator[Recorder]:
 
 
 @contextlib.contextmanager
-def replaying(path: Path) -> Iterator[Cassette]:
+def playing(path: Path) -> Iterator[Cassette]:
     """Replay in the block. Raises as `llmlab.replay_answers`."""
     cassette = Cassette.read(path)
     tape.start(cassette)
