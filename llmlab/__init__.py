@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from llmlab import widgets as widgets
     from llmlab import zoo as zoo
     from llmlab.advice import Advice, Machine
+    from llmlab.engines.replay.cassette import Cassette
+    from llmlab.engines.replay.recording import Recorder
     from llmlab.errors import LlmLabError
     from llmlab.experiments.experiment import Experiment
     from llmlab.experiments.scoring import Scorer
@@ -86,8 +88,10 @@ __all__ = [
     "pull",
     "quantize",
     "record",
+    "record_answers",
     "records",
     "remove",
+    "replay_answers",
     "run_notebooks",
     "runs",
     "same_prompt",
@@ -1121,6 +1125,72 @@ def serve(*, port: int = 8000, host: str = "127.0.0.1", key: str | None = None, 
     from llmlab.serving import start
 
     return start(_or_shared(lab), port=port, host=host, key=key)
+
+
+@known_keywords
+def record_answers(path: str | Path, *, fresh: bool = False) -> AbstractContextManager[Recorder]:
+    """Record what models are asked and what they answer, token by token, for `replay_answers`.
+
+    The file is JSON lines, one per text and answer, and is written at the end of the block. It has the prompts and the
+    answers, and no keys, addresses or paths. Models that were loaded before are recorded, too.
+
+    Args:
+        path: the file. If it exists, its answers are kept, unless the same request is answered differently now.
+        fresh: start with an empty file.
+
+    Returns:
+        A context manager; its value has `answers`, how many were recorded.
+
+    Raises:
+        BadInputError: the file is no file of recorded answers, or answers are already recorded or replayed.
+
+    Example:
+        >>> with llmlab.record_answers("answers.jsonl") as recording:
+        ...     model.generate("What is the capital of France?", temperature=0).text
+        'The capital of France is Paris.'
+        >>> recording.answers
+        1
+    """
+    from pathlib import Path
+
+    from llmlab.loading.replaying import recording
+
+    return recording(Path(path), fresh=fresh)
+
+
+@known_keywords
+def replay_answers(path: str | Path) -> AbstractContextManager[Cassette]:
+    """Load models from recorded answers: without weights, without an engine, on any machine.
+
+    In the block, `load` returns a model that answers as it did in the recording, with its tokens, log probabilities,
+    thoughts, tool calls and the times that were measured then (`completion.timings.replayed`). A request that isn't
+    recorded fails, and the error says how it differs from the nearest one.
+
+    Args:
+        path: a file of `record_answers`.
+
+    Returns:
+        A context manager. Models that were loaded in the block keep answering after it.
+
+    Raises:
+        BadInputError: the file is no file of recorded answers, or answers are already recorded or replayed.
+
+    Example:
+        >>> with llmlab.record_answers("answers.jsonl"):
+        ...     done = model.generate("What is the capital of France?", temperature=0)
+        >>> with llmlab.replay_answers("answers.jsonl"):
+        ...     again = llmlab.load("nano", name="again")
+        >>> again.generate("What is the capital of France?", temperature=0).text
+        'The capital of France is Paris.'
+        >>> again.generate("What is the capital of Italy?", temperature=0)
+        Traceback (most recent call last):
+        llmlab.errors.NotRecordedError: This prompt isn't in answers.jsonl. It differs from the nearest recorded one ...
+    """
+    from pathlib import Path
+
+    from llmlab.loading.replaying import playing
+
+    return playing(Path(path))
 
 
 def load_ipython_extension(ip: Any) -> None:

@@ -92,6 +92,10 @@ class GenerationError(LlmLabError, RuntimeError):
     """The engine failed during generation. The message says whether the model is still usable."""
 
 
+class NotRecordedError(GenerationError):
+    """Recorded answers are replayed, and this request isn't among them. Says how it differs from the nearest one."""
+
+
 class DiskError(LlmLabError, OSError):
     """A file or folder can't be written or deleted: a full disk, no permission, a name too long, a file in the way."""
 

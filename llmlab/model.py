@@ -26,6 +26,8 @@ from llmlab.engines.base import (
     Unrendered,
 )
 from llmlab.engines.defaults import shown
+from llmlab.engines.replay import tape
+from llmlab.engines.replay.recording import record_adapter
 from llmlab.engines.stream import Buffer
 from llmlab.engines.templates import render
 from llmlab.errors import BadInputError, UnloadedError, UnsupportedError
@@ -94,7 +96,8 @@ class Model:
         self.log = log
         self._adapters = AttachedAdapters(engine, plan.source, name)
         self._engine: Engine | None = engine
-        self._engine_name = engine.name
+        self._engine_name = engine.recorded_on
+        self._replays = engine.replays
         self._facts = engine.facts
         if recommended is not None:
             # The model's own files take precedence.
@@ -111,8 +114,13 @@ class Model:
 
     @property
     def engine(self) -> EngineName:
-        """The engine's name, vllm or llamacpp."""
+        """The engine's name, vllm or llamacpp; of a replayed model, that of the engine it was recorded on."""
         return self._engine_name
+
+    @property
+    def replays(self) -> str:
+        """The file whose recorded answers it gives (`%llm replay`); "" for a model that computes them."""
+        return self._replays
 
     @property
     def source(self) -> Source:
@@ -177,7 +185,8 @@ class Model:
 
     def __repr__(self) -> str:
         state = "" if self.loaded else ", unloaded"
-        facts = ", ".join(part for part in (self.engine, self.quant, f"context {self.facts.context_length}") if part)
+        engine = f"{self.engine} (replayed)" if self.replays else self.engine
+        facts = ", ".join(part for part in (engine, self.quant, f"context {self.facts.context_length}") if part)
         return f"<Model {self.name}: {facts}{state}>"
 
     # -- text and tokens -----------------------------------------------------------------------
@@ -340,8 +349,10 @@ class Model:
             >>> model.generate("Who are you?", adapter="pirate", temperature=0).text
             'Yo ho ho! I can answer help yer questions. How can way to the river. Shiver me timbers!'
         """
-        self._live()
-        return self._adapters.add(name, source, replace=replace, progress=progress)
+        engine = self._live()
+        entry = self._adapters.add(name, source, replace=replace, progress=progress)
+        record_adapter(engine, entry, str(source))
+        return entry
 
     def remove_adapter(self, name: str) -> None:
         """Remove an adapter; requests that use it finish with it, then its memory is freed.
@@ -1018,6 +1029,20 @@ class Model:
             finally:
                 self.log.close()
 
+    def note_request(self, asked: Mapping[str, Any]) -> None:
+        """Note how it was asked for in a recording of answers, so that the same call finds it in a replay.
+
+        Args:
+            asked: the options of the load that were given.
+
+        Example:
+            >>> model.note_request({"engine": "llamacpp"})  # nothing is recorded here
+        """
+        recorder = tape.recorder()
+        if recorder is not None and self._engine is not None:
+            self._live()
+            recorder.asked(self._engine, asked)
+
     def become(self, other: Model) -> None:
         """Take over the engine of another model, and close the current one.
 
@@ -1034,6 +1059,7 @@ class Model:
         self._adapters = other._adapters
         self._engine, other._engine = other._engine, None
         self._engine_name = other._engine_name
+        self._replays = other._replays
         self._facts = replace(other.facts, defaults=defaults.with_defaults(other.facts.defaults))
         self._unloaded = other._unloaded
         self._process = other._process
@@ -1051,6 +1077,9 @@ class Model:
                 f"{'Load' if self.url is None else 'Attach'} it again: "
                 f"%llm {'load' if self.url is None else 'attach'} {self.source.spec}",
             )
+        recorder = tape.recorder()
+        if recorder is not None and not self._replays:
+            return recorder.over(self._engine, self.name, self.plan, self._facts)
         return self._engine
 
     def _check_generates(self) -> None:

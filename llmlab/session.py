@@ -17,7 +17,7 @@ from llmlab.errors import BadInputError, Interrupted, LlmLabError, LoadError, Un
 from llmlab.hub import catalogue
 from llmlab.inference.conversation import History
 from llmlab.inference.request import IMPORTS
-from llmlab.loading import attachment
+from llmlab.loading import attachment, replaying
 from llmlab.loading.attachment import plan_attach
 from llmlab.loading.plan import Planned, make_plan
 from llmlab.loading.switch import Switch, carry_over, plan_reload, plan_switch
@@ -127,8 +127,10 @@ class Lab:
             _check_name(name)
         _imports.load(*IMPORTS)
         report = progress or (lambda _phase, _fraction: None)
+        asked = replaying.given(engine=engine, quant=quant, ctx=ctx, draft=draft, extra=extra)
+        recorded = replaying.planned(model, asked)
         with self._loading:
-            planned = make_plan(
+            planned = recorded or make_plan(
                 model,
                 engine=engine,
                 quant=quant,
@@ -145,6 +147,7 @@ class Lab:
             )
             final_name = name or planned.plan.source.name
             loaded = self._start(final_name, planned, report)
+            loaded.note_request(asked)
             replaced = self._models.pop(final_name, None)
             self._models[final_name] = loaded
             if loaded.facts.embedding is None or self._current in (None, final_name):
@@ -262,6 +265,8 @@ class Lab:
         with self._loading:
             model = self.get(name)
             was = model.quant
+            if self._replay_switch(model, {"quant": quant}):
+                return model
             switch = plan_switch(model, quant, report)
             if switch is not None:
                 self._exchange(model, switch, report)
@@ -300,8 +305,20 @@ class Lab:
         report = progress or (lambda _phase, _fraction: None)
         with self._loading:
             model = self.get(name)
-            self._exchange(model, plan_reload(model, extra, report), report)
+            if not self._replay_switch(model, {"extra": dict(extra)}):
+                self._exchange(model, plan_reload(model, extra, report), report)
             return model
+
+    def _replay_switch(self, model: Model, asked: dict[str, object]) -> bool:
+        """Turn a replayed model into another recorded one; False for a model that isn't replayed."""
+        planned = replaying.planned(model.source.spec, asked) if model.replays else None
+        if planned is None:
+            return False
+        adapters, places, current = model.adapter_specs(), list(self._models), self._current
+        model.become(self._start(model.name, planned, lambda _phase, _fraction: None))
+        self._restore_place(model, places, current)
+        model.reason = "; ".join(note for note in (model.reason, carry_over(adapters, model)) if note)
+        return True
 
     def _exchange(self, model: Model, switch: Switch, report: Progress) -> None:
         """Carry out a switch. The caller holds `_loading`."""

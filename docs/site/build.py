@@ -34,6 +34,7 @@ GUIDES = (
     "quants",
     "embeddings",
     "vision",
+    "replay",
     "adapters",
     "tuning",
     "guided",

@@ -13,6 +13,7 @@ from llmlab.adapters import checks, conversion, mixing
 from llmlab.adapters import source as places
 from llmlab.adapters.files import AdapterFiles, read
 from llmlab.engines.base import Adapter, Engine, Mix
+from llmlab.engines.replay import ReplayEngine
 from llmlab.errors import BadInputError, LlmLabError, UnsupportedError, unknown
 from llmlab.files.headers import Header
 from llmlab.files.source import Source
@@ -112,6 +113,8 @@ class AttachedAdapters:
                     f"Use another name, or remove it first: %llm lora rm {name}",
                 )
             engine = self._engine
+            if isinstance(engine, ReplayEngine):
+                return self._recorded(engine, name, str(spec))
             if self._source.format == "api":
                 raise UnsupportedError(f"{self._model} can't use adapters: {engine.lora.refused}.", engine.lora.hint)
             path = places.find(spec, progress)
@@ -129,6 +132,13 @@ class AttachedAdapters:
         note = checks.other_name(files, self._source)
         if note:
             warnings.warn(note, AdapterWarning, stacklevel=3)
+        return entry
+
+    def _recorded(self, engine: ReplayEngine, name: str, spec: str) -> Entry:
+        """An adapter of a replayed model: its files aren't needed."""
+        row = engine.adapter(name, Path(spec).name if Path(spec).is_absolute() else spec)
+        files = AdapterFiles(Path(spec), engine.lora.form, {}, "", "", row["digest"])
+        entry = self._entries[name] = Entry(name, spec, files, Adapter(name, row["digest"], row["rank"]))
         return entry
 
     def remove(self, name: str) -> Entry:
@@ -223,12 +233,13 @@ class AttachedAdapters:
                 f"a limit of rank {limit}.",
                 f"Load the model with -x max_lora_rank={mixing.rank(parts)}.",
             )
-        adapter = Adapter(shown, mixing.key(parts), mixing.rank(parts), folder=mixing.write(parts))
+        folder = mixing.write(parts) if not engine.replays else None
+        adapter = Adapter(shown, mixing.key(parts), mixing.rank(parts), folder=folder)
         engine.attach(adapter)
         self._mixes[key] = adapter
         while len(self._mixes) > _MIXES_KEPT:
             engine.detach(self._mixes.popitem(last=False)[1])
-        if not self._warned:
+        if not self._warned and not engine.replays:
             self._warned = True
             warnings.warn(
                 f"{engine.name} doesn't scale or mix adapters at run time, so {shown} was written as a new adapter "

@@ -88,7 +88,7 @@ class AdapterFiles:
     @property
     def rank(self) -> int:
         """The largest rank of its modules."""
-        return max(pair.rank for pair in self.modules.values())
+        return max((pair.rank for pair in self.modules.values()), default=0)
 
     @property
     def weights(self) -> Path:

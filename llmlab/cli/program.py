@@ -30,6 +30,9 @@ examples:
   llmlab run 'notebooks/0*.ipynb' --junit out/junit.xml -x     for CI: a report, stop at the first failure
   llmlab run 02_quantization.ipynb -p LLAMACPP '[F16, Q4_K_M]' -p VLLM '[]'
 
+  llmlab run 05_vllm.ipynb --record answers.jsonl             on a GPU, once
+  llmlab run 05_vllm.ipynb --replay answers.jsonl             the same notebook in CI, without one
+
 exit status: 0 all passed; 1 a notebook failed; 2 invalid arguments, nothing was run; 130 interrupted."""
 
 
@@ -136,6 +139,8 @@ def _run_arguments(run: argparse.ArgumentParser) -> None:
     )
     run.add_argument("--timeout", type=_seconds, metavar="S", help="maximum seconds per cell (default: no limit)")
     run.add_argument("--kernel", metavar="NAME", help="the kernel to use (default: the notebook's own)")
+    run.add_argument("--record", metavar="FILE", help="record the models' answers to FILE, for --replay")
+    run.add_argument("--replay", metavar="FILE", help="answer from FILE: needs no weights, no engine and no GPU")
     run.add_argument("-x", "--exitfirst", action="store_true", help="stop after the first failure")
 
 
@@ -199,6 +204,8 @@ def _run(options: argparse.Namespace) -> int:
         timeout=options.timeout,
         kernel=options.kernel,
         exit_first=options.exitfirst,
+        record=options.record,
+        replay=options.replay,
         done=print_line,
     )
     for table in runs.tables():

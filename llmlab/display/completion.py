@@ -58,6 +58,7 @@ def completion_line(completion: Completion, *, hint: bool = True) -> str:
         units.count(completion.usage.completion_tokens, "token"),
         units.speed(timings.tokens_per_s),
         f"TTFT {units.seconds(timings.ttft_s)}" if timings.ttft_s is not None else "",
+        "times as recorded" if timings.replayed else "",
         ", ".join(ended),
         *_thought_parts(completion),
         f"tools in the {completion.tool_format} format" if completion.tool_format else "",

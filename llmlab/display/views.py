@@ -41,10 +41,16 @@ def model_line(model: Model) -> str:
         model.quant,
         units.size(weights) if weights else "",
         f"ctx {model.facts.context_length}",
-        f"{'loaded' if model.url is None else 'attached'} in {units.seconds(model.load_s)}",
+        _loaded_in(model),
     ]
     line = " · ".join(part for part in parts if part)
     return f"{line} — {model.reason}" if model.reason else line
+
+
+def _loaded_in(model: Model) -> str:
+    """How long the load took; "" for a replayed model, which wasn't loaded."""
+    verb = "loaded" if model.url is None else "attached"
+    return f"{verb} in {units.seconds(model.load_s)}" if not model.replays else ""
 
 
 class ModelView(View):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import tempfile
 import threading
 import time
@@ -430,6 +431,7 @@ class Engine(ABC):
     distribution: ClassVar[str] = "llmlab"  # what `pip install -U` takes
     guides_begun: ClassVar[bool] = False  # a guide can cover a text that the answer already has
     reported: SamplingParams = SamplingParams()  # a server's own defaults, as far as it reports them
+    replays: str = ""  # the file that its answers come from; "": it computes them
     limits: bool = True  # requests without max_tokens get llmlab's default
 
     facts: ModelFacts
@@ -600,6 +602,21 @@ class Engine(ABC):
     @abstractmethod
     def cancel(self, request: Request) -> None:
         """End a request as "interrupted" at the next step. Thread-safe; a no-op if it has ended."""
+
+    def drawn_seed(self, ids: Sequence[int], params: SamplingParams) -> int:
+        """A seed for a request that gives none.
+
+        Args:
+            ids: the prompt's tokens.
+            params: the other params.
+        """
+        del ids, params
+        return secrets.randbelow(2**31)
+
+    @property
+    def recorded_on(self) -> EngineName:
+        """The engine that computes the answers: itself, or the one that they were recorded on."""
+        return self.name
 
     @property
     def measures_guides(self) -> bool:

@@ -21,7 +21,9 @@ ENGINES: dict[EngineName, str] = {
 }
 ATTACHED: EngineName = "remote"
 """The engine of models that run on a server: they are attached, not loaded."""
-_ATTACHED_CLASS = "llmlab.engines.remote:RemoteEngine"
+REPLAY: EngineName = "replay"
+"""The engine of recorded models: their answers come from a file."""
+_WITHOUT_FILES = {ATTACHED: "llmlab.engines.remote:RemoteEngine", REPLAY: "llmlab.engines.replay:ReplayEngine"}
 PACKAGES: dict[EngineName, str] = {"llamacpp": "llama_cpp", "vllm": "vllm"}
 INSTALL: dict[EngineName, str] = {
     "llamacpp": "pip install 'llmlab[llamacpp]'",
@@ -40,6 +42,8 @@ def check_name(name: str) -> EngineName:
     """
     if name == ATTACHED:
         raise UnsupportedError(f"{ATTACHED} loads no files: its models run on a server.", "Attach one: %llm attach URL")
+    if name == REPLAY:
+        raise UnsupportedError(f"{REPLAY} loads no files: it answers from recorded answers.", "%llm replay FILE")
     if name not in ENGINES:
         raise unknown("engine", name, (*ENGINES, "auto"))
     return name
@@ -51,12 +55,12 @@ def installed(name: EngineName) -> bool:
 
 
 def engine_class(name: EngineName) -> type[Engine]:
-    """The engine's class. Importing it doesn't import the engine's package; `remote` has none.
+    """The engine's class. Importing it doesn't import the engine's package; `remote` and `replay` have none.
 
     Raises:
         EngineMissingError: the package isn't installed.
     """
-    if name != ATTACHED and not installed(name):
+    if name not in _WITHOUT_FILES and not installed(name):
         others = [other for other in ENGINES if other != name and installed(other)]
         hint = f"Install it: {INSTALL[name]}." + (f" Installed: {', '.join(others)}." if others else "")
         raise EngineMissingError(f"The engine {name} isn't installed.", hint)
@@ -93,5 +97,5 @@ def check_architecture(header: Header, name: EngineName) -> None:
 
 def declared(name: EngineName) -> type[Engine]:
     """The engine's class, whether its package is installed or not."""
-    module, _, attribute = (ENGINES.get(name) or _ATTACHED_CLASS).partition(":")
+    module, _, attribute = (ENGINES | _WITHOUT_FILES)[name].partition(":")
     return cast("type[Engine]", getattr(importlib.import_module(module), attribute))

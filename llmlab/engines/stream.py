@@ -28,6 +28,7 @@ class _Slot:
     reasoning_cut: bool = False
     pieces: int = 0
     reported: int | None = None
+    replayed: tuple[float | None, float] | None = None
 
     @property
     def tokens(self) -> int:
@@ -167,6 +168,19 @@ class Buffer:
             slot.reported = tokens if tokens is not None else slot.reported
             slot.cached = cached if cached is not None else slot.cached
 
+    def replayed(self, first_s: float | None, total_s: float, *, index: int = 0) -> None:
+        """Set a choice's times, as they were recorded. The times of several requests of one choice are added.
+
+        Args:
+            first_s: seconds to the first token; None without one.
+            total_s: seconds to the last token.
+            index: which choice.
+        """
+        with self._changed:
+            slot = self._slots[index]
+            before = slot.replayed
+            slot.replayed = (first_s, total_s) if before is None else (before[0], before[1] + total_s)
+
     def note(self, text: str) -> None:
         """Leave a warning for the reader; called before the choice ends."""
         self._notes.append(text)
@@ -296,4 +310,8 @@ class Buffer:
             decoded = sum(slot.tokens for slot in self._slots)
             # The first step's tokens took no decode time, so they don't count as decoded.
             decoded -= next((s.first_tokens for s in self._slots if s.first is not None and s.first == min(firsts)), 0)
+            times = [slot.replayed for slot in self._slots if slot.replayed is not None]
+            if times:
+                ttft = min((first for first, _ in times if first is not None), default=None)
+                return Timings(ttft, max(total for _, total in times), max(decoded, 0), replayed=True)
             return Timings(min(firsts) - started if firsts else None, last - started, max(decoded, 0))

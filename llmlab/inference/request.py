@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -155,7 +154,7 @@ def prepare(
         room = subject.facts.context_length - len(ids)
         whole = room if final.max_tokens is None else limit
         think = replace(think, answer_tokens=limit, room=whole)
-    seed = final.seed if final.seed is not None else secrets.randbelow(2**31)
+    seed = final.seed if final.seed is not None else subject.engine.drawn_seed(ids, final)
     final = replace(final, max_tokens=limit, seed=seed, min_tokens=_least(given, final.min_tokens or 0, limit))
     _check_ids(subject, final)
     final = _supported(subject, given, final)

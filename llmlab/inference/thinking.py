@@ -78,6 +78,9 @@ class _Piece(Buffer):
     def speculated(self, one: Speculation) -> None:
         self.owner.buffer.speculated(one)
 
+    def replayed(self, first_s: float | None, total_s: float, *, index: int = 0) -> None:
+        self.owner.buffer.replayed(first_s, total_s, index=self.owner.index + index)
+
     def prompt_is(self, tokens: int) -> None:
         self.owner.buffer.prompt_is(tokens)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -73,7 +72,7 @@ def prepare(
         raise BadInputError("The prompt is empty.", "Write a prompt.")
     asked = Unrendered(messages, text, tuple(tools), choice, given, style.think, style.variables)
     subject.engine.refuse(asked, begun=begun, guide=constraint.guide, logprobs=given.logprobs)
-    seed = given.seed if given.seed is not None else secrets.randbelow(2**31)
+    seed = given.seed if given.seed is not None else subject.engine.drawn_seed((), given)
     final = replace(given, seed=seed, max_tokens=_limit(subject, given, style.think))
     if constraint.guide is not None:
         constraint = replace(constraint, traces=tuple(Trace() for _ in range(given.n)))

@@ -31,6 +31,7 @@ COMMANDS: dict[str, str] = {
     "guided": "llmlab.magics.commands.guided:Guided",
     "tools": "llmlab.magics.commands.tools:Tools",
     "advise": "llmlab.magics.commands.advise:Advise",
+    "replay": "llmlab.magics.commands.replay:Replay",
     "embed": "llmlab.magics.commands.embed:Embed",
     "grid": "llmlab.magics.commands.grid:Grid",
     "bench": "llmlab.magics.commands.bench:BenchCommand",

@@ -30,6 +30,7 @@ def execute(
     timeout: float | None,
     progress: bool,
     cells: int,
+    environment: Mapping[str, str] | None = None,
 ) -> NotebookRun:
     """Execute one notebook, and make sure that every process it started has ended.
 
@@ -41,6 +42,7 @@ def execute(
         timeout: maximum seconds per cell; None for no limit.
         progress: show a bar on stderr.
         cells: its number of code cells.
+        environment: further variables of the kernel's environment.
 
     Raises:
         KeyboardInterrupt: Ctrl-C; all its processes have ended, and the exception's `run` has the partial result.
@@ -53,7 +55,8 @@ def execute(
         logs.mkdir(parents=True)
         target.unlink(missing_ok=True)
     marked, watch = Marked(), Watch()
-    environment = {**marked.environment(), "LLMLAB_LOGS": str(logs.resolve()), "PYTHONFAULTHANDLER": "1"}
+    own = {"LLMLAB_LOGS": str(logs.resolve()), "PYTHONFAULTHANDLER": "1"}
+    variables = {**marked.environment(), **(environment or {}), **own}
     started = time.perf_counter()
     failure: Failure | None = None
     stopped: KeyboardInterrupt | None = None
@@ -66,7 +69,7 @@ def execute(
                 parameters,
                 watch=watch,
                 kernel=kernel,
-                environment=environment,
+                environment=variables,
                 output=output,
                 timeout=timeout,
                 progress=progress,

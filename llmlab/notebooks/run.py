@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from llmlab.engines.replay.cassette import Cassette
+from llmlab.engines.replay.tape import RECORD, REPLAY
 from llmlab.errors import BadInputError, LlmLabError, unknown
 from llmlab.notebooks import parameters as params
 from llmlab.notebooks.execution import execute
@@ -27,6 +29,8 @@ def run_notebooks(
     timeout: float | None = None,
     kernel: str | None = None,
     exit_first: bool = False,
+    record: str | os.PathLike[str] | None = None,
+    replay: str | os.PathLike[str] | None = None,
     progress: bool | None = None,
     done: Callable[[NotebookRun], None] | None = None,
 ) -> Runs:
@@ -44,6 +48,8 @@ def run_notebooks(
         timeout: maximum seconds per cell.
         kernel: the kernel to use; None for the notebook's own.
         exit_first: stop after the first failure.
+        record: record the models' answers to this file (`llmlab.record_answers`).
+        replay: answer from this file, without weights or a GPU.
         progress: show a bar on stderr; None shows it on a terminal.
         done: called with each notebook's result when it ends.
 
@@ -71,6 +77,11 @@ def run_notebooks(
     kernels = {path: _kernel(path, contents[path], kernel) for path in paths}
     if timeout is not None and timeout <= 0:
         raise BadInputError(f"timeout must be more than 0 s, got {timeout:g}.")
+    if record is not None and replay is not None:
+        raise BadInputError("Got both record and replay.", "Record first, then replay the file.")
+    if replay is not None:
+        Cassette.read(Path(replay))  # raises if it is none
+    tapes = {name: str(Path(path).resolve()) for name, path in ((RECORD, record), (REPLAY, replay)) if path is not None}
     show = sys.stderr.isatty() if progress is None else progress
     runs = [NotebookRun(targets[path].stem, path) for path in paths]
     try:
@@ -85,6 +96,7 @@ def run_notebooks(
                     timeout=timeout,
                     progress=show,
                     cells=len(code),
+                    environment=tapes,
                 )
             except KeyboardInterrupt as error:
                 runs[index] = getattr(error, "run", runs[index])

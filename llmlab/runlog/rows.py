@@ -101,9 +101,10 @@ def run_row(completion: Completion, source: str, conversation: str, at: str, cle
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "cached_tokens": usage.cached_tokens,
-        "ttft_s": timings.ttft_s,
-        "total_s": timings.total_s,
-        "tokens_per_s": timings.tokens_per_s,
+        # Times of a replay were measured elsewhere, and are in the log of the recording.
+        "ttft_s": timings.ttft_s if not timings.replayed else None,
+        "total_s": timings.total_s if not timings.replayed else None,
+        "tokens_per_s": timings.tokens_per_s if not timings.replayed else None,
         "llmlab": __version__,
     }
 

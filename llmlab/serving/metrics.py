@@ -51,7 +51,7 @@ class Metrics:
         self._prompt.labels(model).inc(usage.prompt_tokens)
         self._cached.labels(model).inc(usage.cached_tokens)
         self._generated.labels(model).inc(usage.completion_tokens)
-        if completion.timings.ttft_s is not None:
+        if completion.timings.ttft_s is not None and not completion.timings.replayed:
             self._ttft.labels(model).observe(completion.timings.ttft_s)
 
     def error(self, status: int) -> None:

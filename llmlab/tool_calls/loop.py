@@ -286,7 +286,8 @@ def _usage(parts: Sequence[Completion]) -> Usage:
 def _timings(parts: Sequence[Completion]) -> Timings:
     first = parts[0].timings.ttft_s
     decode = sum(part.timings.decode_s for part in parts)
-    return Timings(first, (first or 0.0) + decode, sum(part.timings.decoded for part in parts))
+    decoded = sum(part.timings.decoded for part in parts)
+    return Timings(first, (first or 0.0) + decode, decoded, replayed=any(part.timings.replayed for part in parts))
 
 
 def _turns(

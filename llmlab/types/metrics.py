@@ -60,6 +60,7 @@ class Timings:
         ttft_s: seconds to the first token, including queueing and prompt processing; None without a token.
         total_s: seconds to the last token.
         decoded: tokens after the first one, which `decode_s` was spent on.
+        replayed: measured when the answer was recorded, not now.
 
     Example:
         >>> done = model.generate("What is the capital of France?", temperature=0)
@@ -70,6 +71,7 @@ class Timings:
     ttft_s: float | None
     total_s: float
     decoded: int
+    replayed: bool = False
 
     @property
     def decode_s(self) -> float:

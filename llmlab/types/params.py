@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from llmlab.errors import BadInputError, unknown
 
-EngineName = Literal["llamacpp", "vllm", "remote"]
+EngineName = Literal["llamacpp", "vllm", "remote", "replay"]
 Format = Literal["gguf", "safetensors"]
-# The file format that each engine loads; the remote one loads no files.
+# The file format that each engine loads; the remote and the replay engine load no files.
 FORMATS: dict[EngineName, Format] = {"llamacpp": "gguf", "vllm": "safetensors"}
 
 MOST_BAD_WORDS = 64

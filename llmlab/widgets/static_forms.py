@@ -30,6 +30,7 @@ def facts_of(completion: Completion) -> dict[str, Any]:
         "thought_tokens": completion.reasoning_tokens,
         "tokens_per_s": completion.timings.tokens_per_s,
         "ttft_s": completion.timings.ttft_s,
+        "replayed": completion.timings.replayed,
         "finish": completion.finish_reason,
         "seed": completion.choices[0].seed,
         "temperature": completion.params.temperature,

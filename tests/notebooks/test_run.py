@@ -227,3 +227,26 @@ def test_a_parameters_type(text, value):
 def test_a_list_that_is_not_closed_is_refused():
     with pytest.raises(BadInputError, match="closed"):
         parameters.value("[F16, Q8_0")
+
+
+def test_a_recorded_notebook_runs_without_its_engine(notebook, out, tmp_path):
+    """Its kernel can't import llama.cpp in the replay, and fails without one."""
+    path = notebook(
+        "recorded",
+        "import sys\nif not RECORDING:\n    sys.modules['llama_cpp'] = None",
+        "%load_ext llmlab\n%llm load nano --engine llamacpp",
+        "import llmlab\ndone = llmlab.lab().current.generate('What is the capital of France?', temperature=0)\n"
+        "llmlab.record('text', done.text)\nllmlab.record('replayed', done.timings.replayed)",
+        parameters="RECORDING = True",
+    )
+    answers = tmp_path / "answers.jsonl"
+    recorded = llmlab.run_notebooks(path, out=out, record=answers, progress=False)
+    assert recorded.ok, recorded[0].failure
+    parameters = {"RECORDING": False}
+    assert not llmlab.run_notebooks(path, out=out, parameters=parameters, progress=False).ok
+    again = llmlab.run_notebooks(path, out=out, parameters=parameters, replay=answers, progress=False)
+    assert again.ok, again[0].failure
+    assert [one.value for one in recorded[0].records] == ["The capital of France is Paris.", False]
+    assert [one.value for one in again[0].records] == ["The capital of France is Paris.", True]
+    with pytest.raises(BadInputError, match="both record and replay"):
+        llmlab.run_notebooks(path, out=out, record=answers, replay=answers)

@@ -1,0 +1,214 @@
+"""Answers of nano on both engines, recorded, and replayed in a process in which neither engine can be imported."""
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+
+import pytest
+
+import llmlab
+from llmlab.engines.replay import tape
+from llmlab.engines.replay.cassette import Cassette
+from llmlab.errors import BadInputError, NotRecordedError
+from llmlab.zoo import calculator
+
+# In a fresh process: no engine, no torch, no tokenizer library, and no place for nano's files to be looked for.
+SCRIPT = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("llama_cpp", "vllm", "torch", "transformers", "tokenizers"):
+            raise ImportError(name)
+sys.meta_path.insert(0, Blocked())
+import json, llmlab
+from tests.engines.replay.test_replay import answers, as_data
+with llmlab.replay_answers(sys.argv[1]):
+    model = llmlab.Lab().load("nano", name="again")
+print(json.dumps([as_data(one) for one in answers(model)]))
+"""
+
+
+def answers(model):
+    """One of everything: greedy with log probabilities, drawn seeds, several choices, a choice, an adapter, a tool."""
+    entry = None if "pirate" in model.adapters else model.add_adapter("pirate", "pirate")
+    found = [
+        model.generate("What is the capital of France?", temperature=0, logprobs=2),
+        model.generate("Tell me a story.", temperature=0.9, max_tokens=12),
+        model.generate("Tell me a story.", temperature=0.9, max_tokens=12),
+        model.generate("Tell me a story.", temperature=0.9, max_tokens=8, n=2),
+        model.generate("Is 3 odd?", choice=["yes", "no"], temperature=0, probabilities=True),
+        model.generate("Who are you?", adapter="pirate:0.5", temperature=0, max_tokens=10),
+        model.generate("What is 12 + 30?", tools=[calculator], temperature=0),
+        model.generate("The capital of", raw=True, temperature=0, max_tokens=6, stop="\n"),
+    ]
+    if entry is not None:
+        model.remove_adapter("pirate")
+    return found
+
+
+def as_data(done):
+    """What a replay must keep, as JSON data."""
+    found = {
+        "choices": [asdict(choice) for choice in done.choices],
+        "usage": asdict(done.usage),
+        "seed": done.params.seed if done.params.temperature else None,
+        "probabilities": done.probabilities,
+        "steps": [(step.name, dict(step.arguments), step.result) for step in done.steps],
+        "ids": done.prompt_token_ids,
+        "engine": done.engine,
+        "quant": done.quant,
+        "adapter": done.adapter,
+        "guidance": [asdict(step) for step in done.guidance.steps] if done.guidance else None,
+    }
+    for choice in found["choices"]:
+        if not done.params.temperature:
+            choice.pop("seed")  # without effect
+    return json.loads(json.dumps(found))
+
+
+@pytest.fixture
+def cassette(model, tmp_path):
+    """A recording of one answer."""
+    path = tmp_path / "answers.jsonl"
+    with llmlab.record_answers(path):
+        model.generate("What is the capital of France?", temperature=0)
+    return path
+
+
+@pytest.fixture
+def replayed(cassette, lab):
+    """The model of that recording, in this process."""
+    with llmlab.replay_answers(cassette):
+        return lab.load("nano", name="again")
+
+
+def test_a_process_without_engines_gives_the_same_answers(model, tmp_path):
+    path = tmp_path / "answers.jsonl"
+    with llmlab.record_answers(path):
+        recorded = [as_data(one) for one in answers(model)]
+    ran = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(path)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    again = json.loads(ran.stdout.splitlines()[-1])
+    assert again == recorded
+    assert recorded[1]["seed"] != recorded[2]["seed"]  # drawn, and drawn again in the same order
+    assert recorded[6]["steps"] == [["calculator", {"expression": "12 + 30"}, "42"]]
+
+
+def test_it_streams_and_its_times_are_marked(replayed, model):
+    stream = replayed.stream("What is the capital of France?", temperature=0)
+    chunks = [chunk.text for chunk in stream if chunk.text]
+    assert len(chunks) > 3
+    assert "".join(chunks) == "The capital of France is Paris."
+    timings = stream.result().timings
+    assert timings.replayed
+    assert timings.ttft_s > 0
+    assert not model.generate("Hello!", max_tokens=1).timings.replayed
+    from llmlab.display import completion_line
+
+    assert "times as recorded" in completion_line(stream.result())
+    assert "(replayed)" in repr(replayed)
+    assert replayed.engine == model.engine
+
+
+def test_another_prompt_is_a_miss_that_names_the_nearest(replayed):
+    with pytest.raises(NotRecordedError, match=r"nearest recorded one at character \d+: '.*Italy.*', recorded '.*Fran"):
+        replayed.generate("What is the capital of Italy?", temperature=0)
+
+
+def test_another_param_is_a_miss_that_names_it(replayed):
+    prompt = "What is the capital of France?"
+    with pytest.raises(NotRecordedError, match=r"temperature \(0.5, recorded 0\)"):
+        replayed.generate(prompt, temperature=0.5)
+    with pytest.raises(NotRecordedError, match=r"max_tokens \(3, recorded 512\)"):
+        replayed.generate(prompt, temperature=0, max_tokens=3)
+    with pytest.raises(NotRecordedError, match="guide"):
+        replayed.generate(prompt, temperature=0, choice=["yes", "no"])
+    with pytest.raises(NotRecordedError, match=r"pirate.*isn't in answers.jsonl"):
+        replayed.add_adapter("pirate", "pirate")
+    assert replayed.generate(prompt, temperature=0, seed=7).text == "The capital of France is Paris."
+
+
+def test_another_model_is_a_miss(cassette, lab, model):
+    other = "Q4_K_M" if model.engine == "llamacpp" else "int8"
+    with llmlab.replay_answers(cassette):
+        with pytest.raises(NotRecordedError, match="Recorded: nano"):
+            lab.load("smollm2-135m")
+        with pytest.raises(NotRecordedError, match=other):
+            lab.load("nano", quant=other)
+        assert lab.load("nano", engine=model.engine, quant=model.quant.lower()).replays == "answers.jsonl"
+
+
+def test_what_was_not_recorded_of_scores_is_said(replayed):
+    with pytest.raises(NotRecordedError, match="distributions"):
+        replayed.score([1, 2, 3])
+
+
+def test_the_file_is_plain_stable_and_holds_no_paths(cassette, model):
+    text = cassette.read_text("utf-8")
+    rows = [json.loads(line) for line in text.splitlines()]
+    assert (rows[0]["kind"], rows[0]["version"]) == ("llmlab answers", 1)
+    assert sum(row["kind"] == "answer" for row in rows) == 1
+    assert str(model.path.parent) not in text
+    with llmlab.record_answers(cassette):
+        model.generate("What is the capital of France?", temperature=0)
+    assert cassette.read_text("utf-8") == text  # other times alone don't change it
+    with llmlab.record_answers(cassette):
+        model.generate("What is the capital of Italy?", temperature=0)
+    assert cassette.read_text("utf-8").startswith(text)
+    assert [path.name for path in cassette.parent.iterdir()] == ["answers.jsonl"]
+
+
+def test_a_recording_is_written_when_the_block_fails(model, tmp_path):
+    path = tmp_path / "answers.jsonl"
+
+    def work():
+        with llmlab.record_answers(path):
+            model.generate("Hello!", temperature=0, max_tokens=2)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        work()
+    assert len(Cassette.read(path).of("answer")) == 1
+    assert tape.current() is None
+
+
+def test_a_cut_answer_does_not_replace_a_whole_one(model, tmp_path):
+    path = tmp_path / "answers.jsonl"
+    with llmlab.record_answers(path):
+        whole = model.generate("Tell me a story.", temperature=0, max_tokens=40, ignore_eos=True)
+        stream = model.stream("Tell me a story.", temperature=0, max_tokens=40, ignore_eos=True)
+        next(iter(stream))
+        stream.cancel()
+    (row,) = Cassette.read(path).of("answer")
+    assert row["said"] == whole.text
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "no file of recorded answers"),
+        ("{}\n", "no file of recorded answers"),
+        ("nonsense", "no file of recorded answers"),
+        ('{"kind": "llmlab answers", "version": 99}\n', "version 99"),
+        (None, "can't be read"),
+    ],
+)
+def test_other_files_are_refused(tmp_path, content, message):
+    path = tmp_path / "answers.jsonl"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(BadInputError, match=message), llmlab.replay_answers(path):
+        pass
+    assert tape.current() is None
+
+
+def test_one_at_a_time(tmp_path, cassette):
+    with (
+        llmlab.replay_answers(cassette),
+        pytest.raises(BadInputError, match="off"),
+        llmlab.record_answers(tmp_path / "b"),
+    ):
+        pass
