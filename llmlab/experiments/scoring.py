@@ -64,7 +64,7 @@ class Scorer:
 
     @property
     def digest(self) -> str:
-        """What the scores that are kept depend on: the settings and the code."""
+        """What the scores that are kept depend on, which is the settings and the code."""
         try:
             code = inspect.getsource(self.function)
         except (OSError, TypeError):

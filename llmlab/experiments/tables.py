@@ -49,7 +49,7 @@ class ScoreTable(TableView):
 
     @property
     def frame(self) -> pd.DataFrame:
-        """One row per entry: the axes, column, value, low, high, n."""
+        """One row per entry, with the axes, column, value, low, high, n."""
         _imports.load("pandas")
         import pandas as pd
 

@@ -107,7 +107,7 @@ class Paired:
 
         Example:
             >>> round(llmlab.statistics.paired([1, 0, 1, 0] * 5, [1, 1, 0, 0] * 5).visible(), 2)
-            0.44
+            0.45
         """
         _imports.load("scipy.stats")
         import scipy.stats as stats

@@ -6,14 +6,13 @@ import argparse
 from typing import Any, ClassVar
 
 from llmlab.display.live import ProgressBar
+from llmlab.engines.registry import ENGINES
 from llmlab.errors import BadInputError
 from llmlab.loading.switch import bare_spec
 from llmlab.magics.command import Command, Context
 from llmlab.magics.expansion import look_up
 from llmlab.magics.parser import Parser, integer, number
 from llmlab.magics.progress import reporting
-
-ENGINES = ("llamacpp", "vllm")
 
 
 class Grid(Command):
@@ -47,7 +46,7 @@ class Grid(Command):
         parser.add("prompts", metavar="VAR", complete="variable", help="a text, or a list of texts or conversations")
         parser.add("--data", metavar="DATA", complete="variable", help="rows: a variable, a file or a data set")
         parser.add("--models", nargs="+", metavar="MODEL", complete="catalogue", help="default: the current model")
-        parser.add("--engines", nargs="+", choices=ENGINES, metavar="ENGINE", help="llamacpp, vllm or both")
+        parser.add("--engines", nargs="+", choices=tuple(ENGINES), metavar="ENGINE", help="llamacpp, vllm or both")
         parser.add("--quants", nargs="+", metavar="TAG", complete="quant", help="quants of each model")
         parser.add("--adapters", nargs="+", metavar="NAME", complete="shipped", help="adapters; none: the base model")
         parser.add("--systems", metavar="VAR", complete="variable", help="a list or dict of system prompts")
