@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from llmlab import widgets as widgets
     from llmlab import zoo as zoo
     from llmlab.advice import Advice, Machine
+    from llmlab.deploy.exporting import Export
     from llmlab.engines.replay.cassette import Cassette
     from llmlab.engines.replay.recording import Recorder
     from llmlab.errors import LlmLabError
@@ -80,6 +81,7 @@ __all__ = [
     "chat",
     "compare_quants",
     "experiment",
+    "export",
     "lab",
     "load",
     "load_ipython_extension",
@@ -1093,6 +1095,58 @@ def panel(*, lab: Lab | None = None) -> Panel:
 
 def _or_shared(given: Lab | None) -> Lab:
     return given if given is not None else lab()
+
+
+@known_keywords
+def export(
+    model: Model | str | None,
+    target: str,
+    *,
+    out: str | Path | None = None,
+    prove: bool = False,
+    gpus: int | None = None,
+    prompts: Sequence[Prompt] = (),
+    progress: Progress | None = None,
+    lab: Lab | None = None,
+) -> Export:
+    """Write what another server needs to run a loaded model in its current form, and prove that it answers alike.
+
+    The form is its quant, adapters, context, sampling defaults, chat template and draft. Its files are referred to with
+    their checksums; keys are never written.
+
+    Args:
+        model: a loaded model or its name; None: the current one.
+        target: "vllm", "llama-server", "ollama", "compose", "quadlet", "kubernetes" or "ray".
+        out: the folder to write; None: MODEL-TARGET in the working folder.
+        prove: start the server here (vllm, or llama-server from the package xllamacpp), send it requests, and compare
+            its greedy answers with the kernel's.
+        gpus: GPUs to reserve; None: as the model is loaded.
+        prompts: the requests of the proof; empty: the model's latest ones in the run log, else built-in ones.
+        progress: called with (phase, fraction from 0 to 1 or None).
+        lab: the lab of a model that is given by name; None: the shared one.
+
+    Returns:
+        The export: `.folder`, `.files`, `.notes` (what differs there), `.proof`.
+
+    Raises:
+        UnknownNameError: no such target or model.
+        UnsupportedError: the target can't run the model in this form; nothing is written.
+        BadInputError: the folder has other files.
+        LoadError: a file can't be read or written, or the server didn't start.
+
+    Example:
+        >>> made = llmlab.export("nano", "llama-server", out=folder / "deployment")
+        >>> "serve.sh" in made.files
+        True
+    """
+    from llmlab.deploy.exporting import export as write
+    from llmlab.deploy.requests import recorded
+    from llmlab.inference.request import conversation
+
+    where = _or_shared(lab)
+    chosen = where.get(model) if model is None or isinstance(model, str) else model
+    asked = [conversation(one) for one in prompts] or (recorded(where.runlog, chosen) if prove else [])
+    return write(chosen, target, out=out, prove=prove, gpus=gpus, prompts=asked, progress=progress)
 
 
 @known_keywords

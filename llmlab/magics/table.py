@@ -27,6 +27,7 @@ COMMANDS: dict[str, str] = {
     "history": "llmlab.magics.commands.history:HistoryCommand",
     "chat": "llmlab.magics.commands.chat:Chat",
     "panel": "llmlab.magics.commands.panel:Panel",
+    "export": "llmlab.magics.commands.export:ExportCommand",
     "serve": "llmlab.magics.commands.serve:Serve",
     "guided": "llmlab.magics.commands.guided:Guided",
     "tools": "llmlab.magics.commands.tools:Tools",
