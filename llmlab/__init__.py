@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from llmlab.loading.storage import Pulled
     from llmlab.measure.comparison import QuantComparison
     from llmlab.measure.prompts import SamePrompt
+    from llmlab.measure.repeatability import Certificate
     from llmlab.model import Model
     from llmlab.notebooks import run_notebooks
     from llmlab.notebooks.figures import record, records
@@ -91,6 +92,7 @@ __all__ = [
     "record_answers",
     "records",
     "remove",
+    "repeatable",
     "replay_answers",
     "run_notebooks",
     "runs",
@@ -1156,6 +1158,42 @@ def record_answers(path: str | Path, *, fresh: bool = False) -> AbstractContextM
     from llmlab.loading.replaying import recording
 
     return recording(Path(path), fresh=fresh)
+
+
+@known_keywords
+def repeatable(
+    model: Model, prompts: Sequence[Prompt], *, max_tokens: int = 48, axes: Sequence[str] | None = None
+) -> Certificate:
+    """Whether a model gives the same greedy answer again, and what changes it.
+
+    Each prompt is answered alone, and then with one thing changed. At the first token that differs, the gap between
+    the two candidates is compared with the resolution of the number format: a gap within it is rounding, a larger one
+    a fault.
+
+    Args:
+        model: a loaded model.
+        prompts: texts or conversations.
+        max_tokens: most tokens of each answer.
+        axes: what to change: "again", "batch" (with other prompts), "prefix cache", "adapters" (other requests in the
+            batch use them), "reload", "engine" (the other one). None: all of them; the last two load the model a
+            second time.
+
+    Returns:
+        A certificate: a table, with `.frame`, `.holds`, `.faults` and `.save(path)`.
+
+    Raises:
+        BadInputError: there are no prompts, or no such axis.
+
+    Example:
+        >>> llmlab.repeatable(model, ["What is the capital of France?"], axes=["again"])
+        changed  same    first difference
+        -------  ------  ----------------
+        again    1 of 1
+        nano, llamacpp, F16, greedy, up to 48 tokens; compared with each prompt alone.
+    """
+    from llmlab.measure.repeatability import repeat
+
+    return repeat(model, prompts, max_tokens=max_tokens, axes=axes)
 
 
 @known_keywords
