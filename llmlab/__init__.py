@@ -946,6 +946,7 @@ def chat(
     max_tokens: int | None = None,
     stop: str | Sequence[str] | None = None,
     logprobs: int | None = None,
+    think: bool | str | int | None = None,
     **penalties: Unpack[PenaltyOptions],
 ) -> Chat:
     """A chat widget. `chat.send("...")` sends a message from Python and returns the completion.
@@ -961,6 +962,7 @@ def chat(
         lab: the lab; None: the shared one.
         temperature, top_p, top_k, min_p, seed, max_tokens, stop, logprobs: as in `Model.generate`; None: the
             model's defaults.
+        think: as in `Model.generate`; also "on", "off" and a number as text. None: the model's default.
         repetition_penalty, presence_penalty, frequency_penalty, logit_bias, min_tokens: as in `Model.generate`.
         stop_token_ids, bad_words, typical_p, top_n_sigma, dry_multiplier, dry_base: as in `Model.generate`.
         dry_allowed_length, dry_sequence_breakers, xtc_probability, xtc_threshold: as in `Model.generate`.
@@ -970,7 +972,7 @@ def chat(
 
     Raises:
         UnknownNameError: unknown model, adapter or conversation.
-        BadInputError: an invalid sampling parameter or schema.
+        BadInputError: an invalid sampling parameter, schema or think.
         LlmLabError: the `widgets` extra isn't installed.
 
     Example:
@@ -999,6 +1001,7 @@ def chat(
         max_tokens=max_tokens,
         stop=stop,
         logprobs=logprobs,
+        think=think,
         **penalties,
     )
 
@@ -1018,6 +1021,7 @@ def arena(
     max_tokens: int | None = None,
     stop: str | Sequence[str] | None = None,
     logprobs: int | None = None,
+    think: bool | str | int | None = None,
     **penalties: Unpack[PenaltyOptions],
 ) -> Arena:
     """A widget that compares models or settings side by side on the same prompt. `arena.votes` is a DataFrame.
@@ -1031,6 +1035,7 @@ def arena(
         lab: the lab; None: the shared one.
         temperature, top_p, top_k, min_p, max_tokens, stop, logprobs: as in `Model.generate`, for columns that don't
             set their own.
+        think: as in `Model.generate`, for columns that don't set their own ({"think": False}).
         repetition_penalty, presence_penalty, frequency_penalty, logit_bias, min_tokens: as in `Model.generate`.
         stop_token_ids, bad_words, typical_p, top_n_sigma, dry_multiplier, dry_base: as in `Model.generate`.
         dry_allowed_length, dry_sequence_breakers, xtc_probability, xtc_threshold: as in `Model.generate`.
@@ -1066,6 +1071,7 @@ def arena(
         max_tokens=max_tokens,
         stop=stop,
         logprobs=logprobs,
+        think=think,
         **penalties,
     )
 
