@@ -29,6 +29,7 @@ const textOnly = {
 
 const shared = {
   absWorkingDir: HERE,
+  preserveSymlinks: true, // node_modules may be a link; the licences are found by the path of each package
   bundle: true,
   format: "esm",
   target: "es2022",

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from llmlab.loading.storage import Pulled
     from llmlab.measure.comparison import QuantComparison
     from llmlab.measure.prompts import SamePrompt
+    from llmlab.measure.repeatability import Certificate
     from llmlab.model import Model
     from llmlab.notebooks import run_notebooks
     from llmlab.notebooks.figures import record, records
@@ -93,6 +94,7 @@ __all__ = [
     "record_answers",
     "records",
     "remove",
+    "repeatable",
     "replay_answers",
     "run_notebooks",
     "runs",
@@ -946,6 +948,7 @@ def chat(
     max_tokens: int | None = None,
     stop: str | Sequence[str] | None = None,
     logprobs: int | None = None,
+    think: bool | str | int | None = None,
     **penalties: Unpack[PenaltyOptions],
 ) -> Chat:
     """A chat widget. `chat.send("...")` sends a message from Python and returns the completion.
@@ -961,6 +964,7 @@ def chat(
         lab: the lab; None: the shared one.
         temperature, top_p, top_k, min_p, seed, max_tokens, stop, logprobs: as in `Model.generate`; None: the
             model's defaults.
+        think: as in `Model.generate`; also "on", "off" and a number as text. None: the model's default.
         repetition_penalty, presence_penalty, frequency_penalty, logit_bias, min_tokens: as in `Model.generate`.
         stop_token_ids, bad_words, typical_p, top_n_sigma, dry_multiplier, dry_base: as in `Model.generate`.
         dry_allowed_length, dry_sequence_breakers, xtc_probability, xtc_threshold: as in `Model.generate`.
@@ -970,7 +974,7 @@ def chat(
 
     Raises:
         UnknownNameError: unknown model, adapter or conversation.
-        BadInputError: an invalid sampling parameter or schema.
+        BadInputError: an invalid sampling parameter, schema or think.
         LlmLabError: the `widgets` extra isn't installed.
 
     Example:
@@ -999,6 +1003,7 @@ def chat(
         max_tokens=max_tokens,
         stop=stop,
         logprobs=logprobs,
+        think=think,
         **penalties,
     )
 
@@ -1018,6 +1023,7 @@ def arena(
     max_tokens: int | None = None,
     stop: str | Sequence[str] | None = None,
     logprobs: int | None = None,
+    think: bool | str | int | None = None,
     **penalties: Unpack[PenaltyOptions],
 ) -> Arena:
     """A widget that compares models or settings side by side on the same prompt. `arena.votes` is a DataFrame.
@@ -1031,6 +1037,7 @@ def arena(
         lab: the lab; None: the shared one.
         temperature, top_p, top_k, min_p, max_tokens, stop, logprobs: as in `Model.generate`, for columns that don't
             set their own.
+        think: as in `Model.generate`, for columns that don't set their own ({"think": False}).
         repetition_penalty, presence_penalty, frequency_penalty, logit_bias, min_tokens: as in `Model.generate`.
         stop_token_ids, bad_words, typical_p, top_n_sigma, dry_multiplier, dry_base: as in `Model.generate`.
         dry_allowed_length, dry_sequence_breakers, xtc_probability, xtc_threshold: as in `Model.generate`.
@@ -1066,6 +1073,7 @@ def arena(
         max_tokens=max_tokens,
         stop=stop,
         logprobs=logprobs,
+        think=think,
         **penalties,
     )
 
@@ -1210,6 +1218,42 @@ def record_answers(path: str | Path, *, fresh: bool = False) -> AbstractContextM
     from llmlab.loading.replaying import recording
 
     return recording(Path(path), fresh=fresh)
+
+
+@known_keywords
+def repeatable(
+    model: Model, prompts: Sequence[Prompt], *, max_tokens: int = 48, axes: Sequence[str] | None = None
+) -> Certificate:
+    """Whether a model gives the same greedy answer again, and what changes it.
+
+    Each prompt is answered alone, and then with one thing changed. At the first token that differs, the gap between
+    the two candidates is compared with the resolution of the number format: a gap within it is rounding, a larger one
+    a fault.
+
+    Args:
+        model: a loaded model.
+        prompts: texts or conversations.
+        max_tokens: most tokens of each answer.
+        axes: what to change: "again", "batch" (with other prompts), "prefix cache", "adapters" (other requests in the
+            batch use them), "reload", "engine" (the other one). None: all of them; the last two load the model a
+            second time.
+
+    Returns:
+        A certificate: a table, with `.frame`, `.holds`, `.faults` and `.save(path)`.
+
+    Raises:
+        BadInputError: there are no prompts, or no such axis.
+
+    Example:
+        >>> llmlab.repeatable(model, ["What is the capital of France?"], axes=["again"])
+        changed  same    first difference
+        -------  ------  ----------------
+        again    1 of 1
+        nano, llamacpp, F16, greedy, up to 48 tokens; compared with each prompt alone.
+    """
+    from llmlab.measure.repeatability import repeat
+
+    return repeat(model, prompts, max_tokens=max_tokens, axes=axes)
 
 
 @known_keywords

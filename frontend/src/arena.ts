@@ -15,6 +15,7 @@ import {
 import { type Context, type Frame, frame, loader } from "./frame";
 import { MarkdownView } from "./markdown";
 import type { ArenaAnswer, ArenaState, Column, Live, LoadedModel, Message } from "./state";
+import { ThoughtView } from "./thought";
 import { isEnter } from "./turn";
 import { showVote, type Vote } from "./votes";
 
@@ -26,7 +27,7 @@ class ArenaView {
   readonly f: Frame<ArenaState>;
   private readonly model: AnyModel<ArenaState>;
   private readonly live = new Map<number, Live>();
-  private readonly bodies: { view: MarkdownView; facts: HTMLElement }[] = [];
+  private readonly bodies: { view: MarkdownView; thought: ThoughtView; facts: HTMLElement }[] = [];
   private readonly grid: HTMLElement;
   private readonly votes: HTMLElement;
   private readonly asked: HTMLElement;
@@ -207,22 +208,24 @@ class ArenaView {
     this.f.send("send", { text: this.area.value, ticket: this.ticket });
   }
 
-  private delta({ column, at, text, tokens }: Message) {
-    const now = this.live.get(column) ?? { text: "", tokens: 0 };
-    if (at === 0) now.text = "";
-    if (at > now.text.length) {
+  private delta({ column, at, text, thought, tokens }: Message) {
+    const now = this.live.get(column) ?? { text: "", thought: "", tokens: 0 };
+    const before = thought === undefined ? now.text : (now.thought ?? "");
+    if (at > before.length) {
       this.f.send("resync");
       return;
     }
-    this.live.set(column, { text: now.text.slice(0, at) + text, tokens });
+    const grown = before.slice(0, at) + (thought ?? text);
+    this.live.set(column, thought === undefined ? { ...now, text: grown, tokens } : { ...now, thought: grown, tokens });
     this.draw();
   }
 
   /** New text in the columns that are still generating. */
   private flow() {
     const answers = this.model.get("answers");
-    for (const [column, { text, tokens }] of this.live) {
+    for (const [column, { text, thought, tokens }] of this.live) {
       if (!answers[column]?.running || !this.bodies[column]) continue;
+      this.bodies[column].thought.update(thought ?? "", text ? 0 : tokens, !text);
       this.bodies[column].view.update(text);
       this.bodies[column].facts.textContent = `${countTokens(tokens)} …`;
     }
@@ -269,10 +272,19 @@ class ArenaView {
     const verdict = this.model.get("verdict");
     const locked = this.busy || !this.f.connected();
     const hidden = !this.model.get("revealed");
-    const body = this.bodies[column] ?? { view: new MarkdownView(), facts: el("span", { class: "ll-facts" }) };
+    const body = this.bodies[column] ?? {
+      view: new MarkdownView(),
+      thought: new ThoughtView(),
+      facts: el("span", { class: "ll-facts" }),
+    };
     this.bodies[column] = body;
-    if (!answer.running) body.view.update(answer.text ?? "");
-    else if (!this.live.has(column)) body.view.update("");
+    if (!answer.running) {
+      body.view.update(answer.text ?? "");
+      body.thought.update(answer.thought ?? "", answer.facts?.thought_tokens ?? 0, false);
+    } else if (!this.live.has(column)) {
+      body.view.update("");
+      body.thought.update("", 0, true);
+    }
     body.view.el.classList.toggle("ll-caret", Boolean(answer.running));
     const x = answer.facts ?? {};
     if (!answer.running) {
@@ -297,6 +309,7 @@ class ArenaView {
       el(
         "div",
         { class: "ll-answer" },
+        body.thought.el,
         body.view.el,
         answer.error &&
           el(

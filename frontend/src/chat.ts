@@ -370,7 +370,7 @@ class ChatView implements Chat {
       this.render();
       this.state();
     });
-    f.watch(["system", "sampling", "schema"], () => this.drawer.marks());
+    f.watch(["system", "sampling", "schema", "think"], () => this.drawer.marks());
     f.watch(["meter"], () => this.showMeter());
     f.watch(["height"], () => {
       this.log.style.maxHeight = `${this.model.get("height")}px`;

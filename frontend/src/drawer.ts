@@ -1,5 +1,5 @@
 import type { AnyModel } from "@anywidget/types";
-import { button, copyButton, el } from "./dom";
+import { button, copyButton, el, options } from "./dom";
 import type { Frame } from "./frame";
 import type { ChatState, Message, Sampling } from "./state";
 
@@ -60,6 +60,17 @@ const MORE: Field[] = [
   ["xtc_threshold", "XTC threshold", "From which probability a token is likely", { min: 0, max: 1, step: 0.05 }],
 ];
 
+const THINK: [string, string][] = [
+  ["", "default"],
+  ["on", "on"],
+  ["off", "off"],
+  ["low", "low"],
+  ["medium", "medium"],
+  ["high", "high"],
+];
+const THINK_HELP = "Whether and how hard a reasoning model thinks before it answers, as its chat template allows";
+const LIMIT_HELP = "The most tokens of a thought, which is closed there; 0: no thought";
+
 type Panel = [text: string, icon: "note" | "tune" | "braces" | "export", label: string, build: () => HTMLElement];
 
 export class Drawer {
@@ -105,13 +116,13 @@ export class Drawer {
   marks(): void {
     const set: Record<string, unknown> = {
       system: this.model.get("system").trim(),
-      sampling: Object.keys(this.model.get("sampling")).length,
+      sampling: Object.keys(this.model.get("sampling")).length || this.model.get("think"),
       schema: this.model.get("schema").trim(),
     };
     for (const tab of this.tabs) tab.classList.toggle("ll-set", Boolean(set[tab.dataset.panel ?? ""]));
   }
 
-  private save<K extends "system" | "sampling" | "schema">(name: K, value: ChatState[K]): void {
+  private save<K extends "system" | "sampling" | "schema" | "think">(name: K, value: ChatState[K]): void {
     this.model.set(name, value);
     this.model.save_changes();
   }
@@ -159,6 +170,31 @@ export class Drawer {
       });
       return el("label", { class: "ll-field", title: help }, el("span", {}, label), input);
     };
+    const isLimit = /^\d+$/.test(this.model.get("think"));
+    const think = el("select", { class: "ll-select", "data-field": "think" });
+    const limit = el("input", {
+      class: "ll-input",
+      type: "number",
+      min: 0,
+      step: 10,
+      placeholder: "no limit",
+      value: isLimit ? this.model.get("think") : "",
+      "data-field": "max-thought",
+    });
+    options(think, THINK, isLimit ? "" : this.model.get("think"));
+    // A limit takes the place of the switch: think is one value.
+    think.addEventListener("change", () => {
+      limit.value = "";
+      this.save("think", think.value);
+    });
+    limit.addEventListener("change", () => {
+      think.value = "";
+      this.save("think", limit.value);
+    });
+    const thought = [
+      el("label", { class: "ll-field", title: THINK_HELP }, el("span", {}, "Think"), think),
+      el("label", { class: "ll-field", title: LIMIT_HELP }, el("span", {}, "Max thought"), limit),
+    ];
     const more = [...MORE.map(([key]) => key), "bad_words"];
     const sure = el("input", { type: "checkbox", checked: now.logprobs !== undefined });
     sure.addEventListener("change", () => set("logprobs", sure.checked ? 5 : ""));
@@ -170,6 +206,7 @@ export class Drawer {
         { class: "ll-fields" },
         NUMBERS.map(field),
         texts("stop", "Stop", "Strings that end the answer, separated by commas", "END, ###"),
+        thought,
       ),
       el(
         "details",
@@ -191,6 +228,7 @@ export class Drawer {
           text: "Reset",
           onclick: () => {
             this.save("sampling", {});
+            this.save("think", "");
             this.el.replaceChildren(this.samplingPanel());
           },
         }),

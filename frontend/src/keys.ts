@@ -2,7 +2,7 @@ import { button, el } from "./dom";
 
 // The keyboard in a conversation: one tab stop per turn, arrow keys inside, and the list of shortcuts.
 
-const STOPS = "a[href], button, summary";
+const STOPS = "a[href], button, summary, pre[tabindex], .ll-table";
 
 /** The controls of a turn that can take the focus, in order. */
 function stops(turn: HTMLElement): HTMLElement[] {
@@ -11,16 +11,21 @@ function stops(turn: HTMLElement): HTMLElement[] {
   );
 }
 
-/** Make a turn one tab stop: its controls are reached by arrow keys. An open editor keeps the usual order. */
+/** Make a turn one tab stop: its controls are reached by arrow keys. An open editor keeps the usual order, and code or a
+    table that scrolls sideways is a stop of its own, so that the arrow keys can scroll it. */
 export function oneStop(turn: HTMLElement): void {
   turn.tabIndex = 0;
-  for (const node of turn.querySelectorAll<HTMLElement>(STOPS)) node.tabIndex = node.closest(".ll-editor") ? 0 : -1;
+  for (const node of turn.querySelectorAll<HTMLElement>(STOPS)) {
+    const scrolls = node.matches("pre, .ll-table") && node.scrollWidth > node.clientWidth + 1;
+    node.tabIndex = scrolls || node.closest(".ll-editor") ? 0 : -1;
+  }
 }
 
 /** Handle the arrow keys in a turn: left and right inside it, up and down between turns. */
 export function arrows(event: KeyboardEvent, turn: HTMLElement): void {
   const target = event.target as HTMLElement;
   if (/^(TEXTAREA|INPUT|SELECT)$/.test(target.tagName) || event.altKey || event.ctrlKey || event.metaKey) return;
+  if (target.tabIndex === 0 && target.matches("pre, .ll-table")) return;
   const inside = stops(turn);
   const at = inside.indexOf(target);
   let next: Element | null | undefined;

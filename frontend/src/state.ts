@@ -113,6 +113,8 @@ export interface ChatState extends BaseState {
   system: string;
   sampling: Sampling;
   schema: string;
+  /** on, off, low, medium, high or a number of tokens; empty: the model's own. */
+  think: string;
   meter: { used?: number; draft?: number; context?: number };
   conversation: string;
   earlier: { id: string; title: string; at: string }[];
@@ -122,11 +124,13 @@ export interface ChatState extends BaseState {
 export interface Column {
   model: string;
   adapter: string;
-  sampling: Record<string, number | undefined>;
+  sampling: Record<string, number | string | undefined>;
 }
 
 export interface ArenaAnswer {
   text?: string;
+  /** What a reasoning model wrote before its answer. */
+  thought?: string;
   running?: boolean;
   error?: { message: string; hint: string } | null;
   facts?: Facts;

@@ -3,6 +3,7 @@ import type { Frame } from "./frame";
 import { arrows, focused, oneStop, refocus } from "./keys";
 import { MarkdownView } from "./markdown";
 import type { Attachment, ChatState, Live, TokenRow, Turn } from "./state";
+import { ThoughtView } from "./thought";
 import { percent, tokenSpan, visible } from "./tokens";
 
 // One turn of a chat: its text, role, measurements and actions.
@@ -26,9 +27,7 @@ export class TurnView {
   readonly el: HTMLElement;
   private readonly id: string;
   private readonly answer = new MarkdownView();
-  private readonly thought = el("div", { class: "ll-thought-text", dir: "auto" });
-  private readonly thoughtTitle = el("summary", {});
-  private readonly fold = el("details", { class: "ll-thought" }, this.thoughtTitle, this.thought);
+  private readonly thought = new ThoughtView();
   private count: HTMLElement | null = null;
   private key = "";
   private tokensShown = false;
@@ -57,7 +56,7 @@ export class TurnView {
     const focus = focused(this.el);
     if (!running && turn.role === "assistant") {
       this.answer.update(turn.text);
-      this.think(turn.thought ?? "", turn.facts?.thought_tokens ?? 0, false);
+      this.thought.update(turn.thought ?? "", turn.facts?.thought_tokens ?? 0, false);
     }
     this.answer.el.classList.toggle("ll-caret", running);
     const editing = this.chat.editing === this.id;
@@ -77,21 +76,13 @@ export class TurnView {
     if (this.tokensShown && turn.tokens) return this.tokens(turn.tokens);
     // The user's messages are shown as typed.
     if (turn.role === "user") return el("div", { class: "ll-sent", dir: "auto" }, turn.text);
-    return el("div", {}, this.fold, this.answer.el);
-  }
-
-  /** The thought before an answer: folded, with its number of tokens. */
-  private think(text: string, tokens: number, running: boolean): void {
-    this.fold.hidden = !text;
-    this.thought.textContent = text;
-    const count = tokens ? ` ${countTokens(tokens)}` : "";
-    this.thoughtTitle.textContent = running ? `thinking…${count}` : `thought${count && `,${count}`}`;
+    return el("div", {}, this.thought.el, this.answer.el);
   }
 
   /** New text of a running answer. */
   private grow({ text, thought, tokens }: Live): void {
     this.answer.update(text);
-    this.think(thought ?? "", text ? 0 : tokens, !text);
+    this.thought.update(thought ?? "", text ? 0 : tokens, !text);
     if (this.count) this.count.textContent = tokens ? `${countTokens(tokens)} …` : "waiting …";
   }
 

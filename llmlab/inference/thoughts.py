@@ -17,6 +17,36 @@ from llmlab.types import Message
 Think = bool | str | int | None
 """The value of `think=`."""
 EFFORTS = ("low", "medium", "high")
+_WORDS: dict[str, bool | str] = {"on": True, "off": False, **{effort: effort for effort in EFFORTS}}
+
+
+def think_of(text: str) -> Think:
+    """The value of `think=` from its text form: on, off, low, medium, high or a number of tokens; "" for None.
+
+    Raises:
+        BadInputError: it is none of these.
+    """
+    word = text.strip().lower()
+    if not word:
+        return None
+    if word in _WORDS:
+        return _WORDS[word]
+    if not (word.isascii() and word.isdecimal()):
+        raise BadInputError(f"think is on, off, low, medium, high or a number of tokens, not {text!r:.60}.")
+    return int(word)
+
+
+def think_text(think: Think) -> str:
+    """The text form of a value of `think=`; "" for None.
+
+    Raises:
+        BadInputError: it isn't such a value.
+    """
+    if isinstance(think, bool):
+        return "on" if think else "off"
+    text = "" if think is None else str(think)
+    think_of(text)
+    return text.strip().lower()
 
 
 @dataclass(frozen=True, slots=True)

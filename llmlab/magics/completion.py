@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmlab.magics import table
@@ -210,6 +211,11 @@ def _servers(_words: list[str], context: Context) -> Iterable[str]:
     return dict.fromkeys([*own, *(f"http://127.0.0.1:{port}" for port in (8000, 8080, 11434, 1234, 30000))])
 
 
+def _recordings(_words: list[str], _context: Context) -> Iterable[str]:
+    """Files of recorded answers in this folder."""
+    return [*sorted(path.name for path in Path().glob("*.jsonl")), "off"]
+
+
 def _keys(_words: list[str], _context: Context) -> Iterable[str]:
     """The names of the variables that may hold a key; never their values."""
     return sorted(name for name in os.environ if re.search(r"KEY|TOKEN|SECRET", name, re.IGNORECASE))
@@ -232,6 +238,7 @@ SOURCES: dict[str, Callable[[list[str], Context], Iterable[str]]] = {
     "command": _commands,
     "scorer": _scorers,
     "server": _servers,
+    "recording": _recordings,
     "key": _keys,
     "think": lambda _words, _context: ("on", "off", "low", "medium", "high"),
 }

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from llmlab.errors import BadInputError
+from llmlab.inference.thoughts import think_of
 from llmlab.magics.parser import Parser, integer, number
 
 _NUMBERS: tuple[tuple[str, Any, str, str], ...] = (
@@ -90,3 +91,14 @@ def _bias(text: str) -> tuple[int, float]:
         raise BadInputError(
             f"%%llm: --logit-bias takes ID=BIAS, got {text!r}.", "For example --logit-bias 1234=-100"
         ) from None
+
+
+def think(text: str) -> bool | str | int:
+    """The value of --think."""
+    try:
+        found = think_of(text)
+    except BadInputError:
+        found = None
+    if found is None:
+        raise argparse.ArgumentTypeError(f"on, off, low, medium, high or a number of tokens, not {text!r}")
+    return found

@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 FLUSH_S = 10.0
 COLUMNS = (
-    *("at", "conversation", "source", "model", "engine", "quant", "adapter", "prompt", "text", "finish_reason"),
-    *("prompt_tokens", "completion_tokens", "cached_tokens", "ttft_s", "total_s", "tokens_per_s"),
-    *("params", "messages", "turns", "texts"),
+    *("at", "conversation", "source", "model", "engine", "quant", "adapter", "prompt", "text", "reasoning"),
+    *("finish_reason", "prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens"),
+    *("ttft_s", "total_s", "tokens_per_s", "params", "messages", "turns", "texts"),
 )
 _RUN = (
     *("conversation", "source", "at", "model", "engine", "quant", "adapter", "prompt", "text", "texts"),
-    *("finish_reason", "params", "messages", "turns", "prompt_tokens", "completion_tokens", "cached_tokens"),
-    *("ttft_s", "total_s", "tokens_per_s", "llmlab"),
+    *("reasoning", "reasoning_tokens", "finish_reason", "params", "messages", "turns"),
+    *("prompt_tokens", "completion_tokens", "cached_tokens", "ttft_s", "total_s", "tokens_per_s", "llmlab"),
 )
 _INSERT_RUN = f"insert into runs ({', '.join(_RUN)}) values ({', '.join(':' + name for name in _RUN)})"  # noqa: S608
 
@@ -97,7 +97,7 @@ class RunLog:
         Args:
             conversation: its id.
             system: the system prompt.
-            settings: model, adapter, sampling, schema.
+            settings: model, adapter, sampling, schema, think.
             leaf: the last turn shown.
             changed: (place, turn) of new or changed turns.
             gone: ids of deleted turns.
@@ -230,7 +230,8 @@ class RunLog:
         if not len(last):
             return ()
         row = last.iloc[0]
-        return (*row["messages"], *row["turns"], {"role": "assistant", "content": row["text"]})
+        thought = {"reasoning_content": row["reasoning"]} if row["reasoning"] else {}
+        return (*row["messages"], *row["turns"], {"role": "assistant", "content": row["text"], **thought})
 
     # -- pruning ---------------------------------------------------------------------------------------
 

@@ -29,7 +29,7 @@ class Kept:
         updated: time of the last entry (ISO, UTC).
         title: its first prompt, shortened.
         system: the system prompt.
-        settings: model, adapter, sampling and schema of a chat.
+        settings: model, adapter, sampling, schema and think of a chat.
         leaf: the last turn shown.
         turns: all turns of a chat, including versions.
     """
@@ -94,6 +94,8 @@ def run_row(completion: Completion, source: str, conversation: str, at: str, cle
         "prompt": clean.text(prompt),
         "text": texts[0],
         "texts": as_json(texts) if len(texts) > 1 else "",
+        "reasoning": clean.text(completion.reasoning),
+        "reasoning_tokens": completion.reasoning_tokens,
         "finish_reason": completion.finish_reason,
         "params": clean.json({k: v for k, v in asdict(completion.params).items() if v != _PLAIN[k]}),
         "messages": as_json(clean.messages(completion.messages)),
@@ -147,7 +149,8 @@ def read_row(row: Mapping[str, Any], bodies: Mapping[str, Any]) -> dict[str, Any
     """A row of `runs` with its JSON parsed and its hashes resolved."""
     parts = {part: [bodies[k] for k in json.loads(row[part] or "[]") if k in bodies] for part in ("messages", "turns")}
     texts = json.loads(row["texts"]) if row["texts"] else [row["text"]]
-    return {**row, **parts, "params": json.loads(row["params"] or "{}"), "texts": texts}
+    thought = {"reasoning": row["reasoning"] or "", "reasoning_tokens": row["reasoning_tokens"] or 0}
+    return {**row, **parts, **thought, "params": json.loads(row["params"] or "{}"), "texts": texts}
 
 
 def like(text: str) -> str:

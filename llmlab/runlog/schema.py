@@ -46,6 +46,10 @@ STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "create index idx_runs_at on runs (at)",
         ),
     ),
+    (
+        "thoughts",  # what a reasoning model wrote before its answer, and its length; null in older rows
+        ("alter table runs add column reasoning text", "alter table runs add column reasoning_tokens integer"),
+    ),
 )
 
 

@@ -13,6 +13,7 @@ import traitlets as t
 
 from llmlab import _imports
 from llmlab.errors import BadInputError, Interrupted, LlmLabError, UnknownNameError
+from llmlab.inference.thoughts import think_of, think_text
 from llmlab.measure.prompts import SamePrompt, of_streams
 from llmlab.options import PenaltyOptions, known_keywords
 from llmlab.render.safe import escape
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 LETTERS = "ABCDEFGH"
 
-EMPTY: dict[str, Any] = {"text": "", "facts": {}, "error": None, "running": False}
+EMPTY: dict[str, Any] = {"text": "", "thought": "", "facts": {}, "error": None, "running": False}
 
 
 class Arena(BenchWidget):
@@ -83,11 +84,12 @@ class Arena(BenchWidget):
         max_tokens: int | None = None,
         stop: str | Sequence[str] | None = None,
         logprobs: int | None = None,
+        think: bool | str | int | None = None,
         **penalties: Unpack[PenaltyOptions],
     ) -> None:
         """Create an arena. The arguments are those of `llmlab.arena`."""
         sampling: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p}
-        sampling |= {"max_tokens": max_tokens, "stop": stop, "logprobs": logprobs, **penalties}
+        sampling |= {"max_tokens": max_tokens, "stop": stop, "logprobs": logprobs, "think": think, **penalties}
         self._answerings: dict[int, Answering] = {}
         self._completions: dict[int, Completion] = {}
         self._used_seed = 0
@@ -109,7 +111,7 @@ class Arena(BenchWidget):
         if not 2 <= len(columns) <= len(LETTERS):
             raise BadInputError(f"An arena has 2 to {len(LETTERS)} columns, not {len(columns)}.")
         for one in columns:
-            SamplingParams.of(one["sampling"])
+            SamplingParams.of({key: value for key, value in one["sampling"].items() if key != "think"})
         with self._guard, self.hold_sync():
             self.columns = columns
             self.answers = [dict(EMPTY) for _ in columns]
@@ -174,6 +176,8 @@ class Arena(BenchWidget):
             for one in self.columns:  # all are checked before the first one starts
                 model = self._find(one["model"])
                 options = {**one["sampling"], "seed": seed}
+                if "think" in options:
+                    options["think"] = think_of(options["think"])
                 if one["adapter"] or model.adapter:
                     options["adapter"] = one["adapter"] or "none"
                 streams.append(model.stream(prompt, system=self.system.strip() or None, **options))
@@ -316,11 +320,18 @@ class Arena(BenchWidget):
         self._tell(do="hello", view="", live=self._live())
 
     def _live(self) -> dict[str, Any]:
-        return {str(i): {"text": a.text, "tokens": a.tokens} for i, a in self._answerings.items() if not a.done}
+        return {
+            str(i): {"text": a.text, "thought": a.thought, "tokens": a.tokens}
+            for i, a in self._answerings.items()
+            if not a.done
+        }
 
     def _start(self, column: int, stream: Any) -> Answering:
         def piece(start: int, new: str, tokens: int) -> None:
             self._tell(do="delta", column=column, at=start, text=new, tokens=tokens)
+
+        def thought(start: int, new: str, tokens: int) -> None:
+            self._tell(do="delta", column=column, at=start, thought=new, tokens=tokens)
 
         def ended(completion: Completion | None, error: BaseException | None) -> None:
             if self._closed:
@@ -330,7 +341,8 @@ class Arena(BenchWidget):
                 if completion is not None:
                     self._completions[column] = completion
                     self.lab.runlog.add(completion, source="arena")
-                    answer |= {"text": completion.text, "facts": static_forms.facts_of(completion)}
+                    answer |= {"text": completion.text, "thought": completion.reasoning}
+                    answer["facts"] = static_forms.facts_of(completion)
                 if error is not None:
                     answer["error"] = described(error)
                 self.answers = [answer if i == column else one for i, one in enumerate(self.answers)]
@@ -339,7 +351,7 @@ class Arena(BenchWidget):
                 self._refresh_static()
 
         try:
-            return Answering(stream, piece=piece, ended=ended)
+            return Answering(stream, piece=piece, ended=ended, thought=thought)
         except BaseException as error:
             ended(None, error)
             raise
@@ -406,6 +418,8 @@ def _column(given: Mapping[str, Any], sampling: Mapping[str, Any]) -> dict[str, 
     own = {key: value for key, value in given.items() if key not in ("model", "adapter", "sampling")}
     chosen = {**sampling, **dict(given.get("sampling") or {}), **own}
     chosen = {key: value for key, value in chosen.items() if value not in (None, "", [])}
+    if "think" in chosen:  # as text: a page has no other form of it
+        chosen["think"] = think_text(chosen["think"])
     if "seed" in chosen:
         raise BadInputError("A column can't have its own seed.", "All columns share one: llmlab.arena(..., seed=7)")
     return {"model": str(given.get("model") or ""), "adapter": str(given.get("adapter") or ""), "sampling": chosen}

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from llmlab.errors import BadInputError, LlmLabError, unknown
+from llmlab.inference.thoughts import think_text
 from llmlab.options import PenaltyOptions, known_keywords
 from llmlab.types import Completion, Message
 from llmlab.widgets import assets, chat_settings, static_forms
@@ -26,7 +27,8 @@ class Chat(ChatState):
     """A chat with a loaded model. Created by `llmlab.chat()` or `%llm chat`.
 
     Synchronized traits, which can be linked: `model` ("": the current model), `adapter`, `system`, `sampling` (the
-    SamplingParams fields that are set), `schema` (JSON text), `turns`, `leaf`, `running`, `meter`.
+    SamplingParams fields that are set), `schema` (JSON text), `think` (as text: on, off, low, 200), `turns`, `leaf`,
+    `running`, `meter`.
 
     Example:
         >>> chat = llmlab.chat("nano", temperature=0)
@@ -75,6 +77,7 @@ class Chat(ChatState):
         max_tokens: int | None = None,
         stop: str | Sequence[str] | None = None,
         logprobs: int | None = None,
+        think: bool | str | int | None = None,
         **penalties: Unpack[PenaltyOptions],
     ) -> None:
         """Create a chat. The arguments are those of `llmlab.chat`.
@@ -86,6 +89,7 @@ class Chat(ChatState):
         keywords |= {"seed": seed, "max_tokens": max_tokens, "stop": stop, "logprobs": logprobs}
         sampling = {**(sampling or {}), **_without_none(keywords), **_without_none(penalties)}
         traits = _without_none({"system": system, "adapter": adapter, "height": height})
+        traits |= {"think": think_text(think)} if think is not None else {}
         if messages and resume:
             raise BadInputError("Both messages and a conversation to resume were given.", "Remove one of them.")
         self._answering: Answering | None = None

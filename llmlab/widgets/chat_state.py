@@ -12,6 +12,7 @@ import traitlets as t
 from llmlab.engines import vision
 from llmlab.errors import LlmLabError, UnknownNameError, unknown
 from llmlab.inference.conversation import as_row, new_id
+from llmlab.inference.thoughts import think_of
 from llmlab.render.safe import escape
 from llmlab.render.table import QUIET
 from llmlab.types import Completion, Message
@@ -35,6 +36,7 @@ class ChatState(BenchWidget):
     system = t.Unicode().tag(sync=True)
     sampling = t.Dict().tag(sync=True)
     schema = t.Unicode().tag(sync=True)
+    think = t.Unicode(help="on, off, low, medium, high or a number of tokens; empty: the model's own").tag(sync=True)
     meter = t.Dict().tag(sync=True)
     conversation = t.Unicode(help="its id in the run log; empty if the log is off").tag(sync=True)
     earlier = t.List(t.Dict(), help="chats in the run log that can be resumed").tag(sync=True)
@@ -118,6 +120,8 @@ class ChatState(BenchWidget):
             options["adapter"] = "none"  # the picker shows "no adapter", regardless of %llm lora use
         if self.schema.strip():
             options["schema"] = chat_settings.parsed_schema(self.schema)
+        if self.think.strip():
+            options["think"] = think_of(self.think)
         return options
 
     def _options_of_last(self) -> dict[str, Any]:
@@ -179,7 +183,7 @@ class ChatState(BenchWidget):
         self._seen: dict[str, Any] = {}
         self.conversation = (conversation or new_id()) if self.lab.runlog.enabled else ""
 
-    @t.observe("turns", "leaf", "system", "model", "adapter", "sampling", "schema")
+    @t.observe("turns", "leaf", "system", "model", "adapter", "sampling", "schema", "think")
     def _keep(self, _change: Any) -> None:
         """Store every change; an empty chat isn't stored."""
         if not self.conversation or self._closed or not (self.turns or self._seen):
@@ -190,7 +194,7 @@ class ChatState(BenchWidget):
             changed = [(i, one) for i, (key, one) in enumerate(now.items()) if self._seen.get(key) != one]
             gone = [key for key in self._seen if key not in now]
             self._seen = now
-            chosen = {name: getattr(self, name) for name in ("model", "adapter", "sampling", "schema")}
+            chosen = {name: getattr(self, name) for name in ("model", "adapter", "sampling", "schema", "think")}
             self.lab.runlog.keep(
                 self.conversation, system=self.system, settings=chosen, leaf=self.leaf, changed=changed, gone=gone
             )
@@ -202,7 +206,7 @@ class ChatState(BenchWidget):
             self._begin(kept.id if kept.kind == "chat" else "")
             chosen = dict(kept.settings or {})
             self.system, self.sampling = kept.system, chat_settings.checked(chosen.get("sampling") or {})
-            self.schema = str(chosen.get("schema") or "")
+            self.schema, self.think = str(chosen.get("schema") or ""), str(chosen.get("think") or "")
             if chosen.get("model") in self.lab.models:
                 self.model = chosen["model"]
                 adapters = [str(name) for name in self._find(self.model).adapters]
@@ -234,7 +238,8 @@ class ChatState(BenchWidget):
             if message.role == "system":
                 self.system = message.content
             elif message.role in ("user", "assistant") and message.content:
-                tree.add(message.role, message.content, tree.leaf)
+                thought = {"thought": message.reasoning} if message.reasoning else {}
+                tree.add(message.role, message.content, tree.leaf, **thought)
         self.turns, self.leaf = tree.turns, tree.leaf
 
     # -- static form ----------------------------------------------------------------------------------

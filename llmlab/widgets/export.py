@@ -18,6 +18,7 @@ _FLAGS = {
     "seed": "--seed",
     "max_tokens": "--max-tokens",
     "logprobs": "--logprobs",
+    "think": "--think",
     "repetition_penalty": "--repetition-penalty",
     "presence_penalty": "--presence-penalty",
     "frequency_penalty": "--frequency-penalty",
@@ -57,8 +58,7 @@ def cells(turns: Sequence[Mapping[str, Any]], system: str, options: Mapping[str,
         words = ["%%llm", *(["-m", shlex.quote(name)] if name else []), *(["-c"] if number else [])]
         for key, flag in _FLAGS.items():
             if given.get(key) is not None:
-                words += [flag, shlex.quote(f"{given[key]:g}" if isinstance(given[key], float)
-                                            else str(given[key]))]  # fmt: skip
+                words += [flag, shlex.quote(_word(given[key]))]
         for stop in options.get("stop") or ():
             words += ["--stop", shlex.quote(stop.replace("\\", "\\\\").replace("\n", r"\n").replace("\t", r"\t"))]
         for key in ("bad_words", "dry_sequence_breakers", "stop_token_ids"):
@@ -70,6 +70,13 @@ def cells(turns: Sequence[Mapping[str, Any]], system: str, options: Mapping[str,
             words += ["-s", shlex.quote(system.strip())]
         out.append(" ".join(words) + "\n" + content(turn).replace("{{", r"\{{"))
     return out
+
+
+def _word(value: Any) -> str:
+    """An option's value as a magic reads it."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _other(facts: Mapping[str, Any], options: Mapping[str, Any]) -> bool:

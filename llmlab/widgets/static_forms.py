@@ -50,8 +50,10 @@ def turns_markdown(turns: Sequence[Mapping[str, Any]], system: str = "", version
     """A conversation as safe Markdown. `versions` has the versions of a turn by its id; those not shown are folded."""
     parts = [f"**{WHO['system']}**\n\n{markdown(system)}"] if system.strip() else []
     for turn in turns:
-        fold = f"{_fold(turn)}\n\n" if turn.get("thought") else ""
-        parts.append(f"**{WHO[turn['role']]}**\n\n{fold}{markdown(turn['text']) or '*(no text)*'}")
+        fold = _fold(turn)
+        parts.append(
+            f"**{WHO[turn['role']]}**\n\n{fold}{chr(10) * 2 if fold else ''}{markdown(turn['text']) or '*(no text)*'}"
+        )
         if turn.get("files"):
             parts.append("Attached: " + ", ".join(code_span(file["name"]) for file in turn["files"]))
         if turn.get("error"):
@@ -75,7 +77,7 @@ def turns_html(turns: Sequence[Mapping[str, Any]], system: str = "", versions: V
     """A conversation as escaped HTML, line breaks kept; with the other versions of its turns folded."""
     parts = [_block(WHO["system"], escape(system))] if system.strip() else []
     for turn in turns:
-        body = (_fold(turn) if turn.get("thought") else "") + escape(turn["text"])
+        body = _fold(turn) + escape(turn["text"])
         if turn.get("files"):
             names = ", ".join(escape(file["name"]) for file in turn["files"])
             body += f'<div style="{QUIET}">Attached: {names}</div>'
@@ -122,9 +124,11 @@ def size(count: float) -> str:
 
 
 def _fold(turn: Mapping[str, Any]) -> str:
-    """A turn's thought, folded: an HTML element that Markdown passes on."""
+    """A turn's thought, folded: an HTML element that Markdown passes on; "" without one."""
     from llmlab.display.completion import folded
 
+    if not turn.get("thought"):
+        return ""
     return folded(turn["thought"], (turn.get("facts") or {}).get("thought_tokens", 0))[1]
 
 
@@ -156,6 +160,8 @@ def titled_markdown(title: str, answer: Mapping[str, Any], *, secret: bool = Fal
     """An answer under a title, as Markdown; with `secret`, without its status line, which names the model."""
     line = "" if secret else (answer["facts"] or {}).get("line", "")
     body = markdown(answer["text"]) or (f"*Failed:* {markdown(_error(answer['error']))}" if answer["error"] else "…")
+    fold = _fold(answer)
+    body = f"{fold}\n\n{body}" if fold else body
     return f"**{markdown(title)}**\n\n{body}" + (f"\n\n<small>{escape(line)}</small>" if line else "")
 
 
@@ -163,4 +169,5 @@ def titled_html(title: str, answer: Mapping[str, Any], *, secret: bool = False) 
     """An answer under a title, as escaped HTML."""
     line = "" if secret else (answer["facts"] or {}).get("line", "")
     failed = f"<div><b>Failed:</b> {escape(_error(answer['error']))}</div>" if answer["error"] else ""
-    return f'<div style="flex:1 1 240px">{_block(escape(title), escape(answer["text"]) + failed, escape(line))}</div>'
+    text = _fold(answer) + escape(answer["text"])
+    return f'<div style="flex:1 1 240px">{_block(escape(title), text + failed, escape(line))}</div>'

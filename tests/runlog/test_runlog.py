@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import warnings
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,18 @@ def test_what_is_added_is_read_back(log: RunLog) -> None:
         log.frame(0)
     if os.name == "posix":
         assert log.path.stat().st_mode & 0o077 == 0, "others can read it"
+
+
+def test_a_thought_has_columns_of_its_own(log: RunLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_API_KEY", "plain-but-secret-1")
+    done = completion("Really?", "Yes.")
+    choice = replace(done.choices[0], reasoning="Is it plain-but-secret-1?", reasoning_token_ids=(1, 2, 3, 4))
+    log.add(replace(done, choices=(choice,)), source="cell", conversation="c1")
+    row = log.frame().iloc[0]
+    assert (row["text"], row["reasoning_tokens"]) == ("Yes.", 4)
+    assert row["reasoning"].startswith("Is it ")
+    assert "but-secret-1" not in row["reasoning"]
+    assert log.conversation("c1").turns[-1]["reasoning_content"] == row["reasoning"]
 
 
 def test_a_long_talk_is_stored_once(log: RunLog) -> None:
@@ -159,7 +172,7 @@ def test_an_older_file_is_brought_up_to_date(log: RunLog) -> None:
     assert len(log.frame()) == 1
     with sqlite3.connect(log.path) as db:
         steps = [row[0] for row in db.execute("select name from _sqlite_migrations")]
-    assert steps == ["first_tables"]
+    assert steps == ["first_tables", "thoughts"]
 
 
 # As sqlite-utils 4.2 made it, which wrote the log before.
@@ -196,7 +209,9 @@ def test_a_file_of_before_goes_on(log: RunLog) -> None:
     assert table.iloc[0]["messages"] == [{"role": "user", "content": "old?"}]
     assert [(one.id, one.title) for one in log.conversations()] == [("c0", "old?")]
     with sqlite3.connect(log.path) as db:
-        assert len(db.execute("select * from _sqlite_migrations").fetchall()) == 1
+        assert len(db.execute("select * from _sqlite_migrations").fetchall()) == 2
+    assert list(table["reasoning"]) == ["", ""]
+    assert list(table["reasoning_tokens"]) == [0, 0]
 
     def shape(path: Path) -> list[Any]:
         with sqlite3.connect(path) as db:

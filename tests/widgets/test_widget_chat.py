@@ -370,3 +370,64 @@ def test_a_thought_streams_and_stays_folded_beside_the_answer(chat: Any, bench: 
     assert "<details>" in chat.html()
     assert "<b>it</b>" not in chat.html()
     assert "<details>" in chat.markdown()
+
+
+def _thinks(bench: Any, template: str = "<think>{# </think> #}", rounds: int = 1) -> None:
+    """Let the scripted model think, then answer."""
+    bench.engine.facts = replace(bench.engine.facts, chat_template=TEMPLATE + template)
+    bench.lab.get()._facts = bench.engine.facts
+    texts = ["Is it?</think>", "Yes."] * rounds
+    bench.engine.say = lambda *_: texts.pop(0)
+
+
+SWITCH = "{% if enable_thinking is not defined or enable_thinking %}<think>{% endif %}{# </think> #}"
+
+
+@pytest.mark.parametrize(("given", "kept", "opened"), [(False, "off", False), ("on", "on", True), (None, "", True)])
+def test_think_of_a_chat(bench: Any, wire: None, given: Any, kept: str, opened: bool) -> None:
+    _thinks(bench, SWITCH, rounds=2)
+    chat = Chat(lab=bench.lab, think=given)
+    assert chat.think == kept
+    chat.send("Really?")
+    assert bench.engine.prompts[0].endswith("<think>") == opened
+    chat.close()
+
+
+def test_think_is_exported_kept_and_checked(bench: Any, wire: None) -> None:
+    _thinks(bench)
+    bench.engine.say = lambda *_: texts.pop(0)
+    texts = ["one two three four five six</think>", "Yes."]
+    chat = Chat(lab=bench.lab, think=2)
+    done = chat.send("Really?")
+    assert done.choices[0].reasoning_cut
+    assert "--think 2" in chat.to_cells()[0]
+    chat.close()
+    later = Chat(lab=bench.lab, resume=True)
+    assert later.think == "2"
+    later.think = "often"
+    with pytest.raises(BadInputError, match="think is on, off, low"):
+        later.send("x")
+    with pytest.raises(BadInputError, match="think is on, off, low"):
+        Chat(lab=bench.lab, think="often")
+    later.close()
+
+
+def test_a_resumed_chat_shows_its_thoughts_and_the_template_decides_on_sending_them(bench: Any, wire: None) -> None:
+    _thinks(bench, rounds=2)
+    chat = Chat(lab=bench.lab)
+    chat.send("Really?")
+    chat.close()
+    later = Chat(lab=bench.lab, resume=chat.conversation)
+    assert later.turns[1]["thought"] == "Is it?"
+    assert "<details>" in later.html()
+    later.send("And now?")
+    assert "Is it?" not in bench.engine.prompts[2]  # this template reads no reasoning_content
+    later.close()
+
+
+def test_a_chat_resumed_from_a_cells_conversation_has_its_thoughts(bench: Any, wire: None) -> None:
+    _thinks(bench)
+    bench.lab.runlog.add(bench.lab.get().generate("Really?"), source="cell", conversation="cell1")
+    chat = Chat(lab=bench.lab, resume="cell1")
+    assert [(turn["text"], turn.get("thought", "")) for turn in chat.turns] == [("Really?", ""), ("Yes.", "Is it?")]
+    chat.close()

@@ -1,4 +1,4 @@
-"""The widgets without a mouse and with a screen reader: focus, keys, and axe-core's rules in both themes."""
+"""The widgets without a mouse: focus, arrow keys, shortcuts; and axe-core's rules, in both themes."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from tests import scripted_engine as scripted
 lab = llmlab.lab()
 engine = scripted.add(lab, "echo")
 engine.pace, engine.piece = 0.01, 4
-code, table = "```python\\nx = 1\\n```", "| a | b |\\n|---|---|\\n| 1 | 2 |"
-engine.say = lambda p, q: f"See [a link](https://e.org) and `code`:\\n\\n{code}\\n\\n{table}"
+CODE, TABLE = ["", "```python", "x = 1", "```"], ["", "| a | b |", "|---|---|", "| 1 | 2 |"]
+RICH = ["See [a link](https://e.org) and `code`:", *CODE, *TABLE]
+engine.say = lambda p, q: chr(10).join(RICH)
 chat = llmlab.chat("echo", logprobs=2)
 for text in ("first", "second"): chat.send(text)
 chat
@@ -59,7 +60,7 @@ def test_a_turn_is_one_tab_stop_with_arrow_keys_inside(book: Book) -> None:
     for _ in range(12):
         book.page.keyboard.press("ArrowRight")
         reached.append(active(book))
-    assert {"Copy", "Edit", "Regenerate", "Good answer", "Bad answer"} <= set(reached)
+    assert {"Copy code", "Copy", "Edit", "Regenerate", "Good answer", "Bad answer"} <= set(reached)
     book.page.keyboard.press("Escape")
     assert active(book) == "Answer of echo"
     book.page.keyboard.press("ArrowUp")
@@ -107,18 +108,26 @@ def test_the_shortcuts_are_listed(book: Book) -> None:
     assert not keys.is_visible()
 
 
+@pytest.fixture
+def themes(server: Any) -> Any:
+    """Set the server's theme; it is the light one again afterwards."""
+    plugin = "@jupyterlab/apputils-extension/themes"
+    yield lambda theme: server.settings(plugin, theme=theme)
+    server.settings(plugin, theme="JupyterLab Light")
+
+
 @pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
-def test_axe_finds_nothing_serious(book: Book, theme: str) -> None:
+def test_axe_finds_nothing_serious(book: Book, themes: Any, theme: str) -> None:
     if not AXE.is_file():
         pytest.skip("axe-core isn't installed: bash scripts/frontend.sh check")
     page = book.page
-    book.server.settings("@jupyterlab/apputils-extension/themes", theme=theme)
+    themes(theme)
     page.reload()
     page.wait_for_selector(".jp-Notebook .jp-Cell")
     book.idle()
     for index in range(len(CELLS)):
         book.run(index)
-    page.locator(f'body[data-jp-theme-light="{str(theme.endswith("Light")).lower()}"]').wait_for()
+    page.locator(f'body[data-jp-theme-light="{str(theme.endswith("Light")).lower()}"]').wait_for(state="attached")
     page.evaluate(AXE.read_text("utf-8"))
     found = []
     for index, root in enumerate(ROOTS):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from llmlab.errors import BadInputError, GenerationError
 from llmlab.widgets import Arena, Chat, Grid, Inspector, Panel
 from tests import scripted_engine
+from tests.scripted_engine import TEMPLATE
 from tests.widgets.wire import page
 
 
@@ -57,6 +59,28 @@ def test_arena_columns_and_errors(bench: Any, wire: None) -> None:
     with pytest.raises(GenerationError):
         arena.send("x")
     assert all(a["error"]["message"] == "The engine broke." for a in arena.answers)
+    arena.close()
+
+
+def test_arena_folds_thoughts_and_votes_on_answers(bench: Any, wire: None) -> None:
+    bench.engine.facts = replace(bench.engine.facts, chat_template=TEMPLATE + "<think>{# </think> #}")
+    bench.lab.get()._facts = bench.engine.facts
+    bench.engine.piece = 1  # the answer's request has every character of the thought
+    bench.engine.say = lambda prompt, _: "Yes." if "</think>" in prompt else "Is <b>it</b>?</think>"
+    arena = Arena(lab=bench.lab, columns=[{"think": 500}, {}], think=400)
+    assert [column["sampling"]["think"] for column in arena.columns] == ["500", "400"]
+    first, _ = arena.send("Really?")
+    assert (first.text, first.reasoning) == ("Yes.", "Is <b>it</b>?")
+    deltas = [m for m in arena.comm.customs("delta") if m["column"] == 0]
+    assert "".join(m.get("thought", "") for m in deltas) == "Is <b>it</b>?"
+    assert "".join(m.get("text", "") for m in deltas) == "Yes."
+    assert arena.answers[1]["thought"] == "Is <b>it</b>?"
+    assert arena.html().count("<details>") == arena.markdown().count("<details>") == 2
+    assert "<b>it</b>" not in arena.html()
+    arena.vote(0)
+    assert arena.ballots[0]["answers"] == ["Yes.", "Yes."]
+    with pytest.raises(BadInputError, match="think is on, off, low"):
+        Arena(lab=bench.lab, columns=[{"think": "often"}, {}])
     arena.close()
 
 
@@ -135,6 +159,7 @@ NOTEBOOK = """
 import sys; sys.path.insert(0, {root!r})
 import llmlab
 from tests import scripted_engine
+from tests.scripted_engine import TEMPLATE
 engine = scripted_engine.add(llmlab.lab())
 chat = llmlab.chat()
 chat

@@ -128,7 +128,7 @@ class Cell(Command):
         )
         parser.add(
             "--think",
-            type=_think,
+            type=sampling.think,
             metavar="HOW",
             complete="think",
             help="on, off, low, medium, high, or the most tokens of a reasoning model's thought (default: the model's)",
@@ -310,16 +310,6 @@ def _ask(stream: Stream, args: argparse.Namespace, context: Context) -> Completi
         raise
     show.finish(completion)
     return completion
-
-
-def _think(text: str) -> bool | str | int:
-    """The value of --think."""
-    known: dict[str, bool | str] = {"on": True, "off": False, "low": "low", "medium": "medium", "high": "high"}
-    if text in known:
-        return known[text]
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"on, off, low, medium, high or a number of tokens, not {text!r}")
-    return int(text)
 
 
 def _unescape(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import ClassVar
 
+from llmlab.magics import sampling
 from llmlab.magics.command import Command, Context
 from llmlab.magics.parser import Parser
 
@@ -25,6 +26,7 @@ class Chat(Command):
     examples: ClassVar[tuple[tuple[str, str], ...]] = (
         ("%llm chat", ""),
         ('%llm chat nano -s "Answer in French."', "with a model and a system prompt"),
+        ("%llm chat --think 200", "close a reasoning model's thoughts after 200 tokens"),
         ("%llm chat --resume", "continue the last chat, also from an earlier kernel"),
     )
 
@@ -33,6 +35,13 @@ class Chat(Command):
         """The model and the settings."""
         parser.add("name", metavar="NAME", nargs="?", complete="model", help="a loaded model; default: the current one")
         parser.add("-s", "--system", as_typed=True, metavar="SYSTEM", help="a system prompt")
+        parser.add(
+            "--think",
+            type=sampling.think,
+            metavar="HOW",
+            complete="think",
+            help="on, off, low, medium, high, or the most tokens of a reasoning model's thought (default: the model's)",
+        )
         parser.add(
             "--resume",
             nargs="?",
@@ -47,4 +56,4 @@ class Chat(Command):
         from llmlab.widgets import Chat as ChatWidget
 
         given = {"system": args.system} if args.system is not None else {}
-        return ChatWidget(args.name, lab=context.lab, resume=args.resume, **given)
+        return ChatWidget(args.name, lab=context.lab, resume=args.resume, think=args.think, **given)

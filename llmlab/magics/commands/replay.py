@@ -35,8 +35,8 @@ class Replay(Command):
     @classmethod
     def arguments(cls, parser: Parser) -> None:
         """The file."""
-        parser.add("file", nargs="?", metavar="FILE", complete="file", help="the recorded answers; off: stop")
-        parser.add("--record", metavar="FILE", complete="file", help="record to FILE instead")
+        parser.add("file", nargs="?", metavar="FILE", complete="recording", help="the recorded answers; off: stop")
+        parser.add("--record", metavar="FILE", complete="recording", help="record to FILE instead")
 
     @classmethod
     def run(cls, args: argparse.Namespace, context: Context) -> object:
