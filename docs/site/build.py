@@ -32,6 +32,7 @@ GUIDES = (
     "models",
     "memory",
     "quants",
+    "deploy",
     "embeddings",
     "vision",
     "replay",

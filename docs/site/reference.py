@@ -32,6 +32,7 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             "arena",
             "panel",
             "serve",
+            "export",
         ),
     ),
     (

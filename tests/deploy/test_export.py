@@ -1,0 +1,190 @@
+"""Deployments of nano for each target, and proofs with the real servers."""
+
+import configparser
+import hashlib
+import json
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+import llmlab
+from llmlab.deploy import proof, turns
+from llmlab.deploy.exporting import TARGETS
+from llmlab.errors import BadInputError, LlmLabError, UnknownNameError, UnsupportedError
+from llmlab.types import Message
+
+ABLE = {
+    "llamacpp": ("llama-server", "ollama", "compose", "quadlet", "kubernetes"),
+    "vllm": ("vllm", "compose", "quadlet", "kubernetes", "ray"),
+}
+
+
+def words(script):
+    """The command line of a `serve.sh`."""
+    line = next(line for line in script.splitlines() if line.startswith("exec "))
+    return shlex.split(line.removeprefix("exec ").removesuffix(' "$@"'))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_each_target(model, target, tmp_path):
+    out = tmp_path / "made"
+    if target not in ABLE[model.engine]:
+        with pytest.raises(UnsupportedError, match="can't"):
+            llmlab.export(model, target, out=out)
+        assert not out.exists()
+        return
+    made = llmlab.export(model, target, out=out)
+    assert made.folder == out
+    assert set(made.files) == {path.name for path in out.iterdir()}
+    record = json.loads((out / "export.json").read_text())
+    assert record["target"] == target
+    assert record["context"] == model.facts.context_length
+    assert record["quant"] == model.quant
+    for line in (out / "SHA256SUMS").read_text().splitlines():
+        digest, path = line.split("  ")
+        assert hashlib.sha256(Path(path).read_bytes()).hexdigest() == digest
+    assert (out / "chat_template.jinja").read_text() == model.facts.chat_template
+    readme = (out / "README.md").read_text()
+    assert "Not proved here" in readme
+    for name in made.files:
+        if name.endswith(".yaml"):
+            documents = list(yaml.safe_load_all((out / name).read_text()))
+            assert documents
+            assert all(isinstance(one, dict) for one in documents)
+        if name.endswith(".sh"):
+            assert subprocess.run(["sh", "-n", out / name], check=False).returncode == 0
+
+
+def test_the_command_lines(llamacpp, vllm, tmp_path):
+    llmlab.export(llamacpp, "llama-server", out=tmp_path / "l")
+    command = words((tmp_path / "l" / "serve.sh").read_text())
+    assert command[:3] == ["llama-server", "--model", str(llamacpp.path)]
+    assert command[-4:] == ["--host", "127.0.0.1", "--port", "8080"]
+    preset = configparser.ConfigParser(interpolation=None)
+    preset.read_string("[top]\n" + (tmp_path / "l" / "models.ini").read_text())
+    assert preset["nano" if llamacpp.name == "nano" else llamacpp.name]["model"] == str(llamacpp.path)
+    llmlab.export(vllm, "vllm", out=tmp_path / "v")
+    command = words((tmp_path / "v" / "serve.sh").read_text())
+    assert command[:3] == ["vllm", "serve", str(vllm.path.absolute())]
+    assert command[command.index("--max-model-len") + 1] == str(vllm.facts.context_length)
+
+
+def test_compose_is_on_loopback_and_checks_health(model, tmp_path):
+    llmlab.export(model, "compose", out=tmp_path / "c", gpus=2)
+    found = yaml.safe_load((tmp_path / "c" / "compose.yaml").read_text())
+    for name, service in found["services"].items():
+        if name == "ollama-create":
+            continue
+        assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+        assert service["healthcheck"]["test"][0] == "CMD"
+        assert service["deploy"]["resources"]["reservations"]["devices"][0]["count"] == 2
+        assert all(volume.endswith(":ro") for volume in service["volumes"] if volume.startswith("/"))
+
+
+def test_adapters(llamacpp, tmp_path):
+    llamacpp.add_adapter("pirate", "pirate")
+    llamacpp.add_adapter("terse", "terse")
+    try:
+        llamacpp.use_adapter("pirate:0.7+terse:0.3")
+        llmlab.export(llamacpp, "llama-server", out=tmp_path / "mix")
+        command = words((tmp_path / "mix" / "serve.sh").read_text())
+        given = command[command.index("--lora-scaled") + 1]
+        assert [part.rsplit(":", 1)[1] for part in given.split(",")] == ["0.7", "0.3"]
+        with pytest.raises(UnsupportedError, match=r"adapter mix pirate:0\.7"):
+            llmlab.export(llamacpp, "ollama", out=tmp_path / "no")
+        assert not (tmp_path / "no").exists()
+        llamacpp.use_adapter("pirate")
+        llmlab.export(llamacpp, "ollama", out=tmp_path / "one")
+        assert "ADAPTER " in (tmp_path / "one" / "Modelfile").read_text()
+        assert (tmp_path / "one" / "Modelfile.terse").is_file()
+    finally:
+        for name in ("pirate", "terse"):
+            llamacpp.remove_adapter(name)
+
+
+def test_what_is_refused(llamacpp, tmp_path):
+    with pytest.raises(UnknownNameError, match="target 'composer'"):
+        llmlab.export(llamacpp, "composer", out=tmp_path / "x")
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(BadInputError, match="isn't an earlier export"):
+        llmlab.export(llamacpp, "llama-server", out=tmp_path)
+    llmlab.export(llamacpp, "llama-server", out=tmp_path / "x")
+    assert llmlab.export(llamacpp, "llama-server", out=tmp_path / "x").files  # again, over its own files
+
+
+def test_no_key_is_written(llamacpp, tmp_path, monkeypatch):
+    monkeypatch.setenv("LLAMA_API_KEY", "secret-value")
+    for target in ABLE["llamacpp"]:
+        llmlab.export(llamacpp, target, out=tmp_path / target)
+        assert all("secret-value" not in path.read_text() for path in (tmp_path / target).iterdir())
+
+
+def test_a_template_of_plain_turns_is_translated(llamacpp):
+    found = turns.plain_turns(llamacpp.render)
+    talk = [Message("user", "a"), Message("assistant", "b"), Message("user", "c")]
+    assert found.render(talk) == llamacpp.render(talk)
+    assert "{{- range $i, $m := .Messages }}" in found.go()
+    assert turns.plain_turns(lambda talk: f"{len(talk)}: {talk[-1].content}") is None
+
+
+def test_a_proof_with_llama_server(llamacpp, tmp_path):
+    if proof.refusal(proof.LLAMA_SERVER):
+        pytest.skip(proof.refusal(proof.LLAMA_SERVER))
+    llamacpp.add_adapter("pirate", "pirate")
+    try:
+        llamacpp.use_adapter("pirate:0.5")
+        made = llmlab.export(
+            llamacpp, "llama-server", out=tmp_path / "p", prove=True, prompts=["Who are you?", "What is 12 + 30?"]
+        )
+    finally:
+        llamacpp.remove_adapter("pirate")
+    assert [one.read_alike for one in made.proof.answers] == [True, True]
+    assert sum(one.same for one in made.proof.answers) >= 1
+    assert all(one.logprob_difference < 0.05 for one in made.proof.answers)
+    report = json.loads((tmp_path / "p" / "proof.json").read_text())
+    assert report["answers"][0]["here"] == made.proof.answers[0].here
+    assert "greedy answers are equal" in (tmp_path / "p" / "README.md").read_text()
+
+
+def test_a_proof_that_fails_is_seen(llamacpp, tmp_path, monkeypatch):
+    """A server with another adapter scale than the kernel's answers differently, and the proof says so."""
+    if proof.refusal(proof.LLAMA_SERVER):
+        pytest.skip(proof.refusal(proof.LLAMA_SERVER))
+    llamacpp.add_adapter("pirate", "pirate")
+    real = proof.llama_server.options
+    monkeypatch.setattr(
+        proof.llama_server, "options", lambda *given: {k: v for k, v in real(*given).items() if k != "lora-scaled"}
+    )
+    try:
+        llamacpp.use_adapter("pirate")
+        made = llmlab.export(llamacpp, "llama-server", out=tmp_path / "p", prove=True, prompts=["Who are you?"])
+    finally:
+        llamacpp.remove_adapter("pirate")
+    (answer,) = made.proof.answers
+    assert not answer.same
+    assert answer.first is not None
+
+
+def test_a_server_that_does_not_start(llamacpp, tmp_path, monkeypatch):
+    if proof.refusal(proof.LLAMA_SERVER):
+        pytest.skip(proof.refusal(proof.LLAMA_SERVER))
+    monkeypatch.setattr(proof.llama_server, "options", lambda *_: {"model": "/no/such/file.gguf"})
+    with pytest.raises(LlmLabError, match=r"llama-server (ended|didn't)"):
+        llmlab.export(llamacpp, "llama-server", out=tmp_path / "p", prove=True)
+    assert (tmp_path / "p" / "serve.sh").is_file()
+
+
+def test_a_proof_with_vllm(vllm, tmp_path):
+    made = llmlab.export(vllm, "vllm", out=tmp_path / "p", prove=True, prompts=["What is 12 + 30?", "Who are you?"])
+    assert [one.read_alike for one in made.proof.answers] == [True, True]
+    assert made.proof.answers[0].same
+    assert all(one.logprob_difference < 0.2 for one in made.proof.answers)
+
+
+def test_not_proved_here(llamacpp, tmp_path):
+    made = llmlab.export(llamacpp, "ollama", out=tmp_path / "o", prove=True)
+    assert made.proof is None
+    assert "ollama can't be started here" in (tmp_path / "o" / "README.md").read_text()
