@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import math
 import os
 import socket
 import subprocess
@@ -22,7 +23,7 @@ from llmlab.deploy.places import local
 from llmlab.deploy.servers import LLAMA_SERVER, VLLM, Server
 from llmlab.deploy.snapshot import Snapshot
 from llmlab.errors import LlmLabError, LoadError
-from llmlab.machine import guardian
+from llmlab.machine import cores, guardian
 from llmlab.measure.prompts import same_prompt
 from llmlab.statistics import share
 from llmlab.types import Message
@@ -36,6 +37,7 @@ Prompts = Sequence[Sequence[Message]]
 TOKENS = 48
 """Tokens per answer."""
 START_S = 600.0
+_LOOK_S = 0.3
 _TOP = 5
 _TEXTS = (
     "What is the capital of France?", "Write one sentence about the sea.", "Count from one to five.",
@@ -221,13 +223,22 @@ def _started(server: Server, snapshot: Snapshot, folder: Path) -> Iterator[tuple
             program = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", *words[2:]]
         else:
             options = Path(scratch) / "options.json"
-            settings = llama_server.options(snapshot, places) | {"host": "127.0.0.1", "port": port}
+            # Two threads that share a core wait for each other: minutes per answer on a busy machine.
+            settings = {"threads": _free_cores()} | llama_server.options(snapshot, places)
+            settings |= {"host": "127.0.0.1", "port": port}
             options.write_text(json.dumps(settings), encoding="utf-8")
             program = [sys.executable, str(Path(__file__).with_name("llama_worker.py")), str(options)]
         with _running(program, dict(server.environment(snapshot))) as (process, lines):
             url = f"http://127.0.0.1:{port}"
             _wait(url + server.health, process, lines, server.name)
             yield url, " ".join(words)
+
+
+def _free_cores() -> int:
+    """The number of cores that other processes leave, at least 1."""
+    others = cores.Others()
+    time.sleep(_LOOK_S)
+    return max(math.floor(cores.allowed() - (others.busy() or 0.0) + 0.5), 1)
 
 
 @contextlib.contextmanager
