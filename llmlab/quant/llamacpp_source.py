@@ -21,6 +21,7 @@ from llmlab.errors import EngineMissingError, LoadError
 from llmlab.quant.process import follow
 from llmlab.types.progress import Progress
 
+_NETWORK = "Check the network and the disk; the last lines are below."
 _STEP = re.compile(r"^\[(\d+)/(\d+)\]")
 
 
@@ -51,7 +52,7 @@ def folder(progress: Progress | None = None) -> Path:
 def _fetch(version: str, home: Path, sources: Path) -> None:
     with tempfile.TemporaryDirectory(dir=home, prefix=".fetch.") as scratch:
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "llama-cpp-python"]
-        run([*pip, "--dest", scratch, f"llama-cpp-python=={version}"], "fetch llama.cpp's sources")
+        run([*pip, "--dest", scratch, f"llama-cpp-python=={version}"], "fetch llama.cpp's sources", hint=_NETWORK)
         archive = next(Path(scratch).glob("*.tar.gz"))
         unpacked = Path(scratch) / "unpacked"
         with tarfile.open(archive) as tar:
@@ -88,7 +89,12 @@ def tool(name: str, progress: Progress | None = None) -> Path:
 
 
 def run(
-    command: Sequence[str], what: str, progress: Progress | None = None, step: re.Pattern[str] | None = None
+    command: Sequence[str],
+    what: str,
+    progress: Progress | None = None,
+    step: re.Pattern[str] | None = None,
+    *,
+    hint: str = "The program's last lines are below.",
 ) -> None:
     """Run a program to completion; an interrupt ends it too.
 
@@ -97,6 +103,7 @@ def run(
         what: what it does, for the error ("compile llama-imatrix").
         progress: called with `what` and the completed fraction.
         step: matches a progress line of the output; its groups are the done and total counts.
+        hint: the suggested fix of a failure.
 
     Raises:
         LoadError: it failed; its last lines are in `log_tail`.
@@ -114,7 +121,7 @@ def run(
         lines = [line for line in tail if line.strip()]
         raise LoadError(
             f"Could not {what} (exit status {code}): {lines[-1] if lines else 'no output'}",
-            "Check the network and the disk; the last lines are below.",
+            hint,
             log_tail="\n".join(tail),
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +24,9 @@ from llmlab.quant import (
     vllm_forms,
 )
 from llmlab.types.progress import Progress
+
+# How llama.cpp's converter reports a file of the tokenizer that isn't there.
+_ABSENT = re.compile(r"(?:File not found|Error: Missing):? .*?([\w.-]+\.(?:model|json))\s*$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +189,12 @@ def _base(header: Header, progress: Progress | None) -> tuple[Path, str]:
                     llamacpp_source.run(command, f"convert {header.name} with llama.cpp's converter")
             except LlmLabError as error:
                 tail = getattr(error, "log_tail", "")
+                if absent := _ABSENT.search(tail):
+                    raise UnsupportedError(
+                        f"llama.cpp's converter needs {absent[1]} for the tokenizer of {header.name} "
+                        f"({header.architecture}), and the folder doesn't have it.",
+                        f"Copy {absent[1]} from the original repository into {header.path}, or use --engine vllm.",
+                    ) from error
                 if "is not supported" in tail or "NotImplementedError" in tail:
                     raise UnsupportedError(
                         f"llama.cpp's converter doesn't support {header.architecture} or its tokenizer: "

@@ -1,6 +1,7 @@
 """SmolLM2-135M on both engines: agreement, conversations, guided generation, adapters, quants, interrupts, prefixes."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -9,6 +10,7 @@ from llmlab.errors import UnsupportedError
 from llmlab.files import token_ids
 from llmlab.hub import catalogue
 from llmlab.measure.divergence import kl
+from llmlab.widgets import Arena, Chat
 from tests.adapters import adapters
 from tests.test_agreement import agreement
 
@@ -97,6 +99,39 @@ def test_an_adapter_changes_the_text_and_comes_off(smol, tmp_path):
         assert smol.generate("Who wrote Hamlet?", temperature=0, max_tokens=12).token_ids == before
     finally:
         smol.remove_adapter("noise")
+
+
+@pytest.fixture
+def thinking(smol, monkeypatch):
+    """SmolLM2 under its template with an opened thought at the end, which it then writes on."""
+    template = smol.facts.chat_template + "<think>\n{# </think> #}"
+    monkeypatch.setattr(smol, "_facts", replace(smol.facts, chat_template=template))
+    return smol
+
+
+def test_a_thought_in_the_chat_the_run_log_and_the_arena(thinking, smol_lab):
+    chat = Chat(thinking.name, lab=smol_lab, think=8, temperature=0, max_tokens=40)
+    done = chat.send("What is the capital of France?")
+    chat.close()
+    assert 0 < len(done.choices[0].reasoning_token_ids) <= 8 + 6  # the marks that close it
+    assert done.text
+    assert "think>" not in done.text
+    assert chat.turns[1]["thought"] == done.reasoning != ""
+    row = smol_lab.runlog.frame(1).iloc[0]
+    assert (row["text"], row["reasoning"], row["reasoning_tokens"]) == (
+        done.text,
+        done.reasoning,
+        done.reasoning_tokens,
+    )
+    again = Chat(lab=smol_lab, resume=chat.conversation)
+    assert again.turns[1]["thought"] == done.reasoning
+    again.close()
+    columns = [{"model": thinking.name, "think": think} for think in (0, 8)]
+    arena = Arena(lab=smol_lab, columns=columns, temperature=0, max_tokens=40)
+    closed, opened = arena.send("What is the capital of France?")
+    arena.close()
+    assert (closed.reasoning, opened.token_ids) == ("", done.token_ids)
+    assert [answer["thought"] for answer in arena.answers] == ["", done.reasoning]
 
 
 def test_an_interrupted_answer_keeps_its_text(smol):

@@ -66,7 +66,7 @@ def test_arena_folds_thoughts_and_votes_on_answers(bench: Any, wire: None) -> No
     bench.engine.facts = replace(bench.engine.facts, chat_template=TEMPLATE + "<think>{# </think> #}")
     bench.lab.get()._facts = bench.engine.facts
     bench.engine.piece = 1  # the answer's request has every character of the thought
-    bench.engine.say = lambda prompt, _: "Yes." if "</think>" in prompt else "Is <b>it</b>?</think>"
+    bench.engine.say = lambda prompt, _: "Yes." if "Is <b>it" in prompt else "Is <b>it</b>?</think>"
     arena = Arena(lab=bench.lab, columns=[{"think": 500}, {}], think=400)
     assert [column["sampling"]["think"] for column in arena.columns] == ["500", "400"]
     first, _ = arena.send("Really?")
