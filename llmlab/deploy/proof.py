@@ -152,7 +152,7 @@ def prove(
     source = f"from the run log (n = {len(prompts)})" if prompts else f"built-in (n = {len(BUILT_IN)})"
     asked = prompts or BUILT_IN
     progress(f"starting {server.name}", None)
-    with _started(server, snapshot, folder) as (url, command):
+    with started(server, snapshot, folder) as (url, command):
         lab = Lab()
         try:
             far = lab.attach(url, name=f"{model.name}-proof", model=_served(snapshot, server))
@@ -212,9 +212,9 @@ def _difference(ours: Completion, theirs: Completion, end: int | None) -> float 
 
 
 @contextlib.contextmanager
-def _started(server: Server, snapshot: Snapshot, folder: Path) -> Iterator[tuple[str, str]]:
+def started(server: Server, snapshot: Snapshot, folder: Path) -> Iterator[tuple[str, str]]:
     """The running server's address and its command line; it ends with the block, and with this process."""
-    port = _free_port()
+    port = free_port()
     places = local(folder)
     words = [*server.command(snapshot, places), "--host", "127.0.0.1", "--port", str(port)]
     with tempfile.TemporaryDirectory(prefix="llmlab-") as scratch:
@@ -294,7 +294,7 @@ def _wait(url: str, process: subprocess.Popen[str], lines: list[str], name: str)
     )
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
