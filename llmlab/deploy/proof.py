@@ -295,6 +295,7 @@ def _wait(url: str, process: subprocess.Popen[str], lines: list[str], name: str)
 
 
 def free_port() -> int:
+    """A port of this machine that nothing listens on."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])

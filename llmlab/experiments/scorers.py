@@ -27,6 +27,7 @@ __all__ = [
     "perplexity",
     "regex",
     "rouge",
+    "similarity",
     "tokens",
 ]
 
@@ -256,6 +257,32 @@ def _perplexity(model: Any, body: Mapping[str, Any], reference: str | None) -> f
 
 perplexity = Scorer("perplexity", _perplexity, "number", "lower", needs="model")
 """The perplexity of the expected answer after the prompt, by the model that answered (without its adapter)."""
+
+
+def similarity(model: Any, *, pooling: str | None = None, name: str = "similarity") -> Scorer:
+    """The cosine of the answer's and the expected answer's vectors: near 1 if they mean the same.
+
+    Args:
+        model: an embedding model, or another one with `pooling` (`Model.embed`).
+        pooling: how tokens' vectors become one; None: as the model's files say.
+        name: the column of its scores.
+
+    Returns:
+        The scorer.
+
+    Example:
+        >>> scorer = llmlab.experiments.scorers.similarity(model, pooling="mean")
+        >>> scorer.name
+        'similarity'
+    """
+
+    def score(answer: str, reference: str | None) -> float | None:
+        if reference is None or not answer.strip():
+            return None
+        one, other = model.embed([answer, reference], pooling=pooling, normalize=True, truncate=True)
+        return float(one @ other)
+
+    return Scorer(name, score, "number", arguments=2)
 
 
 BUILT_IN: dict[str, Scorer] = {

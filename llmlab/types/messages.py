@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast, get_args
 
 from llmlab.errors import BadInputError, unknown
+from llmlab.types.images import data_url, encoded, image_of
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 
@@ -64,7 +64,8 @@ class Message:
             which the arguments are JSON text.
         name: the tool's name, on a tool turn.
         tool_call_id: which call a tool turn answers; some templates ask for it.
-        images: encoded images (PNG, JPEG, WebP, GIF) that a user's turn shows before its text.
+        images: what a user's turn shows before its text: bytes of a PNG, JPEG, WebP or GIF, paths, data: URLs, PIL
+            images, numpy arrays or matplotlib figures; kept as encoded bytes.
         reasoning: the assistant's thought before the text. The chat template decides whether the model sees it again.
 
     Example:
@@ -80,6 +81,11 @@ class Message:
     tool_call_id: str | None = None
     images: tuple[bytes, ...] = field(default=(), repr=False)
     reasoning: str = field(default="", repr=False)
+
+    def __post_init__(self) -> None:
+        """Encode the images."""
+        if self.images and not all(type(image) is bytes for image in self.images):
+            object.__setattr__(self, "images", tuple(encoded(image) for image in self.images))
 
     @classmethod
     def of(cls, value: Message | Mapping[str, Any] | str) -> Message:
@@ -219,47 +225,6 @@ def _with_text(call: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(given, str):
         function["arguments"] = json.dumps(given if given is not None else {}, ensure_ascii=False)
     return {**outer, "type": "function", "function": function}
-
-
-IMAGE_FORMS = {"png": b"\x89PNG", "jpeg": b"\xff\xd8\xff", "gif": b"GIF8", "webp": b"RIFF"}
-
-"""Accepted image formats and their magic bytes."""
-
-
-def data_url(image: bytes) -> str:
-    """An encoded image as a data: URL.
-
-    Args:
-        image: the bytes of a PNG, JPEG, WebP or GIF file.
-
-    Returns:
-        The URL, as a content part of a message takes it.
-
-    Example:
-        >>> llmlab.types.data_url(b"GIF89a")
-        'data:image/gif;base64,R0lGODlh'
-    """
-    form = next((name for name, start in IMAGE_FORMS.items() if image.startswith(start)), "png")
-    return f"data:image/{form};base64,{base64.b64encode(image).decode()}"
-
-
-def image_of(url: str) -> bytes:
-    """The encoded image in a data: URL.
-
-    Raises:
-        BadInputError: it isn't a data: URL of an image; llmlab doesn't fetch URLs.
-    """
-    head, _, body = url.partition(";base64,")
-    try:
-        image = base64.b64decode(body, validate=True) if head.startswith("data:image/") else b""
-    except ValueError:
-        image = b""
-    if not any(image.startswith(start) for start in IMAGE_FORMS.values()):
-        raise BadInputError(
-            f"An image must be a data: URL of a PNG, JPEG, WebP or GIF, got {url[:40]!r}.",
-            "Make one from a file's bytes: llmlab.types.data_url(path.read_bytes())",
-        )
-    return image
 
 
 def _parts(content: Sequence[Any]) -> tuple[str, tuple[bytes, ...]]:

@@ -173,3 +173,13 @@ def test_agreement_beyond_chance():
     assert "no rated answer" in str(judges.agreement([], []))
     with pytest.raises(BadInputError):
         judges.agreement([1], [])
+
+
+def test_similarity_by_vectors(llamacpp):
+    scorer = scorers.similarity(llamacpp, pooling="mean")
+    same, near, none = (
+        scorer("The cat sat.", other, {}) for other in ("The cat sat.", "Quarterly revenue grew.", None)
+    )
+    assert same == pytest.approx(1, abs=1e-4)
+    assert near < same
+    assert none is None

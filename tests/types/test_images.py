@@ -1,0 +1,70 @@
+"""Images in messages, from everything that holds one."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from llmlab.errors import BadInputError
+from llmlab.types import Message, data_url
+from llmlab.types.images import MOST_BYTES, encoded
+
+
+def png(colour="red"):
+    out = io.BytesIO()
+    Image.new("RGB", (4, 2), colour).save(out, "PNG")
+    return out.getvalue()
+
+
+def pixel(image):
+    return Image.open(io.BytesIO(image)).convert("RGB").getpixel((0, 0))
+
+
+@pytest.mark.parametrize("kind", ["bytes", "path", "text path", "data URL", "PIL", "uint8", "float", "figure"])
+def test_what_holds_an_image(kind, tmp_path):
+    file = tmp_path / "red.png"
+    file.write_bytes(png())
+    array = np.zeros((2, 4, 3), dtype=np.uint8)
+    array[..., 0] = 255
+    if kind == "figure":
+        figure = pytest.importorskip("matplotlib.figure").Figure(figsize=(1, 1), facecolor="red")
+        value = figure
+    else:
+        value = {
+            "bytes": png(),
+            "path": file,
+            "text path": str(file),
+            "data URL": data_url(png()),
+            "PIL": Image.new("RGB", (4, 2), "red"),
+            "uint8": array,
+            "float": array / 255,
+        }[kind]
+    (image,) = Message("user", "What?", images=(value,)).images
+    assert pixel(image) == (255, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (b"no image", "no PNG"),
+        ("/no/such/file.png", "can't be read"),
+        ("https://example.org/a.png", "doesn't fetch"),
+        ("data:image/png;base64,AAAA", "data: URL"),
+        (b"\x89PNG" + bytes(MOST_BYTES), "bytes"),
+        (np.zeros((2, 2, 7), dtype=np.uint8), "no image"),
+        (3, "can't be a int"),
+    ],
+)
+def test_what_holds_none(value, reason):
+    with pytest.raises(BadInputError, match=reason):
+        encoded(value)
+
+
+def test_a_message_of_a_request_reads_no_file(tmp_path):
+    """Dicts come from HTTP requests: their image URLs must not become paths."""
+    file = tmp_path / "red.png"
+    file.write_bytes(png())
+    part = {"type": "image_url", "image_url": {"url": str(file)}}
+    with pytest.raises(BadInputError, match="data: URL"):
+        Message.of({"role": "user", "content": [part]})
