@@ -1143,7 +1143,8 @@ def export(
         LoadError: a file can't be read or written, or the server didn't start.
 
     Example:
-        >>> made = llmlab.export("nano", "llama-server", out=folder / "deployment")
+        >>> import tempfile
+        >>> made = llmlab.export(model, "llama-server", out=tempfile.mkdtemp())
         >>> "serve.sh" in made.files
         True
     """

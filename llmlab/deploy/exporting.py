@@ -40,7 +40,8 @@ class Export(View):
         unproved: why there is no proof, if one was asked for; "" otherwise.
 
     Example:
-        >>> made = llmlab.export(model, "llama-server", out=folder / "deployment")
+        >>> import tempfile
+        >>> made = llmlab.export(model, "llama-server", out=tempfile.mkdtemp())
         >>> made.files
         ('README.md', 'SHA256SUMS', 'chat_template.jinja', 'export.json', 'models.ini', 'serve.sh')
     """
