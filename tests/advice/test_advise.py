@@ -20,6 +20,7 @@ from llmlab.machine.memory import Device
 from llmlab.magics.commands.load import Load
 from llmlab.measure.speed import BenchResult, Point
 from llmlab.quant.gguf_cache import to_gguf
+from llmlab.statistics.estimates import Estimate
 from llmlab.types import EngineName
 
 NANO = catalogue.get("nano").path
@@ -187,7 +188,7 @@ def test_its_line_loads(ipython, lab):
 
 
 def point(engine, speed, *, spread=1.02, ttft=5.0, memory=50e6):
-    return Point("m", engine, "q", 8, speed, spread, (ttft,), (1.0,), int(memory))
+    return Point("m", engine, "q", 8, Estimate(speed, speed, speed, 3), spread, (ttft,), (1.0,), int(memory))
 
 
 def reasons(*points):

@@ -12,8 +12,15 @@ from llmlab.types import FORMATS
 
 PACKAGE = Path(llmlab.__file__).parent
 ALLOWED = ("engines/", "hub/catalogue", "zoo/", "types/params.py")
-# Strings that are the name of a distribution, a package or a module, which happens to be the engine's.
-PACKAGES = {"machine/hardware.py": 1, "files/architectures.py": 1, "files/fit.py": 1}
+# Strings that are the name of a distribution, a package, a module or a server, which happens to be the engine's.
+PACKAGES = {
+    "machine/hardware.py": 1,
+    "files/architectures.py": 1,
+    "files/fit.py": 1,
+    "deploy/exporting.py": 2,
+    "deploy/proof.py": 1,
+    "deploy/vllm_server.py": 2,
+}
 
 
 def _named(source):

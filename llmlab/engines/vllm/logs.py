@@ -161,6 +161,16 @@ def no_tqdm_monitor() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def random_state() -> Iterator[None]:
+    """Restore Python's random state: imports draw from it (transformers imports scikit-learn, which imports rich)."""
+    state = random.getstate()
+    try:
+        yield
+    finally:
+        random.setstate(state)
+
+
+@contextlib.contextmanager
 def process_state() -> Iterator[None]:
     """Restore process-wide state that a load sets: random states, matmul precision, torch.distributed's excepthook."""
     import numpy as np

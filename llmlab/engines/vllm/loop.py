@@ -237,7 +237,7 @@ class StepLoop:
         variables = load.environment(in_process=self._in_process, gpu=self._plan.extra.get("gpu"))
         with SHARED.loading, logs.environment(variables), logs.no_tqdm_monitor(), self._turns:
             try:
-                with logs.python_noise(self._log):
+                with logs.python_noise(self._log), logs.random_state():
                     load.import_vllm()
                 # A new block, because the import has added handlers.
                 if self._plan.draft is not None and self._in_process:
