@@ -188,3 +188,10 @@ def test_not_proved_here(llamacpp, tmp_path):
     made = llmlab.export(llamacpp, "ollama", out=tmp_path / "o", prove=True)
     assert made.proof is None
     assert "ollama can't be started here" in (tmp_path / "o" / "README.md").read_text()
+
+
+def test_kubernetes_objects_follow_its_schemas(model, tmp_path):
+    kubernetes = pytest.importorskip("kubernetes_validate", reason="pip install --no-deps kubernetes-validate")
+    llmlab.export(model, "kubernetes", out=tmp_path / "k", gpus=1)
+    for document in yaml.safe_load_all((tmp_path / "k" / "kubernetes.yaml").read_text()):
+        kubernetes.validate(document, kubernetes.latest_version(), strict=True)
