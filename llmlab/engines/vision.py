@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from llmlab.engines.base import ModelFacts
-from llmlab.engines.registry import check_name, engine_class
+from llmlab.engines.registry import declared
 from llmlab.errors import UnsupportedError
+from llmlab.types import EngineName
 
 
 def refusal(name: str, engine: str, facts: ModelFacts) -> UnsupportedError | None:
@@ -15,16 +18,9 @@ def refusal(name: str, engine: str, facts: ModelFacts) -> UnsupportedError | Non
         engine: the engine's name.
         facts: what the model reports about itself.
     """
-    if not facts.sees:
-        return UnsupportedError(
-            f"{name} supports text only: its files include no vision encoder.",
-            "Put its projector (mmproj-*.gguf) next to the file, or name it: %llm load ... --mmproj FILE"
-            if engine == "llamacpp"
-            else "Load a vision model, or describe the image in words.",
-        )
-    if "images" not in engine_class(check_name(engine)).capabilities.features:
-        return UnsupportedError(
-            f"{name} is a vision model, but llmlab doesn't support images on {engine} yet.",
-            "Load its safetensors in vllm (--engine vllm), or describe the image in words.",
-        )
-    return None
+    if facts.sees and "images" in declared(cast("EngineName", engine)).capabilities.features:
+        return None
+    hint = "Load a vision model, or describe the image in words."
+    if "mmproj" in declared(cast("EngineName", engine)).capabilities.extra:
+        hint = "Put its projector (mmproj-*.gguf) next to the file, or name it: %llm load ... --mmproj FILE"
+    return UnsupportedError(f"{name} supports text only: its files include no vision encoder.", hint)

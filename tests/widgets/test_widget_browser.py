@@ -69,7 +69,7 @@ def test_typing_streams(book: Book) -> None:
     assert len({text for text in seen if text}) >= 3, f"the answer did not stream: {seen}"
     assert area.input_value() == ""
     facts = chat.locator(".ll-assistant .ll-facts").last.inner_text()
-    assert re.search(r"\d+ tokens · [\d,]+ tokens/s · TTFT", facts), facts
+    assert re.search(r"\d+ tokens · [\d,.]+ tokens/s · TTFT", facts), facts
     assert "of 32,768 tokens" in chat.locator(".ll-meter").inner_text()
 
 
