@@ -615,7 +615,7 @@ def experiment(
         constraints: dicts with one of schema, type, regex, choice or grammar; None is without one.
         seeds: a number of seeds, or the seeds.
         repeats: how often each seed is repeated, with other draws.
-        scorers: names of built-in ones (exact, contains, bleu, tokens, ...), functions, or `@llmlab.scorer`s.
+        scorers: names of built-in ones (exact, contains, bleu, tokens, ...), functions, or made with `@llmlab.scorer`.
         ctx: the context length of the loaded models.
         lab: the lab with the attached models; None: the shared one.
 
