@@ -15,7 +15,7 @@ class ExportCommand(Command):
     """Write a deployment."""
 
     name: ClassVar[str] = "export"
-    summary: ClassVar[str] = "the loaded model as a deployment: vllm, llama-server, ollama, compose, kubernetes, ..."
+    summary: ClassVar[str] = "the loaded model as a deployment for vllm, llama-server, ollama, compose, ..."
     details: ClassVar[str] = """
         Writes what another server needs to run the model in its current form: quant, adapters, context, sampling
         defaults, chat template, speculation. Its files are referred to with their checksums. What the target can't
