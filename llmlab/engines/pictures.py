@@ -26,6 +26,7 @@ def read(image: bytes) -> Image:
         GenerationError: it can't be read, or has more than `MOST_PIXELS`.
     """
     _imports.load("PIL.Image", "PIL.ImageOps")
+    _imports.load("PIL")
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:

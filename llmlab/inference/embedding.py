@@ -110,6 +110,7 @@ def _batches(
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    _imports.load("numpy")
     import numpy as np
 
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -117,6 +118,7 @@ def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _sigmoid(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    _imports.load("numpy")
     import numpy as np
 
     return cast("NDArray[np.float32]", (0.5 * (1 + np.tanh(scores / 2))).astype(np.float32))

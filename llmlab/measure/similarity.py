@@ -194,6 +194,7 @@ def _short(text: str) -> str:
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    _imports.load("numpy")
     import numpy as np
 
     return cast("NDArray[np.float32]", vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))
@@ -201,6 +202,7 @@ def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _plane(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Two coordinates per vector: UMAP's where it is installed and there are enough, else two principal components."""
+    _imports.load("numpy")
     import numpy as np
 
     if len(vectors) > 15:

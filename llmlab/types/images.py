@@ -7,6 +7,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+from llmlab import _imports
 from llmlab.errors import BadInputError
 
 IMAGE_FORMS = {"png": b"\x89PNG", "jpeg": b"\xff\xd8\xff", "gif": b"GIF8", "webp": b"RIFF"}
@@ -61,6 +62,7 @@ def encoded(value: Any) -> bytes:
 
 
 def _of_array(value: Any) -> Any:
+    _imports.load("PIL")
     from PIL import Image
 
     if value.dtype.kind == "f":

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
+from llmlab import _imports
 from llmlab.engines.base import (
     Adapter,
     Capabilities,
@@ -141,6 +142,7 @@ class ReplayEngine(Engine):
 
     def embed(self, texts: Sequence[Sequence[int]], pooling: Pooling, mix: Mix | None = None) -> Any:
         """The recorded vectors."""
+        _imports.load("numpy")
         import numpy as np
 
         found = []
