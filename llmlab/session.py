@@ -19,6 +19,7 @@ from llmlab.inference.conversation import History
 from llmlab.inference.request import IMPORTS
 from llmlab.loading import attachment, replaying
 from llmlab.loading.attachment import plan_attach
+from llmlab.loading.parallel import parallel_of
 from llmlab.loading.plan import Planned, make_plan
 from llmlab.loading.switch import Switch, carry_over, plan_reload, plan_switch
 from llmlab.model import Model
@@ -77,6 +78,9 @@ class Lab:
         ctx: int | None = None,
         gpu_layers: int | None = None,
         tp: int = 1,
+        pp: int = 1,
+        nodes: int = 1,
+        executor: str | None = None,
         max_concurrency: int | None = None,
         force: bool = False,
         extra: Mapping[str, EngineOption] | None = None,
@@ -94,7 +98,10 @@ class Lab:
             name: its name in the lab; None: the model's own name.
             ctx: context length in tokens; None: the trained one, or what fits.
             gpu_layers: layers on the GPU (llamacpp); None: the engine chooses.
-            tp: GPUs to split the model over (vllm).
+            tp: GPUs that each layer is split over (vllm).
+            pp: groups of GPUs that each have a part of the layers (vllm).
+            nodes: machines that share those GPUs (vllm): a Ray cluster that this kernel has joined.
+            executor: what starts vllm's processes: mp or ray; None: mp, or ray for several nodes.
             max_concurrency: most sequences decoded at once; others wait.
             force: load even if the memory estimate doesn't fit.
             extra: engine options by name, like `-x KEY=VALUE`.
@@ -136,7 +143,7 @@ class Lab:
                 quant=quant,
                 ctx=ctx,
                 gpu_layers=gpu_layers,
-                tp=tp,
+                parallel=parallel_of(tp, pp, 1, nodes, executor),
                 max_concurrency=max_concurrency,
                 force=force,
                 extra=extra or {},
