@@ -86,6 +86,8 @@ class Estimate:
         free: bytes free on `device` at the time of the estimate.
         suggestions: what would fit instead, one line each; empty if it fits.
         capacity: total bytes of `device`.
+        corrected: what earlier loads on this machine changed, in words; their share is part of the overhead.
+        correction: its bytes.
     """
 
     name: str
@@ -99,6 +101,8 @@ class Estimate:
     kv_tokens: int
     suggestions: tuple[str, ...] = ()
     capacity: int = 0
+    corrected: str = ""
+    correction: int = 0
 
     @property
     def total(self) -> int:
@@ -113,7 +117,7 @@ class Estimate:
     def __str__(self) -> str:
         return (
             f"{units.size(self.total)} (weights {units.size(self.weights)} + KV cache {units.size(self.kv_cache)} for "
-            f"{self.kv_tokens:,} tokens + overhead {units.size(self.overhead)}), "
+            f"{self.kv_tokens:,} tokens + overhead {units.size(self.overhead)}{self.corrected}), "
             f"{units.size(self.free)} free on {self.device}"
         )
 
@@ -222,6 +226,21 @@ def estimate(
     if out.fits:
         return out
     return replace(out, suggestions=_suggestions(header, out, engine, sizes, tuple(quants), on_gpu))
+
+
+def correct(found: Estimate, factor: float, n: int) -> Estimate:
+    """An estimate corrected by what earlier loads took.
+
+    Args:
+        found: the estimate.
+        factor: the measured memory relative to the estimated, 1 or more.
+        n: the number of loads that say so.
+    """
+    more = int(found.total * (factor - 1))
+    if not more:
+        return found
+    words = f", {factor - 1:.0%} of all for what {n} loads on this machine took"
+    return replace(found, overhead=found.overhead + more, corrected=words, correction=more)
 
 
 def _parts(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,6 +25,7 @@ from llmlab.types.progress import Progress
 
 if TYPE_CHECKING:
     from llmlab.files.source import Source
+    from llmlab.runlog import Correction
 
 # Defaults: a useful context length whose KV cache fits on a laptop.
 DEFAULT_CONTEXT = 8192
@@ -66,8 +67,13 @@ def make_plan(
     draft: str | None = None,
     from_: str | None = None,
     lora: int | None = None,
+    corrections: Callable[[str, str], Correction | None] | None = None,
 ) -> Planned:
-    """Choose the engine, get the files, check them and the memory. Arguments and errors as `Lab.load`."""
+    """Choose the engine, get the files, check them and the memory. Arguments and errors as `Lab.load`.
+
+    Args:
+        corrections: what earlier loads of an engine on a device say about its estimates (`Ledger.correction`).
+    """
     _check_numbers(ctx, gpu_layers, max_concurrency, lora)
     splitting.check_copies(parallel)
     parsed = parse(spec, quant)
@@ -110,6 +116,9 @@ def make_plan(
         header, chosen, size.length, size.concurrency, device, kv_tokens=size.kv_tokens, reserved=reserved,
         asked=asked,
     )  # fmt: skip
+    learned = corrections(chosen, device.name) if corrections is not None else None
+    if learned is not None:
+        estimate = fit.correct(estimate, learned.factor, learned.n)
     if capabilities.gpu_layers and on_gpu(chosen):
         estimate, gpu_layers, note = offload.settle(header, estimate, device, gpu_layers, force=force)
         reason = f"{reason}; {note}" if note else reason
