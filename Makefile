@@ -1,5 +1,5 @@
 # Each target sets up .venv first if it is missing or out of date.
-# GPU=1 installs the CUDA builds (see scripts/setup.sh).
+# Set-up installs what fits the machine's GPU; DEVICE=cuda, rocm, metal or cpu chooses (see scripts/setup.sh).
 PYTHON ?= python3
 VENV := .venv/bin
 
@@ -8,8 +8,8 @@ VENV := .venv/bin
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
 
-setup: ## create .venv with both engines (skipped when it is current); GPU=1: their CUDA builds
-	@PYTHON=$(PYTHON) GPU=$(GPU) bash scripts/setup.sh
+setup: ## create .venv with both engines (skipped when it is current); DEVICE=cuda|rocm|metal|cpu, else what the machine has
+	@PYTHON=$(PYTHON) GPU=$(GPU) DEVICE=$(DEVICE) bash scripts/setup.sh
 
 demo: setup ## run the quickstart notebook headless on both engines and print the results
 	@$(VENV)/python scripts/demo.py

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from llmlab import types as types
     from llmlab import widgets as widgets
     from llmlab import zoo as zoo
-    from llmlab.advice import Advice, Machine
+    from llmlab.advice import Advice, DryRun, Machine
     from llmlab.deploy.exporting import Export
     from llmlab.engines.replay.cassette import Cassette
     from llmlab.engines.replay.recording import Recorder
@@ -233,6 +233,9 @@ def load(
     ctx: int | None = None,
     gpu_layers: int | None = None,
     tp: int = 1,
+    pp: int = 1,
+    nodes: int = 1,
+    executor: str | None = None,
     max_concurrency: int | None = None,
     draft: str | None = None,
     from_: str | None = None,
@@ -250,7 +253,10 @@ def load(
         name: its name in the lab; None: the model's own name.
         ctx: context length in tokens; None: the trained one, or what fits.
         gpu_layers: layers on the GPU (llamacpp); None: the engine chooses.
-        tp: GPUs to split the model over (vllm).
+        tp: GPUs that each layer is split over (vllm).
+        pp: groups of GPUs that each have a part of the layers (vllm).
+        nodes: machines that share those GPUs (vllm): a Ray cluster that this kernel has joined.
+        executor: what starts vllm's processes: mp or ray; None: mp, or ray for several nodes.
         max_concurrency: most sequences decoded at once; others wait.
         draft: speculative decoding: a smaller model with the same tokenizer, or "ngram".
         from_: where to get a quant that the catalogue doesn't list: an author, or a repository
@@ -286,6 +292,9 @@ def load(
         ctx=ctx,
         gpu_layers=gpu_layers,
         tp=tp,
+        pp=pp,
+        nodes=nodes,
+        executor=executor,
         max_concurrency=max_concurrency,
         draft=draft,
         from_=from_,
@@ -413,6 +422,58 @@ def same_prompt(
 
 
 @known_keywords
+def dry_run(
+    model: str,
+    *,
+    engine: str = "auto",
+    quant: str | None = None,
+    ctx: int | None = None,
+    gpu_layers: int | None = None,
+    tp: int = 1,
+    pp: int = 1,
+    dp: int = 1,
+    nodes: int = 1,
+    executor: str | None = None,
+    max_concurrency: int | None = None,
+    lora: int | None = None,
+    extra: Mapping[str, EngineOption] | None = None,
+    hardware: Machine | str | None = None,
+) -> DryRun:
+    """Plan a load on this machine or another one; nothing is loaded or downloaded.
+
+    Args:
+        model: as in `load`.
+        engine, quant, ctx, gpu_layers, max_concurrency, lora, extra: as in `load`.
+        tp, pp: the GPUs of one copy: each layer is split over `tp`, the layers over `pp` groups of them (vllm).
+        dp: copies of the model behind one server (vllm).
+        nodes: machines.
+        executor: what starts vllm's processes: mp or ray.
+        hardware: another machine: "cpu:16", "gpu:24", "gpu:80x8", "mac:64" (free GB), or an `llmlab.advice.Machine`.
+
+    Returns:
+        The plan: `.fits`, `.per_device` (bytes), `.arguments` (the engine's), `.processes`, `.command`, `.server`. A
+        load that would be refused has the reason in `.problem`.
+
+    Raises:
+        UnknownNameError: unknown model, engine, quant or option.
+        BadInputError: a number out of range.
+        UnsupportedError: the engine can't do it on any machine, or the model's sizes aren't known.
+        LoadError: the model's files are damaged.
+
+    Example:
+        >>> plan = llmlab.dry_run("nano", engine="vllm", hardware="gpu:24x2", tp=2)
+        >>> plan.fits, plan.arguments["tensor_parallel_size"], plan.processes
+        (True, 2, {'core': 1, 'worker': 2})
+    """
+    from llmlab import advice
+
+    return advice.dry_run(
+        model, engine=engine, quant=quant, ctx=ctx, gpu_layers=gpu_layers, tp=tp, pp=pp, dp=dp, nodes=nodes,
+        executor=executor, max_concurrency=max_concurrency, lora=lora, extra=extra, hardware=hardware,
+    )  # fmt: skip
+
+
+@known_keywords
 def advise(
     model: str | None = None,
     *,
@@ -421,6 +482,7 @@ def advise(
     quant: str | None = None,
     needs: str | Iterable[str] = (),
     hardware: Machine | str | None = None,
+    nodes: int = 1,
     measure: bool = False,
     progress: Progress | None = None,
 ) -> Advice:
@@ -434,6 +496,7 @@ def advise(
         needs: required features, names of `llmlab.advice.NEEDS` ("guided,logprobs", or a list).
         hardware: a different machine: "cpu:16", "gpu:24", "gpu:24x2", "mac:16" (free GB), or an
             `llmlab.advice.Machine`.
+        nodes: machines like it, joined in a Ray cluster.
         measure: load the engines that meet the requirements, measure them at this concurrency and choose the faster.
         progress: called with (phase, fraction from 0 to 1 or None).
 
@@ -463,6 +526,7 @@ def advise(
         quant=quant,
         needs=needs,
         hardware=hardware,
+        nodes=nodes,
         measure=measure,
         progress=progress,
     )

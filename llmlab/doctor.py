@@ -151,7 +151,7 @@ def _gpu() -> Iterator[Check]:
             "update the NVIDIA driver, or install a torch for its CUDA (https://pytorch.org/get-started)",
         )
     if not any(registry.on_gpu(name) for name in registry.ENGINES if registry.installed(name)):
-        yield Check("GPU use", "warn", "the installed engines are CPU builds: no GPU is used", "make setup GPU=1")
+        yield Check("GPU use", "warn", "the installed engines are CPU builds: no GPU is used", "make setup DEVICE=cuda")
 
 
 def _torch_cuda() -> tuple[int, int] | None:

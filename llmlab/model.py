@@ -86,6 +86,7 @@ class Model:
         load_s: float,
         log: EngineLog,
         unloaded: Callable[[Model], None] | None = None,
+        closing: Callable[[Engine], None] | None = None,
         recommended: SamplingParams | None = None,
     ) -> None:
         self.name = name
@@ -103,6 +104,7 @@ class Model:
             # The model's own files take precedence.
             self._facts = replace(engine.facts, defaults=engine.facts.defaults.with_defaults(recommended))
         self._unloaded = unloaded  # notifies the Lab that holds it
+        self._closing = closing  # closes an engine, and measures what that frees
         self._process = os.getpid()
         self._ids = itertools.count()
         # Weak: a panel counts running requests and must not keep them alive.
@@ -1025,9 +1027,15 @@ class Model:
             if self._unloaded is not None:
                 self._unloaded(self)
             try:
-                engine.close()
+                self._close(engine)
             finally:
                 self.log.close()
+
+    def _close(self, engine: Engine) -> None:
+        if self._closing is not None:
+            self._closing(engine)
+        else:
+            engine.close()
 
     def note_request(self, asked: Mapping[str, Any]) -> None:
         """Note how it was asked for in a recording of answers, so that the same call finds it in a replay.
@@ -1064,7 +1072,7 @@ class Model:
         self._unloaded = other._unloaded
         self._process = other._process
         if old is not None:
-            old.close()
+            self._close(old)
             log.close()
 
     # -- internals -----------------------------------------------------------------------------

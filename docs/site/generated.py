@@ -6,7 +6,6 @@ docs/options.md has every `-x` option and environment variable, docs/memory.md t
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -33,33 +32,18 @@ VARIABLES = {
 INTERNAL = {"LLMLAB_RUN", "LLMLAB_CHROMIUM", "LLMLAB_INTERRUPTS_STDERR", "LLMLAB_FAMILIES"}
 
 
-@dataclass(frozen=True)
-class Shape:
-    """What the memory estimate needs of a model: sizes as in its config.json."""
-
-    name: str
-    parameters: int
-    layers: int
-    hidden: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    vocabulary: int
-    context: int
-    tied: bool
-
-
-SHAPES = (
-    Shape("0.6B (Qwen3 0.6B)", 596_049_920, 28, 1024, 16, 8, 128, 151_936, 40_960, tied=True),
-    Shape("1B (Llama 3.2 1B)", 1_235_814_400, 16, 2048, 32, 8, 64, 128_256, 131_072, tied=True),
-    Shape("3B (Llama 3.2 3B)", 3_212_749_824, 28, 3072, 24, 8, 128, 128_256, 131_072, tied=True),
-    Shape("4B (Qwen3 4B)", 4_022_468_096, 36, 2560, 32, 8, 128, 151_936, 40_960, tied=True),
-    Shape("7B (Mistral 7B)", 7_248_023_552, 32, 4096, 32, 8, 128, 32_768, 32_768, tied=False),
-    Shape("8B (Llama 3.1 8B)", 8_030_261_248, 32, 4096, 32, 8, 128, 128_256, 131_072, tied=False),
-    Shape("14B (Phi 4)", 14_659_507_200, 40, 5120, 40, 10, 128, 100_352, 16_384, tied=False),
-    Shape("24B (Mistral Small)", 23_572_403_200, 40, 5120, 32, 8, 128, 131_072, 32_768, tied=False),
-    Shape("70B (Llama 3.3 70B)", 70_553_706_496, 80, 8192, 64, 8, 128, 128_256, 131_072, tied=False),
-)
+# The models of docs/memory.md, by their size; their shapes are in the catalogue.
+SIZES = {
+    "0.6B": "qwen3-0.6b",
+    "1B": "llama-3.2-1b",
+    "3B": "llama-3.2-3b",
+    "4B": "qwen3-4b",
+    "7B": "mistral-7b",
+    "8B": "llama-3.1-8b",
+    "14B": "phi-4",
+    "24B": "mistral-small-24b",
+    "70B": "llama-3.3-70b",
+}
 GGUF_QUANTS = ("Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0", "F16")
 FOLDER_QUANTS = ("awq", "fp8", "bf16")
 CONTEXT = 8192
@@ -93,52 +77,40 @@ def options_page() -> str:
 
 def memory_table() -> str:
     """The memory to load each size in each quant, at one context of 8,192 tokens."""
+    from llmlab.hub import catalogue
+    from llmlab.render import units
+
     columns = [*(("llamacpp", quant) for quant in GGUF_QUANTS), *(("vllm", quant) for quant in FOLDER_QUANTS)]
     head = ["model", "KV cache", *(f"{quant}" for _, quant in columns)]
-    rows = [[shape.name, _kv(shape), *(_total(shape, engine, quant) for engine, quant in columns)] for shape in SHAPES]
+    rows = []
+    for size, name in SIZES.items():
+        entry = catalogue.get(name)
+        totals = [units.size(_estimate(entry, engine, quant).total) for engine, quant in columns]
+        cache = _estimate(entry, "llamacpp", "F16").kv_cache
+        rows.append([f"{size} ({name})", units.size(cache), *totals])
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---", *("---:" for _ in head[1:])], *rows)) + "\n"
 
 
-def _header(shape: Shape, quant: str):  # noqa: ANN202 - its class is imported below
-    from llmlab.files import tags
+def _estimate(entry, engine: str, quant: str):  # noqa: ANN001, ANN202 - their classes are imported below
+    from llmlab.files import fit, tags
     from llmlab.files.headers import Header
-    from llmlab.hub.catalogue import Entry
     from llmlab.hub.quant_repo import QuantRepo
+    from llmlab.machine.memory import Device
 
-    table = shape.vocabulary * shape.hidden
-    entry = Entry(
-        shape.name, "", shape.parameters, shape.context, None, (), embedding=table, head=0 if shape.tied else table
-    )
-    tag = tags.TAGS[quant]
-    size = entry.bytes(QuantRepo(tag.engine, "a/b", (quant,)), quant) or 0
-    return Header(
-        path=Path(shape.name), format=tag.format, files=(), name=shape.name, architecture="llama",
-        parameters=shape.parameters, context_length=shape.context, layers=shape.layers, hidden=shape.hidden,
+    shape, tag = entry.shape, tags.TAGS[quant]
+    header = Header(
+        path=Path(entry.name), format=tag.format, files=(), name=entry.name, architecture="llama",
+        parameters=entry.parameters, context_length=entry.context_length, layers=shape.layers, hidden=shape.hidden,
         heads=shape.heads, kv_heads=shape.kv_heads, head_dim=shape.head_dim,
         kv_values=2 * shape.layers * shape.kv_heads * shape.head_dim, vocab_size=shape.vocabulary, quant=quant,
-        tensors=(), weight_bytes=size, chat_template=None, licence=None, tokenizer="", tied=shape.tied, metadata={},
+        tensors=(), weight_bytes=entry.bytes(QuantRepo(tag.engine, "a/b", (quant,)), quant) or 0, chat_template=None,
+        licence=None, tokenizer="", tied=not entry.head, metadata={},
     )  # fmt: skip
-
-
-def _kv(shape: Shape) -> str:
-    from llmlab.files import fit
-    from llmlab.render import units
-
-    return units.size(fit.kv_bytes(_header(shape, "F16"), CONTEXT))
-
-
-def _total(shape: Shape, engine: str, quant: str) -> str:
-    from llmlab.files import fit
-    from llmlab.machine.memory import Device
-    from llmlab.render import units
-
     # A GPU: on a CPU vLLM's overhead depends on whether it has been imported.
-    device = Device("NVIDIA GPU", 10**12, 10**12)
-    found = fit.estimate(
-        _header(shape, quant), engine=engine, context_length=min(CONTEXT, shape.context), max_concurrency=1,
-        device=device,
+    return fit.estimate(
+        header, engine=engine, context_length=min(CONTEXT, entry.context_length), max_concurrency=1,
+        device=Device("NVIDIA GPU", 10**12, 10**12),
     )  # fmt: skip
-    return units.size(found.total)
 
 
 def with_table(page: str, table: str) -> str:

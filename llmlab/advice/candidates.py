@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from llmlab.advice.machine import Machine
 from llmlab.advice.result import Use
 from llmlab.engines.registry import INSTALL, capabilities, check_architecture
 from llmlab.errors import LlmLabError, UnsupportedError
-from llmlab.files import tags
+from llmlab.files import fit, tags
 from llmlab.files.fit import Estimate
 from llmlab.files.headers import Header, read_header
+from llmlab.hub.catalogue import Shape
 from llmlab.hub.form import Form
 from llmlab.hub.spec import Spec
 from llmlab.loading import storage
 from llmlab.loading.choice import choose, first, none_fits
 from llmlab.loading.forms import find
+from llmlab.loading.parallel import divides
 from llmlab.loading.plan import estimate_load, settle_size
 from llmlab.quant import compatibility
 from llmlab.render import units
 from llmlab.types import FORMATS, EngineName
+from llmlab.types.parallel import Parallel
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,7 @@ class Option:
     Attributes:
         form: the form it would load.
         estimate: its memory estimate, at the resulting context length and concurrency.
-        tensor_parallel: number of GPUs to split it over.
+        parallel: how it is split over GPUs and machines.
         explicit: whether the concurrency must be passed to the load, since it exceeds a load's default.
         default: the form that a load chooses without a quant; `form` differs if that doesn't fit.
         why_not: the estimate of the default form, if it doesn't fit.
@@ -42,7 +45,7 @@ class Option:
     engine: EngineName
     form: Form | None = None
     estimate: Estimate | None = None
-    tensor_parallel: int = 1
+    parallel: Parallel = field(default_factory=Parallel)
     explicit: bool = False
     default: Form | None = None
     why_not: Estimate | None = None
@@ -69,14 +72,17 @@ def find_header(parsed: Spec, found: Sequence[Form]) -> Header | None:
 
 
 def catalogue_header(parsed: Spec) -> Header | None:
-    """A header with only the catalogue's figures: parameters and context. Its KV cache counts as zero."""
+    """A header with only the catalogue's figures. Without a shape its KV cache counts as zero."""
     entry = parsed.entry
     if entry is None or not entry.parameters:
         return None
+    shape = entry.shape or Shape(0, 0, 0, 0, 0, 0)
     return Header(
         path=Path(entry.name), format="safetensors", files=(), name=entry.name, architecture="",
-        parameters=entry.parameters, context_length=entry.context_length or 0, layers=0, hidden=0, heads=0, kv_heads=0,
-        head_dim=0, kv_values=0, vocab_size=0, quant="", tensors=(), weight_bytes=0, chat_template=None,
+        parameters=entry.parameters, context_length=entry.context_length or 0, layers=shape.layers,
+        hidden=shape.hidden, heads=shape.heads, kv_heads=shape.kv_heads, head_dim=shape.head_dim,
+        kv_values=2 * shape.layers * shape.kv_heads * shape.head_dim, vocab_size=shape.vocabulary, quant="",
+        tensors=(), weight_bytes=0, chat_template=None,
         licence=entry.licence, tokenizer="", tied=False, metadata={},
     )  # fmt: skip
 
@@ -163,16 +169,15 @@ def _fitting(engine: EngineName, use: Use, machine: Machine, runs: list[Form], h
     default = runs[0]
     if header is None:
         return Option(engine, form=default, default=default)
-    most = len(machine.gpus) if capabilities(engine).tensor_parallel and machine.engines[engine] == "CUDA" else 1
-    splits = [count for count in (1, 2, 4, 8) if count <= max(most, 1)]
     smaller = sorted((f for f in runs[1:] if _bits(f) < _bits(default)), key=_bits, reverse=True)
-    tries = [(default, count) for count in splits] + [(form, 1) for form in smaller]
+    tries = [(default, split) for split in _splits(engine, machine, header)]
+    tries += [(form, Parallel()) for form in smaller]
     least: Estimate | None = None
     why_not: Estimate | None = None
-    for form, count in tries:
-        estimate, explicit = _settled(sized(header, form), engine, machine, use, count)
+    for form, split in tries:
+        estimate, explicit = _settled(sized(header, form), engine, machine, use, split)
         if estimate.fits:
-            return Option(engine, form, estimate, count, explicit, default, why_not)
+            return Option(engine, form, estimate, split, explicit, default, why_not)
         why_not = why_not or estimate
         if least is None or estimate.total < least.total:
             least = estimate
@@ -184,6 +189,21 @@ def _fitting(engine: EngineName, use: Use, machine: Machine, runs: list[Form], h
     return Option(
         engine, default=default, why_not=why_not, out=f"does not fit: at least {describe(least, header)}", hint=hint
     )
+
+
+def _splits(engine: EngineName, machine: Machine, header: Header) -> list[Parallel]:
+    """One GPU, more on one machine, then all GPUs of several machines, each with a part of the layers."""
+    if not capabilities(engine).tensor_parallel or machine.engines[engine] != "CUDA":
+        return [Parallel()]
+    most = max(len(machine.gpus), 1)
+    found = [count for count in (1, 2, 4, 8) if count <= most and divides(header, count)]
+    splits = [Parallel(tensor=count) for count in found]
+    splits += [
+        Parallel(tensor=found[-1], pipeline=nodes * (most // found[-1]), nodes=nodes, executor="ray")
+        for nodes in (2, 4, 8, 16, 32)
+        if nodes <= machine.nodes
+    ]
+    return [split for split in splits if not header.layers or split.pipeline <= header.layers]
 
 
 def _split(engine: EngineName, machine: Machine, header: Header, least: Estimate) -> list[str]:
@@ -204,14 +224,16 @@ def describe(estimate: Estimate, header: Header) -> str:
     return f"{total} without the KV cache (unknown without a header), {free} free"
 
 
-def _settled(header: Header, engine: EngineName, machine: Machine, use: Use, count: int) -> tuple[Estimate, bool]:
+def _settled(header: Header, engine: EngineName, machine: Machine, use: Use, split: Parallel) -> tuple[Estimate, bool]:
     """The estimate at the workload's concurrency, and whether that concurrency must be passed to the load."""
-    device = machine.device(engine, count)
-    size = settle_size(header, engine, None, None, count, device=device)
+    alone = not capabilities(engine).tensor_parallel
+    device = machine.device(engine, len(machine.gpus) if alone else split.per_copy)
+    asked = fit.Sizes(parallel=split)
+    size = settle_size(header, engine, None, None, device=device, asked=asked)
     explicit = use.concurrency > size.concurrency
     if explicit:
-        size = settle_size(header, engine, None, use.concurrency, count, device=device)
-    found = estimate_load(header, engine, size.length, size.concurrency, count, device, kv_tokens=size.kv_tokens)
+        size = settle_size(header, engine, None, use.concurrency, device=device, asked=asked)
+    found = estimate_load(header, engine, size.length, size.concurrency, device, kv_tokens=size.kv_tokens, asked=asked)
     return found, explicit
 
 

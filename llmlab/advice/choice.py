@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from llmlab.advice import measurement, requirements
 from llmlab.advice.candidates import Option, catalogue_header, find_header, option
-from llmlab.advice.machine import Machine
+from llmlab.advice.machine import Machine, described
 from llmlab.advice.reasons import look, other_form
 from llmlab.advice.result import STRENGTHS, Advice, Reason, Use
 from llmlab.engines.registry import ENGINES, capabilities
@@ -33,6 +33,7 @@ def advise(
     quant: str | None = None,
     needs: str | Iterable[str] = (),
     hardware: Machine | str | None = None,
+    nodes: int = 1,
     measure: bool = False,
     progress: Callable[[str, float | None], None] | None = None,
 ) -> Advice:
@@ -47,6 +48,7 @@ def advise(
         needs: required features, names from `llmlab.advice.NEEDS`.
         hardware: another machine: `cpu:16`, `gpu:24`, `gpu:24x2`, `mac:16` (free memory in GB), or a `Machine`;
             None is this machine.
+        nodes: machines like it, joined in a Ray cluster.
         measure: load the candidate engines and measure them at that concurrency; the faster one wins.
         progress: called with (phase, fraction done or None).
 
@@ -59,7 +61,7 @@ def advise(
         LoadError: the model's files are broken, or the hub can't be reached.
     """
     use = _use(lab, model, concurrency, adapters, quant, needs)
-    machine = Machine.of(hardware) if isinstance(hardware, str) else hardware or Machine.here()
+    machine = described(hardware, nodes)
     if measure and machine.assumed:
         raise BadInputError(f"Only this machine can be measured, not {hardware}.", "Remove hardware or measure.")
     parsed = parse(use.model, use.quant)
@@ -172,8 +174,8 @@ def _command(use: Use, chosen: Option) -> str:
         words.append(f"--quant {chosen.form.quant}")
     if chosen.explicit:
         words.append(f"--max-concurrency {use.concurrency}")
-    if chosen.tensor_parallel > 1:
-        words.append(f"--tp {chosen.tensor_parallel}")
+    if chosen.parallel.options:
+        words.append(chosen.parallel.options)
     if "speculation" in use.needs:
         words.append("--draft ngram")
     slots = capabilities(chosen.engine).batch_adapters

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from llmlab.engines.registry import ENGINES, capabilities, computes_on, installed
 from llmlab.errors import BadInputError
@@ -32,6 +32,7 @@ class Machine:
         system: "linux", "darwin" or "win32".
         cores: CPU cores available to this process; None if unknown.
         assumed: whether it is hypothetical.
+        nodes: machines like this one, joined in a cluster.
     """
 
     ram: Device
@@ -40,6 +41,7 @@ class Machine:
     system: str = "linux"
     cores: int | None = None
     assumed: bool = True
+    nodes: int = 1
 
     @classmethod
     def here(cls) -> Machine:
@@ -56,11 +58,12 @@ class Machine:
         return cls(memory.cpu(), memory.gpus(), engines, sys.platform, cores, assumed=False)
 
     @classmethod
-    def of(cls, text: str) -> Machine:
+    def of(cls, text: str, nodes: int = 1) -> Machine:
         """A hypothetical machine, with both engines in the matching builds.
 
         Args:
             text: `cpu:16`, `gpu:24`, `gpu:24x2` or `mac:16`; the number is the free memory in GB (10^9 bytes).
+            nodes: machines like it.
 
         Raises:
             BadInputError: an invalid text.
@@ -74,10 +77,10 @@ class Machine:
         where = _KINDS[kind]
         engines = {name: where for name in ENGINES if where in capabilities(name).builds}
         if kind != "gpu":
-            return cls(Device(where, size, size), (), engines, system)
+            return cls(Device(where, size, size), (), engines, system, nodes=nodes)
         gpus = tuple(Device("NVIDIA GPU", size, size) for _ in range(int(count or 1)))
         # Its RAM is unspecified, so assume none.
-        return cls(Device("CPU", 0, 0), gpus, engines, system)
+        return cls(Device("CPU", 0, 0), gpus, engines, system, nodes=nodes)
 
     @property
     def words(self) -> str:
@@ -97,8 +100,7 @@ class Machine:
         """The device that an engine would load a model on: `count` GPUs if it computes on them, else RAM."""
         if self.engines.get(engine) != "CUDA" or not self.gpus:
             return self.ram
-        taken = self.gpus[:count]
-        return Device(taken[0].name, sum(d.free for d in taken), sum(d.total for d in taken), len(taken))
+        return memory.combine((self.gpus * self.nodes)[:count], even=capabilities(engine).tensor_parallel)
 
     def __str__(self) -> str:
         parts = [self.words]
@@ -106,9 +108,25 @@ class Machine:
             parts[0] += (
                 f" ({self.gpus[0].name}, {units.size(self.gpus[0].free)} free{' on each' * (len(self.gpus) > 1)})"
             )
+        if self.nodes > 1:
+            parts[0] = f"{self.nodes} machines, each with {parts[0]}"
         if self.cores:
             parts.append(f"{self.cores} core{'s' * (self.cores > 1)}")
         if self.ram.total:
             parts.append(f"{units.size(self.ram.free)} of memory free")
         builds = [f"{name} on {'the CPU' if where == 'CPU' else where}" for name, where in self.engines.items()]
         return ", ".join([*parts, *(builds or ["no engine installed"])])
+
+
+def described(hardware: Machine | str | None, nodes: int = 1) -> Machine:
+    """A machine from an argument: a text as in `Machine.of`, a `Machine`, or None for this one.
+
+    Raises:
+        BadInputError: an invalid text, or a number of machines below 1.
+    """
+    if not isinstance(nodes, int) or isinstance(nodes, bool) or nodes < 1:
+        raise BadInputError(f"nodes must be an integer, 1 or more, got {nodes!r}.")
+    if isinstance(hardware, str):
+        return Machine.of(hardware, nodes)
+    machine = hardware or Machine.here()
+    return replace(machine, nodes=nodes, assumed=True) if nodes > 1 else machine

@@ -84,7 +84,8 @@ def _load(own: Lab, use: Use, option: Option, progress: Progress) -> Model:
         engine=option.engine,
         quant=option.form.quant,
         name=option.engine,
-        tp=option.tensor_parallel,
+        tp=option.parallel.tensor,
+        pp=option.parallel.pipeline,
         max_concurrency=use.concurrency if option.explicit else None,
         progress=progress,
     )

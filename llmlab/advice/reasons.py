@@ -56,7 +56,8 @@ def other_form(chosen: Option, sizes: Header) -> list[Reason]:
         return []
     text = f"{chosen.default.quant} does not fit: {describe(chosen.why_not, sizes)}; loading it would be refused"
     if chosen.form.quant == chosen.default.quant:
-        found = f"{text}. It fits on {chosen.tensor_parallel} GPUs (--tp {chosen.tensor_parallel})"
+        split = chosen.parallel
+        found = f"{text}. It fits on {split.per_copy} GPUs ({split.options})"
         return [Reason("GPUs", found, chosen.engine, "decides")]
     found = f"{text}. {chosen.form.quant} is the largest form that fits"
     return [Reason("quant", found, chosen.engine, "decides")]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from llmlab.render import units
 from llmlab.render.safe import escape, plain
 from llmlab.render.table import QUIET, Table, View
 
 if TYPE_CHECKING:
+    from llmlab.advice.preview import DryRun
     from llmlab.advice.result import Advice
 
 
@@ -44,3 +46,51 @@ class AdviceView(View):
             f'<b>{escape(advice.line)}</b><div style="{QUIET}">{escape(self._where())}</div>{command}'
             f"{self._table().html()}"
         )
+
+
+class DryRunView(View):
+    """A view of `dry_run`."""
+
+    def __init__(self, plan: DryRun) -> None:
+        self.plan = plan
+
+    def _line(self) -> str:
+        plan = self.plan
+        verdict = "would be loaded" if plan.fits else "would be refused"
+        return f"{plan.model} ({plan.engine}, {plan.quant}) {verdict}; nothing was loaded."
+
+    def _table(self) -> Table:
+        plan = self.plan
+        split, rows = plan.parallel, [("machine", str(plan.machine))]
+        if plan.problem:
+            rows.append(("refused", plan.problem))
+        if split.gpus > 1:
+            ways = [f"tensor parallel {split.tensor}", f"pipeline parallel {split.pipeline}"]
+            rows.append(("one copy", f"{split.per_copy} GPUs: {', '.join(ways)}"))
+        if split.data > 1:
+            rows.append(("copies", f"{split.data}, on {split.gpus} GPUs; %llm load runs one, the server all"))
+        rows.append(("memory per GPU" if split.per_copy > 1 else "memory", memory_line(plan)))
+        rows += [("layers", plan.note)] if plan.note else []
+        rows.append(("context", f"{plan.context_length:,} tokens, {plan.max_concurrency} sequences at once"))
+        started = ", ".join(f"{count} {what}{'s' * (count > 1)}" for what, count in plan.processes.items())
+        rows.append(("processes", started or "none besides this kernel"))
+        rows.append(("arguments", ", ".join(f"{name}={value}" for name, value in plan.arguments.items())))
+        rows.append(("load", plan.command))
+        rows += [("server", plan.server)] if plan.server else []
+        return Table(("", "plan"), rows)
+
+    def text(self) -> str:
+        """The verdict, then the plan."""
+        return f"{plain(self._line())}\n\n{self._table().text()}"
+
+    def html(self) -> str:
+        """The verdict, then the plan as a table."""
+        return f"<b>{escape(self._line())}</b>{self._table().html()}"
+
+
+def memory_line(plan: DryRun) -> str:
+    """The memory of one GPU of a copy in words."""
+    each = {name: units.size(size) for name, size in plan.per_device.items()}
+    parts = f"weights {each['weights']} + KV cache {each['KV cache']} + overhead {each['overhead']}"
+    line = f"{each['total']} of {each['free']} free: {parts}"
+    return line if plan.complete else f"{line}; without the KV cache, which the catalogue doesn't list"

@@ -71,6 +71,7 @@ class Snapshot:
         context: tokens per sequence.
         concurrency: most sequences at once.
         gpus: GPUs to reserve; 0: it runs on the CPU.
+        stages: parts that its layers are split into, each on its own GPUs.
         gpu_layers: layers on the GPU; None: all.
         options: the engine options that it was loaded with.
         dtype: the dtype of its weights, if the engine reports one.
@@ -98,6 +99,7 @@ class Snapshot:
     options: Mapping[str, Any] = field(default_factory=dict)
     dtype: str | None = None
     kv_bytes: int = 0
+    stages: int = 1
     draft: Draft | None = None
     loras: tuple[Lora, ...] = ()
     adapter: str | None = None
@@ -158,7 +160,7 @@ def of_model(model: Model, *, gpus: int | None = None, progress: Progress | None
     places = [plan.source.path, *(one.path for one in loras)]
     if plan.draft is not None and plan.draft.source is not None:
         places.append(plan.draft.source.path)
-    on_gpu = 0 if memory.device == "CPU" else plan.tensor_parallel
+    on_gpu = 0 if memory.device == "CPU" else plan.parallel.per_copy
     return Snapshot(
         name=model.name,
         format=plan.source.format,
@@ -173,6 +175,7 @@ def of_model(model: Model, *, gpus: int | None = None, progress: Progress | None
         options=dict(plan.extra),
         dtype=model.describe().get("dtype"),
         kv_bytes=memory.kv_cache,
+        stages=plan.parallel.pipeline if gpus is None else 1,
         draft=plan.draft,
         loras=loras,
         adapter=model.adapter,

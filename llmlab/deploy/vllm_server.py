@@ -102,8 +102,10 @@ def engine_arguments(snapshot: Snapshot, places: Places) -> dict[str, Any]:
     }
     if not snapshot.gpus:
         found.setdefault("enforce_eager", True)
-    if snapshot.gpus > 1:
-        found["tensor_parallel_size"] = snapshot.gpus
+    if snapshot.gpus > snapshot.stages:
+        found["tensor_parallel_size"] = snapshot.gpus // snapshot.stages
+    if snapshot.stages > 1:
+        found["pipeline_parallel_size"] = snapshot.stages
     if options.get("enable_prefix_caching") is False:
         found["enable_prefix_caching"] = False
     if options.get("kv_cache_gib") and snapshot.gpus:

@@ -22,6 +22,7 @@ from llmlab.display.completion import (
 )
 from llmlab.display.files import Catalogue, CatalogueCheck, FormsView, HeaderView
 from llmlab.display.guidance import GuidanceView
+from llmlab.display.ledger import LedgerView
 from llmlab.display.runs import RunsView
 from llmlab.display.views import DoctorView, HistoryView, LogView, ModelList, ModelView, Note, model_line
 from llmlab.render.table import Table, TableView, View
@@ -39,6 +40,7 @@ __all__ = [
     "GuidanceView",
     "HeaderView",
     "HistoryView",
+    "LedgerView",
     "LogView",
     "LogprobsView",
     "ModelList",

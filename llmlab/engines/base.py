@@ -34,6 +34,7 @@ from llmlab.guided.compiler import Compiler
 from llmlab.machine.hardware import Hardware
 from llmlab.machine.memory import Device
 from llmlab.types import EngineName, Format, Message, SamplingParams, Trace
+from llmlab.types.parallel import Parallel
 from llmlab.types.progress import Progress
 
 Feature = Literal[
@@ -55,7 +56,7 @@ class Capabilities:
         systems: values of `sys.platform` that it runs on.
         gpu_first: `auto` prefers it where its build computes on a GPU.
         gpu_layers: it can keep a part of the layers in RAM.
-        tensor_parallel: it splits a model over as many GPUs as the load says (`tp`).
+        tensor_parallel: it splits a model over GPUs and machines as the load says (`Parallel`).
         paged_on_gpu: on a GPU its sequences share a pool of KV blocks, sized at the load (`llmlab.files.sizes`).
         draft_padding: by how many tokens a draft model's vocabulary may be longer or shorter than the model's. Families
             pad their vocabularies differently (Qwen 2.5: 151,936 and 152,064), and no text has the padding.
@@ -108,7 +109,7 @@ class LoadPlan:
     Attributes:
         context_length: most tokens per sequence, prompt and output together.
         gpu_layers: layers on the GPU (llamacpp); None: the engine chooses (all of them if there is a GPU).
-        tensor_parallel: GPUs to split the model over (vllm).
+        parallel: how the model is spread over GPUs and machines (vllm).
         max_concurrency: most sequences decoded at once.
         extra: engine options from `-x`, already validated against the capabilities.
         draft: the draft for speculative decoding, if any.
@@ -119,7 +120,7 @@ class LoadPlan:
     source: Source
     context_length: int
     gpu_layers: int | None = None
-    tensor_parallel: int = 1
+    parallel: Parallel = field(default_factory=Parallel)
     max_concurrency: int = 8
     extra: Mapping[str, Any] = field(default_factory=dict)
     draft: Draft | None = None
@@ -485,6 +486,29 @@ class Engine(ABC):
         """
         del extra, path
         return Sizes()
+
+    @classmethod
+    def arguments(cls, plan: LoadPlan, hardware: Hardware) -> dict[str, Any]:
+        """The engine's own arguments for a load, for a dry run. Doesn't import the engine or read the files.
+
+        Args:
+            plan: what would be loaded.
+            hardware: where it would compute.
+        """
+        del hardware
+        return dict(plan.extra)
+
+    @classmethod
+    def processes(cls, parallel: Parallel, hardware: Hardware) -> dict[str, int]:
+        """The processes that a load starts besides this one, by what they are."""
+        del parallel, hardware
+        return {}
+
+    @classmethod
+    def server(cls, arguments: Mapping[str, Any]) -> str:
+        """The line that starts a server of the engine's own with its arguments; "" if there is none."""
+        del arguments
+        return ""
 
     @classmethod
     def examine(cls, version: Callable[[str], str | None]) -> Iterator[Finding]:

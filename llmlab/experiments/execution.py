@@ -16,6 +16,7 @@ from llmlab.experiments.identity import Identity
 from llmlab.experiments.store import Store, digest
 from llmlab.inference.stream import CANCEL_WAIT_S
 from llmlab.loading.plan import make_plan
+from llmlab.types.parallel import Parallel
 from llmlab.types.progress import Progress
 
 if TYPE_CHECKING:
@@ -27,7 +28,13 @@ if TYPE_CHECKING:
 # Requests that are submitted at once: enough for any engine's batch, and few to repeat after a crash.
 _IN_FLIGHT = 64
 # The options of a load that an experiment sets itself.
-_LOAD: dict[str, Any] = {"gpu_layers": None, "tp": 1, "max_concurrency": None, "force": False, "extra": {}}
+_LOAD: dict[str, Any] = {
+    "gpu_layers": None,
+    "parallel": Parallel(),
+    "max_concurrency": None,
+    "force": False,
+    "extra": {},
+}
 
 ModelScore = Callable[["Model", Mapping[str, Any], Question], Any]
 

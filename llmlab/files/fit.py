@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from llmlab.errors import DoesNotFitError
 from llmlab.files import tags
@@ -23,6 +23,7 @@ from llmlab.machine import memory
 from llmlab.machine.memory import Device
 from llmlab.render import units
 from llmlab.types import FORMATS, EngineName
+from llmlab.types.parallel import Parallel
 
 _MIB = 2**20
 # llama.cpp, measured on nano and SmolLM2: its library (15 MiB at import) and Python's side of a loaded model, and the
@@ -60,6 +61,7 @@ class Sizes:
         drafted: most drafted tokens per sequence and step.
         draft: the draft model's header.
         projector: bytes of the projector of a vision model.
+        parallel: how the model is spread over GPUs.
     """
 
     cache_k: str = "f16"
@@ -70,6 +72,7 @@ class Sizes:
     drafted: int = 0
     draft: Header | None = None
     projector: int = 0
+    parallel: Parallel = field(default_factory=Parallel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,8 @@ class Estimate:
         free: bytes free on `device` at the time of the estimate.
         suggestions: what would fit instead, one line each; empty if it fits.
         capacity: total bytes of `device`.
+        corrected: what earlier loads on this machine changed, in words; their share is part of the overhead.
+        correction: its bytes.
     """
 
     name: str
@@ -96,6 +101,8 @@ class Estimate:
     kv_tokens: int
     suggestions: tuple[str, ...] = ()
     capacity: int = 0
+    corrected: str = ""
+    correction: int = 0
 
     @property
     def total(self) -> int:
@@ -110,7 +117,7 @@ class Estimate:
     def __str__(self) -> str:
         return (
             f"{units.size(self.total)} (weights {units.size(self.weights)} + KV cache {units.size(self.kv_cache)} for "
-            f"{self.kv_tokens:,} tokens + overhead {units.size(self.overhead)}), "
+            f"{self.kv_tokens:,} tokens + overhead {units.size(self.overhead)}{self.corrected}), "
             f"{units.size(self.free)} free on {self.device}"
         )
 
@@ -159,7 +166,9 @@ def overhead_bytes(
         logits = 4 * header.vocab_size * sequences * (1 + sizes.drafted)
         return _LLAMACPP_BASE + _LLAMACPP_TOKEN * header.vocab_size + max(sizes.step_tokens * step, logits) + logits
     if on_gpu:
-        return _VLLM_GPU
+        return _VLLM_GPU * (sizes.parallel.per_copy if sizes is not None else 1)
+    if sizes is not None and sizes.parallel.per_copy > 1:  # a core, and a worker for each part
+        return (1 + sizes.parallel.per_copy) * (_VLLM_IMPORT + _VLLM_ENGINE)
     return _VLLM_ENGINE + (0 if "vllm" in sys.modules else _VLLM_IMPORT)
 
 
@@ -182,7 +191,6 @@ def estimate(
     kv_tokens: int | None = None,
     sizes: Sizes | None = None,
     gpu: bool | None = None,
-    tensor_parallel: int = 1,
     device: Device | None = None,
     quants: Iterable[str] = (),
     reserved: int = 0,
@@ -197,7 +205,6 @@ def estimate(
         kv_tokens: tokens in the KV cache over all sequences; None: as `sizes` says.
         sizes: what the load's options say about memory.
         gpu: whether it runs on the GPU; None uses the GPU if there is one.
-        tensor_parallel: number of GPUs to split it over.
         device: the device, if already known.
         quants: the model's available tags, for the suggestions; empty for all of the engine's tags.
         reserved: bytes that the engine sets aside for adapters; part of the overhead.
@@ -205,8 +212,8 @@ def estimate(
     Returns:
         The estimate, with suggestions when it doesn't fit.
     """
-    where = device or memory.device(gpu=gpu, count=tensor_parallel)
     sizes = sizes or Sizes()
+    where = device or memory.device(gpu=gpu, count=sizes.parallel.per_copy)
     context = context_length or header.context_length or 4096
     on_gpu = where.name != "CPU"
     if kv_tokens is not None:
@@ -221,12 +228,29 @@ def estimate(
     return replace(out, suggestions=_suggestions(header, out, engine, sizes, tuple(quants), on_gpu))
 
 
+def correct(found: Estimate, factor: float, n: int) -> Estimate:
+    """An estimate corrected by what earlier loads took.
+
+    Args:
+        found: the estimate.
+        factor: the measured memory relative to the estimated, 1 or more.
+        n: the number of loads that say so.
+    """
+    more = int(found.total * (factor - 1))
+    if not more:
+        return found
+    words = f", {factor - 1:.0%} of all for what {n} loads on this machine took"
+    return replace(found, overhead=found.overhead + more, corrected=words, correction=more)
+
+
 def _parts(
     header: Header, engine: EngineName, context: int, sequences: int, sizes: Sizes, on_gpu: bool
 ) -> tuple[int, int, int, int]:
     """Bytes of weights, KV cache and overhead, and the tokens in the KV cache."""
     tokens = sizes.kv_tokens if sizes.kv_tokens is not None else context * sequences
     weights, kv = header.weight_bytes + sizes.projector, kv_bytes(header, tokens, sizes.cache_k, sizes.cache_v)
+    more, repeats = spread(header, sizes.parallel)
+    weights, kv = int(weights * more), int(kv * more * repeats)
     over = overhead_bytes(header, engine, tokens, sequences, sizes, on_gpu=on_gpu)
     if sizes.draft is not None:
         own = replace(sizes, draft=None, drafted=0, projector=0)
@@ -235,6 +259,24 @@ def _parts(
         base = _LLAMACPP_BASE if FORMATS[engine] == "gguf" else drafts[2]
         weights, kv, over = weights + drafts[0], kv + drafts[1], over + drafts[2] - base
     return weights, kv, over, tokens
+
+
+def spread(header: Header, parallel: Parallel) -> tuple[float, float]:
+    """By how much a split makes weights and KV cache larger, counted over all GPUs of a copy.
+
+    The GPU with the most layers decides: ceil(layers / pp) * pp / layers. And a GPU has at least one key-value head:
+    with more GPUs than heads, each is repeated tp / heads times.
+
+    Args:
+        header: the model's header.
+        parallel: the split.
+
+    Returns:
+        The factor for the layers, and the one for the keys and values of a layer.
+    """
+    layers = header.layers or parallel.pipeline
+    deepest = -(-layers // parallel.pipeline) * parallel.pipeline / layers
+    return deepest, max(parallel.tensor / (header.kv_heads or parallel.tensor), 1.0)
 
 
 def longest_context(

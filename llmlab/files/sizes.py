@@ -36,7 +36,7 @@ def pool(
     concurrency: int | None,
     shortest: int | None,
     budget: int | None = None,
-    draft: Header | None = None,
+    asked: fit.Sizes | None = None,
 ) -> tuple[int, int, int]:
     """Context length, concurrency and tokens of a paged KV cache on a GPU.
 
@@ -48,14 +48,16 @@ def pool(
         concurrency: the requested number of sequences; None for the most that the pool is good for.
         shortest: the shortest context to fall back to if `length` doesn't fit; None to keep it.
         budget: bytes of the KV cache, if they were given.
-        draft: the draft model, with its own weights, and keys and values for each token.
+        asked: what the load's options say: a draft model, with its own weights, keys and values, and the split.
 
     Returns:
         The three; the pool has room for at least one sequence of the context length, even if that doesn't fit.
     """
-    models = [header] if draft is None else [header, draft]
-    per_token = max(sum(fit.kv_bytes(one, 1) for one in models), 1)
-    weights = sum(one.weight_bytes for one in models)
+    asked = asked or fit.Sizes()
+    models = [header] if asked.draft is None else [header, asked.draft]
+    more, repeats = fit.spread(header, asked.parallel)
+    per_token = max(int(sum(fit.kv_bytes(one, 1) for one in models) * more * repeats), 1)
+    weights = int(sum(one.weight_bytes for one in models) * more)
     room = device.free - int(device.free * fit.HEADROOM) - weights - overhead
     while shortest is not None and length > shortest and length * per_token > room:
         length = max(length // 2, shortest)

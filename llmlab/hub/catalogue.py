@@ -53,6 +53,18 @@ class Packaged:
 
 
 @dataclass(frozen=True, slots=True)
+class Shape:
+    """A model's sizes, as in its config.json: what memory and splits need to be planned without its files."""
+
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One model in the catalogue.
 
@@ -61,6 +73,7 @@ class Entry:
         embedding: those of them in the token embedding; 0 if not specified.
         head: those of them in an output head of its own; 0 if the model uses the embedding twice.
         kind: what the model is for.
+        shape: its layers, heads and so on, if the list has them.
         context_length: trained context length in tokens; None if not specified.
         path: a local folder or GGUF file (nano's, or the user's own); None for models on the hub.
         origin: "llmlab", the path of the user's file, or "merged" for a model written by `%llm lora merge`.
@@ -83,6 +96,7 @@ class Entry:
     embedding: int = 0
     head: int = 0
     kind: Kind = "chat"
+    shape: Shape | None = None
 
     @property
     def base_repo(self) -> str | None:
@@ -272,6 +286,7 @@ def _parse(text: str, file: Path, origin: str, base: Path) -> list[Entry]:
                 embedding=model.embedding,
                 head=model.head,
                 kind=model.kind,
+                shape=Shape(**model.shape.model_dump()) if model.shape is not None else None,
             )
         )
     return out

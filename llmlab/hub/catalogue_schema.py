@@ -45,6 +45,19 @@ class FilesModel(BaseModel):
         return self
 
 
+class ShapeModel(BaseModel):
+    """A model's sizes, as in its config.json."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    layers: int = Field(gt=0)
+    hidden: int = Field(gt=0)
+    heads: int = Field(gt=0)
+    kv_heads: int = Field(gt=0)
+    head_dim: int = Field(gt=0)
+    vocabulary: int = Field(gt=0)
+
+
 class PackageModel(BaseModel):
     """One [[model.packages]] table."""
 
@@ -76,6 +89,7 @@ class EntryModel(BaseModel):
     head: int = Field(default=0, ge=0)
     context_length: int | None = Field(default=None, gt=0)
     licence: str | None = None
+    shape: ShapeModel | None = None
     sampling: dict[str, Any] = {}
     path: str | None = None
     base: str | None = Field(default=None, pattern=r"^[\w.-]+/[\w.-]+$")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,16 +13,19 @@ from llmlab.errors import BadInputError, UnsupportedError, unknown
 from llmlab.files import fit, offload, sizes, tags
 from llmlab.files.headers import Header
 from llmlab.hub.spec import parse
+from llmlab.loading import parallel as splitting
 from llmlab.loading.choice import choose, choose_engine
 from llmlab.loading.retrieval import fetch, resolve
 from llmlab.machine import hardware, memory
 from llmlab.machine.memory import Device
 from llmlab.quant import compatibility
 from llmlab.types import EngineName
+from llmlab.types.parallel import Parallel
 from llmlab.types.progress import Progress
 
 if TYPE_CHECKING:
     from llmlab.files.source import Source
+    from llmlab.runlog import Correction
 
 # Defaults: a useful context length whose KV cache fits on a laptop.
 DEFAULT_CONTEXT = 8192
@@ -56,7 +59,7 @@ def make_plan(
     quant: str | None,
     ctx: int | None,
     gpu_layers: int | None,
-    tp: int,
+    parallel: Parallel,
     max_concurrency: int | None,
     force: bool,
     extra: Mapping[str, Any],
@@ -64,21 +67,27 @@ def make_plan(
     draft: str | None = None,
     from_: str | None = None,
     lora: int | None = None,
+    corrections: Callable[[str, str], Correction | None] | None = None,
 ) -> Planned:
-    """Choose the engine, get the files, check them and the memory. Arguments and errors as `Lab.load`."""
-    _check_numbers(ctx, gpu_layers, tp, max_concurrency, lora)
+    """Choose the engine, get the files, check them and the memory. Arguments and errors as `Lab.load`.
+
+    Args:
+        corrections: what earlier loads of an engine on a device say about its estimates (`Ledger.correction`).
+    """
+    _check_numbers(ctx, gpu_layers, max_concurrency, lora)
+    splitting.check_copies(parallel)
     parsed = parse(spec, quant)
     chosen, reason, found = choose_engine(parsed, engine, from_)
     capabilities = engine_class(chosen).capabilities
-    options = _check_extra(chosen, capabilities, extra)
+    options = check_options(chosen, capabilities, extra)
     if lora is not None and _SLOTS in capabilities.extra:
         options[_SLOTS] = lora
     if gpu_layers is not None and not capabilities.gpu_layers:
         owners = " and ".join(name for name in ENGINES if declared(name).capabilities.gpu_layers)
         split = "; split it with --tp N" if capabilities.tensor_parallel else ""
         raise UnsupportedError(f"gpu_layers is {owners}'s.", f"{chosen} loads the complete model onto the GPU{split}.")
-    if tp > 1:
-        _check_tensor_parallel(chosen, capabilities, tp)
+    splitting.check_engine(chosen, capabilities, parallel)
+    splitting.check_devices(parallel, hardware.nvidia_gpus() if on_gpu(chosen) else 0, here=True)
     if quant is not None:
         _check_hardware(chosen, quant)
     source = fetch(choose(parsed, found, engine=chosen, from_=from_), progress)
@@ -95,18 +104,21 @@ def make_plan(
         )
     drafting = _settle_draft(draft, chosen, header, options, progress) if draft is not None else None
     asked = engine_class(chosen).sizes(options, source.path)
+    splitting.check_shape(header, parallel)
+    asked = replace(asked, parallel=parallel)
     if drafting is not None:
         drafts = drafting.source.header if drafting.source is not None else None
         asked = replace(asked, drafted=drafting.tokens, draft=drafts)
-    device = device_of(chosen, tp, options.get("gpu", options.get("main_gpu")))
+    device = device_of(chosen, parallel, options.get("gpu", options.get("main_gpu")))
     reserved = engine_class(chosen).reserves(header, options, device)
-    size = settle_size(
-        header, chosen, ctx, max_concurrency, tp, force=force, device=device, reserved=reserved, asked=asked
-    )
+    size = settle_size(header, chosen, ctx, max_concurrency, force=force, device=device, reserved=reserved, asked=asked)
     estimate = estimate_load(
-        header, chosen, size.length, size.concurrency, tp, device, kv_tokens=size.kv_tokens, reserved=reserved,
+        header, chosen, size.length, size.concurrency, device, kv_tokens=size.kv_tokens, reserved=reserved,
         asked=asked,
     )  # fmt: skip
+    learned = corrections(chosen, device.name) if corrections is not None else None
+    if learned is not None:
+        estimate = fit.correct(estimate, learned.factor, learned.n)
     if capabilities.gpu_layers and on_gpu(chosen):
         estimate, gpu_layers, note = offload.settle(header, estimate, device, gpu_layers, force=force)
         reason = f"{reason}; {note}" if note else reason
@@ -117,12 +129,12 @@ def make_plan(
         source=source,
         context_length=size.length,
         gpu_layers=gpu_layers,
-        tensor_parallel=tp,
+        parallel=parallel,
         max_concurrency=size.concurrency,
         extra=options,
         draft=drafting,
         adapter_slots=reserved.adapter_slots,
-        gpu_share=gpu_share(estimate, device.free, device.total) if shares else None,
+        gpu_share=gpu_share(estimate, device) if shares else None,
     )
     return Planned(chosen, reason, plan, estimate)
 
@@ -163,13 +175,10 @@ def _can_load(capabilities: Capabilities, source: Source, header: Header) -> boo
     return source.quant in capabilities.quants or source.quant == "mixed" or source.quant != header.quant
 
 
-def _check_numbers(
-    ctx: int | None, gpu_layers: int | None, tp: int, max_concurrency: int | None, lora: int | None
-) -> None:
+def _check_numbers(ctx: int | None, gpu_layers: int | None, max_concurrency: int | None, lora: int | None) -> None:
     for name, value, low in (
         ("ctx", ctx, 16),
         ("gpu_layers", gpu_layers, -1),
-        ("tp", tp, 1),
         ("max_concurrency", max_concurrency, 1),
         ("lora", lora, 0),
     ):
@@ -177,7 +186,13 @@ def _check_numbers(
             raise BadInputError(f"{name} must be an integer, {low} or more, got {value!r}.")
 
 
-def _check_extra(engine: EngineName, capabilities: Capabilities, extra: Mapping[str, Any]) -> dict[str, Any]:
+def check_options(engine: EngineName, capabilities: Capabilities, extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Validate engine options by name and type.
+
+    Raises:
+        UnknownNameError: the engine has no such option.
+        BadInputError: a value has the wrong type.
+    """
     options: dict[str, Any] = {}
     for key, value in extra.items():
         if key not in capabilities.extra:
@@ -211,16 +226,6 @@ def _typed(key: str, value: Any, kind: type) -> Any:
         raise BadInputError(f"-x {key} takes a value of type {kind.__name__}, got {value!r}.") from None
 
 
-def _check_tensor_parallel(engine: EngineName, capabilities: Capabilities, tp: int) -> None:
-    if not capabilities.tensor_parallel:
-        owners = " and ".join(name for name in ENGINES if declared(name).capabilities.tensor_parallel)
-        hint = f"{engine} splits a model over all GPUs by itself." if capabilities.gpu_layers else "Leave --tp out."
-        raise UnsupportedError(f"tp is {owners}'s.", hint)
-    gpus = hardware.nvidia_gpus()
-    if tp > gpus:
-        raise UnsupportedError(f"tp={tp} needs {tp} GPUs, and this machine has {gpus}.", "Omit --tp.")
-
-
 class Size(NamedTuple):
     """Tokens per sequence, sequences at once, and tokens of the KV cache; None for a full context per sequence."""
 
@@ -234,7 +239,6 @@ def settle_size(
     engine: EngineName,
     ctx: int | None,
     max_concurrency: int | None,
-    tp: int,
     *,
     force: bool = False,
     device: Device | None = None,
@@ -254,22 +258,23 @@ def settle_size(
             f"Use --ctx {trained} or less, or --force to try.",
         )
     length = ctx or min(trained or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
-    where = device or device_of(engine, tp)
+    asked = asked or fit.Sizes()
+    where = device or device_of(engine, asked.parallel)
     if where.name != "CPU" and capabilities_of(engine).paged_on_gpu:
-        over = fit.overhead_bytes(header, engine, 0, on_gpu=True) + reserved.adapter_bytes
+        over = fit.overhead_bytes(header, engine, 0, sizes=asked, on_gpu=True) + reserved.adapter_bytes
         shortest = SHORTEST_CONTEXT if ctx is None else None
         return Size(
             *sizes.pool(
                 header, where, overhead=over, length=length, concurrency=max_concurrency, shortest=shortest,
-                budget=reserved.kv_bytes, draft=asked.draft if asked is not None else None,
+                budget=reserved.kv_bytes, asked=asked,
             )
         )  # fmt: skip
     tokens = None
     if reserved.kv_bytes is not None:
-        each = fit.kv_bytes(header, 1024, *((asked.cache_k, asked.cache_v) if asked is not None else ()))
+        each = fit.kv_bytes(header, 1024, asked.cache_k, asked.cache_v)
         tokens = 1024 * reserved.kv_bytes // max(each, 1)
     concurrency = max_concurrency or DEFAULT_CONCURRENCY
-    while not _modest(estimate_load(header, engine, length, concurrency, tp, where, kv_tokens=tokens, asked=asked)):
+    while not _modest(estimate_load(header, engine, length, concurrency, where, kv_tokens=tokens, asked=asked)):
         if max_concurrency is None and concurrency > 1:
             concurrency //= 2
         elif ctx is None and length > SHORTEST_CONTEXT:
@@ -284,7 +289,6 @@ def estimate_load(
     engine: EngineName,
     context: int,
     concurrency: int,
-    tp: int,
     device: Device | None = None,
     *,
     kv_tokens: int | None = None,
@@ -299,17 +303,17 @@ def estimate_load(
         max_concurrency=concurrency,
         kv_tokens=kv_tokens,
         sizes=asked,
-        device=device or device_of(engine, tp),
+        device=device or device_of(engine, asked.parallel if asked is not None else Parallel()),
         reserved=reserved.adapter_bytes if reserved is not None else 0,
     )
 
 
-def device_of(engine: EngineName, tp: int = 1, index: int | None = None) -> Device:
+def device_of(engine: EngineName, parallel: Parallel | None = None, index: int | None = None) -> Device:
     """Where an engine's installed build loads a model on this machine.
 
     Args:
         engine: the engine.
-        tp: the GPUs to split it over, for an engine that is told.
+        parallel: how it is spread, for an engine that is told.
         index: the one GPU to use; None: the first ones.
 
     Raises:
@@ -317,6 +321,7 @@ def device_of(engine: EngineName, tp: int = 1, index: int | None = None) -> Devi
     """
     # A CPU build uses RAM even if the machine has a GPU.
     gpu = None if on_gpu(engine) else False
+    parallel = parallel or Parallel()
     if index is not None:
         there = hardware.nvidia_gpus() if gpu is None else 0
         if not 0 <= index < there:
@@ -324,20 +329,24 @@ def device_of(engine: EngineName, tp: int = 1, index: int | None = None) -> Devi
                 f"-x gpu={index}: {engine} can use {there} GPU{'s' * (there != 1)} here.",
                 f"Use 0 to {there - 1}." if there else "Leave it out.",
             )
-        if tp > 1:
-            raise BadInputError("-x gpu=N uses one GPU, and --tp splits the model over several.", "Leave one out.")
+        if parallel.gpus > 1:
+            split = parallel.options.split()[0]
+            raise BadInputError(f"-x gpu=N uses one GPU, and {split} splits the model over several.", "Leave one out.")
     even = capabilities_of(engine).tensor_parallel
-    return memory.device(gpu=gpu, count=tp if even else max(hardware.nvidia_gpus(), 1), index=index, even=even)
+    # The other machines' memory can't be read: they count as this one's.
+    count = parallel.per_copy // parallel.nodes if even else max(hardware.nvidia_gpus(), 1)
+    found = memory.device(gpu=gpu, count=count, index=index, even=even)
+    return memory.combine([found] * parallel.nodes, even=even) if parallel.nodes > 1 else found
 
 
-def gpu_share(estimate: fit.Estimate, free: int, total: int) -> float:
+def gpu_share(estimate: fit.Estimate, device: Device) -> float:
     """The share of a GPU's memory that the estimate gives a load: at most what is free, less the headroom.
 
     vLLM takes its CUDA context on top of the share. So the share leaves it out, down to a KV cache of one context.
     """
     one = estimate.kv_cache * estimate.context_length // max(estimate.kv_tokens, 1)
-    context = min(fit.CUDA_CONTEXT, max(estimate.kv_cache - one, 0))
-    return round(max(min(estimate.total - context, free * (1 - fit.HEADROOM)) / total, 0.01), 4)
+    context = min(device.count * fit.CUDA_CONTEXT, max(estimate.kv_cache - one, 0))
+    return round(max(min(estimate.total - context, device.free * (1 - fit.HEADROOM)) / device.total, 0.01), 4)
 
 
 def _modest(estimate: fit.Estimate) -> bool:

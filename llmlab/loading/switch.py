@@ -11,8 +11,10 @@ from llmlab.engines.registry import computes_on, engine_class
 from llmlab.errors import UnsupportedError
 from llmlab.files import fit, tags
 from llmlab.loading.plan import Planned, gpu_share, make_plan
+from llmlab.machine.memory import Device
 from llmlab.quant import compatibility
 from llmlab.types import FORMATS
+from llmlab.types.parallel import Parallel
 
 if TYPE_CHECKING:
     from llmlab.adapters.attached import Specs
@@ -86,7 +88,7 @@ def plan_switch(model: Model, quant: str, progress: Progress) -> Switch | None:
         quant=tag.name,
         ctx=plan.context_length,
         gpu_layers=plan.gpu_layers if stays else None,
-        tp=plan.tensor_parallel if stays else 1,
+        parallel=plan.parallel if stays else Parallel(),
         max_concurrency=plan.max_concurrency,
         force=True,
         extra=_extra(engine, plan),
@@ -140,7 +142,7 @@ def plan_reload(model: Model, extra: Mapping[str, Any], progress: Progress) -> S
         quant=model.quant if model.quant in tags.TAGS else None,
         ctx=plan.context_length,
         gpu_layers=plan.gpu_layers,
-        tp=plan.tensor_parallel,
+        parallel=plan.parallel,
         max_concurrency=plan.max_concurrency,
         force=True,
         extra=_extra(model.engine, plan) | dict(extra),
@@ -161,7 +163,8 @@ def _in_place(model: Model, planned: Planned) -> tuple[Planned, bool]:
         # Planned beside the old model; its memory is free by then.
         found = planned.estimate
         assert found is not None  # of a load, not of an attachment
-        share = gpu_share(found, found.capacity, found.capacity)
+        whole = Device(found.device, found.capacity, found.capacity, planned.plan.parallel.per_copy)
+        share = gpu_share(found, whole)
         planned = replace(planned, plan=replace(planned.plan, gpu_share=share))
     return planned, first
 

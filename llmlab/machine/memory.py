@@ -70,8 +70,9 @@ def device(*, gpu: bool | None = None, count: int = 1, index: int | None = None,
 
 def combine(found: Sequence[Device], *, even: bool) -> Device:
     """Several GPUs as one device; see `device`."""
-    free = min(one.free for one in found) * len(found) if even else sum(one.free for one in found)
-    return Device(found[0].name, free, sum(one.total for one in found), len(found))
+    count = sum(one.count for one in found)
+    free = min(one.free // one.count for one in found) * count if even else sum(one.free for one in found)
+    return Device(found[0].name, free, sum(one.total for one in found), count)
 
 
 def _cgroup_limit(root: Path = _CGROUP, own: Path = Path("/proc/self/cgroup")) -> tuple[int, int] | None:

@@ -5,7 +5,8 @@ transcript is updated in place, with versions and ratings. `llmlab.runs()` reads
 old entries; the environment variable `LLMLAB_RUN_LOG=off` turns it off.
 """
 
+from llmlab.runlog.ledger import Correction, Ledger
 from llmlab.runlog.log import RunLog
 from llmlab.runlog.rows import Kept
 
-__all__ = ["Kept", "RunLog"]
+__all__ = ["Correction", "Kept", "Ledger", "RunLog"]

@@ -37,6 +37,12 @@ _RUN = (
 )
 _INSERT_RUN = f"insert into runs ({', '.join(_RUN)}) values ({', '.join(':' + name for name in _RUN)})"  # noqa: S608
 
+_LOAD = (
+    *("key", "session", "at", "machine", "model", "engine", "quant", "device", "context", "concurrency"),
+    *("estimated", "loaded", "peak"),
+)
+_INSERT_LOAD = f"insert into loads ({', '.join(_LOAD)}) values ({', '.join(':' + name for name in _LOAD)})"  # noqa: S608
+
 
 class RunLog:
     """Completions and chats on disk. Created by a `Lab`; the file is opened at the first read or write.
@@ -119,6 +125,37 @@ class RunLog:
             db.executemany("delete from turns where conversation = ? and id = ?", gone_now)
 
         self._put(job)
+
+    def add_load(self, row: Mapping[str, Any]) -> None:
+        """Add a load to the memory ledger; see `llmlab.runlog.ledger`."""
+        values = {name: row[name] for name in _LOAD}
+
+        def job(db: sqlite3.Connection) -> None:
+            db.execute(_INSERT_LOAD, values)
+
+        self._put(job)
+
+    def end_load(self, key: str, *, peak: int, returned: int, kept: int | None) -> None:
+        """Add what a load took at most, and what came back, to its entry."""
+
+        def job(db: sqlite3.Connection) -> None:
+            db.execute("update loads set peak = ?, returned = ?, kept = ? where key = ?", (peak, returned, kept, key))
+
+        self._put(job)
+
+    def loads(self, *, machine: str | None = None, n: int | None = None) -> list[dict[str, Any]]:
+        """The ledger's entries, newest first.
+
+        Args:
+            machine: only those of a kind of machine.
+            n: only the newest n.
+        """
+        where, values = ("machine = ?", [machine]) if machine is not None else ("1", [])
+        with _Reading(self) as db:
+            if db is None:
+                return []
+            query = f"select * from loads where {where} order by id desc limit ?"  # noqa: S608
+            return [dict(row) for row in db.execute(query, [*values, -1 if n is None else n])]
 
     def flush(self, timeout: float = FLUSH_S) -> bool:
         """Wait until everything added is on disk. Returns whether it is."""
@@ -249,6 +286,7 @@ class RunLog:
             with writing(db):
                 runs = db.execute("delete from runs where at < ?", [before]).rowcount
                 db.execute("delete from conversations where updated < ?", [before])
+                db.execute("delete from loads where at < ?", [before])
                 db.execute("delete from turns where conversation not in (select id from conversations)")
                 db.execute(
                     "delete from messages where hash not in (select value from runs, json_each(runs.messages) "

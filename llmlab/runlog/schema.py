@@ -50,6 +50,17 @@ STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
         "thoughts",  # what a reasoning model wrote before its answer, and its length; null in older rows
         ("alter table runs add column reasoning text", "alter table runs add column reasoning_tokens integer"),
     ),
+    (
+        "loads",  # the memory ledger, in bytes; returned and kept are null until the model is unloaded
+        (
+            (
+                "create table loads (id integer primary key, key text unique, session text, at text, machine text, "
+                "model text, engine text, quant text, device text, context integer, concurrency integer, "
+                "estimated integer, loaded integer, peak integer, returned integer, kept integer)"
+            ),
+            "create index idx_loads_machine on loads (machine, engine)",
+        ),
+    ),
 )
 
 

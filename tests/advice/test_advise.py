@@ -16,6 +16,7 @@ from llmlab.hub import catalogue
 from llmlab.hub.spec import parse
 from llmlab.loading import choice, plan
 from llmlab.loading.forms import find
+from llmlab.loading.parallel import parallel_of
 from llmlab.machine.memory import Device
 from llmlab.magics.commands.load import Load
 from llmlab.measure.speed import BenchResult, Point
@@ -60,7 +61,7 @@ CASES = [
     ("gpu:24", "mistral-7b", {}, "vllm", "bf16", "1 GPU"),
     ("gpu:12", "mistral-7b", {}, "vllm", "fp8", "bf16 does not fit"),
     ("gpu:8", "mistral-7b", {}, "vllm", "awq", "bf16 does not fit"),
-    ("gpu:4", "mistral-7b", {}, "llamacpp", "Q3_K_M", "vllm can't do it"),
+    ("gpu:4", "mistral-7b", {}, "llamacpp", "Q2_K", "vllm can't do it"),
     ("cpu:16", "mistral-7b", {}, "llamacpp", "Q4_K_M", "no GPU"),
     ("mac:16", "mistral-7b", {}, "llamacpp", "Q4_K_M", "supports vllm on Linux only"),
     ("gpu:80x2", "llama-3.3-70b", {}, "vllm", "bf16", "fits on 2 GPUs"),
@@ -159,7 +160,8 @@ def test_its_line_passes_every_check_of_a_load(question):
     advice = advise("nano", **question)
     args = load_line(advice)
     planned = plan.make_plan(
-        args.model, engine=args.engine, quant=args.quant, ctx=args.ctx, gpu_layers=args.gpu_layers, tp=args.tp,
+        args.model, engine=args.engine, quant=args.quant, ctx=args.ctx, gpu_layers=args.gpu_layers,
+        parallel=parallel_of(args.tp, args.pp, 1, args.nodes, args.executor),
         max_concurrency=args.max_concurrency, force=args.force, extra=dict(item.split("=") for item in args.extra),
         draft=args.draft, progress=lambda *_: None,
     )  # fmt: skip

@@ -101,10 +101,10 @@ def test_an_unknown_architecture_is_unknown():
     ],
 )
 def test_concurrency_is_vllms_bounded_by_the_tokens_that_fit(device, length, concurrency):
-    size = plan.settle_size(MISTRAL_7B, "vllm", None, None, 1, device=device)
+    size = plan.settle_size(MISTRAL_7B, "vllm", None, None, device=device)
     assert (size.length, size.concurrency) == (length, concurrency)
     assert size.kv_tokens >= size.length
-    found = plan.estimate_load(MISTRAL_7B, "vllm", size.length, size.concurrency, 1, device, kv_tokens=size.kv_tokens)
+    found = plan.estimate_load(MISTRAL_7B, "vllm", size.length, size.concurrency, device, kv_tokens=size.kv_tokens)
     assert found.fits
 
 
@@ -113,12 +113,10 @@ def test_a_second_model_gets_what_is_left_and_neither_asks_for_more_than_is_free
     free, shares = total - GIB, []
     for _ in range(2):
         device = Device("GPU", free, total)
-        size = plan.settle_size(MISTRAL_7B, "vllm", None, None, 1, device=device)
-        found = plan.estimate_load(
-            MISTRAL_7B, "vllm", size.length, size.concurrency, 1, device, kv_tokens=size.kv_tokens
-        )
+        size = plan.settle_size(MISTRAL_7B, "vllm", None, None, device=device)
+        found = plan.estimate_load(MISTRAL_7B, "vllm", size.length, size.concurrency, device, kv_tokens=size.kv_tokens)
         assert found.fits
-        shares.append(plan.gpu_share(found, free, total))
+        shares.append(plan.gpu_share(found, device))
         # vLLM refuses to start with less free memory than its share of the total.
         assert shares[-1] * total <= free
         # It takes its CUDA context on top of it.
@@ -129,16 +127,16 @@ def test_a_second_model_gets_what_is_left_and_neither_asks_for_more_than_is_free
 
 def test_a_tight_load_keeps_its_one_context_beside_the_cuda_context():
     device = gpu(15.5, 16)
-    found = plan.estimate_load(MISTRAL_7B, "vllm", 4096, 1, 1, device, kv_tokens=4096)
-    assert plan.gpu_share(found, device.free, device.total) * device.total == pytest.approx(found.total, rel=0.001)
+    found = plan.estimate_load(MISTRAL_7B, "vllm", 4096, 1, device, kv_tokens=4096)
+    assert plan.gpu_share(found, device) * device.total == pytest.approx(found.total, rel=0.001)
 
 
 def test_the_pool_leaves_room_for_a_draft_model():
     device = gpu(30, 32)
     asked = fit.Sizes(draft=MISTRAL_7B, drafted=4)
-    size = plan.settle_size(MISTRAL_7B, "vllm", None, None, 1, device=device, asked=asked)
+    size = plan.settle_size(MISTRAL_7B, "vllm", None, None, device=device, asked=asked)
     found = plan.estimate_load(
-        MISTRAL_7B, "vllm", size.length, size.concurrency, 1, device, kv_tokens=size.kv_tokens, asked=asked
+        MISTRAL_7B, "vllm", size.length, size.concurrency, device, kv_tokens=size.kv_tokens, asked=asked
     )
     assert found.weights == 2 * MISTRAL_7B.weight_bytes
     assert found.fits
@@ -146,34 +144,34 @@ def test_the_pool_leaves_room_for_a_draft_model():
 
 def test_given_sizes_are_the_estimates():
     reserved = options.reserve(MISTRAL_7B, {"kv_cache_gib": 4.0}, gpu(23, 24))
-    size = plan.settle_size(MISTRAL_7B, "vllm", None, None, 1, device=gpu(23, 24), reserved=reserved)
+    size = plan.settle_size(MISTRAL_7B, "vllm", None, None, device=gpu(23, 24), reserved=reserved)
     assert size.kv_tokens == 4 * GIB // fit.kv_bytes(MISTRAL_7B, 1)
     share = options.reserve(MISTRAL_7B, {"gpu_memory_utilization": 0.8}, gpu(79, 80))
-    size = plan.settle_size(MISTRAL_7B, "vllm", None, 4, 1, device=gpu(79, 80), reserved=share)
+    size = plan.settle_size(MISTRAL_7B, "vllm", None, 4, device=gpu(79, 80), reserved=share)
     found = plan.estimate_load(
-        MISTRAL_7B, "vllm", size.length, 4, 1, gpu(79, 80), kv_tokens=size.kv_tokens, reserved=share
+        MISTRAL_7B, "vllm", size.length, 4, gpu(79, 80), kv_tokens=size.kv_tokens, reserved=share
     )
     assert found.total == pytest.approx(0.8 * 80 * GIB, rel=0.001)
     assert options.reserve(MISTRAL_7B, {}, Device("CPU", GIB, GIB)) == Reserved()
 
 
 def test_a_model_over_several_gpus_counts_all_of_them():
-    found = plan.estimate_load(LLAMA_70B_Q4, "llamacpp", 8192, 1, 1, gpu(46, 48, count=2))
+    found = plan.estimate_load(LLAMA_70B_Q4, "llamacpp", 8192, 1, gpu(46, 48, count=2))
     assert found.fits
-    one = plan.estimate_load(LLAMA_70B_Q4, "llamacpp", 8192, 1, 1, gpu(23, 24))
+    one = plan.estimate_load(LLAMA_70B_Q4, "llamacpp", 8192, 1, gpu(23, 24))
     assert not one.fits
 
 
 def test_as_many_layers_as_fit_are_on_the_gpu():
     device, ram = gpu(23, 24), Device("CPU", 60 * GIB, 64 * GIB)
-    found = plan.estimate_load(LLAMA_70B_Q4, "llamacpp", 4096, 1, 1, device)
+    found = plan.estimate_load(LLAMA_70B_Q4, "llamacpp", 4096, 1, device)
     settled, layers, note = offload.settle(LLAMA_70B_Q4, found, device, None, force=False, ram=ram)
     assert settled.fits
     assert 30 < layers < 60
     assert not offload.part(found, LLAMA_70B_Q4, layers + 1).fits
     assert note.startswith(f"{layers} of 80 layers on the GPU, ")
     assert offload.settle(LLAMA_70B_Q4, found, device, 10, force=False, ram=ram)[1] == 10
-    small = plan.estimate_load(MISTRAL_7B, "llamacpp", 4096, 1, 1, device)
+    small = plan.estimate_load(MISTRAL_7B, "llamacpp", 4096, 1, device)
     assert offload.settle(MISTRAL_7B, small, device, None, force=False, ram=ram) == (small, None, "")
     with pytest.raises(DoesNotFitError, match=r"need about .* of RAM"):
         offload.settle(LLAMA_70B_Q4, found, device, None, force=False, ram=Device("CPU", 8 * GIB, 8 * GIB))

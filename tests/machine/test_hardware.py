@@ -48,7 +48,7 @@ def test_planning_and_the_doctor_follow_the_build(case, monkeypatch):
     assert registry.on_gpu("vllm") is on_gpu
     assert registry.computes_on("vllm") == ("CUDA" if on_gpu else "CPU")
     header = read_header(zoo.path("nano"))
-    assert plan.estimate_load(header, "vllm", 512, 2, 1).device == ("Test GPU" if on_gpu else "CPU")
+    assert plan.estimate_load(header, "vllm", 512, 2).device == ("Test GPU" if on_gpu else "CPU")
     if build is not None:
         (check,) = [check for check in doctor.examine().checks if check.name == "vllm"]
         assert f"({build} build)" in check.detail

@@ -142,7 +142,7 @@ def test_the_doctor_names_cpu_builds_and_an_old_driver(machine, monkeypatch):
     found = {check.name: check for check in doctor.examine().checks}
     assert "CUDA up to 12.4" in found["GPU driver"].detail
     assert found["GPU driver"].status == "fail"
-    assert found["GPU use"].fix == "make setup GPU=1"
+    assert found["GPU use"].fix == "make setup DEVICE=cuda"
     assert "though this machine has an NVIDIA GPU" in found["vllm"].detail
     assert "though this machine has an NVIDIA GPU" in found["llamacpp"].detail
     monkeypatch.setattr(doctor, "_torch_cuda", lambda: (12, 8))  # a newer minor version is fine

@@ -41,6 +41,7 @@ from llmlab.engines.llamacpp.native import NativeModel
 from llmlab.engines.llamacpp.options import (
     EXTRA,
     LlamaCppOptions,
+    arguments,
     projector_of,
     projector_path,
     step_tokens,
@@ -134,6 +135,11 @@ class LlamaCppEngine(Engine):
             flash=flash,
             projector=projector.stat().st_size if projector is not None and projector.is_file() else 0,
         )
+
+    @classmethod
+    def arguments(cls, plan: LoadPlan, hardware: Hardware) -> dict[str, Any]:
+        """See `Engine.arguments`."""
+        return arguments(plan, hardware)
 
     @classmethod
     def examine(cls, version: Callable[[str], str | None]) -> Iterator[Finding]:

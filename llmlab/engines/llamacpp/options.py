@@ -13,6 +13,7 @@ from llmlab.engines.llamacpp import amx
 from llmlab.errors import BadInputError, LoadError, UnsupportedError, unknown
 from llmlab.files import vision
 from llmlab.machine import cores
+from llmlab.machine.hardware import Hardware
 
 EXTRA: dict[str, tuple[type, str]] = {
     "n_threads": (int, "threads for decoding (default: physical cores, fewer while other processes take them)"),
@@ -182,6 +183,19 @@ class LlamaCppOptions:
         params.rope_freq_scale = self.extra.get("rope_freq_scale", 0.0)
         params.no_perf = True
         return params
+
+
+def arguments(plan: LoadPlan, hardware: Hardware) -> dict[str, Any]:
+    """llama.cpp's parameters for a plan, for a dry run. See `Engine.arguments`."""
+    extra = dict(plan.extra)
+    found: dict[str, Any] = {
+        "n_ctx": extra.pop("kv_tokens", None) or _padded(plan.context_length) * plan.max_concurrency,
+        "n_seq_max": plan.max_concurrency,
+        "n_gpu_layers": 0 if hardware == "CPU" else -1 if plan.gpu_layers is None else plan.gpu_layers,
+        "type_k": extra.pop("cache_type_k", "f16"),
+        "type_v": extra.pop("cache_type_v", "f16"),
+    }
+    return found | extra
 
 
 def projector_of(plan: LoadPlan) -> Path | None:

@@ -44,6 +44,7 @@ USES = (
         "engine/arg_utils.py",
         "EngineArgs",
         "model dtype max_model_len max_num_seqs tensor_parallel_size enforce_eager enable_prefix_caching "
+        "pipeline_parallel_size distributed_executor_backend "
         "gpu_memory_utilization kv_cache_memory_bytes max_num_batched_tokens seed trust_remote_code generation_config "
         "max_logprobs logprobs_mode disable_log_stats use_tqdm_on_load structured_outputs_config quantization "
         "enable_lora max_loras max_lora_rank max_cpu_loras speculative_config block_size worker_cls tokenizer_mode "

@@ -159,6 +159,15 @@ def family(pids: set[int]) -> set[int]:
     return found
 
 
+def resident(pids: set[int]) -> int:
+    """Bytes of RAM of processes and all their children."""
+    total = 0
+    for pid in family(pids):
+        with contextlib.suppress(psutil.Error):
+            total += psutil.Process(pid).memory_info().rss
+    return total
+
+
 def kill(pids: set[int]) -> None:
     """Kill processes and all their children.
 

@@ -27,11 +27,11 @@ from llmlab.engines.base import (
     Request,
     Reserved,
 )
-from llmlab.engines.vllm import options, quants
+from llmlab.engines.vllm import options, planned, quants
 from llmlab.engines.vllm.examination import examine
 from llmlab.engines.vllm.facts import Codec, read_facts
 from llmlab.engines.vllm.guided import Watched, guide_tokenizer
-from llmlab.engines.vllm.load import runs_in_process
+from llmlab.engines.vllm.load import on_cpu
 from llmlab.engines.vllm.loop import StepLoop
 from llmlab.engines.vllm.options import reserve
 from llmlab.errors import Interrupted, LlmLabError, UnloadedError, UnsupportedError
@@ -44,6 +44,7 @@ from llmlab.machine import hardware
 from llmlab.machine.hardware import Hardware
 from llmlab.machine.memory import Device
 from llmlab.types import EngineName, SamplingParams
+from llmlab.types.parallel import Parallel
 from llmlab.types.progress import Progress
 
 # Modules imported by `import vllm` and a load (vllm 0.32 on the CPU), to estimate the import's progress.
@@ -113,6 +114,21 @@ class VllmEngine(Engine):
         return Sizes(cache_k=kind, cache_v=kind)
 
     @classmethod
+    def arguments(cls, plan: LoadPlan, hardware: Hardware) -> dict[str, Any]:
+        """See `Engine.arguments`."""
+        return planned.arguments(plan, hardware)
+
+    @classmethod
+    def processes(cls, parallel: Parallel, hardware: Hardware) -> dict[str, int]:
+        """See `Engine.processes`."""
+        return planned.processes(parallel, hardware)
+
+    @classmethod
+    def server(cls, arguments: Mapping[str, Any]) -> str:
+        """See `Engine.server`."""
+        return planned.server(arguments)
+
+    @classmethod
     def examine(cls, version: Callable[[str], str | None]) -> Iterator[Finding]:
         """See `Engine.examine`."""
         return examine(version)
@@ -155,7 +171,7 @@ class VllmEngine(Engine):
             LoadError, UnsupportedError, BadInputError: it can't be loaded; everything has been released.
             Interrupted: `cancelled` was set meanwhile; everything has been released.
         """
-        options.check(plan, cpu=runs_in_process())
+        options.check(plan, cpu=on_cpu())
         header = plan.source.header
         loop = StepLoop(plan, header, log)
         modules = len(sys.modules)
@@ -324,7 +340,9 @@ class VllmEngine(Engine):
             cache = config.cache_config
             values = 1 if str(cache.cache_dtype).startswith("fp8") else config.model_config.dtype.itemsize
             kv = header.kv_values * values * (cache.kv_cache_size_tokens or 0)
-            return Memory(weights, kv or int(cache.kv_cache_memory_bytes or 0), self._loop.gpu_bytes(), "GPU")
+            used = self._loop.child_bytes() if on_cpu() else self._loop.gpu_bytes()
+            kv = kv or int(cache.kv_cache_memory_bytes or 0)
+            return Memory(weights, kv, used, "CPU" if on_cpu() else "GPU")
         runner = loaded.llm.model_executor.driver_worker.worker.model_runner
         return Memory(weights, _bytes(runner.kv_caches), loaded.resident)
 
@@ -352,7 +370,7 @@ class VllmEngine(Engine):
             drafts["speculation"] = spec.meter.describe() if spec is not None else "not measured in a child process"
         return {
             "vllm": vllm.__version__,
-            "build": "CPU" if loaded.in_process else "CUDA",
+            "build": "CPU" if on_cpu() else "CUDA",
             "torch": importlib.metadata.version("torch"),
             "device": f"{held.device} ({where})",
             "runs": "in this process" if loaded.in_process else "in a child process",

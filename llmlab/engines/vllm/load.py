@@ -21,13 +21,14 @@ from llmlab.engines.logits import not_finite
 from llmlab.engines.registry import INSTALL
 from llmlab.engines.vllm import child, logs, patches, pooled
 from llmlab.engines.vllm.guided import Seen
-from llmlab.engines.vllm.options import VllmOptions, resolve
+from llmlab.engines.vllm.options import VllmOptions, bound_cores, resolve
 from llmlab.engines.vllm.process import SHARED, release_memory
 from llmlab.errors import EngineMissingError, LoadError
 from llmlab.files import pooling
 from llmlab.files.headers import Header
 from llmlab.files.pooling import Embedding
 from llmlab.machine import hardware, nvml
+from llmlab.types.parallel import Parallel
 
 COMPANIONS = ("torchvision", "torchaudio", "torchcodec")
 _GUIDED = (
@@ -222,22 +223,31 @@ def probe(loaded: Loaded) -> None:
         raise not_finite(wrong)
 
 
-def runs_in_process() -> bool:
-    """Whether cores run in this process: on the CPU, where a child would cost 15 seconds and a second copy.
-
-    The only place that decides it: a loaded engine has it in `Loaded.in_process`.
-    """
+def on_cpu() -> bool:
+    """Whether the installed vLLM is the CPU build."""
     return hardware.vllm_build() == "CPU"
 
 
-def environment(*, in_process: bool, gpu: int | None = None) -> dict[str, str]:
+def runs_in_process(parallel: Parallel | None = None) -> bool:
+    """Whether cores run in this process: on the CPU, where a child would cost 15 seconds and a second copy.
+
+    A model that is split over processes has its core in a child, on the CPU, too.
+
+    The only place that decides it: a loaded engine has it in `Loaded.in_process`.
+    """
+    return on_cpu() and (parallel is None or parallel.per_copy == 1)
+
+
+def environment(*, in_process: bool, gpu: int | None = None, split: int = 1) -> dict[str, str]:
     """The variables that vLLM and its child process read while it is imported and loaded.
 
     Args:
         in_process: the core runs in this process, not in a child.
         gpu: the only GPU that the child uses, as CUDA counts those of this process; None: all of them.
+        split: processes that the model is split over.
     """
-    chosen = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": nvml.visible()[gpu].uuid}
+    chosen = {"VLLM_CPU_OMP_THREADS_BIND": bound_cores(split)} if split > 1 and on_cpu() else {}
+    chosen |= {} if gpu is None else {"CUDA_VISIBLE_DEVICES": nvml.visible()[gpu].uuid}
     return chosen | {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0" if in_process else "1",
         # A kernel has threads, and forking a process with threads may deadlock.

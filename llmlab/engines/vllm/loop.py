@@ -89,7 +89,7 @@ class StepLoop:
         self._step_s = PUSH_EVERY_S  # a step's duration, smoothed
         self._thread = threading.Thread(target=self._run, name=f"{logs.THREAD_NAME}-{self._key}", daemon=True)
         self._tap = logs.LogTap(log, self._thread, self._note_phase)
-        self._in_process = load.runs_in_process()
+        self._in_process = load.runs_in_process(plan.parallel)
         # Engines in this process take turns. One in a child process shares nothing that a step, a load or a shutdown
         # of another could disturb.
         self._turns: Any = SHARED.turns if self._in_process else contextlib.nullcontext()
@@ -185,6 +185,10 @@ class StepLoop:
         self.call(work)
         return found[0]
 
+    def child_bytes(self) -> int | None:
+        """Bytes of RAM that a core in a child process uses, with its workers."""
+        return child.resident(self._watch.pids) if self._watch is not None else None
+
     def gpu_bytes(self) -> int | None:
         """Bytes of GPU memory that a core in a child process uses; None if the driver doesn't report it."""
         return nvml.used_by(child.family(self._watch.pids)) if self._watch is not None else None
@@ -234,7 +238,9 @@ class StepLoop:
     def _load(self) -> None:
         failure: BaseException | None = None
         self._cores = child.cores()
-        variables = load.environment(in_process=self._in_process, gpu=self._plan.extra.get("gpu"))
+        variables = load.environment(
+            in_process=self._in_process, gpu=self._plan.extra.get("gpu"), split=self._plan.parallel.per_copy
+        )
         with SHARED.loading, logs.environment(variables), logs.no_tqdm_monitor(), self._turns:
             try:
                 with logs.python_noise(self._log), logs.random_state():
@@ -287,7 +293,7 @@ class StepLoop:
         """Detect the end of the weights phase: their loader logs how long it took. Warm-up or compilation follows."""
         if self.phase == "weights" and logger.endswith(".default_loader"):
             self._weights_read = time.perf_counter()
-            eager = self._plan.extra.get("enforce_eager", self._in_process)
+            eager = self._plan.extra.get("enforce_eager", load.on_cpu())
             self.phase = "warm-up" if eager else "compile"
 
     def _note_line(self, line: str) -> None:

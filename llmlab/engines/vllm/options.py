@@ -15,6 +15,8 @@ from llmlab.errors import BadInputError, UnsupportedError
 from llmlab.files import architectures, fit, pooling, sizes
 from llmlab.files.headers import Header
 from llmlab.files.pooling import Embedding
+from llmlab.machine import hardware
+from llmlab.machine.hardware import Hardware
 from llmlab.machine.memory import Device
 
 EXTRA: Mapping[str, tuple[type, str]] = {
@@ -86,17 +88,17 @@ def check(plan: LoadPlan, *, cpu: bool) -> None:
         cpu: the installed vLLM is the CPU build.
 
     Raises:
-        UnsupportedError: vLLM can't load the file format, or tensor parallelism on the CPU.
+        UnsupportedError: vLLM can't load the file format, or adapters with a model that the CPU build splits.
         BadInputError: an option's value is out of its range.
     """
     if plan.source.format != "safetensors":
         raise UnsupportedError(
             f"vLLM can't load {plan.source.format} files.", "Use --engine llamacpp, or the Hugging Face folder."
         )
-    if cpu and plan.tensor_parallel > 1:
+    if cpu and plan.parallel.per_copy > 1 and "max_loras" in plan.extra:
         raise UnsupportedError(
-            f"--tp {plan.tensor_parallel} needs {plan.tensor_parallel} GPUs; this vLLM is the CPU build.",
-            "Leave out --tp; all cores are used anyway.",
+            "Adapters weren't tried with a model that vLLM's CPU build splits over processes.",
+            f"Leave out {plan.parallel.options.split()[0]}: one process uses all cores, too.",
         )
     extra = plan.extra
 
@@ -146,18 +148,26 @@ def temperature_error(temperature: float | None) -> UnsupportedError:
     )
 
 
+def bound_cores(workers: int) -> str:
+    """The cores of this process, shared out to workers, as vLLM's CPU build reads them: "0-1|2-3"."""
+    mine = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(cores()))
+    each = max(len(mine) // workers, 1)
+    return "|".join(",".join(map(str, mine[at * each : (at + 1) * each])) for at in range(workers))
+
+
 def cores() -> int:
     """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def resolve(plan: LoadPlan, *, cpu: bool, header: Header) -> VllmOptions:
+def resolve(plan: LoadPlan, *, cpu: bool, header: Header, build: Hardware | None = None) -> VllmOptions:
     """Turn a plan into vLLM's arguments.
 
     Args:
         plan: a validated load plan.
-        cpu: vLLM runs on the CPU, according to its own platform detection.
+        cpu: the core runs in this process, on the CPU.
         header: the model's headers.
+        build: where vLLM computes; None: where the installed one does.
     """
     extra = dict(plan.extra)
     embedding = pooling.of(header)
@@ -169,7 +179,7 @@ def resolve(plan: LoadPlan, *, cpu: bool, header: Header) -> VllmOptions:
         "dtype": extra.get("dtype", _dtype(embedding, header, cpu=cpu)),
         "max_model_len": plan.context_length,
         "max_num_seqs": plan.max_concurrency,
-        "tensor_parallel_size": plan.tensor_parallel,
+        "tensor_parallel_size": plan.parallel.tensor,
         "enforce_eager": extra.get("enforce_eager", cpu),
         "enable_prefix_caching": extra.get("enable_prefix_caching", True),
         "gpu_memory_utilization": extra.get("gpu_memory_utilization", plan.gpu_share or 0.9),
@@ -186,6 +196,10 @@ def resolve(plan: LoadPlan, *, cpu: bool, header: Header) -> VllmOptions:
         # The mask library that the other engine uses too, so that both support the same constraints.
         "structured_outputs_config": {"backend": "guidance"},
     }
+    if plan.parallel.pipeline > 1:
+        args["pipeline_parallel_size"] = plan.parallel.pipeline
+    if plan.parallel.executor is not None or plan.parallel.nodes > 1:
+        args["distributed_executor_backend"] = plan.parallel.executor or "ray"
     if plan.source.online is not None:
         args["quantization"] = plan.source.online
     slots = slots_of(plan, cpu=cpu)
@@ -208,6 +222,16 @@ def resolve(plan: LoadPlan, *, cpu: bool, header: Header) -> VllmOptions:
             del args[name]
     elif cpu and plan.draft is None:  # vLLM rejects them with a draft
         args["logits_processors"] = [*processors.NAMES, replay.NAME]
+    if not cpu and plan.parallel.per_copy > 1 and (build or hardware.vllm_build()) == "CPU":
+        # float32: the CPU's kernels for bfloat16 may need a permission (AMX) that only llmlab's own process asks for.
+        args |= {
+            "dtype": extra.get("dtype", "float32"),
+            "enforce_eager": extra.get("enforce_eager", True),
+            "block_size": extra.get("block_size", CPU_BLOCK),
+        }
+        if kv_gib is None:
+            tokens = (plan.context_length + CPU_BLOCK) * plan.max_concurrency
+            args["kv_cache_memory_bytes"] = fit.kv_bytes(header, tokens, "f32") // plan.parallel.tensor
     if cpu:
         args["block_size"] = extra.get("block_size", CPU_BLOCK)
         args["worker_cls"] = "llmlab.engines.vllm.patches.NotebookWorker"

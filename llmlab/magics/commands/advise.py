@@ -30,6 +30,7 @@ class Advise(Command):
         ("%llm advise nano --concurrency 16 --measure", "16 concurrent requests, measuring both engines"),
         ("%llm advise mistral-7b --adapters 3 --need guided,tools", "with required features"),
         ("%llm advise llama-3.1-8b --hardware gpu:24", "on another machine: one GPU with 24 GB free"),
+        ("%llm advise llama-3.3-70b --hardware gpu:80x8 --nodes 2", "on two machines, each with eight GPUs"),
     )
 
     @classmethod
@@ -49,6 +50,7 @@ class Advise(Command):
         parser.add(
             "--hardware", metavar="MACHINE", help="another machine: cpu:16, gpu:24, gpu:24x2 or mac:16 (GB free)"
         )
+        parser.add("--nodes", type=integer, default=1, metavar="N", help="machines like it, joined in a Ray cluster")
         parser.add("--measure", action="store_true", help="load the suitable engines and measure them")
 
     @classmethod
@@ -67,6 +69,7 @@ class Advise(Command):
                 quant=args.quant,
                 needs=args.need,
                 hardware=args.hardware,
+                nodes=args.nodes,
                 measure=args.measure,
                 progress=bar,
             )

@@ -9,10 +9,12 @@ from llmlab import _imports
 from llmlab.display import model_line
 from llmlab.display.live import ProgressBar
 from llmlab.errors import BadInputError
+from llmlab.loading.parallel import check_copies
 from llmlab.magics.command import Command, Context
 from llmlab.magics.offers import add_from
 from llmlab.magics.parser import Parser, integer
 from llmlab.magics.progress import reporting
+from llmlab.types.parallel import EXECUTORS, Parallel
 
 
 class Load(Command):
@@ -32,6 +34,7 @@ class Load(Command):
         ("%llm load nano --engine vllm --as fast", "in vLLM, with the name fast"),
         ("%llm load ./models/model-Q4_K_M.gguf --ctx 4096", "a GGUF file, with a context of 4096 tokens"),
         ("%llm load nano --engine llamacpp --quant F16 -x n_threads=2", "with an engine option"),
+        ("%llm load llama-3.3-70b --tp 8 --hardware gpu:80x8 --dry-run", "the plan for another machine; loads nothing"),
         ("%llm load nano --draft nano-draft", "speculative decoding with a smaller draft model; or --draft ngram"),
     )
 
@@ -55,7 +58,13 @@ class Load(Command):
         )
         parser.add("--gpu-layers", type=integer, metavar="N", help="layers on the GPU (llamacpp); default: all")
         parser.add("--mmproj", metavar="FILE", help="the projector of a vision model (llamacpp); none: no images")
-        parser.add("--tp", type=integer, default=1, metavar="N", help="GPUs to split the model over (vllm)")
+        parser.add("--tp", type=integer, default=1, metavar="N", help="GPUs that each layer is split over (vllm)")
+        parser.add("--pp", type=integer, default=1, metavar="N", help="groups of GPUs with a part of the layers (vllm)")
+        parser.add("--dp", type=integer, default=1, metavar="N", help="copies of the model; with --dry-run (vllm)")
+        parser.add("--nodes", type=integer, default=1, metavar="N", help="machines of a Ray cluster (vllm)")
+        parser.add("--executor", choices=EXECUTORS, help="what starts vllm's processes; default: mp, ray for --nodes")
+        parser.add("--dry-run", action="store_true", help="show the plan: arguments, memory per device, processes")
+        parser.add("--hardware", metavar="MACHINE", help="with --dry-run: another machine, such as gpu:80x8 or mac:64")
         parser.add(
             "--max-concurrency", type=integer, metavar="N", help="maximum number of concurrent sequences; others wait"
         )
@@ -88,6 +97,11 @@ class Load(Command):
         extra = dict(_pair(item) for item in args.extra)
         if args.mmproj is not None:
             extra["mmproj"] = args.mmproj
+        if args.dry_run:
+            return _dry_run(args, extra)
+        if args.hardware is not None:
+            raise BadInputError("%llm load: --hardware describes a machine for --dry-run.", "Add --dry-run.")
+        check_copies(Parallel(data=args.dp))
         lab = context.lab
         # Import now, so that an interrupt of the first %%llm doesn't hit an import.
         _imports.load("llmlab.magics.commands.cell")
@@ -101,6 +115,9 @@ class Load(Command):
                 ctx=args.ctx,
                 gpu_layers=args.gpu_layers,
                 tp=args.tp,
+                pp=args.pp,
+                nodes=args.nodes,
+                executor=args.executor,
                 max_concurrency=args.max_concurrency,
                 force=args.force,
                 extra=extra,
@@ -112,6 +129,30 @@ class Load(Command):
         line = model_line(model)
         bar.finish(line)
         return context.silence.mark(model, cls.typed(), line)
+
+
+def _dry_run(args: argparse.Namespace, extra: dict[str, Any]) -> object:
+    from llmlab.advice import dry_run
+
+    for option, value in (("--draft", args.draft), ("--from", args.from_)):
+        if value is not None:
+            raise BadInputError(f"%llm load: --dry-run plans without {option}.", f"Leave {option} out.")
+    return dry_run(
+        args.model,
+        engine=args.engine,
+        quant=args.quant,
+        ctx=args.ctx,
+        gpu_layers=args.gpu_layers,
+        tp=args.tp,
+        pp=args.pp,
+        dp=args.dp,
+        nodes=args.nodes,
+        executor=args.executor,
+        max_concurrency=args.max_concurrency,
+        lora=args.lora,
+        extra=extra,
+        hardware=args.hardware,
+    )
 
 
 def _pair(item: str) -> tuple[str, Any]:

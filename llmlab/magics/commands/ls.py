@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import ClassVar
 
-from llmlab.display import ModelList
+from llmlab.display import LedgerView, ModelList
 from llmlab.magics.command import Command, Context
 from llmlab.magics.parser import Parser
 
@@ -22,6 +22,7 @@ class Ls(Command):
     examples: ClassVar[tuple[tuple[str, str], ...]] = (
         ("%llm ls", ""),
         ("%llm ls -v", "with each engine's build, threads and KV cache"),
+        ("%llm ls --ledger", "what each load took, over all sessions; the value's .frame has the bytes"),
     )
 
     @classmethod
@@ -30,10 +31,13 @@ class Ls(Command):
         parser.add(
             "-v", "--verbose", action="store_true", help="also show each engine's build, device, threads, KV cache"
         )
+        parser.add("--ledger", action="store_true", help="the memory of all loads: estimated, measured, returned")
 
     @classmethod
     def run(cls, args: argparse.Namespace, context: Context) -> object:
         """The list."""
         lab = context.lab
+        if args.ledger:
+            return LedgerView(lab.ledger)
         served = lab.server.url if lab.server is not None else ""
         return ModelList(lab.models, lab.current, verbose=args.verbose, served=served)

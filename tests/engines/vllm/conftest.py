@@ -11,6 +11,7 @@ from llmlab.engines.vllm import VllmEngine, logs
 from llmlab.engines.vllm import engine as vllm_engine
 from llmlab.engines.vllm import load as vllm_load
 from llmlab.files.source import Source
+from llmlab.types.parallel import Parallel
 from tests.hub.fakes import NANO
 
 # float32: on a CPU with AMX the kernels for bf16 need a permission that only llmlab's own process asks for.
@@ -26,7 +27,7 @@ def forced():
     with pytest.MonkeyPatch.context() as patch:
         real = vllm_load.environment
         for module in (vllm_load, vllm_engine):
-            patch.setattr(module, "runs_in_process", lambda: False)
+            patch.setattr(module, "runs_in_process", lambda _=None: False, raising=False)
         # The CPU's platform would put the worker into a further process; on one GPU the core computes itself. And
         # inductor would compile the op that ranks tokens, for 15 seconds.
         variables = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "TORCHDYNAMO_DISABLE": "1"}
@@ -43,7 +44,7 @@ def load(tmp_path_factory):
         plan = LoadPlan(
             Source(str(path), "nano", "safetensors", Path(path), "bf16"),
             context_length=ctx,
-            tensor_parallel=tp,
+            parallel=Parallel(tensor=tp),
             max_concurrency=concurrency,
             extra=extra,
         )

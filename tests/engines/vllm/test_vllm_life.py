@@ -162,7 +162,7 @@ def test_a_dead_engine_reports_it_and_rejects_later_requests(load, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "error", "expected"),
     [
-        ({"tp": 2}, UnsupportedError, "--tp 2 needs 2 GPUs"),
+        ({"tp": 2, "max_loras": 2}, UnsupportedError, "Adapters weren't tried"),
         ({"dtype": "int3"}, BadInputError, "bfloat16"),
         ({"kv_cache_gib": -1.0}, BadInputError, "kv_cache_gib"),
         ({"gpu_memory_utilization": 1.5}, BadInputError, "at most 1"),
