@@ -42,7 +42,7 @@ class Guide:
         max_digits: the most digits of a number in a JSON text; 0: no limit.
         checked: JSON pointers of the keywords that the masks enforce only in part. A text that violates one of them is
             generated again from the point where it went wrong.
-        headed: its texts begin with the name of a channel (gpt-oss), which a reasoning model otherwise gets from llmlab.
+        headed: its texts begin with the name of a channel (gpt-oss), which llmlab writes otherwise.
     """
 
     kind: Kind

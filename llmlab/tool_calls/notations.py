@@ -202,7 +202,7 @@ def text_pattern(schema: Mapping[str, Any], rules: Rules, where: str) -> str | N
             raise rules.refuse(f"the format {schema['format']!r} of {where}")
     else:
         pattern = None
-    if extra or len(limits) > 1 and not set(limits) <= {"minLength", "maxLength"}:
+    if extra or (len(limits) > 1 and not set(limits) <= {"minLength", "maxLength"}):
         raise rules.refuse(f"{' with '.join(extra or limits)} of {where}")
     if pattern is not None:
         return f"({pattern})".replace("/", r"\/")
@@ -261,7 +261,9 @@ def gemma_call(tool: Tool, rules: Rules) -> str:
     Raises:
         UnsupportedError: a parameter can't be enforced.
     """
-    return " ".join([json.dumps(f"call:{tool.name}"), _Gemma(tool.parameters, rules).object(tool.parameters, tool.name)])
+    return " ".join(
+        [json.dumps(f"call:{tool.name}"), _Gemma(tool.parameters, rules).object(tool.parameters, tool.name)]
+    )
 
 
 class _Gemma:
@@ -276,7 +278,7 @@ class _Gemma:
         """An object with known keys."""
         properties = schema.get("properties")
         extra = schema.get("additionalProperties")
-        if properties is None and schema is not self._root or isinstance(extra, Mapping):
+        if (properties is None and schema is not self._root) or isinstance(extra, Mapping):
             raise self._rules.refuse(f"an object with free keys in {where}")
         required = schema.get("required", ())
         items = [
@@ -292,7 +294,7 @@ class _Gemma:
         if isinstance(reference, str):
             if reference not in self._named:
                 # The name first: a schema may contain itself.
-                name = self._named[reference] = self._rules.rule("")
+                self._named[reference] = self._rules.rule("")
                 place = len(self._rules.lines) - 1
                 self._rules.lines[place] += self.value(_resolved(schema, self._root), where)
             return self._named[reference]

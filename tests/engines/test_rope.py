@@ -95,7 +95,9 @@ def test_an_unknown_kind_is_named():
         rope_of({"rope_scaling": "yarm", "rope_factor": 2.0}, 2048)
     assert rope_of({}, 2048) is None
     assert rope_of({"rope_scaling": "none"}, 2048).context_length == 2048
-    assert rope_of({"rope_scaling": "yarn", "rope_factor": 4, "rope_original_context": 1024}, 2048).context_length == 4096
+    assert (
+        rope_of({"rope_scaling": "yarn", "rope_factor": 4, "rope_original_context": 1024}, 2048).context_length == 4096
+    )
 
 
 def test_a_longer_context_without_scaling_is_refused(short, lab):

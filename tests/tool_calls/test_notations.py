@@ -5,7 +5,7 @@ import dataclasses
 import datetime
 import enum
 import random
-from typing import Annotated, Literal, Optional
+from typing import Annotated, Literal
 
 import numpy as np
 import pydantic
@@ -47,9 +47,7 @@ def nothing() -> None:
     """Do nothing."""
 
 
-def draw(
-    points: list[Point], note: Optional[str] = None, when: datetime.date | None = None, flag: bool = False
-) -> None:
+def draw(points: list[Point], note: str | None = None, when: datetime.date | None = None, flag: bool = False) -> None:
     """Draw."""
 
 
@@ -172,7 +170,13 @@ def test_gemmas_values_are_held_to_their_schema(compiler):
         'points:[],note:null,when:<|"|>2024-02-29<|"|>',
     ):
         assert follows(compiler, guide, call(good, "draw")), good
-    for bad in ("points:[{y:1}]", "points:[{x:1.5}]", "flag:true", 'points:[],when:<|"|>2024-02-30<|"|>', 'points:<|"|>'):
+    for bad in (
+        "points:[{y:1}]",
+        "points:[{x:1.5}]",
+        "flag:true",
+        'points:[],when:<|"|>2024-02-30<|"|>',
+        'points:<|"|>',
+    ):
         assert not follows(compiler, guide, call(bad, "draw")), bad
     assert follows(compiler, guide, call('code:<|"|>ab<|"|>,which:<|"|>off<|"|>', "short"))
     assert not follows(compiler, guide, call('code:<|"|>ab<|"|>,which:<|"|>of<|"|>', "short"))

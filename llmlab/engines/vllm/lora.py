@@ -112,7 +112,7 @@ def _placed_on(device: Any) -> Iterator[None]:
     from vllm.lora.layers import base_linear
 
     before = base_linear._get_lora_device  # noqa: SLF001 - vLLM has no setting for it
-    base_linear._get_lora_device = lambda layer: device  # noqa: SLF001
+    base_linear._get_lora_device = lambda _layer: device  # noqa: SLF001
     try:
         yield
     finally:
