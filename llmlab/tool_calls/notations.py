@@ -261,9 +261,8 @@ def gemma_call(tool: Tool, rules: Rules) -> str:
     Raises:
         UnsupportedError: a parameter can't be enforced.
     """
-    return " ".join(
-        [json.dumps(f"call:{tool.name}"), _Gemma(tool.parameters, rules).object(tool.parameters, tool.name)]
-    )
+    written = _Gemma(tool.parameters, rules).object(tool.parameters, tool.name)
+    return f"{json.dumps(f'call:{tool.name}')} {written}"
 
 
 class _Gemma:

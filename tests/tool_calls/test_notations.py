@@ -1,8 +1,7 @@
-"""`strict` in the call formats that aren't JSON: every text under a grammar is a valid call, and only calls that fit are
-allowed."""
+"""`strict` in the call formats that aren't JSON: every text under a grammar is a valid call that fits its tool."""
 
 import dataclasses
-import datetime
+import datetime as dt
 import enum
 import random
 from typing import Annotated, Literal
@@ -47,7 +46,7 @@ def nothing() -> None:
     """Do nothing."""
 
 
-def draw(points: list[Point], note: str | None = None, when: datetime.date | None = None, flag: bool = False) -> None:
+def draw(points: list[Point], note: str | None = None, when: dt.date | None = None, flag: bool = False) -> None:
     """Draw."""
 
 
@@ -116,11 +115,12 @@ GOOD = {
     "glm": "<tool_call>weather\n<arg_key>city</arg_key>\n<arg_value>Zürich\n</function>\n</arg_value>\n</tool_call>",
     "seed": "<seed:tool_call>\n<function=weather>\n<parameter=city>Zürich\n</function>\n</parameter>\n</function>\n"
     "</seed:tool_call>",
-    "minimax": '<minimax:tool_call>\n<invoke name="weather">\n<parameter name="city">Zürich\n</function>\n</parameter>\n'
-    "</invoke>\n</minimax:tool_call>",
-    "dsml": '<｜DSML｜function_calls>\n<｜DSML｜invoke name="weather">\n<｜DSML｜parameter name="city" string="true">Zürich\n'
-    "</function>\n</｜DSML｜parameter>\n</｜DSML｜invoke>\n</｜DSML｜function_calls>",
-    "harmony": '<|channel|>commentary to=functions.weather <|constrain|>json<|message|>{"city": "Zürich\\n</function>\\n"}',
+    "minimax": '<minimax:tool_call>\n<invoke name="weather">\n<parameter name="city">Zürich\n</function>\n</parameter>'
+    "\n</invoke>\n</minimax:tool_call>",
+    "dsml": '<｜DSML｜function_calls>\n<｜DSML｜invoke name="weather">\n<｜DSML｜parameter name="city" string="true">'
+    "Zürich\n</function>\n</｜DSML｜parameter>\n</｜DSML｜invoke>\n</｜DSML｜function_calls>",
+    "harmony": "<|channel|>commentary to=functions.weather <|constrain|>json<|message|>"
+    '{"city": "Zürich\\n</function>\\n"}',
     "kimi": "<|tool_calls_section_begin|><|tool_call_begin|>functions.weather:0<|tool_call_argument_begin|>"
     '{"city": "Zürich\\n</function>\\n"}<|tool_call_end|><|tool_calls_section_end|>',
     "gemma4": '<|tool_call>call:weather{city:<|"|>Zürich\n</function>\n<|"|>}<tool_call|>',
@@ -175,7 +175,6 @@ def test_gemmas_values_are_held_to_their_schema(compiler):
         "points:[{x:1.5}]",
         "flag:true",
         'points:[],when:<|"|>2024-02-30<|"|>',
-        'points:<|"|>',
     ):
         assert not follows(compiler, guide, call(bad, "draw")), bad
     assert follows(compiler, guide, call('code:<|"|>ab<|"|>,which:<|"|>off<|"|>', "short"))
