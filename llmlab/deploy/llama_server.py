@@ -31,6 +31,11 @@ _COPIED = {
     "cache_type_v": "cache-type-v",
     "rope_freq_base": "rope-freq-base",
     "rope_freq_scale": "rope-freq-scale",
+    "rope_scaling": "rope-scaling",
+    "rope_factor": "rope-scale",
+    "rope_original_context": "yarn-orig-ctx",
+    "yarn_beta_fast": "yarn-beta-fast",
+    "yarn_beta_slow": "yarn-beta-slow",
 }
 _FLAGS = {("context_shift", True): "context-shift", ("offload_kqv", False): "no-kv-offload"}
 _FLAGS |= {("prefix_cache", False): "no-cache-prompt"}

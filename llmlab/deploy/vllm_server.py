@@ -11,9 +11,10 @@ from typing import Any
 
 from llmlab.deploy.places import Places
 from llmlab.deploy.snapshot import Snapshot
-from llmlab.engines.vllm.options import lora_rank
+from llmlab.engines.vllm.options import lora_rank, rope_overrides
 from llmlab.engines.vllm.speculation import speculative_config
 from llmlab.errors import UnsupportedError
+from llmlab.files.headers import read_header
 
 NAME = "vllm"
 _DISTRIBUTIONS = (NAME, f"{NAME}-cpu")
@@ -110,6 +111,9 @@ def engine_arguments(snapshot: Snapshot, places: Places) -> dict[str, Any]:
         found["enable_prefix_caching"] = False
     if options.get("kv_cache_gib") and snapshot.gpus:
         found["kv_cache_memory_bytes"] = int(options["kv_cache_gib"] * 2**30)
+    scaled = rope_overrides(read_header(snapshot.path), options)
+    if scaled is not None:
+        found["hf_overrides"] = scaled
     if snapshot.online is not None:
         found["quantization"] = snapshot.online
     if snapshot.loras:

@@ -30,17 +30,17 @@ class LedgerView(View):
     def __init__(self, ledger: Ledger, n: int = SHOWN) -> None:
         self.frame: pd.DataFrame = ledger.frame()
         self._n = n
-        pairs = sorted({(row.engine, row.device) for row in self.frame.itertuples()})
+        self._rows: list[dict[str, Any]] = self.frame.to_dict("records")
+        pairs: list[tuple[str, str]] = sorted({(row["engine"], row["device"]) for row in self._rows})
         self._corrections = [(*pair, ledger.correction(*pair)) for pair in pairs]
 
     def _table(self) -> Table:
         rows = [
             (
-                f"{row.at:%m-%d %H:%M}", row.model, row.engine, row.quant, row.device, f"{row.context:,}",
-                units.size(row.estimated), units.size(row.loaded), units.size(row.peak), _size(row.returned),
-                _size(row.kept),
+                f"{row['at']:%m-%d %H:%M}", row["model"], row["engine"], row["quant"], row["device"],
+                f"{row['context']:,}", *(_size(row[name]) for name in ("estimated", "loaded", "peak", "returned", "kept")),
             )
-            for row in self.frame.tail(self._n).itertuples()
+            for row in self._rows[-self._n :]
         ]  # fmt: skip
         headings = (
             *("loaded (UTC)", "model", "engine", "quant", "on", "context>", "estimated>", "after load>", "peak>"),

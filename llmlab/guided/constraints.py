@@ -10,6 +10,9 @@ from typing import Any
 from llmlab.errors import BadInputError
 from llmlab.guided.guide import Guide
 
+UNBOUNDED = "llmlab: unbounded"
+"""Marks a type (in `Annotated`) whose values have no limits but its own. See `llmlab.guided.unbounded`."""
+
 
 def make(
     schema: object = None,
@@ -24,7 +27,9 @@ def make(
 
     Args:
         schema: a JSON schema (a dict or JSON text), a pydantic model, a dataclass or a TypedDict.
-        type: a Python type: int, float, bool, str, Literal, Enum, list[...], dates, unions, outlines terms.
+        type: a Python type: int, float, bool, str, Literal, Enum, list[...], dates, unions, outlines terms. A number
+            has at most 24 digits, a text 1,000 characters and a list 100 items, unless the type sets other limits
+            (`Annotated[list[str], Field(max_length=5)]`) or is `llmlab.guided.unbounded(...)`.
         regex: a regex that must match the entire text.
         choice: texts, one of which is the answer.
         grammar: a Lark grammar with a rule `start`, or GBNF (EBNF with `::=`) with a rule `root`.

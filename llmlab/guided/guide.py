@@ -42,6 +42,7 @@ class Guide:
         max_digits: the most digits of a number in a JSON text; 0: no limit.
         checked: JSON pointers of the keywords that the masks enforce only in part. A text that violates one of them is
             generated again from the point where it went wrong.
+        headed: its texts begin with the name of a channel (gpt-oss), which llmlab writes otherwise.
     """
 
     kind: Kind
@@ -55,6 +56,7 @@ class Guide:
     source: str = field(default="", repr=False, compare=False)
     choices: tuple[str, ...] = ()
     tree: Node | None = field(default=None, repr=False, compare=False)
+    headed: bool = False
 
     @property
     def digest(self) -> str:

@@ -17,6 +17,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 import typing_extensions
 
 from llmlab.errors import BadInputError
+from llmlab.guided.constraints import UNBOUNDED
 from llmlab.guided.formats import DATE
 from llmlab.guided.grammar import choice_guide, grammar_guide, regex_guide
 from llmlab.guided.guide import Guide
@@ -29,16 +30,29 @@ _SUPPORTED = (
 )
 
 
+MAX_DIGITS, MAX_LENGTH, MAX_ITEMS = 24, 1000, 100
+"""Limits of values of a type that sets none: the digits of a number, the characters of a text, the items of a list.
+
+Without them a confused model repeats itself until max_tokens.
+"""
+_INT = rf"[+-]?(0|[1-9][0-9]{{0,{MAX_DIGITS - 1}}})"
+_FLOAT = rf"{_INT}(\.[0-9]{{1,{MAX_DIGITS}}})?([eE][+-]?[0-9]{{1,3}})?"
+
+
 def type_guide(kind: Any) -> Guide:
     """Make a guide for a type; `parsed` is a value of it.
 
     Numbers, bools, dates, Literals, Enums and unions of them are written as plain text; structured types as JSON.
+    Numbers, texts and lists are limited (`MAX_DIGITS`, ...) unless the type is `unbounded` or has limits of its own.
 
     Raises:
         BadInputError: the type isn't supported.
     """
     from outlines.types.dsl import CFG, JsonSchema, Term
 
+    limited = UNBOUNDED not in getattr(kind, "__metadata__", ())
+    if not limited:
+        kind = kind.__origin__
     name = type_name(kind)
     if isinstance(kind, JsonSchema):
         return schema_guide(json.loads(kind.schema), name=name)
@@ -48,10 +62,10 @@ def type_guide(kind: Any) -> Guide:
         return _term_guide(kind, name, str)
     if kind is None or kind is type(None) or isinstance(kind, str | int | float | list | tuple | dict):
         raise BadInputError(f"type= takes a Python type, got {kind!r:.80}.", _SUPPORTED)
-    plain = _plain_types(kind)
+    plain = _plain_types(kind, limited=limited)
     if plain is not None:
         return _plain_guide(plain, name)
-    return structured_guide(kind)
+    return structured_guide(kind, limited=limited)
 
 
 def type_name(kind: Any) -> str:
@@ -59,10 +73,14 @@ def type_name(kind: Any) -> str:
     return getattr(kind, "__name__", None) if isinstance(kind, type) else str(kind).replace("typing.", "")  # type: ignore[return-value]
 
 
-def structured_guide(kind: Any) -> Guide:
+def structured_guide(kind: Any, *, limited: bool | None = None) -> Guide:
     """Make a guide for a type whose values are written as JSON: a model, a dataclass, a TypedDict, a list, ...
 
     Objects take only the properties of the type; those without a default are required.
+
+    Args:
+        kind: the type.
+        limited: True limits texts and lists that have no limit of their own, False lifts the limit on digits.
     """
     from pydantic import TypeAdapter
     from pydantic.errors import PydanticUserError
@@ -73,7 +91,12 @@ def structured_guide(kind: Any) -> Guide:
     except (PydanticUserError, TypeError, NameError) as error:
         reason = str(error).splitlines()[0]
         raise BadInputError(f"{type_name(kind)} can't be written as JSON: {reason}", _SUPPORTED) from None
-    return schema_guide(change(schema, _tidy), name=type_name(kind), convert=adapter.validate_json)
+    schema = change(schema, _tidy)
+    if limited:
+        schema = change(schema, _limited)
+    elif limited is False:
+        schema = {**schema, "x-guidance": {"max_digits": 0}}
+    return schema_guide(schema, name=type_name(kind), convert=adapter.validate_json)
 
 
 @functools.cache
@@ -143,6 +166,15 @@ def _tidy(node: dict[str, Any]) -> dict[str, Any]:
     return node
 
 
+def _limited(node: dict[str, Any]) -> dict[str, Any]:
+    """Limit a text or a list that has no limit of its own."""
+    if node.get("type") == "string" and not node.keys() & {"maxLength", "enum", "const", "pattern", "format"}:
+        return {**node, "maxLength": max(MAX_LENGTH, node.get("minLength", 0))}
+    if node.get("type") == "array" and not node.keys() & {"maxItems", "prefixItems", "const", "enum"}:
+        return {**node, "maxItems": max(MAX_ITEMS, node.get("minItems", 0))}
+    return node
+
+
 def _is_tagged_union(branches: Any) -> bool:
     """Whether all branches are references: they come from a tagged union, whose tags are mutually exclusive."""
     return isinstance(branches, list) and all(isinstance(one, dict) and "$ref" in one for one in branches)
@@ -159,17 +191,18 @@ class _Plain:
     convert: Callable[[str], Any]
 
 
-def _plain_types(kind: Any) -> list[_Plain] | None:
-    """The plain types that make up a type, or None if it needs JSON."""
+def _plain_types(kind: Any, *, limited: bool = True) -> list[_Plain] | None:
+    """The plain types that make up a type, or None if it needs JSON; `limited`: with limited numbers."""
     from outlines.types.dsl import Regex, String, python_types_to_terms
 
     if get_origin(kind) in (Union, python.UnionType):
-        parts = [_plain_types(part) if part is not type(None) else _none() for part in get_args(kind)]
+        parts = [_plain_types(part, limited=limited) if part is not type(None) else _none() for part in get_args(kind)]
         return None if any(part is None for part in parts) else [one for part in parts for one in part or ()]
     if kind is bool:
         return [_Plain(python_types_to_terms(bool), lambda text: text == "True")]
     if kind in (int, float):
-        return [_Plain(python_types_to_terms(kind), kind)]
+        pattern = Regex(_INT if kind is int else _FLOAT)
+        return [_Plain(pattern if limited else python_types_to_terms(kind), kind)]
     if kind is datetime.date:
         # outlines' own pattern allows February 31.
         return [_Plain(Regex(DATE), datetime.date.fromisoformat)]

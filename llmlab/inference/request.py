@@ -14,6 +14,7 @@ from llmlab.engines.base import Engine, Mix, ModelFacts, Unrendered
 from llmlab.engines.sampling import breaker_ids, word_ids
 from llmlab.engines.templates import render
 from llmlab.errors import BadInputError
+from llmlab.guided.guide import Guide
 from llmlab.guided.request import Constraint
 from llmlab.inference import thoughts
 from llmlab.inference.thinking import Thinking
@@ -147,7 +148,7 @@ def prepare(
     messages, begun, text, ids = _tokens(subject, prompt, prefix, system=system, raw=raw, tools=tools, style=style)
     think = None
     if not raw and not begun and not final.ignore_eos:
-        think, text, ids = _thought(subject, style, text, ids, guided=constraint.guide is not None)
+        think, text, ids = _thought(subject, style, text, ids, constraint.guide)
     limit = _limit(subject, len(ids), final)
     if think is not None:
         # A default counts the answer only; a limit of the caller's bounds both.
@@ -278,10 +279,10 @@ def _raw_ids(subject: Subject, prompt: Prompt | Sequence[int]) -> tuple[str, lis
 
 
 def _thought(
-    subject: Subject, style: Style, text: str, ids: list[int], *, guided: bool
+    subject: Subject, style: Style, text: str, ids: list[int], guide: Guide | None
 ) -> tuple[Thinking | None, str, list[int]]:
     """How the model thinks before it answers, and the prompt, which may open or close the thought."""
-    facts, engine = subject.facts, subject.engine
+    facts, engine, guided = subject.facts, subject.engine, guide is not None
     family = family_of(subject)
     if family is None or facts.chat_template is None:
         return None, text, ids
@@ -299,7 +300,7 @@ def _thought(
         text, ids, mode = text + added, [*ids, *engine.tokenize(added)], "opened"
     if budget == 0:
         opened = family.opening + family.inside if mode == "free" else ""
-        added = opened + family.closing + (family.header + family.answer if family.header else family.after)
+        added = opened + family.closing + family.answer_head(named=guide is not None and guide.headed)
         return None, text + added, [*ids, *engine.tokenize(added)]
     return Thinking(family, mode == "opened", budget, 0, 0), text, ids
 

@@ -112,6 +112,9 @@ class ThinkingChoice:
         self._held: list[tuple[str, tuple[int, ...], tuple[TokenLogprob, ...], int | None]] = []
         self._strip = ""  # of the start of the current piece
         self._fresh = True  # no visible text of the answer yet
+        # The constraint covers the name of the answer's channel, which isn't a part of the answer.
+        self._headed = request.guide is not None and request.guide.headed
+        self._name: list[str] | None = [] if self._headed else None
         self._channel = ""
         self._current: _Piece | None = None
         self._cancelled = False
@@ -232,11 +235,26 @@ class ThinkingChoice:
     def _say(self, text: str, ids: tuple[int, ...], logprobs: tuple[TokenLogprob, ...], cached: int | None) -> None:
         """Show a part of the answer, without white space between it and the thought."""
         self._answer += len(ids)
+        if self._name is not None:
+            text = self._after_name(text, ids)
         if self._fresh and self._thought and self._request.guide is None:
             text = text.lstrip()
         self._fresh = self._fresh and not text
         if text or ids:
             self.buffer.push(text, ids, logprobs, index=self.index, cached=cached)
+
+    def _after_name(self, text: str, ids: tuple[int, ...]) -> str:
+        """What is visible of an answer that names its channel: a final message's own text, a call in full."""
+        assert self._name is not None
+        self._name.append(text)
+        named, body = "".join(self._name), self._thinking.family.body
+        if body not in named and not any(self._engine.tokenize(body) == [one] for one in ids):
+            return ""
+        self._name = None
+        head, mark, rest = named.partition(body)
+        if mark:
+            return rest if head.endswith("final") else named
+        return named.removeprefix("final")
 
     def _think(self) -> None:
         """Request the thought, or its next piece."""
@@ -283,7 +301,7 @@ class ThinkingChoice:
         """The thought is closed; `tail` is what the last token wrote after the mark."""
         family = self._thinking.family
         if family.header:
-            self._extend(family.header + (family.answer if self._request.guide is not None else ""))
+            self._extend(family.answer_head(named=self._request.guide is None or self._headed))
             if self._request.guide is not None:
                 self._reply()
             else:
@@ -305,10 +323,8 @@ class ThinkingChoice:
         """Close the thought on the model's behalf."""
         family = self._thinking.family
         cut = self._thinking.budget is not None and self._thought >= self._thinking.budget
-        if family.header:
-            self._extend(family.closing + family.header + family.answer, cut=cut)
-        else:
-            self._extend(family.inside + family.closing + family.after, cut=cut)
+        inside = "" if family.header else family.inside
+        self._extend(inside + family.closing + family.answer_head(named=self._headed), cut=cut)
         self._reply()
 
     def _after_channel(self, piece: _Piece, reason: FinishReason) -> None:

@@ -75,6 +75,14 @@ class ThoughtFamily:
     answer: str = ""
     body: str = ""
 
+    def answer_head(self, *, named: bool = False) -> str:
+        """The text between the closing mark and the answer.
+
+        Args:
+            named: the answer itself names its channel.
+        """
+        return self.header + ("" if named else self.answer) if self.header else self.after
+
 
 # The first row with a mark in the template is used.
 FAMILIES: tuple[ThoughtFamily, ...] = (

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from llmlab.engines.base import Capabilities, Draft, LoadPlan, Reserved
 from llmlab.engines.registry import ENGINES, computes_on, declared, engine_class, on_gpu
 from llmlab.engines.registry import capabilities as capabilities_of
+from llmlab.engines.rope import rope_of
 from llmlab.errors import BadInputError, UnsupportedError, unknown
 from llmlab.files import fit, offload, sizes, tags
 from llmlab.files.headers import Header
@@ -111,6 +112,9 @@ def make_plan(
         asked = replace(asked, drafted=drafting.tokens, draft=drafts)
     device = device_of(chosen, parallel, options.get("gpu", options.get("main_gpu")))
     reserved = engine_class(chosen).reserves(header, options, device)
+    scaled = rope_of(options, header.context_length or 0)
+    if scaled is not None:
+        header = replace(header, context_length=scaled.context_length)
     size = settle_size(header, chosen, ctx, max_concurrency, force=force, device=device, reserved=reserved, asked=asked)
     estimate = estimate_load(
         header, chosen, size.length, size.concurrency, device, kv_tokens=size.kv_tokens, reserved=reserved,

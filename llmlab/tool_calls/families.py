@@ -16,6 +16,7 @@ from llmlab.engines.templates import render
 from llmlab.errors import BadInputError, UnsupportedError
 from llmlab.tool_calls import tagged
 from llmlab.tool_calls.formats import python_calls, read_gemma4, read_listed, read_named, read_pythonic
+from llmlab.tool_calls.notations import Layout
 from llmlab.tool_calls.reading import (
     Reading,
     call_of,
@@ -49,6 +50,12 @@ class Family:
         alone: the template takes one call per message.
         untyped: arguments are written as text; the tool's schema determines their types.
         separator: with `named`, the text between the name and the arguments.
+        naming: with `named`, the name as it is written; NAME is the tool's.
+        numbered: with `named`, a number follows the name.
+        layout: how arguments between tags are written.
+        notation: how arguments are written that are neither JSON nor between tags.
+        record: the form of a call in JSON: under "name", under "tool_name" with an id, or under the tool's name.
+        heading: the text before an answer without a call.
         strict: calls can be generated under their schema.
     """
 
@@ -69,6 +76,12 @@ class Family:
     alone: bool = False
     untyped: bool = False
     separator: tuple[str, ...] = ("[ARGS]",)
+    naming: str = "NAME"
+    numbered: bool = False
+    layout: Layout | None = None
+    notation: Literal["", "python", "gemma"] = ""
+    record: Literal["name", "tool_name", "keyed"] = "name"
+    heading: tuple[str, ...] = ()
     strict: bool = True
 
 
@@ -199,6 +212,8 @@ _read_channels = functools.partial(
 def _read_harmony(text: str) -> Reading:
     """Parse calls in the commentary channel, after other messages of the turn."""
     read = _read_channels(text)
+    if not read.calls:
+        return replace(read, content=read.content.removeprefix("<|channel|>final<|message|>"))
     # What is left of a message before the call is its marks.
     return replace(read, content=re.sub(r"<\|(?:start|end|message|channel)\|>", "", read.content).strip())
 
@@ -217,12 +232,21 @@ def _listed(opening: str, closing: str) -> Callable[[str], Reading]:
 
 
 def _json_family(
-    name: str, opening: str, closing: str, *, marks: tuple[str, ...] = (), key: str = "arguments", strict: bool = True
+    name: str,
+    opening: str,
+    closing: str,
+    *,
+    marks: tuple[str, ...] = (),
+    key: Literal["arguments", "parameters"] = "arguments",
+    record: Literal["name", "tool_name", "keyed"] = "name",
+    strict: bool = True,
 ) -> Family:
     """A family that writes a JSON list of calls between two marks."""
     keys: dict[str, Any] = {"name": "add", "arguments": {"a": 1}}
-    if key == "parameters":
-        keys = {"tool_call_id": "0", "tool_name": "add", "parameters": {"a": 1}}
+    if record == "tool_name":
+        keys = {"tool_call_id": "0", "tool_name": "add", key: {"a": 1}}
+    elif record == "keyed":
+        keys = {"add": {"a": 1}}
     return Family(
         name,
         f"{opening}[{json.dumps(keys)}]{closing}",
@@ -233,6 +257,8 @@ def _json_family(
         between=(", ",),
         after=("]", closing) if closing else ("]",),
         prose=_without(opening),
+        key=key,
+        record=record,
         strict=strict,
     )
 
@@ -254,7 +280,18 @@ FAMILIES: tuple[Family, ...] = (
         read=functools.partial(read_tagged, tags=tagged.QWEN_XML),
         controls=("<tool_call>", "</tool_call>"),
         untyped=True,
-        strict=False,
+        opening=("<tool_call>", "\n"),
+        between=("\n",),
+        closing=("\n", "</tool_call>"),
+        layout=Layout(
+            "<function=NAME>\n",
+            "<parameter=NAME>\n",
+            "\n</parameter>",
+            "</parameter>",
+            "<tool_call>",
+            tail="</function>",
+        ),
+        prose=_NO_TAG,
     ),
     Family(
         "glm",
@@ -263,7 +300,11 @@ FAMILIES: tuple[Family, ...] = (
         read=functools.partial(read_tagged, tags=tagged.GLM),
         controls=("<tool_call>", "</tool_call>", "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"),
         untyped=True,
-        strict=False,
+        opening=("<tool_call>",),
+        between=("\n",),
+        closing=("</tool_call>",),
+        layout=Layout("NAME\n", "<arg_key>NAME</arg_key>\n<arg_value>", "</arg_value>", "</arg_value>", "<tool_call>"),
+        prose=_NO_TAG,
     ),
     Family(
         "seed",
@@ -272,7 +313,18 @@ FAMILIES: tuple[Family, ...] = (
         read=functools.partial(read_tagged, tags=tagged.SEED),
         controls=("<seed:tool_call>", "</seed:tool_call>"),
         untyped=True,
-        strict=False,
+        opening=("<seed:tool_call>", "\n"),
+        between=("\n",),
+        closing=("\n", "</seed:tool_call>"),
+        layout=Layout(
+            "<function=NAME>\n",
+            "<parameter=NAME>",
+            "</parameter>",
+            "</parameter>",
+            "<seed:tool_call>",
+            tail="</function>",
+        ),
+        prose=_without("<seed:tool_call>"),
     ),
     Family(
         "minimax",
@@ -281,7 +333,18 @@ FAMILIES: tuple[Family, ...] = (
         read=functools.partial(read_tagged, tags=tagged.MINIMAX),
         controls=("<minimax:tool_call>", "</minimax:tool_call>"),
         untyped=True,
-        strict=False,
+        before=("<minimax:tool_call>", "\n"),
+        closing=("\n",),
+        after=("</minimax:tool_call>",),
+        layout=Layout(
+            '<invoke name="NAME">\n',
+            '<parameter name="NAME">',
+            "</parameter>",
+            "</parameter>",
+            "<invoke",
+            tail="</invoke>",
+        ),
+        prose=_without("<minimax:tool_call>"),
     ),
     Family(
         "dsml",
@@ -291,7 +354,18 @@ FAMILIES: tuple[Family, ...] = (
         read=functools.partial(read_tagged, tags=tagged.DSML),
         controls=("｜DSML｜",),
         untyped=True,
-        strict=False,
+        before=("<｜DSML｜function_calls>\n",),
+        closing=("\n",),
+        after=("</｜DSML｜function_calls>",),
+        layout=Layout(
+            '<｜DSML｜invoke name="NAME">\n',
+            '<｜DSML｜parameter name="NAME" string="KIND">',
+            "</｜DSML｜parameter>",
+            "｜DSML｜",
+            "｜DSML｜",
+            tail="</｜DSML｜invoke>",
+        ),
+        prose=_without("｜DSML｜"),
     ),
     Family(
         "harmony",
@@ -300,7 +374,12 @@ FAMILIES: tuple[Family, ...] = (
         read=_read_harmony,
         controls=("<|start|>", "<|channel|>", "<|constrain|>", "<|message|>", "<|call|>", "<|end|>"),
         alone=True,
-        strict=False,
+        opening=("<|channel|>", "commentary to="),
+        named=True,
+        naming="functions.NAME",
+        separator=(" ", "<|constrain|>", "json", "<|message|>"),
+        heading=("<|channel|>", "final", "<|message|>"),
+        prose=r"/(.|\n)+/",
     ),
     Family(
         "deepseek",
@@ -357,7 +436,15 @@ FAMILIES: tuple[Family, ...] = (
             "<|tool_call_argument_begin|>",
             "<|tool_call_end|>",
         ),
-        strict=False,
+        before=("<|tool_calls_section_begin|>",),
+        opening=("<|tool_call_begin|>",),
+        closing=("<|tool_call_end|>",),
+        after=("<|tool_calls_section_end|>",),
+        named=True,
+        naming="functions.NAME:",
+        numbered=True,
+        separator=("<|tool_call_argument_begin|>",),
+        prose=_without("<|tool_calls_section_begin|>"),
     ),
     Family(
         "gemma4",
@@ -365,7 +452,10 @@ FAMILIES: tuple[Family, ...] = (
         marks=("<|tool_call>", "<tool_call|>"),
         read=read_gemma4,
         controls=("<|tool_call>", "<tool_call|>", '<|"|>'),
-        strict=False,
+        opening=("<|tool_call>",),
+        closing=("<tool_call|>",),
+        notation="gemma",
+        prose=_without("<|tool_call>"),
     ),
     *(
         Family(
@@ -374,7 +464,11 @@ FAMILIES: tuple[Family, ...] = (
             marks=(mark,),
             read=functools.partial(read_pythonic, opening="<|tool_call_start|>", closing="<|tool_call_end|>"),
             controls=("<|tool_call_start|>", "<|tool_call_end|>"),
-            strict=False,
+            before=("<|tool_call_start|>", "["),
+            between=(", ",),
+            after=("]", "<|tool_call_end|>"),
+            notation="python",
+            prose=_without("<|tool_call_start|>"),
         )
         for mark in ("<|tool_call_start|>", "<|tool_list_start|>", "List of tools: [")
     ),
@@ -392,13 +486,19 @@ FAMILIES: tuple[Family, ...] = (
             "<|tool_call:end|>",
             "<|calls|>",
         ),
-        strict=False,
+        before=("<|tool_calls|>",),
+        opening=("<|tool_call:begin|>", "call1", "<|tool_call:name|>"),
+        closing=("<|tool_call:end|>",),
+        after=("<|calls|>",),
+        named=True,
+        separator=("<|tool_call:args|>",),
+        prose=_without("<|tool_calls|>"),
     ),
-    _json_family("command-r", "<|START_ACTION|>", "<|END_ACTION|>", key="parameters", strict=False),
+    _json_family("command-r", "<|START_ACTION|>", "<|END_ACTION|>", key="parameters", record="tool_name"),
     _json_family("nemotron", "<TOOLCALL>", "</TOOLCALL>"),
     _json_family("granite", "<|tool_call|>", ""),
     _json_family("gigachat", "<|function_call|>", "", strict=False),
-    _json_family("apertus", "<|tools_prefix|>", "<|tools_suffix|>", strict=False),
+    _json_family("apertus", "<|tools_prefix|>", "<|tools_suffix|>", record="keyed"),
     _json_family("apriel", "<tool_calls>", "</tool_calls>"),
     _json_family("functools", "functools", "", marks=("functools[",)),
     Family(

@@ -101,7 +101,7 @@ def typed(call: ToolCall, parameters: Mapping[str, Any]) -> ToolCall:
     return replace(
         call,
         arguments={
-            key: _typed(value, _kinds(properties.get(key, {}), parameters)) for key, value in call.arguments.items()
+            key: _typed(value, kinds_of(properties.get(key, {}), parameters)) for key, value in call.arguments.items()
         },
     )
 
@@ -109,7 +109,7 @@ def typed(call: ToolCall, parameters: Mapping[str, Any]) -> ToolCall:
 _ANY_KIND = frozenset(("string", "object", "array"))
 
 
-def _kinds(schema: Any, root: Mapping[str, Any], depth: int = 0) -> frozenset[str]:
+def kinds_of(schema: Any, root: Mapping[str, Any], depth: int = 0) -> frozenset[str]:
     """The JSON types that a schema accepts; string, object and array if it doesn't restrict them."""
     if not isinstance(schema, Mapping) or depth > 20:
         return _ANY_KIND
@@ -121,10 +121,10 @@ def _kinds(schema: Any, root: Mapping[str, Any], depth: int = 0) -> frozenset[st
         return frozenset(_kind(value) for value in values)
     reference = schema.get("$ref")
     if isinstance(reference, str):
-        return _kinds(root.get("$defs", {}).get(reference.rpartition("/")[2]), root, depth + 1)
+        return kinds_of(root.get("$defs", {}).get(reference.rpartition("/")[2]), root, depth + 1)
     branches = schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf")
     if isinstance(branches, list):
-        return frozenset(kind for branch in branches for kind in _kinds(branch, root, depth + 1))
+        return frozenset(kind for branch in branches for kind in kinds_of(branch, root, depth + 1))
     return _ANY_KIND
 
 

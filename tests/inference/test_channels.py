@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
-from llmlab.types import SamplingParams
+from llmlab.guided.request import Constraint
+from llmlab.types import SamplingParams, Trace
 from tests.scripted_engine import ScriptedEngine, scripted_model
 
 HARMONY = (
@@ -130,3 +132,17 @@ def test_hidden_marks_are_found_by_their_tokens(tmp_path, mark, script):
     assert (done.reasoning, done.text) == ("Hm.", "Yes.")
     plain = played(tmp_path, template, "Yes.<|return|>").generate("Really?")
     assert (plain.reasoning, plain.text) == ("", "Yes.")
+
+
+def test_strict_names_the_channel_after_the_thought(tmp_path, monkeypatch):
+    """The constraint covers the channel's name, and the name isn't a part of the answer."""
+    # The script is played as it is: no masks.
+    monkeypatch.setattr(Constraint, "ready", lambda self, *_, **__: replace(self, traces=(Trace(),)))
+    call = "A call.<|end|><|start|>assistant" + CALLS
+    answer = "Fine.<|end|><|start|>assistant<|channel|>final<|message|>It is 3.<|return|>"
+    model = played(tmp_path, HARMONY, call, answer)
+    done = model.generate("1 + 2?", tools=[add], strict=True, max_tokens=200)
+    assert [(step.name, step.result) for step in done.steps] == [("add", "3")]
+    assert (done.reasoning, done.text) == ("Fine.", "It is 3.")
+    assert done.turns[0].content == ""
+    assert all("<|channel|>final" not in one for one in model.played.asked)

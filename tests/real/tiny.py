@@ -35,6 +35,7 @@ def of_tokenizer(folder: Path, target: Path) -> Path:
         if types[-1] == kinds.USER_DEFINED:  # matched in the text itself, as llama.cpp's converter writes them
             tokens[number] = token.replace("▁", " ")
     writer = gguf.GGUFWriter(target, "llama")
+    writer.add_name(folder.name)  # llama.cpp knows Phi 3's marks by the model's name
     writer.add_tokenizer_model("llama")
     writer.add_tokenizer_pre("default")
     writer.add_token_list(tokens)
@@ -47,8 +48,53 @@ def of_tokenizer(folder: Path, target: Path) -> Path:
     writer.add_add_bos_token(True)
     normalizers = json.dumps(spec.get("normalizer") or {})
     writer.add_add_space_prefix('"Prepend"' in normalizers)
-    writer.add_chat_template(settings["chat_template"])
+    template = folder / "chat_template.jinja"
+    writer.add_chat_template(template.read_text(encoding="utf-8") if template.is_file() else settings["chat_template"])
     return _write(writer, size, target)
+
+
+def tokenizer_of(vocabulary: Path, target: Path) -> Path:
+    """A folder with a tokenizer.json and its settings, of a SentencePiece vocabulary that adds a leading space."""
+    reader = gguf.GGUFReader(vocabulary)
+    names, scores, types = (
+        reader.get_field(f"tokenizer.ggml.{name}").contents() for name in ("tokens", "scores", "token_type")
+    )
+    kinds = gguf.TokenType
+    ids = {token: number for number, token in enumerate(names)}
+    plain = [token for token, kind in zip(names, types, strict=True) if kind in (kinds.NORMAL, kinds.BYTE)]
+    pairs = [
+        (-scores[ids[token]], ids[token[:at]], ids[token[at:]], token[:at], token[at:])
+        for token in plain
+        for at in range(1, len(token))
+        if token[:at] in ids and token[at:] in ids
+    ]
+    # As in Phi 3's own file: white space after a mark belongs to it.
+    keeps = ("<unk>", "<s>", "<|endoftext|>")
+    added = [
+        {"id": number, "content": token, "special": True, "single_word": False, "lstrip": False,
+         "rstrip": token not in keeps, "normalized": False}
+        for number, (token, kind) in enumerate(zip(names, types, strict=True))
+        if kind in (kinds.CONTROL, kinds.UNKNOWN, kinds.USER_DEFINED)
+    ]  # fmt: skip
+    spec = {
+        "version": "1.0", "truncation": None, "padding": None, "added_tokens": added, "pre_tokenizer": None,
+        "normalizer": {"type": "Sequence", "normalizers": [
+            {"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]},
+        "post_processor": None,
+        "decoder": {"type": "Sequence", "decoders": [
+            {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"},
+            {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+        "model": {"type": "BPE", "dropout": None, "unk_token": "<unk>", "continuing_subword_prefix": None,
+                  "end_of_word_suffix": None, "fuse_unk": True, "byte_fallback": True, "ignore_merges": False,
+                  "vocab": ids, "merges": [[left, right] for *_, left, right in sorted(pairs)]},
+    }  # fmt: skip
+    target.mkdir(parents=True)
+    (target / "tokenizer.json").write_text(json.dumps(spec), encoding="utf-8")
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "<|endoftext|>",
+                "unk_token": "<unk>", "pad_token": "<|endoftext|>", "add_bos_token": False,
+                "clean_up_tokenization_spaces": False}  # fmt: skip
+    (target / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    return target
 
 
 def sentencepiece(target: Path) -> Path:
@@ -70,6 +116,45 @@ def sentencepiece(target: Path) -> Path:
     writer.add_unk_token_id(0)
     writer.add_add_bos_token(True)
     return _write(writer, len(tokens), target)
+
+
+def large_vocabulary(folder: Path, size: int = 262_144) -> None:
+    """A model with as many tokens as Gemma 3 has, as vocabulary.gguf and the folder vocabulary, random weights."""
+    import torch
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    marks = ["<pad>", "<eos>", "<bos>", "<unk>"]
+    tokens = [*marks, *(f"<0x{code:02X}>" for code in range(256)), "▁"]
+    tokens += [f"▁w{number}" for number in range(size - len(tokens))]
+    kinds = gguf.TokenType
+    writer = gguf.GGUFWriter(folder / "vocabulary.gguf", "llama")
+    writer.add_tokenizer_model("llama")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list(tokens)
+    writer.add_token_scores([-float(rank) for rank in range(size)])
+    types = [kinds.CONTROL, kinds.CONTROL, kinds.CONTROL, kinds.UNKNOWN, *([kinds.BYTE] * 256)]
+    writer.add_token_types([*types, *([kinds.NORMAL] * (size - len(types)))])
+    for name, number in (("bos", 2), ("eos", 1), ("unk", 3)):
+        getattr(writer, f"add_{name}_token_id")(number)
+    _write(writer, size, folder / "vocabulary.gguf")
+    config = Gemma3TextConfig(
+        vocab_size=size, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=4, head_dim=16, max_position_embeddings=2048, sliding_window=512,
+    )  # fmt: skip
+    target = folder / "vocabulary"
+    Gemma3ForCausalLM(config).to(torch.bfloat16).save_pretrained(target)
+    added = [{"id": number, "content": mark, "special": True, "single_word": False, "lstrip": False, "rstrip": False,
+              "normalized": False} for number, mark in enumerate(marks)]  # fmt: skip
+    spec = {
+        "version": "1.0", "truncation": None, "padding": None, "added_tokens": added, "normalizer": None,
+        "pre_tokenizer": None, "post_processor": None, "decoder": None,
+        "model": {"type": "WordLevel", "vocab": {token: number for number, token in enumerate(tokens)},
+                  "unk_token": "<unk>"},
+    }  # fmt: skip
+    (target / "tokenizer.json").write_text(json.dumps(spec), encoding="utf-8")
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<bos>", "eos_token": "<eos>",
+                "unk_token": "<unk>", "pad_token": "<pad>"}  # fmt: skip
+    (target / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
 
 
 def _write(writer: gguf.GGUFWriter, size: int, target: Path) -> Path:

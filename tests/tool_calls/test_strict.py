@@ -154,6 +154,6 @@ def test_a_control_token_stands_for_its_text():
     assert '"add" <[32]> %json' in guide.text
 
 
-def test_the_xml_form_says_that_it_cannot():
-    with pytest.raises(UnsupportedError, match="qwen-xml"):
-        guide_of("qwen-xml")
+def test_a_format_that_cannot_is_named():
+    with pytest.raises(UnsupportedError, match="gigachat"):
+        guide_of("gigachat")

@@ -202,6 +202,8 @@ class DraftModel(Drafter):
         params.n_outputs_max = params.n_seq_max
         params.n_threads = params.n_threads_batch = self._threads
         params.rope_freq_base = params.rope_freq_scale = 0.0
+        params.rope_scaling_type, params.yarn_orig_ctx = -1, 0  # the draft's own
+        params.yarn_beta_fast = params.yarn_beta_slow = -1.0
         self._context = NativeContext(self._model, params)
         code, peak = self._context.probe()
         if code == 0 and not math.isfinite(peak):

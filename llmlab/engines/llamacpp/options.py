@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llmlab.engines import rope
 from llmlab.engines.base import LoadPlan
 from llmlab.engines.llamacpp import amx
 from llmlab.errors import BadInputError, LoadError, UnsupportedError, unknown
@@ -49,9 +50,11 @@ EXTRA: dict[str, tuple[type, str]] = {
     "offload_kqv": (bool, "keep the KV cache on the GPU (default on)"),
     "rope_freq_base": (float, "RoPE base frequency (default: the model's)"),
     "rope_freq_scale": (float, "RoPE frequency scale (default: the model's)"),
+    **rope.OPTIONS,
 }
 
 _KV_TYPES = ("f16", "f32", "bf16", "q8_0", "q5_0", "q4_0")
+_ROPE = {"none": 0, "linear": 1, "yarn": 2}  # enum llama_rope_scaling_type
 _FLASH = {"auto": -1, "off": 0, "on": 1}  # enum llama_flash_attn_type
 # Below this, one thread decodes: see default_threads.
 SMALL_MODEL_BYTES = 64 * 2**20
@@ -90,6 +93,7 @@ class LlamaCppOptions:
     extra: Mapping[str, Any]
     draft_tokens: int = 0
     context_shift: bool = False
+    rope: rope.Rope | None = None
 
     @classmethod
     def of(cls, plan: LoadPlan) -> LlamaCppOptions:
@@ -138,6 +142,7 @@ class LlamaCppOptions:
             extra=extra,
             draft_tokens=drafted,
             context_shift=extra.get("context_shift", False),
+            rope=rope.rope_of(extra, plan.source.header.context_length or 0),
         )
 
     def model_params(self) -> Any:
@@ -181,6 +186,11 @@ class LlamaCppOptions:
         params.offload_kqv = self.extra.get("offload_kqv", True)
         params.rope_freq_base = self.extra.get("rope_freq_base", 0.0)
         params.rope_freq_scale = self.extra.get("rope_freq_scale", 0.0)
+        if self.rope is not None:
+            params.rope_scaling_type = _ROPE[self.rope.kind]
+            params.rope_freq_scale = 1 / self.rope.factor
+            params.yarn_orig_ctx = self.rope.original
+            params.yarn_beta_fast, params.yarn_beta_slow = self.rope.beta_fast, self.rope.beta_slow
         params.no_perf = True
         return params
 

@@ -8,7 +8,9 @@ token. `Grouped` computes each adapter's tokens together instead, and skips thos
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -100,6 +102,23 @@ def _rank(weights: Any) -> int:
     return max((int(part.shape[0]) for part in parts if part is not None), default=0)
 
 
+@contextlib.contextmanager
+def _placed_on(device: Any) -> Iterator[None]:
+    """Wrapped layers are put on the worker's device.
+
+    vLLM 0.32 reads the device from the layer's `weight`, which its int8 kernel for CPUs sets to None once it has packed
+    the weights: `'NoneType' object has no attribute 'device'`.
+    """
+    from vllm.lora.layers import base_linear
+
+    before = base_linear._get_lora_device  # noqa: SLF001 - vLLM has no setting for it
+    base_linear._get_lora_device = lambda _layer: device  # noqa: SLF001
+    try:
+        yield
+    finally:
+        base_linear._get_lora_device = before  # noqa: SLF001
+
+
 def wrap(worker: Any, config: Any) -> None:
     """Wrap a loaded model's linear layers so that they apply adapters.
 
@@ -123,7 +142,7 @@ def wrap(worker: Any, config: Any) -> None:
     config.lora_dtype = torch.float32
     # Embeddings and the output layer aren't wrapped: adapters that change them are rejected earlier.
     config.target_modules = sorted(set(get_supported_lora_modules(model)) - set(model.embedding_modules or ()))
-    with set_current_vllm_config(worker.vllm_config):
+    with set_current_vllm_config(worker.vllm_config), _placed_on(worker.device):
         loras = manager()(worker.vllm_config, worker.device, model.embedding_modules)
         runner.model = loras.create_lora_manager(model, worker.vllm_config)
     runner.lora_manager = loras

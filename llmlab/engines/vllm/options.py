@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llmlab.engines import rope
 from llmlab.engines.base import LoadPlan, Reserved
 from llmlab.engines.vllm import pooled, processors, replay
 from llmlab.engines.vllm.speculation import speculative_config
@@ -46,6 +47,7 @@ EXTRA: Mapping[str, tuple[type, str]] = {
     "max_lora_rank": (int, "largest rank of an adapter, up to 512 (default: 64)"),
     "draft_tokens": (int, "most tokens that --draft proposes per step, 1 to 32 (default: 4; 8 for ngram)"),
     "trust_remote_code": (bool, "run Python code from the model folder (default: false)"),
+    **rope.OPTIONS,
 }
 
 DTYPES = ("auto", "bfloat16", "float16", "float32")
@@ -126,6 +128,7 @@ def check(plan: LoadPlan, *, cpu: bool) -> None:
             f"{plan.source.name} is a mixture of experts, which vLLM's CPU build can't run with adapter slots.",
             f"Leave out -x max_loras={extra['max_loras']}, or use --engine llamacpp for adapters.",
         )
+    rope_overrides(plan.source.header, plan.extra)
     number("max_lora_rank", 1, LORA_RANKS[-1], f"1 to {LORA_RANKS[-1]}")
     number("seed", 0, 2**32 - 1, "an integer from 0 to 4294967295")
 
@@ -200,6 +203,9 @@ def resolve(plan: LoadPlan, *, cpu: bool, header: Header, build: Hardware | None
         args["pipeline_parallel_size"] = plan.parallel.pipeline
     if plan.parallel.executor is not None or plan.parallel.nodes > 1:
         args["distributed_executor_backend"] = plan.parallel.executor or "ray"
+    scaled = rope_overrides(plan.source.header, plan.extra)
+    if scaled is not None:
+        args["hf_overrides"] = scaled
     if plan.source.online is not None:
         args["quantization"] = plan.source.online
     slots = slots_of(plan, cpu=cpu)
@@ -236,6 +242,36 @@ def resolve(plan: LoadPlan, *, cpu: bool, header: Header, build: Hardware | None
         args["block_size"] = extra.get("block_size", CPU_BLOCK)
         args["worker_cls"] = "llmlab.engines.vllm.patches.NotebookWorker"
     return VllmOptions(threads, args)
+
+
+def rope_overrides(header: Header, extra: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The part of a model's configuration that the options for RoPE scaling replace; None leaves it.
+
+    Raises:
+        UnsupportedError: the model's layers have different frequencies.
+    """
+    scaling = rope.rope_of(extra, header.context_length or 0)
+    if scaling is None:
+        return None
+    config = header.metadata
+    own = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if any(isinstance(value, Mapping) for value in own.values()) or "rope_local_base_freq" in config:
+        raise UnsupportedError(
+            f"vLLM can't set rope_scaling for {header.architecture}: its layers have different RoPE frequencies.",
+            "Leave it out, or use --engine llamacpp.",
+        )
+    kept = {name: own[name] for name in ("rope_theta", "partial_rotary_factor", "mrope_section") if name in own}
+    theta = kept.pop("rope_theta", config.get("rope_theta", 10_000.0))
+    made = {"rope_type": "default" if scaling.kind == "none" else scaling.kind, "rope_theta": theta, **kept}
+    if scaling.kind != "none":
+        made |= {"factor": scaling.factor, "original_max_position_embeddings": scaling.original}
+    if scaling.kind == "yarn":
+        made |= {"beta_fast": scaling.beta_fast, "beta_slow": scaling.beta_slow}
+    if scaling.kind == "none":
+        return {"rope_parameters": made}
+    # vLLM multiplies this length by the factor, except with yarn.
+    longest = scaling.context_length if scaling.kind == "yarn" else scaling.original
+    return {"rope_parameters": made, "max_position_embeddings": longest}
 
 
 def _dtype(embedding: Embedding | None, header: Header, *, cpu: bool) -> str:

@@ -1,0 +1,125 @@
+"""Compare the memory estimate of a load with the memory that the load takes, each in a process of its own.
+
+    python bench/fit.py [CASE ...]
+
+Measured is the growth of the process (resident set, Linux) from `import llmlab` to a full KV cache. A case is loaded,
+every sequence is filled up to its context, and adapters are attached.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+SMOL = "smollm2-135m"
+VOCABULARY = "vocabulary"  # a tiny model with 262,144 tokens
+_L, _V = "llamacpp", "vllm"
+CASES: dict[str, dict[str, Any]] = {
+    "nano": {"model": "nano", "engine": _L},
+    "nano-one": {"model": "nano", "engine": _L, "max_concurrency": 1},
+    "nano-q8": {"model": "nano", "engine": _L, "extra": {"cache_type_k": "q8_0", "cache_type_v": "q8_0"}},
+    "nano-pool": {"model": "nano", "engine": _L, "max_concurrency": 8, "extra": {"kv_tokens": 4096}},
+    "nano-draft": {"model": "nano", "engine": _L, "draft": "nano-draft"},
+    "nano-lora": {"model": "nano", "engine": _L, "adapters": ["pirate", "sql", "terse"]},
+    "smol": {"model": SMOL, "engine": _L, "ctx": 512, "max_concurrency": 4},
+    "smol-long": {"model": SMOL, "engine": _L, "ctx": 2048, "max_concurrency": 1},
+    "smol-flash": {"model": SMOL, "engine": _L, "ctx": 512, "max_concurrency": 4, "extra": {"flash_attn": "on"}},
+    "smol-q8": {"model": SMOL, "engine": _L, "ctx": 512, "max_concurrency": 4,
+                "extra": {"cache_type_k": "q8_0", "cache_type_v": "q8_0"}},
+    "smol-f32": {"model": SMOL, "engine": _L, "ctx": 512, "max_concurrency": 4,
+                 "extra": {"cache_type_k": "f32", "cache_type_v": "f32"}},
+    "smol-pool": {"model": SMOL, "engine": _L, "ctx": 512, "max_concurrency": 4, "extra": {"kv_tokens": 1024}},
+    "smol-ngram": {"model": SMOL, "engine": _L, "ctx": 512, "max_concurrency": 4, "draft": "ngram"},
+    "vocabulary": {"model": VOCABULARY, "engine": _L, "ctx": 512, "max_concurrency": 4},
+    "vllm-nano": {"model": "nano", "engine": _V},
+    "vllm-nano-one": {"model": "nano", "engine": _V, "max_concurrency": 1},
+    "vllm-nano-draft": {"model": "nano", "engine": _V, "draft": "nano-draft"},
+    "vllm-nano-lora": {"model": "nano", "engine": _V, "adapters": ["pirate", "sql", "terse"]},
+    "vllm-smol": {"model": SMOL, "engine": _V, "ctx": 512, "max_concurrency": 4},
+    "vllm-smol-kv": {"model": SMOL, "engine": _V, "ctx": 512, "max_concurrency": 4, "extra": {"kv_cache_gib": 0.2}},
+    "vllm-vocabulary": {"model": VOCABULARY, "engine": _V, "ctx": 512, "max_concurrency": 4},
+}  # fmt: skip
+
+
+def resident() -> int:
+    """Bytes of the process's resident set."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def measure(case: dict[str, Any]) -> dict[str, int]:
+    """Load, fill and measure one case. Call it in a fresh process."""
+    import llmlab
+
+    lab = llmlab.Lab()
+    before = resident()
+    model = lab.load(
+        case["model"], engine=case["engine"], ctx=case.get("ctx"), max_concurrency=case.get("max_concurrency"),
+        draft=case.get("draft"), extra=case.get("extra"),
+    )  # fmt: skip
+    loaded = resident() - before
+    found = model.estimate
+    for name in case.get("adapters", ()):
+        model.add_adapter(name, name)
+        model.generate("Hi", adapter=name, max_tokens=4)
+    length = found.context_length
+    together = min(found.max_concurrency, max(found.kv_tokens // length, 1))
+    vocabulary = model.facts.vocab_size
+    ids = [[(7 * place + 11 * at) % (vocabulary - 1000) + 500 for at in range(length - 8)] for place in range(together)]
+    streams = [model.stream(one, raw=True, max_tokens=7, temperature=0, ignore_eos=True) for one in ids]
+    for one in streams:
+        one.start()
+    for one in streams:
+        one.result()
+    taken = resident() - before
+    lab.close()
+    return {
+        "loaded": loaded, "taken": taken, "estimate": found.total, "weights": found.weights, "kv": found.kv_cache,
+        "overhead": found.overhead, "sequences": found.max_concurrency, "length": length,
+    }  # fmt: skip
+
+
+def run(name: str, folder: Path) -> dict[str, int]:
+    """Measure one case in a process of its own."""
+    case = dict(CASES[name])
+    if case["model"] == VOCABULARY:
+        case["model"] = str(folder / ("vocabulary.gguf" if case["engine"] == _L else "vocabulary"))
+    code = f"import json; from bench import fit; print('\\n' + json.dumps(fit.measure({case!r})))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1]
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip()[-2000:])
+    return dict(json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+def main(names: list[str]) -> None:
+    """Measure the named models, or all."""
+    from tests.real import tiny
+
+    with tempfile.TemporaryDirectory() as folder:
+        if any(CASES[name]["model"] == VOCABULARY for name in names):
+            tiny.large_vocabulary(Path(folder))
+        for name in names:
+            try:
+                found = run(name, Path(folder))
+            except RuntimeError as error:
+                print(f"{name:16} failed: {error}", flush=True)
+                continue
+            mib = {key: value / 2**20 for key, value in found.items() if key not in ("sequences", "length")}
+            print(
+                f"{name:16} estimate {mib['estimate']:7.1f}  taken {mib['taken']:7.1f} MiB  "
+                f"{found['estimate'] / found['taken'] - 1:+5.0%}   (loaded {mib['loaded']:.1f}; weights "
+                f"{mib['weights']:.1f}, KV {mib['kv']:.1f}, overhead {mib['overhead']:.1f}; "
+                f"{found['sequences']} x {found['length']})",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:] or [*CASES])
