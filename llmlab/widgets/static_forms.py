@@ -70,7 +70,9 @@ def turns_text(turns: Sequence[Mapping[str, Any]], system: str = "") -> str:
     lines = [("system", system)] if system.strip() else []
     for turn in turns:
         lines += [("call", " → ".join(step_words(step))) for step in turn.get("steps") or ()]
-        lines.append((turn["role"], turn["text"] or (_error(turn["error"]) if turn["error"] else "")))
+        text = turn["text"] or (_error(turn["error"]) if turn["error"] else "")
+        notes = "; ".join((turn.get("facts") or {}).get("notes", ()))
+        lines.append((turn["role"], f"{text} ({notes})" if notes else text))
     return "\n".join(f"{WHO[role]}: {plain(text)}" for role, text in lines)
 
 

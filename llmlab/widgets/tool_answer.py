@@ -83,7 +83,7 @@ class Gate:
             key = call_id or next(iter(self._waiting))
             if key not in self._waiting:
                 raise unknown("waiting call", key, list(self._waiting))
-            call, decision = self._waiting[key]
+            call, decision = self._waiting.pop(key)
             if allow and always:
                 self._always.add(call.name)
             if not allow:

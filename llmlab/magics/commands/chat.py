@@ -53,7 +53,7 @@ class Chat(Command):
             "--overflow",
             choices=OVERFLOWS,
             metavar="POLICY",
-            help="when the context is full: error (default), drop (the oldest turns), shift (needs -x context_shift=on)",
+            help="if the context is full: error (default), drop (the oldest turns), shift (with -x context_shift=on)",
         )
         parser.add(
             "--tools",
