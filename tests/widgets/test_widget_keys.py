@@ -108,14 +108,6 @@ def test_the_shortcuts_are_listed(book: Book) -> None:
     assert not keys.is_visible()
 
 
-@pytest.fixture
-def themes(server: Any) -> Any:
-    """Set the server's theme; it is the light one again afterwards."""
-    plugin = "@jupyterlab/apputils-extension/themes"
-    yield lambda theme: server.settings(plugin, theme=theme)
-    server.settings(plugin, theme="JupyterLab Light")
-
-
 @pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
 def test_axe_finds_nothing_serious(book: Book, themes: Any, theme: str) -> None:
     if not AXE.is_file():
