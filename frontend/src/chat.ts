@@ -48,6 +48,8 @@ class ChatView implements Chat {
     this.composer = new Composer(this.model, this.f, this);
     this.f.root.append(bar, this.drawer.el, this.notice, this.log, this.composer.el, this.announcer);
     this.bind();
+    this.pin = true; // begin at the newest turn, once there is a layout
+    this.draw();
   }
 
   get busy(): boolean {

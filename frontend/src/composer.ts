@@ -83,7 +83,7 @@ export class Composer {
       keys.list,
     );
     this.listen(keys.toggle);
-    f.watch(["meter"], () => this.showMeter());
+    f.watch(["meter", "overflow"], () => this.showMeter());
     f.watch(["prompts", "prompt_change"], () => this.templates?.row.update());
   }
 
@@ -141,7 +141,7 @@ export class Composer {
   /** The kernel has taken a message; returns whether it was this one. */
   accepted(ticket: string): boolean {
     if (!ticket || ticket !== this.ticket) return false;
-    this.ticket = "";
+    this.ticket = this.note = "";
     this.area.value = "";
     this.attached = [];
     this.showChips();
@@ -175,13 +175,14 @@ export class Composer {
     this.go.setAttribute("aria-label", label);
     this.go.title = label;
     this.go.classList.toggle("ll-stop", busy);
-    this.hint.textContent = stopping
+    const hint = stopping
       ? "stopping …"
       : sending
         ? "sending …"
         : busy
           ? "Escape stops"
           : "Enter sends · Shift+Enter: new line";
+    if (this.hint.textContent !== hint) this.hint.textContent = hint; // a change is announced
     const picked = this.host.picked();
     const sees = picked?.no_images === "";
     const attach = sees ? "Attach text files, PDFs or images" : "Attach text files or PDFs";
@@ -215,7 +216,9 @@ export class Composer {
     const all = used + draft;
     this.meterBar.style.width = `${Math.min(100, (100 * all) / context)}%`;
     this.meter.classList.toggle("ll-full", all > context * 0.9);
-    this.meterText.textContent = `${num(all)} of ${num(context)} tokens${draft ? ` (${num(draft)} in the draft)` : ""}`;
+    const left = all > context && this.model.get("overflow") !== "error" ? ": the oldest turns are left out" : "";
+    const drafted = draft ? ` (${num(draft)} in the draft)` : "";
+    this.meterText.textContent = `${num(all)} of ${num(context)} tokens${drafted}${left}`;
   }
 
   // -- templates -------------------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ export class Drawer {
       system: ["System", "note", "System prompt", () => this.systemPanel()],
       sampling: ["Sampling", "tune", "Sampling params", () => this.samplingPanel()],
       schema: ["Schema", "braces", "Schema of the answer", () => this.schemaPanel()],
-      tools: ["Tools", "tool", "Tools that the model may call", () => this.toolsPanel()],
+      tools: ["Tools", "tool", "Tools and their approval", () => this.toolsPanel()],
       earlier: ["Earlier", "search", "Search in earlier chats", () => this.earlierPanel()],
       export: ["Export", "export", "Export the conversation", () => this.exportPanel()],
     };

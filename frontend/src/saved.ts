@@ -55,12 +55,12 @@ export class SavedRow {
   /** The saved prompts have changed. */
   update(): void {
     const saved = this.saved();
-    const what = this.kind === "system" ? "presets" : "templates";
+    const what = this.kind === "system" ? "preset" : "template";
     const value = saved.some((one) => one.name === this.pick.value) ? this.pick.value : "";
     options(
       this.pick,
       [
-        ["", saved.length ? `choose from ${saved.length} ${what}` : `no saved ${what}`],
+        ["", saved.length ? `choose a ${what} (${saved.length})` : `no saved ${what}s`],
         ...saved.map((one): [string, string] => [one.name, one.name]),
       ],
       value,
@@ -92,12 +92,6 @@ const VARIABLE = /\{\{\s*([A-Za-z_]\w*)\s*\}\}/g;
 /** A template with its variables replaced; those without a value stay. */
 export function filled(text: string, values: Record<string, string>): string {
   return text.replace(VARIABLE, (whole, name) => values[name] || whole);
-}
-
-/** Where the first variable of a text is, to select it; null without one. */
-export function firstVariable(text: string): [start: number, end: number] | null {
-  const found = new RegExp(VARIABLE.source).exec(text);
-  return found && [found.index, found.index + found[0].length];
 }
 
 /** The templates above the message: a chosen one is inserted, after its variables were filled in. */

@@ -1,6 +1,7 @@
 import type { AnyModel } from "@anywidget/types";
 import { button, el, icon, seconds } from "./dom";
 import type { Frame } from "./frame";
+import { focused } from "./keys";
 import type { ChatState, Message, Step, ToolRow } from "./state";
 
 // Tools: the drawer's list of what the model may call, and the calls of an answer, which wait for approval.
@@ -82,6 +83,14 @@ export class StepsView {
 export class ToolsPanel {
   readonly el: HTMLElement;
   private readonly list = el("div", { class: "ll-tool-list", role: "list" });
+  private readonly input = el("input", {
+    class: "ll-input",
+    type: "text",
+    placeholder: "a function of this notebook, or mcp:NAME",
+    "aria-label": "Tool to add",
+    autocomplete: "off",
+    spellcheck: "false",
+  });
   private readonly known = el("datalist", { id: `ll-tools-${Math.random().toString(36).slice(2)}` });
   private readonly note = el("div", { class: "ll-quiet", role: "status" });
 
@@ -89,15 +98,8 @@ export class ToolsPanel {
     private readonly model: AnyModel<ChatState>,
     private readonly f: Frame<ChatState>,
   ) {
-    const input = el("input", {
-      class: "ll-input",
-      type: "text",
-      list: this.known.id,
-      placeholder: "a function of this notebook, or mcp:NAME",
-      "aria-label": "Tool to add",
-      autocomplete: "off",
-      spellcheck: "false",
-    });
+    const { input } = this;
+    input.setAttribute("list", this.known.id);
     const form = el(
       "form",
       { class: "ll-loader" },
@@ -118,6 +120,7 @@ export class ToolsPanel {
 
   update(): void {
     const rows = this.model.get("tool_list") ?? [];
+    const focus = focused(this.list);
     this.list.replaceChildren(
       ...(rows.length
         ? rows.map((row) => this.row(row))
@@ -129,6 +132,9 @@ export class ToolsPanel {
             ),
           ]),
     );
+    if (focus === null) return;
+    const controls = [...this.list.querySelectorAll<HTMLElement>("input, button")];
+    (controls.find((one) => one.getAttribute("aria-label") === focus) ?? this.input).focus();
   }
 
   /** What the kernel knows: functions and servers. */

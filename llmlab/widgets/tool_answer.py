@@ -125,7 +125,9 @@ class ToolAnswering(Answering):
 
     def show_steps(self) -> None:
         """Forward the steps."""
-        self.steps = rows(self._loop.steps, self._gate)
+        before, self.steps = len(self.steps), rows(self._loop.steps, self._gate)
+        if len(self.steps) > before:
+            self.text = self.thought = ""  # it was the calls, which are shown as steps now
         self._on_steps(self.steps)
 
     def cancel(self) -> None:

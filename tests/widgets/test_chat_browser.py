@@ -1,4 +1,4 @@
-"""The chat's tools, settings, prompts, search and files in a real JupyterLab, and axe-core on each of its panels."""
+"""The chat's tools, settings, prompts, search and files in a real JupyterLab."""
 
 from __future__ import annotations
 
@@ -15,9 +15,6 @@ from tests.widgets.notebook_page import Book
 from tests.widgets.pdfs import pdf_of
 
 pytestmark = pytest.mark.timeout(120)
-
-AXE = Path(__file__).parents[2] / "frontend/node_modules/axe-core/axe.min.js"
-PANELS = ("system", "sampling", "schema", "tools", "earlier", "export")
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +79,7 @@ def test_a_call_is_approved_by_keyboard(book: Book, chat: Any) -> None:
     tools.get_by_text("Here: ").wait_for()
     shot(book, "chat-tools-panel", chat)
     tools.get_by_label("Use send_mail").uncheck()
+    tools.get_by_label("Use send_mail").and_(tools.locator(":focus")).wait_for()  # also after the list was drawn anew
     book.page.keyboard.press("Escape")
     assert not tools.is_visible()
 
@@ -250,37 +248,3 @@ def test_earlier_chats_are_searched_and_opened(book: Book, chat: Any) -> None:
     chat.locator(".ll-user", has_text="Who wrote the first program?").wait_for()
     assert not panel.is_visible()
     assert not book.errors, book.errors
-
-
-@pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
-def test_axe_finds_nothing_serious_in_the_panels(book: Book, themes: Any, theme: str) -> None:
-    if not AXE.is_file():
-        pytest.skip("axe-core isn't installed: bash scripts/frontend.sh check")
-    page = book.page
-    themes(theme)
-    page.reload()
-    page.wait_for_selector(".jp-Notebook .jp-Cell")
-    book.idle()
-    page.locator(f'body[data-jp-theme-light="{str(theme.endswith("Light")).lower()}"]').wait_for(state="attached")
-    page.evaluate(AXE.read_text("utf-8"))
-    chat = book.run(0).locator(".ll-chat")
-    chat.locator(".ll-ask:not([disabled])").wait_for()
-    book.run(1)
-    ask(chat, "What is the weather in Oslo? Mail it to Ada.")
-    chat.get_by_role("button", name="Approve").wait_for()
-    chat.get_by_role("button", name="Prompt templates").click()
-    found = []
-    for panel in PANELS:
-        drawer(chat, panel)
-        page.wait_for_timeout(300)  # transitions of opacity end
-        shot(book, f"chat-panel-{panel}-{theme.split()[1].lower()}", chat)
-        result = page.evaluate("node => axe.run(node)", chat.element_handle())
-        found += [
-            f"{panel}: {rule['id']} ({rule['impact']}): {node['html'][:120]} {node.get('failureSummary', '')[:200]}"
-            for rule in result["violations"]
-            if rule["impact"] in ("serious", "critical")
-            for node in rule["nodes"]
-        ]
-        assert len(result["passes"]) > 5, panel
-    chat.locator(".ll-go").click()
-    assert not found, "\n".join(dict.fromkeys(found))
