@@ -1,11 +1,11 @@
-"""Saved system prompts and prompt templates: one Markdown file each, in the data folder."""
+"""The saved prompts on disk, and the undo of the last change."""
 
 from __future__ import annotations
 
 import os
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +33,7 @@ class SavedPrompt:
 
     Example:
         >>> prompt = llmlab.prompts().save("ask-capital", "What is the capital of {{country}}?", kind="template")
-        >>> prompt.variables, prompt.fill(country="France")
+        >>> prompt.variables, prompt.fill({"country": "France"})
         (('country',), 'What is the capital of France?')
     """
 
@@ -46,7 +46,7 @@ class SavedPrompt:
         """The names of the variables in it, in order."""
         return tuple(dict.fromkeys(_VARIABLE.findall(self.text)))
 
-    def fill(self, **values: object) -> str:
+    def fill(self, values: Mapping[str, object]) -> str:
         """The text with its variables replaced.
 
         Args:
@@ -61,7 +61,7 @@ class SavedPrompt:
 
         Example:
             >>> greet = llmlab.prompts().save("greet", "Greet {{name}}.", kind="template")
-            >>> greet.fill(name="Ada")
+            >>> greet.fill({"name": "Ada"})
             'Greet Ada.'
         """
         for name in values:
@@ -69,7 +69,7 @@ class SavedPrompt:
                 raise unknown(f"variable of {self.name}", name, self.variables)
         missing = [name for name in self.variables if name not in values]
         if missing:
-            raise BadInputError(f"{self.name} needs {', '.join(missing)}.", f"Call fill({missing[0]}=...).")
+            raise BadInputError(f"{self.name} needs {', '.join(missing)}.", f"Call fill({{{missing[0]!r}: ...}}).")
         return _VARIABLE.sub(lambda found: str(values[found[1]]), self.text)
 
 

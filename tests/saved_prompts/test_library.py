@@ -25,11 +25,11 @@ def test_prompts_are_saved_listed_replaced_and_deleted(library: PromptLibrary) -
     assert library.get("BRIEF").text == "Be brief.\r\n"
     template = library.get("ask", kind="template")
     assert template.variables == ("topic", "question")
-    assert template.fill(topic="dogs", question="why?") == "About dogs: why? (dogs)"
+    assert template.fill({"topic": "dogs", "question": "why?"}) == "About dogs: why? (dogs)"
     with pytest.raises(BadInputError, match="ask needs question"):
-        template.fill(topic="dogs")
+        template.fill({"topic": "dogs"})
     with pytest.raises(UnknownNameError, match="topics"):
-        template.fill(topics="dogs")
+        template.fill({"topics": "dogs"})
     assert library.delete("brief").name == "Brief"
     with pytest.raises(UnknownNameError, match="saved system prompt 'brief'"):
         library.get("brief")
@@ -65,7 +65,7 @@ def test_a_failed_write_leaves_the_old_text(library: PromptLibrary, monkeypatch:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("llmlab.saved_prompts.os.fsync", full)
+    monkeypatch.setattr("llmlab.saved_prompts.library.os.fsync", full)
     with pytest.raises(DiskError, match="brief"):
         library.save("brief", "new")
     assert library.get("brief").text == "old"
