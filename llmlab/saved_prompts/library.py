@@ -97,10 +97,13 @@ class PromptLibrary:
         return self._folder or config.data_dir() / "prompts"
 
     def list(self, kind: str | None = None) -> list[SavedPrompt]:
-        """The saved prompts, by name; unreadable files are skipped.
+        """The saved prompts; unreadable files are skipped.
 
         Args:
             kind: system or template; None: both.
+
+        Returns:
+            The prompts, sorted by kind and name.
 
         Example:
             >>> saved = llmlab.prompts().save("brief", "Answer in one sentence.")
@@ -124,6 +127,9 @@ class PromptLibrary:
         Args:
             name: its name; upper and lower case are the same.
             kind: system or template.
+
+        Returns:
+            The prompt.
 
         Raises:
             UnknownNameError: there is none with this name.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import traitlets as t
@@ -58,7 +58,7 @@ class ToolChat(PinnedChat):
             return
         self._add_tools(tools)
 
-    def add_tools(self, *tools: Any) -> None:
+    def add_tools(self, *tools: Callable[..., object] | Tool | str) -> None:
         """Let the model call more tools, from the next answer on.
 
         Args:
