@@ -19,7 +19,7 @@ from llmlab._version import __version__
 from llmlab.options import UNSET, GenerateOptions, PenaltyOptions, known_keywords
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -56,13 +56,14 @@ if TYPE_CHECKING:
     from llmlab.model import Model
     from llmlab.notebooks import run_notebooks
     from llmlab.notebooks.figures import record, records
-    from llmlab.options import EngineOption
+    from llmlab.options import EngineOption, Tools
     from llmlab.quant.recipes import Made
+    from llmlab.saved_prompts import PromptLibrary
     from llmlab.serving import Server
     from llmlab.session import Lab
     from llmlab.training.merging import Merged
     from llmlab.training.result import OnProgress, Tuned
-    from llmlab.types import Chunk, Completion, Message, Prompt, SamplingParams
+    from llmlab.types import Chunk, Completion, Message, Prompt, SamplingParams, ToolCall
     from llmlab.types.progress import Progress
     from llmlab.widgets import Arena, Chat, Panel
     from llmlab.widgets import Inspector as Inspector
@@ -80,6 +81,7 @@ __all__ = [
     "arena",
     "attach",
     "chat",
+    "chats",
     "compare_quants",
     "experiment",
     "export",
@@ -88,6 +90,7 @@ __all__ = [
     "load_ipython_extension",
     "merge",
     "panel",
+    "prompts",
     "pull",
     "quantize",
     "record",
@@ -998,11 +1001,19 @@ def chat(
     model: str | None = None,
     *,
     system: str | None = None,
+    preset: str | None = None,
     adapter: str | None = None,
     schema: Mapping[str, Any] | type | str | None = None,
     messages: Sequence[Message | Mapping[str, Any] | str] = (),
     resume: bool | str | None = None,
     height: int | None = None,
+    overflow: str | None = None,
+    tools: Tools | None = None,
+    approve: bool | Collection[str] | Callable[[ToolCall], bool] = True,
+    tool_choice: str | None = None,
+    tool_format: str | None = None,
+    max_steps: int | None = None,
+    tool_timeout: float | None = None,
     lab: Lab | None = None,
     temperature: float | None = None,
     top_p: float | None = None,
@@ -1018,13 +1029,21 @@ def chat(
     """A chat widget. `chat.send("...")` sends a message from Python and returns the completion.
 
     Args:
-        model: a loaded model's name; None: always the current one.
+        model: a loaded model's name; None: the current one at the first message. The chat then stays with it.
         system: a system prompt.
+        preset: a saved system prompt's name (see `prompts`).
         adapter: an attached adapter, or a mix of them.
         schema: a JSON schema (dict or JSON text) or a pydantic model that every completion follows.
         messages: a conversation to continue.
         resume: True: the last used chat, even after a kernel restart; or a conversation's id.
         height: maximum height in CSS pixels (default 520); the conversation scrolls.
+        overflow: what happens when the conversation fills the context: "error" (the default) refuses the message,
+            "drop" leaves out the oldest turns, "shift" also lets the engine drop its oldest tokens. The answer says
+            what was left out.
+        tools: functions with type hints that the model may call, or "mcp:NAME" for the tools of an MCP server.
+        approve: True: each call waits for approval in the chat. False: none does. Or the names of the tools whose
+            calls don't, or a function of the call.
+        tool_choice, tool_format, max_steps, tool_timeout: as in `Model.generate`.
         lab: the lab; None: the shared one.
         temperature, top_p, top_k, min_p, seed, max_tokens, stop, logprobs: as in `Model.generate`; None: the
             model's defaults.
@@ -1037,8 +1056,9 @@ def chat(
         The widget; `.messages`, `.completions` and `.to_cells()` return its contents.
 
     Raises:
-        UnknownNameError: unknown model, adapter or conversation.
-        BadInputError: an invalid sampling parameter, schema or think.
+        UnknownNameError: unknown model, preset, adapter or conversation.
+        BadInputError: an invalid sampling parameter, schema, tool or think.
+        UnsupportedError: overflow="shift", and the model wasn't loaded with it.
         LlmLabError: the `widgets` extra isn't installed.
 
     Example:
@@ -1054,11 +1074,19 @@ def chat(
         model,
         lab=lab,
         system=system,
+        preset=preset,
         adapter=adapter,
         schema=schema,
         messages=messages,
         resume=resume,
         height=height,
+        overflow=overflow,
+        tools=tools,
+        approve=approve,
+        tool_choice=tool_choice,
+        tool_format=tool_format,
+        max_steps=max_steps,
+        tool_timeout=tool_timeout,
         temperature=temperature,
         top_p=top_p,
         top_k=top_k,
@@ -1070,6 +1098,45 @@ def chat(
         think=think,
         **penalties,
     )
+
+
+@known_keywords
+def chats(query: str = "", *, n: int = 20) -> pd.DataFrame:
+    """Chats in the run log, including those of earlier kernels, newest first.
+
+    Args:
+        query: only those that contain all of these words, in a turn, the title or the system prompt.
+        n: most chats to return.
+
+    Returns:
+        A DataFrame: id (for `chat(resume=id)`), updated, kind, title, model, turns (versions included), match (the text
+        around the first match).
+
+    Example:
+        >>> chat = llmlab.chat(temperature=0)
+        >>> answer = chat.send("What is the capital of France?")
+        >>> llmlab.chats("capital paris", n=1)[["model", "turns", "match"]].values.tolist()
+        [['nano', 2, 'What is the capital of France?']]
+    """
+    from llmlab.display.chats import as_frame
+
+    return as_frame(lab().runlog.find(query, n, kind="chat"))
+
+
+def prompts() -> PromptLibrary:
+    """The saved system prompts and prompt templates: Markdown files in the data folder, which the chat lists.
+
+    Returns:
+        The library: `.list()`, `.get(name)`, `.save(name, text)`, `.delete(name)`.
+
+    Example:
+        >>> saved = llmlab.prompts().save("brief", "Answer in one sentence.")
+        >>> llmlab.chat(preset="brief").system
+        'Answer in one sentence.'
+    """
+    from llmlab.saved_prompts import PromptLibrary
+
+    return PromptLibrary()
 
 
 @known_keywords

@@ -1,17 +1,13 @@
 import type { AnyModel } from "@anywidget/types";
+import { Composer } from "./composer";
 import { button, el, icon, num, onceAFrame, options, setText, when } from "./dom";
 import { Drawer } from "./drawer";
 import { type Context, type Frame, frame, loader } from "./frame";
-import { shortcuts } from "./keys";
-import type { Attachment, ChatState, Live, LoadedModel, Message, Turn } from "./state";
-import { type Chat, isEnter, picture, TurnView } from "./turn";
+import type { ChatState, Live, LoadedModel, Message, Turn } from "./state";
+import { callText } from "./tools";
+import { type Chat, TurnView } from "./turn";
 
 // The chat. The kernel holds the conversation; this draws it and sends the user's actions.
-
-const MAX_FILE = 2_000_000;
-const TEXT_FILES =
-  "text/*,.md,.py,.json,.jsonl,.csv,.tsv,.yaml,.yml,.toml,.ipynb,.js,.ts,.c,.cpp,.h,.rs,.go,.java,.sh,.sql,.xml,.html,.css,.log";
-const IMAGE_FILES = "image/png,image/jpeg,image/webp,image/gif";
 
 class ChatView implements Chat {
   readonly f: Frame<ChatState>;
@@ -23,27 +19,18 @@ class ChatView implements Chat {
   private readonly empty: HTMLElement;
   private readonly announcer: HTMLElement;
   private readonly draw: () => void;
-  private ticket = "";
+  private readonly composer: Composer;
+  private readonly notice = el("div", { class: "ll-notice ll-changed-model", role: "status", hidden: true });
   private editTicket = "";
-  private attached: Attachment[] = [];
-  private noImages = "";
   private wasRunning = "";
-  private counting: ReturnType<typeof setTimeout> | undefined;
+  private asked = "";
   private pin = false;
   private shown = 0;
-  // Created by bar() and composer().
+  // Created by bar().
   private drawer!: Drawer;
   private modelPick!: HTMLSelectElement;
   private quantPick!: HTMLSelectElement;
   private adapterPick!: HTMLSelectElement;
-  private area!: HTMLTextAreaElement;
-  private go!: HTMLButtonElement;
-  private clip!: HTMLButtonElement;
-  private picker!: HTMLInputElement;
-  private chips!: HTMLElement;
-  private meter!: HTMLElement;
-  private meterBar!: HTMLElement;
-  private meterText!: HTMLElement;
 
   constructor(context: Context<ChatState>) {
     this.model = context.model;
@@ -57,12 +44,20 @@ class ChatView implements Chat {
     this.empty = el("div", { class: "ll-empty" });
     this.announcer = el("div", { class: "ll-sr", "aria-live": "polite" });
     this.draw = onceAFrame(() => this.render());
-    this.f.root.append(this.bar(), this.drawer.el, this.log, this.composer(), this.announcer);
+    const bar = this.bar();
+    this.composer = new Composer(this.model, this.f, this);
+    this.f.root.append(bar, this.drawer.el, this.notice, this.log, this.composer.el, this.announcer);
     this.bind();
+    this.pin = true; // begin at the newest turn, once there is a layout
+    this.draw();
   }
 
   get busy(): boolean {
     return Boolean(this.model.get("running"));
+  }
+
+  get stopping(): boolean {
+    return this.busy && (this.model.get("stopping") || this.composer.stopping);
   }
 
   get leaf(): string {
@@ -97,7 +92,7 @@ class ChatView implements Chat {
         delete fresh.dataset.armed;
         setText(fresh, "New");
         f.send("clear");
-        this.area.focus();
+        this.composer.area.focus();
         return;
       }
       fresh.dataset.armed = "1";
@@ -117,7 +112,7 @@ class ChatView implements Chat {
     );
   }
 
-  private picked(): LoadedModel | undefined {
+  picked(): LoadedModel | undefined {
     const models = this.model.get("lab_state").models ?? [];
     const name = this.model.get("model");
     return name ? models.find((m) => m.name === name) : models.find((m) => m.current);
@@ -127,10 +122,9 @@ class ChatView implements Chat {
     const { models = [], work } = this.model.get("lab_state") ?? {};
     const name = this.model.get("model");
     const current = models.find((m) => m.current);
-    const items: [string, string][] = [
-      ["", current ? `${current.name} (current)` : "no model loaded"],
-      ...models.map((m): [string, string] => [m.name, m.name]),
-    ];
+    const items = models.map((m): [string, string] => [m.name, m.name]);
+    // Until the first answer, the chat uses the current model.
+    if (!name) items.unshift(["", current ? `${current.name} (current)` : "no model loaded"]);
     if (name && !models.some((m) => m.name === name)) items.push([name, `${name} (not loaded)`]);
     options(this.modelPick, items, name);
     const picked = this.picked();
@@ -164,151 +158,17 @@ class ChatView implements Chat {
     if (gone) this.adapterPick.disabled = false;
   }
 
-  // -- the composer ----------------------------------------------------------------------------------------------------
-
-  private composer() {
-    this.area = el("textarea", { class: "ll-input ll-ask", rows: 1, dir: "auto", "aria-label": "Message" });
-    this.go = button("Send", {
-      iconName: "send",
-      cls: "ll-primary ll-go",
-      onclick: () => (this.busy ? this.f.send("stop") : this.submit()),
-    });
-    this.picker = el("input", { type: "file", multiple: true, hidden: true, accept: TEXT_FILES });
-    this.picker.addEventListener("change", () => this.attach([...(this.picker.files ?? [])]));
-    this.clip = button("Attach text files", { iconName: "clip", onclick: () => this.picker.click() });
-    this.chips = el("div", { class: "ll-files" });
-    this.meterText = el("span", {});
-    this.meterBar = el("span", { class: "ll-meter-fill" });
-    this.meter = el(
-      "div",
-      { class: "ll-meter", title: "Tokens of the conversation, and the model's context length" },
-      el("span", { class: "ll-meter-bar" }, this.meterBar),
-      this.meterText,
-    );
-    this.area.addEventListener("input", () => {
-      this.size();
-      this.countSoon();
-    });
-    this.area.addEventListener("keydown", (event) => {
-      if (isEnter(event)) {
-        event.preventDefault();
-        if (!this.busy) this.submit();
-      } else if (event.key === "Escape" && this.busy) this.f.send("stop");
-      else if (event.key === "ArrowUp" && !this.area.value && !this.busy) this.editLast(event);
-    });
-    this.log.addEventListener("keydown", (event) => {
-      if (event.key === "?" && !/^(TEXTAREA|INPUT)$/.test((event.target as HTMLElement).tagName)) keys.toggle();
-    });
-    const keys = shortcuts();
-    const box = el(
-      "div",
-      { class: "ll-composer" },
-      this.chips,
-      el("div", { class: "ll-ask-row" }, this.clip, this.picker, this.area, this.go),
-      el(
-        "div",
-        { class: "ll-row ll-below" },
-        this.meter,
-        el("span", { class: "ll-space" }),
-        el("span", { class: "ll-quiet" }, "Enter sends · Shift+Enter: new line"),
-        keys.opener,
-      ),
-      keys.list,
-    );
-    this.area.addEventListener("paste", (event) => {
-      const files = [...(event.clipboardData?.files ?? [])];
-      if (!files.length) return;
-      event.preventDefault();
-      this.attach(files);
-    });
-    box.addEventListener("dragover", (event) => event.preventDefault());
-    box.addEventListener("drop", (event) => {
-      event.preventDefault();
-      event.stopPropagation();
-      this.attach([...(event.dataTransfer?.files ?? [])]);
-    });
-    return box;
-  }
-
-  private size() {
-    this.area.style.height = "auto";
-    this.area.style.height = `${Math.min(this.area.scrollHeight + 2, 220)}px`;
-  }
-
-  private countSoon() {
-    clearTimeout(this.counting);
-    this.counting = setTimeout(() => {
-      if (this.f.connected()) this.f.send("count", { text: this.area.value, files: this.attached });
-    }, 350);
-  }
-
-  private async attach(files: File[]) {
-    for (const file of files) {
-      if (file.type.startsWith("image/") && this.picked()?.no_images === "" && file.size <= MAX_FILE) {
-        this.attached.push({ name: file.name, image: await dataUrl(file) });
-        continue;
-      }
-      const bytes = file.size <= MAX_FILE ? await file.arrayBuffer() : null;
-      let text: string | null = null;
-      try {
-        text = bytes && new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-      } catch {
-        text = null;
-      }
-      const image = text === null && file.type.startsWith("image/");
-      if (image) this.noImages = this.picked()?.no_images || "Load a model first.";
-      this.attached.push(
-        text === null
-          ? { name: file.name, text: null, why: image ? "an image" : bytes ? "not text" : "larger than 2 MB" }
-          : { name: file.name, text },
-      );
-    }
-    this.picker.value = "";
-    this.showChips();
-    this.noImages = "";
-    this.attached = this.attached.filter((file) => file.text !== null);
-    this.countSoon();
-  }
-
-  private showChips() {
-    this.chips.replaceChildren(
-      ...this.attached.map((file) =>
-        el(
-          "span",
-          { class: `ll-tag ${file.text === null ? "ll-bad" : ""}` },
-          picture(file) ?? icon("clip"),
-          file.name,
-          file.why ? ` (${file.why})` : "",
-          button(`Remove ${file.name}`, {
-            iconName: "close",
-            onclick: () => {
-              this.attached = this.attached.filter((one) => one !== file);
-              this.showChips();
-              this.countSoon();
-            },
-          }),
-        ),
-      ),
-      ...(this.noImages ? [el("span", { class: "ll-quiet", role: "status" }, this.noImages)] : []),
-    );
-  }
-
-  private submit() {
-    const text = this.area.value;
-    if ((!text.trim() && !this.attached.length) || this.ticket || !this.f.connected()) return;
-    this.ticket = `t${Math.random().toString(36).slice(2)}`;
-    this.f.send("send", { text, files: this.attached, ticket: this.ticket });
-  }
+  // -- editing ----------------------------------------------------------------------------------------------------
 
   edit(id: string): void {
     const was = this.editing;
     this.editing = id;
     this.render();
-    if (!id) (this.views.get(was)?.el ?? this.area).focus();
+    if (!id) (this.views.get(was)?.el ?? this.composer.area).focus();
   }
 
   /** Edit the last message, as ArrowUp in an empty message does. */
-  private editLast(event: Event) {
+  editLast(event: Event): void {
     const last = this.path().findLast((turn) => turn.role === "user");
     if (!last) return;
     event.preventDefault();
@@ -329,12 +189,7 @@ class ChatView implements Chat {
   }
 
   private accepted({ ticket }: Message) {
-    if (ticket && ticket === this.ticket) {
-      this.ticket = "";
-      this.area.value = "";
-      this.attached = [];
-      this.showChips();
-      this.size();
+    if (this.composer.accepted(ticket)) {
       this.pin = true;
       this.draw();
     } else if (ticket && ticket === this.editTicket) this.edit("");
@@ -347,8 +202,14 @@ class ChatView implements Chat {
     f.on("delta", (m) => this.delta(m));
     f.on("accepted", (m) => this.accepted(m));
     f.on("export", (m) => this.drawer.showExport(m));
-    f.onConnect((on) => {
-      if (!on) this.ticket = ""; // a message that the lost kernel didn't receive can be sent again
+    f.on("steps", (m) => this.stepped(m));
+    f.on("pdf", (m) => this.composer.readPdf(m));
+    f.on("prompt_saved", (m) => {
+      this.drawer.saved(m);
+      this.composer.saved(m);
+    });
+    f.onConnect(() => {
+      this.composer.connected();
       this.state();
       this.render();
     });
@@ -357,10 +218,8 @@ class ChatView implements Chat {
       for (const [id, live] of Object.entries(m.live ?? {})) this.live.set(id, live as Live);
       this.draw();
     });
-    model.on("change:problem", () => {
-      this.ticket = "";
-    });
-    f.watch(["turns", "leaf", "running"], () => {
+    model.on("change:problem", () => this.composer.failed());
+    f.watch(["turns", "leaf", "running", "stopping"], () => {
       this.render();
       this.state();
     });
@@ -370,8 +229,8 @@ class ChatView implements Chat {
       this.render();
       this.state();
     });
-    f.watch(["system", "sampling", "schema", "think"], () => this.drawer.marks());
-    f.watch(["meter"], () => this.showMeter());
+    f.watch(["system", "sampling", "schema", "think", "overflow"], () => this.drawer.marks());
+    f.watch(["notice"], () => this.showNotice());
     f.watch(["height"], () => {
       this.log.style.maxHeight = `${this.model.get("height")}px`;
     });
@@ -391,28 +250,46 @@ class ChatView implements Chat {
     this.draw();
   }
 
+  /** The calls of the running answer; the text so far was the model writing them. */
+  private stepped({ id, steps }: Message) {
+    const now = this.live.get(id) ?? { text: "", tokens: 0 };
+    const grown = steps.length > (now.steps?.length ?? 0);
+    this.live.set(id, { ...now, steps, text: grown ? "" : now.text });
+    const asked = (steps as Live["steps"])?.find((step) => step.state === "waiting");
+    if (asked && asked.id !== this.asked) {
+      this.asked = asked.id;
+      this.announcer.textContent = `${callText(asked)} waits for your approval`;
+    }
+    this.draw();
+  }
+
+  /** What has become of the chat's model. */
+  private showNotice() {
+    const { text, switch: other, load, stay } = this.model.get("notice") ?? {};
+    const { f } = this;
+    this.notice.hidden = !text;
+    if (!text) return;
+    const buttons = [
+      other &&
+        button(`Switch to ${other}`, {
+          text: `Switch to ${other}`,
+          cls: "ll-primary ll-change",
+          onclick: () => f.send("switch", { model: other }),
+        }),
+      load &&
+        button(`Load ${load}`, {
+          text: `Load ${load}`,
+          cls: "ll-change",
+          onclick: () => f.send("load", { spec: load }),
+        }),
+      stay && button("Stay with this model", { iconName: "close", cls: "ll-change", onclick: () => f.send("stay") }),
+    ];
+    this.notice.replaceChildren(icon("warn"), el("span", {}, text), el("span", { class: "ll-row ll-fit" }, buttons));
+  }
+
   private state() {
-    const on = this.f.connected();
-    const { busy } = this;
-    this.area.disabled = !on;
-    this.go.disabled = !on;
-    this.go.replaceChildren(icon(busy ? "stop" : "send"));
-    const label = busy ? "Stop" : "Send";
-    this.go.setAttribute("aria-label", label);
-    this.go.title = label;
-    this.go.classList.toggle("ll-stop", busy);
-    const name = this.picked()?.name;
-    const sees = this.picked()?.no_images === "";
-    const attach = sees ? "Attach text files or images" : "Attach text files";
-    this.clip.setAttribute("aria-label", attach);
-    this.clip.title = `${attach}: the model reads them with the message`;
-    this.picker.accept = sees ? `${TEXT_FILES},${IMAGE_FILES}` : TEXT_FILES;
-    this.area.placeholder = !on
-      ? "Run this cell to continue the conversation"
-      : name
-        ? `Ask ${name} …`
-        : "Load a model first";
-    this.quantPick.disabled = this.quantPick.options.length < 2 || busy;
+    this.composer.state();
+    this.quantPick.disabled = this.quantPick.options.length < 2 || this.busy;
   }
 
   render(): void {
@@ -507,26 +384,6 @@ class ChatView implements Chat {
     }
     return this.empty;
   }
-
-  private showMeter() {
-    const { used = 0, draft = 0, context } = this.model.get("meter") ?? {};
-    this.meter.hidden = context === undefined;
-    if (context === undefined) return;
-    const all = used + draft;
-    this.meterBar.style.width = `${Math.min(100, (100 * all) / context)}%`;
-    this.meter.classList.toggle("ll-full", all > context * 0.9);
-    this.meterText.textContent = `${num(all)} of ${num(context)} tokens${draft ? ` (${num(draft)} in the draft)` : ""}`;
-  }
-}
-
-/** A file as a data: URL. */
-function dataUrl(file: File): Promise<string> {
-  return new Promise<string>((resolve, reject) => {
-    const reader = new FileReader();
-    reader.onload = () => resolve(String(reader.result));
-    reader.onerror = () => reject(reader.error);
-    reader.readAsDataURL(file);
-  });
 }
 
 export default {

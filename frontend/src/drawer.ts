@@ -1,77 +1,16 @@
 import type { AnyModel } from "@anywidget/types";
-import { button, copyButton, el, options } from "./dom";
+import { button, copyButton, el } from "./dom";
+import { EarlierPanel } from "./earlier";
 import type { Frame } from "./frame";
-import type { ChatState, Message, Sampling } from "./state";
+import { SamplingPanel } from "./sampling";
+import { SavedRow } from "./saved";
+import type { ChatState, Message } from "./state";
+import { ToolsPanel } from "./tools";
 
 // The chat's settings and exports: tabs in the bar, and a drawer below it that shows one of them.
 
-type Field = [key: string, label: string, help: string, limits: { min: number; max?: number; step: number }];
-
-const NUMBERS: Field[] = [
-  ["temperature", "Temperature", "0 is greedy: always the most likely token", { min: 0, step: 0.1 }],
-  ["top_p", "top p", "Sample from the most likely tokens up to this total probability", { min: 0, max: 1, step: 0.05 }],
-  ["top_k", "top k", "Sample from the K most likely tokens; 0: all", { min: 0, step: 1 }],
-  [
-    "min_p",
-    "min p",
-    "Sample from tokens at least this fraction as likely as the most likely one",
-    { min: 0, max: 1, step: 0.01 },
-  ],
-  ["max_tokens", "Max tokens", "Maximum tokens to generate", { min: 1, step: 1 }],
-  ["seed", "Seed", "The same seed gives the same text", { min: 0, step: 1 }],
-];
-
-// Behind "More".
-const MORE: Field[] = [
-  [
-    "repetition_penalty",
-    "Repetition",
-    "Above 1 discourages the tokens of the prompt and the answer",
-    { min: 0, step: 0.05 },
-  ],
-  ["presence_penalty", "Presence", "Above 0 discourages tokens that are in the answer", { min: -2, max: 2, step: 0.1 }],
-  [
-    "frequency_penalty",
-    "Frequency",
-    "Above 0 discourages tokens by how often they are in the answer",
-    { min: -2, max: 2, step: 0.1 },
-  ],
-  ["min_tokens", "Min tokens", "The answer doesn't end before this many tokens", { min: 0, step: 1 }],
-  [
-    "typical_p",
-    "typical p",
-    "Sample from the tokens of typical surprise up to this total probability",
-    { min: 0, max: 1, step: 0.05 },
-  ],
-  [
-    "top_n_sigma",
-    "top n sigma",
-    "Sample from tokens within this many standard deviations of the highest logit; 0: off",
-    { min: 0, step: 0.1 },
-  ],
-  ["dry_multiplier", "DRY multiplier", "Penalty for extending a repetition; 0: off", { min: 0, step: 0.1 }],
-  ["dry_allowed_length", "DRY length", "The longest repetition without a penalty, in tokens", { min: 1, step: 1 }],
-  [
-    "xtc_probability",
-    "XTC probability",
-    "How often to remove all likely tokens but the least likely of them; 0: off",
-    { min: 0, max: 1, step: 0.05 },
-  ],
-  ["xtc_threshold", "XTC threshold", "From which probability a token is likely", { min: 0, max: 1, step: 0.05 }],
-];
-
-const THINK: [string, string][] = [
-  ["", "default"],
-  ["on", "on"],
-  ["off", "off"],
-  ["low", "low"],
-  ["medium", "medium"],
-  ["high", "high"],
-];
-const THINK_HELP = "Whether and how hard a reasoning model thinks before it answers, as its chat template allows";
-const LIMIT_HELP = "The most tokens of a thought, which is closed there; 0: no thought";
-
-type Panel = [text: string, icon: "note" | "tune" | "braces" | "export", label: string, build: () => HTMLElement];
+type Icon = "note" | "tune" | "braces" | "tool" | "search" | "export";
+type Panel = [text: string, icon: Icon, label: string, build: () => HTMLElement];
 
 export class Drawer {
   readonly el = el("div", { class: "ll-drawer", hidden: true });
@@ -79,6 +18,11 @@ export class Drawer {
   private readonly panels: Record<string, Panel>;
   private open = "";
   private exported: HTMLElement | null = null;
+  // The open panel, if it is one of these.
+  private sampling: SamplingPanel | null = null;
+  private presets: SavedRow | null = null;
+  private tools: ToolsPanel | null = null;
+  private earlier: EarlierPanel | null = null;
 
   constructor(
     private readonly model: AnyModel<ChatState>,
@@ -88,6 +32,8 @@ export class Drawer {
       system: ["System", "note", "System prompt", () => this.systemPanel()],
       sampling: ["Sampling", "tune", "Sampling params", () => this.samplingPanel()],
       schema: ["Schema", "braces", "Schema of the answer", () => this.schemaPanel()],
+      tools: ["Tools", "tool", "Tools and their approval", () => this.toolsPanel()],
+      earlier: ["Earlier", "search", "Search in earlier chats", () => this.earlierPanel()],
       export: ["Export", "export", "Export the conversation", () => this.exportPanel()],
     };
     this.tabs = Object.entries(this.panels).map(([name, [text, iconName, label]]) =>
@@ -100,15 +46,35 @@ export class Drawer {
         onclick: () => this.toggle(name),
       }),
     );
+    f.on("refused", (m) => this.sampling?.verdict(m));
+    f.on("tools", (m) => this.tools?.offer(m));
+    f.on("found", (m) => this.earlier?.show(m));
+    f.watch(["tool_list"], () => {
+      this.tools?.update();
+      this.marks();
+    });
+    f.watch(["prompts", "prompt_change"], () => this.presets?.update());
+    this.el.addEventListener("keydown", (event) => {
+      if (event.key !== "Escape" || !this.open) return;
+      const tab = this.tabs.find((one) => one.dataset.panel === this.open);
+      this.toggle(this.open);
+      tab?.focus();
+    });
+  }
+
+  /** A prompt was saved. */
+  saved({ name, kind }: Message): void {
+    if (kind === "system") this.presets?.choose(name);
   }
 
   private toggle(name: string): void {
     this.open = this.open === name ? "" : name;
     this.el.hidden = !this.open;
     for (const tab of this.tabs) tab.setAttribute("aria-expanded", String(tab.dataset.panel === this.open));
+    this.sampling = this.presets = this.tools = this.earlier = null;
     if (this.open) {
       this.el.replaceChildren(this.panels[this.open][3]());
-      this.el.querySelector<HTMLElement>("textarea, input, button")?.focus();
+      this.el.querySelector<HTMLElement>("textarea, input:not([type=checkbox]), button")?.focus();
     }
   }
 
@@ -116,13 +82,17 @@ export class Drawer {
   marks(): void {
     const set: Record<string, unknown> = {
       system: this.model.get("system").trim(),
-      sampling: Object.keys(this.model.get("sampling")).length || this.model.get("think"),
+      sampling:
+        Object.keys(this.model.get("sampling")).length ||
+        this.model.get("think") ||
+        this.model.get("overflow") !== "error",
       schema: this.model.get("schema").trim(),
+      tools: this.model.get("tool_list").some((tool) => tool.on),
     };
     for (const tab of this.tabs) tab.classList.toggle("ll-set", Boolean(set[tab.dataset.panel ?? ""]));
   }
 
-  private save<K extends "system" | "sampling" | "schema" | "think">(name: K, value: ChatState[K]): void {
+  private save<K extends "system" | "schema">(name: K, value: ChatState[K]): void {
     this.model.set(name, value);
     this.model.save_changes();
   }
@@ -137,103 +107,38 @@ export class Drawer {
       "aria-label": "System prompt",
     });
     area.addEventListener("change", () => this.save("system", area.value));
-    return el("label", { class: "ll-field" }, el("span", {}, "System prompt: how the model should answer"), area);
-  }
-
-  private samplingPanel() {
-    const now = this.model.get("sampling");
-    const set = (key: string, value: number | string[] | "") => {
-      const next: Sampling = { ...this.model.get("sampling") };
-      if (value === "" || Number.isNaN(value)) delete next[key];
-      else next[key] = value;
-      this.save("sampling", next);
+    const use = (text: string) => {
+      area.value = text;
+      this.save("system", text);
     };
-    const field = ([key, label, help, limits]: Field) => {
-      const input = el("input", {
-        class: "ll-input",
-        type: "number",
-        value: now[key] ?? "",
-        placeholder: key === "seed" ? "random" : "default",
-        ...limits,
-      });
-      input.addEventListener("change", () => set(key, input.value === "" ? "" : Number(input.value)));
-      return el("label", { class: "ll-field", title: help }, el("span", {}, label), input);
-    };
-    const texts = (key: "stop" | "bad_words", label: string, help: string, placeholder: string) => {
-      const input = el("input", { class: "ll-input", type: "text", value: (now[key] ?? []).join(", "), placeholder });
-      input.addEventListener("change", () => {
-        const found = input.value
-          .split(",")
-          .map((s) => s.trim())
-          .filter(Boolean);
-        set(key, found.length ? found : "");
-      });
-      return el("label", { class: "ll-field", title: help }, el("span", {}, label), input);
-    };
-    const isLimit = /^\d+$/.test(this.model.get("think"));
-    const think = el("select", { class: "ll-select", "data-field": "think" });
-    const limit = el("input", {
-      class: "ll-input",
-      type: "number",
-      min: 0,
-      step: 10,
-      placeholder: "no limit",
-      value: isLimit ? this.model.get("think") : "",
-      "data-field": "max-thought",
-    });
-    options(think, THINK, isLimit ? "" : this.model.get("think"));
-    // A limit takes the place of the switch: think is one value.
-    think.addEventListener("change", () => {
-      limit.value = "";
-      this.save("think", think.value);
-    });
-    limit.addEventListener("change", () => {
-      think.value = "";
-      this.save("think", limit.value);
-    });
-    const thought = [
-      el("label", { class: "ll-field", title: THINK_HELP }, el("span", {}, "Think"), think),
-      el("label", { class: "ll-field", title: LIMIT_HELP }, el("span", {}, "Max thought"), limit),
-    ];
-    const more = [...MORE.map(([key]) => key), "bad_words"];
-    const sure = el("input", { type: "checkbox", checked: now.logprobs !== undefined });
-    sure.addEventListener("change", () => set("logprobs", sure.checked ? 5 : ""));
+    this.presets = new SavedRow(
+      this.model,
+      this.f,
+      "system",
+      (prompt) => use(prompt.text),
+      () => area.value,
+    );
     return el(
       "div",
       {},
-      el(
-        "div",
-        { class: "ll-fields" },
-        NUMBERS.map(field),
-        texts("stop", "Stop", "Strings that end the answer, separated by commas", "END, ###"),
-        thought,
-      ),
-      el(
-        "details",
-        { open: more.some((key) => now[key] !== undefined) },
-        el("summary", {}, "More: penalties and other filters"),
-        el(
-          "div",
-          { class: "ll-fields" },
-          MORE.map(field),
-          texts("bad_words", "Bad words", "Words that are never generated, separated by commas", "however, very"),
-        ),
-      ),
-      el(
-        "div",
-        { class: "ll-row" },
-        el("label", { class: "ll-check" }, sure, " Keep token probabilities"),
-        el("span", { class: "ll-space" }),
-        button("Reset", {
-          text: "Reset",
-          onclick: () => {
-            this.save("sampling", {});
-            this.save("think", "");
-            this.el.replaceChildren(this.samplingPanel());
-          },
-        }),
-      ),
+      el("label", { class: "ll-field" }, el("span", {}, "System prompt: how the model should answer"), area),
+      this.presets.el,
     );
+  }
+
+  private samplingPanel(): HTMLElement {
+    this.sampling = new SamplingPanel(this.model, this.f, () => this.el.replaceChildren(this.samplingPanel()));
+    return this.sampling.el;
+  }
+
+  private toolsPanel() {
+    this.tools = new ToolsPanel(this.model, this.f);
+    return this.tools.el;
+  }
+
+  private earlierPanel() {
+    this.earlier = new EarlierPanel(this.f, () => this.toggle("earlier"));
+    return this.earlier.el;
   }
 
   private schemaPanel() {

@@ -17,7 +17,7 @@ export function oneStop(turn: HTMLElement): void {
   turn.tabIndex = 0;
   for (const node of turn.querySelectorAll<HTMLElement>(STOPS)) {
     const scrolls = node.matches("pre, .ll-table") && node.scrollWidth > node.clientWidth + 1;
-    node.tabIndex = scrolls || node.closest(".ll-editor") ? 0 : -1;
+    node.tabIndex = scrolls || node.closest(".ll-editor, .ll-approval") ? 0 : -1;
   }
 }
 
@@ -41,10 +41,10 @@ export function arrows(event: KeyboardEvent, turn: HTMLElement): void {
 
 const SHORTCUTS: [keys: string, does: string][] = [
   ["Enter", "send; Shift+Enter: a new line"],
-  ["Escape", "stop the answer, or leave the editor"],
+  ["Escape", "stop the answer; leave the editor or the settings"],
   ["↑", "in the empty message: edit your last message"],
-  ["Tab", "from turn to turn"],
   ["↑ ↓", "in the conversation: the turn above or below"],
+  ["Tab", "from turn to turn, and to Approve and Deny of a call"],
   ["→ ←", "in a turn: its buttons and links"],
   ["?", "in the conversation: this list"],
 ];

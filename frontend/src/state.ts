@@ -65,6 +65,38 @@ export interface Facts {
   finish?: string;
   seed?: number | null;
   line?: string;
+  /** What was left out or cut off. */
+  notes?: string[];
+}
+
+/** A tool call of an answer. */
+export interface Step {
+  id: string;
+  name: string;
+  arguments: Record<string, unknown>;
+  state: "waiting" | "queued" | "running" | "done" | "failed" | "denied";
+  result: string;
+  error: string;
+  seconds: number;
+}
+
+/** A tool that the model may call. */
+export interface ToolRow {
+  name: string;
+  description: string;
+  /** function, or mcp:NAME. */
+  origin: string;
+  on: boolean;
+  /** Its calls run without approval. */
+  always: boolean;
+}
+
+/** A saved system prompt or template. */
+export interface SavedPrompt {
+  name: string;
+  kind: "system" | "template";
+  text: string;
+  variables: string[];
 }
 
 /** A token: its text, its probability (null if not kept), the most likely alternatives. */
@@ -77,6 +109,10 @@ export interface Attachment {
   image?: string;
   /** Why it can't be attached. */
   why?: string;
+  /** Pages of a PDF. */
+  pages?: number;
+  /** The kernel is reading it: the ticket of the request. */
+  reading?: string;
 }
 
 export interface Turn {
@@ -87,6 +123,8 @@ export interface Turn {
   /** What a reasoning model wrote before its answer. */
   thought?: string;
   files?: Attachment[];
+  /** The calls before the answer. */
+  steps?: Step[];
   error?: { message: string; hint: string } | null;
   facts: Facts;
   tokens?: TokenRow[] | null;
@@ -100,6 +138,7 @@ export interface Live {
   text: string;
   thought?: string;
   tokens: number;
+  steps?: Step[];
 }
 
 export type Sampling = Record<string, number | string[] | undefined> & { stop?: string[]; bad_words?: string[] };
@@ -108,13 +147,23 @@ export interface ChatState extends BaseState {
   turns: Turn[];
   leaf: string;
   running: string;
+  /** The running answer was told to stop. */
+  stopping: boolean;
   model: string;
+  /** A change of the loaded models: what to say, a model to switch to, one to load, one to stay beside. */
+  notice: { text?: string; switch?: string; load?: string; stay?: string };
   adapter: string;
   system: string;
   sampling: Sampling;
   schema: string;
   /** on, off, low, medium, high or a number of tokens; empty: the model's own. */
   think: string;
+  /** error, drop or shift. */
+  overflow: string;
+  tool_list: ToolRow[];
+  prompts: SavedPrompt[];
+  /** The change to the prompts that can be undone. */
+  prompt_change: string;
   meter: { used?: number; draft?: number; context?: number };
   conversation: string;
   earlier: { id: string; title: string; at: string }[];

@@ -5,6 +5,7 @@ import { MarkdownView } from "./markdown";
 import type { Attachment, ChatState, Live, TokenRow, Turn } from "./state";
 import { ThoughtView } from "./thought";
 import { percent, tokenSpan, visible } from "./tokens";
+import { StepsView } from "./tools";
 
 // One turn of a chat: its text, role, measurements and actions.
 
@@ -12,6 +13,8 @@ import { percent, tokenSpan, visible } from "./tokens";
 export interface Chat {
   readonly f: Frame<ChatState>;
   readonly busy: boolean;
+  /** The running answer was told to stop. */
+  readonly stopping: boolean;
   /** The last turn of the path shown. */
   readonly leaf: string;
   /** The turn being edited; "" for none. */
@@ -28,6 +31,7 @@ export class TurnView {
   private readonly id: string;
   private readonly answer = new MarkdownView();
   private readonly thought = new ThoughtView();
+  private readonly steps: StepsView;
   private count: HTMLElement | null = null;
   private key = "";
   private tokensShown = false;
@@ -37,6 +41,7 @@ export class TurnView {
     turn: Turn,
   ) {
     this.id = turn.id;
+    this.steps = new StepsView(chat.f);
     this.el = el("article", { class: `ll-turn ll-${turn.role}` });
     this.el.addEventListener("keydown", (event) => arrows(event, this.el));
   }
@@ -49,6 +54,7 @@ export class TurnView {
       this.tokensShown,
       this.chat.editing === this.id,
       this.chat.leaf === this.id,
+      running && this.chat.stopping,
     ]);
     if (running && live) this.grow(live);
     if (key === this.key) return;
@@ -57,14 +63,17 @@ export class TurnView {
     if (!running && turn.role === "assistant") {
       this.answer.update(turn.text);
       this.thought.update(turn.thought ?? "", turn.facts?.thought_tokens ?? 0, false);
+      this.steps.update(turn.steps ?? []);
     }
     this.answer.el.classList.toggle("ll-caret", running);
+    this.answer.el.hidden = false;
     const editing = this.chat.editing === this.id;
     this.el.setAttribute("aria-label", turn.role === "user" ? "You" : `Answer of ${turn.facts.model ?? "a model"}`);
     this.el.replaceChildren(
       this.head(turn, siblings, running),
       ...(editing ? [this.editor(turn)] : [this.body(turn), this.files(turn)].filter((node) => node !== null)),
       ...(turn.error ? [this.error(turn.error)] : []),
+      ...(turn.facts?.notes ?? []).map((note) => el("div", { class: "ll-note" }, icon("warn"), note)),
       ...(turn.role === "user" ? [] : [this.foot(turn, running)]),
     );
     if (running) this.grow(live ?? { text: turn.text, tokens: 0 });
@@ -76,14 +85,24 @@ export class TurnView {
     if (this.tokensShown && turn.tokens) return this.tokens(turn.tokens);
     // The user's messages are shown as typed.
     if (turn.role === "user") return el("div", { class: "ll-sent", dir: "auto" }, turn.text);
-    return el("div", {}, this.thought.el, this.answer.el);
+    return el("div", {}, this.thought.el, this.steps.el, this.answer.el);
   }
 
   /** New text of a running answer. */
-  private grow({ text, thought, tokens }: Live): void {
+  private grow({ text, thought, tokens, steps = [] }: Live): void {
     this.answer.update(text);
     this.thought.update(thought ?? "", text ? 0 : tokens, !text);
-    if (this.count) this.count.textContent = tokens ? `${countTokens(tokens)} …` : "waiting …";
+    if (this.steps.update(steps)) oneStop(this.el);
+    const decides = steps.some((step) => step.state === "waiting");
+    this.answer.el.hidden = decides && !text;
+    if (this.count)
+      this.count.textContent = this.chat.stopping
+        ? "stopping …"
+        : decides
+          ? "waiting for your approval"
+          : tokens
+            ? `${countTokens(tokens)} …`
+            : "waiting …";
   }
 
   private head(turn: Turn, siblings: Turn[], running: boolean) {
@@ -119,7 +138,13 @@ export class TurnView {
       "div",
       { class: "ll-files" },
       turn.files.map((f) =>
-        el("span", { class: "ll-tag", title: f.text?.slice(0, 500) }, picture(f) ?? icon("clip"), f.name),
+        el(
+          "span",
+          { class: "ll-tag", title: f.text?.slice(0, 500) },
+          picture(f) ?? icon("clip"),
+          f.name,
+          f.pages && ` · ${pagesText(f.pages)}`,
+        ),
       ),
     );
   }
@@ -283,6 +308,11 @@ export class TurnView {
       ),
     );
   }
+}
+
+/** "1 page", "12 pages". */
+export function pagesText(count: number): string {
+  return `${num(count)} ${count === 1 ? "page" : "pages"}`;
 }
 
 /** A thumbnail of an attached image; null for a text. Raster images only: an SVG or a URL is not shown. */

@@ -18,6 +18,7 @@ from llmlab import _imports, config
 from llmlab.errors import BadInputError, DiskError, LlmLabError, unknown
 from llmlab.runlog.rows import Cleaner, Kept, bodies_of, kept, like, now, read_row, run_row, system_of, touch
 from llmlab.runlog.schema import connect, writing
+from llmlab.runlog.search import Found, find
 from llmlab.runlog.writer import Writer
 from llmlab.types import Completion
 
@@ -234,6 +235,19 @@ class RunLog:
                 return []
             query = f"select * from conversations where {where} order by updated desc, rowid desc limit ?"  # noqa: S608
             return [kept(row) for row in db.execute(query, [*values, n])]
+
+    def find(self, query: str = "", n: int = 20, *, kind: str | None = None) -> list[Found]:
+        """Conversations that contain all words of a query, newest first.
+
+        Args:
+            query: words; "": all conversations.
+            n: most conversations.
+            kind: cell, chat or arena; None: all.
+        """
+        if n < 1:
+            raise BadInputError(f"n must be 1 or more, got {n}.")
+        with _Reading(self) as db:
+            return [] if db is None else find(db, query, n, kind)
 
     def conversation(self, wanted: str | None = None) -> Kept:
         """A conversation with its turns.

@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
-from llmlab.errors import BadInputError, LlmLabError, unknown
+from llmlab.errors import BadInputError
 from llmlab.inference.thoughts import think_text
 from llmlab.options import PenaltyOptions, known_keywords
+from llmlab.saved_prompts import PromptLibrary, Undo
 from llmlab.types import Completion, Message
-from llmlab.widgets import assets, chat_settings, static_forms
-from llmlab.widgets.base import described
-from llmlab.widgets.chat_state import EDITED, ChatState
+from llmlab.widgets import assets, attachments, chat_fit, chat_settings
+from llmlab.widgets.chat_answers import AnsweringChat
+from llmlab.widgets.chat_state import EDITED
 from llmlab.widgets.pump import Answering
 from llmlab.widgets.transcript import Transcript
-from llmlab.widgets.transcript import messages as turned
 
 if TYPE_CHECKING:
-    from llmlab.inference.stream import Stream
-    from llmlab.model import Model
+    from pathlib import Path
+
+    from llmlab.options import Tools
     from llmlab.session import Lab
+    from llmlab.types import ToolCall
 
 
-class Chat(ChatState):
+class Chat(AnsweringChat):
     """A chat with a loaded model. Created by `llmlab.chat()` or `%llm chat`.
 
-    Synchronized traits, which can be linked: `model` ("": the current model), `adapter`, `system`, `sampling` (the
-    SamplingParams fields that are set), `schema` (JSON text), `think` (as text: on, off, low, 200), `turns`, `leaf`,
-    `running`, `meter`.
+    Synchronized traits, which can be linked: `model` ("": the current model, until the first answer), `adapter`,
+    `system`, `sampling` (the SamplingParams fields that are set), `schema` (JSON text), `think` (as text: on, off, low,
+    200), `overflow` (error, drop, shift), `turns`, `leaf`, `running`, `stopping`, `meter`, `tool_list`.
 
     Example:
         >>> chat = llmlab.chat("nano", temperature=0)
@@ -38,6 +40,7 @@ class Chat(ChatState):
     """
 
     ACTIONS: ClassVar[Mapping[str, str]] = {
+        **AnsweringChat.ACTIONS,
         "send": "_do_send",
         "stop": "stop",
         "regenerate": "_do_regenerate",
@@ -49,7 +52,6 @@ class Chat(ChatState):
         "clear": "clear",
         "count": "_do_count",
         "export": "_do_export",
-        "pick": "_do_pick",
         "resync": "_do_resync",
         "resume": "_do_resume",
     }
@@ -63,11 +65,19 @@ class Chat(ChatState):
         *,
         lab: Lab | None = None,
         system: str | None = None,
+        preset: str | None = None,
         adapter: str | None = None,
         schema: Mapping[str, Any] | type | str | None = None,
         messages: Sequence[Message | Mapping[str, Any] | str] = (),
         resume: bool | str | None = None,
         height: int | None = None,
+        overflow: str | None = None,
+        tools: Tools | None = None,
+        approve: bool | Collection[str] | Callable[[ToolCall], bool] = True,
+        tool_choice: str | None = None,
+        tool_format: str | None = None,
+        max_steps: int | None = None,
+        tool_timeout: float | None = None,
         sampling: Mapping[str, Any] | None = None,
         temperature: float | None = None,
         top_p: float | None = None,
@@ -88,14 +98,22 @@ class Chat(ChatState):
         keywords: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p}
         keywords |= {"seed": seed, "max_tokens": max_tokens, "stop": stop, "logprobs": logprobs}
         sampling = {**(sampling or {}), **_without_none(keywords), **_without_none(penalties)}
+        if preset is not None and system is not None:
+            raise BadInputError("Both a system prompt and a preset were given.", "Remove one of them.")
+        system = PromptLibrary().get(preset).text if preset is not None else system
         traits = _without_none({"system": system, "adapter": adapter, "height": height})
+        traits |= {"overflow": chat_fit.checked(overflow)} if overflow is not None else {}
+        calling: dict[str, Any] = {"tool_choice": tool_choice, "tool_format": tool_format, "max_steps": max_steps}
+        calling |= {"tool_timeout": tool_timeout}
         traits |= {"think": think_text(think)} if think is not None else {}
         if messages and resume:
             raise BadInputError("Both messages and a conversation to resume were given.", "Remove one of them.")
         self._answering: Answering | None = None
         self._completions: dict[str, Completion] = {}
         self._seen: dict[str, Any] = {}
+        self._tools, self._always, self._undo = {}, set(), Undo(PromptLibrary())
         super().__init__(lab, **traits)
+        self._set_up_tools(tools, approve, _without_none(calling))
         if resume:
             self._resume(None if resume is True else str(resume))
             for name, value in traits.items():  # arguments take precedence over the stored settings
@@ -107,25 +125,24 @@ class Chat(ChatState):
         if schema:
             self.schema = schema if isinstance(schema, str) else json.dumps(chat_settings.schema_dict(schema), indent=2)
         if model is not None:
-            self.model = self.lab.get(model).name
+            self._choose(self.lab.get(model))
+        if self.overflow == "shift" and (self.model or self.lab.current is not None):
+            chat_fit.check_shift(self._find(self.model))
         self._count()
         self.lab.history.chats.add(self)
         if not self.turns:
             self._offer_earlier()
 
-    @property
-    def last(self) -> Answering | None:
-        """The newest answer, finished or not; its `.result()` returns the completion, or raises the error."""
-        return self._answering
-
     # -- prompting -------------------------------------------------------------------------------
 
-    def send(self, text: str, *, files: Sequence[Mapping[str, str]] = ()) -> Completion:
+    def send(self, text: str, *, files: Sequence[Mapping[str, str] | str | Path] = ()) -> Completion:
         """Send a message and wait for the answer, which streams into the widget.
+
+        Calls of tools that need approval are prompted for below the cell.
 
         Args:
             text: the message.
-            files: text files to append to it: [{"name": ..., "text": ...}].
+            files: files to append to it: paths of texts, PDFs or images, or [{"name": ..., "text": ...}].
 
         Returns:
             The completion.
@@ -140,9 +157,10 @@ class Chat(ChatState):
             >>> chat.send("What is the capital of France?").text
             'The capital of France is Paris.'
         """
+        self._check_can_ask()
         return self.submit(text, files=files).result()
 
-    def submit(self, text: str, *, files: Sequence[Mapping[str, str]] = ()) -> Answering:
+    def submit(self, text: str, *, files: Sequence[Mapping[str, str] | str | Path] = ()) -> Answering:
         """Send a message and return immediately.
 
         Args:
@@ -167,7 +185,7 @@ class Chat(ChatState):
             parent = tree.leaf
             if path and path[-1]["role"] == "user":  # it has no answer: the new message replaces it
                 parent = path[-1]["parent"]
-            return self._ask(tree, parent, text, chat_settings.files(files, self._no_images()))
+            return self._ask(tree, parent, text, attachments.files(files, self._no_images()))
 
     def regenerate(self, turn_id: str | None = None) -> Answering:
         """Generate another version of an answer. A fixed seed is increased by one for each version.
@@ -235,17 +253,6 @@ class Chat(ChatState):
             assert self._answering is not None
             return self._answering
 
-    def _more(self, tree: Transcript, turn: Mapping[str, Any]) -> Stream:
-        """The stream that continues an answer: from its exact tokens if the same model still has them."""
-        model = self._find(self.model)
-        done = self._completions.get(turn["id"])
-        options = self._options()
-        same = done is not None and done.text == turn["text"] and done.more is not None and done.model == model.name
-        if same and done is not None and done.finish_reason in ("length", "interrupted"):
-            stream: Stream = done.continue_stream(max_tokens=options.get("max_tokens"))
-            return stream
-        return model.stream(turned(tree.path(turn["id"]), self.system), **options)
-
     def edit(self, turn_id: str, text: str) -> Answering | None:
         """Create an edited version of a turn. An edited question is answered again; an edited answer is kept as given.
 
@@ -276,17 +283,6 @@ class Chat(ChatState):
             tree.add("assistant", text, turn["parent"], facts={"line": EDITED})
             self._commit(tree)
             return None
-
-    def stop(self) -> None:
-        """Stop the running answer; the partial answer is kept.
-
-        Example:
-            >>> chat = llmlab.chat(max_tokens=500)
-            >>> answer = chat.submit("Tell me a story.")
-            >>> chat.stop()
-        """
-        if self._answering is not None:
-            self._answering.cancel()
 
     # -- changing turns ----------------------------------------------------------------------------
 
@@ -379,14 +375,7 @@ class Chat(ChatState):
         self.delete(turn_id)
 
     def _do_count(self, text: str = "", files: Sequence[Mapping[str, str]] = ()) -> None:
-        self._count(text, chat_settings.files(files))
-
-    def _do_pick(self, model: str = "", adapter: str = "") -> None:
-        picked = self.lab.get(model or None)
-        if adapter and adapter not in [str(name) for name in picked.adapters]:
-            raise unknown("adapter", adapter, [str(name) for name in picked.adapters])
-        self.model, self.adapter = model, adapter
-        self._count()
+        self._count(text, attachments.files(files))
 
     def _do_resync(self) -> None:
         self._tell(do="hello", view="", live=self._live())
@@ -400,86 +389,6 @@ class Chat(ChatState):
         pieces, note = self._exported(kind, name)
         self._tell(do="export", kind=kind, pieces=pieces, note=note)
 
-    # -- internals ---------------------------------------------------------------------------------
-
-    def _not_running(self) -> None:
-        if self.running:
-            raise LlmLabError("An answer is still being generated.", "Wait until it finishes, or stop it.")
-
-    def _ask(self, tree: Transcript, parent: str, text: str, files: list[dict[str, str]]) -> Answering:
-        self._not_running()
-        if not text.strip() and not files:
-            raise BadInputError("The message is empty.", "Enter a message.")
-        user = tree.add("user", text, parent, files=files)
-        return self._answer(tree, user)
-
-    def _answer(self, tree: Transcript, user: dict[str, Any]) -> Answering:
-        """Start an answer below a question. Nothing changes if it can't be started."""
-        self._not_running()
-        model = self._find(self.model)
-        versions = sum(turn["parent"] == user["id"] for turn in tree.turns)
-        stream = model.stream(turned(tree.path(user["id"]), self.system), **self._options(versions))
-        turn = tree.add("assistant", "", user["id"], facts=_facts_before(model, self.adapter))
-        with self.hold_sync():
-            self.turns, self.leaf, self.running = tree.turns, tree.leaf, turn["id"]
-        self._start(stream, turn["id"])
-        assert self._answering is not None
-        return self._answering
-
-    def _start(self, stream: Stream, turn_id: str) -> None:
-        def piece(start: int, new: str, tokens: int) -> None:
-            self._tell(do="delta", id=turn_id, at=start, text=new, tokens=tokens)
-
-        def thought(start: int, new: str, tokens: int) -> None:
-            self._tell(do="delta", id=turn_id, at=start, thought=new, tokens=tokens)
-
-        def ended(completion: Completion | None, error: BaseException | None) -> None:
-            self._ended(turn_id, completion, error)
-
-        try:
-            self._answering = Answering(stream, piece=piece, ended=ended, thought=thought)
-        except BaseException as error:
-            self._ended(turn_id, None, error)
-            raise
-
-    def _ended(self, turn_id: str, completion: Completion | None, error: BaseException | None) -> None:
-        if self._closed:
-            return
-        with self._guard, self.hold_sync():
-            tree = self._tree()
-            fields: dict[str, Any] = {}
-            if completion is not None:
-                self._completions[turn_id] = completion
-                self.lab.runlog.add(completion, source="chat", conversation=self.conversation)
-                fields = {"text": completion.text, "facts": static_forms.facts_of(completion)}
-                if completion.reasoning:
-                    fields["thought"] = completion.reasoning
-                if completion.logprobs is not None:
-                    fields["tokens"] = static_forms.token_rows(completion.logprobs)
-            if error is not None:
-                fields["error"] = described(error)
-            tree.change(turn_id, **fields)
-            self.running = ""
-            self._commit(tree)
-        self._from_page_refresh()
-
-    def _from_page_refresh(self) -> None:
-        """Update the static form: an answer started on the page doesn't end with a cell."""
-        self._refresh_static()
-
-    def _live(self) -> dict[str, Any]:
-        if not self.running or self._answering is None:
-            return {}
-        now = self._answering
-        return {self.running: {"text": now.text, "thought": now.thought, "tokens": now.tokens}}
-
-    def _cancel_all(self) -> None:
-        self.stop()
-
 
 def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
-
-
-def _facts_before(model: Model, adapter: str) -> dict[str, Any]:
-    return {"model": model.name, "engine": model.engine, "quant": model.quant, "adapter": adapter}

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import mimetypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from llmlab.errors import BadInputError, LlmLabError
-from llmlab.types import SamplingParams, data_url, image_of
-
-MAX_FILE = 2_000_000
+from llmlab.errors import BadInputError
+from llmlab.types import SamplingParams
 
 
 def checked(sampling: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,29 +42,3 @@ def schema_dict(schema: Any) -> dict[str, Any]:
     if hasattr(schema, "model_json_schema"):
         return dict(schema.model_json_schema())
     raise BadInputError(f"A schema must be a dict, JSON text or a pydantic model, got {type(schema).__name__}.")
-
-
-def files(given: Sequence[Mapping[str, str]], no_images: LlmLabError | None = None) -> list[dict[str, str]]:
-    """Validate attached files: texts with a name and at most MAX_FILE characters, and images as data: URLs.
-
-    Args:
-        given: [{"name": ..., "text": ...} or {"name": ..., "image": ...}].
-        no_images: why the model doesn't support images, or "".
-    """
-    out = []
-    for file in given:
-        name, text = str(file.get("name", "file")), file.get("text")
-        if file.get("image"):
-            if no_images is not None:
-                raise no_images
-            out.append({"name": name, "image": data_url(image_of(str(file["image"])))})
-            continue
-        kind = mimetypes.guess_type(name)[0] or ""
-        if not isinstance(text, str) and no_images is not None and kind.startswith("image/"):
-            raise no_images
-        if not isinstance(text, str):
-            raise BadInputError(f"{name} isn't text.", "Attach text files.")
-        if len(text) > MAX_FILE:
-            raise BadInputError(f"{name} has {len(text):,} characters.", f"Attach at most {MAX_FILE:,}.")
-        out.append({"name": name, "text": text})
-    return out

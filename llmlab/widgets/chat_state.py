@@ -31,12 +31,14 @@ class ChatState(BenchWidget):
     turns = t.List(t.Dict()).tag(sync=True)
     leaf = t.Unicode().tag(sync=True)
     running = t.Unicode().tag(sync=True)
+    stopping = t.Bool(help="the running answer was told to stop").tag(sync=True)
     model = t.Unicode().tag(sync=True)
     adapter = t.Unicode().tag(sync=True)
     system = t.Unicode().tag(sync=True)
     sampling = t.Dict().tag(sync=True)
     schema = t.Unicode().tag(sync=True)
     think = t.Unicode(help="on, off, low, medium, high or a number of tokens; empty: the model's own").tag(sync=True)
+    overflow = t.Unicode("error", help="error, drop or shift: see llmlab.widgets.chat_fit").tag(sync=True)
     meter = t.Dict().tag(sync=True)
     conversation = t.Unicode(help="its id in the run log; empty if the log is off").tag(sync=True)
     earlier = t.List(t.Dict(), help="chats in the run log that can be resumed").tag(sync=True)
@@ -69,11 +71,16 @@ class ChatState(BenchWidget):
         path = self._path()
         answers = [turn for turn in path if turn["role"] == "assistant" and turn["text"] and turn["error"] is None]
         facts: dict[str, Any] = next((turn["facts"] for turn in reversed(answers) if turn["facts"].get("model")), {})
+        ratings, edited = [], []
+        for turn in answers:  # one of each for every assistant message: the calls before an answer, then the answer
+            calls = [call for call in turn.get("calls") or () if call["role"] == "assistant"]
+            ratings += [*(0 for _ in calls), turn["rating"]]
+            edited += [*(False for _ in calls), turn["facts"].get("line") == EDITED]
         return {
             "messages": [as_row(message) for message in self._messages()],
             **{key: facts.get(key) or None for key in ("model", "engine", "quant", "adapter")},
-            "ratings": [turn["rating"] for turn in answers],
-            "edited": [turn["facts"].get("line") == EDITED for turn in answers],
+            "ratings": ratings,
+            "edited": edited,
             "started": path[0]["at"] if path else "",
         }
 
@@ -183,7 +190,7 @@ class ChatState(BenchWidget):
         self._seen: dict[str, Any] = {}
         self.conversation = (conversation or new_id()) if self.lab.runlog.enabled else ""
 
-    @t.observe("turns", "leaf", "system", "model", "adapter", "sampling", "schema", "think")
+    @t.observe("turns", "leaf", "system", "model", "adapter", "sampling", "schema", "think", "overflow")
     def _keep(self, _change: Any) -> None:
         """Store every change; an empty chat isn't stored."""
         if not self.conversation or self._closed or not (self.turns or self._seen):
@@ -194,7 +201,8 @@ class ChatState(BenchWidget):
             changed = [(i, one) for i, (key, one) in enumerate(now.items()) if self._seen.get(key) != one]
             gone = [key for key in self._seen if key not in now]
             self._seen = now
-            chosen = {name: getattr(self, name) for name in ("model", "adapter", "sampling", "schema", "think")}
+            names = ("model", "adapter", "sampling", "schema", "think", "overflow")
+            chosen = {name: getattr(self, name) for name in names}
             self.lab.runlog.keep(
                 self.conversation, system=self.system, settings=chosen, leaf=self.leaf, changed=changed, gone=gone
             )
@@ -207,6 +215,7 @@ class ChatState(BenchWidget):
             chosen = dict(kept.settings or {})
             self.system, self.sampling = kept.system, chat_settings.checked(chosen.get("sampling") or {})
             self.schema, self.think = str(chosen.get("schema") or ""), str(chosen.get("think") or "")
+            self.overflow = str(chosen.get("overflow") or "error")
             if chosen.get("model") in self.lab.models:
                 self.model = chosen["model"]
                 adapters = [str(name) for name in self._find(self.model).adapters]

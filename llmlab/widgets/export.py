@@ -66,10 +66,24 @@ def cells(turns: Sequence[Mapping[str, Any]], system: str, options: Mapping[str,
                 words += [f"--{key.replace('_', '-')}", *(shlex.quote(str(one)) for one in options[key])]
         if options.get("logit_bias"):
             words += ["--logit-bias", *(f"{token}={bias:g}" for token, bias in options["logit_bias"].items())]
+        words += _tool_words(options)
         if system.strip() and not number:
             words += ["-s", shlex.quote(system.strip())]
         out.append(" ".join(words) + "\n" + content(turn).replace("{{", r"\{{"))
     return out
+
+
+def _tool_words(options: Mapping[str, Any]) -> list[str]:
+    """The tools on a magic's line: `tools` has them as they were given: a function's name, or mcp:NAME."""
+    if not options.get("tools"):
+        return []
+    words = ["--tools", shlex.quote(",".join(options["tools"]))]
+    if options.get("approve"):
+        words.append("--approve")
+    for key in ("tool_choice", "tool_format", "max_steps"):
+        if options.get(key) is not None:
+            words += [f"--{key.replace('_', '-')}", str(options[key])]
+    return words
 
 
 def _word(value: Any) -> str:
@@ -88,9 +102,16 @@ def _python(turns: Sequence[Mapping[str, Any]], system: str, options: Mapping[st
     last = max(i for i, turn in enumerate(turns) if turn["role"] == "user")
     dicts = [message.as_dict() for message in messages(turns[: last + 1], system)]
     lines = "".join(f"    {message!r},\n" for message in dicts)
-    given = "".join(f", {key}={value!r}" for key, value in options.items())
+    given = "".join(f", {key}={_code(key, value)}" for key, value in options.items())
     name = repr(model) if model else ""
     return f"import llmlab\n\nllmlab.lab().get({name}).chat([\n{lines}]{given})"
+
+
+def _code(key: str, value: Any) -> str:
+    """An option's value as Python: tools are functions of the notebook, or texts that name servers."""
+    if key == "tools":
+        return "[" + ", ".join(repr(one) if one.startswith("mcp:") else one for one in value) + "]"
+    return repr(value)
 
 
 def keep(name: str, value: Any) -> None:

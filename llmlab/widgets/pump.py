@@ -71,7 +71,7 @@ class Answering:
             Interrupted: Ctrl-C; the request was cancelled, and `.partial` is the partial completion.
         """
         try:
-            self._finished.wait()
+            self._until_finished()
         except KeyboardInterrupt:
             self.cancel()
             self._finished.wait(5)
@@ -82,21 +82,28 @@ class Answering:
             raise UnloadedError("The answer has ended without a result.")
         return self._completion
 
+    def _until_finished(self) -> None:
+        self._finished.wait()
+
     def _run(self) -> None:
-        buffer = self._stream.start()
         error: BaseException | None = None
         try:
-            self._follow(buffer)
+            error = self._read()
         except Exception as failed:  # noqa: BLE001 - raised by `result()`
             error = failed
             self._stream.cancel()
-        error = buffer.error or error
         completion = self._stream.partial()
         try:
             self._ended(completion if error is None or completion.text else None, error)
         finally:
             self._completion, self._error = completion, error
             self._finished.set()
+
+    def _read(self) -> BaseException | None:
+        """Read the stream to its end; returns the engine's error."""
+        buffer = self._stream.start()
+        self._follow(buffer)
+        return buffer.error
 
     def _follow(self, buffer: Buffer) -> None:
         position = 0

@@ -14,7 +14,7 @@ from llmlab.types import Completion, TokenLogprob
 # The versions of a turn, oldest first, by the id of the one that is shown.
 Versions = Mapping[str, Sequence[Mapping[str, Any]]]
 _NONE: Versions = {}
-WHO = {"user": "You", "assistant": "Model", "system": "System"}
+WHO = {"user": "You", "assistant": "Model", "system": "System", "call": "Call"}
 
 
 def facts_of(completion: Completion) -> dict[str, Any]:
@@ -51,15 +51,14 @@ def turns_markdown(turns: Sequence[Mapping[str, Any]], system: str = "", version
     parts = [f"**{WHO['system']}**\n\n{markdown(system)}"] if system.strip() else []
     for turn in turns:
         fold = _fold(turn)
-        parts.append(
-            f"**{WHO[turn['role']]}**\n\n{fold}{chr(10) * 2 if fold else ''}{markdown(turn['text']) or '*(no text)*'}"
-        )
+        steps = "".join(f"- {_step_markdown(step)}\n" for step in turn.get("steps") or ())
+        before = "".join(f"{part}\n\n" for part in (fold, steps) if part)
+        parts.append(f"**{WHO[turn['role']]}**\n\n{before}{markdown(turn['text']) or '*(no text)*'}")
         if turn.get("files"):
             parts.append("Attached: " + ", ".join(code_span(file["name"]) for file in turn["files"]))
         if turn.get("error"):
             parts.append(f"*Failed:* {markdown(_error(turn['error']))}")
-        line = (turn.get("facts") or {}).get("line")
-        if line:
+        if line := _line(turn):
             parts.append(f"<small>{escape(line)}</small>")
         if others := _others(turn, versions):
             parts.append(others)
@@ -69,7 +68,11 @@ def turns_markdown(turns: Sequence[Mapping[str, Any]], system: str = "", version
 def turns_text(turns: Sequence[Mapping[str, Any]], system: str = "") -> str:
     """A conversation as plain text."""
     lines = [("system", system)] if system.strip() else []
-    lines += [(turn["role"], turn["text"] or (_error(turn["error"]) if turn["error"] else "")) for turn in turns]
+    for turn in turns:
+        lines += [("call", " → ".join(step_words(step))) for step in turn.get("steps") or ()]
+        text = turn["text"] or (_error(turn["error"]) if turn["error"] else "")
+        notes = "; ".join((turn.get("facts") or {}).get("notes", ()))
+        lines.append((turn["role"], f"{text} ({notes})" if notes else text))
     return "\n".join(f"{WHO[role]}: {plain(text)}" for role, text in lines)
 
 
@@ -77,16 +80,45 @@ def turns_html(turns: Sequence[Mapping[str, Any]], system: str = "", versions: V
     """A conversation as escaped HTML, line breaks kept; with the other versions of its turns folded."""
     parts = [_block(WHO["system"], escape(system))] if system.strip() else []
     for turn in turns:
-        body = _fold(turn) + escape(turn["text"])
+        steps = "".join(f"<div>{_step_html(step)}</div>" for step in turn.get("steps") or ())
+        body = _fold(turn) + steps + escape(turn["text"])
         if turn.get("files"):
             names = ", ".join(escape(file["name"]) for file in turn["files"])
             body += f'<div style="{QUIET}">Attached: {names}</div>'
         if turn.get("error"):
             body += f"<div><b>Failed:</b> {escape(_error(turn['error']))}</div>"
         body += _others(turn, versions)
-        line = (turn.get("facts") or {}).get("line", "")
-        parts.append(_block(WHO[turn["role"]], body, escape(line)))
+        parts.append(_block(WHO[turn["role"]], body, escape(_line(turn))))
     return "".join(parts)
+
+
+def _line(turn: Mapping[str, Any]) -> str:
+    """An answer's measurements and notes; "" without any."""
+    facts = turn.get("facts") or {}
+    return " · ".join(part for part in (facts.get("line", ""), *facts.get("notes", ())) if part)
+
+
+def step_words(step: Mapping[str, Any]) -> tuple[str, str]:
+    """A tool call and its outcome, as text: "add(a=1, b=2)" and "3"."""
+    given = ", ".join(f"{name}={value!r}" for name, value in step["arguments"].items())
+    outcomes = {"waiting": "not decided", "queued": "not run", "running": "not finished", "denied": "not allowed"}
+    outcome = step["result"] if step["state"] == "done" else outcomes.get(step["state"]) or f"failed: {step['error']}"
+    return f"{step['name']}({given})", _shortened(outcome)
+
+
+def _shortened(text: str, most: int = 300) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[:most]}…"
+
+
+def _step_markdown(step: Mapping[str, Any]) -> str:
+    call, outcome = step_words(step)
+    return f"{code_span(call)} → {markdown(outcome) or '(nothing)'}"
+
+
+def _step_html(step: Mapping[str, Any]) -> str:
+    call, outcome = step_words(step)
+    return f"<code>{escape(call)}</code> → {escape(outcome) or '(nothing)'}"
 
 
 def _others(turn: Mapping[str, Any], versions: Versions) -> str:

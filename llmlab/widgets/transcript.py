@@ -3,7 +3,8 @@
 A turn is a dict in the widget's state:
 `id`, `parent` ("" for a first turn), `role` (user or assistant), `text`, `thought` (of a reasoning model), `files`
 (attached texts and images), `facts` (model, speed etc. of an answer), `error` ({message, hint}), `rating` (-1, 0, 1),
-`at` (ISO time).
+`at` (ISO time). An answer with tools also has `steps` (its calls, for display) and `calls` (the messages that they
+became).
 Turns with the same parent are versions of each other. The path shown ends at `leaf`.
 """
 
@@ -124,14 +125,12 @@ def content(turn: Mapping[str, Any]) -> str:
 def messages(turns: Sequence[Mapping[str, Any]], system: str = "") -> list[Message]:
     """The messages of a path: the system prompt if there is one, then the turns, without failed answers."""
     out = [Message("system", system)] if system.strip() else []
-    kept = [turn for turn in turns if turn["role"] == "user" or (turn["text"] and turn["error"] is None)]
-    return [
-        *out,
-        *(
-            Message(turn["role"], content(turn), images=images(turn), reasoning=str(turn.get("thought") or ""))
-            for turn in kept
-        ),
-    ]
+    for turn in turns:
+        if turn["role"] == "user" or (turn["text"] and turn["error"] is None):
+            out += [Message.of(call) for call in turn.get("calls") or ()]
+            thought = str(turn.get("thought") or "")
+            out.append(Message(turn["role"], content(turn), images=images(turn), reasoning=thought))
+    return out
 
 
 def images(turn: Mapping[str, Any]) -> tuple[bytes, ...]:

@@ -129,3 +129,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         except subprocess.TimeoutExpired:
             process.kill()
         log.close()
+
+
+@pytest.fixture
+def themes(server: Any) -> Any:
+    """Set the server's theme; it is the light one again afterwards."""
+    plugin = "@jupyterlab/apputils-extension/themes"
+    yield lambda theme: server.settings(plugin, theme=theme)
+    server.settings(plugin, theme="JupyterLab Light")

@@ -398,7 +398,9 @@ def test_maths_prices_and_text_as_typed(book: Book) -> None:
     shot(book, "rich-cell", cell)
 
 
-def test_dark_theme(book: Book) -> None:
+def test_dark_theme(book: Book, themes: Any) -> None:
+    """From the light theme to the dark one by the menu, while the widgets are open."""
+
     def brightness(selector: str) -> float:
         return float(
             book.page.eval_on_selector(
@@ -407,6 +409,8 @@ def test_dark_theme(book: Book) -> None:
             )
         )
 
+    themes("JupyterLab Light")
+    book.page.locator('body[data-jp-theme-light="true"]').wait_for(state="attached")
     assert brightness(".ll-chat") > 600
     book.page.locator(".lm-MenuBar-itemLabel", has_text="Settings").click()
     book.page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Theme$")).click()
