@@ -50,6 +50,10 @@ STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
         "thoughts",  # what a reasoning model wrote before its answer, and its length; null in older rows
         ("alter table runs add column reasoning text", "alter table runs add column reasoning_tokens integer"),
     ),
+    (
+        "votes",  # body: JSON, a ballot of an arena
+        ("create table votes (id integer primary key, at text, body text)",),
+    ),
 )
 
 

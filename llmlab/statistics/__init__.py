@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from llmlab.statistics.elo import Vote, elo
 from llmlab.statistics.estimates import Estimate, Spread, averages, mean, median, share, spread
 from llmlab.statistics.pairs import LEVEL, Paired, holm, paired
 from llmlab.statistics.words import sentence
@@ -11,7 +12,9 @@ __all__ = [
     "Estimate",
     "Paired",
     "Spread",
+    "Vote",
     "averages",
+    "elo",
     "holm",
     "mean",
     "median",

@@ -22,6 +22,9 @@ class Chat(Command):
 
         The chat is also stored in the run log: after a kernel restart, --resume opens the last used chat, with its
         versions, and --resume ID any conversation that %llm history --log lists. In Python: llmlab.chat(resume=True).
+
+        In a terminal it is a prompt: Enter sends, Alt+Enter starts a new line, Ctrl-C stops an answer, /help lists the
+        commands (/system, /undo, /retry, /continue, /model, /save, /clear). Ctrl-D ends it and returns the chat.
     """
     examples: ClassVar[tuple[tuple[str, str], ...]] = (
         ("%llm chat", ""),
@@ -52,8 +55,15 @@ class Chat(Command):
 
     @classmethod
     def run(cls, args: argparse.Namespace, context: Context) -> object:
-        """The widget, which is displayed as the cell's value."""
+        """The widget, which is displayed as the cell's value; in a terminal, after a prompt loop over it."""
         from llmlab.widgets import Chat as ChatWidget
 
         given = {"system": args.system} if args.system is not None else {}
-        return ChatWidget(args.name, lab=context.lab, resume=args.resume, think=args.think, **given)
+        chat = ChatWidget(args.name, lab=context.lab, resume=args.resume, think=args.think, **given)
+        from llmlab.widgets import terminal
+
+        if not terminal.is_terminal(context.shell):
+            return chat
+        loop = terminal.TerminalChat(chat, context.shell)
+        loop.run()
+        return context.silence.mark(chat, cls.typed(), loop.ended())
