@@ -1,4 +1,4 @@
-"""The widgets in marimo, which has no IPython: a real server and a real browser. Skipped where marimo isn't installed."""
+"""The widgets in marimo, which has no IPython: a real server, a real browser. Skipped where marimo isn't installed."""
 
 from __future__ import annotations
 
