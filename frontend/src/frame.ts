@@ -151,6 +151,7 @@ export function frame<S extends BaseState>(context: Context<S>, name: string, la
 
   // -- themes: the browser's native controls follow the host's background, not the system's -------------------------
   const theme = () => {
+    root.dataset.host = hostName();
     root.dataset.page = hostIsDark(root) ? "dark" : "light";
     root.dataset.dark = String(darkness(root) ?? false);
   };
@@ -263,6 +264,13 @@ function darkness(node: Element): boolean | undefined {
       .backgroundColor.match(/[\d.]+/g)
       ?.map(Number) ?? [];
   return blue === undefined || alpha === 0 ? undefined : red * 0.3 + green * 0.59 + blue * 0.11 < 128;
+}
+
+/** VS Code and Colab, whose pages also have JupyterLab's variables: ipywidgets' own style sheet sets them, light. */
+function hostName(): string {
+  const page = document.documentElement;
+  if (getComputedStyle(page).getPropertyValue("--vscode-editor-background")) return "vscode";
+  return page.hasAttribute("theme") ? "colab" : "";
 }
 
 /** Whether the page is dark, where the host has no colour variables: Colab's attribute, or the background behind. */

@@ -18,7 +18,7 @@ SCALE = 400.0
 """An entrant that is rated this much higher wins ten of eleven votes (Elo 1978, section 1.3)."""
 RESAMPLES = 500
 _STEPS = 2000
-_CLOSE = 1e-7
+_CLOSE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
