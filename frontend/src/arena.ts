@@ -1,5 +1,5 @@
 import type { AnyModel } from "@anywidget/types";
-import { columnSettings, earlierRound } from "./column";
+import { columnSettings, earlierRound, LETTERS } from "./column";
 import { answerColumn, showStandings } from "./compare";
 import { button, copyButton, tokens as countTokens, el, FINISHED, icon, onceAFrame, seconds, speed } from "./dom";
 import { type Context, type Frame, frame, loader } from "./frame";
@@ -10,8 +10,6 @@ import { isEnter } from "./turn";
 import { showVote, type Vote } from "./votes";
 
 // One prompt, several columns, a vote. In blind mode the columns' settings are hidden until the vote.
-
-const LETTERS = "ABCDEFGH";
 
 class ArenaView {
   readonly f: Frame<ArenaState>;

@@ -5,7 +5,7 @@ import type { ArenaAnswer, Column, LoadedModel } from "./state";
 
 // The arena's columns: their settings, and their earlier answers.
 
-const LETTERS = "ABCDEFGH";
+export const LETTERS = "ABCDEFGH";
 
 /** The pickers and fields of one column; a change replaces all columns. */
 export function columnSettings(

@@ -31,7 +31,9 @@ export interface Standing {
 /** Elo ratings, folded. */
 export function showStandings(box: HTMLElement, rows: Standing[]): void {
   box.hidden = !rows.length;
-  box.replaceChildren(
+  box.replaceChildren();
+  if (!rows.length) return;
+  box.append(
     el("summary", {}, `Elo: ${rows.map((one) => `${one.name} ${one.rating}`).join(", ")}`),
     el(
       "table",
