@@ -47,8 +47,8 @@ def elo(votes: Sequence[Vote], *, seed: int = 0) -> dict[str, Estimate]:
     a tie is half a win for each side. Each entrant also has one tie with an average entrant (rated 1000): without it,
     one that has won all of its votes would have no finite rating. The winner among several beats each of the others.
 
-    The interval is the 2.5 % to 97.5 % of the ratings of 500 resamples of the votes, from 10 votes on. A vote among
-    several columns is resampled as one.
+    The interval is the 2.5 % to 97.5 % of the ratings of 500 resamples of the votes, for entrants with 10 votes or
+    more. A vote among several columns is resampled as one.
 
     Args:
         votes: the votes.
@@ -78,8 +78,9 @@ def elo(votes: Sequence[Vote], *, seed: int = 0) -> dict[str, Estimate]:
         again = _rated(np.tensordot(draws.astype(float), wins, axes=1))
         tail = 100 * (1 - CONFIDENCE) / 2
         low, high = np.percentile(again, [tail, 100 - tail], axis=0)
-    counts = [sum(name in one.entrants for one in votes) for name in names]
-    found = {name: Estimate(float(rated[i]), float(low[i]), float(high[i]), counts[i]) for i, name in enumerate(names)}
+    counts = np.array([sum(name in one.entrants for one in votes) for name in names])
+    low, high = (np.where(counts < BOOTSTRAP_FROM, np.nan, end) for end in (low, high))
+    found = {name: Estimate(float(rated[i]), float(low[i]), float(high[i]), int(counts[i])) for i, name in enumerate(names)}
     return dict(sorted(found.items(), key=lambda item: -item[1].value))
 
 
