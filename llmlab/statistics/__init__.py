@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from llmlab.statistics.elo import Vote, elo
 from llmlab.statistics.estimates import Estimate, Spread, averages, mean, median, share, spread
 from llmlab.statistics.pairs import LEVEL, Paired, holm, paired
+from llmlab.statistics.ratings import Vote, elo
 from llmlab.statistics.words import sentence
 
 __all__ = [

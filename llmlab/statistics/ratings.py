@@ -79,13 +79,16 @@ def elo(votes: Sequence[Vote], *, seed: int = 0) -> dict[str, Estimate]:
         tail = 100 * (1 - CONFIDENCE) / 2
         low, high = np.percentile(again, [tail, 100 - tail], axis=0)
     counts = np.array([sum(name in one.entrants for one in votes) for name in names])
-    low, high = (np.where(counts < BOOTSTRAP_FROM, np.nan, end) for end in (low, high))
-    found = {name: Estimate(float(rated[i]), float(low[i]), float(high[i]), int(counts[i])) for i, name in enumerate(names)}
+    low, high = np.where(counts < BOOTSTRAP_FROM, np.nan, [low, high])
+    found = {
+        name: Estimate(float(rated[i]), float(low[i]), float(high[i]), int(counts[i])) for i, name in enumerate(names)
+    }
     return dict(sorted(found.items(), key=lambda item: -item[1].value))
 
 
 def _wins(vote: Vote, names: Sequence[str]) -> np.ndarray:
     """How often the row's entrant beat the column's in one vote."""
+    _imports.load("numpy")
     import numpy as np
 
     out = np.zeros((len(names), len(names)))
@@ -99,6 +102,7 @@ def _wins(vote: Vote, names: Sequence[str]) -> np.ndarray:
 
 def _rated(wins: np.ndarray) -> np.ndarray:
     """The ratings of several tables of wins (tables, entrants, entrants) at once."""
+    _imports.load("numpy")
     import numpy as np
 
     met = wins + wins.transpose(0, 2, 1)
