@@ -264,15 +264,6 @@ class Arena(ArenaState):
             self._changed()
         self._refresh_static()
 
-    @property
-    def votes(self) -> pd.DataFrame:
-        """The votes, one per row: prompt, winner, column, blind, seed, columns, answers, at, same_prompt, turn."""
-        _imports.load("pandas")
-        import pandas as pd
-
-        names = ["prompt", "winner", "column", "blind", "seed", "columns", "answers", "at", "same_prompt", "turn"]
-        return pd.DataFrame(self.ballots, columns=names)
-
     def elo(self, *, earlier: bool = False) -> pd.DataFrame:
         """Elo ratings from the votes, with 95 % intervals from 10 votes on; see `llmlab.statistics.elo`.
 
@@ -288,7 +279,7 @@ class Arena(ArenaState):
             >>> answers = arena.send("Hello!")
             >>> arena.vote(0)
             >>> arena.elo()[["rating", "votes"]].values.tolist()
-            [[1131.0, 1.0], [869.0, 1.0]]
+            [[1131, 1], [869, 1]]
         """
         _imports.load("pandas")
         import pandas as pd
@@ -319,21 +310,6 @@ class Arena(ArenaState):
         """
         asked = self._asked if prompts is None else prompts
         return arena_columns.experiment(name, self.columns, asked, system=self.system, seed=self.seed, lab=self.lab)
-
-    def label(self, column: int) -> str:
-        """A column's model, quant, adapter and sampling params.
-
-        Args:
-            column: the column, from 0.
-
-        Returns:
-            One line.
-
-        Example:
-            >>> llmlab.arena(columns=[{"temperature": 0}, {"temperature": 1.0}]).label(1)
-            'nano · F16 · temperature 1.0'
-        """
-        return arena_columns.label(self.columns[column], self.lab)
 
     # -- messages from the page ------------------------------------------------------------------------
 

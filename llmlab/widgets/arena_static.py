@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import traitlets as t
 
+from llmlab import _imports
 from llmlab.render.safe import escape
-from llmlab.widgets import standings, static_forms
+from llmlab.widgets import arena_columns, standings, static_forms
 from llmlab.widgets.arena_columns import LETTERS
 from llmlab.widgets.base import BenchWidget
 
@@ -34,13 +34,28 @@ class ArenaState(BenchWidget):
     seed = t.Int(-1).tag(sync=True)
 
     @property
-    @abstractmethod
     def votes(self) -> pd.DataFrame:
-        """The votes."""
+        """The votes, one per row: prompt, winner, column, blind, seed, columns, answers, at, same_prompt, turn."""
+        _imports.load("pandas")
+        import pandas as pd
 
-    @abstractmethod
+        names = ["prompt", "winner", "column", "blind", "seed", "columns", "answers", "at", "same_prompt", "turn"]
+        return pd.DataFrame(self.ballots, columns=names)
+
     def label(self, column: int) -> str:
-        """A column's name."""
+        """A column's model, quant, adapter and sampling params.
+
+        Args:
+            column: the column, from 0.
+
+        Returns:
+            One line.
+
+        Example:
+            >>> llmlab.arena(columns=[{"temperature": 0}, {"temperature": 1.0}]).label(1)
+            'nano · F16 · temperature 1.0'
+        """
+        return arena_columns.label(self.columns[column], self.lab)
 
     # -- static form ----------------------------------------------------------------------------------
 
