@@ -1,17 +1,7 @@
 import type { AnyModel } from "@anywidget/types";
-import {
-  button,
-  copyButton,
-  tokens as countTokens,
-  el,
-  FINISHED,
-  icon,
-  onceAFrame,
-  options,
-  type Props,
-  seconds,
-  speed,
-} from "./dom";
+import { columnSettings, earlierRound, LETTERS } from "./column";
+import { answerColumn, showStandings } from "./compare";
+import { button, copyButton, tokens as countTokens, el, FINISHED, icon, onceAFrame, seconds, speed } from "./dom";
 import { type Context, type Frame, frame, loader } from "./frame";
 import { MarkdownView } from "./markdown";
 import type { ArenaAnswer, ArenaState, Column, Live, LoadedModel, Message } from "./state";
@@ -20,8 +10,6 @@ import { isEnter } from "./turn";
 import { showVote, type Vote } from "./votes";
 
 // One prompt, several columns, a vote. In blind mode the columns' settings are hidden until the vote.
-
-const LETTERS = "ABCDEFGH";
 
 class ArenaView {
   readonly f: Frame<ArenaState>;
@@ -32,6 +20,8 @@ class ArenaView {
   private readonly votes: HTMLElement;
   private readonly asked: HTMLElement;
   private readonly difference: HTMLElement;
+  private readonly standings: HTMLElement;
+  private readonly made: HTMLElement;
   private readonly announcer: HTMLElement;
   private readonly none: HTMLElement;
   private readonly draw: () => void;
@@ -39,6 +29,9 @@ class ArenaView {
   private queued = false;
   private wasBusy = false;
   // Created by bar() and composer().
+  private followBox!: HTMLInputElement;
+  private followRow!: HTMLElement;
+  private actions!: HTMLElement;
   private blindBox!: HTMLInputElement;
   private seedBox!: HTMLInputElement;
   private more!: HTMLElement;
@@ -53,6 +46,8 @@ class ArenaView {
     this.votes = el("div", { class: "ll-votes", role: "group", "aria-label": "Vote" });
     this.asked = el("div", { class: "ll-asked" });
     this.difference = el("details", { class: "ll-difference", hidden: true });
+    this.standings = el("details", { class: "ll-standings ll-below", hidden: true });
+    this.made = el("div", { class: "ll-row ll-made", role: "status", hidden: true });
     this.announcer = el("div", { class: "ll-sr", "aria-live": "polite" });
     this.none = el(
       "div",
@@ -69,7 +64,9 @@ class ArenaView {
       this.difference,
       this.grid,
       this.votes,
+      this.made,
       this.composer(),
+      this.standings,
       this.announcer,
     );
     this.draw = onceAFrame(() => this.flow());
@@ -78,6 +75,13 @@ class ArenaView {
       if (ticket !== this.ticket) return;
       this.ticket = "";
       this.area.value = "";
+    });
+    this.f.on("experiment", ({ line, code }) => {
+      this.made.hidden = false;
+      this.made.replaceChildren(
+        el("span", {}, line, " Run it in a cell: ", el("code", {}, code)),
+        copyButton("Copy", () => code),
+      );
     });
     this.model.on("msg:custom", (m) => {
       if (m?.do !== "hello") return;
@@ -92,7 +96,18 @@ class ArenaView {
       this.render();
     });
     this.f.watch(
-      ["columns", "answers", "order", "revealed", "verdict", "lab_state", "prompt", "ballots", "difference"],
+      [
+        "columns",
+        "answers",
+        "order",
+        "revealed",
+        "verdict",
+        "lab_state",
+        "prompt",
+        "rounds",
+        "standings",
+        "difference",
+      ],
       () => this.renderSoon(),
     );
     this.f.watch(["blind", "seed"], () => this.showBar());
@@ -198,14 +213,38 @@ class ArenaView {
       this.area.style.height = "auto";
       this.area.style.height = `${Math.min(this.area.scrollHeight + 2, 200)}px`;
     });
-    this.tally = el("div", { class: "ll-quiet ll-below" });
-    return el("div", { class: "ll-composer" }, el("div", { class: "ll-ask-row" }, this.area, this.go), this.tally);
+    this.tally = el("div", { class: "ll-quiet" });
+    this.followBox = el("input", { type: "checkbox" });
+    this.followRow = el(
+      "label",
+      { class: "ll-check", title: "Each column sees the earlier prompts and its own answers" },
+      this.followBox,
+      " Follow up",
+    );
+    this.actions = el(
+      "span",
+      { class: "ll-row" },
+      this.followRow,
+      button("Start a new conversation", { text: "New", onclick: () => this.restart() }),
+      button("Make an experiment of these columns and prompts", {
+        text: "Experiment",
+        onclick: () => this.f.send("experiment"),
+      }),
+    );
+    const below = el("div", { class: "ll-row ll-below" }, this.tally, el("span", { class: "ll-space" }), this.actions);
+    return el("div", { class: "ll-composer" }, el("div", { class: "ll-ask-row" }, this.area, this.go), below);
+  }
+
+  private restart() {
+    this.followBox.checked = false;
+    this.f.send("restart");
   }
 
   private submit() {
     if (!this.area.value.trim() || this.ticket || !this.f.connected()) return;
     this.ticket = `t${Math.random().toString(36).slice(2)}`;
-    this.f.send("send", { text: this.area.value, ticket: this.ticket });
+    const follow_up = this.followBox.checked && Boolean(this.model.get("prompt"));
+    this.f.send("send", { text: this.area.value, ticket: this.ticket, follow_up });
   }
 
   private delta({ column, at, text, thought, tokens }: Message) {
@@ -240,7 +279,11 @@ class ArenaView {
     const on = this.f.connected();
     this.none.hidden = models.length > 0;
     this.asked.hidden = !prompt;
-    this.asked.replaceChildren(el("b", {}, "You"), el("div", { class: "ll-sent", dir: "auto" }, prompt));
+    this.asked.replaceChildren(
+      ...this.model.get("rounds").map((one) => earlierRound(one.prompt, order, one.answers)),
+      el("b", {}, "You"),
+      el("div", { class: "ll-sent", dir: "auto" }, prompt),
+    );
     // It names the models, which a blind vote hides.
     const difference = this.model.get("revealed") ? this.model.get("difference") : "";
     this.difference.hidden = !difference;
@@ -257,6 +300,9 @@ class ArenaView {
     }
     this.wasBusy = busy;
     this.area.disabled = this.go.disabled = !on;
+    this.actions.hidden = !prompt || busy || !on;
+    if (!prompt) this.made.hidden = true;
+    showStandings(this.standings, this.model.get("standings"));
     this.go.replaceChildren(icon(busy ? "stop" : "send"));
     this.go.setAttribute("aria-label", busy ? "Stop" : "Send");
     this.go.classList.toggle("ll-stop", busy);
@@ -301,14 +347,11 @@ class ArenaView {
     }
     const settings = hidden
       ? el("span", { class: "ll-quiet" }, "hidden until the vote")
-      : this.settings(column, models, locked);
-    return el(
-      "section",
-      { class: `ll-column ${verdict === String(column) ? "ll-won" : ""}`, "aria-label": `Column ${LETTERS[place]}` },
-      el("header", { class: "ll-row" }, el("b", { class: "ll-letter" }, LETTERS[place]), settings),
-      el(
-        "div",
-        { class: "ll-answer" },
+      : columnSettings(this.model.get("columns"), column, models, locked, (all) => this.setColumns(all));
+    return answerColumn(
+      LETTERS[place],
+      [settings].flat(),
+      [
         body.thought.el,
         body.view.el,
         answer.error &&
@@ -322,7 +365,7 @@ class ArenaView {
           !answer.running &&
           !answer.error &&
           el("span", { class: "ll-quiet" }, x.finish ? "(no text)" : "The answer will appear here."),
-      ),
+      ],
       el(
         "footer",
         { class: "ll-row" },
@@ -330,62 +373,8 @@ class ArenaView {
         el("span", { class: "ll-space" }),
         answer.text ? copyButton("Copy", () => answer.text ?? "") : "",
       ),
+      verdict === String(column) ? "ll-won" : "",
     );
-  }
-
-  private settings(column: number, models: LoadedModel[], locked: boolean) {
-    const columns = this.model.get("columns");
-    const one = columns[column];
-    const change = (fields: Partial<Column>) =>
-      this.setColumns(columns.map((c, i) => (i === column ? { ...c, ...fields } : c)));
-    const model = el("select", { class: "ll-select", "aria-label": "Model", disabled: locked });
-    const items = models.map((m): [string, string] => [m.name, `${m.name} (${m.quant})`]);
-    if (!models.some((m) => m.name === one.model))
-      items.unshift([one.model, one.model ? `${one.model} (not loaded)` : "current model"]);
-    options(model, items, one.model);
-    model.addEventListener("change", () => change({ model: model.value, adapter: "" }));
-    const adapters = models.find((m) => m.name === one.model)?.adapters ?? [];
-    const adapter = el("select", {
-      class: "ll-select",
-      "aria-label": "Adapter",
-      hidden: !adapters.length,
-      disabled: locked,
-    });
-    options(adapter, [["", "no adapter"], ...adapters.map((a): [string, string] => [a, a])], one.adapter);
-    adapter.addEventListener("change", () => change({ adapter: adapter.value }));
-    const field = (key: string, label: string, limits: Props) => {
-      const input = el("input", {
-        class: "ll-input",
-        type: "number",
-        value: one.sampling[key] ?? "",
-        placeholder: "auto",
-        title: "auto: the model's own",
-        disabled: locked,
-        ...limits,
-      });
-      input.addEventListener("change", () => {
-        const sampling = { ...one.sampling };
-        if (input.value === "") delete sampling[key];
-        else sampling[key] = Number(input.value);
-        change({ sampling });
-      });
-      return el("label", { class: "ll-mini" }, el("span", {}, label), input);
-    };
-    return [
-      model,
-      adapter,
-      field("temperature", "temp.", { min: 0, step: 0.1 }),
-      field("top_p", "top p", { min: 0, max: 1, step: 0.05 }),
-      field("max_tokens", "max", { min: 1 }),
-      columns.length > 2
-        ? button("Remove this column", {
-            iconName: "close",
-            cls: "ll-change ll-remove",
-            disabled: locked,
-            onclick: () => this.setColumns(columns.filter((_, i) => i !== column)),
-          })
-        : "",
-    ];
   }
 
   private showVotes(order: number[], answers: ArenaAnswer[], verdict: string, prompt: string) {

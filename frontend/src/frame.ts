@@ -151,10 +151,9 @@ export function frame<S extends BaseState>(context: Context<S>, name: string, la
 
   // -- themes: the browser's native controls follow the host's background, not the system's -------------------------
   const theme = () => {
-    const rgb = getComputedStyle(root)
-      .backgroundColor.match(/[\d.]+/g)
-      ?.map(Number) ?? [255, 255, 255];
-    root.dataset.dark = String(rgb[0] * 0.3 + rgb[1] * 0.59 + rgb[2] * 0.11 < 128);
+    root.dataset.host = hostName();
+    root.dataset.page = hostIsDark(root) ? "dark" : "light";
+    root.dataset.dark = String(darkness(root) ?? false);
   };
   requestAnimationFrame(theme);
   const watcher = new MutationObserver(() => setTimeout(theme, 50));
@@ -256,4 +255,33 @@ export function loader<S extends BaseState>(f: Frame<S>, model: AnyModel<S>, ful
     go.disabled = Boolean(work);
   });
   return form;
+}
+
+/** Whether an element's own background is dark; undefined if it is transparent. */
+function darkness(node: Element): boolean | undefined {
+  const [red, green, blue, alpha = 1] =
+    getComputedStyle(node)
+      .backgroundColor.match(/[\d.]+/g)
+      ?.map(Number) ?? [];
+  return blue === undefined || alpha === 0 ? undefined : red * 0.3 + green * 0.59 + blue * 0.11 < 128;
+}
+
+/** VS Code and Colab, whose pages also have JupyterLab's variables: ipywidgets' own style sheet sets them, light. */
+function hostName(): string {
+  const page = document.documentElement;
+  if (getComputedStyle(page).getPropertyValue("--vscode-editor-background")) return "vscode";
+  return page.hasAttribute("theme") ? "colab" : "";
+}
+
+/** Whether the page is dark, where the host has no colour variables: Colab's attribute, or the background behind. */
+function hostIsDark(root: Element): boolean {
+  const named = document.documentElement.getAttribute("theme");
+  if (named) return named === "dark";
+  let node: Node | null = root.parentNode;
+  while (node) {
+    const found = node instanceof Element ? darkness(node) : undefined;
+    if (found !== undefined) return found;
+    node = node instanceof ShadowRoot ? node.host : node.parentNode;
+  }
+  return matchMedia("(prefers-color-scheme: dark)").matches;
 }

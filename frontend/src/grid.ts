@@ -1,4 +1,5 @@
 import type { AnyModel } from "@anywidget/types";
+import { answerColumn, showStandings } from "./compare";
 import { button, el, num, options } from "./dom";
 import { type Context, type Frame, frame } from "./frame";
 import { MarkdownView } from "./markdown";
@@ -22,6 +23,7 @@ class GridView {
   private readonly pair = el("section", { class: "ll-pair", hidden: true, "aria-label": "Which answer is better?" });
   private readonly count = el("span", { class: "ll-quiet", "aria-live": "polite" });
   private readonly tally = el("div", { class: "ll-quiet ll-below" });
+  private readonly standings = el("details", { class: "ll-standings ll-below", hidden: true });
   private readonly tools: HTMLElement;
   private at: [line: number, column: number] = [0, 0];
   private lines: number[] = [];
@@ -72,11 +74,12 @@ class GridView {
       this.count,
       pairs,
     );
-    this.f.root.append(this.tools, this.sheet, this.opened, this.pair, this.tally);
+    this.f.root.append(this.tools, this.sheet, this.opened, this.pair, this.tally, this.standings);
     this.f.root.addEventListener("keydown", (event) => this.key(event));
     this.f.watch(["cells", "questions", "variants", "scores"], () => this.render());
     this.f.watch(["opened"], () => this.showOpened());
     this.f.watch(["pair"], () => this.showPair());
+    this.f.watch(["standings"], () => showStandings(this.standings, this.model.get("standings")));
     this.f.watch(["tally", "title"], () => {
       const parts = [this.model.get("title"), this.model.get("tally")];
       this.tally.textContent = parts.filter(Boolean).join(" · ");
@@ -310,12 +313,7 @@ class GridView {
     const side = (letter: string, text: string) => {
       const view = new MarkdownView();
       view.update(text);
-      return el(
-        "section",
-        { class: "ll-column", "aria-label": `Answer ${letter}` },
-        el("header", { class: "ll-row" }, el("b", { class: "ll-letter" }, letter)),
-        el("div", { class: "ll-answer" }, text ? view.el : el("span", { class: "ll-quiet" }, "(no text)")),
-      );
+      return answerColumn(letter, [], [text ? view.el : el("span", { class: "ll-quiet" }, "(no text)")]);
     };
     const votes = el("div", { class: "ll-votes", role: "group", "aria-label": "Vote" });
     showVote(

@@ -1,3 +1,4 @@
+import type { Standing } from "./compare";
 // The state that the kernel shares with the page, and the messages between them. The Python side (llmlab/widgets/*.py)
 // owns the state; these types are the page's view of it.
 
@@ -173,6 +174,8 @@ export interface ChatState extends BaseState {
 export interface Column {
   model: string;
   adapter: string;
+  /** "": the arena's. */
+  system: string;
   sampling: Record<string, number | string | undefined>;
 }
 
@@ -187,6 +190,8 @@ export interface ArenaAnswer {
 
 export interface ArenaState extends BaseState {
   columns: Column[];
+  /** The earlier prompts of this conversation, with the columns' answers. */
+  rounds: { prompt: string; answers: ArenaAnswer[] }[];
   prompt: string;
   answers: ArenaAnswer[];
   order: number[];
@@ -194,6 +199,7 @@ export interface ArenaState extends BaseState {
   revealed: boolean;
   verdict: string;
   ballots: { winner: string }[];
+  standings: Standing[];
   /** How the prompts that the columns read differ; "" if they don't. */
   difference: string;
   /** -1 for a new one each time. */
@@ -253,6 +259,7 @@ export interface GridState extends BaseState {
   };
   /** Two answers to compare, without what would tell which is which. */
   pair: { prompt?: string; a?: string; b?: string; left?: number };
+  standings: Standing[];
   tally: string;
 }
 

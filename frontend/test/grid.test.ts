@@ -45,6 +45,7 @@ const STATE = {
   ],
   opened: {} as Record<string, unknown>,
   pair: {} as Record<string, unknown>,
+  standings: [] as unknown[],
   tally: "",
 };
 
@@ -153,4 +154,14 @@ test("blind pairs are judged by keys, and show no names", async () => {
     assert.deepEqual(last("verdict"), { do: "verdict", winner });
   }
   dispose();
+});
+
+test("ratings from votes are a table, as text", async () => {
+  const { showStandings } = await import("../src/compare");
+  const box = document.createElement("details") as unknown as HTMLElement;
+  showStandings(box, [{ name: EVIL, rating: 1131, low: null, high: null, votes: 1 }]);
+  assert.equal(box.querySelectorAll("img").length, 0);
+  assert.match(box.textContent ?? "", /1131from 10 votes on1$/);
+  showStandings(box, []);
+  assert.equal(box.hidden, true);
 });

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from llmlab.runlog import Correction, Ledger
 
 SHOWN = 30
+_SIZES = ("estimated", "loaded", "peak", "returned", "kept")
 
 
 class LedgerView(View):
@@ -30,7 +31,7 @@ class LedgerView(View):
     def __init__(self, ledger: Ledger, n: int = SHOWN) -> None:
         self.frame: pd.DataFrame = ledger.frame()
         self._n = n
-        self._rows: list[dict[str, Any]] = self.frame.to_dict("records")
+        self._rows: list[Any] = self.frame.to_dict("records")
         pairs: list[tuple[str, str]] = sorted({(row["engine"], row["device"]) for row in self._rows})
         self._corrections = [(*pair, ledger.correction(*pair)) for pair in pairs]
 
@@ -38,7 +39,7 @@ class LedgerView(View):
         rows = [
             (
                 f"{row['at']:%m-%d %H:%M}", row["model"], row["engine"], row["quant"], row["device"],
-                f"{row['context']:,}", *(_size(row[name]) for name in ("estimated", "loaded", "peak", "returned", "kept")),
+                f"{row['context']:,}", *(_size(row[name]) for name in _SIZES),
             )
             for row in self._rows[-self._n :]
         ]  # fmt: skip

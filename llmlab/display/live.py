@@ -84,7 +84,7 @@ class Answer:
         self._n = n
         self._handle = Handle()
         self._seen: tuple[list[str], list[Thought]] = ([], [])
-        self._printed = ""
+        self._printer: Printer | None = None
 
     def update(self, texts: Sequence[str], thoughts: Sequence[Thought] = (), *, last: bool = False) -> None:
         """Show the text so far; call it about every `UPDATE_EVERY_S`.
@@ -101,26 +101,70 @@ class Answer:
         if self._in_place:
             self._handle.show(bundle(texts, fmt=self._fmt, final=False, thoughts=thoughts))
         elif self._n == 1 and self._fmt != "json":
-            self._print_more(texts[0])
+            self._print(thoughts[0][0] if thoughts else "", texts[0])
 
     def finish(self, completion: Completion) -> None:
         """Show the complete answer; in a terminal without the status line, which is the cell's value there."""
         if self._in_place:
             self._handle.show(completion_bundle(completion, self._fmt))
             return
-        if self._printed:
-            self._print_more(completion.text)
-        else:
-            sys.stdout.write(completion_bundle(completion, self._fmt, with_line=False)["text/plain"])
-        sys.stdout.write("\n")
+        if self._printer is not None:
+            self._print(completion.reasoning, completion.text)
+            self._printer.finish()
+            return
+        sys.stdout.write(completion_bundle(completion, self._fmt, with_line=False)["text/plain"] + "\n")
         sys.stdout.flush()
 
-    def _print_more(self, text: str) -> None:
-        # Text is only appended, and so is its plain form: only \r\n in `plain` can span two pieces.
-        shown = plain(text)
-        sys.stdout.write(shown[len(self._printed) :])
+    def _print(self, thought: str, text: str) -> None:
+        self._printer = self._printer or Printer()
+        self._printer.show(thought, text)
+
+
+def quiet(text: str) -> str:
+    """The text dimmed, if standard output is a terminal."""
+    return f"\x1b[2m{text}\x1b[0m" if text and sys.stdout.isatty() else text
+
+
+class Printer:
+    """Prints growing texts to a terminal: a dim thought, then the answer. Text is only appended.
+
+    Example:
+        >>> printer = llmlab.display.live.Printer()
+        >>> printer.show("", "The capital")
+        The capital
+        >>> printer.show("", "The capital of France")
+         of France
+    """
+
+    def __init__(self) -> None:
+        self._thought = self._text = ""
+
+    def show(self, thought: str, text: str) -> None:
+        """Print what is new.
+
+        Args:
+            thought: a reasoning model's thought so far.
+            text: the answer so far.
+        """
+        # A carriage return at the end may be half of a line break, of which `plain` makes one character.
+        thought, text = (plain(one.removesuffix("\r")) for one in (thought, text))
+        if new := thought[len(self._thought) :]:
+            sys.stdout.write(quiet(new))
+            self._thought = thought
+        if new := text[len(self._text) :]:
+            if self._thought and not self._text:
+                sys.stdout.write("\n\n")
+            sys.stdout.write(new)
+            self._text = text
         sys.stdout.flush()
-        self._printed = shown
+
+    def finish(self) -> None:
+        """End the last line."""
+        if not (self._text or self._thought):
+            sys.stdout.write("(no text)")
+        if not self._text.endswith("\n"):
+            sys.stdout.write("\n")
+        sys.stdout.flush()
 
 
 class ProgressBar:

@@ -98,6 +98,7 @@ class Design:
         adapters: label -> source of each adapter, `none` for the base model.
         systems, params, constraints: label -> value.
         seeds: the seeds; `repeats`: how often each is repeated.
+        variants: (place in `models`, adapter, system, params): the only combinations that are run; empty: all.
     """
 
     name: str
@@ -112,6 +113,7 @@ class Design:
     constraints: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {NONE: {}})
     seeds: tuple[int, ...] = (0,)
     repeats: int = 1
+    variants: tuple[tuple[int, str, str, str], ...] = ()
 
     def questions(self) -> list[Question]:
         """Every prompt over every row."""
@@ -130,6 +132,14 @@ class Design:
         """Every model in every quant, on each engine that has the quant."""
         found = [one for model in self.models for one in self._of_model(model)]
         return list(dict.fromkeys(found))
+
+    def settings_of(self, subject: Subject) -> list[Setting]:
+        """The combinations that a model is run with."""
+        if not self.variants:
+            return list(self.settings())
+        own = {place for place, model in enumerate(self.models) if model in (subject.model, subject.given)}
+        wanted = {tuple(labels) for place, *labels in self.variants if place in own}
+        return [one for one in self.settings() if (one.adapter, one.system, one.params) in wanted]
 
     def _of_model(self, model: str | Model) -> list[Subject]:
         if not isinstance(model, str):
@@ -170,6 +180,7 @@ class Design:
             "constraints": {label: plain_constraint(value) for label, value in self.constraints.items()},
             "seeds": list(self.seeds),
             "repeats": self.repeats,
+            "variants": [list(one) for one in self.variants],
         }
 
 
@@ -187,6 +198,7 @@ def make(
     constraints: Any = (),
     seeds: Any = (0,),
     repeats: int = 1,
+    variants: Sequence[Sequence[Any]] = (),
 ) -> Design:
     """Validate what the user declared. Arguments and errors as `llmlab.experiment`."""
     templates = tuple(_conversation(one) for one in _several(prompts, "prompts"))
@@ -215,6 +227,7 @@ def make(
         _labelled(constraints, _constraint) or {NONE: {}},
         _seeds(seeds),
         repeats,
+        tuple((int(place), str(adapter), str(system), str(params)) for place, adapter, system, params in variants),
     )
 
 

@@ -124,7 +124,11 @@ class Run:
         """
         questions = self._design.questions()
         cells = {
-            subject: [Cell(subject, setting, question) for setting in self._design.settings() for question in questions]
+            subject: [
+                Cell(subject, setting, question)
+                for setting in self._design.settings_of(subject)
+                for question in questions
+            ]
             for subject in map(self._found, self._design.subjects())
         }
         self._total = max(sum(map(len, cells.values())), 1)

@@ -457,7 +457,8 @@ class Experiment:
     def line(self) -> str:
         """The experiment in one line."""
         if self._frame is None:
-            cells = len(self.design.questions()) * sum(1 for _ in self.design.settings()) * len(self.design.subjects())
+            settings = sum(len(self.design.settings_of(subject)) for subject in self.design.subjects())
+            cells = len(self.design.questions()) * settings
             return f"{self.name}: {units.count(cells, 'cell')}, not run yet"
         failed = int((self._frame["error"] != "").sum())
         return (

@@ -144,6 +144,7 @@ def _design(locked: Mapping[str, Any], models: Sequence[str | Model]) -> Design:
         systems=found["systems"],
         params=params,
         constraints=found["constraints"],
+        variants=found.get("variants", ()),
         **given,
     )
 

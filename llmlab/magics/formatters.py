@@ -53,7 +53,7 @@ def _tuned(value: Any) -> View:
 
 VIEWS: dict[tuple[str, str], Callable[[Any], View]] = {
     ("llmlab.model", "Model"): _model,
-    ("llmlab.types", "Choice"): _choice,
+    ("llmlab.types.completion", "Choice"): _choice,
     ("llmlab.inference.conversation", "History"): _history,
     ("llmlab.inference.conversation", "Conversation"): _history,
     ("llmlab.files.headers", "Header"): _header,
@@ -61,6 +61,10 @@ VIEWS: dict[tuple[str, str], Callable[[Any], View]] = {
     ("llmlab.session", "Lab"): _lab,
     ("llmlab.training.result", "Tuned"): _tuned,
 }
+
+
+# IPython finds a type by the module that defines it.
+TEXTS = (("llmlab.types.completion", "Completion"),)
 
 
 def _chart(value: Any) -> Any:
@@ -78,7 +82,8 @@ def install(ip: Any) -> None:
         formats["text/plain"].for_type_by_name(
             module, name, lambda value, printer, _cycle, view=view: printer.text(view(value).text())
         )
-    formats["text/plain"].for_type_by_name("llmlab.types", "Completion", _completion_text)
+    for module, name in TEXTS:
+        formats["text/plain"].for_type_by_name(module, name, _completion_text)
     for module, name in CHARTS:
         ip.display_formatter.mimebundle_formatter.for_type_by_name(module, name, _chart)
 
@@ -86,7 +91,7 @@ def install(ip: Any) -> None:
 def remove(ip: Any) -> None:
     """Remove the reprs."""
     formats = ip.display_formatter.formatters
-    for module, name in [*VIEWS, ("llmlab.types", "Completion")]:
+    for module, name in [*VIEWS, *TEXTS]:
         for mime in ("text/html", "text/plain"):
             formats[mime].pop(f"{module}.{name}", None)
     for module, name in CHARTS:

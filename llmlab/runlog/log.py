@@ -158,6 +158,19 @@ class RunLog:
             query = f"select * from loads where {where} order by id desc limit ?"  # noqa: S608
             return [dict(row) for row in db.execute(query, [*values, -1 if n is None else n])]
 
+    def vote(self, ballot: Mapping[str, Any]) -> None:
+        """Add an arena's vote.
+
+        Args:
+            ballot: a row of `Arena.votes`.
+        """
+        at = now()
+
+        def job(db: sqlite3.Connection) -> None:
+            db.execute("insert into votes (at, body) values (?, ?)", (at, Cleaner(db).json(ballot)))
+
+        self._put(job)
+
     def flush(self, timeout: float = FLUSH_S) -> bool:
         """Wait until everything added is on disk. Returns whether it is."""
         writer = self._writer
@@ -227,6 +240,12 @@ class RunLog:
         table["at"] = pd.to_datetime(table["at"], utc=True, format="ISO8601")
         return table
 
+    def votes(self) -> list[dict[str, Any]]:
+        """The votes of all arenas, oldest first, as they were given to `vote`."""
+        with _Reading(self) as db:
+            found = [] if db is None else db.execute("select body from votes order by id").fetchall()
+            return [json.loads(row["body"]) for row in found]
+
     def conversations(self, n: int = 20, *, kind: str | None = None) -> list[Kept]:
         """The newest conversations, newest first, without their turns."""
         where, values = ("kind = ?", [kind]) if kind else ("1", [])
@@ -287,7 +306,7 @@ class RunLog:
     # -- pruning ---------------------------------------------------------------------------------------
 
     def prune(self, older_than: timedelta) -> int:
-        """Delete completions older than this, and conversations last updated before.
+        """Delete completions and votes older than this, and conversations last updated before.
 
         Returns:
             The number of deleted completions.
@@ -299,6 +318,7 @@ class RunLog:
                 return 0
             with writing(db):
                 runs = db.execute("delete from runs where at < ?", [before]).rowcount
+                db.execute("delete from votes where at < ?", [before])
                 db.execute("delete from conversations where updated < ?", [before])
                 db.execute("delete from loads where at < ?", [before])
                 db.execute("delete from turns where conversation not in (select id from conversations)")

@@ -61,6 +61,10 @@ STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "create index idx_loads_machine on loads (machine, engine)",
         ),
     ),
+    (
+        "votes",  # body: JSON, a ballot of an arena
+        ("create table votes (id integer primary key, at text, body text)",),
+    ),
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from llmlab.statistics.estimates import Estimate, Spread, averages, mean, median, share, spread
 from llmlab.statistics.pairs import LEVEL, Paired, holm, paired
+from llmlab.statistics.ratings import Vote, elo
 from llmlab.statistics.words import sentence
 
 __all__ = [
@@ -11,7 +12,9 @@ __all__ = [
     "Estimate",
     "Paired",
     "Spread",
+    "Vote",
     "averages",
+    "elo",
     "holm",
     "mean",
     "median",

@@ -9,35 +9,32 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
-import traitlets as t
-
 from llmlab import _imports
-from llmlab.errors import BadInputError, Interrupted, LlmLabError, UnknownNameError
-from llmlab.inference.thoughts import think_of, think_text
+from llmlab.errors import BadInputError, Interrupted, LlmLabError
 from llmlab.measure.prompts import SamePrompt, of_streams
 from llmlab.options import PenaltyOptions, known_keywords
-from llmlab.render.safe import escape
 from llmlab.types import Completion, SamplingParams
-from llmlab.widgets import assets, static_forms
-from llmlab.widgets.base import BenchWidget, described
+from llmlab.widgets import arena_columns, assets, export, standings, static_forms
+from llmlab.widgets.arena_static import ArenaState
+from llmlab.widgets.base import described
 from llmlab.widgets.pump import Answering
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from llmlab.experiments.experiment import Experiment
     from llmlab.session import Lab
-
-LETTERS = "ABCDEFGH"
 
 EMPTY: dict[str, Any] = {"text": "", "thought": "", "facts": {}, "error": None, "running": False}
 
 
-class Arena(BenchWidget):
+class Arena(ArenaState):
     """Columns that answer the same prompt with the same seed. Created by `llmlab.arena()`.
 
-    Traits: `columns` (model, adapter, sampling), `prompt`, `answers`, `order` (the position of each column), `blind`,
-    `revealed`, `ballots` (the votes), `difference` (of the prompts that the columns read), `system`, `seed` (-1: a new
-    one for each prompt).
+    Traits: `columns` (model, adapter, system, sampling), `rounds` (the earlier prompts of this conversation, with their
+    answers), `prompt`, `answers`, `order` (the position of each column), `blind`, `revealed`, `ballots` (the votes),
+    `standings` (Elo ratings), `difference` (of the prompts that the columns read), `system`, `seed` (-1: a new one for
+    each prompt).
 
     Example:
         >>> arena = llmlab.arena(columns=[{"temperature": 0}, {"temperature": 1.0}], seed=7, max_tokens=8)
@@ -51,22 +48,12 @@ class Arena(BenchWidget):
         "vote": "vote",
         "columns": "_do_columns",
         "blind": "_do_blind",
+        "experiment": "_do_experiment",
+        "restart": "_do_restart",
         "resync": "_do_resync",
     }
     _esm = assets.esm("arena")
     _css = assets.css("arena")
-
-    columns = t.List(t.Dict()).tag(sync=True)
-    prompt = t.Unicode().tag(sync=True)
-    answers = t.List(t.Dict()).tag(sync=True)
-    order = t.List(t.Int()).tag(sync=True)
-    blind = t.Bool(default_value=False).tag(sync=True)
-    revealed = t.Bool(default_value=True).tag(sync=True)
-    verdict = t.Unicode().tag(sync=True)
-    ballots = t.List(t.Dict()).tag(sync=True)
-    difference = t.Unicode().tag(sync=True)
-    system = t.Unicode().tag(sync=True)
-    seed = t.Int(-1).tag(sync=True)
 
     @known_keywords
     def __init__(
@@ -94,11 +81,12 @@ class Arena(BenchWidget):
         self._completions: dict[int, Completion] = {}
         self._used_seed = 0
         self._gate: list[SamePrompt] = []
+        self._asked: list[str] = []
         super().__init__(lab, blind=blind, revealed=not blind, system=system, seed=-1 if seed is None else seed)
         if models and columns:
             raise BadInputError("Name models or give columns, not both.")
         wanted = [dict(one) for one in columns] or [{"model": self.lab.get(name).name} for name in models]
-        self._set_columns([_column(one, sampling) for one in wanted or self._default()])
+        self._set_columns([arena_columns.column(one, sampling) for one in wanted or self._default()])
 
     def _default(self) -> list[dict[str, Any]]:
         names = list(self.lab.models)
@@ -108,23 +96,24 @@ class Arena(BenchWidget):
         return [{"model": name, "temperature": 0.0}, {"model": name, "temperature": 0.8}]
 
     def _set_columns(self, columns: list[dict[str, Any]]) -> None:
-        if not 2 <= len(columns) <= len(LETTERS):
-            raise BadInputError(f"An arena has 2 to {len(LETTERS)} columns, not {len(columns)}.")
+        if not 2 <= len(columns) <= len(arena_columns.LETTERS):
+            raise BadInputError(f"An arena has 2 to {len(arena_columns.LETTERS)} columns, not {len(columns)}.")
         for one in columns:
             SamplingParams.of({key: value for key, value in one["sampling"].items() if key != "think"})
         with self._guard, self.hold_sync():
             self.columns = columns
             self.answers = [dict(EMPTY) for _ in columns]
             self.order = list(range(len(columns)))
-            self.prompt, self.verdict = "", ""
+            self.prompt, self.verdict, self.rounds = "", "", []
 
     # -- prompting --------------------------------------------------------------------------------
 
-    def send(self, prompt: str) -> list[Completion]:
+    def send(self, prompt: str, *, follow_up: bool = False) -> list[Completion]:
         """Send a prompt to all columns, and wait.
 
         Args:
             prompt: the prompt.
+            follow_up: continue the conversation: each column sees the earlier prompts and its own answers.
 
         Returns:
             The completions, in the columns' order.
@@ -138,7 +127,7 @@ class Arena(BenchWidget):
             >>> first.text == second.text
             True
         """
-        answerings = self.submit(prompt)
+        answerings = self.submit(prompt, follow_up=follow_up)
         try:
             for answering in answerings:
                 answering.wait()  # a failing column doesn't stop the others
@@ -148,11 +137,12 @@ class Arena(BenchWidget):
             raise Interrupted from None
         return [answering.result() for answering in answerings]
 
-    def submit(self, prompt: str) -> list[Answering]:
+    def submit(self, prompt: str, *, follow_up: bool = False) -> list[Answering]:
         """Send a prompt to all columns, and return immediately.
 
         Args:
             prompt: the prompt.
+            follow_up: as in `send`.
 
         Returns:
             The answers in progress, in the columns' order: `.result()` waits for one.
@@ -171,24 +161,28 @@ class Arena(BenchWidget):
                 raise LlmLabError("Answers are still being generated.", "Wait until they finish, or stop them.")
             if not prompt.strip():
                 raise BadInputError("The prompt is empty.", "Enter a prompt.")
+            if follow_up and not self.prompt:
+                raise BadInputError("There is no conversation to follow up on.", "Send a first prompt.")
+            rounds = [*self.rounds, {"prompt": self.prompt, "answers": self.answers}] if follow_up else []
             seed = self.seed if self.seed >= 0 else secrets.randbelow(2**31)
             streams = []
-            for one in self.columns:  # all are checked before the first one starts
+            for place, one in enumerate(self.columns):  # all are checked before the first one starts
                 model = self._find(one["model"])
-                options = {**one["sampling"], "seed": seed}
-                if "think" in options:
-                    options["think"] = think_of(options["think"])
-                if one["adapter"] or model.adapter:
-                    options["adapter"] = one["adapter"] or "none"
-                streams.append(model.stream(prompt, system=self.system.strip() or None, **options))
+                messages = arena_columns.conversation(rounds, place, prompt)
+                system = (one["system"] or self.system).strip() or None
+                streams.append(model.stream(messages, system=system, **arena_columns.options(one, model, seed)))
             self._used_seed = seed
             self._gate = of_streams(streams)
             self._completions.clear()
-            order = list(range(len(streams)))
-            if self.blind:
-                random.SystemRandom().shuffle(order)
+            order, revealed = self.order, self.revealed
+            if not follow_up:  # a conversation's columns keep their places
+                self._asked += [prompt] if prompt not in self._asked else []
+                order, revealed = list(range(len(streams))), not self.blind
+                if self.blind:
+                    random.SystemRandom().shuffle(order)
             with self.hold_sync():
-                self.prompt, self.order, self.revealed, self.verdict = prompt, order, not self.blind, ""
+                self.rounds, self.prompt, self.order = rounds, prompt, order
+                self.revealed, self.verdict = revealed, ""
                 self.answers = [{**EMPTY, "running": True} for _ in streams]
                 self.difference = _difference(self._gate)
             self._answerings = {i: self._start(i, stream) for i, stream in enumerate(streams)}
@@ -253,62 +247,91 @@ class Arena(BenchWidget):
                 "prompt": self.prompt,
                 "winner": labels[choice] if isinstance(choice, int) else choice,
                 "column": choice if isinstance(choice, int) else None,
-                "blind": self.blind,
+                "blind": not self.revealed,
+                "turn": len(self.rounds) + 1,
                 "seed": self._used_seed,
                 "columns": labels,
                 "answers": [answer["text"] for answer in self.answers],
                 "same_prompt": [found.as_dict() for found in self._gate],
                 "at": datetime.now(UTC).isoformat(timespec="seconds"),
             }
+            self.lab.runlog.vote(ballot)
             with self.hold_sync():
                 self.ballots = [*self.ballots, ballot]
+                self.standings = standings.rows(map(standings.vote_of, self.ballots))
                 self.verdict = str(choice)
                 self.revealed = True
             self._changed()
         self._refresh_static()
 
-    @property
-    def votes(self) -> pd.DataFrame:
-        """The votes, one per row, with prompt, winner, column, blind, seed, columns, answers, at, same_prompt."""
+    def elo(self, *, earlier: bool = False) -> pd.DataFrame:
+        """Elo ratings from the votes, with 95 % intervals from 10 votes on; see `llmlab.statistics.elo`.
+
+        Args:
+            earlier: count the votes of all arenas in the run log, including earlier kernels. Columns with the same name
+                (see `label`) are the same there.
+
+        Returns:
+            One row per column, best first: name, rating, low, high, votes.
+
+        Example:
+            >>> arena = llmlab.arena(columns=[{"temperature": 0}, {"temperature": 1.0}], max_tokens=8)
+            >>> answers = arena.send("Hello!")
+            >>> arena.vote(0)
+            >>> arena.elo()[["rating", "votes"]].values.tolist()
+            [[1131, 1], [869, 1]]
+        """
         _imports.load("pandas")
         import pandas as pd
 
-        names = ["prompt", "winner", "column", "blind", "seed", "columns", "answers", "at", "same_prompt"]
-        return pd.DataFrame(self.ballots, columns=names)
+        counted = self.lab.runlog.votes() if earlier and self.lab.runlog.enabled else self.ballots
+        rows = standings.rows(map(standings.vote_of, counted))
+        table = pd.DataFrame(rows, columns=["name", "rating", "low", "high", "votes"])
+        return table.astype({"low": float, "high": float})
 
-    def label(self, column: int) -> str:
-        """A column's model, quant, adapter and sampling params.
+    def experiment(self, name: str = "arena", *, prompts: Sequence[str] | None = None) -> Experiment:
+        """An experiment with the columns as its variants.
 
         Args:
-            column: the column, from 0.
+            name: its name.
+            prompts: its prompts; None: those that were sent here, without the follow-ups, which differ by column.
 
         Returns:
-            One line.
+            The experiment, not run yet.
+
+        Raises:
+            BadInputError: there is no prompt yet, or a column sets `think`.
 
         Example:
-            >>> llmlab.arena(columns=[{"temperature": 0}, {"temperature": 1.0}]).label(1)
-            'nano · F16 · temperature 1.0'
+            >>> arena = llmlab.arena(columns=[{"temperature": 0}, {"system": "Be brief."}], seed=1, max_tokens=8)
+            >>> answers = arena.send("Hello!")
+            >>> arena.experiment().run().frame["system"].tolist()
+            ['none', 'Be brief.']
         """
-        one = self.columns[column]
-        try:
-            model = self._find(one["model"])
-            parts = [model.name, model.quant]
-        except UnknownNameError:
-            parts = [one["model"] or "(no model)"]
-        parts += [f"adapter {one['adapter']}"] if one["adapter"] else []
-        parts += [f"{key} {value}" for key, value in one["sampling"].items()]
-        return " · ".join(parts)
+        asked = self._asked if prompts is None else prompts
+        return arena_columns.experiment(name, self.columns, asked, system=self.system, seed=self.seed, lab=self.lab)
 
     # -- messages from the page ------------------------------------------------------------------------
 
-    def _do_send(self, text: str = "", ticket: str = "") -> None:
-        self.submit(text)
+    def _do_send(self, text: str = "", ticket: str = "", follow_up: bool = False) -> None:
+        self.submit(text, follow_up=follow_up)
         self._tell(do="accepted", ticket=ticket)
 
     def _do_columns(self, columns: Sequence[Mapping[str, Any]] = ()) -> None:
         if self.running:
             raise LlmLabError("Answers are still being generated.", "Stop them first.")
-        self._set_columns([_column(one, {}) for one in columns])
+        self._set_columns([arena_columns.column(one, {}) for one in columns])
+
+    def _do_restart(self) -> None:
+        """An empty page, with the same columns."""
+        self._do_columns(self.columns)
+        self.revealed = not self.blind
+
+    def _do_experiment(self) -> None:
+        found = self.experiment()
+        name = export.free_name("exp")
+        export.keep(name, found)
+        self._tell(do="experiment", line=f"{found.line}. It is in the variable {name}.", code=f"{name}.run().show()")
 
     def _do_blind(self, on: bool = False) -> None:
         with self.hold_sync():
@@ -359,67 +382,8 @@ class Arena(BenchWidget):
     def _cancel_all(self) -> None:
         self.stop()
 
-    # -- static form ----------------------------------------------------------------------------------
-
-    def _titled(self) -> list[tuple[str, dict[str, Any]]]:
-        """Titles and answers in page order; the titles of a blind round don't name the models."""
-        out = []
-        for place, column in enumerate(self.order):
-            who = self.label(column) if self.revealed else "hidden until the vote"
-            out.append((f"{LETTERS[place]}: {who}", self.answers[column]))
-        return out
-
-    def _tally(self) -> str:
-        if not self.ballots:
-            return "no votes yet"
-        wins = self.votes["winner"].value_counts()
-        return "votes: " + ", ".join(f"{name} {count}" for name, count in wins.items())
-
-    def markdown(self) -> str:
-        """The prompt, the answers one below the other, the votes."""
-        if not self.prompt:
-            return f"*Arena with {len(self.columns)} columns; no prompt yet.*"
-        turns = [{"role": "user", "text": self.prompt}]
-        parts = [static_forms.turns_markdown(turns)]
-        for title, answer in self._titled():
-            parts.append(static_forms.titled_markdown(title, answer, secret=not self.revealed))
-        if differing := self._differing():
-            parts.append(differing)
-        return "\n\n".join([*parts, f"<small>{escape(self._tally())}</small>"])
-
-    def html(self) -> str:
-        """The answers side by side, escaped."""
-        if not self.prompt:
-            return static_forms.frame(f"Arena with {len(self.columns)} columns; no prompt yet.", "")
-        cells = "".join(static_forms.titled_html(title, a, secret=not self.revealed) for title, a in self._titled())
-        body = f"{static_forms.turns_html([{'role': 'user', 'text': self.prompt}])}"
-        body += f'<div style="display:flex;gap:12px;flex-wrap:wrap">{cells}</div>'
-        body += self._differing()
-        return static_forms.frame(f"Arena · {self._tally()}", body)
-
-    def _differing(self) -> str:
-        """How the prompts differ, as HTML; "" if they don't, or before the vote."""
-        if not self.difference or not self.revealed:
-            return ""
-        return f"<details><summary>The prompts differ</summary><pre>{escape(self.difference)}</pre></details>"
-
-    def __repr__(self) -> str:
-        return f"<Arena with {len(self.columns)} columns: {self._tally()}>"
-
 
 def _difference(gate: Sequence[SamePrompt]) -> str:
     """What to show if the columns don't read the same prompt; "" if they do. Settings are the columns' own."""
     differing = [found for found in gate if found.same is False]
     return "\n".join(f"{found.line}\n{replace(found, settings={}).diff}" for found in differing)
-
-
-def _column(given: Mapping[str, Any], sampling: Mapping[str, Any]) -> dict[str, Any]:
-    """A normalized column; sampling params may be given as its fields or under "sampling"."""
-    own = {key: value for key, value in given.items() if key not in ("model", "adapter", "sampling")}
-    chosen = {**sampling, **dict(given.get("sampling") or {}), **own}
-    chosen = {key: value for key, value in chosen.items() if value not in (None, "", [])}
-    if "think" in chosen:  # as text: a page has no other form of it
-        chosen["think"] = think_text(chosen["think"])
-    if "seed" in chosen:
-        raise BadInputError("A column can't have its own seed.", "All columns share one: llmlab.arena(..., seed=7)")
-    return {"model": str(given.get("model") or ""), "adapter": str(given.get("adapter") or ""), "sampling": chosen}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import keyword
 import shlex
 from collections.abc import Mapping, Sequence
@@ -128,3 +129,12 @@ def keep(name: str, value: Any) -> None:
     if shell is None:
         raise BadInputError("There is no notebook to store it in.", "In Python: chat.messages")
     shell.user_ns[name] = value
+
+
+def free_name(name: str) -> str:
+    """The name, or the name with a number, that no variable in the notebook has."""
+    from IPython.core.getipython import get_ipython
+
+    shell = get_ipython()
+    taken = shell.user_ns if shell is not None else {}
+    return next(one for one in itertools.chain([name], (f"{name}{i}" for i in itertools.count(2))) if one not in taken)

@@ -14,7 +14,8 @@ from llmlab.experiments.design import AXES
 from llmlab.render import units
 from llmlab.render.safe import escape, markdown, plain
 from llmlab.render.table import Table
-from llmlab.widgets import assets, static_forms
+from llmlab.statistics import Vote
+from llmlab.widgets import assets, standings, static_forms
 from llmlab.widgets.base import BenchWidget
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ class Grid(BenchWidget):
     """An experiment's answers. Created by `Experiment.show`.
 
     Traits: `questions` (prompt and expected answer), `variants` (their names), `cells` (the rows: question, variant,
-        start of the text, scores, thumb), `opened` (a whole answer), `pair` (two answers to compare blindly), `tally`.
+        start of the text, scores, thumb), `opened` (a whole answer), `pair` (two answers to compare blindly),
+        `standings` (Elo ratings from the pairs), `tally`.
 
     Example:
         >>> exp = llmlab.experiment("widget", prompts=["Is 3 odd?"], models=["nano"], engines=["llamacpp"]).run()
@@ -57,6 +59,7 @@ class Grid(BenchWidget):
     cells = t.List(t.Dict()).tag(sync=True)
     opened = t.Dict().tag(sync=True)
     pair = t.Dict().tag(sync=True)
+    standings = t.List(t.Dict()).tag(sync=True)
     tally = t.Unicode().tag(sync=True)
 
     def __init__(self, experiment: Experiment) -> None:
@@ -97,7 +100,7 @@ class Grid(BenchWidget):
                 }
                 for place, (row, name) in enumerate(zip(rows, names, strict=True))
             ]
-            self.tally = self._counts()
+            self._show_tally()
 
     def _update_lab(self) -> None:
         """The grid shows nothing of the lab."""
@@ -122,7 +125,7 @@ class Grid(BenchWidget):
                 self.cells = [{**one, "thumb": thumb} if one["row"] == row else one for one in self.cells]
                 if self.opened.get("row") == row:
                     self.opened = {**self.opened, "thumb": thumb}
-                self.tally = self._counts()
+                self._show_tally()
             self._changed()
 
     def pairs(self) -> None:
@@ -179,7 +182,7 @@ class Grid(BenchWidget):
             a, b = self._shown_pair
             if winner != "skip":
                 self._experiment.rate({"a": a, "b": b, "winner": winner, "blind": True})
-            self.tally = self._counts()
+            self._show_tally()
             self._next_pair()
             self._changed()
 
@@ -240,26 +243,38 @@ class Grid(BenchWidget):
         alone = ratings[ratings["thumb"].notna()]
         return {keys[0]: int(thumb) for keys, thumb in zip(alone["keys"], alone["thumb"], strict=True)}
 
-    def _counts(self) -> str:
-        """The wins of each variant in pairs, and the thumbs."""
-        ratings = self._experiment.ratings
+    def _show_tally(self) -> None:
+        """Show the wins of each variant in pairs, their ratings, and the thumbs."""
+        votes = self._votes()
+        self.standings = standings.rows(votes)
+        self.tally = self._counts(votes)
+
+    def _counts(self, votes: list[Vote]) -> str:
         thumbs = self._thumbs()
         parts = []
         if thumbs:
             up = sum(one > 0 for one in thumbs.values())
             parts.append(f"{up} up, {len(thumbs) - up} down")
         wins = dict.fromkeys(self._variants, 0)
+        for one in votes:
+            if one.winner is not None:
+                wins[one.entrants[one.winner]] += 1
+        if votes:
+            parts.append("pairs won: " + ", ".join(f"{name} {count}" for name, count in wins.items() if count))
+        return "; ".join(parts)
+
+    def _votes(self) -> list[Vote]:
+        """The verdicts on pairs, between variants."""
+        ratings = self._experiment.ratings
         place = {
             row["key"]: self._variants[cell["variant"]] for row, cell in zip(self._rows(), self.cells, strict=True)
         }
         pairs = ratings[ratings["winner"].notna()]
-        for keys, winner in zip(pairs["keys"], pairs["winner"], strict=True):
-            name = place.get(keys[0 if winner == "a" else 1]) if winner in ("a", "b") else None
-            if name is not None:
-                wins[name] += 1
-        if len(pairs):
-            parts.append("pairs won: " + ", ".join(f"{name} {count}" for name, count in wins.items() if count))
-        return "; ".join(parts)
+        return [
+            Vote(tuple(place[key] for key in keys), {"a": 0, "b": 1}.get(winner))
+            for keys, winner in zip(pairs["keys"], pairs["winner"], strict=True)
+            if all(key in place for key in keys)
+        ]
 
     def _rows(self) -> tuple[Mapping[str, Any], ...]:
         return self._experiment.rows if self.cells else ()

@@ -26,6 +26,13 @@ def source(cell):
     return "".join(cell["source"])
 
 
+def shows_a_result(path):
+    """Whether one of the first three code cells has an output other than the line of a load."""
+    first = [cell for cell in cells(path) if cell["cell_type"] == "code"][:3]
+    texts = ["".join(one.get("text") or one.get("data", {}).get("text/plain", "")) for c in first for one in c["outputs"]]
+    return any(text.strip() and not re.search(r" (loaded|attached) in ", text) for text in texts)
+
+
 def default_engine(path):
     tagged = [source(cell) for cell in cells(path) if "parameters" in cell["metadata"].get("tags", [])]
     found = re.search(r"^ENGINE = \"(\w+)\"", "\n".join(tagged), re.MULTILINE)
@@ -67,6 +74,7 @@ def test_runs_to_its_end(path, engine, took):
         pytest.fail(f"{path.name} failed: {ran[0].failure}", pytrace=False)
     assert ran[0].executed == OUT / f"{ran[0].name}.ipynb"
     assert ran[0].executed.exists()
+    assert shows_a_result(ran[0].executed), f"{path.name}: none of its first three code cells shows a result"
     assert set(psutil.Process().children(recursive=True)) <= before
 
 

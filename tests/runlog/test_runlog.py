@@ -19,6 +19,7 @@ import pytest
 from llmlab.errors import BadInputError, LlmLabError, UnknownNameError
 from llmlab.runlog import RunLog
 from llmlab.runlog.redact import environment_secrets, redacted
+from llmlab.runlog.schema import STEPS
 from llmlab.types import Choice, Completion, Message, SamplingParams, Timings, Usage
 
 
@@ -172,7 +173,7 @@ def test_an_older_file_is_brought_up_to_date(log: RunLog) -> None:
     assert len(log.frame()) == 1
     with sqlite3.connect(log.path) as db:
         steps = [row[0] for row in db.execute("select name from _sqlite_migrations")]
-    assert steps == ["first_tables", "thoughts", "loads"]
+    assert steps == [name for name, _ in STEPS]
 
 
 # As sqlite-utils 4.2 made it, which wrote the log before.
@@ -209,7 +210,7 @@ def test_a_file_of_before_goes_on(log: RunLog) -> None:
     assert table.iloc[0]["messages"] == [{"role": "user", "content": "old?"}]
     assert [(one.id, one.title) for one in log.conversations()] == [("c0", "old?")]
     with sqlite3.connect(log.path) as db:
-        assert len(db.execute("select * from _sqlite_migrations").fetchall()) == 3
+        assert len(db.execute("select * from _sqlite_migrations").fetchall()) == len(STEPS)
     assert list(table["reasoning"]) == ["", ""]
     assert list(table["reasoning_tokens"]) == [0, 0]
 

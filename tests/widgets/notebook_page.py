@@ -88,8 +88,12 @@ class Book:
             if self.file.stat().st_mtime_ns != before:
                 break
             time.sleep(0.1)
-        time.sleep(0.2)
-        return json.loads(self.file.read_text())
+        for _ in range(50):
+            try:
+                return dict(json.loads(self.file.read_text()))
+            except json.JSONDecodeError:  # the server is still writing it
+                time.sleep(0.1)
+        raise AssertionError("the notebook wasn't saved whole")
 
     def close(self) -> None:
         self.context.close()

@@ -412,6 +412,14 @@ def test_dark_theme(book: Book, themes: Any) -> None:
     themes("JupyterLab Light")
     book.page.locator('body[data-jp-theme-light="true"]').wait_for(state="attached")
     assert brightness(".ll-chat") > 600
+    # VS Code and Colab, whose pages have JupyterLab's variables too, with the values of its light theme.
+    book.page.evaluate("document.documentElement.style.setProperty('--vscode-editor-background', '#1e1e1e')")
+    book.page.wait_for_selector('.ll-chat[data-host="vscode"][data-dark="true"]')
+    book.page.evaluate("document.documentElement.style.removeProperty('--vscode-editor-background')")
+    book.page.evaluate("document.documentElement.setAttribute('theme', 'dark')")
+    book.page.wait_for_selector('.ll-chat[data-host="colab"][data-dark="true"]')
+    book.page.evaluate("document.documentElement.removeAttribute('theme')")
+    book.page.wait_for_selector('.ll-chat[data-host=""][data-dark="false"]')
     book.page.locator(".lm-MenuBar-itemLabel", has_text="Settings").click()
     book.page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Theme$")).click()
     book.page.locator(".lm-Menu-itemLabel", has_text=re.compile("^JupyterLab Dark$")).click()

@@ -32,6 +32,9 @@ class Chat(Command):
         The chat stays with its model; %llm load and %llm use don't change it. --overflow decides what happens when the
         conversation fills the context. With --tools each call waits for approval in the chat. --preset takes a system
         prompt that was saved in a chat (llmlab.prompts()).
+
+        In a terminal it is a prompt: Enter sends, Alt+Enter starts a new line, Ctrl-C stops an answer, /help lists the
+        commands (/system, /undo, /retry, /continue, /model, /save, /clear). Ctrl-D ends it and returns the chat.
     """
     examples: ClassVar[tuple[tuple[str, str], ...]] = (
         ("%llm chat", ""),
@@ -82,7 +85,7 @@ class Chat(Command):
 
     @classmethod
     def run(cls, args: argparse.Namespace, context: Context) -> object:
-        """The widget, which is displayed as the cell's value."""
+        """The widget, which is displayed as the cell's value; in a terminal, after a prompt loop over it."""
         from llmlab.widgets import Chat as ChatWidget
 
         if args.find is not None:
@@ -91,7 +94,14 @@ class Chat(Command):
         given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
         if args.tools is not None:
             given["tools"] = _tools(args.tools, context)
-        return ChatWidget(args.name, lab=context.lab, resume=args.resume, approve=not args.no_approval, **given)
+        chat = ChatWidget(args.name, lab=context.lab, resume=args.resume, approve=not args.no_approval, **given)
+        from llmlab.widgets import terminal
+
+        if not terminal.is_terminal(context.shell):
+            return chat
+        loop = terminal.TerminalChat(chat, context.shell)
+        loop.run()
+        return context.silence.mark(chat, cls.typed(), loop.ended())
 
 
 def _tools(text: str, context: Context) -> list[Any]:
