@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from llmlab import _imports
 from llmlab.errors import BadInputError, EngineMissingError, LlmLabError, LoadError
-from llmlab.jobs.workers import Outcome, Ready, Task, Worker, answers, attach_named, outcome
+from llmlab.jobs import raydata
+from llmlab.jobs.workers import Outcome, Ready, Task, Worker, answers, attach_named, check_options, outcome
 
 if TYPE_CHECKING:
     from llmlab.jobs.models import Subject
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 LOCAL, RAY, CLIENT = "local", "ray", "ray://"
 _DEATHS_IN_A_ROW = 3
 _PROBE_S = 60.0
+# On a busy machine a local cluster can miss Ray's 30 seconds; the second time its files are in memory.
+_STARTS = 2
 # Where this machine's files are; the nodes of another cluster have their own.
 _FOLDERS = ("LLMLAB_CACHE", "LLMLAB_DATA", "LLMLAB_LOGS", "LLMLAB_MODELS")
 
@@ -60,15 +63,15 @@ class EngineActor:
         except LlmLabError as error:
             self._problem = str(error)
 
-    async def check(self, options: Mapping[str, Any]) -> tuple[str, str, int]:
-        """(why the model can't be loaded, why it doesn't take the options, the most rows at once)."""
+    async def check(self, options: Mapping[str, Any], sources: Mapping[str, str]) -> tuple[str, str]:
+        """(why the model can't be loaded, why it doesn't take the options); "" if it can."""
         if self._problem:
-            return self._problem, "", 0
+            return self._problem, ""
         try:
-            self._model.stream("a", **options)
+            check_options(self._model, options, sources)
         except LlmLabError as error:
-            return "", str(error), 0
-        return "", "", self._model.plan.max_concurrency
+            return "", str(error)
+        return "", ""
 
     async def answer(self, task: Task, sources: Mapping[str, str]) -> Outcome:
         """Answer a row."""
@@ -85,10 +88,6 @@ class EngineActor:
     async def alive(self) -> bool:
         """Whether the engine answers."""
         return answers(self._model)
-
-    async def process(self) -> int:
-        """The id of its process."""
-        return os.getpid()
 
 
 class ActorWorker:
@@ -172,14 +171,16 @@ class Actors:
         subjects: the model.
         workers: how many actors; None: one per GPU, or one per node without GPUs.
         report: called with the phase.
+        adapters: rows have adapters.
     """
 
     place: str
     subjects: Sequence[Subject]
     workers: int | None
     report: Progress
+    adapters: bool = False
 
-    def __call__(self, closing: contextlib.ExitStack, options: Mapping[str, Any]) -> list[Worker]:
+    def __call__(self, closing: contextlib.ExitStack, options: Mapping[str, Any]) -> list[Worker] | raydata.Through:
         """Connect, load the models and check that they take the options.
 
         Raises:
@@ -198,6 +199,8 @@ class Actors:
 
         total = ray.cluster_resources()
         gpus = int(total.get("GPU", 0))
+        if raydata.suits(subject, options, gpus=gpus, adapters=self.adapters):
+            return raydata.Through(raydata.plan_of(subject, gpus=gpus, workers=self.workers))
         count = self.workers or gpus or max(sum(bool(node["Alive"]) for node in ray.nodes()), 1)
         if count > max(gpus, int(total.get("CPU", 0))):
             raise BadInputError(
@@ -218,7 +221,8 @@ class Actors:
             found.append(ActorWorker(f"actor {index}", make, 2 * most, subject.sources))
             closing.callback(found[-1].close)
         self.report(f"{count} actors load {subject.label}", None)
-        for load, refused, _ in ray.get([worker.actor.check.remote(dict(options)) for worker in found]):
+        checks = [worker.actor.check.remote(dict(options), dict(subject.sources)) for worker in found]
+        for load, refused in ray.get(checks):
             if load:
                 raise LoadError(f"An actor can't load {subject.label}: {load}")
             if refused:
@@ -237,18 +241,23 @@ def connect(place: str, cpus: int, closing: contextlib.ExitStack) -> None:
     if ray.is_initialized():
         return
     options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
-    try:
-        if place.startswith(CLIENT):
-            ray.init(place, logging_level="ERROR", log_to_driver=False)
-        elif os.environ.get("RAY_ADDRESS"):
+    if place.startswith(CLIENT):
+        options["address"] = place
+    elif not os.environ.get("RAY_ADDRESS"):
+        # Ray's agents are Python processes, and its 15 seconds for their start pass on a busy machine.
+        os.environ.setdefault("RAY_agent_register_timeout_ms", "120000")
+        cores = max(os.cpu_count() or 1, cpus)
+        options |= {"address": LOCAL, "num_cpus": cores, "include_dashboard": False}
+    for attempt in range(_STARTS):
+        try:
             ray.init(**options)
-        else:
-            cores = max(os.cpu_count() or 1, cpus)
-            ray.init(address="local", num_cpus=cores, include_dashboard=False, **options)
-    except ImportError as error:
-        raise EngineMissingError(f"{place} needs Ray's client: {error}.", 'pip install "ray[client]"') from None
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-        raise BadInputError(f"Ray can't be reached at {place}: {_first_line(error)}", "Is the cluster up?") from None
+            break
+        except ImportError as error:
+            raise EngineMissingError(f"{place} needs Ray's client: {error}.", 'pip install "ray[client]"') from None
+        except Exception as error:  # noqa: BLE001 - Ray raises bare ones
+            ray.shutdown()
+            if attempt + 1 == _STARTS or place.startswith(CLIENT):
+                raise BadInputError(f"Ray can't be reached: {_first_line(error)}", "Is the cluster up?") from None
     closing.callback(ray.shutdown)
 
 

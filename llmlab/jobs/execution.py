@@ -149,12 +149,12 @@ class Run:
             self._read = row.index + 1
             try:
                 if row.error:
-                    raise LlmLabError(row.error)  # noqa: TRY301 - as any other row that can't be asked
+                    raise LlmLabError(row.error)
                 self._open[row.index] = _Open(row, self.task(row))
             except StopError:
                 raise
             except LlmLabError as error:
-                self._finish_row(row, failed_record(str(error)))
+                self.put(row, failed_record(str(error)))
                 continue
             return row.index
         return None
@@ -235,10 +235,11 @@ class Run:
         state.done += 1
         state.speed.count()
         del self._open[index]
-        self._finish_row(one.row, found.record if found.kind == "done" else failed_record(found.error))
+        self.put(one.row, found.record if found.kind == "done" else failed_record(found.error))
         return None
 
-    def _finish_row(self, row: Row, answer: Mapping[str, Any]) -> None:
+    def put(self, row: Row, answer: Mapping[str, Any]) -> None:
+        """Finish a row."""
         self._speed.count()
         self.writer.put(row.index, self.record(row, answer), row.digest)
 
@@ -257,7 +258,7 @@ class Run:
             if one.deaths >= _MOST_DEATHS and len(back) == 1:
                 del self._open[index]
                 reason = f"The worker was lost {one.deaths} times while it had this row; the last time: {state.lost}"
-                self._finish_row(one.row, failed_record(reason))
+                self.put(one.row, failed_record(reason))
         self._waiting.extendleft(index for index in reversed(back) if index in self._open)
 
     def _revive(self) -> None:

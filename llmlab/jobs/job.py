@@ -19,11 +19,12 @@ from llmlab.experiments.identity import adapter_digest
 from llmlab.experiments.store import digest
 from llmlab.jobs import models
 from llmlab.jobs.execution import Run, StopError
+from llmlab.jobs.raydata import Through
 from llmlab.jobs.result import Mapped
 from llmlab.jobs.rows import Row, Rows
 from llmlab.jobs.shards import SHARD_ROWS, Output, Shard, Writer, same_rows
 from llmlab.jobs.template import Template
-from llmlab.jobs.workers import ModelWorker, Task, Worker, adapter_of, failed_record
+from llmlab.jobs.workers import ModelWorker, Task, Worker, adapter_of, check_options, failed_record
 from llmlab.options import ToolOptions
 from llmlab.types import SamplingParams
 from llmlab.types.progress import Progress
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
 
 ANSWER = (*failed_record(""), "row", "probabilities")
 """The columns that a job adds; a column of the data with such a name is kept as `input_NAME`."""
-RETRIES = 2
+Opens = Callable[[contextlib.ExitStack, Mapping[str, Any]], "list[Worker] | Through"]
+"""Opens what answers a job's rows, and checks that it takes the options of every request."""
 _SEEDS = 2**32
 _WORDS = {
     "model": "model", "prompt": "prompt", "options": "options", "system": "system prompt", "raw": "raw",
@@ -92,8 +94,7 @@ class Job:
     _sources: dict[str, str] = field(default_factory=dict)
     _about: dict[str, Any] = field(default_factory=dict)
 
-    def run(self, workers: Callable[[contextlib.ExitStack, Mapping[str, Any]], list[Worker]], *, retries: int,
-            fresh: bool, progress: Progress) -> Mapped:  # fmt: skip
+    def run(self, workers: Opens, *, retries: int, fresh: bool, progress: Progress) -> Mapped:
         """Answer the rows that have no answer yet.
 
         Args:
@@ -172,7 +173,7 @@ class Job:
     # -- one run -------------------------------------------------------------------------------
 
     def _answer(
-        self, head: Row, rest: Iterator[Row], writer: Writer, workers: Any, retries: int, progress: Progress
+        self, head: Row, rest: Iterator[Row], writer: Writer, workers: Opens, retries: int, progress: Progress
     ) -> None:
         def rows() -> Iterator[Row]:
             yield head
@@ -180,10 +181,16 @@ class Job:
 
         try:
             with contextlib.ExitStack() as closing:
-                opened = workers(closing, {**self.settings.options, "seed": 0})
-                run = Run(rows(), self._task, self._record, opened, writer, self.rows.length, retries, progress)
+                name = adapter_of(self.settings.adapter)[0]
+                adapter = {"adapter": name} if name is not None else {}
+                opened = workers(closing, {**self.settings.options, "seed": 0, **adapter})
+                own = [] if isinstance(opened, Through) else opened
+                run = Run(rows(), self._task, self._record, own, writer, self.rows.length, retries, progress)
                 try:
-                    run.everything()
+                    if isinstance(opened, Through):
+                        opened.run(run)
+                    else:
+                        run.everything()
                 finally:
                     self.counts = run.counts
         except KeyboardInterrupt:
@@ -290,7 +297,11 @@ def run(
     own |= {"raw": True} if raw else {}
     with hooks.progress("map", progress) as report, one_display():
         report("files", None)
-        subjects = models.find(model, lab, engine=engine, quant=quant, ctx=ctx, progress=report)
+
+        def loading(phase: str, _fraction: float | None) -> None:
+            report(phase, None)  # the fraction is that of the rows
+
+        subjects = models.find(model, lab, engine=engine, quant=quant, ctx=ctx, progress=loading)
         first = subjects[0].model
         if adapter is _DEFAULT:
             adapter = first.adapter if first is not None else None
@@ -301,9 +312,9 @@ def run(
         if place == "local":
             if workers is not None:
                 raise BadInputError("workers= is the number of Ray's actors.", 'Leave it out, or add on="ray".')
-            opened = _Local(subjects, report)
+            opened = _Local(subjects, loading)
         else:
-            opened = cluster.Actors(place, subjects, workers, report)
+            opened = cluster.Actors(place, subjects, workers, loading, adapter_column is not None)
         return job.run(opened, retries=retries, fresh=fresh, progress=report)
 
 
@@ -364,16 +375,7 @@ class _Local:
                 closing.callback(lab.close)
                 model = lab.load(**subject.load, progress=self.report)
             worker = ModelWorker(model, subject.sources)
-            check_options(model, options)
+            check_options(model, options, subject.sources)
             closing.callback(worker.close)
             found.append(worker)
         return found
-
-
-def check_options(model: Model, options: Mapping[str, Any]) -> None:
-    """Refuse what a model can't do before the first row: each row would fail with it.
-
-    Raises:
-        LlmLabError: the option, and where it works.
-    """
-    model.stream("a", **options)

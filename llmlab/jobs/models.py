@@ -1,4 +1,4 @@
-"""The models of a job: loaded, attached or to be loaded; which content they have, and how another process loads them."""
+"""The models of a job: loaded, attached or to be loaded; their content, and how another process loads them."""
 
 from __future__ import annotations
 

@@ -129,7 +129,9 @@ class Mapped:
         return plain(f"{self.line}\n{shown.to_string(index=False, max_colwidth=48)}")
 
     def _repr_html_(self) -> str:
-        return f'<div class="{BOX}"><div>{escape(self.line)}</div>{self._head().to_html(index=False, escape=True)}</div>'
+        return (
+            f'<div class="{BOX}"><div>{escape(self.line)}</div>{self._head().to_html(index=False, escape=True)}</div>'
+        )
 
 
 def opened(path: str | Path) -> Mapped:

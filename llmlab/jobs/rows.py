@@ -7,7 +7,7 @@ import datetime as dt
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,7 @@ def _opened(data: Any) -> tuple[str, int | None, Iterator[Any]]:
         return "a DataFrame", len(data), _frame_rows(data)
     if isinstance(data, Mapping) or not isinstance(data, Iterable):
         raise BadInputError(f"{kind} isn't supported as data.", FORMS)
-    length = len(data) if isinstance(data, Sequence) or hasattr(data, "__len__") else None
+    length = len(data) if isinstance(data, Sized) else None
     return {"list": "a list", "Dataset": "a data set"}.get(kind, f"{kind}"), length, iter(data)
 
 
@@ -115,7 +115,9 @@ def _frame_rows(frame: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def _missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and value != value) or type(value).__name__ in ("NaTType", "NAType")  # fmt: skip
+    return (
+        value is None or type(value).__name__ in ("NaTType", "NAType") or (isinstance(value, float) and value != value)
+    )
 
 
 def _file(path: Path, given: str) -> tuple[str, int | None, Iterator[Any]]:

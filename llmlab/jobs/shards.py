@@ -215,8 +215,8 @@ class Writer:
                 self._since = time.monotonic()
             self._ready.append(self._waiting.pop(self.next))
             self.next += 1
-        if len(self._ready) >= self.rows:
-            self.flush()
+            if len(self._ready) >= self.rows:
+                self.flush()
 
     def tick(self) -> None:
         """Write what has waited for long."""

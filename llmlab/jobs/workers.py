@@ -182,6 +182,16 @@ def attach_named(model: Model, spec: str | None, sources: Mapping[str, str]) -> 
             model.add_adapter(name, sources.get(name, name))
 
 
+def check_options(model: Model, options: Mapping[str, Any], sources: Mapping[str, str]) -> None:
+    """Refuse what a model can't do before the first row: each row would fail with it.
+
+    Raises:
+        LlmLabError: the option, and where it works.
+    """
+    attach_named(model, options.get("adapter"), sources)
+    model.stream("a", **options)
+
+
 def adapter_of(value: Any) -> tuple[str | None, Mapping[str, str]]:
     """(the `adapter=` of requests, name -> source) of a row's value: a name, a mix, a path, or nothing.
 
