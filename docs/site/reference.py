@@ -76,6 +76,8 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             "llmlab.measure.SamePrompt",
             "llmlab.advice.Advice",
             "llmlab.serving.Server",
+            "llmlab.jobs.result.Mapped",
+            "llmlab.jobs.result.opened",
             "llmlab.loading.storage.show",
             "llmlab.guided.make",
             "llmlab.files.tags.names",

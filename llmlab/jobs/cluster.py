@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 LOCAL, RAY, CLIENT = "local", "ray", "ray://"
 _DEATHS_IN_A_ROW = 3
 _PROBE_S = 60.0
-# On a busy machine a local cluster can miss Ray's 30 seconds; the second time its files are in memory.
-_STARTS = 2
+# Ray gives its agents, which are Python processes, 15 seconds to start: too few on a busy machine.
+_STARTS = 3
 # Where this machine's files are; the nodes of another cluster have their own.
 _FOLDERS = ("LLMLAB_CACHE", "LLMLAB_DATA", "LLMLAB_LOGS", "LLMLAB_MODELS")
 
@@ -244,8 +244,6 @@ def connect(place: str, cpus: int, closing: contextlib.ExitStack) -> None:
     if place.startswith(CLIENT):
         options["address"] = place
     elif not os.environ.get("RAY_ADDRESS"):
-        # Ray's agents are Python processes, and its 15 seconds for their start pass on a busy machine.
-        os.environ.setdefault("RAY_agent_register_timeout_ms", "120000")
         cores = max(os.cpu_count() or 1, cpus)
         options |= {"address": LOCAL, "num_cpus": cores, "include_dashboard": False}
     for attempt in range(_STARTS):
