@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from llmlab import files as files
     from llmlab import guided as guided
     from llmlab import hub as hub
+    from llmlab import jobs as jobs
     from llmlab import loading as loading
     from llmlab import measure as measure
     from llmlab import options as options
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from llmlab.experiments.experiment import Experiment
     from llmlab.experiments.scoring import Scorer
     from llmlab.experiments.scoring import scorer as scorer
+    from llmlab.jobs.result import Mapped
     from llmlab.loading.storage import Pulled
     from llmlab.measure.comparison import QuantComparison
     from llmlab.measure.prompts import SamePrompt
@@ -88,6 +90,7 @@ __all__ = [
     "lab",
     "load",
     "load_ipython_extension",
+    "map",
     "merge",
     "panel",
     "prompts",
@@ -132,6 +135,7 @@ _MODULES = (
     "files",
     "guided",
     "hub",
+    "jobs",
     "loading",
     "measure",
     "options",
@@ -736,6 +740,100 @@ def _from_lock(
 
 
 experiment.from_lock = _from_lock  # type: ignore[attr-defined]
+
+
+@known_keywords
+def map(  # noqa: A001 - the word for it
+    data: Any,
+    prompt: Prompt | Callable[[Mapping[str, Any]], Prompt],
+    *,
+    model: str | Model | Sequence[str | Model] | None = None,
+    output: str | Path | None = None,
+    on: str = "local",
+    workers: int | None = None,
+    engine: str = "auto",
+    quant: str | None = None,
+    ctx: int | None = None,
+    system: str | None = None,
+    raw: bool = False,
+    adapter_column: str | None = None,
+    columns: Sequence[str] | None = None,
+    retries: int = 2,
+    shard_rows: int | None = None,
+    fresh: bool = False,
+    lab: Lab | None = None,
+    progress: Progress | None = None,
+    **options: Unpack[GenerateOptions],
+) -> Mapped:
+    """Answer a prompt for every row of a data set. The same call goes on after Ctrl-C, a crash or a kernel restart.
+
+    Rows are read one after the other, run in the model's batch, and written in order to a folder, in shards. Other
+    keywords: see `Model.generate`, without tools and n. Row i is sent with seed + i, 0 + i without a seed.
+
+    Args:
+        data: a list of dicts or another iterable of them, a DataFrame, a `datasets` data set (streamed ones too), or
+            the path of a .jsonl, .csv or .parquet file or of a folder written by `save_to_disk`.
+        prompt: a text or a conversation with `{{column}}`, or a function of the row that returns one.
+        model: a loaded or attached model or its name; what `load` takes, which is unloaded afterwards; or a list of
+            the same model in several places, which share the rows by their speed. None: the current one.
+        output: the folder of the results; None: one in llmlab's data folder, by the job's content.
+        on: local; ray: actors that each load the model, on the cluster that runs here or one that is started for the
+            job; ray://HOST:PORT: the same on a cluster elsewhere.
+        workers: number of Ray's actors; None: one per GPU, or one per node.
+        engine, quant, ctx: as in `load`, for a model that isn't loaded.
+        system: a system prompt.
+        raw: send the texts without the chat template.
+        adapter_column: the column with each row's adapter: a name, "pirate:0.5" or a path; empty for the base model.
+        columns: the columns of the data that the result has; None: all of them.
+        retries: how often a row that failed is tried again.
+        shard_rows: most rows per file, and so the most that a crash makes it answer again; None: 256.
+        fresh: forget what the folder has, and begin again.
+        lab: the lab of models that are given by name; None: the shared one.
+        progress: called with the state in words and the fraction from 0 to 1 or None.
+
+    Returns:
+        The rows: `.frame`, `.dataset()`, `.errors`, `.path`. A row that fails has the reason in `error`.
+
+    Raises:
+        BadInputError: an option is invalid, the data is empty, or the folder has the answers of another job.
+        UnknownNameError: the prompt has a variable that is no column of the data.
+        UnsupportedError: the model doesn't support an option.
+        GenerationError: no worker is left; what was answered is kept.
+        Interrupted: Ctrl-C; what was answered is kept.
+
+    Example:
+        >>> rows = [{"country": "France"}, {"country": "Italy"}]
+        >>> job = llmlab.map(rows, "What is the capital of {{country}}?", model="nano", engine="llamacpp",
+        ...                  temperature=0)
+        >>> job.frame[["country", "text"]].values.tolist()[0]
+        ['France', 'The capital of France is Paris.']
+    """
+    from llmlab import _imports
+
+    _imports.load("llmlab.jobs.job")
+    from llmlab.jobs import job
+
+    return job.run(
+        data,
+        prompt,
+        model=model,
+        output=output,
+        on=on,
+        workers=workers,
+        engine=engine,
+        quant=quant,
+        ctx=ctx,
+        adapter_column=adapter_column,
+        columns=columns,
+        retries=retries,
+        shard_rows=shard_rows,
+        fresh=fresh,
+        lab=_or_shared(lab),
+        progress=progress,
+        system=system,
+        raw=raw,
+        options=options,
+    )
 
 
 @known_keywords

@@ -129,6 +129,18 @@ class PullInterrupted(Interrupted):
         return ["Interrupted: the partial download was kept. Pull or load again to resume it."]
 
 
+class JobInterrupted(Interrupted):
+    """Ctrl-C during `llmlab.map`. `rows` are kept in the folder `path`, and the same call goes on from there."""
+
+    def __init__(self, rows: int = 0, path: Any = None) -> None:
+        super().__init__(None)
+        self.rows = rows
+        self.path = path
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"Interrupted: {self.rows:,} rows are kept in {self.path}. The same call goes on from there."]
+
+
 def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> UnknownNameError:
     """Build the error for an unknown name.
 

@@ -67,7 +67,7 @@ watched() {
     || { tail -n 40 .venv/install.log >&2; echo "The installation failed; all of its output: .venv/install.log" >&2; exit 1; }
 }
 
-dev_tools=(anthropic comm deptry httpx hypothesis import-linter jedi markdown-it-py mypy nbformat nbstripout ollama openai pytest pytest-timeout ruff)
+dev_tools=(anthropic comm deptry httpx hypothesis import-linter jedi markdown-it-py mypy nbformat nbstripout ollama openai pytest pytest-timeout pytest-xdist ruff)
 # pip's cache of wheels doesn't know for which device llama.cpp was compiled: each flavour has a folder of its own, and a
 # wheel that is in it isn't compiled again.
 llama_wheel() {
@@ -126,7 +126,7 @@ EOF
   pip install --quiet --no-deps --no-build-isolation -e .
 else
   say "installing llama.cpp and JupyterLab (llmlab supports vLLM on Linux only)"
-  watched -e '.[llamacpp,tune,serve,widgets,notebooks]' anthropic httpx ollama openai pytest pytest-timeout hypothesis ruff mypy import-linter deptry nbstripout
+  watched -e '.[llamacpp,tune,serve,widgets,notebooks]' anthropic httpx ollama openai pytest pytest-timeout pytest-xdist hypothesis ruff mypy import-linter deptry nbstripout
 fi
 echo "$stamp" > "$ready"
 say "ready: .venv"

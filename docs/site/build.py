@@ -44,6 +44,7 @@ GUIDES = (
     "widgets",
     "measures",
     "experiments",
+    "jobs",
     "advise",
     "serving",
     "attach",

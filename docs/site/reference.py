@@ -80,6 +80,8 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             "llmlab.serving.Server",
             "llmlab.saved_prompts.PromptLibrary",
             "llmlab.saved_prompts.SavedPrompt",
+            "llmlab.jobs.result.Mapped",
+            "llmlab.jobs.result.opened",
             "llmlab.loading.storage.show",
             "llmlab.guided.make",
             "llmlab.files.tags.names",

@@ -22,7 +22,8 @@ AXES = ("template", "model", "engine", "quant", "adapter", "system", "params", "
 REFERENCES = ("reference", "answer", "expected", "completion", "target")
 """The columns that can hold the expected answer; the first that a row has."""
 NONE = "none"
-_VARIABLE = re.compile(r"\{\{\s*(\w+)\s*\}\}")
+VARIABLE = re.compile(r"\{\{\s*(\w+)\s*\}\}")
+"""A column in a prompt."""
 _CONSTRAINTS = ("schema", "type", "regex", "choice", "grammar", "complete", "probabilities")
 _REPEAT_STEP = 1_000_003  # repeats of neighbouring seeds must not meet
 
@@ -119,7 +120,7 @@ class Design:
         """Every prompt over every row."""
         pairs = itertools.product(enumerate(self.templates), enumerate(self.rows))
         return [
-            Question(index, template, row, tuple(_filled(turn, data) for turn in turns), data)
+            Question(index, template, row, tuple(filled(turn, data) for turn in turns), data)
             for index, ((template, turns), (row, data)) in enumerate(pairs)
         ]
 
@@ -201,10 +202,10 @@ def make(
     variants: Sequence[Sequence[Any]] = (),
 ) -> Design:
     """Validate what the user declared. Arguments and errors as `llmlab.experiment`."""
-    templates = tuple(_conversation(one) for one in _several(prompts, "prompts"))
+    templates = tuple(as_conversation(one) for one in _several(prompts, "prompts"))
     rows = read_rows(data)
     for turns in templates:
-        for variable in (name for turn in turns for name in _VARIABLE.findall(turn.content)):
+        for variable in (name for turn in turns for name in VARIABLE.findall(turn.content)):
             if variable not in rows[0]:
                 raise unknown(
                     "variable of a prompt", variable, list(rows[0]), "The columns of data= are its variables."
@@ -295,19 +296,26 @@ def _several(given: Any, name: str) -> list[Any]:
     return found
 
 
-def _conversation(given: Any) -> tuple[Message, ...]:
+def as_conversation(given: Any) -> tuple[Message, ...]:
+    """A prompt as messages: a text is a user's."""
     if isinstance(given, str):
         return (Message("user", given),)
     return tuple(Message.of(turn) for turn in given)
 
 
-def _filled(turn: Message, row: Mapping[str, Any]) -> Message:
+def filled(turn: Message, row: Mapping[str, Any]) -> Message:
+    """A message with the row's values in place of its variables.
+
+    Raises:
+        UnknownNameError: the row has no such column.
+    """
+
     def value(found: re.Match[str]) -> str:
         if found.group(1) not in row:
             raise unknown("variable of a prompt", found.group(1), list(row), "Every row needs the same columns.")
         return str(row[found.group(1)])
 
-    content = _VARIABLE.sub(value, turn.content)
+    content = VARIABLE.sub(value, turn.content)
     return replace(turn, content=content)
 
 

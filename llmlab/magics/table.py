@@ -35,6 +35,7 @@ COMMANDS: dict[str, str] = {
     "replay": "llmlab.magics.commands.replay:Replay",
     "embed": "llmlab.magics.commands.embed:Embed",
     "grid": "llmlab.magics.commands.grid:Grid",
+    "map": "llmlab.magics.commands.map:Map",
     "bench": "llmlab.magics.commands.bench:BenchCommand",
     "logs": "llmlab.magics.commands.logs:Logs",
     "doctor": "llmlab.magics.commands.doctor:Doctor",

@@ -1,0 +1,1 @@
+"""Jobs: a data set through a model."""
