@@ -9,8 +9,9 @@ these packages itself: it calls `load` first, and its own `import` statement the
 from __future__ import annotations
 
 import importlib
+import sys
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 from llmlab.errors import Interrupted
@@ -84,5 +85,25 @@ def submodules(package: str, names: Collection[str]) -> Callable[[str], Any]:
         if name in names:
             return importlib.import_module(f"{package}.{name}")
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return __getattr__
+
+
+def attributes(package: str, places: Mapping[str, str]) -> Callable[[str], Any]:
+    """A package's `__getattr__`, which imports its public names at first use, on a thread that Ctrl-C can't interrupt.
+
+    Args:
+        package: the package's name.
+        places: the module of each name.
+    """
+
+    def __getattr__(name: str) -> Any:  # noqa: N807 - shown in tracebacks as what it is
+        if name not in places:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        place = places[name]
+        # Not `load`: a module that is being imported asks for this, and its thread must not wait for `_lock` then.
+        if place not in sys.modules:
+            shielded(lambda: importlib.import_module(place))
+        return getattr(importlib.import_module(place), name)
 
     return __getattr__
