@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import ctypes
 import os
 import random
 import threading
@@ -17,6 +16,7 @@ VARIABLE = "LLMLAB_WARM"
 # Longest wait at exit for a library that is being loaded.
 EXIT_S = 10.0
 
+_one = threading.Lock()
 _running: dict[EngineName, _Import] = {}
 
 
@@ -27,12 +27,14 @@ class _Import(threading.Thread):
         super().__init__(name=f"llmlab-warm-{engine}", daemon=True)
         self.engine = engine
         self.error: BaseException | None = None
+        self.stop = threading.Event()
 
     def run(self) -> None:
-        from llmlab.engines import registry
-
         try:
-            registry.engine_class(self.engine).warm()
+            with _one, _imports.background(self.stop):
+                from llmlab.engines import registry
+
+                registry.engine_class(self.engine).warm()
         except BaseException as error:  # noqa: BLE001 - a load raises it again, with its own log
             self.error = error
 
@@ -97,7 +99,7 @@ def _start(name: EngineName) -> _Import:
 
 
 def _import_rich() -> None:
-    """rich draws a random number when it is imported: while the calling thread waits, the state can be restored."""
+    """Rich draws a random number when it is imported: while the calling thread waits, the state can be restored."""
     state = random.getstate()
     try:
         import rich.style  # noqa: F401
@@ -108,6 +110,6 @@ def _import_rich() -> None:
 def _end() -> None:
     """At exit: end the imports. A thread that still ran in a library's code would crash the program."""
     for one in _running.values():
-        if one.is_alive() and one.ident is not None:
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(one.ident), ctypes.py_object(SystemExit))
-            one.join(EXIT_S)
+        one.stop.set()
+    for one in _running.values():
+        one.join(EXIT_S)

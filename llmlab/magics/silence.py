@@ -7,7 +7,6 @@ import sys
 from typing import Any
 
 
-
 class Silence:
     """Keeps IPython from displaying one object once, as the result of the running cell.
 

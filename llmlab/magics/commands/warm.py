@@ -29,7 +29,9 @@ class Warm(Command):
         """The engines."""
         from llmlab.engines.registry import ENGINES
 
-        parser.add("engines", nargs="*", metavar="ENGINE", help=f"{' or '.join(ENGINES)}; default: all that are installed")
+        parser.add(
+            "engines", nargs="*", metavar="ENGINE", help=f"{' or '.join(ENGINES)}; default: all that are installed"
+        )
 
     @classmethod
     def run(cls, args: argparse.Namespace, context: Context) -> object:  # noqa: ARG003
