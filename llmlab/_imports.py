@@ -120,8 +120,8 @@ def background(stop: threading.Event) -> Iterator[None]:
 
     def guarded_statement(
         name: str,
-        globals: Any = None,
-        locals: Any = None,
+        globals: Any = None,  # noqa: A002 - the arguments' names are part of the function
+        locals: Any = None,  # noqa: A002
         fromlist: Any = (),
         level: int = 0,
     ) -> Any:

@@ -36,7 +36,7 @@ def warm() -> None:
 
 @contextlib.contextmanager
 def _environment(settings: Mapping[str, str]) -> Iterator[None]:
-    """Set variables, and restore them and `SET` at exit. Others are left alone: cells that run meanwhile may set them."""
+    """Set variables, and restore them and `SET` at exit. Others are left alone: cells may set them meanwhile."""
     before = {name: os.environ.get(name) for name in (*settings, *SET)}
     os.environ.update(settings)
     try:
