@@ -19,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -343,6 +343,11 @@ def _speculation(subject: str, draft: str | None) -> Measurements:
 # -- vLLM ----------------------------------------------------------------------------------------
 
 
+def _tokens(subject: str) -> int:
+    """How many of a vocabulary's tokens the prompts use."""
+    return 2000 if subject == "nano" else 4000
+
+
 def vllm(subject: str) -> Measurements:
     """The vLLM engine of llmlab: end-to-end speed of 1 and 16 answers, and of 8 prompts of 512 tokens."""
     _, model = _load(subject, "vllm", ctx=1024, max_concurrency=16)
@@ -353,7 +358,7 @@ def vllm(subject: str) -> Measurements:
         found = {f"whole {n}": _decode(model, n, 1)[0][1] for n in (1, 16)}
         seed += 1
         started = time.perf_counter()
-        streams = [model.stream(ids, **_greedy(1)) for ids in long_prompts(8, 4000, seed)]
+        streams = [model.stream(ids, **_greedy(1)) for ids in long_prompts(8, _tokens(subject), seed)]
         for stream in streams:
             stream.start()
         for stream in streams:
@@ -388,7 +393,7 @@ def vllm_raw(subject: str) -> Measurements:
     while True:
         found = {f"whole {n}": speed(prompts(n), TOKENS, n * TOKENS) for n in (1, 16)}
         seed += 1
-        asked: list[Any] = [{"prompt_token_ids": ids} for ids in long_prompts(8, 4000, seed)]
+        asked: list[Any] = [{"prompt_token_ids": ids} for ids in long_prompts(8, _tokens(subject), seed)]
         yield found | {"prompt": speed(asked, 1, 8 * LONG)}
 
 
@@ -454,11 +459,15 @@ CONTENDERS: dict[str, Callable[[str], Measurements]] = {
 class Process:
     """A contender in a process of its own, with an empty run log, set up and waiting.
 
+    Args:
+        contender, subject: what runs.
+        environment: further variables of its environment.
+
     Raises:
         RuntimeError: it failed; also from `measure`.
     """
 
-    def __init__(self, contender: str, subject: str) -> None:
+    def __init__(self, contender: str, subject: str, environment: Mapping[str, str] | None = None) -> None:
         self._what = f"{contender} on {subject}"
         self._scratch = tempfile.TemporaryDirectory(prefix="llmlab-bench-")
         self._errors = Path(self._scratch.name, "errors").open("w+", encoding="utf-8")  # noqa: SIM115 - closed by `close`
@@ -468,7 +477,12 @@ class Process:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
-            env={**os.environ, "LLMLAB_DATA": self._scratch.name, "LLMLAB_LOGS": self._scratch.name},
+            env={
+                **os.environ,
+                "LLMLAB_DATA": self._scratch.name,
+                "LLMLAB_LOGS": self._scratch.name,
+                **(environment or {}),
+            },
         )
         self._read()
 

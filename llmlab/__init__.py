@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from llmlab.experiments.scoring import scorer as scorer
     from llmlab.jobs.result import Mapped
     from llmlab.loading.storage import Pulled
+    from llmlab.loading.warming import warm as warm
     from llmlab.measure.comparison import QuantComparison
     from llmlab.measure.prompts import SamePrompt
     from llmlab.measure.repeatability import Certificate
@@ -110,6 +111,7 @@ __all__ = [
     "serve",
     "tune",
     "unload_ipython_extension",
+    "warm",
 ]
 
 # Public names, imported at first use: `import llmlab` must be fast and import no engine.
@@ -126,6 +128,7 @@ _LAZY = {
     "records": "llmlab.notebooks.figures",
     "scorer": "llmlab.experiments.scoring",
     "run_notebooks": "llmlab.notebooks",
+    "warm": "llmlab.loading.warming",
 }
 # Public modules, available as attributes after `import llmlab`: `llmlab.loading.storage.show("nano")`.
 _MODULES = (
@@ -1522,14 +1525,20 @@ def replay_answers(path: str | Path) -> AbstractContextManager[Cassette]:
 
 
 def load_ipython_extension(ip: Any) -> None:
-    """`%load_ext llmlab`: register `%llm` and `%%llm`.
+    """`%load_ext llmlab`: register `%llm` and `%%llm`, and import in the background what `LLMLAB_WARM` names.
 
     Args:
         ip: the IPython shell.
     """
+    import os
+
     from llmlab.magics import register
 
     register(ip, lab)
+    if os.environ.get("LLMLAB_WARM"):
+        from llmlab.loading.warming import warm_from_environment
+
+        warm_from_environment()
 
 
 def unload_ipython_extension(ip: Any) -> None:

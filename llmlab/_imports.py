@@ -8,9 +8,12 @@ these packages itself: it calls `load` first, and its own `import` statement the
 
 from __future__ import annotations
 
+import builtins
 import importlib
+import sys
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from llmlab.errors import Interrupted
@@ -20,6 +23,9 @@ Result = TypeVar("Result")
 _loaded: set[str] = set()
 # Without it, two threads that import packages which import each other would see incomplete modules.
 _lock = threading.RLock()
+_thread = threading.local()
+# Longest wait for another thread's import.
+WAIT_S = 60.0
 
 
 def load(*names: str) -> None:
@@ -49,8 +55,10 @@ def shielded(work: Callable[[], Result]) -> Result:
         return work()
     outcome: list[Result] = []
     failed: list[BaseException] = []
+    inside = _is_inside()
 
     def run() -> None:
+        _thread.inside = inside  # the calling thread, which waits, may be in the middle of an import
         try:
             outcome.append(work())
         except BaseException as error:  # noqa: BLE001 - raised in the waiting thread
@@ -68,13 +76,83 @@ def shielded(work: Callable[[], Result]) -> Result:
 
 
 def _import(names: list[str]) -> None:
-    with _lock:
+    with _alone():
         for name in names:
             module, _, attribute = name.partition(":")
             found = importlib.import_module(module)
             if attribute:
                 getattr(found, attribute)
             _loaded.add(name)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Import while no other thread does. After `WAIT_S` it goes on all the same: that would be a deadlock."""
+    if _is_inside():
+        yield
+        return
+    got = _lock.acquire(timeout=WAIT_S)
+    _thread.inside = True
+    try:
+        yield
+    finally:
+        _thread.inside = False
+        if got:
+            _lock.release()
+
+
+def _is_inside() -> bool:
+    return getattr(_thread, "inside", False)
+
+
+@contextmanager
+def background(stop: threading.Event) -> Iterator[None]:
+    """Imports of the calling thread while other threads run: theirs wait, statement by statement, and don't race.
+
+    Python's own locks are for one module each: of two threads that import modules which import each other, one sees an
+    incomplete module (seen: torch, accelerate). So until the end of the block each outermost `import` is alone.
+
+    Args:
+        stop: when set, the next import of the calling thread raises SystemExit.
+    """
+    me = threading.get_ident()
+    statement, function = builtins.__import__, importlib.import_module
+
+    def guarded_statement(
+        name: str,
+        globals: Any = None,  # noqa: A002 - the arguments' names are part of the function
+        locals: Any = None,  # noqa: A002
+        fromlist: Any = (),
+        level: int = 0,
+    ) -> Any:
+        if threading.get_ident() == me:
+            if stop.is_set():
+                raise SystemExit
+        elif level == 0 and _is_whole(name, fromlist or ()):
+            return statement(name, globals, locals, fromlist, level)
+        with _alone():
+            return statement(name, globals, locals, fromlist, level)
+
+    def guarded_function(name: str, package: str | None = None) -> Any:
+        with _alone():
+            return function(name, package)
+
+    builtins.__import__, importlib.import_module = guarded_statement, guarded_function
+    try:
+        yield
+    finally:
+        if builtins.__import__ is guarded_statement:
+            builtins.__import__ = statement
+        if importlib.import_module is guarded_function:
+            importlib.import_module = function
+
+
+def _is_whole(name: str, attributes: Collection[str]) -> bool:
+    """Whether an import has nothing to do: the module is there, completely, with the attributes."""
+    module = sys.modules.get(name)
+    if module is None or getattr(getattr(module, "__spec__", None), "_initializing", False):
+        return False
+    return all(one in vars(module) for one in attributes)
 
 
 def submodules(package: str, names: Collection[str]) -> Callable[[str], Any]:
@@ -84,5 +162,25 @@ def submodules(package: str, names: Collection[str]) -> Callable[[str], Any]:
         if name in names:
             return importlib.import_module(f"{package}.{name}")
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return __getattr__
+
+
+def attributes(package: str, places: Mapping[str, str]) -> Callable[[str], Any]:
+    """A package's `__getattr__`, which imports its public names at first use, on a thread that Ctrl-C can't interrupt.
+
+    Args:
+        package: the package's name.
+        places: the module of each name.
+    """
+
+    def __getattr__(name: str) -> Any:  # noqa: N807 - shown in tracebacks as what it is
+        if name not in places:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        place = places[name]
+        # Not `load`: a module that is being imported asks for this, and its thread must not wait for `_lock` then.
+        if place not in sys.modules:
+            shielded(lambda: importlib.import_module(place))
+        return getattr(importlib.import_module(place), name)
 
     return __getattr__

@@ -22,6 +22,7 @@ VARIABLES = {
     "LLMLAB_RECORD, LLMLAB_REPLAY": "a file to record answers in, or to replay them from; see [Record and replay](replay.md)",
     "LLMLAB_RUN_LOG": "`off` turns the run log off",
     "LLMLAB_SERVE_KEY": "the key that requests to `%llm serve` must have",
+    "LLMLAB_WARM": "engines that `%load_ext llmlab` imports in the background; see [Starting fast](starting.md)",
     "HF_TOKEN": "the hub's token, for gated and private repositories",
     "HF_HUB_CACHE, HF_HOME": "the Hugging Face cache, where models are downloaded to",
     "HF_HUB_OFFLINE, TRANSFORMERS_OFFLINE": "`1`: no requests to the hub",

@@ -1,9 +1,10 @@
 # ruff: noqa: T201 - a command line prints.
-"""`llmlab run | serve | notebooks | doctor`."""
+"""`llmlab run | serve | notebooks | kernel | doctor`."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -47,6 +48,12 @@ examples:
   llmlab serve nano --engine vllm --ollama                    on Ollama's port
   llmlab serve nano smollm2-135m --port 9000                  two models
   LLMLAB_SERVE_KEY=... llmlab serve nano --host 0.0.0.0       for other machines"""
+
+
+KERNEL_HELP = """\
+Install a Jupyter kernel for this Python that starts with the environment variables that its engines are fastest with.
+
+%load_ext takes no arguments, so --warm sets LLMLAB_WARM: the engines that it imports in the background."""
 
 
 class _Terminated(KeyboardInterrupt):
@@ -108,6 +115,17 @@ def parser() -> argparse.ArgumentParser:
     notebooks = commands.add_parser("notebooks", help="copy the example notebooks into a folder")
     notebooks.add_argument("folder", metavar="DIR", help="the folder, created if necessary; nothing in it is replaced")
     notebooks.set_defaults(call=_notebooks)
+    kernel = commands.add_parser("kernel", help="install a Jupyter kernel with llmlab's settings")
+    actions = kernel.add_subparsers(dest="action", required=True, metavar="ACTION")
+    install = actions.add_parser(
+        "install",
+        help="write the kernelspec",
+        description=KERNEL_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    _kernel_arguments(install)
+    install.set_defaults(call=_kernel)
     doctor = commands.add_parser(
         "doctor", help="check engines, builds, GPU, memory and folders; prints a fix for each problem"
     )
@@ -142,6 +160,17 @@ def _run_arguments(run: argparse.ArgumentParser) -> None:
     run.add_argument("--record", metavar="FILE", help="record the models' answers to FILE, for --replay")
     run.add_argument("--replay", metavar="FILE", help="answer from FILE: needs no weights, no engine and no GPU")
     run.add_argument("-x", "--exitfirst", action="store_true", help="stop after the first failure")
+
+
+def _kernel_arguments(install: argparse.ArgumentParser) -> None:
+    install.add_argument("--name", default="llmlab", metavar="NAME", help="the kernel's name (default: %(default)s)")
+    install.add_argument("--title", metavar="TEXT", help="what JupyterLab shows (default: llmlab and Python's version)")
+    place = install.add_mutually_exclusive_group()
+    place.add_argument("--user", action="store_true", help="for the user's Jupyter in another environment")
+    place.add_argument("--prefix", metavar="DIR", help="for the Jupyter of the environment in DIR (default: this one)")
+    install.add_argument(
+        "--warm", nargs="+", default=[], metavar="ENGINE", help="engines that %%load_ext imports in the background"
+    )
 
 
 def _serve_arguments(serve: argparse.ArgumentParser) -> None:
@@ -219,6 +248,18 @@ def _notebooks(options: argparse.Namespace) -> int:
 
     copies = copy_samples(options.folder)
     print(f"{len(copies)} notebooks in {options.folder}; start with: jupyter lab {copies[0]}")
+    return PASSED
+
+
+def _kernel(options: argparse.Namespace) -> int:
+    from llmlab.notebooks import kernelspec
+
+    folder = kernelspec.install(
+        options.name, title=options.title, user=options.user, prefix=options.prefix, warm=options.warm
+    )
+    variables = json.loads((folder / "kernel.json").read_text(encoding="utf-8"))["env"]
+    shown = ", ".join(f"{name}={value}" for name, value in variables.items()) or "no variables"
+    print(f"installed {options.name} in {folder}, with {shown}")
     return PASSED
 
 

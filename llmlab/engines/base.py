@@ -520,6 +520,13 @@ class Engine(ABC):
         del version
         yield Finding("ok", "installed")
 
+    @classmethod  # noqa: B027 - not every engine has packages
+    def warm(cls) -> None:
+        """Import the packages that a load imports, on a background thread while cells run; loads nothing.
+
+        It leaves the environment and the random states as they were, and a load meanwhile waits for it.
+        """
+
     @classmethod
     def encoder(cls, path: Path) -> AbstractContextManager[Callable[[str], list[int]]]:
         """A model's tokenizer without its weights: text -> token ids without BOS or EOS, special tokens recognized.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,7 +28,7 @@ def projector(path: Path) -> Path | None:
     Args:
         path: the model's file.
     """
-    found = [file for file in path.parent.glob("*.gguf") if "mmproj" in file.name.lower() and file != path]
+    found = [file for file in _projectors(path.parent) if file != path]
 
     def fits(file: Path) -> tuple[int, bool, str]:
         words = set(re.split(r"[-_. ]", path.stem.lower()))
@@ -35,3 +36,16 @@ def projector(path: Path) -> Path | None:
         return -len(words & own), "f16" not in own, file.name
 
     return min(found, key=fits, default=None)
+
+
+def _projectors(folder: Path) -> tuple[Path, ...]:
+    try:
+        return _listed(folder, folder.stat().st_mtime_ns)
+    except OSError:
+        return ()
+
+
+@functools.lru_cache(maxsize=16)
+def _listed(folder: Path, _changed_ns: int) -> tuple[Path, ...]:
+    """The projectors in a folder, listed again when it has changed: a load asks four times."""
+    return tuple(file for file in folder.glob("*.gguf") if "mmproj" in file.name.lower())

@@ -113,8 +113,19 @@ def _cached_listing(repo: str, revision: str | None) -> Listing:
     return Listing(repo, revision, files, online=False)
 
 
+def _has_files(repo: str) -> bool:
+    """Whether the hub's cache may have files of a repository, without importing huggingface_hub (0.1 s) to look."""
+    root = cache_dir() or os.environ.get("HUGGINGFACE_HUB_CACHE")
+    if not root:
+        home = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+        root = str(Path(home) / "huggingface" / "hub")
+    return "$" in root or (Path(root).expanduser() / f"models--{repo.replace('/', '--')}").is_dir()
+
+
 def cached_file(repo: str, filename: str, revision: str | None = None) -> Path | None:
     """A file in the hub's cache, or None; no request is made."""
+    if not _has_files(repo):
+        return None
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(repo, filename, cache_dir=cache_dir(), revision=revision)
@@ -123,6 +134,8 @@ def cached_file(repo: str, filename: str, revision: str | None = None) -> Path |
 
 def cached_names(repo: str, revision: str | None = None) -> list[str]:
     """The names of a repository's files in the hub's cache; no request is made."""
+    if not _has_files(repo):
+        return []
     try:
         return list(_cached_listing(repo, revision).files)
     except (LoadError, BadInputError):

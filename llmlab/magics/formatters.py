@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmlab.display.charts import CLASSES as CHARTS
-from llmlab.render.table import View
+
+if TYPE_CHECKING:
+    from llmlab.render.table import View
 
 
 def _model(value: Any) -> View:

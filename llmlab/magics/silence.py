@@ -6,9 +6,6 @@ import re
 import sys
 from typing import Any
 
-from llmlab.display.live import has_front_end
-from llmlab.render.safe import plain
-
 
 class Silence:
     """Keeps IPython from displaying one object once, as the result of the running cell.
@@ -38,6 +35,9 @@ class Silence:
                 the magic (`m = %llm load nano`, then `display(m)`), nothing is suppressed.
             line: the status line, which a front end has already shown and a terminal has not.
         """
+        from llmlab.display.live import has_front_end
+        from llmlab.render.safe import plain
+
         self._line = "" if has_front_end(self._shell) else plain(line) + "\n"
         if self._last_line is not None and not self._last_line.startswith(typed):
             sys.stdout.write(self._line)

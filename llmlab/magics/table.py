@@ -16,6 +16,7 @@ COMMANDS: dict[str, str] = {
     "ls": "llmlab.magics.commands.ls:Ls",
     "use": "llmlab.magics.commands.use:Use",
     "unload": "llmlab.magics.commands.unload:Unload",
+    "warm": "llmlab.magics.commands.warm:Warm",
     "quantize": "llmlab.magics.commands.quantize:Quantize",
     "quant": "llmlab.magics.commands.quant:Quant",
     "show": "llmlab.magics.commands.show:Show",
@@ -45,7 +46,7 @@ CELL = "llmlab.magics.commands.cell:Cell"
 
 # The groups of `%llm help`. "%%llm" is the cell magic. A command that isn't installed here is left out.
 GROUPS: dict[str, tuple[str, ...]] = {
-    "Load": ("load", "attach", "ls", "use", "unload", "pull", "models", "show", "rm", "advise"),
+    "Load": ("load", "attach", "ls", "use", "unload", "pull", "models", "show", "rm", "advise", "warm"),
     "Ask": ("%%llm", "history", "guided", "tools", "embed", "map"),
     "Quants": ("quant", "quantize"),
     "Adapters": ("tune", "lora"),

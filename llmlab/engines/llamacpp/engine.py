@@ -142,6 +142,11 @@ class LlamaCppEngine(Engine):
         return arguments(plan, hardware)
 
     @classmethod
+    def warm(cls) -> None:
+        """See `Engine.warm`."""
+        _imports.load("llama_cpp")
+
+    @classmethod
     def examine(cls, version: Callable[[str], str | None]) -> Iterator[Finding]:
         """See `Engine.examine`."""
         return examine(version)

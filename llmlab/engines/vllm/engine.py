@@ -27,7 +27,7 @@ from llmlab.engines.base import (
     Request,
     Reserved,
 )
-from llmlab.engines.vllm import options, planned, quants
+from llmlab.engines.vllm import options, planned, quants, warming
 from llmlab.engines.vllm.examination import examine
 from llmlab.engines.vllm.facts import Codec, read_facts
 from llmlab.engines.vllm.guided import Watched, guide_tokenizer
@@ -127,6 +127,11 @@ class VllmEngine(Engine):
     def server(cls, arguments: Mapping[str, Any]) -> str:
         """See `Engine.server`."""
         return planned.server(arguments)
+
+    @classmethod
+    def warm(cls) -> None:
+        """See `Engine.warm`."""
+        warming.warm()
 
     @classmethod
     def examine(cls, version: Callable[[str], str | None]) -> Iterator[Finding]:

@@ -13,11 +13,18 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 from llmlab.engines.base import EngineLog
 
 THREAD_NAME = "llmlab-vllm"
+
+
+class Writes(Protocol):
+    """A log, or whatever else takes text."""
+
+    def write(self, text: str, /) -> object:
+        """Append text."""
 
 
 class LogTap(logging.Handler):
@@ -101,7 +108,7 @@ def environment(settings: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def python_noise(log: EngineLog) -> Iterator[None]:
+def python_noise(log: Writes) -> Iterator[None]:
     """Redirect this thread's warnings and its records for handlers other than the taps to the log."""
     me = threading.get_ident()
     show = warnings.showwarning
