@@ -21,6 +21,41 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 ENGINES = ("llamacpp", "vllm")
 
+# Memory that a test process with both engines may take, in bytes.
+WORKER_BYTES = 8 * 2**30
+# Files whose tests each run for long in a process of their own: they start first, and are shared out one by one.
+LONG = ("tests/notebooks/test_notebooks.py", "tests/docs/test_examples.py")
+
+
+def _share_cores():
+    """A worker of a parallel run has cores of its own: engines on the same cores wait for each other's threads."""
+    worker, count = os.environ.get("PYTEST_XDIST_WORKER", ""), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if not worker or not hasattr(os, "sched_setaffinity"):
+        return
+    mine = sorted(os.sched_getaffinity(0))[int(worker.removeprefix("gw")) :: count]
+    if mine:
+        os.sched_setaffinity(0, mine)
+
+
+_share_cores()
+
+
+def pytest_xdist_auto_num_workers():
+    """A worker per core and 8 GiB, at most four; one process if there is room for one only."""
+    import psutil
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = min(cores, psutil.virtual_memory().total // WORKER_BYTES, 4)
+    return count if count > 1 else 0
+
+
+def pytest_collection_modifyitems(items):
+    """Parallel runs (`--dist loadgroup`) keep a file's tests together, with the models that they share."""
+    for item in items:
+        path = item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(item.nodeid if path in LONG else path))
+    items.sort(key=lambda item: item.nodeid.partition("::")[0] not in LONG)
+
 
 @pytest.fixture(scope="session")
 def shared_lab():

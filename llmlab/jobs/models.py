@@ -91,8 +91,8 @@ def _found(
         return _of_model(model)
     assert isinstance(given, str)
     planned = make_plan(
-        given, engine=engine, quant=quant, ctx=ctx, gpu_layers=None, parallel=Parallel(), max_concurrency=None, force=False,
-        extra={}, progress=progress,
+        given, engine=engine, quant=quant, ctx=ctx, gpu_layers=None, parallel=Parallel(), max_concurrency=None,
+        force=False, extra={}, progress=progress,
     )  # fmt: skip
     load = {"model": given, "engine": planned.engine, "quant": quant, "ctx": ctx}
     named = Named(given, planned.engine, planned.plan.source.quant)

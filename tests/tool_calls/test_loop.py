@@ -355,7 +355,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("options", "says"), BAD, ids=[str(o) for o, _ in BAD])
+@pytest.mark.parametrize(("options", "says"), BAD, ids=[says for _, says in BAD])
 def test_bad_input_is_refused_before_anything_starts(saying, options, says):
     model = saying("never")
     with pytest.raises(BadInputError, match=says) as caught:
