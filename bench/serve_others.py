@@ -87,7 +87,7 @@ def overhead(url: str, model: str) -> float:
 
 def once(url: str, model: str, connections: int, tokens: int) -> tuple[float, float]:
     """Tokens/s over all connections, and the median seconds to the first token."""
-    firsts = []
+    firsts: list[float] = []
     body = body_of(model, tokens) | {"stream": True}
 
     def ask(_: int) -> None:

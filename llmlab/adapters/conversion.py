@@ -69,7 +69,8 @@ def gguf_names(header: Header, modules: list[str]) -> dict[str, str | None]:
 
     def name_of(module: str) -> str | None:
         # A vision model's GGUF file has its language model under the names of a model without vision.
-        return names.get_name(f"{_PART.sub('', module)}.weight", try_suffixes=(".weight",))
+        found: str | None = names.get_name(f"{_PART.sub('', module)}.weight", try_suffixes=(".weight",))
+        return found
 
     return {module: name_of(module) for module in modules}
 

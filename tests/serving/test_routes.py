@@ -25,7 +25,8 @@ CITY = {"type": "object", "properties": {"city": {"type": "string", "maxLength":
 REFUSED = {
     "to generate or to embed": "with an embedding model",
     "no reranker": "with a reranker",
-    "images": "with a vision model",
+    "generates text": "with an embedding model",
+    "no vision encoder": "with a vision model",
 }
 
 
@@ -157,10 +158,10 @@ ROWS = {
     "`/rerank`": ("POST", "/rerank", {"query": "a", "documents": ["b"]}, lambda found: found["results"]),
     "`/api/chat`": ollama("/api/chat", lambda found: found["message"]["content"] == PARIS_IS, messages=PARIS),
     "`/api/generate`": ollama("/api/generate", lambda found: found["response"] == PARIS_IS, prompt=PARIS[0]["content"]),
-    "`/api/embed` with `pooling`": (
+    "`/api/embed`": (
         "POST",
         "/api/embed",
-        {"input": "a", "pooling": "mean"},
+        {"input": "a"},
         lambda found: len(found["embeddings"][0]) == 256,
     ),
     "`/api/tags`": ("GET", "/api/tags", None, lambda found: len(found["models"]) >= 2),
