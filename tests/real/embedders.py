@@ -76,7 +76,7 @@ def modernbert() -> Path:
     config = ModernBertConfig(
         vocab_size=49152, hidden_size=128, intermediate_size=192, num_hidden_layers=4, num_attention_heads=4,
         global_attn_every_n_layers=3, local_attention=8, max_position_embeddings=512, pad_token_id=2, cls_token_id=1,
-        sep_token_id=2, bos_token_id=1, eos_token_id=2, initializer_range=0.2,
+        sep_token_id=2, bos_token_id=1, eos_token_id=2, initializer_range=0.2, layer_norm_eps=1e-5,
     )  # fmt: skip
     return _made("modernbert", ModernBertModel, config, save)
 

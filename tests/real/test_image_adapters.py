@@ -11,7 +11,7 @@ from tests.real.test_images import QUESTION, asks, load, png
 COUNT = 6
 
 
-PARTS = {"idefics3": "text_model", "qwen25vl": "language_model", "gemma3": "language_model"}
+PARTS = {"idefics3": "text_model", "qwen25vl": "language_model"}
 SIDES = {"self_attn.q_proj": (64, 64), "mlp.down_proj": (64, 128)}
 
 
@@ -40,7 +40,7 @@ class Case:
 
     def __init__(self, lab, name, scratch):
         self.seer = load(lab, name)
-        self.picture = png("red", "blue", size=(56, 56) if name == "gemma3" else (112, 112))
+        self.picture = png("red", "blue", size=(112, 112))
         self.adapters = {one: adapter(scratch / one, name, seed) for seed, one in enumerate(("one", "two"))}
         self.found = {}
         for one in (None, *self.adapters):
@@ -61,7 +61,7 @@ def lab():
     made.close()
 
 
-@pytest.fixture(scope="module", params=tiny_vision.NAMES)
+@pytest.fixture(scope="module", params=PARTS)
 def case(request, lab, tmp_path_factory):
     made = Case(lab, request.param, tmp_path_factory.mktemp("adapters"))
     yield made
