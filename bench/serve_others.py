@@ -1,9 +1,10 @@
 """llmlab's server against the engine's own, on the same model: llama-server (from xllamacpp) and vLLM's.
 
 Each server is a process of its own; the client is this one. Rounds alternate between the servers; a row has the median
-and the range of the rounds, and the ratio of the medians.
+and the range of the rounds, and the ratio of the medians. The overhead of a request is the time of one that asks for
+one token of a known prompt.
 
-    python bench/serve_others.py [--model nano] [--engine llamacpp vllm] [--connections 1 16] [--rounds 5]
+    python bench/serve_others.py [--model nano] [--engine llamacpp vllm] [--connections 1 16] [--rounds 5] [--tokens 128]
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ from llmlab.deploy.servers import LLAMA_SERVER, VLLM
 
 ROUTE = "/v1/chat/completions"
 PROMPT = "Tell me a story about a fox and three friends."
-TOKENS, PER_CONNECTION = 128, 3
+PER_CONNECTION = 3
+BRIEF = 20
+# llama-server closes connections that it had kept open while a request for them is under way.
+HEADERS = {"Connection": "close"}
 
 
 @contextlib.contextmanager
@@ -64,15 +68,32 @@ def engines_own(model: str, engine: str, concurrency: int) -> Iterator[str]:
             yield url
 
 
-def once(url: str, model: str, connections: int) -> tuple[float, float]:
+def body_of(model: str, tokens: int) -> dict[str, object]:
+    """A greedy request that never ends by itself."""
+    messages = [{"role": "user", "content": PROMPT}]
+    return {"model": model, "messages": messages, "temperature": 0, "max_tokens": tokens, "ignore_eos": True}
+
+
+def overhead(url: str, model: str) -> float:
+    """The median seconds of a request for one token."""
+    times = []
+    with httpx.Client(base_url=url, timeout=300) as http:
+        for _ in range(BRIEF):
+            started = time.perf_counter()
+            http.post(ROUTE, json=body_of(model, 1), headers=HEADERS).raise_for_status()
+            times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+def once(url: str, model: str, connections: int, tokens: int) -> tuple[float, float]:
     """Tokens/s over all connections, and the median seconds to the first token."""
-    firsts = []
-    body = {"model": model, "messages": [{"role": "user", "content": PROMPT}], "temperature": 0, "stream": True}
-    body |= {"max_tokens": TOKENS, "ignore_eos": True}
+    firsts: list[float] = []
+    body = body_of(model, tokens) | {"stream": True}
 
     def ask(_: int) -> None:
         started, first = time.perf_counter(), None
-        with http.stream("POST", ROUTE, json=body) as answer:
+        with http.stream("POST", ROUTE, json=body, headers=HEADERS) as answer:
+            answer.raise_for_status()
             for line in answer.iter_lines():
                 if first is None and '"content":"' in line and '"content":""' not in line:
                     first = time.perf_counter() - started
@@ -84,7 +105,7 @@ def once(url: str, model: str, connections: int) -> tuple[float, float]:
         started = time.perf_counter()
         list(pool.map(ask, range(count)))
         took = time.perf_counter() - started
-    return count * TOKENS / took, statistics.median(firsts)
+    return count * tokens / took, statistics.median(firsts)
 
 
 def main() -> None:
@@ -94,17 +115,24 @@ def main() -> None:
     parser.add_argument("--engine", nargs="+", default=["llamacpp", "vllm"])
     parser.add_argument("--connections", nargs="+", type=int, default=[1, 16])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--tokens", type=int, default=128, help="tokens per request")
     options = parser.parse_args()
     for engine in options.engine:
         most = max(16, *options.connections)
         with own(options.model, engine, most) as ours, engines_own(options.model, engine, most) as theirs:
+            briefs: dict[str, list[float]] = {ours: [], theirs: []}
+            for _ in range(options.rounds):
+                for url in (ours, theirs):
+                    briefs[url].append(overhead(url, options.model) * 1000)
+            own_ms, their_ms = (statistics.median(briefs[url]) for url in (ours, theirs))
+            print(f"{options.model} {engine}, a request for one token: {own_ms:.1f} and {their_ms:.1f} ms", flush=True)
             for connections in options.connections:
                 runs: dict[str, list[tuple[float, float]]] = {ours: [], theirs: []}
                 for url in (ours, theirs):
-                    once(url, options.model, connections)  # warm-up
+                    once(url, options.model, connections, options.tokens)  # warm-up
                 for _ in range(options.rounds):
                     for url in (ours, theirs):
-                        runs[url].append(once(url, options.model, connections))
+                        runs[url].append(once(url, options.model, connections, options.tokens))
                 speeds = {url: [speed for speed, _ in found] for url, found in runs.items()}
                 firsts = {url: statistics.median(first for _, first in found) * 1000 for url, found in runs.items()}
                 medians = {url: statistics.median(found) for url, found in speeds.items()}

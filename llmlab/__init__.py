@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from llmlab._hooks import hooks
 from llmlab._version import __version__
-from llmlab.options import UNSET, GenerateOptions, PenaltyOptions, known_keywords
+from llmlab.options import UNSET, AttachOptions, GenerateOptions, PenaltyOptions, known_keywords
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -316,20 +316,7 @@ def load(
 
 
 @known_keywords
-def attach(
-    url: str,
-    *,
-    name: str | None = None,
-    model: str | None = None,
-    key_env: str | None = None,
-    ctx: int | None = None,
-    max_concurrency: int | None = None,
-    timeout: float | None = None,
-    prices: tuple[float, float] | None = None,
-    tokenizer: str | None = None,
-    fields: Mapping[str, object] | None = None,
-    progress: Progress | None = None,
-) -> Model:
+def attach(url: str, *, progress: Progress | None = None, **options: Unpack[AttachOptions]) -> Model:
     """Attach a model that runs on a server: llmlab's, vLLM, llama-server, LM Studio, TGI, a cloud, or Ollama.
 
     It is used like a loaded model: cells, chats, arenas, lists of prompts, schemas, tools and benchmarks. What its
@@ -369,19 +356,7 @@ def attach(
         ['far']
         >>> server.stop()
     """
-    return lab().attach(
-        url,
-        name=name,
-        model=model,
-        key_env=key_env,
-        ctx=ctx,
-        max_concurrency=max_concurrency,
-        timeout=timeout,
-        prices=prices,
-        tokenizer=tokenizer,
-        fields=fields,
-        progress=progress,
-    )
+    return lab().attach(url, progress=progress, **options)
 
 
 @known_keywords

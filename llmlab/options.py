@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "UNSET",
+    "AttachOptions",
     "BatchOptions",
     "EngineOption",
     "GenerateOptions",
@@ -162,6 +163,20 @@ class LoadOptions(TypedDict, total=False):
     extra: Mapping[str, EngineOption] | None
     draft: str | None
     from_: str | None
+
+
+class AttachOptions(TypedDict, total=False):
+    """The options of `llmlab.attach`, which documents them."""
+
+    name: str | None
+    model: str | None
+    key_env: str | None
+    ctx: int | None
+    max_concurrency: int | None
+    timeout: float | None
+    prices: tuple[float, float] | None
+    tokenizer: str | None
+    fields: Mapping[str, object] | None
 
 
 def given(arguments: Mapping[str, Any], *positional: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, Unpack
 
 from llmlab import _imports, config
 from llmlab.engines.base import Engine, EngineLog, LoadPlan
@@ -24,7 +24,7 @@ from llmlab.loading.parallel import parallel_of
 from llmlab.loading.plan import Planned, make_plan
 from llmlab.loading.switch import Switch, carry_over, plan_reload, plan_switch
 from llmlab.model import Model
-from llmlab.options import EngineOption, known_keywords
+from llmlab.options import AttachOptions, EngineOption, known_keywords
 from llmlab.render import units
 from llmlab.runlog import Ledger, RunLog
 from llmlab.types.progress import Progress
@@ -170,65 +170,30 @@ class Lab:
             return loaded
 
     @known_keywords
-    def attach(
-        self,
-        url: str,
-        *,
-        name: str | None = None,
-        model: str | None = None,
-        key_env: str | None = None,
-        ctx: int | None = None,
-        max_concurrency: int | None = None,
-        timeout: float | None = None,
-        prices: tuple[float, float] | None = None,
-        tokenizer: str | None = None,
-        fields: Mapping[str, object] | None = None,
-        progress: Progress | None = None,
-    ) -> Model:
-        """Attach a model of a server, and make it the current one. `unload` detaches it.
+    def attach(self, url: str, *, progress: Progress | None = None, **options: Unpack[AttachOptions]) -> Model:
+        """Attach a model of a server to this lab, and make it the current one. `unload` detaches it.
+
+        The keywords are those of `llmlab.attach`, and so are the errors.
 
         Args:
             url: where the server answers: "http://127.0.0.1:8000", "https://api.example.com/v1".
-            name: its name in the lab; None: the model's id, and the server where that name is taken.
-            model: the model's id on the server; None: the only one.
-            key_env: the environment variable with the server's key, or its name in the keyring (service "llmlab").
-                The key itself is read for each request and never kept.
-            ctx: context length in tokens: what Ollama runs it with, and what is assumed of a server that doesn't
-                report one.
-            max_concurrency: most requests at once; others wait.
-            timeout: longest silence of the server in seconds; None: 600.
-            prices: dollars per million prompt tokens and per million generated ones; `%llm show` has the cost.
-            tokenizer: a loaded model with the same tokenizer: its counts show when the server has cut a prompt.
-            fields: further fields of every request's body.
-            progress: called with (phase, None) on this thread.
 
         Returns:
             The model: it answers prompts like a loaded one, and refuses by name what its server can't do.
 
-        Raises:
-            BadInputError: the address or an option is invalid, there is no key under that name, or the server has
-                several models and none was named.
-            UnknownNameError: the server has no such model.
-            LoadError: the server has neither OpenAI's API nor Ollama's.
-            GenerationError: it can't be reached, or refuses the key.
-
         Example:
             >>> server = llmlab.serve(port=0)
-            >>> far = llmlab.lab().attach(server.url, name="far", model="nano")
-            >>> far.generate("What is the capital of France?", temperature=0).text
-            'The capital of France is Paris.'
-            >>> llmlab.lab().unload("far")
-            ['far']
+            >>> lab = llmlab.Lab()
+            >>> far = lab.attach(server.url, name="far", model="nano")
+            >>> lab.close()
             >>> server.stop()
         """
+        name, tokenizer = options.get("name"), options.get("tokenizer")
         if name is not None:
             _check_name(name)
         counter = self.get(tokenizer) if tokenizer is not None else None
-        planned = plan_attach(
-            url, name=name, model=model, key_env=key_env, ctx=ctx, max_concurrency=max_concurrency, timeout=timeout,
-            prices=prices, count=(lambda text: len(counter.tokenize(text))) if counter is not None else None,
-            fields=fields,
-        )  # fmt: skip
+        count = (lambda text: len(counter.tokenize(text))) if counter is not None else None
+        planned = plan_attach(url, options, count=count)
         _imports.load(*IMPORTS, *attachment.IMPORTS)
         report = progress or (lambda _phase, _fraction: None)
         with self._loading:

@@ -20,7 +20,7 @@ VARIABLES = {
     "LLMLAB_MODELS": "your own catalogue, a TOML file; see [Models](models.md#your-own-catalogue)",
     "LLMLAB_MCP": "the mcp.json that names MCP servers; see [Tools](tools.md#mcp-servers)",
     "LLMLAB_RECORD, LLMLAB_REPLAY": "a file to record answers in, or to replay them from; see [Record and replay](replay.md)",
-    "LLMLAB_RUN_LOG": "`off` turns the run log off",
+    "LLMLAB_RUN_LOG": "`off` turns the run log off; `images` keeps images, not only their hashes",
     "LLMLAB_SERVE_KEY": "the key that requests to `%llm serve` must have",
     "LLMLAB_WARM": "engines that `%load_ext llmlab` imports in the background; see [Starting fast](starting.md)",
     "HF_TOKEN": "the hub's token, for gated and private repositories",

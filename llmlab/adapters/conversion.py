@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,20 @@ from llmlab.quant.gguf_cache import with_room, write_whole
 
 # Architectures whose projections are permuted (see `_permuted`), and those that keep the checkpoint's row order.
 _PERMUTED = ("llama",)
-_PLAIN = ("qwen2", "qwen3", "gemma", "gemma2", "gemma3", "phi3", "smollm3", "olmo2", "starcoder2", "mistral3")
+_PLAIN = (
+    "qwen2",
+    "qwen2vl",
+    "qwen3",
+    "gemma",
+    "gemma2",
+    "gemma3",
+    "phi3",
+    "smollm3",
+    "olmo2",
+    "starcoder2",
+    "mistral3",
+)
+_PART = re.compile(r"\b(text_model|language_model)\.")
 
 
 def check(header: Header) -> None:
@@ -52,7 +66,13 @@ def gguf_names(header: Header, modules: list[str]) -> dict[str, str | None]:
     if arch is None:
         return dict.fromkeys(modules)
     names = gguf.get_tensor_name_map(arch, header.layers)
-    return {module: names.get_name(f"{module}.weight", try_suffixes=(".weight",)) for module in modules}
+
+    def name_of(module: str) -> str | None:
+        # A vision model's GGUF file has its language model under the names of a model without vision.
+        found: str | None = names.get_name(f"{_PART.sub('', module)}.weight", try_suffixes=(".weight",))
+        return found
+
+    return {module: name_of(module) for module in modules}
 
 
 def to_gguf(files: AdapterFiles, header: Header) -> Path:

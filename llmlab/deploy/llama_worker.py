@@ -135,6 +135,8 @@ def main(file: str) -> None:
     params.warmup = False
     for name, value in json.loads(Path(file).read_text(encoding="utf-8")).items():
         OPTIONS[name](xllamacpp, params, value)
+    # As llama-server does itself; the wheel has as many threads as cores, which then wait on idle connections.
+    params.n_threads_http = params.n_parallel + 4
     server = xllamacpp.Server(params)
     sys.stdout.write(f"listening at {server.listening_address}\n")
     sys.stdout.flush()

@@ -70,7 +70,7 @@ def completion_line(completion: Completion, *, hint: bool = True) -> str:
 
 def _thought_parts(completion: Completion) -> list[str]:
     """Status of the thought: its tokens, and whether llmlab closed it."""
-    tokens = sum(len(choice.reasoning_token_ids) for choice in completion.choices)
+    tokens = sum(choice.reasoning_tokens for choice in completion.choices)
     if not tokens:
         return []
     cut = ", closed at its limit" if any(choice.reasoning_cut for choice in completion.choices) else ""
@@ -227,7 +227,7 @@ def _pretty_json(text: str) -> str | None:
 def completion_bundle(completion: Completion, fmt: Format = "md", *, with_line: bool = True) -> dict[str, str]:
     """The MIME bundle of a completion: its texts, the log probabilities if requested, the status line."""
     texts = [choice.text for choice in completion.choices]
-    thoughts = [(choice.reasoning, len(choice.reasoning_token_ids)) for choice in completion.choices]
+    thoughts = [(choice.reasoning, choice.reasoning_tokens) for choice in completion.choices]
     line = completion_line(completion) if with_line else ""
     if completion.steps or completion.tool_calls:
         calls = calls_bundle(completion.steps, completion.tool_calls)

@@ -28,6 +28,8 @@ class _Slot:
     reasoning_cut: bool = False
     pieces: int = 0
     reported: int | None = None
+    thought_pieces: int = 0
+    thought_reported: int | None = None
     replayed: tuple[float | None, float] | None = None
 
     @property
@@ -36,6 +38,13 @@ class _Slot:
         if self.reported is not None:
             return self.reported
         return len(self.token_ids) + len(self.reasoning_ids) + self.pieces
+
+    @property
+    def thought_tokens(self) -> int | None:
+        """Tokens of the thought so far, counted as `tokens` is; None where their ids come."""
+        if self.thought_reported is not None:
+            return self.thought_reported
+        return self.thought_pieces or None
 
 
 class Buffer:
@@ -128,6 +137,7 @@ class Buffer:
             if (token_ids and not cut) or piece:
                 slot.last = now
                 slot.pieces += piece
+                slot.thought_pieces += piece
                 if slot.first is None:
                     slot.first, slot.first_tokens = now, len(token_ids) or 1
             if cached is not None:
@@ -161,12 +171,15 @@ class Buffer:
         """Set the prompt's length in tokens, if images made it longer than its text."""
         self._prompt_tokens = tokens
 
-    def counted(self, tokens: int | None, *, cached: int | None = None, index: int = 0) -> None:
-        """Set a choice's number of tokens, its thought included, as the server reports it."""
+    def counted(
+        self, tokens: int | None, *, cached: int | None = None, thought: int | None = None, index: int = 0
+    ) -> None:
+        """Set a choice's number of tokens, its thought included, and its thought's, as the server reports them."""
         with self._changed:
             slot = self._slots[index]
             slot.reported = tokens if tokens is not None else slot.reported
             slot.cached = cached if cached is not None else slot.cached
+            slot.thought_reported = thought if thought is not None else slot.thought_reported
 
     def replayed(self, first_s: float | None, total_s: float, *, index: int = 0) -> None:
         """Set a choice's times, as they were recorded. The times of several requests of one choice are added.
@@ -268,7 +281,9 @@ class Buffer:
 
     def reasoning_tokens(self, index: int = 0) -> int:
         """How many tokens a choice's thought has so far."""
-        return len(self._slots[index].reasoning_ids)
+        slot = self._slots[index]
+        counted = slot.thought_tokens
+        return counted if counted is not None else len(slot.reasoning_ids)
 
     def token_ids(self, index: int = 0) -> list[int]:
         """A choice's tokens so far, without those of its thought."""
@@ -288,6 +303,7 @@ class Buffer:
                     reasoning="".join(slot.reasoning).strip(),
                     reasoning_token_ids=tuple(slot.reasoning_ids),
                     reasoning_cut=slot.reasoning_cut,
+                    reasoning_counted=slot.thought_tokens,
                 )
                 for slot, seed in zip(self._slots, seeds, strict=True)
             )

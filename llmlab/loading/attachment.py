@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llmlab.engines.base import LoadPlan
 from llmlab.engines.registry import ATTACHED
@@ -14,6 +14,7 @@ from llmlab.engines.remote.engine import check_prices
 from llmlab.errors import BadInputError
 from llmlab.files.source import Source
 from llmlab.loading.plan import DEFAULT_CONCURRENCY, Planned
+from llmlab.options import AttachOptions
 
 if TYPE_CHECKING:
     from llmlab.model import Model
@@ -22,38 +23,34 @@ IMPORTS = ("httpx", "httpx._transports.default", "llmlab.engines.remote")
 _BAD = ":+,= \t\n"
 
 
-def plan_attach(
-    url: str,
-    *,
-    name: str | None,
-    model: str | None,
-    key_env: str | None,
-    ctx: int | None,
-    max_concurrency: int | None,
-    timeout: float | None,
-    prices: Any,
-    count: Callable[[str], int] | None,
-    fields: Mapping[str, object] | None,
-) -> Planned:
-    """Check the options of an attachment. Arguments and errors as `Lab.attach`."""
+def plan_attach(url: str, options: AttachOptions, *, count: Callable[[str], int] | None) -> Planned:
+    """Check the options of an attachment. Errors as `llmlab.attach`.
+
+    Args:
+        url: the server's address.
+        options: the keywords of `llmlab.attach`.
+        count: counts a text's tokens with the model's tokenizer, if there is one here.
+    """
+    ctx, max_concurrency, timeout = options.get("ctx"), options.get("max_concurrency"), options.get("timeout")
+    model = options.get("model")
     for option, value, low in (("ctx", ctx, 16), ("max_concurrency", max_concurrency, 1)):
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < low):
             raise BadInputError(f"{option} must be an integer, {low} or more, got {value!r}.")
     if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
         raise BadInputError(f"timeout must be a number of seconds above 0, got {timeout!r:.40}.")
     address = Address.of(url)
-    Key(key_env)
+    Key(options.get("key_env"))
     extra = {
         "url": address.api,
         "model": model,
-        "key_env": key_env,
+        "key_env": options.get("key_env"),
         "timeout": timeout,
-        "prices": check_prices(prices),
+        "prices": check_prices(options.get("prices")),
         "count": count,
-        "fields": dict(fields or {}),
+        "fields": dict(options.get("fields") or {}),
     }
     # Nothing of it is on this machine.
-    source = Source(address.root, name or model or address.host, "api", Path(os.devnull), "")
+    source = Source(address.root, options.get("name") or model or address.host, "api", Path(os.devnull), "")
     plan = LoadPlan(source, ctx or 0, max_concurrency=max_concurrency or DEFAULT_CONCURRENCY, extra=extra)
     return Planned(ATTACHED, f"attached at {address.root}", plan, None)
 

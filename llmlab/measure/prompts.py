@@ -25,7 +25,6 @@ _SKIPPED = ("seed", "n", "logprobs")
 # Without an effect at temperature 0.
 _SAMPLED = ("top_p", "top_k", "min_p", "typical_p", "top_n_sigma", "xtc_probability", "xtc_threshold")
 _DRY = ("dry_base", "dry_allowed_length", "dry_sequence_breakers")
-_NEUTRAL: Mapping[str, Any] = {**NEUTRAL, "logit_bias": {}}
 _CONTEXT_LETTERS = 160
 
 
@@ -220,7 +219,7 @@ def _settings(a: Rendered, b: Rendered) -> dict[str, tuple[Any, Any]]:
 
 def _plain(name: str, value: Any) -> Any:
     """A value without an effect as None; anything else as its text."""
-    return None if value is None or value == _NEUTRAL.get(name, object()) else str(value)
+    return None if value is None or value == NEUTRAL.get(name, object()) else str(value)
 
 
 def _ids(ids: Sequence[int], place: int) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmlab import _imports, config
 from llmlab.errors import BadInputError, DiskError, LlmLabError, unknown
-from llmlab.runlog.rows import Cleaner, Kept, bodies_of, kept, like, now, read_row, run_row, system_of, touch
+from llmlab.runlog.rows import Cleaner, Kept, bodies_of, kept, like, now, read_row, readable, run_row, system_of, touch
 from llmlab.runlog.schema import connect, writing
 from llmlab.runlog.search import Found, find
 from llmlab.runlog.writer import Writer
@@ -301,7 +301,8 @@ class RunLog:
             return ()
         row = last.iloc[0]
         thought = {"reasoning_content": row["reasoning"]} if row["reasoning"] else {}
-        return (*row["messages"], *row["turns"], {"role": "assistant", "content": row["text"], **thought})
+        turns = (*row["messages"], *row["turns"], {"role": "assistant", "content": row["text"], **thought})
+        return tuple(readable(turn) for turn in turns)
 
     # -- pruning ---------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +13,7 @@ from typing import Any
 
 from llmlab._version import __version__
 from llmlab.runlog.redact import environment_secrets, redacted
-from llmlab.types import Completion, Message, SamplingParams
+from llmlab.types import Completion, Message, SamplingParams, image_of
 
 TITLE_LENGTH = 80
 # Params that have these values are left out of the log.
@@ -44,6 +45,15 @@ class Kept:
     turns: tuple[dict[str, Any], ...] = ()
 
 
+UNKEPT = "sha256:"
+"""What an image's hash begins with, which is stored in place of its pixels."""
+
+
+def keeps_images() -> bool:
+    """Whether images themselves are stored, and not only their hashes: LLMLAB_RUN_LOG=images."""
+    return os.environ.get("LLMLAB_RUN_LOG", "").strip().lower() == "images"
+
+
 class Cleaner:
     """Redacts secrets from everything written, and writes each message once."""
 
@@ -52,9 +62,9 @@ class Cleaner:
         self._secrets = environment_secrets()
 
     def text(self, text: str) -> str:
-        """A text without secrets and without lone surrogates, which can't be encoded."""
+        """A text without secrets and without lone surrogates, which can't be encoded; an image's hash for an image."""
         if text.startswith("data:image/"):
-            return text
+            return text if keeps_images() else UNKEPT + hashlib.sha256(image_of(text)).hexdigest()
         return redacted(text.encode("utf-8", "replace").decode(), self._secrets)
 
     def json(self, value: Any) -> str:
@@ -151,6 +161,21 @@ def read_row(row: Mapping[str, Any], bodies: Mapping[str, Any]) -> dict[str, Any
     texts = json.loads(row["texts"]) if row["texts"] else [row["text"]]
     thought = {"reasoning": row["reasoning"] or "", "reasoning_tokens": row["reasoning_tokens"] or 0}
     return {**row, **parts, **thought, "params": json.loads(row["params"] or "{}"), "texts": texts}
+
+
+def readable(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored message for a prompt: an image that wasn't kept is a text that says so."""
+    content = message.get("content")
+    if not isinstance(content, list):
+        return dict(message)
+    return {**message, "content": [_shown(part) for part in content]}
+
+
+def _shown(part: Any) -> Any:
+    url = (part.get("image_url") or {}).get("url", "") if isinstance(part, Mapping) else ""
+    if not url.startswith(UNKEPT):
+        return part
+    return {"type": "text", "text": f"[an image that the run log hasn't kept, {url[: len(UNKEPT) + 8]}]"}
 
 
 def like(text: str) -> str:

@@ -88,7 +88,8 @@ class Choice:
     the type's own validators refuse it all the same, it is None and `parse_error` says why.
 
     `reasoning` is the thought of a reasoning model, and `reasoning_token_ids` its tokens with their marks: the prompt's
-    tokens, these and `token_ids` are what the model has read and written.
+    tokens, these and `token_ids` are what the model has read and written. `reasoning_counted` is the number of tokens
+    of a thought whose server doesn't report their ids; None elsewhere.
 
     Example:
         >>> done = model.generate("Hello!", n=2, seed=7, max_tokens=8)
@@ -106,6 +107,12 @@ class Choice:
     reasoning: str = ""
     reasoning_token_ids: tuple[int, ...] = field(default=(), repr=False)
     reasoning_cut: bool = False
+    reasoning_counted: int | None = None
+
+    @property
+    def reasoning_tokens(self) -> int:
+        """How many tokens the thought took, with its marks."""
+        return self.reasoning_counted if self.reasoning_counted is not None else len(self.reasoning_token_ids)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,7 +180,7 @@ class Completion:
     @property
     def reasoning_tokens(self) -> int:
         """How many tokens the first choice's thought took, with its marks."""
-        return len(self.choices[0].reasoning_token_ids)
+        return self.choices[0].reasoning_tokens
 
     @property
     def finish_reason(self) -> FinishReason:

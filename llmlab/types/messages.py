@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast, get_args
 
-from llmlab.errors import BadInputError, unknown
+from llmlab.errors import BadInputError, UnsupportedError, unknown
 from llmlab.types.images import data_url, encoded, image_of
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
@@ -227,6 +227,9 @@ def _with_text(call: Mapping[str, Any]) -> dict[str, Any]:
     return {**outer, "type": "function", "function": function}
 
 
+_UNHEARD = ("input_audio", "audio_url", "audio", "video_url", "video")
+
+
 def _parts(content: Sequence[Any]) -> tuple[str, tuple[bytes, ...]]:
     """The text and the images of a list of content parts."""
     texts, images = [], []
@@ -237,6 +240,11 @@ def _parts(content: Sequence[Any]) -> tuple[str, tuple[bytes, ...]]:
         elif kind == "image_url":
             url = part.get("image_url")
             images.append(image_of(str(url.get("url", "") if isinstance(url, Mapping) else url)))
+        elif kind in _UNHEARD:
+            what = "audio" if "audio" in str(kind) else "video"
+            raise UnsupportedError(
+                f"A message can't have {what} ({kind}): llmlab's models read texts and images.", "See docs/vision.md."
+            )
         else:
             raise unknown("content part", str(kind), ("text", "image_url"))
     return "\n".join(texts), tuple(images)

@@ -15,6 +15,7 @@ Format = Literal["gguf", "safetensors"]
 FORMATS: dict[EngineName, Format] = {"llamacpp": "gguf", "vllm": "safetensors"}
 
 MOST_BAD_WORDS = 64
+"""vLLM bans at most 128 token sequences, and a word has up to two."""
 # The values with which a sampling param has no effect, where that isn't None.
 NEUTRAL: Mapping[str, Any] = {
     "top_p": 1.0,
@@ -26,8 +27,8 @@ NEUTRAL: Mapping[str, Any] = {
     "presence_penalty": 0.0,
     "frequency_penalty": 0.0,
     "min_tokens": 0,
+    "logit_bias": {},
 }
-"""vLLM bans at most 128 token sequences, and a word has up to two."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import functools
+import io
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from llmlab.errors import LlmLabError
 from llmlab.render import units
 from llmlab.render.safe import code_span, escape, markdown, plain
 from llmlab.render.table import FONT, LINE, QUIET
-from llmlab.types import Completion, TokenLogprob
+from llmlab.types import Completion, TokenLogprob, data_url, image_of
 
 # The versions of a turn, oldest first, by the id of the one that is shown.
 Versions = Mapping[str, Sequence[Mapping[str, Any]]]
 _NONE: Versions = {}
+_THUMBNAIL = 160
+"""Pixels of the longer side."""
 WHO = {"user": "You", "assistant": "Model", "system": "System", "call": "Call"}
 
 
@@ -85,6 +90,7 @@ def turns_html(turns: Sequence[Mapping[str, Any]], system: str = "", versions: V
         if turn.get("files"):
             names = ", ".join(escape(file["name"]) for file in turn["files"])
             body += f'<div style="{QUIET}">Attached: {names}</div>'
+            body += "".join(thumbnail(str(file.get("image", "")), file["name"]) for file in turn["files"])
         if turn.get("error"):
             body += f"<div><b>Failed:</b> {escape(_error(turn['error']))}</div>"
         body += _others(turn, versions)
@@ -119,6 +125,23 @@ def _step_markdown(step: Mapping[str, Any]) -> str:
 def _step_html(step: Mapping[str, Any]) -> str:
     call, outcome = step_words(step)
     return f"<code>{escape(call)}</code> → {escape(outcome) or '(nothing)'}"
+
+
+@functools.lru_cache(maxsize=64)
+def thumbnail(url: str, name: str) -> str:
+    """A small picture of an attached image as HTML; "" for a text, or for an image that can't be shown."""
+    from llmlab.engines import pictures
+
+    if not url.startswith("data:image/"):
+        return ""
+    try:
+        small = pictures.read(image_of(url))
+    except (LlmLabError, ImportError):
+        return ""
+    small.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    out = io.BytesIO()
+    small.save(out, "JPEG", quality=80)
+    return f'<img src="{data_url(out.getvalue())}" alt="{escape(name)}" style="display:block">'
 
 
 def _others(turn: Mapping[str, Any], versions: Versions) -> str:

@@ -134,5 +134,6 @@ def messages(turns: Sequence[Mapping[str, Any]], system: str = "") -> list[Messa
 
 
 def images(turn: Mapping[str, Any]) -> tuple[bytes, ...]:
-    """The images attached to a turn."""
-    return tuple(image_of(file["image"]) for file in turn.get("files") or () if "image" in file)
+    """The images attached to a turn; of a resumed conversation, those that the run log has kept."""
+    shown = [file["image"] for file in turn.get("files") or () if "image" in file]
+    return tuple(image_of(image) for image in shown if image.startswith("data:"))

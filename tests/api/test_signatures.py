@@ -41,6 +41,8 @@ def test_what_shares_options_has_the_same_keywords():
     assert one == keywords(Model.chat) == keywords(Model.stream) == keywords(Model.agenerate) == keywords(Model.astream)
     assert keywords(Model.compare) == one - {"adapter"}
     assert keywords(llmlab.load) == keywords(llmlab.Lab.load)
+    assert set(options.AttachOptions.__annotations__) | {"progress"} == keywords(llmlab.attach)
+    assert keywords(llmlab.attach) == keywords(llmlab.Lab.attach)
     assert set(options.LoadOptions.__annotations__) <= keywords(llmlab.compare_quants)
     assert set(options.LoadOptions.__annotations__) <= keywords(llmlab.load)
     assert set(TuneOptions.__annotations__) == {one.name for one in fields(TrainingSettings)} <= keywords(llmlab.tune)
@@ -88,6 +90,7 @@ def test_defaults_of_the_face_are_those_of_the_work():
         (lambda: llmlab.load("nano", quantt="Q4_K_M"), "quantt", "quant"),
         (lambda: llmlab.lab().load("nano", enigne="vllm"), "enigne", "engine"),
         (lambda: llmlab.load("nano", n_thread=1), "n_thread", None),
+        (lambda: llmlab.attach("http://127.0.0.1:9", key="x"), "key", "key_env"),
         (lambda: llmlab.tune([], name="x", epoch=1), "epoch", "epochs"),
         (lambda: llmlab.training.commands.tune(llmlab.lab(), [], name="x", rnak=1), "rnak", "rank"),
         (lambda: llmlab.compare_quants("nano", ["F16"], window_s=1), "window_s", "windows"),

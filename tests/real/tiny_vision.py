@@ -183,6 +183,16 @@ class Reference:
         self._images = AutoImageProcessor.from_pretrained(folder, backend="pil") if self._qwen else None
         self._processor = None if self._qwen else AutoProcessor.from_pretrained(folder)
 
+    def merge(self, adapter):
+        """Add a PEFT adapter with alpha 2 r to the weights."""
+        from safetensors.torch import load_file
+
+        tensors = load_file(adapter / "adapter_model.safetensors")
+        for name, a in tensors.items():
+            if ".lora_A." in name:
+                module = self._model.get_submodule(name.removeprefix("base_model.model.").partition(".lora_A")[0])
+                module.weight.data += 2 * tensors[name.replace("lora_A", "lora_B")] @ a
+
     def answer(self, images, text, count):
         """The greedy tokens, the log probability of each, and the number of prompt tokens."""
         import torch

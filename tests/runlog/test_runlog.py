@@ -20,7 +20,7 @@ from llmlab.errors import BadInputError, LlmLabError, UnknownNameError
 from llmlab.runlog import RunLog
 from llmlab.runlog.redact import environment_secrets, redacted
 from llmlab.runlog.schema import STEPS
-from llmlab.types import Choice, Completion, Message, SamplingParams, Timings, Usage
+from llmlab.types import Choice, Completion, Message, SamplingParams, Timings, Usage, data_url
 
 
 def completion(question: str, answer: str, *before: Message) -> Completion:
@@ -81,6 +81,32 @@ def test_a_thought_has_columns_of_its_own(log: RunLog, monkeypatch: pytest.Monke
     assert row["reasoning"].startswith("Is it ")
     assert "but-secret-1" not in row["reasoning"]
     assert log.conversation("c1").turns[-1]["reasoning_content"] == row["reasoning"]
+
+
+def test_an_image_is_stored_as_its_hash_unless_asked_for(log: RunLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    import hashlib
+
+    picture = b"GIF89a-pixels"
+    digest = f"sha256:{hashlib.sha256(picture).hexdigest()}"
+    shown = Message("user", "What is it?", images=(picture,))
+    for conversation, setting in (("hash", "on"), ("pixels", "images")):
+        monkeypatch.setenv("LLMLAB_RUN_LOG", setting)
+        log.add(
+            completion("And now?", "A cat.", shown, Message("assistant", "A dog.")),
+            source="cell",
+            conversation=conversation,
+        )
+        files = [{"name": "a.gif", "image": data_url(picture)}]
+        turn = {"id": "t1", "parent": "", "role": "user", "text": "x", "files": files}
+        log.keep(f"chat-{conversation}", changed=[(0, turn)], system="", settings={}, leaf="t1")
+        log.flush()
+    kept = [log.frame(conversation=one).iloc[0]["messages"][0]["content"][0] for one in ("hash", "pixels")]
+    assert [one["image_url"]["url"] for one in kept] == [digest, data_url(picture)]
+    found = [log.conversation(f"chat-{one}").turns[0]["files"][0]["image"] for one in ("hash", "pixels")]
+    assert found == [digest, data_url(picture)]
+    again = Message.of(log.conversation("hash").turns[0])
+    assert (again.images, again.content) == ((), f"[an image that the run log hasn't kept, {digest[:15]}]\nWhat is it?")
+    assert Message.of(log.conversation("pixels").turns[0]).images == (picture,)
 
 
 def test_a_long_talk_is_stored_once(log: RunLog) -> None:

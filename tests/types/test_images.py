@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from llmlab.errors import BadInputError
+from llmlab.errors import BadInputError, UnsupportedError
 from llmlab.types import Message, data_url
 from llmlab.types.images import MOST_BYTES, encoded
 
@@ -68,3 +68,9 @@ def test_a_message_of_a_request_reads_no_file(tmp_path):
     part = {"type": "image_url", "image_url": {"url": str(file)}}
     with pytest.raises(BadInputError, match="data: URL"):
         Message.of({"role": "user", "content": [part]})
+
+
+@pytest.mark.parametrize(("kind", "what"), [("input_audio", "audio"), ("video_url", "video")])
+def test_what_no_model_here_hears_is_refused_by_name(kind, what):
+    with pytest.raises(UnsupportedError, match=f"can't have {what}"):
+        Message.of({"role": "user", "content": [{"type": kind, kind: {}}]})

@@ -24,6 +24,7 @@ class Piece:
         ids: the tokens, where the server reports them.
         reason: why the answer ended; None before.
         prompt_tokens, tokens, cached: the counts, at the end.
+        thought_tokens: those of the thought among `tokens`, where the server reports them.
     """
 
     text: str = ""
@@ -34,6 +35,7 @@ class Piece:
     prompt_tokens: int | None = None
     tokens: int | None = None
     cached: int | None = None
+    thought_tokens: int | None = None
 
 
 @dataclass

@@ -199,6 +199,8 @@ class Client:
                     ) from None
                 error = self._unreachable(problem)
                 wait = _backoff(attempt) if attempt < 3 else None
+                if attempt == 1 and isinstance(problem, httpx.RemoteProtocolError):
+                    wait = 0.0  # a connection that was kept open, and that the server had just closed
             if wait is None or attempt == ATTEMPTS:
                 raise error
             self.counts.retries += 1

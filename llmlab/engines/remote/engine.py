@@ -22,12 +22,13 @@ from llmlab.engines.base import (
     Request,
     Unrendered,
 )
-from llmlab.engines.remote import ollama_api, openai_api, probe
+from llmlab.engines.remote import ollama_api, openai_api, probe, servers
 from llmlab.engines.remote.address import Address, Key
 from llmlab.engines.remote.answers import Piece
 from llmlab.engines.remote.client import Client, RefusedError, failed
 from llmlab.engines.remote.probe import Found
 from llmlab.errors import BadInputError, GenerationError, Interrupted, UnsupportedError
+from llmlab.guided import gbnf_text
 from llmlab.types import EngineName, SamplingParams
 from llmlab.types.params import NEUTRAL
 from llmlab.types.progress import Progress
@@ -224,6 +225,8 @@ class RemoteEngine(Engine):
         if guide is not None and guide.kind not in kind.guided:
             allowed = ", ".join(words for name, words in _GUIDES.items() if name in kind.guided)
             problem = f"a constraint of kind {guide.kind} (it enforces {allowed or 'none'})"
+        elif guide is not None and guide.kind == "regex" and kind is servers.LLAMA_SERVER:
+            problem = _not_gbnf(guide)
         if begun and not kind.prefix:
             problem = "an answer that was begun (prefix=, or a last message of the assistant)"
         if asked.text is not None and not kind.raw:
@@ -350,7 +353,7 @@ class RemoteEngine(Engine):
             if piece.text or (piece.ids and not piece.thought) or piece.logprobs:
                 buffer.push(piece.text, piece.ids, piece.logprobs, index=index)
             if piece.tokens is not None or piece.cached is not None:
-                buffer.counted(piece.tokens, cached=piece.cached, index=index)
+                buffer.counted(piece.tokens, cached=piece.cached, thought=piece.thought_tokens, index=index)
             if piece.prompt_tokens is not None:
                 buffer.prompt_is(piece.prompt_tokens)
             prompt, generated = piece.prompt_tokens or prompt, piece.tokens or generated
@@ -424,6 +427,15 @@ def _means(params: SamplingParams, name: str) -> bool:
     """Whether a param that is set has an effect."""
     value = getattr(params, name)
     return value is not None and value != NEUTRAL.get(name, object())
+
+
+def _not_gbnf(guide: Guide) -> str:
+    """Why a regex can't be a grammar of llama.cpp; "" if it can."""
+    try:
+        openai_api.guide_fields(guide, servers.LLAMA_SERVER)
+    except gbnf_text.GbnfTextError as error:
+        return f"the {guide.name}: a part of it {error}"
+    return ""
 
 
 def _reported(found: Found) -> SamplingParams:

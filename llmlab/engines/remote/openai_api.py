@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from llmlab.engines.remote.answers import Calls, Piece, old_tokens_of, parsed, reason_of, tokens_of
 from llmlab.engines.remote.servers import Kind
 from llmlab.errors import GenerationError
+from llmlab.guided import gbnf_text
 
 if TYPE_CHECKING:
     from llmlab.engines.base import Request, Unrendered
@@ -131,8 +132,10 @@ def guide_fields(guide: Guide, kind: Kind) -> dict[str, Any]:
         form = {"name": "answer", "schema": schema, "strict": _closed(schema)}
         return {"response_format": {"type": "json_schema", "json_schema": form}}
     if kind.name == "llama-server":
-        options = " | ".join(json.dumps(one, ensure_ascii=False) for one in guide.choices)
-        return {"grammar": f"root ::= {options}" if guide.kind == "choice" else guide.source}
+        if guide.kind == "regex":
+            assert guide.tree is not None
+            return {"grammar": gbnf_text.of_regex(guide.tree)}
+        return {"grammar": gbnf_text.of_choice(guide.choices) if guide.kind == "choice" else guide.source}
     value: Any = list(guide.choices) if guide.kind == "choice" else guide.source or guide.text
     name = guide.kind if guide.kind in ("choice", "regex") else "grammar"
     return {"structured_outputs": {name: value}}
@@ -200,11 +203,13 @@ def _chunk(chunk: Mapping[str, Any], calls: Calls) -> list[Piece]:
     usage = chunk.get("usage")
     if isinstance(usage, Mapping):
         details = usage.get("prompt_tokens_details") or {}
+        written = usage.get("completion_tokens_details") or {}
         found.append(
             Piece(
                 prompt_tokens=usage.get("prompt_tokens"),
                 tokens=usage.get("completion_tokens"),
                 cached=details.get("cached_tokens"),
+                thought_tokens=written.get("reasoning_tokens") or None,  # servers without a count send 0
             )
         )
     return found

@@ -91,7 +91,7 @@ VLLM = Kind(
 LLAMA_SERVER = Kind(
     "llama-server",
     fields={**STANDARD, **_LLAMA_SERVER},
-    guided=frozenset({"json", "choice", "gbnf"}),
+    guided=frozenset({"json", "regex", "choice", "gbnf"}),
     logprobs=100,
     renders="template",
     prefix="last",

@@ -1,5 +1,6 @@
 """Servers that fail: refused and delayed requests, silence, malformed streams; and keys, which are shown nowhere."""
 
+import json
 import threading
 import time
 import traceback
@@ -7,6 +8,7 @@ import warnings
 
 import pytest
 
+from llmlab.display.completion import completion_line
 from llmlab.engines.remote import client
 from llmlab.engines.remote.address import Address, Key
 from llmlab.errors import BadInputError, GenerationError, LoadError
@@ -193,6 +195,36 @@ def test_streams_have_comments_other_shapes_and_no_counts(lab, scripted):
     assert (first.text, first.usage.completion_tokens) == ("Hi there", 2)  # pieces, where nothing is reported
     assert (second.text, second.finish_reason) == ("Hi", "length")
     assert (third.text, third.reasoning) == ("Hi", "Hm.")
+
+
+THOUGHT = 'data: {"choices":[{"delta":{"reasoning":"Hm. "}}]}\n\n'
+
+
+def test_a_thought_is_counted_as_reported_else_by_its_pieces(lab, scripted):
+    details = {"completion_tokens_details": {"reasoning_tokens": 7}}
+    usage = f"data: {json.dumps({'choices': [], 'usage': {'completion_tokens': 9, **details}})}\n\n"
+    with_count = [THOUGHT, THOUGHT, *events("Hi", usage=None)[:-1], usage, "data: [DONE]\n\n"]
+    server = scripted(
+        in_turn(
+            lambda _b, h: h.stream(with_count),
+            lambda _b, h: h.stream([THOUGHT, THOUGHT, *events("Hi", usage=(5, 3))]),
+            lambda _b, h: h.stream(events("Hi")),
+        )
+    )
+    model = attach(lab, server)
+    reported, pieces, none = (model.generate("hi") for _ in range(3))
+    assert (reported.reasoning_tokens, reported.usage.completion_tokens) == (7, 9)
+    assert (pieces.reasoning_tokens, pieces.usage.completion_tokens) == (2, 3)
+    assert none.reasoning_tokens == 0
+    assert "7 tokens of thought" in completion_line(reported)
+
+
+def test_a_param_without_an_effect_is_not_refused(lab, scripted):
+    server = scripted(says("Hi"))
+    model = attach(lab, server)
+    assert model.generate("hi", logit_bias={}, min_tokens=0, typical_p=1.0, repetition_penalty=1.0).text == "Hi"
+    assert model.generate("hi", logit_bias={3: 1.0}).text == "Hi"
+    assert server.asked[-1][1]["logit_bias"] == {"3": 1.0}
 
 
 def test_calls_come_in_pieces(lab, scripted):

@@ -1,5 +1,7 @@
 """The real llama-server, from the xllamacpp wheel."""
 
+import re
+
 import pytest
 
 from llmlab.errors import GenerationError, UnsupportedError
@@ -42,7 +44,11 @@ def test_constraints_and_tools(far):
     assert isinstance(far.generate("A number.", schema=schema, temperature=0, max_tokens=40).parsed["n"], int)
     done = far.generate("What is 12 + 30?", tools=[calculator], temperature=0, max_steps=1)
     assert [step.result for step in done.steps] == ["42"]
-    for options, named in (({"regex": "[a-z]{2}"}, "regex"), ({"min_tokens": 3}, "min_tokens")):
+    dated = far.generate("When?", regex=r"(19|20)\d\d-\d{2}( \w{2,4})?", temperature=0)
+    assert dated.finish_reason == "stop"
+    assert re.fullmatch(r"(19|20)\d\d-\d{2}( \w{2,4})?", dated.parsed)
+    assert isinstance(far.generate("What is 3 + 4?", type=int, temperature=0).parsed, int)
+    for options, named in (({"regex": "a{0,2001}"}, "2,000"), ({"min_tokens": 3}, "min_tokens")):
         with pytest.raises(UnsupportedError, match=named):
             far.generate("hi", **options)
 

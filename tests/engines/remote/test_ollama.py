@@ -60,7 +60,7 @@ def test_thoughts_schemas_images_and_calls(lab, ollama):
     server = ollama()
     model = lab.attach(server.url)
     done = model.generate("hi", think=True)
-    assert (done.reasoning, done.text) == ("Hm.", "Hi there")
+    assert (done.reasoning, done.text, done.reasoning_tokens) == ("Hm.", "Hi there", 1)
     model.generate("hi", schema={"type": "string"})
     assert server.asked[-1][1]["format"] == {"type": "string"}
     with pytest.raises(UnsupportedError, match="constraint of kind choice"):

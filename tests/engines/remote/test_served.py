@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+import llmlab
 from llmlab.errors import BadInputError, UnknownNameError, UnsupportedError
 from llmlab.zoo import calculator
 
@@ -117,6 +118,7 @@ def test_what_only_a_model_in_this_process_has_is_refused(lab, served, llamacpp)
         lambda: lab.reload(extra={"n_threads": 1}),
         lambda: far.score([1, 2, 3]),
         lambda: far.add_adapter("pirate", "pirate"),
+        lambda: llmlab.advice.advise(lab, "far"),
     ):
         with pytest.raises(UnsupportedError):
             change()
