@@ -203,7 +203,8 @@ class Lab:
             progress: called with (phase, None) on this thread.
 
         Returns:
-            The model: it answers prompts like a loaded one, and refuses by name what its server can't do.
+            The model: it answers prompts like a loaded one, and refuses by name what its server can't do. In a replay
+            (`replay_answers`) it is the recorded one, and no server is asked.
 
         Raises:
             BadInputError: the address or an option is invalid, there is no key under that name, or the server has
@@ -224,7 +225,7 @@ class Lab:
         if name is not None:
             _check_name(name)
         counter = self.get(tokenizer) if tokenizer is not None else None
-        planned = plan_attach(
+        planned = replaying.attached(name, model) or plan_attach(
             url, name=name, model=model, key_env=key_env, ctx=ctx, max_concurrency=max_concurrency, timeout=timeout,
             prices=prices, count=(lambda text: len(counter.tokenize(text))) if counter is not None else None,
             fields=fields,
@@ -233,7 +234,8 @@ class Lab:
         report = progress or (lambda _phase, _fraction: None)
         with self._loading:
             loaded = self._start(name or "attached", planned, report)
-            loaded.name = name or attachment.free_name(loaded, self._models)
+            unnamed = loaded.source.name if loaded.replays else attachment.free_name(loaded, self._models)
+            loaded.name = name or unnamed
             replaced = self._models.pop(loaded.name, None)
             self._models[loaded.name] = loaded
             self._current = loaded.name
