@@ -420,9 +420,7 @@ class Model:
         """
         return self._adapters.take(specs)
 
-    def score(
-        self, ids: Sequence[int], *, first: int = 0, adapter: str | None = UNSET
-    ) -> NDArray[np.float32]:
+    def score(self, ids: Sequence[int], *, first: int = 0, adapter: str | None = UNSET) -> NDArray[np.float32]:
         """Next-token log probabilities along a given text (teacher forcing), for perplexity and similar metrics.
 
         Args:

@@ -44,6 +44,7 @@ GUIDES = (
     "widgets",
     "measures",
     "experiments",
+    "evaluation",
     "advise",
     "serving",
     "attach",

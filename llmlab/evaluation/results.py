@@ -157,7 +157,12 @@ class Evaluation(View):
         """The settings in one line."""
         about = self.about
         shots = f"{about['shots']} shots" if about["shots"] is not None else "the tasks' own shots"
-        parts = [f"lm-eval {about['lm_eval']}", about["engine"], shots, "chat template" if about["chat"] else "plain text"]
+        parts = [
+            f"lm-eval {about['lm_eval']}",
+            about["engine"],
+            shots,
+            "chat template" if about["chat"] else "plain text",
+        ]
         if about["limit"] is not None:
             parts.append(f"the first {about['limit']} items")
         return f"{self.model}: {', '.join(parts)}"
@@ -166,7 +171,7 @@ class Evaluation(View):
         rows = []
         for one in self.scores:
             ends = one.estimate
-            known = ends.low == ends.low and ends.high == ends.high  # noqa: PLR0124 - not NaN
+            known = ends.low == ends.low and ends.high == ends.high
             interval = f"[{number(ends.low)}, {number(ends.high)}]" if known else "–"
             shown = one.metric if one.filter == "none" else f"{one.metric} ({one.filter})"
             rows.append((one.task, shown, number(one.value), interval, str(ends.n)))

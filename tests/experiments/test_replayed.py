@@ -23,7 +23,7 @@ headers.read_header = unread
 from tests.experiments.test_replayed import declared
 with llmlab.replay_answers(sys.argv[1]):
     exp = declared().run()
-print(json.dumps([exp.computed, exp.frame["text"].tolist(), exp.frame["perplexity"].tolist(), exp.frame["error"].tolist()]))
+print(json.dumps([exp.computed, *(exp.frame[name].tolist() for name in ("text", "perplexity", "error"))]))
 """
 
 

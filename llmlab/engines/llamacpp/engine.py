@@ -285,9 +285,7 @@ class LlamaCppEngine(Engine):
 
         def work(adapters: AdapterSlots) -> None:
             adapters.check(mix)
-            found.append(
-                score(self._model, self._now(), ids, first, between=loop.share, adapters=adapters, mix=mix)
-            )
+            found.append(score(self._model, self._now(), ids, first, between=loop.share, adapters=adapters, mix=mix))
 
         loop.call(work)
         return found[0]
