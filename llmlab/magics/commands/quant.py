@@ -26,8 +26,8 @@ class Quant(Command):
 
         %llm quant --compare loads the quants one after the other and measures each against the first: size, memory,
         load time, speed, perplexity, KL divergence, top-1 agreement, and accuracy if the data has answers; with
-        --tasks, lm-eval's figures, too. Earlier measurements are read from the run's file; a quant that fails is a row with the
-        reason.
+        --tasks, lm-eval's figures, too. Earlier measurements are read from the run's file; a quant that fails is a row
+        with the reason.
 
         %llm quant without arguments lists the quants that the current model can be switched to. The metrics are
         explained in docs/measures.md, which tag runs where in docs/quants.md. In Python:
