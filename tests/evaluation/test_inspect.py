@@ -42,21 +42,22 @@ def given(model, monkeypatch):
 
 
 def test_an_evaluation_on_the_loaded_model(given, model, tmp_path):
-    from inspect_ai import Task, eval
+    from inspect_ai import Task
     from inspect_ai.dataset import Sample
     from inspect_ai.scorer import includes
 
     asked = {"France": "Paris", "Italy": "Rome", "Japan": "Tokyo"}
     samples = [Sample(f"What is the capital of {country}?", target=city) for country, city in asked.items()]
-    (log,) = eval(Task(samples, scorer=includes()), model=given(), temperature=0, display="none", log_dir=str(tmp_path))
+    (log,) = inspect_ai.eval(
+        Task(samples, scorer=includes()), model=given(), temperature=0, display="none", log_dir=str(tmp_path)
+    )
     assert log.status == "success"
     assert log.results.scores[0].metrics["accuracy"].value == 1
     texts = {one.input: one.output.completion for one in log.samples}
     expected = model.generate(list(texts), temperature=0)
     assert list(texts.values()) == [one.text for one in expected]
-    assert (
-        sum(one.usage.completion_tokens for one in expected) == log.stats.model_usage[str(log.eval.model)].output_tokens
-    )
+    (used,) = log.stats.model_usage.values()
+    assert used.output_tokens == sum(one.usage.completion_tokens for one in expected)
 
 
 def test_settings_reach_the_model(given, model):
@@ -138,18 +139,8 @@ def test_the_command_line(tmp_path):
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: entry\nVersion: 0\n")
     (info / "entry_points.txt").write_text(f"[inspect_ai]\nllmlab = {declared['llmlab']}\n")
     path = os.pathsep.join([str(tmp_path), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    line = [
-        "-m",
-        "inspect_ai",
-        "eval",
-        "task.py",
-        "--model",
-        "llmlab/nano",
-        "-M",
-        "engine=llamacpp",
-        "-M",
-        "quant=Q4_K_M",
-    ]
+    line = ["-m", "inspect_ai", "eval", "task.py", "--model", "llmlab/nano"]
+    line += ["-M", "engine=llamacpp", "-M", "quant=Q4_K_M"]
     line += ["--temperature", "0", "--display", "plain", "--log-format", "json", "--log-dir", str(tmp_path / "logs")]
     ran = subprocess.run(
         [sys.executable, *line], cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True,
