@@ -1402,8 +1402,11 @@ def evaluate(
         UnsupportedError: the model can't score texts (a server's), or a task asks for something unknown.
 
     Example:
-        >>> llmlab.evaluate(model, "countries")["acc"].estimate.text  # doctest: +SKIP
-        '0.979 [0.947, 0.992], n=189'
+        `llmlab.evaluate(model, "countries")["acc"].estimate.text` is '0.979 [0.947, 0.992], n=189' for nano.
+
+        >>> llmlab.evaluate(model, "countries", limit=0)
+        Traceback (most recent call last):
+        llmlab.errors.BadInputError: limit must be an integer, 1 or more, got 0.
     """
     from llmlab.evaluation import evaluate as run
 

@@ -197,7 +197,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
                 )
             prompt = self.tok_encode(context)[-room:]
             params["adapter"] = self._adapter
-        stream = self._model.stream(prompt, raw=True, stop=[one for one in until if one] or None, **params)
+        stream = self._model.stream(prompt, raw=True, stop=[one for one in until if one], **params)
         stream.start()
         return stream, until
 

@@ -86,8 +86,9 @@ class LlmLabAPI(ModelAPI):  # type: ignore[misc]
                     "Leave it out, or unload the model.",
                 )
             return loaded
-        self._own = llmlab.Lab()
-        return self._own.load(name, **given)
+        own = llmlab.Lab()
+        self._own = own
+        return own.load(name, **given)
 
     def _attached(self, spec: str | None) -> str | None:
         from llmlab.adapters.attached import parse
@@ -119,10 +120,10 @@ class LlmLabAPI(ModelAPI):  # type: ignore[misc]
 
     async def generate(
         self,
-        input: list[ChatMessage],
+        input: list[ChatMessage],  # noqa: A002 - Inspect's name
         tools: list[ToolInfo],
         tool_choice: ToolChoice,
-        config: GenerateConfig,  # noqa: A002
+        config: GenerateConfig,
     ) -> ModelOutput:
         """Answer a conversation; calls of tools are returned, and Inspect runs them."""
         options = self._options(config)

@@ -65,9 +65,11 @@ class Evaluation(View):
         notes: lm-eval's warnings.
 
     Example:
-        >>> found = llmlab.evaluate(model, "capitals", limit=4)  # doctest: +SKIP
-        >>> found["exact_match"].estimate.text  # doctest: +SKIP
-        '1.000 [0.510, 1.000], n=4'
+        >>> from llmlab.evaluation import Evaluation, Score
+        >>> score = Score("capitals", "acc", "none", llmlab.statistics.mean([1, 0, 1, 1]))
+        >>> about = {"lm_eval": "0.4.13", "engine": "vllm", "shots": 0, "limit": None, "chat": False}
+        >>> Evaluation("nano bf16", (score,), about, {})["acc"].estimate.text
+        '0.750 [0.301, 0.954], n=4'
     """
 
     model: str
@@ -134,8 +136,12 @@ class Evaluation(View):
             BadInputError: they have no task with the same items in common.
 
         Example:
-            >>> found = llmlab.evaluate(model, "capitals", limit=4)  # doctest: +SKIP
-            >>> found.compare(llmlab.evaluate(model, "capitals", limit=4, adapter="pirate"))  # doctest: +SKIP
+            >>> from llmlab.evaluation import Evaluation, Score
+            >>> def made(name, values):
+            ...     mean = llmlab.statistics.mean(values)
+            ...     return Evaluation(name, (Score("t", "acc", "none", mean, "", tuple(values), ("a", "b")),), {}, {})
+            >>> print(made("Q2_K", [1, 1]).compare(made("F16", [1, 1])).sentences[0])
+            The data can't tell whether Q2_K and F16 differ on t acc: 1.000 against 1.000, a difference of 0.000 ...
         """
         theirs = {one.key: one for one in other.scores}
         pairs = [

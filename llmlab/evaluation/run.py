@@ -133,7 +133,8 @@ def _scores(found: places.Found, results: Mapping[str, Any]) -> Iterator[Score]:
             metric, comma, chosen = key.partition(",")
             if not comma or metric.endswith("_stderr") or not isinstance(value, int | float):
                 continue
-            direction = {True: "higher", False: "lower"}.get((better.get(name) or {}).get(metric), "")
+            higher = (better.get(name) or {}).get(metric)
+            direction = "" if higher is None else "higher" if higher else "lower"
             if items is None:
                 pooled = [one for task in _members(found, name) for one in results["samples"].get(task, ())]
                 yield _pooled(name, metric, chosen, float(value), direction, pooled)

@@ -128,6 +128,7 @@ def _absolute(files: Any, folder: Path) -> Any:
 
 
 def _load(manager: Any, names: Sequence[str]) -> Found:
+    _imports.load("datasets")
     import datasets
 
     shown = datasets.are_progress_bars_disabled()

@@ -249,7 +249,6 @@ class QuantComparison:
         head = ("quant", "engine", "disk>", "memory>", "load>", "prompt t/s>", "decode t/s>", "TTFT>", "perplexity>",
                 "KL mean>", "KL p99>", "top-1>", "accuracy>")  # fmt: skip
         known = quant_tasks.names(self.rows)
-        head = (*head, *(f"{name}>" for name in known))
         body, remarks = [], []
         for row in self.rows:
             size, held, load, ttft = row["disk_bytes"], row["resident_bytes"], row["load_s"], row["ttft_s"]
@@ -282,7 +281,11 @@ class QuantComparison:
             if "scored" in about
             else ""
         )
-        return Table(head, body, note="\n".join(filter(None, (note, *remarks, *self.conclusions))))
+        return Table(
+            (*head, *(f"{name}>" for name in known)),
+            body,
+            note="\n".join(filter(None, (note, *remarks, *self.conclusions))),
+        )
 
 
 def _intervals(row: Mapping[str, Any]) -> dict[str, Any]:

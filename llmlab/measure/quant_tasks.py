@@ -60,7 +60,8 @@ def names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def columns(row: Mapping[str, Any], known: Sequence[str]) -> dict[str, Any]:
     """The columns of a row: value, ends of the interval, and number of items."""
-    own, found = of(row), {}
+    own = of(row)
+    found: dict[str, Any] = {}
     for name in known:
         one = own.get(name, {})
         found |= {name: one.get("value"), f"{name}_low": one.get("low"), f"{name}_high": one.get("high")}
