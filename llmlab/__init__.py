@@ -230,6 +230,9 @@ def lab() -> Lab:
     return _shared[0]
 
 
+hooks.lab = lab
+
+
 @known_keywords
 def load(
     model: str,

@@ -27,7 +27,9 @@ from inspect_ai.model import (
 )
 from inspect_ai.tool import ToolCall, ToolChoice, ToolFunction, ToolInfo
 
+from llmlab._hooks import hooks
 from llmlab.errors import BadInputError, UnsupportedError, unknown
+from llmlab.session import Lab
 from llmlab.tool_calls.tool import Tool
 from llmlab.types import Completion
 
@@ -76,9 +78,8 @@ class LlmLabAPI(ModelAPI):  # type: ignore[misc]
         self._adapter = self._attached(arguments.get("adapter"))
 
     def _found(self, name: str, given: dict[str, Any]) -> Model:
-        import llmlab
-
-        loaded = llmlab.lab().models.get(name)
+        shared = hooks.lab() if hooks.lab is not None else None
+        loaded: Model | None = shared.models.get(name) if shared is not None else None
         if loaded is not None:
             if given:
                 raise BadInputError(
@@ -86,7 +87,7 @@ class LlmLabAPI(ModelAPI):  # type: ignore[misc]
                     "Leave it out, or unload the model.",
                 )
             return loaded
-        own = llmlab.Lab()
+        own = Lab()
         self._own = own
         return own.load(name, **given)
 

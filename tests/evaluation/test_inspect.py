@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from llmlab._hooks import hooks
 from llmlab.errors import BadInputError, UnknownNameError, UnsupportedError
 
 inspect_ai = pytest.importorskip("inspect_ai", reason="pip install 'llmlab[inspect]'")
@@ -37,7 +38,7 @@ def given(model, monkeypatch):
 
     lab = llmlab.Lab()
     lab._models[model.name] = model
-    monkeypatch.setattr(llmlab, "lab", lambda: lab)
+    monkeypatch.setattr(hooks, "lab", lambda: lab)
     return lambda **more: get_model(f"llmlab/{model.name}", memoize=False, **more)
 
 
