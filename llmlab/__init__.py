@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from llmlab import advice as advice
     from llmlab import errors as errors
+    from llmlab import evaluation as evaluation
     from llmlab import experiments as experiments
     from llmlab import files as files
     from llmlab import guided as guided
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from llmlab.engines.replay.cassette import Cassette
     from llmlab.engines.replay.recording import Recorder
     from llmlab.errors import LlmLabError
+    from llmlab.evaluation.results import Evaluation
     from llmlab.experiments.experiment import Experiment
     from llmlab.experiments.scoring import Scorer
     from llmlab.experiments.scoring import scorer as scorer
@@ -86,6 +88,7 @@ __all__ = [
     "chat",
     "chats",
     "compare_quants",
+    "evaluate",
     "experiment",
     "export",
     "lab",
@@ -134,6 +137,7 @@ _LAZY = {
 _MODULES = (
     "advice",
     "errors",
+    "evaluation",
     "experiments",
     "files",
     "guided",
@@ -231,6 +235,9 @@ def lab() -> Lab:
 
         _shared.append(Lab())
     return _shared[0]
+
+
+hooks.lab = lab
 
 
 @known_keywords
@@ -560,6 +567,8 @@ def compare_quants(
     windows: int = 8,
     questions: int = 24,
     speed: bool = True,
+    tasks: Sequence[str | Path] = (),
+    task_limit: int | None = None,
     fresh: bool = False,
     progress: Progress | None = None,
     ctx: int | None = None,
@@ -583,6 +592,9 @@ def compare_quants(
         windows: most windows to score.
         questions: most questions to answer, if the data has answers.
         speed: also measure speed.
+        tasks: tasks of lm-eval on which each variant is evaluated, as in `evaluate`. They are compared with the first
+            variant's in pairs of items; `target_logprob` separates quants that `acc` can't.
+        task_limit: only the first items of each task.
         fresh: don't reuse results of earlier runs.
         progress: called with (variant and phase, total fraction from 0 to 1).
         ctx, gpu_layers, tp, max_concurrency, draft, from_, extra, force: as in `load`, for every variant.
@@ -611,6 +623,8 @@ def compare_quants(
         windows=windows,
         questions=questions,
         speed=speed,
+        tasks=tasks,
+        task_limit=task_limit,
         fresh=fresh,
         progress=progress,
         ctx=ctx,
@@ -1426,6 +1440,67 @@ def record_answers(path: str | Path, *, fresh: bool = False) -> AbstractContextM
     from llmlab.loading.replaying import recording
 
     return recording(Path(path), fresh=fresh)
+
+
+@known_keywords
+def evaluate(
+    model: Model | str | None,
+    tasks: str | Path | Sequence[str | Path],
+    *,
+    adapter: str | None = UNSET,
+    shots: int | None = None,
+    limit: int | None = None,
+    chat: bool = False,
+    system: str | None = None,
+    include: Sequence[str | Path] = (),
+    progress: Progress | None = None,
+    lab: Lab | None = None,
+) -> Evaluation:
+    """Evaluate a loaded model on tasks of lm-evaluation-harness, as it is loaded: engine, quant, adapter.
+
+    Args:
+        model: a loaded model or its name; None: the current one.
+        tasks: lm-eval's names of tasks and groups; folders with YAML files, or one of these files. `countries`
+            (choices) and `capitals` (generated) come with llmlab and need no hub.
+        adapter: as in `Model.generate`.
+        shots: examples in each prompt; None: as the task says.
+        limit: only the first items of each task.
+        chat: ask through the chat template. lm-eval's default, and this one, is plain text.
+        system: a system prompt.
+        include: folders in which names of tasks are looked up, before lm-eval's own.
+        progress: called with (phase, fraction from 0 to 1 or None); None: a bar, in a notebook.
+        lab: the lab of a model that is given by name; None: the shared one.
+
+    Returns:
+        lm-eval's figures with n and intervals: `.frame`, `.samples`, `["acc"]`, `.compare(other)`.
+
+    Raises:
+        EngineMissingError: lm-eval isn't installed.
+        UnknownNameError: no such task, model or adapter.
+        LoadError: a task's data can't be loaded.
+        UnsupportedError: the model can't score texts (a server's), or a task asks for something unknown.
+
+    Example:
+        `llmlab.evaluate(model, "countries")["acc"].estimate.text` is '0.979 [0.947, 0.992], n=189' for nano.
+
+        >>> llmlab.evaluate(model, "countries", limit=0)
+        Traceback (most recent call last):
+        llmlab.errors.BadInputError: limit must be an integer, 1 or more, got 0.
+    """
+    from llmlab.evaluation import evaluate as run
+
+    chosen = _or_shared(lab).get(model) if model is None or isinstance(model, str) else model
+    return run(
+        chosen,
+        tasks,
+        adapter=chosen.adapter if adapter is UNSET else adapter,
+        shots=shots,
+        limit=limit,
+        chat=chat,
+        system=system,
+        include=include,
+        progress=progress,
+    )
 
 
 @known_keywords

@@ -44,12 +44,14 @@ class Hooks:
         bar: iterates over items with a progress bar (`llmlab.display.live.counted`).
         progress: a context with the progress of long work (`llmlab.display.live.progress_bar`).
         grid: opens the widget of an experiment.
+        lab: the shared lab.
     """
 
     completion_markdown: Callable[[Any], str] = str
     inspect: Callable[..., Any] | None = None
     progress: Callable[..., AbstractContextManager[Callable[[str, float | None], None]]] = _progress
     grid: Callable[[Any], Any] | None = None
+    lab: Callable[[], Any] | None = None
     bar: Callable[..., Iterator[Any]] = _counted
 
     def counted(self, items: Sequence[Any], title: str, unit: str, *, after_s: float) -> Iterator[Any]:

@@ -420,12 +420,13 @@ class Model:
         """
         return self._adapters.take(specs)
 
-    def score(self, ids: Sequence[int], *, first: int = 0) -> NDArray[np.float32]:
+    def score(self, ids: Sequence[int], *, first: int = 0, adapter: str | None = UNSET) -> NDArray[np.float32]:
         """Next-token log probabilities along a given text (teacher forcing), for perplexity and similar metrics.
 
         Args:
             ids: the text's tokens, from two up to the context length.
             first: position of the first token whose successor is scored.
+            adapter: as in `generate`.
 
         Returns:
             A float32 numpy array, shape (len(ids) - 1 - first, vocabulary): row r holds the natural log of each
@@ -433,6 +434,7 @@ class Model:
 
         Raises:
             BadInputError: too few or too many tokens, or `first` is not before the last.
+            UnknownNameError: there is no such adapter.
             UnsupportedError: the engine doesn't support scoring.
 
         Example:
@@ -447,7 +449,9 @@ class Model:
                 f"{len(ids):,} tokens and first={first}."
             )
         self._check_generates()
-        scored: NDArray[np.float32] = self._live().score(list(ids), first)
+        engine = self._live()
+        mix, _ = self._adapters.resolve(self.adapter if adapter is UNSET else adapter)
+        scored: NDArray[np.float32] = engine.score(list(ids), first, mix)
         return scored
 
     @property

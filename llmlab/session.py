@@ -179,7 +179,8 @@ class Lab:
             url: where the server answers: "http://127.0.0.1:8000", "https://api.example.com/v1".
 
         Returns:
-            The model: it answers prompts like a loaded one, and refuses by name what its server can't do.
+            The model: it answers prompts like a loaded one, and refuses by name what its server can't do. In a replay
+            (`replay_answers`) it is the recorded one, and no server is asked.
 
         Example:
             >>> server = llmlab.serve(port=0)
@@ -193,12 +194,13 @@ class Lab:
             _check_name(name)
         counter = self.get(tokenizer) if tokenizer is not None else None
         count = (lambda text: len(counter.tokenize(text))) if counter is not None else None
-        planned = plan_attach(url, options, count=count)
+        planned = replaying.attached(name, options.get("model")) or plan_attach(url, options, count=count)
         _imports.load(*IMPORTS, *attachment.IMPORTS)
         report = progress or (lambda _phase, _fraction: None)
         with self._loading:
             loaded = self._start(name or "attached", planned, report)
-            loaded.name = name or attachment.free_name(loaded, self._models)
+            unnamed = loaded.source.name if loaded.replays else attachment.free_name(loaded, self._models)
+            loaded.name = name or unnamed
             replaced = self._models.pop(loaded.name, None)
             self._models[loaded.name] = loaded
             self._current = loaded.name

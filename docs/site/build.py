@@ -45,6 +45,7 @@ GUIDES = (
     "measures",
     "experiments",
     "jobs",
+    "evaluation",
     "advise",
     "serving",
     "attach",

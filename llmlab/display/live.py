@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from llmlab._hooks import one_display
 from llmlab.display.completion import Format, Thought, bundle, completion_bundle
 from llmlab.render import units
 from llmlab.render.safe import BOX, escape, plain
@@ -237,6 +238,8 @@ class ProgressBar:
 def progress_bar(title: str, given: Progress | None) -> Iterator[Progress]:
     """The given progress callback; without one, a bar in a notebook, which ends as one line.
 
+    Requests inside show no bar of their own.
+
     Args:
         title: what is running.
         given: the caller's callback.
@@ -245,12 +248,17 @@ def progress_bar(title: str, given: Progress | None) -> Iterator[Progress]:
 
     shell = get_ipython()
     # A display from another thread appears in whichever cell is running.
-    if given is not None or shell is None or threading.current_thread() is not threading.main_thread():
-        yield given or (lambda _phase, _fraction: None)
+    if given is not None:
+        with one_display():
+            yield given
+        return
+    if shell is None or threading.current_thread() is not threading.main_thread():
+        yield lambda _phase, _fraction: None
         return
     bar, started = ProgressBar(shell, title), time.monotonic()
     try:
-        yield bar
+        with one_display():
+            yield bar
     except BaseException:
         bar.stop(f"{title}: stopped after {units.seconds(time.monotonic() - started)}")
         raise

@@ -555,12 +555,13 @@ class Engine(ABC):
     def detokenize(self, ids: list[int]) -> str:
         """The text of token ids, without special tokens."""
 
-    def score(self, ids: list[int], first: int) -> Any:
+    def score(self, ids: list[int], first: int, mix: Mix | None = None) -> Any:
         """Next-token distributions along a given text (teacher forcing), computed between two steps.
 
         Args:
             ids: the text's tokens, at most the context length.
             first: position of the first token whose successor is scored.
+            mix: the attached adapters to compute with; None: the base model.
 
         Returns:
             A float32 array, shape (len(ids) - 1 - first, vocabulary): row r is ln p(. | ids[: first + r + 1]).
@@ -569,6 +570,7 @@ class Engine(ABC):
             UnsupportedError: the engine doesn't support scoring.
             GenerationError: scoring failed.
         """
+        del mix
         raise UnsupportedError(f"{self.name} can't score a given text ({len(ids)} tokens, from position {first}).")
 
     @property

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from llmlab.engines.registry import ENGINES
+from llmlab.engines.registry import ENGINES, REPLAY
 from llmlab.errors import BadInputError, Interrupted, LlmLabError
 from llmlab.experiments import identity
 from llmlab.experiments.design import Design, Question, Setting, Subject, plain_constraint, plain_params
 from llmlab.experiments.identity import Identity
 from llmlab.experiments.store import Store, digest
 from llmlab.inference.stream import CANCEL_WAIT_S
+from llmlab.loading import replaying
 from llmlab.loading.plan import make_plan
 from llmlab.types.parallel import Parallel
 from llmlab.types.progress import Progress
@@ -79,6 +80,8 @@ class _Job:
         """Attached and loaded models first, then engine by engine, small models before large ones."""
         if self.subject.given is not None or self.planned is None:
             return -1, 0
+        if self.planned.engine == REPLAY:
+            return 0, 0
         places = list(ENGINES)
         estimate = self.planned.plan.source.header.weight_bytes
         return places.index(self.planned.engine), estimate
@@ -142,7 +145,7 @@ class Run:
     def _found(self, subject: Subject) -> Subject:
         """A name that is an attached model of the lab stands for that model."""
         attached = self._lab.models.get(subject.model)
-        if subject.given is None and attached is not None and attached.url is not None:
+        if subject.given is None and attached is not None and attached.facts.server_side:
             return Subject(attached.name, attached.engine, attached.quant, attached)
         return subject
 
@@ -152,6 +155,9 @@ class Run:
         try:
             if subject.given is not None:
                 job.identity = identity.of_model(subject.given)
+            elif (recorded := self._recorded(subject)) is not None:
+                job.planned, extra = recorded, recorded.plan.extra
+                job.identity = identity.of_recorded(subject, extra["cassette"], extra["recorded"])
             else:
                 job.planned = make_plan(
                     subject.model,
@@ -167,6 +173,13 @@ class Run:
         except LlmLabError as error:
             job.error = str(error)
         return job
+
+    def _recorded(self, subject: Subject) -> Planned | None:
+        """The plan of a model in recorded answers; None while none are replayed."""
+        asked = replaying.given(
+            engine=subject.engine or "auto", quant=subject.quant, ctx=self._ctx, draft=None, extra=None
+        )
+        return replaying.planned(subject.model, asked)
 
     def _run(self, job: _Job) -> None:
         if job.identity is None:
@@ -320,7 +333,9 @@ class Run:
             if name in body["scores"]:
                 continue
             try:
-                body["scores"][name] = score(model, body, cell.question)
+                spec = self._design.adapters[cell.setting.adapter]
+                adapter = _attach(model, cell.setting.adapter, spec) if spec is not None else None
+                body["scores"][name] = score(model, {**body, "adapter": adapter}, cell.question)
             except LlmLabError as error:
                 body["scores"][name] = None
                 body["notes"][name] = str(error)
@@ -362,7 +377,8 @@ def _body(model: Model, done: Any, stream: Stream) -> dict[str, Any]:
     """A completion in JSON's types."""
     ids = list(done.token_ids)
     prompt, prompt_ids, note = done.prompt, list(done.prompt_token_ids), ""
-    if model.url is not None and not prompt_ids:
+    served = model.facts.server_side
+    if served and not prompt_ids:
         with contextlib.suppress(LlmLabError):
             read = stream.reading()
             prompt, prompt_ids, note = read.text or "", list(read.ids or ()), read.note
@@ -372,7 +388,7 @@ def _body(model: Model, done: Any, stream: Stream) -> dict[str, Any]:
     return {
         "text": done.text,
         "token_ids": ids,
-        "pieces": [model.token_text(one) for one in ids] if model.url is None else [],
+        "pieces": [model.token_text(one) for one in ids] if not served else [],
         "reasoning": done.reasoning,
         "finish_reason": done.finish_reason,
         "parse_error": done.choices[0].parse_error,

@@ -7,6 +7,7 @@ import importlib.metadata
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmlab._version import __version__
@@ -14,6 +15,8 @@ from llmlab.adapters import files as adapter_files
 from llmlab.adapters import source as adapter_places
 from llmlab.adapters.attached import parse
 from llmlab.engines.registry import ENGINES, declared
+from llmlab.engines.replay import tape
+from llmlab.engines.replay.cassette import Cassette, Row
 from llmlab.errors import LlmLabError
 from llmlab.experiments.design import Subject
 from llmlab.experiments.store import VERSION, digest
@@ -85,8 +88,27 @@ def of_plan(subject: Subject, engine: str, plan: LoadPlan) -> Identity:
     )
 
 
+def of_recorded(subject: Subject, cassette: Cassette, row: Row) -> Identity:
+    """The identity of a model that answers from recorded answers, whose files aren't looked at."""
+    facts = row["facts"]
+    return Identity(
+        subject.model,
+        row["engine"],
+        row["quant"],
+        row["weights"],
+        "",
+        hashlib.sha256((facts["chat_template"] or "").encode()).hexdigest(),
+        "",
+        row["context"],
+        {**row["extra"], "replayed": cassette.path.name, "draft": row["draft"]},
+    )
+
+
 def of_model(model: Model) -> Identity:
     """The identity of a model that is loaded or attached."""
+    if model.replays:
+        subject = Subject(model.name, model.engine, model.quant)
+        return of_recorded(subject, model.plan.extra["cassette"], model.plan.extra["recorded"])
     if model.url is not None:
         extra = {
             name: value for name, value in model.plan.extra.items() if name not in ("key_env", "prices", "timeout")
@@ -107,6 +129,9 @@ def adapter_digest(spec: str | None, sources: Mapping[str, str | None]) -> str:
     """
     if spec is None:
         return ""
+    cassette = tape.replayed()
+    if cassette is not None:
+        return _recorded_adapter(cassette, spec)
     if "/" in spec or "\\" in spec:
         return adapter_files.read(adapter_places.find(spec)).digest
     parts = []
@@ -114,6 +139,15 @@ def adapter_digest(spec: str | None, sources: Mapping[str, str | None]) -> str:
         where = sources.get(name) or name
         parts.append([adapter_files.read(adapter_places.find(where)).digest, scale])
     return digest(parts) if parts else ""
+
+
+def _recorded_adapter(cassette: Cassette, spec: str) -> str:
+    """The digest of an adapter or a mix in recorded answers; one that isn't there fails when it is attached."""
+    known = {name: row["digest"] for row in cassette.of("adapter") for name in (row["name"], row["spec"])}
+    if "/" in spec or "\\" in spec:
+        name = Path(spec).name
+        return str(known.get(name, name))
+    return digest([[known.get(name, name), scale] for name, scale in parse(spec)])
 
 
 def engine_version(engine: str) -> str:

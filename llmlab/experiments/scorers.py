@@ -250,13 +250,13 @@ def _perplexity(model: Any, body: Mapping[str, Any], reference: str | None) -> f
     import numpy as np
 
     whole = [*body["prompt_ids"], *ids]
-    rows = model.score(whole, first=len(body["prompt_ids"]) - 1)
+    rows = model.score(whole, first=len(body["prompt_ids"]) - 1, adapter=body["adapter"])
     chosen = rows[np.arange(len(ids)), np.asarray(ids)]
     return float(math.exp(-float(chosen.astype(np.float64).mean())))
 
 
 perplexity = Scorer("perplexity", _perplexity, "number", "lower", needs="model")
-"""The perplexity of the expected answer after the prompt, by the model that answered (without its adapter)."""
+"""The perplexity of the expected answer after the prompt, by the model and adapter that answered."""
 
 
 def similarity(model: Any, *, pooling: str | None = None, name: str = "similarity") -> Scorer:

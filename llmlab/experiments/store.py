@@ -16,7 +16,7 @@ from llmlab import config
 from llmlab.errors import DiskError
 from llmlab.runlog.schema import BUSY_S, writing
 
-VERSION = 1
+VERSION = 2
 """Part of every key; increment it when a request's meaning changes."""
 _TABLES = (
     # request: what is known before a model is loaded; key: the same with the token ids that the model has read

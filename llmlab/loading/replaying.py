@@ -11,8 +11,8 @@ from typing import Any
 from llmlab.engines.base import LoadPlan
 from llmlab.engines.registry import REPLAY
 from llmlab.engines.replay import tape
-from llmlab.engines.replay.cassette import Cassette
-from llmlab.engines.replay.engine import find_model
+from llmlab.engines.replay.cassette import Cassette, Row
+from llmlab.engines.replay.engine import find_attached, find_model
 from llmlab.engines.replay.recording import Recorder
 from llmlab.files.source import Source
 from llmlab.loading.plan import DEFAULT_CONCURRENCY, Planned
@@ -39,7 +39,27 @@ def planned(spec: str, asked: Mapping[str, Any]) -> Planned | None:
     cassette = tape.replayed()
     if cassette is None:
         return None
-    row = find_model(cassette, spec, dict(asked))
+    return _planned(cassette, spec, find_model(cassette, spec, dict(asked)))
+
+
+def attached(name: str | None, model_id: str | None) -> Planned | None:
+    """The plan of an attachment while answers are replayed: no server is asked. None while they aren't.
+
+    Args:
+        name: the model's name in the lab, if it is given.
+        model_id: its id on the server, if it is given.
+
+    Raises:
+        NotRecordedError: it wasn't recorded.
+    """
+    cassette = tape.replayed()
+    if cassette is None:
+        return None
+    row = find_attached(cassette, name, model_id)
+    return _planned(cassette, row["spec"], row)
+
+
+def _planned(cassette: Cassette, spec: str, row: Row) -> Planned:
     source = Source(spec, row["name"], "api", Path(os.devnull), row["quant"])
     extra = {**row["extra"], "cassette": cassette, "recorded": row}
     plan = LoadPlan(source, row["context"], max_concurrency=DEFAULT_CONCURRENCY, extra=extra)

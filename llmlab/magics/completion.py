@@ -225,6 +225,12 @@ def _commands(_words: list[str], _context: Context) -> Iterable[str]:
     return [*table.COMMANDS, "cell"]
 
 
+def _tasks(_words: list[str], _context: Context) -> Iterable[str]:
+    from llmlab.evaluation.tasks import included
+
+    return included()
+
+
 SOURCES: dict[str, Callable[[list[str], Context], Iterable[str]]] = {
     "model": _models,
     "catalogue": _catalogue,
@@ -239,6 +245,7 @@ SOURCES: dict[str, Callable[[list[str], Context], Iterable[str]]] = {
     "scorer": _scorers,
     "server": _servers,
     "recording": _recordings,
+    "task": _tasks,
     "key": _keys,
     "think": lambda _words, _context: ("on", "off", "low", "medium", "high"),
 }

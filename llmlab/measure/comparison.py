@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from llmlab import _imports
 from llmlab.errors import BadInputError, EngineMissingError, unknown
+from llmlab.measure import quant_tasks
 from llmlab.statistics import Paired, holm, mean, paired, sentence
+from llmlab.statistics.estimates import number as digits
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,17 +95,21 @@ class QuantComparison:
     def frame(self) -> pd.DataFrame:
         """A pandas DataFrame, one row per variant; sizes in bytes, times in seconds, divergences in nats.
 
-        `_low` and `_high` are the ends of 95 % intervals: over windows, and over questions for the accuracy.
+        `_low` and `_high` are the ends of 95 % intervals: over windows, over questions for the accuracy, and over items
+        for the tasks, whose columns are named by task and metric ("countries acc"), with `_n` for the items.
         """
         _imports.load("pandas")
         import pandas as pd
 
+        known = quant_tasks.names(self.rows)
         rows = [{**row, **_intervals(row)} for row in self.rows]
-        return pd.DataFrame([{name: row[name] for name in COLUMNS} for row in rows]).set_index("variant")
+        return pd.DataFrame(
+            [{**{name: row[name] for name in COLUMNS}, **quant_tasks.columns(row, known)} for row in rows]
+        ).set_index("variant")
 
     @property
     def conclusions(self) -> tuple[str, ...]:
-        """What the perplexities and accuracies say of each variant against the reference, after Holm's correction."""
+        """What perplexity, accuracy and tasks say of each variant against the reference, after Holm's correction."""
         pairs: list[tuple[str, str, Paired]] = []
         first = self.rows[0]
         for row in self.rows[1:]:
@@ -111,8 +117,9 @@ class QuantComparison:
                 one, other = row.get(field) or (), first.get(field) or ()
                 if one and len(one) == len(other):
                     pairs.append((str(row["variant"]), score, paired(one, other)))
+            pairs += [(str(row["variant"]), name, found) for name, found in quant_tasks.pairs(row, first)]
         adjusted = holm([found for _, _, found in pairs])
-        unit = {"accuracy": "question"}
+        unit = {"accuracy": "question", **dict.fromkeys(quant_tasks.names(self.rows), "item")}
         return tuple(
             sentence(name, self.reference, score, found, unit=unit.get(score, "window"))
             for (name, score, _), found in zip(pairs, adjusted, strict=True)
@@ -241,6 +248,7 @@ class QuantComparison:
 
         head = ("quant", "engine", "disk>", "memory>", "load>", "prompt t/s>", "decode t/s>", "TTFT>", "perplexity>",
                 "KL mean>", "KL p99>", "top-1>", "accuracy>")  # fmt: skip
+        known = quant_tasks.names(self.rows)
         body, remarks = [], []
         for row in self.rows:
             size, held, load, ttft = row["disk_bytes"], row["resident_bytes"], row["load_s"], row["ttft_s"]
@@ -262,17 +270,22 @@ class QuantComparison:
                     number(row["kl_p99"], "{:.4f}"),
                     number(row["top1"], "{:.1%}") + ends(row, "top1", "{:.1%}"),
                     number(row["accuracy"], "{:.0%}") + ends(row, "accuracy", "{:.0%}"),
+                    *(_task(quant_tasks.of(row).get(name)) for name in known),
                 ]
             )
         about = self.about
         note = (
             f"{self.data}: {about['scored']:,} tokens scored in {about['windows']} windows of {about['window']}; "
             f"KL divergence from {self.reference} in nats. [low, high]: 95 % intervals over windows, or over "
-            f"questions. Definitions: docs/measures.md."
+            f"{'questions or items' if known else 'questions'}. Definitions: docs/measures.md."
             if "scored" in about
             else ""
         )
-        return Table(head, body, note="\n".join(filter(None, (note, *remarks, *self.conclusions))))
+        return Table(
+            (*head, *(f"{name}>" for name in known)),
+            body,
+            note="\n".join(filter(None, (note, *remarks, *self.conclusions))),
+        )
 
 
 def _intervals(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -286,6 +299,15 @@ def _intervals(row: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("perplexity", "kl_mean", "top1", "accuracy"):
         ends[f"{name}_low"], ends[f"{name}_high"] = found.get(name, (None, None))
     return ends
+
+
+def _task(one: Mapping[str, Any] | None) -> str:
+    """A task score with its interval."""
+    if one is None:
+        return "–"
+    known = not (math.isnan(one["low"]) or math.isnan(one["high"]))
+    ends = f" [{digits(one['low'])}, {digits(one['high'])}]" if known else ""
+    return f"{digits(one['value'])}{ends}"
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from llmlab import _imports, config
-from llmlab.errors import BadInputError, LlmLabError
+from llmlab.errors import BadInputError, EngineMissingError, LlmLabError
 from llmlab.files import tags
-from llmlab.measure import divergence, texts
+from llmlab.measure import divergence, quant_tasks, texts
 from llmlab.measure.comparison import QuantComparison, Sample
 from llmlab.measure.prompts import compared
 from llmlab.options import LoadOptions, known_keywords
@@ -106,6 +106,8 @@ def compare_quants(
     windows: int = WINDOWS,
     questions: int = QUESTIONS,
     speed: bool = True,
+    tasks: Sequence[str | Path] = (),
+    task_limit: int | None = None,
     fresh: bool = False,
     progress: Progress | None = None,
     **load: Unpack[LoadOptions],
@@ -121,6 +123,8 @@ def compare_quants(
         windows: maximum number of windows to score.
         questions: maximum number of questions to answer, if the data has answers.
         speed: also measure speed.
+        tasks: tasks of lm-eval to evaluate each variant on: see `llmlab.evaluate`.
+        task_limit: only the first items of each task.
         fresh: ignore the results of an earlier run with the same settings.
         progress: called with the variant and phase, and the completed fraction.
         **load: options of `llmlab.load` for every variant.
@@ -146,19 +150,33 @@ def compare_quants(
     job = Job(model, named, window, windows, questions, speed)
     run = _open(job, found, options, fresh=fresh)
     report = progress or (lambda _phase, _fraction: None)
+    wanted = [tasks] if isinstance(tasks, str | Path) else list(tasks)
+    asked = _Tasks(wanted, task_limit, quant_tasks.key(wanted, task_limit) if wanted else "")
     for number, variant in enumerate(named):
         known = run.state["rows"].get(variant)
-        if known is not None and not known["error"]:
+        whole = known is not None and not known["error"]
+        if whole and (not wanted or asked.key in known.get("task_scores", {})):
             continue
         if number and run.state["rows"][named[0]]["error"]:
             row: dict[str, Any] = _failed(variant, f"the reference {named[0]} could not be measured")
         else:
-            row = _measure(variant, run, options, _Part(report, variant, number, len(named)))
+            part = _Part(report, variant, number, len(named))
+            row = _measure(variant, run, options, part, asked, known if whole else None)
         run.state["rows"][variant] = row
         run.save()
-    rows = [run.state["rows"][variant] for variant in named]
+    known_rows = [run.state["rows"][variant] for variant in named]
+    rows = [{**row, "tasks": row.get("task_scores", {}).get(asked.key, ())} for row in known_rows]
     samples = [Sample.of(one) for one in run.state["samples"]]
     return QuantComparison(model, found.origin, rows, samples, run.state["about"], run.folder)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tasks:
+    """The tasks to evaluate; `key` says what their scores depend on, "" without tasks."""
+
+    names: Sequence[str | Path]
+    limit: int | None
+    key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +270,10 @@ def _weights(model: str) -> str:
 # -- one variant -------------------------------------------------------------------------------
 
 
-def _measure(variant: str, run: _Run, load: Mapping[str, Any], report: Progress) -> dict[str, Any]:
+def _measure(
+    variant: str, run: _Run, load: Mapping[str, Any], report: Progress, asked: _Tasks, known: dict[str, Any] | None
+) -> dict[str, Any]:
+    """A variant's row; only the task scores are added to one that is known."""
     from llmlab.session import Lab
 
     spec, engine, quant = _spec(run.job, variant)
@@ -260,7 +281,13 @@ def _measure(variant: str, run: _Run, load: Mapping[str, Any], report: Progress)
     try:
         report("loading", None)
         model = lab.load(spec, engine=engine, quant=quant, progress=lambda p, _f: report(p, None), **load)
-        return _figures(variant, run, model, report)
+        row = known if known is not None else _figures(variant, run, model, report)
+        if asked.key and not row["error"]:
+            found = quant_tasks.scores(model, asked.names, asked.limit, lambda phase, _f: report(f"task, {phase}", 0.9))
+            row = {**row, "task_scores": {**row.get("task_scores", {}), asked.key: found}}
+        return row
+    except EngineMissingError:
+        raise  # lm-eval isn't installed: no variant can be evaluated
     except LlmLabError as error:
         return _failed(variant, str(error))
     finally:

@@ -15,6 +15,7 @@ from llmlab.measure.differences import Difference, classify, resolution
 from llmlab.render.table import Table, View
 from llmlab.session import Lab
 from llmlab.types import Completion, Prompt
+from llmlab.types.progress import Progress
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -132,8 +133,15 @@ class Certificate(View):
         return self._table().html()
 
 
-def repeat(model: Model, prompts: Sequence[Prompt], *, max_tokens: int, axes: Sequence[str] | None) -> Certificate:
-    """Compare the answers. Arguments and errors as `llmlab.repeatable`."""
+def repeat(
+    model: Model,
+    prompts: Sequence[Prompt],
+    *,
+    max_tokens: int,
+    axes: Sequence[str] | None,
+    progress: Progress | None = None,
+) -> Certificate:
+    """Compare the answers. Arguments and errors as `llmlab.repeatable`; `progress` gets the axis and the fraction."""
     chosen = tuple(axes) if axes is not None else AXES
     wrong = next((axis for axis in chosen if axis not in AXES), None)
     if wrong is not None or not prompts or isinstance(prompts, str):
@@ -142,7 +150,9 @@ def repeat(model: Model, prompts: Sequence[Prompt], *, max_tokens: int, axes: Se
     alone = [_ask(model, [prompt], max_tokens)[0] for prompt in prompts]
     step = resolution(number_format(model))
     rows: list[Row] = []
-    for axis in chosen:
+    for number, axis in enumerate(chosen):
+        if progress is not None:
+            progress(axis, number / len(chosen))
         try:
             answers, steps, note = _RUNS[axis](model, prompts, max_tokens)
         except LlmLabError as error:

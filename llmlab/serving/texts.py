@@ -225,7 +225,7 @@ def prompt_tokens(model: Model, completion: Completion, top: int) -> list[Token]
     tokens = [Token(model.token_text(ids[0]), None, None)]
     if len(ids) == 1:
         return tokens
-    rows = model.score(ids)
+    rows = model.score(ids, adapter=completion.adapter)
     for row, token in zip(rows, ids[1:], strict=True):
         best = np.argpartition(row, -top)[-top:] if top else ()
         listed = {model.token_text(int(one)): finite(row[one]) for one in sorted(best, key=lambda one: -row[one])}

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from llmlab._hooks import hooks, one_display
-from llmlab.display.live import counted
+from llmlab.display.live import counted, progress_bar
 
 
 @pytest.fixture
@@ -59,3 +59,13 @@ def test_under_another_display_requests_show_no_bar_of_their_own(displays):
     assert displays == []
     assert list(hooks.counted(Slow(range(3)), "generating", "prompt", after_s=0.1)) == [0, 1, 2]
     assert displays
+
+
+@pytest.mark.parametrize("given", [None, lambda _phase, _fraction: None])
+def test_long_work_has_one_bar_and_none_for_its_requests(displays, given):
+    with progress_bar("experiment", given) as report:
+        time.sleep(0.25)
+        report("asking", 0.5)
+        assert list(hooks.counted(Slow(range(3)), "generating", "prompt", after_s=0.1)) == [0, 1, 2]
+    shown = {one["data"]["text/plain"].partition(":")[0] for one in displays}
+    assert shown == ({"experiment"} if given is None else set())

@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 # Why an example isn't run: the comment `<!-- not run: REASON -->` on the line before its block.
-REASONS = frozenset({"GPU", "hub", "server", "vision model", "MCP server", "minutes"})
+REASONS = frozenset({"GPU", "hub", "lm-eval", "server", "vision model", "MCP server", "minutes"})
 # These blocks of extending.md are edits of the package, which test_extending.py makes.
 _EDIT = re.compile(r"<!-- (file|add): ")
 _BLOCK = re.compile(

@@ -48,7 +48,7 @@ def test_every_command_with_a_display_uses_it():
         displays = len(re.findall(r"(?:ProgressBar|TuneDisplay)\(", source))
         assert displays == source.count("with reporting("), target
         used += displays
-    assert used == 13
+    assert used == 15
 
 
 def test_a_commands_display_is_the_only_one(bench, monkeypatch):

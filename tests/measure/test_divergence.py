@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from llmlab.errors import BadInputError
+from llmlab.errors import BadInputError, UnknownNameError
 from llmlab.measure import divergence
 
 TEXT = "The old bear lived in a small house by the lake. Every morning he walked to the water to fish. " * 12
@@ -73,6 +73,28 @@ def test_scores_are_distributions_and_the_engines_agree(model, llamacpp):
     again = model.score(ids, first=50)
     assert np.allclose(again, rows, atol=0.15)
     assert stream.result().text
+
+
+@pytest.mark.parametrize("spec", ["pirate", "pirate:0.5"])
+def test_scores_under_an_adapter_are_those_that_its_answer_was_sampled_from(model, spec):
+    model.add_adapter("pirate", "pirate")
+    try:
+        done = model.generate("Who are you?", adapter=spec, temperature=0, max_tokens=24, logprobs=0)
+        prompt = list(done.prompt_token_ids)
+        ids, first = [*prompt, *done.token_ids], len(prompt) - 1
+        place = np.arange(len(done.token_ids))
+        rows = model.score(ids, first=first, adapter=spec)
+        reported = [one.logprob for one in done.logprobs]
+        assert np.allclose(rows[place, done.token_ids], reported, atol=0.15)
+        base = model.score(ids, first=first)
+        assert rows[place, done.token_ids].sum() > base[place, done.token_ids].sum() + 5
+        model.use_adapter(spec)
+        assert np.allclose(model.score(ids, first=first), rows, atol=0.05)
+        assert np.allclose(model.score(ids, first=first, adapter=None), base, atol=0.05)
+        with pytest.raises(UnknownNameError, match="terse"):
+            model.score(ids, adapter="terse")
+    finally:
+        model.remove_adapter("pirate")
 
 
 def test_scoring_takes_no_nonsense(llamacpp):

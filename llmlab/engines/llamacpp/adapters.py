@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from llmlab.engines.base import Adapter, Mix, mix_key
-from llmlab.errors import UnsupportedError
+from llmlab.errors import GenerationError, UnsupportedError
 
 if TYPE_CHECKING:
     from llmlab.engines.llamacpp.native import NativeContext, NativeModel
@@ -78,6 +78,12 @@ class AdapterSlots:
         """The name of an adapter in a mix that isn't attached; "" if all are."""
         here = self._handles.keys() - self._leaving
         return next((adapter.name for adapter, _ in mix or () if adapter.digest not in here), "")
+
+    def check(self, mix: Mix | None) -> None:
+        """Raise GenerationError if an adapter in a mix isn't attached."""
+        gone = self.missing(mix)
+        if gone:
+            raise GenerationError(f"The adapter {gone} was removed before the request started.")
 
     def use(self, context: NativeContext, key: str, mix: Mix | None) -> None:
         """Apply a mix, whose `mix_key` is `key`, to the next steps."""

@@ -284,10 +284,15 @@ class LlamaCppEngine(Engine):
         """The text of token ids, without special tokens."""
         return self._model.detokenize(ids)
 
-    def score(self, ids: list[int], first: int) -> Any:
+    def score(self, ids: list[int], first: int, mix: Mix | None = None) -> Any:
         """Log probabilities of a given text. See `Engine.score`."""
-        found: list[Any] = []
-        self._loop.call(lambda _: found.append(score(self._model, self._now(), ids, first, self._loop.share)))
+        loop, found = self._loop, []
+
+        def work(adapters: AdapterSlots) -> None:
+            adapters.check(mix)
+            found.append(score(self._model, self._now(), ids, first, between=loop.share, adapters=adapters, mix=mix))
+
+        loop.call(work)
         return found[0]
 
     def input_ids(self, text: str, second: str | None = None) -> list[int]:
@@ -313,9 +318,7 @@ class LlamaCppEngine(Engine):
             )
 
         def work(adapters: AdapterSlots) -> None:
-            gone = adapters.missing(mix)
-            if gone:
-                raise GenerationError(f"The adapter {gone} was removed before the request started.")
+            adapters.check(mix)
             found.append(
                 pooled(self._model, self._now(), texts, pooling, between=loop.share, adapters=adapters, mix=mix)
             )

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from llmlab.engines.base import Mix
+from llmlab.engines.llamacpp.adapters import AdapterSlots
 from llmlab.engines.llamacpp.native import NativeContext, NativeModel
 from llmlab.engines.llamacpp.options import LlamaCppOptions
 from llmlab.engines.logits import not_finite
@@ -16,7 +18,14 @@ _STEP = 256
 
 
 def score(
-    model: NativeModel, settings: LlamaCppOptions, ids: Sequence[int], first: int, between: Callable[[], None]
+    model: NativeModel,
+    settings: LlamaCppOptions,
+    ids: Sequence[int],
+    first: int,
+    *,
+    between: Callable[[], None],
+    adapters: AdapterSlots,
+    mix: Mix | None,
 ) -> Any:
     """Compute the next-token distribution after each token. Call it on the engine's thread.
 
@@ -28,6 +37,8 @@ def score(
         ids: the text's tokens.
         first: position of the first token whose successor is scored.
         between: called between two steps.
+        adapters: the attached adapters.
+        mix: those to compute with.
 
     Returns:
         float32, shape (len(ids) - 1 - first, vocabulary): row r is ln p(. | ids[: first + r + 1]).
@@ -48,6 +59,7 @@ def score(
             f"Not enough memory to score {len(ids)} tokens: {error}.", "Use a shorter window."
         ) from None
     try:
+        adapters.use_alone(context, mix)
         rows = np.empty((len(ids) - 1 - first, model.vocab_size), dtype=np.float32)
         for start in range(0, len(ids) - 1, context.batch_size):
             part = ids[start : min(start + context.batch_size, len(ids) - 1)]

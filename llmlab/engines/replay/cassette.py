@@ -112,6 +112,18 @@ class Cassette:
 
 
 def _same(before: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
-    """Whether only the times differ: the file then doesn't change."""
-    timed = ("seconds", "cached")
-    return {k: v for k, v in before.items() if k not in timed} == {k: v for k, v in row.items() if k not in timed}
+    """Whether only the times differ, and the pieces that an answer came in: the file then doesn't change."""
+    return _untimed(before) == _untimed(row)
+
+
+def _untimed(row: Mapping[str, Any]) -> dict[str, Any]:
+    found = {name: value for name, value in row.items() if name not in ("seconds", "cached", "events")}
+    pieces: list[list[Any]] = []
+    for kind, text, ids, *logprobs in row.get("events", ()):
+        own = list(logprobs[0]) if logprobs else []
+        if pieces and pieces[-1][0] == kind:
+            last = pieces[-1]
+            pieces[-1] = [kind, last[1] + text, last[2] + list(ids), last[3] + own]
+        else:
+            pieces.append([kind, text, list(ids), own])
+    return {**found, "events": pieces}

@@ -25,7 +25,7 @@ from llmlab.engines.base import (
     Unrendered,
     mix_key,
 )
-from llmlab.engines.replay import keys
+from llmlab.engines.replay import keys, scores
 from llmlab.engines.replay.answers import play
 from llmlab.engines.replay.cassette import Cassette, Row, digest
 from llmlab.engines.replay.recording import drawn
@@ -62,6 +62,7 @@ class ReplayEngine(Engine):
         self.model = str(recorded["model"])
         self.facts = keys.facts_of_json(recorded["facts"])
         self.replays = cassette.path.name
+        self.limits = bool(recorded.get("limits", True))
         self.grammars = cast("Compiler", _Grammars(self))
         self._drawn: Counter[str] = Counter()
         self._cancelled: set[str] = set()
@@ -80,6 +81,11 @@ class ReplayEngine(Engine):
     def recorded_on(self) -> EngineName:
         """The engine that gave the answers."""
         return cast("EngineName", self.recorded["engine"])
+
+    @property
+    def measures_guides(self) -> bool:
+        """Whether the engine that gave the answers did."""
+        return bool(self.recorded.get("measures", True))
 
     @property
     def lora(self) -> LoraLimits:
@@ -155,20 +161,30 @@ class ReplayEngine(Engine):
             found.append(np.frombuffer(base64.b64decode(row["data"]), dtype="<f4"))
         return np.stack(found)
 
-    def score(self, ids: list[int], first: int) -> Any:
-        """Refused: distributions over the vocabulary aren't recorded."""
-        raise NotRecordedError(
-            f"{self.replays} has no distributions: model.score ({len(ids)} tokens, from {first}) isn't recorded.",
-            "Perplexity, divergence and likelihood tasks need the model.",
-        )
+    def score(self, ids: list[int], first: int, mix: Mix | None = None) -> Any:
+        """The recorded distributions, as far as they were kept; see `score_note`."""
+        row = self.cassette.get("scores", self.model, digest([list(ids), first, mix_key(mix)]))
+        if row is None:
+            raise NotRecordedError(
+                f"The distributions along a text of {len(ids)} tokens, from token {first}, aren't in {self.replays}.",
+                _AGAIN,
+            )
+        return scores.unpack(row, self.facts.vocab_size)
+
+    @property
+    def score_note(self) -> str:
+        """A recording keeps the likeliest tokens."""
+        return scores.NOTE
 
     def refuse(self, asked: Unrendered, *, begun: str, guide: Guide | None, logprobs: int | None) -> None:
         """Nothing: what a server refused has no recorded answer."""
 
     def rendered(self, asked: Unrendered) -> Rendered:
-        """Not recorded."""
-        del asked
-        return Rendered(None, None, f"{self.replays} has no rendered prompt of a server")
+        """What the server was recorded to render."""
+        row = self.cassette.get("rendered", self.model, digest(keys.unrendered_of(asked)))
+        if row is None:
+            return Rendered(None, None, f"{self.replays} doesn't have the prompt that the server rendered")
+        return Rendered(row["text"], tuple(row["ids"]) if row["ids"] is not None else None, row["note"])
 
     def _no_text(self, text: str, known: Sequence[str]) -> NotRecordedError:
         near = difflib.get_close_matches(text[:_COMPARED], [one[:_COMPARED] for one in known], n=1, cutoff=0.3)
@@ -310,6 +326,28 @@ def find_model(cassette: Cassette, spec: str, asked: dict[str, Any]) -> Row:
             f"Recorded: {have or 'no model'}.",
         )
     return fitting[0]
+
+
+def find_attached(cassette: Cassette, name: str | None, model_id: str | None) -> Row:
+    """The recorded model that an attachment means: by its id on the server, or its name.
+
+    Raises:
+        NotRecordedError: there is none, or there are several.
+    """
+    rows = [row for row in cassette.of("model") if row["facts"]["server_side"]]
+    same = [
+        row
+        for row in rows
+        if (model_id is None or row["facts"]["model_id"] == model_id) and (name is None or row["name"] == name)
+    ]
+    by_id = [row for row in rows if model_id is not None and row["facts"]["model_id"] == model_id]
+    found = same or by_id or ([] if model_id is not None else rows)
+    if len(found) != 1:
+        have = "; ".join(f"{row['name']} ({row['facts']['model_id']})" for row in rows)
+        what = model_id or name or "The attached model"
+        few = f"isn't in {cassette.path.name}" if not found else f"is in {cassette.path.name} {len(found)} times"
+        raise NotRecordedError(f"{what} {few}.", f"Attached models in it: {have or 'none'}.")
+    return found[0]
 
 
 def _fits(row: Row, asked: dict[str, Any]) -> bool:

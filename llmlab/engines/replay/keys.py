@@ -10,7 +10,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from llmlab.engines.base import LoraLimits, ModelFacts, Request, mix_key
+from llmlab.engines.base import LoraLimits, ModelFacts, Request, Unrendered, mix_key
 from llmlab.files.pooling import Embedding
 from llmlab.types import Message, SamplingParams
 
@@ -41,10 +41,7 @@ def request_of(request: Request) -> dict[str, Any]:
         "ends": list(request.ends),
     }
     if request.unrendered is not None:
-        asked = request.unrendered
-        found["messages"] = [_message(one) for one in asked.messages]
-        found |= {"text": asked.text, "tools": [dict(one) for one in asked.tools], "tool_choice": asked.tool_choice}
-        found |= {"think": asked.think, "variables": dict(asked.variables)}
+        found |= unrendered_of(request.unrendered)
     return {name: value for name, value in found.items() if value not in ("", [], {}, None, False)}
 
 
@@ -53,6 +50,18 @@ def _message(message: Message) -> dict[str, Any]:
     if message.images:
         own["content"] = [message.content, *(hashlib.sha256(image).hexdigest()[:24] for image in message.images)]
     return own
+
+
+def unrendered_of(asked: Unrendered) -> dict[str, Any]:
+    """A prompt that a server renders, as JSON data."""
+    return {
+        "messages": [_message(one) for one in asked.messages],
+        "text": asked.text,
+        "tools": [dict(one) for one in asked.tools],
+        "tool_choice": asked.tool_choice,
+        "think": asked.think,
+        "variables": dict(asked.variables),
+    }
 
 
 def weights_digest(path: Path) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from llmlab.engines.base import Adapter, Engine, LoadPlan, Mix, ModelFacts, Rendered, Request, Unrendered, mix_key
-from llmlab.engines.replay import keys
+from llmlab.engines.replay import keys, scores
 from llmlab.engines.replay.answers import Tap
 from llmlab.engines.replay.cassette import Cassette, Row, digest
 from llmlab.files.pooling import Pooling
@@ -86,12 +86,14 @@ class Recording:
             "lora": keys.lora_to_json(engine.lora),
         }
         if facts.server_side:
-            own["extra"] = {}  # its address may be private
+            own["extra"] = {}
         self.model = digest(own)
-        spec = source.spec
+        # A server is known by its model: its address may be private.
+        spec = facts.model_id or name if facts.server_side else source.spec
         if Path(spec).is_absolute():
             spec = Path(spec).name
         row = {"kind": "model", "model": self.model, "key": "", "name": name, "spec": spec, "asked": [], **own}
+        row |= {"limits": engine.limits, "measures": engine.measures_guides}
         row["describe"] = {key: value for key, value in engine.describe().items() if "/" not in value}
         known = recorder.cassette.get("model", self.model, "")
         if known is None:
@@ -135,9 +137,21 @@ class Recording:
             self._add("vector", key, ids=list(ids), pooling=pooling, adapter=mix_key(mix), data=data)
         return vectors
 
+    def score(self, ids: list[int], first: int, mix: Mix | None = None) -> Any:
+        """See `Engine.score`. The likeliest tokens of each distribution are kept."""
+        rows = self._engine.score(ids, first, mix)
+        key = digest([list(ids), first, mix_key(mix)])
+        kept = scores.pack(rows, ids[first + 1 :])
+        self._add("scores", key, ids=list(ids), first=first, adapter=mix_key(mix), **kept)
+        return rows
+
     def rendered(self, asked: Unrendered) -> Rendered:
-        """See `Engine.rendered`: a server's own rendering isn't recorded."""
-        return self._engine.rendered(asked)
+        """See `Engine.rendered`."""
+        found = self._engine.rendered(asked)
+        own = keys.unrendered_of(asked)
+        ids = list(found.ids) if found.ids is not None else None
+        self._add("rendered", digest(own), request=own, text=found.text, ids=ids, note=found.note)
+        return found
 
     def add_adapter(self, name: str, spec: str, adapter: Adapter) -> None:
         """Record an attached adapter."""

@@ -217,9 +217,9 @@ class VllmEngine(Engine):
         """The text of token ids, without special tokens."""
         return self._codec.decode(ids)
 
-    def score(self, ids: list[int], first: int) -> Any:
+    def score(self, ids: list[int], first: int, mix: Mix | None = None) -> Any:
         """Log probabilities of a given text. See `Engine.score`, and `score_note`."""
-        return self._loop.score(ids, first, self.facts.vocab_size)
+        return self._loop.score(ids, first, self.facts.vocab_size, mix)
 
     def input_ids(self, text: str, second: str | None = None) -> list[int]:
         """See `Engine.input_ids`."""

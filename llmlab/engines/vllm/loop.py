@@ -155,14 +155,14 @@ class StepLoop:
             self._commands.put(("call", call))
         call.result()
 
-    def score(self, ids: list[int], first: int, vocab_size: int) -> Any:
+    def score(self, ids: list[int], first: int, vocab_size: int, mix: Mix | None) -> Any:
         """Log probabilities of a given text; see `llmlab.engines.vllm.scoring.score`."""
         found: list[Any] = []
 
-        def work(_: Attached) -> None:
+        def work(loras: Attached) -> None:
             assert self.loaded is not None
-            llm, local = self.loaded.llm, self.loaded.in_process
-            rows, others = scoring.score(llm, ids, first, vocab_size, in_process=local, top=MAX_LOGPROBS)
+            llm, local, lora = self.loaded.llm, self.loaded.in_process, loras.request(mix)
+            rows, others = scoring.score(llm, ids, first, vocab_size, in_process=local, top=MAX_LOGPROBS, lora=lora)
             found.append(rows)
             self._late += others
 

@@ -17,7 +17,7 @@ KEY = "score"
 
 
 def score(
-    llm: Any, ids: Sequence[int], first: int, vocab_size: int, *, in_process: bool, top: int
+    llm: Any, ids: Sequence[int], first: int, vocab_size: int, *, in_process: bool, top: int, lora: Any = None
 ) -> tuple[Any, list[Any]]:
     """Compute the next-token distribution after each token. Call it on the thread that steps vLLM.
 
@@ -28,6 +28,7 @@ def score(
         vocab_size: tokens in the vocabulary.
         in_process: the full distribution is available.
         top: tokens to request otherwise; the remaining probability is spread evenly over the others.
+        lora: the adapter's LoRARequest; None: the base model.
 
     Returns:
         float32, shape (len(ids) - 1 - first, vocabulary): row r is ln p(. | ids[: first + r + 1]); and other
@@ -41,7 +42,7 @@ def score(
     params = SamplingParams(
         max_tokens=1, temperature=0.0, prompt_logprobs=0 if in_process else top, flat_logprobs=True, detokenize=False
     )
-    llm.add_request(KEY, {"type": "token", "prompt_token_ids": list(ids)}, params)
+    llm.add_request(KEY, {"type": "token", "prompt_token_ids": list(ids)}, params, lora_request=lora)
     seen: list[Any] = []
     done: dict[str, Any] = {KEY: None}
     with patches.watch_prompt_logprobs(llm, seen) if in_process else _nothing():

@@ -18,7 +18,7 @@ class Attach(Command):
     """Attach a model that runs on a server."""
 
     name: ClassVar[str] = "attach"
-    summary: ClassVar[str] = "attach a model of a server: llmlab's, vLLM, llama-server, Ollama, LM Studio, a cloud"
+    summary: ClassVar[str] = "attach a model of a server: llmlab's, vLLM, llama-server, Ollama, a cloud's"
     details: ClassVar[str] = """
         The model is used like a loaded one: cells, chats, arenas, lists of prompts, schemas, tools and benchmarks. What
         its server can't do is refused by name; %llm show NAME has what it can. The value is the model; %llm unload

@@ -32,7 +32,7 @@ class Cell(Command):
     """Prompt a model: the cell's body is the prompt."""
 
     name: ClassVar[str] = "cell"
-    summary: ClassVar[str] = "prompt the current model: the cell's body is the prompt, the answer streams below it"
+    summary: ClassVar[str] = "prompt the current model: the cell's body is the prompt, the answer streams below"
     details: ClassVar[str] = r"""
         {{name}} in the body is replaced with a variable's text ({{person.name}} and {{rows[0]}} too); \{{ is a literal
         {{. With --raw the body is sent unchanged: nothing is replaced, and no chat template is applied.

@@ -19,7 +19,7 @@ class Grid(Command):
     """Run an experiment."""
 
     name: ClassVar[str] = "grid"
-    summary: ClassVar[str] = "an experiment: prompts by models, quants, adapters and settings, scored and compared"
+    summary: ClassVar[str] = "an experiment: prompts by models, quants, adapters, settings; scored and compared"
     details: ClassVar[str] = """
         Every prompt is answered with every combination of what is given: models, engines, quants, adapters, system
         prompts and temperatures. {{column}} in a prompt is filled in from --data; the expected answer is its column

@@ -25,8 +25,9 @@ class Quant(Command):
         old model is released after the new one has loaded, or before if both would not fit.
 
         %llm quant --compare loads the quants one after the other and measures each against the first: size, memory,
-        load time, speed, perplexity, KL divergence, top-1 agreement, and accuracy if the data has answers. Earlier
-        measurements are read from the run's file; a quant that fails is a row with the reason.
+        load time, speed, perplexity, KL divergence, top-1 agreement, and accuracy if the data has answers; with
+        --tasks, lm-eval's figures, too. Earlier measurements are read from the run's file; a quant that fails is a row
+        with the reason.
 
         %llm quant without arguments lists the quants that the current model can be switched to. The metrics are
         explained in docs/measures.md, which tag runs where in docs/quants.md. In Python:
@@ -36,6 +37,7 @@ class Quant(Command):
         ("%llm quant Q4_K_M", "switch the current model to 4 bits"),
         ("%llm quant awq", "from a GGUF in llamacpp to AWQ in vllm"),
         ("%llm quant --compare F16 Q8_0 Q4_K_M --data texts", "a table and a plot, measured on your own texts"),
+        ("%llm quant --compare F16 Q4_K_M Q2_K --tasks countries", "benchmarks, compared in pairs (see %llm eval)"),
         ("%llm quant --compare bf16 awq gptq fp8 int8 --model nano", "a model other than the current one"),
     )
 
@@ -48,6 +50,10 @@ class Quant(Command):
         parser.add("--data", metavar="DATA", complete="variable", help="a variable, a file, or a dataset to measure on")
         parser.add("--window", type=integer, metavar="N", help="tokens per window; default 512, or what fits")
         parser.add("--windows", type=integer, metavar="N", help="maximum number of windows; default 8")
+        parser.add(
+            "--tasks", nargs="+", metavar="TASK", complete="task", help="lm-eval tasks to evaluate each quant on"
+        )
+        parser.add("--limit", type=integer, metavar="N", help="only the first N items of each task")
         parser.add("--fresh", action="store_true", help="ignore earlier measurements")
 
     @classmethod
@@ -92,6 +98,7 @@ def _compare(args: argparse.Namespace, context: Context) -> object:
     if isinstance(data, str) and data in context.shell.user_ns:
         data = context.shell.user_ns[data]
     options = {name: value for name in ("window", "windows") if (value := getattr(args, name)) is not None}
+    options |= {"tasks": args.tasks or (), "task_limit": args.limit}
     title = f"comparing {spec}"
     kept = "interrupted; results so far are kept, and the same line continues from there"
     with reporting(ProgressBar(context.shell, title), title, interrupted=kept) as bar:

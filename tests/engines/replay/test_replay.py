@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import asdict
 
+import numpy as np
 import pytest
 
 import llmlab
@@ -141,9 +142,28 @@ def test_another_model_is_a_miss(cassette, lab, model):
         assert lab.load("nano", engine=model.engine, quant=model.quant.lower()).replays == "answers.jsonl"
 
 
-def test_what_was_not_recorded_of_scores_is_said(replayed):
+def test_scores_keep_the_likeliest_tokens_and_the_texts_own(model, lab, tmp_path):
+    ids = model.tokenize("The capital of France is seven purple rivers.")
+    model.add_adapter("pirate", "pirate")
+    try:
+        with llmlab.record_answers(tmp_path / "answers.jsonl"):
+            whole, other = model.score(ids, first=2), model.score(ids, first=2, adapter="pirate")
+            model.add_adapter("pirate", "pirate", replace=True)
+    finally:
+        model.remove_adapter("pirate")
+    with llmlab.replay_answers(tmp_path / "answers.jsonl"):
+        again = lab.load("nano", name="again")
+    again.add_adapter("pirate", "pirate")
+    rows, own, place = again.score(ids, first=2), ids[3:], np.arange(len(ids) - 3)
+    assert (rows.shape, rows.dtype) == (whole.shape, whole.dtype)
+    assert (rows[place, own] == whole[place, own]).all()
+    assert (rows.argmax(axis=1) == whole.argmax(axis=1)).all()
+    assert np.allclose(np.exp(rows).sum(axis=1), 1, atol=1e-3)
+    assert (again.score(ids, first=2, adapter="pirate")[place, own] == other[place, own]).all()
+    assert (other[place, own] != whole[place, own]).any()
+    assert "20 likeliest" in again.score_note
     with pytest.raises(NotRecordedError, match="distributions"):
-        replayed.score([1, 2, 3])
+        again.score(ids[:3])
 
 
 def test_the_file_is_plain_stable_and_holds_no_paths(cassette, model):
