@@ -79,11 +79,15 @@ class AnsweringChat(PageChat):
         model = self._checked_model()
         done = self._completions.get(turn["id"])
         options = self._options()
+        said = _without_calls(turned(tree.path(turn["id"]), self.system), model)
+        limit = chat_fit.limit(model, said, self.overflow, options)
+        if limit is not None:
+            options["max_tokens"] = limit
         same = done is not None and done.text == turn["text"] and done.more is not None and done.model == model.name
         if same and done is not None and done.finish_reason in ("length", "interrupted") and not done.steps:
             stream: Stream = done.continue_stream(max_tokens=options.get("max_tokens"))
             return stream
-        return model.stream(_without_calls(turned(tree.path(turn["id"]), self.system), model), **options)
+        return model.stream(said, **options)
 
     def _start(self, stream: Stream, turn_id: str) -> None:
         def piece(start: int, new: str, tokens: int) -> None:

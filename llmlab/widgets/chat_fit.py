@@ -83,11 +83,19 @@ def fit(
     if policy != "error":
         room = context - min(wanted, context // ANSWER_SHARE)
         everything, left_out = _shortened(turns, system, room, size)
-    # On a model that shifts, only the policy shift may drop tokens while the answer is generated.
-    limit = None
-    if model.facts.shifts and policy != "shift":
-        limit = max(1, min(wanted, context - size(everything)))
-    return Fitted(everything, left_out, limit)
+    return Fitted(everything, left_out, limit(model, everything, policy, options))
+
+
+def limit(model: Model, conversation: Sequence[Message], policy: str, options: Mapping[str, Any]) -> int | None:
+    """The answer's limit in tokens; None: the caller's.
+
+    On a model that shifts, only the policy shift may drop tokens while the answer is generated.
+    """
+    size = _counter(model, options)
+    if not model.facts.shifts or policy == "shift" or size is None:
+        return None
+    wanted = options.get("max_tokens") or DEFAULT_MAX_TOKENS
+    return max(1, min(wanted, model.facts.context_length - size(conversation)))
 
 
 def _shortened(

@@ -73,7 +73,7 @@ def test_the_page_sends_a_pdf_and_gets_its_text(chat: Any) -> None:
     def answer(data: bytes) -> dict[str, Any]:
         before = len(chat.comm.customs("pdf"))
         page(chat, "pdf", name="in.pdf", data=base64.b64encode(data).decode(), ticket="p1")
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while len(chat.comm.customs("pdf")) == before and time.monotonic() < end:
             time.sleep(0.01)
         return chat.comm.customs("pdf")[-1]

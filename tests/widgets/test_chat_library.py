@@ -47,7 +47,7 @@ def test_presets_and_templates_on_the_page(chat: Any, bench: Any) -> None:
 def found(chat: Any, query: str) -> dict[str, Any]:
     before = len(chat.comm.customs("found"))
     page(chat, "find", query=query)
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while len(chat.comm.customs("found")) == before and time.monotonic() < end:
         time.sleep(0.01)
     return chat.comm.customs("found")[-1]

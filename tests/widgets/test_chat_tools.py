@@ -50,7 +50,7 @@ def told(wire: None) -> Any:
 
 def waiting(chat: Any) -> Any:
     """The call that waits."""
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not chat.waiting and time.monotonic() < end:
         time.sleep(0.005)
     assert chat.waiting, chat.last.wait(0)
@@ -71,14 +71,14 @@ def test_a_call_waits_for_approval_and_then_runs(told: Any) -> None:
     page(told, "hello", view="second")
     assert told.comm.customs("hello")[-1]["live"][told.running]["steps"][0]["state"] == "waiting"
     page(told, "decide", call=asked.id, allow=True)
-    told.last.wait(10)
+    told.last.wait(60)
     turn = told.turns[-1]
     assert turn["text"] == "It is 3."
     assert [(step["state"], step["result"]) for step in turn["steps"]] == [("done", "3")]
     assert [m["role"] for m in told.messages] == ["user", "assistant", "tool", "assistant"]
     told.texts += ["You are welcome."]
     page(told, "send", text="Thanks")
-    told.last.wait(10)
+    told.last.wait(60)
     assert '"add"' in told.engine.prompts[-1]
     assert "3" in told.engine.prompts[-1].split('"add"')[-1]
     row = told.row()
@@ -93,7 +93,7 @@ def test_a_denied_call_is_told_to_the_model(told: Any) -> None:
     page(told, "send", text="1 + 2?")
     waiting(told)
     told.deny()
-    told.last.wait(10)
+    told.last.wait(60)
     assert states(told) == ["denied"]
     assert told.turns[-1]["text"] == "Then not."
     assert "did not allow" in told.engine.prompts[-1]
@@ -113,7 +113,7 @@ def test_a_tool_can_be_always_allowed_in_this_chat(told: Any) -> None:
     page(told, "decide", call="nope", allow=True)
     assert "Unknown waiting call" in told.problem["message"]
     told.approve()
-    told.last.wait(10)
+    told.last.wait(60)
     assert states(told) == ["done", "done", "failed"]
     assert "<b>" not in told.html()
     page(told, "set_tool", name="add", always=False)
@@ -121,7 +121,7 @@ def test_a_tool_can_be_always_allowed_in_this_chat(told: Any) -> None:
     page(told, "send", text="Go")
     assert waiting(told).name == "add"
     told.stop()
-    told.last.wait(10)
+    told.last.wait(60)
 
 
 def test_stop_ends_an_answer_that_waits_for_approval(told: Any) -> None:
@@ -129,7 +129,7 @@ def test_stop_ends_an_answer_that_waits_for_approval(told: Any) -> None:
     page(told, "send", text="Go")
     waiting(told)
     page(told, "stop")
-    assert told.last.wait(10)
+    assert told.last.wait(60)
     assert told.last.result().finish_reason == "interrupted"
     assert told.running == ""
     assert len(told.engine.prompts) == 1
@@ -140,7 +140,7 @@ def test_tools_are_switched_and_removed(told: Any) -> None:
     page(told, "set_tool", name="fail", on=False)
     told.texts += [call("fail", why="x"), "No."]
     page(told, "send", text="Go")
-    told.last.wait(10)
+    told.last.wait(60)
     assert "unknown tool 'fail'" in told.turns[-1]["steps"][0]["error"]
     page(told, "remove_tool", name="fail")
     page(told, "remove_tool", name="add")
@@ -182,17 +182,17 @@ def test_a_servers_tools_are_added_and_approved(told: Any) -> None:
     page(told, "tools")
     assert "mcp:sums" in told.comm.customs("tools")[-1]["servers"]
     page(told, "add_tool", name="mcp:sums")
-    told._work.wait(30)
+    told._work.wait(60)
     assert [(row["name"], row["origin"]) for row in told.tool_list] == [("add", "mcp:sums"), ("fail", "mcp:sums")]
     told.texts += [call(), "It is 3."]
     page(told, "send", text="1 + 2?")
     waiting(told)
     told.approve()
-    told.last.wait(20)
+    told.last.wait(60)
     assert told.turns[-1]["steps"][0]["result"] == "3"
     assert "--tools mcp:sums" in told.to_cells()[0]
     page(told, "add_tool", name="mcp:broken")
-    told._work.wait(30)
+    told._work.wait(60)
     assert "can't be started" in told.problem["message"]
 
 

@@ -278,8 +278,7 @@ def test_settings_files_and_delete(book: Book) -> None:
         ]
     )
     chat.locator(".ll-composer .ll-files", has_text="notes.txt").wait_for()
-    assert "photo.png (an image)" in chat.locator(".ll-composer .ll-files .ll-bad").inner_text()
-    assert "echo supports text only" in chat.locator(".ll-composer .ll-files").inner_text()
+    assert "photo.png: echo supports text only" in chat.locator(".ll-composer .ll-files .ll-bad").inner_text()
     chat.locator(".ll-meter", has_text="in the draft").wait_for()
     ask(chat, "What is in it?")
     chat.locator('.ll-go[aria-label="Stop"]').click()
@@ -361,7 +360,7 @@ def test_widgets_compose(book: Book) -> None:
 def test_images_where_the_model_sees(book: Book) -> None:
     chat = book.run(WIDGET_CELLS["pictures"]).locator(".ll-chat")
     chat.locator(".ll-ask:not([disabled])").wait_for()
-    chat.get_by_label("Attach text files or images").wait_for()
+    chat.get_by_label("Attach text files, PDFs or images").wait_for()
     pixel = base64.b64decode(PIXEL)
     chat.locator("input[type=file]").set_input_files({"name": "dot.png", "mimeType": "image/png", "buffer": pixel})
     chat.locator(".ll-composer img.ll-picture").wait_for()
