@@ -201,8 +201,9 @@ class Actors:
         gpus = int(total.get("GPU", 0))
         if raydata.suits(subject, options, gpus=gpus, adapters=self.adapters):
             return raydata.Through(raydata.plan_of(subject, gpus=gpus, workers=self.workers))
-        count = self.workers or gpus or max(sum(bool(node["Alive"]) for node in ray.nodes()), 1)
-        if count > max(gpus, int(total.get("CPU", 0))):
+        each = subject.plan.parallel.gpus if subject.plan is not None and gpus else 0
+        count = self.workers or (gpus // each if each else sum(bool(node["Alive"]) for node in ray.nodes())) or 1
+        if count * each > gpus or count > int(total.get("CPU", 0)):
             raise BadInputError(
                 f"The cluster has {int(total.get('CPU', 0))} CPUs and {gpus} GPUs, too few for {count} workers.",
                 "Lower workers=, or add nodes.",
@@ -211,7 +212,7 @@ class Actors:
             name: os.environ[name] for name in _FOLDERS if name in os.environ
         }  # fmt: skip
         most = int(subject.plan.max_concurrency if subject.plan is not None else 8)
-        remote = ray.remote(num_cpus=1, num_gpus=1 if gpus else 0, max_concurrency=4 * most)(EngineActor)
+        remote = ray.remote(num_cpus=1, num_gpus=each, max_concurrency=4 * most)(EngineActor)
 
         def make() -> Any:
             return remote.remote(dict(subject.load), environment)

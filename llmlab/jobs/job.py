@@ -352,8 +352,7 @@ def _checked(
 
 def _folder(settings: Settings, subject: models.Subject, rows: Rows) -> Path:
     """The folder of a job without output=: the same call finds it again."""
-    first = rows.peek()
-    key = digest([settings.as_dict(), settings.adapter, dict(subject.content), rows.origin, first.digest])
+    key = digest([settings.as_dict(), settings.adapter, dict(subject.content), rows.fingerprint()])
     return config.data_dir() / "jobs" / key[:16]
 
 

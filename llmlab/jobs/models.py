@@ -11,13 +11,13 @@ from llmlab.experiments import identity
 from llmlab.experiments.design import Subject as Named
 from llmlab.loading.plan import make_plan
 from llmlab.loading.switch import bare_spec
+from llmlab.types.parallel import Parallel
 
 if TYPE_CHECKING:
     from llmlab.engines.base import LoadPlan
     from llmlab.model import Model
     from llmlab.session import Lab
-from llmlab.types.parallel import Parallel
-from llmlab.types.progress import Progress
+    from llmlab.types.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,8 @@ def _of_model(model: Model) -> Subject:
         "extra": {name: value for name, value in plan.extra.items() if isinstance(value, str | int | float | bool)},
         "draft": plan.draft.name if plan.draft is not None else None,
     }
+    if plan.parallel.gpus > 1:
+        load |= {"tp": plan.parallel.tensor, "pp": plan.parallel.pipeline, "dp": plan.parallel.data}
     sources = {entry.name: str(entry.spec) for entry in model.adapter_entries()}
     return Subject(model.name, _content(identity.of_model(model)), load, model, plan, sources)
 

@@ -60,7 +60,7 @@ class Mapped:
 
     @property
     def frame(self) -> pd.DataFrame:
-        """The rows: the data's columns, `text`, `parsed`, `error` and more; `parsed.NAME` for each field of an object.
+        """The rows as a DataFrame, with a column `parsed.NAME` per field of a parsed object.
 
         All rows are in memory then; `dataset()` and a loop over the job leave them on disk.
         """

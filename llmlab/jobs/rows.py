@@ -64,14 +64,26 @@ class Rows:
             raise BadInputError(f"There is no data: {self.origin} is empty.", FORMS)
         self.columns = tuple(first) if isinstance(first, Mapping) else ()
         self._first = first
+        self._data = data
         self._values = itertools.chain([first], values)
         self._index = 0
         self._digest = b""
 
-    def peek(self) -> Row:
-        """The first row; reading begins with it all the same."""
-        kept, text = _plain_row(self._first if isinstance(self._first, Mapping) else {})
-        return Row(0, self._first, kept, hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest())
+    def fingerprint(self) -> str:
+        """A digest of all rows in memory, of a file, or else of the first row and the length.
+
+        The rows are still read from the first one on.
+        """
+        out = hashlib.sha256(f"{self.origin} {self.length}".encode())
+        if isinstance(self._data, str | Path) and Path(str(self._data)).expanduser().is_file():
+            with Path(str(self._data)).expanduser().open("rb") as file:
+                while block := file.read(_BLOCK):
+                    out.update(block)
+            return out.hexdigest()
+        in_memory = isinstance(self._data, list | tuple) or hasattr(self._data, "iloc")
+        for row in _opened(self._data)[2] if in_memory else [self._first]:
+            out.update(_plain_row(row if isinstance(row, Mapping) else {})[1].encode("utf-8", "surrogatepass"))
+        return out.hexdigest()
 
     def __iter__(self) -> Iterator[Row]:
         return self

@@ -126,6 +126,15 @@ def test_folders_of_other_things_are_left_alone(run, tmp_path):
     assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
 
 
+def test_without_output_each_data_set_has_its_own_folder(run, engine, monkeypatch, tmp_path):
+    monkeypatch.setenv("LLMLAB_DATA", str(tmp_path / "data"))
+    few = run(ROWS[:2], output=None)
+    assert run(ROWS[:3], output=None).path != few.path != run(ROWS[:2], "Tell {{x}}", output=None).path
+    engine.prompts.clear()
+    assert run([dict(row) for row in ROWS[:2]], output=None).path == few.path
+    assert not engine.prompts
+
+
 def test_two_jobs_cannot_write_to_one_folder(run, tmp_path):
     other = Output(tmp_path / "out")
     other.claim()
