@@ -45,6 +45,7 @@ GUIDES = (
     "measures",
     "experiments",
     "jobs",
+    "scale",
     "evaluation",
     "advise",
     "serving",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import math
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -47,6 +49,12 @@ EXTRA: dict[str, tuple[type, str]] = {
     "use_mlock": (bool, "keep the weights from being swapped out (default off)"),
     "gpu": (int, "the one GPU to use, as CUDA counts those of this process, from 0 (default: split over all)"),
     "main_gpu": (int, "the same as gpu"),
+    "split_mode": (str, "how a model is split over GPUs: layer, row or none (default layer; none takes one GPU)"),
+    "tensor_split": (str, "the GPUs' shares of the model, such as 3,1 (default: by their free memory)"),
+    "rpc": (
+        str,
+        "llama.cpp's rpc-server processes, as HOST:PORT,HOST:PORT (refused: see docs/scale.md)",
+    ),
     "offload_kqv": (bool, "keep the KV cache on the GPU (default on)"),
     "rope_freq_base": (float, "RoPE base frequency (default: the model's)"),
     "rope_freq_scale": (float, "RoPE frequency scale (default: the model's)"),
@@ -56,6 +64,12 @@ EXTRA: dict[str, tuple[type, str]] = {
 _KV_TYPES = ("f16", "f32", "bf16", "q8_0", "q5_0", "q4_0")
 _ROPE = {"none": 0, "linear": 1, "yarn": 2}  # enum llama_rope_scaling_type
 _FLASH = {"auto": -1, "off": 0, "on": 1}  # enum llama_flash_attn_type
+_CHOICES = {
+    "split_mode": ("none", "layer", "row"),
+    "flash_attn": tuple(_FLASH),
+    "cache_type_k": _KV_TYPES,
+    "cache_type_v": _KV_TYPES,
+}
 # Below this, one thread decodes: see default_threads.
 SMALL_MODEL_BYTES = 64 * 2**20
 BATCH = 512
@@ -123,6 +137,7 @@ class LlamaCppOptions:
             raise UnsupportedError("context_shift can't be combined with a draft.", "Leave one of them out.")
         batch = max(min(extra.get("n_batch") or BATCH, pool), sequences * (1 + drafted))
         gpu_layers = _gpu_layers(plan)
+        _check_split(extra)
         flash = uses_flash(extra, on_gpu=gpu_layers != 0)
         return cls(
             sequences=sequences,
@@ -152,6 +167,12 @@ class LlamaCppOptions:
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = self.gpu_layers
         index = self.extra.get("gpu", self.extra.get("main_gpu"))
+        if "split_mode" in self.extra:
+            params.split_mode = getattr(llama_cpp, f"LLAMA_SPLIT_MODE_{self.extra['split_mode'].upper()}")
+        if "tensor_split" in self.extra:
+            # The parameters keep the array alive.
+            shares = (ctypes.c_float * llama_cpp.llama_max_devices())(*split_shares(self.extra["tensor_split"]))
+            params.tensor_split = ctypes.cast(shares, ctypes.POINTER(ctypes.c_float))
         if index is not None:
             # llama.cpp ignores the GPU unless splitting is off.
             params.main_gpu, params.split_mode = index, llama_cpp.LLAMA_SPLIT_MODE_NONE
@@ -280,7 +301,7 @@ def check_extra(extra: Mapping[str, Any]) -> dict[str, Any]:
     for key in ("n_threads", "n_threads_batch", "n_batch", "n_ubatch", "prompt_chunk", "kv_tokens", "draft_tokens"):
         if key in out and out[key] < 1:
             raise BadInputError(f"-x {key} must be 1 or more, got {out[key]}.")
-    for key, choices in (("flash_attn", tuple(_FLASH)), ("cache_type_k", _KV_TYPES), ("cache_type_v", _KV_TYPES)):
+    for key, choices in _CHOICES.items():
         if key in out and out[key] not in choices:
             raise unknown(f"value of {key}", out[key], choices)
     projector = out.get("mmproj", "none")
@@ -291,6 +312,57 @@ def check_extra(extra: Mapping[str, Any]) -> dict[str, Any]:
             f"cache_type_v={out['cache_type_v']} needs flash attention.", "Leave out flash_attn=off, or use f16."
         )
     return out
+
+
+def split_shares(text: str) -> list[float]:
+    """The GPUs' shares in -x tensor_split.
+
+    Raises:
+        BadInputError: they aren't numbers of 0 or more, some above 0.
+
+    Example:
+        >>> split_shares("3,1")
+        [3.0, 1.0]
+    """
+    try:
+        shares = [float(part) for part in text.split(",")]
+    except ValueError:
+        shares = [-1.0]
+    if not all(0 <= share < math.inf for share in shares) or not any(shares):
+        raise BadInputError(
+            f"-x tensor_split={text}: give each GPU's share as a number of 0 or more.", "For example tensor_split=3,1"
+        )
+    return shares
+
+
+def _check_split(extra: Mapping[str, Any]) -> None:
+    """Refuse what the installed build can't split over."""
+    import llama_cpp
+
+    asked = [name for name in ("split_mode", "tensor_split") if name in extra]
+    if asked and not llama_cpp.llama_supports_gpu_offload():
+        raise UnsupportedError(
+            f"-x {asked[0]} splits a model over GPUs, and this build of llama-cpp-python supports the CPU only.",
+            f"Leave {asked[0]} out.",
+        )
+    if "tensor_split" in extra and len(split_shares(extra["tensor_split"])) > llama_cpp.llama_max_devices():
+        raise BadInputError(
+            f"-x tensor_split has more shares than llama.cpp's {llama_cpp.llama_max_devices()} devices."
+        )
+    if asked and ("gpu" in extra or "main_gpu" in extra) and extra.get("split_mode") != "none":
+        raise BadInputError(f"-x gpu=N uses one GPU, and {asked[0]} splits the model.", "Leave one out.")
+    if "rpc" not in extra:
+        return
+    if not llama_cpp.llama_supports_rpc():
+        raise UnsupportedError(
+            "-x rpc needs llama.cpp's RPC backend, which this llama-cpp-python was built without.",
+            'Leave it out, or reinstall: CMAKE_ARGS="-DGGML_RPC=on" pip install --force-reinstall --no-cache-dir '
+            "llama-cpp-python",
+        )
+    raise UnsupportedError(
+        "llmlab doesn't connect to rpc-server processes: llama-cpp-python has no function for it.",
+        "Start llama-server with --rpc, and attach to it: %llm attach URL",
+    )
 
 
 def _gpu_layers(plan: LoadPlan) -> int:
