@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 from models import cached, pair
 
 TOKENS, PROMPT, LONG = 128, 16, 512
@@ -492,6 +493,11 @@ class Process:
         self._process.stdin.write("\n")
         self._process.stdin.flush()
         return self._read()
+
+    def cpu_s(self) -> float:
+        """CPU seconds so far."""
+        times = psutil.Process(self._process.pid).cpu_times()
+        return times.user + times.system
 
     def _read(self) -> Figures:
         assert self._process.stdout is not None

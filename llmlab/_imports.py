@@ -171,10 +171,13 @@ def attributes(package: str, places: Mapping[str, str]) -> Callable[[str], Any]:
 
     Args:
         package: the package's name.
-        places: the module of each name.
+        places: the module of each name. Its own modules among them are attributes, too.
     """
+    modules = set(places.values())
 
     def __getattr__(name: str) -> Any:  # noqa: N807 - shown in tracebacks as what it is
+        if f"{package}.{name}" in modules:
+            return importlib.import_module(f"{package}.{name}")
         if name not in places:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         place = places[name]

@@ -69,7 +69,7 @@ def examine(lab: Lab | None = None) -> Report:
         A report; a check that raised is in it as a warning.
     """
     engines = [functools.partial(_engine, name) for name in registry.ENGINES]
-    looks: list[Callable[[], Iterator[Check]]] = [_python, *engines, _torch, _gpu, _memory, _folders, _hub]
+    looks: list[Callable[[], Iterator[Check]]] = [_python, *engines, _torch, _gpu, _memory, _libraries, _folders, _hub]
     if lab is not None:
         looks.append(lambda: _loaded(lab))
     found: list[Check] = []
@@ -176,6 +176,19 @@ def _memory() -> Iterator[Check]:
         )
     else:
         yield Check("memory", "ok", detail)
+
+
+def _libraries() -> Iterator[Check]:
+    """The allocator and the OpenMP runtime that a kernel is started with, which vLLM's log asks for."""
+    preloaded = os.environ.get("LD_PRELOAD", "")
+    names = [name for name in ("tcmalloc", "jemalloc", "libiomp5", "libomp", "libgomp") if name in preloaded]
+    threads = os.environ.get("OMP_NUM_THREADS")
+    detail = f"preloaded: {', '.join(names) or 'none'}; OMP_NUM_THREADS: {threads or 'not set'}"
+    if {"libiomp5", "libomp"} & set(names):
+        # Only libgomp can end the threads of one thread (`llmlab.machine.turns`).
+        yield Check("libraries", "warn", f"{detail}; with it, an idle model's threads aren't ended", "unset LD_PRELOAD")
+    else:
+        yield Check("libraries", "ok", f"{detail}; the engines set their own threads")
 
 
 def _folders() -> Iterator[Check]:

@@ -69,3 +69,15 @@ def test_offline_is_not_a_fault(monkeypatch):
 def test_the_token_is_never_shown(monkeypatch, secret):
     monkeypatch.setenv("HF_TOKEN", secret)
     assert secret not in repr(doctor.examine())
+
+
+def test_preloaded_libraries_are_named(monkeypatch):
+    monkeypatch.setenv("LD_PRELOAD", "")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    check = found(doctor.examine(), "libraries")
+    assert check.status == "ok"
+    assert check.detail.startswith("preloaded: none; OMP_NUM_THREADS: not set")
+    monkeypatch.setenv("LD_PRELOAD", "/usr/lib/libtcmalloc_minimal.so.4:/opt/lib/libiomp5.so")
+    check = found(doctor.examine(), "libraries")
+    assert check.status == "warn"
+    assert "tcmalloc, libiomp5" in check.detail

@@ -51,9 +51,10 @@ examples:
 
 
 KERNEL_HELP = """\
-Install a Jupyter kernel for this Python that starts with the environment variables that its engines are fastest with.
+Install a Jupyter kernel for this Python.
 
-%load_ext takes no arguments, so --warm sets LLMLAB_WARM: the engines that it imports in the background."""
+%load_ext takes no arguments, so --warm sets LLMLAB_WARM in the kernel's environment: the engines that it imports in
+the background."""
 
 
 class _Terminated(KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""Installs a Jupyter kernel that starts with the environment that llmlab's engines are fastest in."""
+"""Installs a Jupyter kernel that imports engines in the background from its start."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 
 from llmlab import config
 from llmlab.errors import BadInputError, unknown
-from llmlab.machine import preload
 from llmlab.types import FORMATS
 
 NAME = "llmlab"
@@ -55,7 +54,8 @@ def install(
     found["argv"] = [sys.executable, *found["argv"][1:]]
     found["display_name"] = title or f"llmlab (Python {version})"
     found["metadata"] = {**found.get("metadata", {}), MARK: True}
-    found["env"] = preload.settings() | ({"LLMLAB_WARM": ",".join(warm)} if warm else {})
+    # No tcmalloc, libiomp or OMP_*: none was measured to pay (bench/README.md), and the engines set their threads.
+    found["env"] = {"LLMLAB_WARM": ",".join(warm)} if warm else {}
     with config.scratch() as folder:
         (folder / "kernel.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
         where = None if user else prefix or sys.prefix
