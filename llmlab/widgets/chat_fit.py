@@ -94,7 +94,7 @@ def limit(model: Model, conversation: Sequence[Message], policy: str, options: M
     size = _counter(model, options)
     if not model.facts.shifts or policy == "shift" or size is None:
         return None
-    wanted = options.get("max_tokens") or DEFAULT_MAX_TOKENS
+    wanted: int = options.get("max_tokens") or DEFAULT_MAX_TOKENS
     return max(1, min(wanted, model.facts.context_length - size(conversation)))
 
 
