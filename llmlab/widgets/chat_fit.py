@@ -95,7 +95,7 @@ def limit(model: Model, conversation: Sequence[Message], policy: str, options: M
     if not model.facts.shifts or policy == "shift" or size is None:
         return None
     wanted: int = options.get("max_tokens") or DEFAULT_MAX_TOKENS
-    return max(1, min(wanted, model.facts.context_length - size(conversation)))
+    return int(max(1, min(wanted, model.facts.context_length - size(conversation))))
 
 
 def _shortened(
