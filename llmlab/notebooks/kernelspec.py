@@ -18,7 +18,12 @@ MARK = "llmlab"
 
 
 def install(
-    name: str = NAME, *, title: str | None = None, user: bool = False, prefix: str | None = None, warm: Sequence[str] = ()
+    name: str = NAME,
+    *,
+    title: str | None = None,
+    user: bool = False,
+    prefix: str | None = None,
+    warm: Sequence[str] = (),
 ) -> Path:
     """Write a kernelspec for this Python.
 
