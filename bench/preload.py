@@ -122,6 +122,8 @@ def main() -> None:
             args.seconds,
         )
         print(turn["problem"] or "quiet", file=sys.stderr, flush=True)
+        if not turn["figures"]["plain"]:
+            sys.exit("No measurement within the time.")
         turns.append(turn)
         if args.keep:
             with args.keep.open("a", encoding="utf-8") as file:

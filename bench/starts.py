@@ -219,18 +219,17 @@ def main() -> None:
     for group in args.groups:
         folder = str(resolve("smollm2-135m", engine=group).path if group == "vllm" else gguf().parent)
         for state in args.states:
-            with Watch() as watch:
-                now = [
-                    {"contender": name, "state": state, "seconds": start(name, state == "cold", folder)}
-                    for number in range(args.times)
-                    for name in GROUPS[group][:: -1 if number % 2 else 1]
-                ]
-            for row in now:
-                row |= {"problem": watch.conditions.problem, "conditions": asdict(watch.conditions)}
-            rounds += now
-            if args.keep:
-                with args.keep.open("a", encoding="utf-8") as file:
-                    file.writelines(json.dumps(row) + "\n" for row in now)
+            for number in range(args.times):
+                with Watch() as watch:
+                    seconds = {
+                        name: start(name, state == "cold", folder) for name in GROUPS[group][:: -1 if number % 2 else 1]
+                    }
+                shared = {"state": state, "problem": watch.conditions.problem, "conditions": asdict(watch.conditions)}
+                now = [{"contender": name, "seconds": one, **shared} for name, one in seconds.items()]
+                rounds += now
+                if args.keep:
+                    with args.keep.open("a", encoding="utf-8") as file:
+                        file.writelines(json.dumps(row) + "\n" for row in now)
     print(report(rounds))
 
 
