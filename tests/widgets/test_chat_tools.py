@@ -191,9 +191,9 @@ def test_a_servers_tools_are_added_and_approved(told: Any) -> None:
     told.last.wait(60)
     assert told.turns[-1]["steps"][0]["result"] == "3"
     assert "--tools mcp:sums" in told.to_cells()[0]
-    page(told, "add_tool", name="mcp:broken")
+    page(told, "add_tool", name="mcp:nope")
     told._work.wait(60)
-    assert "can't be started" in told.problem["message"]
+    assert "Unknown MCP server 'nope'" in told.problem["message"]
 
 
 def test_a_forced_call_on_each_engine(model: Any, shared_lab: Any, wire: None) -> None:
