@@ -11,7 +11,7 @@ import pytest
 
 from llmlab import zoo
 from llmlab.errors import BadInputError, LlmLabError
-from llmlab.widgets import Chat
+from llmlab.widgets import Chat, terminal
 from llmlab.widgets.tool_answer import Gate
 from tests.scripted_engine import add as load
 from tests.tool_calls.test_mcp import chosen, config  # noqa: F401 - fixtures
@@ -174,6 +174,16 @@ def test_without_approval_a_cell_gets_the_answer(told: Any) -> None:
     done = open_chat.send("1 + 2?")
     assert (done.text, done.steps[0].result) == ("It is 3.", "3")
     open_chat.close()
+
+
+def test_a_terminal_prompts_for_each_call(told: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    answers = {"add": True, "fail": False}
+    monkeypatch.setattr(terminal, "ask_user", lambda asked: answers[asked.name])
+    told.texts += [f"{call()}\n{call('fail', why='x')}", "It is 3."]
+    terminal.TerminalChat(told)._follow(told.submit("1 + 2?"))
+    shown = capsys.readouterr().out
+    assert "add(a=1, b=2) → 3\nfail(why='x') → not allowed\n" in shown
+    assert shown.index("not allowed") < shown.index("It is 3.")
 
 
 def test_a_servers_tools_are_added_and_approved(told: Any) -> None:
