@@ -88,6 +88,19 @@ def test_a_call_waits_for_approval_and_then_runs(told: Any) -> None:
     assert "--tools add,fail --approve" in told.to_cells()[0]
 
 
+def test_a_call_without_an_answer_stays_in_the_conversation(told: Any) -> None:
+    short = Chat(lab=told.lab, tools=[add], approve=False, max_steps=1)
+    told.texts += [call(), call(a=3, b=4), "Seven."]
+    short.send("Go")
+    assert short.turns[-1]["text"] == ""
+    short.send("And?")
+    assert "Go" in told.engine.prompts[-1]
+    assert '"a": 1' in told.engine.prompts[-1]
+    row = short.row()
+    assert len(row["ratings"]) == sum(m["role"] == "assistant" for m in row["messages"])
+    short.close()
+
+
 def test_a_denied_call_is_told_to_the_model(told: Any) -> None:
     told.texts += [call(), "Then not."]
     page(told, "send", text="1 + 2?")
