@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -99,7 +99,7 @@ def limit(model: Model, conversation: Sequence[Message], policy: str, options: M
 
 
 def _shortened(
-    turns: Sequence[Mapping[str, Any]], system: str, room: int, size: Any
+    turns: Sequence[Mapping[str, Any]], system: str, room: int, size: Callable[[Sequence[Message]], int]
 ) -> tuple[list[Message], tuple[str, ...]]:
     """The newest turns that fit, from a question on; the last question is kept even if it doesn't."""
     starts = [place for place, turn in enumerate(turns) if turn["role"] == "user"]
@@ -114,7 +114,7 @@ def _shortened(
     return messages(turns[start:], system), tuple(turn["id"] for turn in turns[:start])
 
 
-def _counter(model: Model, options: Mapping[str, Any]) -> Any:
+def _counter(model: Model, options: Mapping[str, Any]) -> Callable[[Sequence[Message]], int] | None:
     """A function that counts a prompt's tokens, tools included; None if the model can't count them."""
     tools = options.get("tools") or ()
     try:

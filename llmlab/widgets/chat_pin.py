@@ -44,14 +44,25 @@ class PinnedChat(ChatState):
     def _pin(self, model: Model) -> None:
         """Stay with the model that answers now."""
         if not self.model:
-            self._followed, self.model = True, model.name
+            self.model, self._followed = model.name, True
         self._spec, self._wanted = model.source.spec, ""
+        self._look_for_changes()
+
+    @t.observe("model")
+    def _named(self, change: Any) -> None:
+        """The model was named, by a caller or by a linked widget."""
+        if self._closed:
+            return
+        named = self.lab.models.get(change["new"])
+        self._followed, self._stays_beside = False, ""
+        self._spec = named.source.spec if named is not None else ""
         self._look_for_changes()
 
     def _choose(self, model: Model) -> None:
         """Use a model that the user named."""
         self._followed, self._stays_beside, self._wanted = False, "", ""
-        self.model, self._spec = model.name, model.source.spec
+        self.model = model.name
+        self._spec = model.source.spec  # also if the name is the same
         self._look_for_changes()
 
     def _checked_model(self) -> Model:
@@ -123,7 +134,7 @@ class PinnedChat(ChatState):
         self.adapter = adapter
         self._choose(picked)
         if not model:  # the current one, until the next answer
-            self.model = self._spec = ""
+            self.model = ""
         self._count()
 
     def _do_switch(self, model: str = "") -> None:

@@ -72,10 +72,11 @@ class ChatState(BenchWidget):
         answers = [turn for turn in path if turn["role"] == "assistant" and turn["text"] and turn["error"] is None]
         facts: dict[str, Any] = next((turn["facts"] for turn in reversed(answers) if turn["facts"].get("model")), {})
         ratings, edited = [], []
-        for turn in answers:  # one of each for every assistant message: the calls before an answer, then the answer
+        said = [turn for turn in path if turn["role"] == "assistant" and turn["error"] is None]
+        for turn in said:  # one of each for every assistant message: the calls before an answer, then the answer
             calls = [call for call in turn.get("calls") or () if call["role"] == "assistant"]
-            ratings += [*(0 for _ in calls), turn["rating"]]
-            edited += [*(False for _ in calls), turn["facts"].get("line") == EDITED]
+            ratings += [0] * len(calls) + [turn["rating"]] * bool(turn["text"])
+            edited += [False] * len(calls) + [turn["facts"].get("line") == EDITED] * bool(turn["text"])
         return {
             "messages": [as_row(message) for message in self._messages()],
             **{key: facts.get(key) or None for key in ("model", "engine", "quant", "adapter")},

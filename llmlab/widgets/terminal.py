@@ -13,7 +13,9 @@ from llmlab.display.live import Printer, quiet
 from llmlab.errors import BadInputError, Interrupted, LlmLabError, unknown
 from llmlab.render import units
 from llmlab.render.safe import plain
+from llmlab.tool_calls.options import ask_user
 from llmlab.widgets import static_forms
+from llmlab.widgets.tool_answer import ToolAnswering
 from llmlab.widgets.transcript import Transcript
 
 if TYPE_CHECKING:
@@ -139,7 +141,7 @@ class TerminalChat:
 
     def _model(self, rest: str) -> None:
         if rest:
-            self._chat.model, self._chat.adapter = self._chat.lab.get(rest).name, ""
+            self._chat.switch(rest)
         now = self._chat.lab.get(self._chat.model or None).name
         self._line(", ".join(f"{name} (answers)" if name == now else name for name in self._chat.lab.models))
 
@@ -164,13 +166,15 @@ class TerminalChat:
 
     def _follow(self, answering: Answering) -> None:
         """Print an answer as it arrives; Ctrl-C stops it and keeps its text."""
-        printer = Printer()
+        printer, calls = Printer(), _Calls(self._chat, answering)
         try:
             while not answering.wait(UPDATE_EVERY_S):
+                printer = calls.show(printer)
                 printer.show(answering.thought, answering.text)
         except KeyboardInterrupt:
             answering.cancel()
             answering.wait(STOP_S)
+        printer = calls.show(printer)
         printer.show(answering.thought, answering.text)
         printer.finish()
         self._status(answering.result())
@@ -253,3 +257,38 @@ def _loop_is_running() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+class _Calls:
+    """The tool calls of an answer: prompted for, and printed with their results."""
+
+    def __init__(self, chat: Chat, answering: Answering) -> None:
+        self._chat = chat
+        self._answering = answering
+        self._count = 0
+        self._printed: set[str] = set()
+
+    def show(self, printer: Printer) -> Printer:
+        """Prompt for each call that waits, and print those that have ended.
+
+        Args:
+            printer: prints the text; what it has printed before a call was the model writing the call.
+
+        Returns:
+            The printer of the text that follows.
+        """
+        steps = self._steps()
+        if len(steps) > self._count:
+            self._count = len(steps)
+            print()  # noqa: T201 - a terminal
+            printer = Printer()
+        for call in self._chat.waiting:
+            (self._chat.approve if ask_user(call) else self._chat.deny)(call.id)
+        for step in self._steps():
+            if step["state"] in ("done", "failed", "denied") and step["id"] not in self._printed:
+                self._printed.add(step["id"])
+                print(plain(" → ".join(static_forms.step_words(step))))  # noqa: T201
+        return printer
+
+    def _steps(self) -> list[dict[str, Any]]:
+        return self._answering.steps if isinstance(self._answering, ToolAnswering) else []

@@ -126,8 +126,10 @@ def messages(turns: Sequence[Mapping[str, Any]], system: str = "") -> list[Messa
     """The messages of a path: the system prompt if there is one, then the turns, without failed answers."""
     out = [Message("system", system)] if system.strip() else []
     for turn in turns:
-        if turn["role"] == "user" or (turn["text"] and turn["error"] is None):
-            out += [Message.of(call) for call in turn.get("calls") or ()]
+        if turn["role"] != "user" and turn["error"] is not None:
+            continue
+        out += [Message.of(call) for call in turn.get("calls") or ()]
+        if turn["role"] == "user" or turn["text"]:
             thought = str(turn.get("thought") or "")
             out.append(Message(turn["role"], content(turn), images=images(turn), reasoning=thought))
     return out

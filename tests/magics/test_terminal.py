@@ -23,7 +23,7 @@ NEW_LINE = "\n"  # Ctrl-J
 ENTER = "\r"
 ALT_ENTER = "\x1b\r"
 CTRL_D = "\x04"
-WAIT_S = 30
+WAIT_S = 90
 
 
 class Terminal:

@@ -37,6 +37,15 @@ def test_a_chat_stays_with_the_model_of_its_first_answer(chat: Any, bench: Any) 
     assert chat.turns[-1]["facts"]["model"] == "other"
 
 
+def test_the_model_can_be_named_from_python(chat: Any, bench: Any) -> None:
+    chat.send("one")
+    other = add(bench.lab, "other")
+    chat.model = "other"
+    assert chat.notice == {}
+    chat.send("two")
+    assert len(other.prompts) == 1
+
+
 def test_an_empty_chat_follows_the_current_model(chat: Any, bench: Any) -> None:
     other = add(bench.lab, "other")
     page(chat, "look")

@@ -11,7 +11,7 @@ import pytest
 
 from llmlab import zoo
 from llmlab.errors import BadInputError, LlmLabError
-from llmlab.widgets import Chat
+from llmlab.widgets import Chat, terminal
 from llmlab.widgets.tool_answer import Gate
 from tests.scripted_engine import add as load
 from tests.tool_calls.test_mcp import chosen, config  # noqa: F401 - fixtures
@@ -86,6 +86,19 @@ def test_a_call_waits_for_approval_and_then_runs(told: Any) -> None:
     for form in told.static().values():
         assert "add(a=1, b=2)" in html.unescape(form)
     assert "--tools add,fail --approve" in told.to_cells()[0]
+
+
+def test_a_call_without_an_answer_stays_in_the_conversation(told: Any) -> None:
+    short = Chat(lab=told.lab, tools=[add], approve=False, max_steps=1)
+    told.texts += [call(), call(a=3, b=4), "Seven."]
+    short.send("Go")
+    assert short.turns[-1]["text"] == ""
+    short.send("And?")
+    assert "Go" in told.engine.prompts[-1]
+    assert '"a": 1' in told.engine.prompts[-1]
+    row = short.row()
+    assert len(row["ratings"]) == sum(m["role"] == "assistant" for m in row["messages"])
+    short.close()
 
 
 def test_a_denied_call_is_told_to_the_model(told: Any) -> None:
@@ -176,6 +189,16 @@ def test_without_approval_a_cell_gets_the_answer(told: Any) -> None:
     open_chat.close()
 
 
+def test_a_terminal_prompts_for_each_call(told: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    answers = {"add": True, "fail": False}
+    monkeypatch.setattr(terminal, "ask_user", lambda asked: answers[asked.name])
+    told.texts += [f"{call()}\n{call('fail', why='x')}", "It is 3."]
+    terminal.TerminalChat(told)._follow(told.submit("1 + 2?"))
+    shown = capsys.readouterr().out
+    assert "add(a=1, b=2) → 3\nfail(why='x') → not allowed\n" in shown
+    assert shown.index("not allowed") < shown.index("It is 3.")
+
+
 def test_a_servers_tools_are_added_and_approved(told: Any) -> None:
     for name in ("add", "fail"):
         page(told, "remove_tool", name=name)
@@ -191,9 +214,9 @@ def test_a_servers_tools_are_added_and_approved(told: Any) -> None:
     told.last.wait(60)
     assert told.turns[-1]["steps"][0]["result"] == "3"
     assert "--tools mcp:sums" in told.to_cells()[0]
-    page(told, "add_tool", name="mcp:broken")
+    page(told, "add_tool", name="mcp:nope")
     told._work.wait(60)
-    assert "can't be started" in told.problem["message"]
+    assert "Unknown MCP server 'nope'" in told.problem["message"]
 
 
 def test_a_forced_call_on_each_engine(model: Any, shared_lab: Any, wire: None) -> None:
