@@ -34,7 +34,7 @@ export function showStandings(box: HTMLElement, rows: Standing[]): void {
   box.replaceChildren();
   if (!rows.length) return;
   box.append(
-    el("summary", {}, `Elo: ${rows[0].name} leads with ${rows[0].rating}`),
+    el("summary", {}, "Elo ratings from the votes"),
     el(
       "table",
       {},

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from llmlab.engines.registry import ENGINES
+from llmlab.files import tags
 from llmlab.render import units
 from llmlab.render.safe import escape, plain
 from llmlab.render.table import SI, Table, View, pairs_html, pairs_text, pre
@@ -36,7 +37,12 @@ class Catalogue(View, Sequence["Entry"]):
 
     def _table(self) -> Table:
         def quants(entry: Entry, engine: EngineName) -> str:
-            return ", ".join(dict.fromkeys(entry.quants(engine))) or ("local" if entry.path else "-")
+            here = [
+                f"{one.quant} (local)"
+                for one in entry.packages
+                if tags.TAGS[one.quant].engine == engine and one.path() is not None
+            ]
+            return ", ".join([*here, *dict.fromkeys(entry.quants(engine))]) or ("local" if entry.path else "-")
 
         rows = [
             (

@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from llmlab.display.files import Catalogue
+from llmlab.hub import catalogue
 from llmlab.magics.completion import complete
 from llmlab.quant.gguf_cache import to_gguf
 from llmlab.zoo import path as zoo_path
@@ -189,3 +191,11 @@ def test_models_check_shows_what_has_moved(bench, hub):
     assert {one.what for one in view if one.model != listed.name} == {"gone"}
     assert f"{view.checked} repositories checked" in view.text()
     assert "nano-Q8_0.gguf is now" in view.html()
+
+
+def test_a_file_of_an_installed_package_is_listed_as_local(monkeypatch, tmp_path):
+    entry = catalogue.find("smollm2-135m")
+    monkeypatch.setattr(catalogue.Packaged, "path", lambda self: tmp_path)
+    assert "Q4_1 (local), " in Catalogue([entry]).text()
+    monkeypatch.setattr(catalogue.Packaged, "path", lambda self: None)
+    assert "local)" not in Catalogue([entry]).text()
