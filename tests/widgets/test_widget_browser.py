@@ -227,6 +227,13 @@ def test_arena_blind_vote(book: Book) -> None:
     arena.locator(".ll-won").wait_for()
     assert arena.get_by_text("hidden until the vote").count() == 0
     assert "1 vote" in arena.inner_text()
+    arena.get_by_text("Follow up").click()
+    ask(arena, "and then?")
+
+    arena.locator(".ll-earlier").wait_for()
+    assert not arena.locator(".ll-standings").is_visible()  # both columns have the same name
+    arena.get_by_role("button", name="Make an experiment").click()
+    arena.locator(".ll-made code", has_text="exp.run().show()").wait_for()
 
 
 def test_inspector_click_continues(book: Book) -> None:
