@@ -4,7 +4,7 @@ Every answer and vector is compared with that of the same request alone; a fifth
 stay flat, and no thread may be left. The vision model has random weights, so near ties are frequent; a text that differs
 counts as wrong if the two tokens were further apart than `TIE`.
 
-    python bench/soak_media.py --requests 600
+    python bench/soak_media.py --requests 600 [--seconds 240]
 """
 
 from __future__ import annotations
@@ -83,7 +83,9 @@ def main() -> None:
     """Run it and print the results as JSON; the exit status is 1 if something was wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=600)
-    count = parser.parse_args().requests
+    parser.add_argument("--seconds", type=float, default=0, help="repeat the requests until this much time has passed")
+    options = parser.parse_args()
+    count = options.requests
     before = {thread.name for thread in threading.enumerate()}
     lab = Lab()
     seer = lab.load(str(tiny_vision.files("idefics3")[1]), engine="llamacpp", ctx=512, name="seer")
@@ -114,12 +116,16 @@ def main() -> None:
     started = time.perf_counter()
     with ThreadPoolExecutor(16, thread_name_prefix="soak") as pool:
         list(pool.map(one, asked))
+        while time.perf_counter() - started < options.seconds:
+            list(pool.map(one, asked[:60]))
     lab.close()
     gc.collect()
     time.sleep(0.2)
     left = sorted(t.name for t in threading.enumerate() if t.name.startswith("llmlab") and t.name not in before)
-    growth = memory[-1] / memory[len(memory) // 5] - 1
-    shown = {**found, "memory_growth": round(growth, 4), "threads_left": left}
+    warm, end = memory[len(memory) // 5], memory[-1]
+    growth = end / warm - 1
+    shown = {**found, "memory_mb": [round(one / 1e6, 1) for one in (warm, end)], "memory_growth": round(growth, 4)}
+    shown["threads_left"] = left
     print(json.dumps({**shown, "seconds": round(time.perf_counter() - started, 1)}, indent=2))
     sys.exit(bool(found["wrong"] or left or growth > 0.05))
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from llmlab.serving import fields
-from llmlab.serving.answers import Answer, Held, call_dict, chat_logprobs, new_id, now, pieces, reasoning_of, usage
-from llmlab.serving.service import Json, Service, Streamed, event, read_json
+from llmlab.serving.answers import Answer, Held, call_dict, chat_logprobs, new_id, now, reasoning_of, usage
+from llmlab.serving.service import Json, Service, Streamed, event, follow, read_json, to_json
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from llmlab.inference.stream import Stream
     from llmlab.model import Model
+    from llmlab.types import Chunk
 
 ROUTE = "/v1/chat/completions"
 KNOWN = (
@@ -134,6 +135,8 @@ async def _events(service: Service, asked: Asked, stream: Stream) -> AsyncIterat
     if asked.stream_usage:
         head["usage"] = None
     logprobs = "logprobs" in asked.options
+    # All chunks begin alike: only the choice is written anew, thousands of times a second.
+    start = b"data: " + to_json(head)[:-1] + b',"choices":['
 
     def one(index: int, delta: dict[str, Any], reason: str | None = None, tokens: Any = (), ids: Any = ()) -> bytes:
         choice: dict[str, Any] = {"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}
@@ -141,20 +144,26 @@ async def _events(service: Service, asked: Asked, stream: Stream) -> AsyncIterat
             choice["logprobs"] = {"content": chat_logprobs(tokens, ids=asked.token_ids), "refusal": None}
         if asked.token_ids and ids:
             choice["token_ids"] = list(ids)
-        return event({**head, "choices": [choice]})
+        return start + to_json(choice) + b"]}\n\n"
 
     count = asked.options.get("n", 1)
     for index in range(count):
         yield one(index, {"role": "assistant", "content": ""})
     held = [Held(tools=asked.tools) for _ in range(count)]
-    async for chunk, text in _texts(stream, held):
+
+    def written(chunk: Chunk) -> bytes:
+        text = held[chunk.index].pass_on(chunk.text)
         delta: dict[str, Any] = {"content": text} if text else {}
         thought = getattr(chunk, "reasoning", "")
         if thought:
             delta |= {"reasoning": thought, "reasoning_content": thought}
         ids = chunk.token_ids if asked.token_ids and not thought else ()
         if delta or ids or (logprobs and chunk.logprobs):
-            yield one(chunk.index, delta, tokens=chunk.logprobs, ids=ids)
+            return one(chunk.index, delta, tokens=chunk.logprobs, ids=ids)
+        return b""
+
+    async for chunks in follow(stream):
+        yield b"".join(map(written, chunks))  # what has arrived by now is sent together
     answer = Answer.of(asked.model, await service.work(lambda: service.finish(stream, ROUTE)))
     for index in range(count):
         rest = held[index].rest(answer.texts[index])
@@ -167,12 +176,3 @@ async def _events(service: Service, asked: Asked, stream: Stream) -> AsyncIterat
     if asked.stream_usage:
         yield event({**head, "choices": [], "usage": usage([answer.completion])})
     yield b"data: [DONE]\n\n"
-
-
-async def _texts(stream: Stream, held: list[Held]) -> AsyncIterator[tuple[Any, str]]:
-    if len(held) == 1:
-        async for pair in pieces(stream, held[0]):
-            yield pair
-        return
-    async for chunk, _ in pieces(stream, Held(tools=False)):
-        yield chunk, held[chunk.index].pass_on(chunk.text)

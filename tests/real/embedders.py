@@ -81,27 +81,6 @@ def modernbert() -> Path:
     return _made("modernbert", ModernBertModel, config, save)
 
 
-def qwen3_embedding() -> Path:
-    """Qwen3 Embedding's architecture with Qwen3's tokenizer, which ends a text as that model's does."""
-    from tokenizers.processors import ByteLevel, Sequence, TemplateProcessing
-    from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
-
-    def save(folder: Path) -> None:
-        tokenizer = AutoTokenizer.from_pretrained(fetch.tokenizer("qwen3"))
-        tokenizer.save_pretrained(folder / PLAIN)
-        end = TemplateProcessing(single="$A <|endoftext|>", special_tokens=[("<|endoftext|>", 151643)])
-        tokenizer.backend_tokenizer.post_processor = Sequence([ByteLevel(trim_offsets=False), end])
-        tokenizer.save_pretrained(folder)
-        _pools(folder, "lasttoken")
-
-    config = Qwen3Config(
-        vocab_size=151936, hidden_size=128, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=32, max_position_embeddings=512, tie_word_embeddings=True,
-        bos_token_id=151643, eos_token_id=151643, initializer_range=0.2,
-    )  # fmt: skip
-    return _made("qwen3-embedding", Qwen3ForCausalLM, config, save)
-
-
 def _pools(folder: Path, how: str) -> None:
     """The files of sentence-transformers: the pooling, and that vectors are normalized."""
     kinds = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
@@ -121,7 +100,7 @@ def gguf(folder: Path) -> Path:
         part = target.with_suffix(".part")
         script = fetch.sources() / "convert_hf_to_gguf.py"
         with tempfile.TemporaryDirectory() as scratch:
-            # The converter knows a tokenizer by its tokens for a text, without any around it.
+            # The converter knows a tokenizer by its tokens for a text; SmolLM2's only without any around it.
             source = shutil.copytree(folder, f"{scratch}/{folder.name}")
             if (folder / PLAIN).is_dir():
                 shutil.copytree(folder / PLAIN, source, dirs_exist_ok=True)

@@ -1,4 +1,4 @@
-"""Adapters and images in one request, in both engines, against transformers with the adapter merged."""
+"""Adapters and images in one request, in llama.cpp, against transformers with the adapter merged."""
 
 import json
 
@@ -103,12 +103,3 @@ def test_the_cache_of_an_image_belongs_to_its_adapter(case):
     again = case.seer.generate(asks(case.picture), adapter="one", logprobs=3, **OPTIONS)
     assert again.usage.cached_tokens >= again.usage.prompt_tokens - 2
     check(again, *case.found["one"])
-
-
-def test_vllm_answers_alike(lab, tmp_path_factory):
-    case = Case(lab, "idefics3", tmp_path_factory.mktemp("adapters"))
-    folder = str(tiny_vision.folder_of("idefics3"))
-    model = lab.load(folder, engine="vllm", ctx=1024, name="vl-lora", extra={"dtype": "float32"})
-    model.add_adapter("one", str(case.adapters["one"]))
-    both = model.generate([asks(case.picture)] * 2, adapter=[None, "one"], **OPTIONS)
-    assert [list(done.token_ids) for done in both] == [case.found[name][0] for name in (None, "one")]

@@ -77,7 +77,7 @@ def _tokenizer(npm):
     from transformers import AutoTokenizer
 
     family = next(one for one in FAMILIES if one.npm == npm)
-    return AutoTokenizer.from_pretrained(fetch.tokenizer(family.npm))
+    return AutoTokenizer.from_pretrained(fetch.tokenizer(family))
 
 
 def _idefics3(folder):
