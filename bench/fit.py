@@ -99,7 +99,7 @@ def run(name: str, folder: Path) -> dict[str, int]:
 
 
 def main(names: list[str]) -> None:
-    """Measure the named models, or all."""
+    """Print a line per case."""
     from tests.real import tiny
 
     with tempfile.TemporaryDirectory() as folder:

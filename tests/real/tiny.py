@@ -54,7 +54,7 @@ def of_tokenizer(folder: Path, target: Path) -> Path:
 
 
 def tokenizer_of(vocabulary: Path, target: Path) -> Path:
-    """A folder with a tokenizer.json and its settings, of a SentencePiece vocabulary that adds a leading space."""
+    """A folder with a tokenizer.json and its settings, of a SentencePiece vocabulary with a space before every text."""
     reader = gguf.GGUFReader(vocabulary)
     names, scores, types = (
         reader.get_field(f"tokenizer.ggml.{name}").contents() for name in ("tokens", "scores", "token_type")
@@ -119,7 +119,7 @@ def sentencepiece(target: Path) -> Path:
 
 
 def large_vocabulary(folder: Path, size: int = 262_144) -> None:
-    """A model with as many tokens as Gemma 3 has, as vocabulary.gguf and the folder vocabulary, random weights."""
+    """Random weights around as many tokens as Gemma 3 has: vocabulary.gguf, and the folder vocabulary."""
     import torch
     from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
