@@ -26,10 +26,12 @@ from llmlab.types import FORMATS, EngineName
 from llmlab.types.parallel import Parallel
 
 _MIB = 2**20
-# llama.cpp, measured on nano and SmolLM2: its library (15 MiB at import) and Python's side of a loaded model, and the
-# tables of the vocabulary.
-_LLAMACPP_BASE = 25 * _MIB
-_LLAMACPP_TOKEN = 400
+# llama.cpp, measured by bench/fit.py on nano, SmolLM2 and a vocabulary of 262,144 tokens: the first load's imports
+# (the library, numpy, the mask library); a loaded model; each of its sequences; the tables of the vocabulary.
+_LLAMACPP_IMPORT = 47 * _MIB
+_LLAMACPP_BASE = 8 * _MIB
+_LLAMACPP_SEQUENCE = _MIB // 2
+_LLAMACPP_TOKEN = 550
 # vLLM on the CPU, measured for 0.32: importing it (with torch) takes 570 MiB once per process; an eager engine takes
 # 85 MiB besides weights and KV cache, and compilation needs more during the load.
 _VLLM_IMPORT = 570 * _MIB
@@ -164,12 +166,18 @@ def overhead_bytes(
         feed = 3 * _feed(header) + 4 * header.hidden
         step = 4 * feed + 2 * seen if sizes.flash else 4 * max(feed, header.heads * seen + 6 * header.hidden) + 4 * seen
         logits = 4 * header.vocab_size * sequences * (1 + sizes.drafted)
-        return _LLAMACPP_BASE + _LLAMACPP_TOKEN * header.vocab_size + max(sizes.step_tokens * step, logits) + logits
+        tables = _LLAMACPP_TOKEN * header.vocab_size
+        return _llamacpp_base(sequences) + tables + max(sizes.step_tokens * step, logits) + logits
     if on_gpu:
         return _VLLM_GPU * (sizes.parallel.per_copy if sizes is not None else 1)
     if sizes is not None and sizes.parallel.per_copy > 1:  # a core, and a worker for each part
         return (1 + sizes.parallel.per_copy) * (_VLLM_IMPORT + _VLLM_ENGINE)
     return _VLLM_ENGINE + (0 if "vllm" in sys.modules else _VLLM_IMPORT)
+
+
+def _llamacpp_base(sequences: int) -> int:
+    imports = 0 if "llama_cpp" in sys.modules else _LLAMACPP_IMPORT
+    return imports + _LLAMACPP_BASE + _LLAMACPP_SEQUENCE * sequences
 
 
 def _feed(header: Header) -> int:
@@ -256,7 +264,7 @@ def _parts(
         own = replace(sizes, draft=None, drafted=0, projector=0)
         drafts = _parts(sizes.draft, engine, context, sequences, own, on_gpu)
         # The engine's base is there once.
-        base = _LLAMACPP_BASE if FORMATS[engine] == "gguf" else drafts[2]
+        base = _llamacpp_base(sequences) if FORMATS[engine] == "gguf" else drafts[2]
         weights, kv, over = weights + drafts[0], kv + drafts[1], over + drafts[2] - base
     return weights, kv, over, tokens
 
