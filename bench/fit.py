@@ -2,8 +2,7 @@
 
     python bench/fit.py [CASE ...]
 
-Measured is the growth of the process (resident set, Linux) from `import llmlab` to a full KV cache. A case is loaded,
-every sequence is filled up to its context, and adapters are attached.
+Measured is the growth of the process (resident set, Linux) from the estimate to a full KV cache. A case is loaded,
 """
 
 from __future__ import annotations
@@ -57,14 +56,22 @@ def resident() -> int:
 def measure(case: dict[str, Any]) -> dict[str, int]:
     """Load, fill and measure one case. Call it in a fresh process."""
     import llmlab
+    from llmlab.files import fit as files_fit
 
     lab = llmlab.Lab()
-    before = resident()
+    before = []
+    estimate = files_fit.estimate
+
+    def noted(*arguments: Any, **options: Any) -> files_fit.Estimate:
+        before.append(resident())
+        return estimate(*arguments, **options)
+
+    files_fit.estimate = noted
     model = lab.load(
         case["model"], engine=case["engine"], ctx=case.get("ctx"), max_concurrency=case.get("max_concurrency"),
         draft=case.get("draft"), lora=case.get("lora"), extra={_THREADS[case["engine"]]: 1, **case.get("extra", {})},
     )  # fmt: skip
-    loaded = resident() - before
+    loaded = resident() - before[-1]
     found = model.estimate
     for name in case.get("adapters", ()):
         model.add_adapter(name, name)
@@ -78,7 +85,7 @@ def measure(case: dict[str, Any]) -> dict[str, int]:
         one.start()
     for one in streams:
         one.result()
-    taken = resident() - before
+    taken = resident() - before[-1]
     lab.close()
     return {
         "loaded": loaded, "taken": taken, "estimate": found.total, "weights": found.weights, "kv": found.kv_cache,
