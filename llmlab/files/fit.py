@@ -168,9 +168,8 @@ def overhead_bytes(
         feed = 3 * _feed(header) + 4 * header.hidden
         step = 4 * feed + 2 * seen if sizes.flash else 4 * max(feed, header.heads * seen + 6 * header.hidden) + 4 * seen
         logits = 4 * header.vocab_size * sequences * (1 + sizes.drafted)
-        merged = header.metadata.get("tokenizer.ggml.model") == "gpt2"
-        tables = (_LLAMACPP_MERGED_TOKEN if merged else _LLAMACPP_TOKEN) * header.vocab_size
-        return _llamacpp_base(sequences) + tables + max(sizes.step_tokens * step, logits) + logits
+        base = _llamacpp_base(sequences) + _llamacpp_tables(header)
+        return base + max(sizes.step_tokens * step, logits) + logits
     if on_gpu:
         return _VLLM_GPU * (sizes.parallel.per_copy if sizes is not None else 1)
     packed = min(int(_VLLM_PACKED * header.weight_bytes), _VLLM_PACKED_MOST)
@@ -182,6 +181,11 @@ def overhead_bytes(
 
 def _llamacpp_base(sequences: int) -> int:
     return _LLAMACPP_BASE + _LLAMACPP_SEQUENCE * sequences
+
+
+def _llamacpp_tables(header: Header) -> int:
+    merged = header.metadata.get("tokenizer.ggml.model") == "gpt2"
+    return (_LLAMACPP_MERGED_TOKEN if merged else _LLAMACPP_TOKEN) * header.vocab_size
 
 
 def _feed(header: Header) -> int:
