@@ -73,6 +73,7 @@ def measure(case: dict[str, Any]) -> dict[str, int]:
     )  # fmt: skip
     loaded = resident() - before[-1]
     found = model.estimate
+    assert found is not None
     for name in case.get("adapters", ()):
         model.add_adapter(name, name)
         model.generate("Hi", adapter=name, max_tokens=4)
