@@ -26,14 +26,18 @@ from llmlab.types import FORMATS, EngineName
 from llmlab.types.parallel import Parallel
 
 _MIB = 2**20
-# llama.cpp, measured on nano and SmolLM2: its library (15 MiB at import) and Python's side of a loaded model, and the
-# tables of the vocabulary.
-_LLAMACPP_BASE = 25 * _MIB
-_LLAMACPP_TOKEN = 400
-# vLLM on the CPU, measured for 0.32: importing it (with torch) takes 570 MiB once per process; an eager engine takes
-# 85 MiB besides weights and KV cache, and compilation needs more during the load.
-_VLLM_IMPORT = 570 * _MIB
-_VLLM_ENGINE = 300 * _MIB
+# llama.cpp, measured by bench/fit.py on nano, SmolLM2 and a vocabulary of 262,144 tokens: a loaded model; each of its
+# sequences; the tables of the vocabulary. The library is imported before the estimate.
+_LLAMACPP_BASE = 8 * _MIB
+_LLAMACPP_SEQUENCE = _MIB // 2
+_LLAMACPP_TOKEN = 190
+_LLAMACPP_MERGED_TOKEN = 550  # byte-level BPE, with the tables of its merges
+# vLLM on the CPU, measured for 0.32 by bench/fit.py: importing it (with torch) once per process; an eager engine; its
+# tokenizer; packed copies of weights, and buffers, as far as models of up to 260 MB show.
+_VLLM_IMPORT = 680 * _MIB
+_VLLM_ENGINE = 120 * _MIB
+_VLLM_TOKEN = 1400
+_VLLM_PACKED, _VLLM_PACKED_MOST = 0.7, 192 * _MIB
 # vLLM on a GPU: the CUDA context, kernel workspaces and captured graphs.
 _VLLM_GPU = 1024 * _MIB
 # The CUDA context of vLLM's core, which its `gpu_memory_utilization` leaves out: 0.70 GiB, measured on an H100 (driver
@@ -164,12 +168,24 @@ def overhead_bytes(
         feed = 3 * _feed(header) + 4 * header.hidden
         step = 4 * feed + 2 * seen if sizes.flash else 4 * max(feed, header.heads * seen + 6 * header.hidden) + 4 * seen
         logits = 4 * header.vocab_size * sequences * (1 + sizes.drafted)
-        return _LLAMACPP_BASE + _LLAMACPP_TOKEN * header.vocab_size + max(sizes.step_tokens * step, logits) + logits
+        base = _llamacpp_base(sequences) + _llamacpp_tables(header)
+        return base + max(sizes.step_tokens * step, logits) + logits
     if on_gpu:
         return _VLLM_GPU * (sizes.parallel.per_copy if sizes is not None else 1)
+    packed = min(int(_VLLM_PACKED * header.weight_bytes), _VLLM_PACKED_MOST)
+    own = _VLLM_ENGINE + _VLLM_TOKEN * header.vocab_size
     if sizes is not None and sizes.parallel.per_copy > 1:  # a core, and a worker for each part
-        return (1 + sizes.parallel.per_copy) * (_VLLM_IMPORT + _VLLM_ENGINE)
-    return _VLLM_ENGINE + (0 if "vllm" in sys.modules else _VLLM_IMPORT)
+        return (1 + sizes.parallel.per_copy) * (_VLLM_IMPORT + own) + packed
+    return own + packed + (0 if "vllm" in sys.modules else _VLLM_IMPORT)
+
+
+def _llamacpp_base(sequences: int) -> int:
+    return _LLAMACPP_BASE + _LLAMACPP_SEQUENCE * sequences
+
+
+def _llamacpp_tables(header: Header) -> int:
+    merged = header.metadata.get("tokenizer.ggml.model") == "gpt2"
+    return (_LLAMACPP_MERGED_TOKEN if merged else _LLAMACPP_TOKEN) * header.vocab_size
 
 
 def _feed(header: Header) -> int:
@@ -256,7 +272,7 @@ def _parts(
         own = replace(sizes, draft=None, drafted=0, projector=0)
         drafts = _parts(sizes.draft, engine, context, sequences, own, on_gpu)
         # The engine's base is there once.
-        base = _LLAMACPP_BASE if FORMATS[engine] == "gguf" else drafts[2]
+        base = _llamacpp_base(sequences) if FORMATS[engine] == "gguf" else drafts[2]
         weights, kv, over = weights + drafts[0], kv + drafts[1], over + drafts[2] - base
     return weights, kv, over, tokens
 

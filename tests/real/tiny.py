@@ -54,7 +54,7 @@ def of_tokenizer(folder: Path, target: Path) -> Path:
 
 
 def tokenizer_of(vocabulary: Path, target: Path) -> Path:
-    """A folder with a tokenizer.json and its settings, of a SentencePiece vocabulary that adds a leading space."""
+    """A folder with a tokenizer.json and its settings, of a SentencePiece vocabulary with a space before every text."""
     reader = gguf.GGUFReader(vocabulary)
     names, scores, types = (
         reader.get_field(f"tokenizer.ggml.{name}").contents() for name in ("tokens", "scores", "token_type")
@@ -118,15 +118,18 @@ def sentencepiece(target: Path) -> Path:
     return _write(writer, len(tokens), target)
 
 
-def large_vocabulary(folder: Path, size: int = 262_144) -> None:
-    """A model with as many tokens as Gemma 3 has, as vocabulary.gguf and the folder vocabulary, random weights."""
-    import torch
-    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+MARKS = ("<pad>", "<eos>", "<bos>", "<unk>")
 
-    marks = ["<pad>", "<eos>", "<bos>", "<unk>"]
-    tokens = [*marks, *(f"<0x{code:02X}>" for code in range(256)), "▁"]
-    tokens += [f"▁w{number}" for number in range(size - len(tokens))]
-    kinds = gguf.TokenType
+
+def many_tokens(size: int) -> list[str]:
+    """Made-up tokens, the special ones and the bytes first."""
+    tokens = [*MARKS, *(f"<0x{code:02X}>" for code in range(256)), "▁"]
+    return [*tokens, *(f"▁w{number}" for number in range(size - len(tokens)))]
+
+
+def large_vocabulary_gguf(folder: Path, size: int = 262_144) -> None:
+    """Random weights around as many tokens as Gemma 3 has: vocabulary.gguf."""
+    tokens, kinds = many_tokens(size), gguf.TokenType
     writer = gguf.GGUFWriter(folder / "vocabulary.gguf", "llama")
     writer.add_tokenizer_model("llama")
     writer.add_tokenizer_pre("default")
@@ -137,18 +140,25 @@ def large_vocabulary(folder: Path, size: int = 262_144) -> None:
     for name, number in (("bos", 2), ("eos", 1), ("unk", 3)):
         getattr(writer, f"add_{name}_token_id")(number)
     _write(writer, size, folder / "vocabulary.gguf")
+
+
+def large_vocabulary_folder(folder: Path, size: int = 262_144) -> None:
+    """A tiny Gemma 3 with random weights and as many tokens as the real one: the folder vocabulary."""
+    import torch
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
     config = Gemma3TextConfig(
-        vocab_size=size, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=4, head_dim=16, max_position_embeddings=2048, sliding_window=512,
+        vocab_size=size, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, head_dim=32, max_position_embeddings=2048, sliding_window=512,
     )  # fmt: skip
     target = folder / "vocabulary"
     Gemma3ForCausalLM(config).to(torch.bfloat16).save_pretrained(target)
     added = [{"id": number, "content": mark, "special": True, "single_word": False, "lstrip": False, "rstrip": False,
-              "normalized": False} for number, mark in enumerate(marks)]  # fmt: skip
+              "normalized": False} for number, mark in enumerate(MARKS)]  # fmt: skip
     spec = {
         "version": "1.0", "truncation": None, "padding": None, "added_tokens": added, "normalizer": None,
         "pre_tokenizer": None, "post_processor": None, "decoder": None,
-        "model": {"type": "WordLevel", "vocab": {token: number for number, token in enumerate(tokens)},
+        "model": {"type": "WordLevel", "vocab": {token: number for number, token in enumerate(many_tokens(size))},
                   "unk_token": "<unk>"},
     }  # fmt: skip
     (target / "tokenizer.json").write_text(json.dumps(spec), encoding="utf-8")

@@ -304,7 +304,9 @@ def reserve(header: Header, extra: Mapping[str, Any], device: Device) -> Reserve
     gib = extra.get("kv_cache_gib")
     kv = int(gib * 2**30) if gib else None
     if device.name == "CPU":
-        return Reserved(kv_bytes=kv)
+        # Slots take memory at the first adapter, in float32 (`lora.wrap`); counted where they were asked for.
+        asked = int(extra.get("max_loras") or 0)
+        return Reserved(None, 2 * sizes.adapter_bytes(header, asked, lora_rank(extra)), kv)
     able, slots, rank = architectures.lora_in_vllm(header.architecture), extra.get("max_loras"), lora_rank(extra)
     if slots is None:
         fits = sizes.adapter_bytes(header, SLOTS, rank) <= sizes.ADAPTER_SHARE * device.free

@@ -73,7 +73,7 @@ def test_the_estimate_is_what_llama_cpp_allocates(load, gguf, tmp_path, ctx, con
         header, engine="llamacpp", context_length=ctx, max_concurrency=concurrency, sizes=sizes, gpu=False
     )
     assert found.kv_cache == pytest.approx(kv, rel=0.01)
-    base = fit._LLAMACPP_BASE + fit._LLAMACPP_TOKEN * header.vocab_size
+    base = fit._llamacpp_base(concurrency) + fit._llamacpp_tables(header)
     assert found.overhead - base == pytest.approx(sum(taken), rel=0.15)
 
 
