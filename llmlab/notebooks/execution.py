@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from llmlab import config
 from llmlab.notebooks.failure import Failure, log_tail, traceback_text
-from llmlab.notebooks.processes import Marked, unhurried
 from llmlab.notebooks.figures import RecordList, records
+from llmlab.notebooks.processes import Marked, unhurried
 from llmlab.notebooks.results import NotebookRun
 
 if TYPE_CHECKING:

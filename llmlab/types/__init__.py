@@ -4,6 +4,7 @@ from llmlab.types.completion import Choice, Chunk, Completion, Completions, Fini
 from llmlab.types.images import IMAGE_FORMS, data_url, image_of
 from llmlab.types.messages import ROLES, Message, Prompt, Role, ToolCall, with_object
 from llmlab.types.metrics import Guidance, GuidanceStep, Probabilities, Speculation, Timings, TokenLogprob, Trace, Usage
+from llmlab.types.parallel import Parallel
 from llmlab.types.params import FORMATS, EngineName, Format, SamplingParams
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Guidance",
     "GuidanceStep",
     "Message",
+    "Parallel",
     "Probabilities",
     "Prompt",
     "Role",

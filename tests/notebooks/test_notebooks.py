@@ -30,7 +30,9 @@ def shows_a_result(path):
     """Whether one of the first three code cells has an output other than the line of a load."""
     code = [cell for cell in cells(path) if cell["cell_type"] == "code"]
     first = [cell for cell in code if "injected-parameters" not in cell["metadata"].get("tags", [])][:3]
-    texts = ["".join(one.get("text") or one.get("data", {}).get("text/plain", "")) for c in first for one in c["outputs"]]
+    texts = [
+        "".join(one.get("text") or one.get("data", {}).get("text/plain", "")) for c in first for one in c["outputs"]
+    ]
     return any(text.strip() and not re.search(r" (loaded|attached) in ", text) for text in texts)
 
 

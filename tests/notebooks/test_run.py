@@ -8,8 +8,8 @@ import pytest
 
 import llmlab
 from llmlab.errors import BadInputError, UnknownNameError
-from llmlab.notebooks.figures import Record
 from llmlab.notebooks import parameters, processes
+from llmlab.notebooks.figures import Record
 
 ORPHAN = """
 import subprocess, sys
