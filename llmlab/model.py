@@ -1074,6 +1074,7 @@ class Model:
         self._replays = other._replays
         self._facts = replace(other.facts, defaults=defaults.with_defaults(other.facts.defaults))
         self._unloaded = other._unloaded
+        self._closing = other._closing
         self._process = other._process
         if old is not None:
             self._close(old)

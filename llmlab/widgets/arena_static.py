@@ -35,7 +35,7 @@ class ArenaState(BenchWidget):
 
     @property
     def votes(self) -> pd.DataFrame:
-        """The votes, one per row: prompt, winner, column, blind, seed, columns, answers, at, same_prompt, turn."""
+        """The votes, one per row, with prompt, winner, column, blind, seed, columns, answers, at, same_prompt, turn."""
         _imports.load("pandas")
         import pandas as pd
 

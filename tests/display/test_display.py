@@ -455,6 +455,7 @@ def test_views_escape_what_comes_from_outside():
     )  # fmt: skip
     entry = SimpleNamespace(
         name=evil,
+        packages=(),
         parameters=1,
         context_length=1,
         licence=evil,

@@ -81,8 +81,6 @@ def test_a_fast_worker_gets_more_rows(run):
     one, rows = run([fast, slow], 120)
     assert [row["row"] for row in rows] == list(range(120))
     assert one.counts["fast"] > 3 * one.counts["slow"] > 0
-    # The last rows aren't given to the slow one.
-    assert max(slow.started) < 119
 
 
 def test_a_worker_that_is_gone_hands_its_rows_to_the_others(run):

@@ -151,7 +151,7 @@ def test_a_control_token_stands_for_its_text():
     ids = {"[TOOL_CALLS]": 9, "[ARGS]": 32}
     guide = calls_guide(BY_NAME["mistral-args"], Toolbox([add]), special=ids.get, required=True)
     assert "start: <[9]> any" in guide.text
-    assert '"add" <[32]> %json' in guide.text
+    assert '"add" <[32]> r0' in guide.text
 
 
 def test_a_format_that_cannot_is_named():

@@ -73,10 +73,12 @@ class Tap:
             self._note("thought", text, tuple(token_ids))
         self._buffer.think(text, token_ids, index=index, cached=cached, cut=cut)
 
-    def counted(self, tokens: int | None, *, cached: int | None = None, index: int = 0) -> None:
+    def counted(
+        self, tokens: int | None, *, cached: int | None = None, thought: int | None = None, index: int = 0
+    ) -> None:
         """See `Buffer.counted`."""
-        self._more |= {"tokens": tokens, "cached": cached}
-        self._buffer.counted(tokens, cached=cached, index=index)
+        self._more |= {"tokens": tokens, "cached": cached, "thought_tokens": thought}
+        self._buffer.counted(tokens, cached=cached, thought=thought, index=index)
 
     def prompt_is(self, tokens: int) -> None:
         """See `Buffer.prompt_is`."""
@@ -142,7 +144,7 @@ def play(row: Mapping[str, Any], request: Request, gone: Callable[[], bool]) -> 
             buffer.push(text, tuple(ids), tokens, index=index, cached=cached)
         cached = None
     if "tokens" in row:
-        buffer.counted(row["tokens"], cached=row.get("cached"), index=index)
+        buffer.counted(row["tokens"], cached=row.get("cached"), thought=row.get("thought_tokens"), index=index)
     if "prompt_tokens" in row:
         buffer.prompt_is(row["prompt_tokens"])
     if "speculation" in row:

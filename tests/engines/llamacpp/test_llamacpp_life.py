@@ -90,7 +90,7 @@ def test_a_broken_file(load, gguf, tmp_path, damage):
     log = EngineLog(tmp_path / "engine.log")
     with pytest.raises(LoadError) as caught:
         load(path, log=log)
-    reasons = {"garbage": "magic", "truncated": "incomplete", "header": "key-value", "empty": "magic"}
+    reasons = {"garbage": "not a GGUF", "truncated": "truncated", "header": "truncated", "empty": "it is empty"}
     assert "broken.gguf" in str(caught.value)
     assert reasons[damage] in str(caught.value)
     assert caught.value.log_tail
@@ -110,7 +110,7 @@ def test_a_context_that_cannot_be_made(load, monkeypatch):
 
 
 def test_a_missing_file(load, tmp_path):
-    with pytest.raises(LoadError, match="File not found"):
+    with pytest.raises(BadInputError, match="There is no file"):
         load(tmp_path / "none.gguf")
 
 

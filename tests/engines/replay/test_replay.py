@@ -101,7 +101,7 @@ def test_a_process_without_engines_gives_the_same_answers(model, tmp_path):
 def test_it_streams_and_its_times_are_marked(replayed, model):
     stream = replayed.stream("What is the capital of France?", temperature=0)
     chunks = [chunk.text for chunk in stream if chunk.text]
-    assert len(chunks) > 3
+    assert len(chunks) > 1  # pieces that come together are joined
     assert "".join(chunks) == "The capital of France is Paris."
     timings = stream.result().timings
     assert timings.replayed

@@ -18,7 +18,8 @@ def test_two_processes_write_the_same_text_as_one(lab):
     two.unload()
 
 
-def test_what_cannot_be_split_is_refused_before_anything_starts(lab):
+def test_what_cannot_be_split_is_refused_before_anything_starts(lab, monkeypatch):
+    monkeypatch.setattr(cores, "usable", lambda: 2)
     for options, expected in (
         ({"tp": 64}, "as many CPU cores"),
         ({"pp": 2}, "only --tp splits"),
