@@ -54,9 +54,9 @@ class Checker:
         return self.masked(text) and not self.guide.problem(text)
 
 
-def files(folder: Path, sample: int, seed: int) -> list[Path]:
-    """The JSON files of a folder and below; a seeded sample of them if `sample` isn't 0."""
-    found = sorted(folder.rglob("*.json"))
+def files(folder: Path, sample: int, seed: int, most_kb: float = 0) -> list[Path]:
+    """The JSON files of a folder and below, up to a size; a seeded sample of them if `sample` isn't 0."""
+    found = sorted(path for path in folder.rglob("*.json") if not most_kb or path.stat().st_size <= most_kb * 1000)
     return sorted(random.Random(seed).sample(found, sample)) if 0 < sample < len(found) else found
 
 
@@ -215,6 +215,7 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=0, help="schemas per suite; default: all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="maskbench,complete,coverage,standard")
+    parser.add_argument("--max-kb", type=float, default=0, help="leave out larger files of MaskBench; default: none")
     parser.add_argument("--key-order", choices=("schema", "any"), default="schema", help="of MaskBench's objects")
     parser.add_argument("--json", type=Path, help="write every row")
     args = parser.parse_args()
@@ -222,7 +223,8 @@ def main() -> None:
     found: dict[str, list[dict[str, Any]]] = {}
     suites = [path for path in args.path.rglob("maskbench/data") if path.is_dir()]
     if "maskbench" in wanted and suites:
-        rows = found["maskbench"] = list(maskbench(files(suites[0], args.sample, args.seed), tokenizer, args.key_order))
+        paths = files(suites[0], args.sample, args.seed, args.max_kb)
+        rows = found["maskbench"] = list(maskbench(paths, tokenizer, args.key_order))
         took = sorted(row["compile_s"] for row in rows)
         print(f"MaskBench: {len(rows):,} schemas, keys in {args.key_order} order")
         print(f"  compiled: {sum(not row['reason'] for row in rows):,}")

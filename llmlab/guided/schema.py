@@ -14,7 +14,7 @@ from llmlab.errors import BadInputError, LlmLabError, UnsupportedError
 from llmlab.guided.ecma import EcmaError, EcmaUnsupportedError, translated, with_patterns
 from llmlab.guided.formats import KNOWN, REPLACED, TIGHTER
 from llmlab.guided.guide import Guide, Violation
-from llmlab.guided.keys import any_order, unordered
+from llmlab.guided.keys import any_order, together, unordered
 from llmlab.guided.numbers import BoundError, bounded, exact, negative_multiples, some_negative_multiples, unwritable
 from llmlab.guided.relaxation import relaxed, with_few_keys
 from llmlab.guided.scan import digit_limit
@@ -77,9 +77,9 @@ def schema_guide(schema: Any, *, name: str = "", convert: Callable[[str], Any] =
         )
     free = any_order(schema)
     text, checked = _enforceable(schema)
-    looser = unordered(text) if free else None
-    if looser is not None and not _refusal(looser[0]):
-        text, checked = looser[0], tuple(dict.fromkeys((*checked, *looser[1])))
+    looser, unchecked = unordered(text) if free else ("", ())
+    if looser and not _refusal(looser):
+        text, checked = looser, tuple(dict.fromkeys((*checked, *unchecked)))
 
     def check(answer: str) -> None:
         value = json.loads(answer, parse_float=exact, object_pairs_hook=_once)
@@ -373,7 +373,7 @@ def _normal(schema: Any) -> str:
             if infinite[reference]:
                 # Only infinite texts match: the library would expand the reference without end.
                 return False
-        node = without_silent(with_patterns(node, 0, {}))
+        node = together(without_silent(with_patterns(node, 0, {})))
         if isinstance(reference, str) and reference.startswith("#"):
             node["$ref"] = quote(node["$ref"])
         values = negative_multiples(node)
