@@ -54,9 +54,9 @@ class Checker:
         return self.masked(text) and not self.guide.problem(text)
 
 
-def files(folder: Path, sample: int, seed: int) -> list[Path]:
-    """The JSON files of a folder and below; a seeded sample of them if `sample` isn't 0."""
-    found = sorted(folder.rglob("*.json"))
+def files(folder: Path, sample: int, seed: int, most_kb: float = 0) -> list[Path]:
+    """The JSON files of a folder and below, up to a size; a seeded sample of them if `sample` isn't 0."""
+    found = sorted(path for path in folder.rglob("*.json") if not most_kb or path.stat().st_size <= most_kb * 1000)
     return sorted(random.Random(seed).sample(found, sample)) if 0 < sample < len(found) else found
 
 
@@ -94,8 +94,11 @@ def ordered(value: Any, schemas: list[Any], root: Any, depth: int = 20) -> Any:
     return out
 
 
-def compiled(schema: Any, tokenizer: Any, refused: collections.Counter[str]) -> Checker | None:
+def compiled(schema: Any, tokenizer: Any, refused: collections.Counter[str], order: str = "schema") -> Checker | None:
     """The compiled schema; None if it is refused, with the reason counted."""
+    if order != "schema" and isinstance(schema, dict):
+        own = schema.get("x-guidance")
+        schema = {**schema, "x-guidance": {**(own if isinstance(own, dict) else {}), "key_order": order}}
     try:
         return Checker(make(schema=schema), tokenizer)  # type: ignore[arg-type]
     except (LlmLabError, ValueError) as error:
@@ -103,13 +106,13 @@ def compiled(schema: Any, tokenizer: Any, refused: collections.Counter[str]) -> 
         return None
 
 
-def maskbench(paths: Iterable[Path], tokenizer: Any) -> Iterator[dict[str, Any]]:
+def maskbench(paths: Iterable[Path], tokenizer: Any, order: str = "schema") -> Iterator[dict[str, Any]]:
     """One row per schema of MaskBench."""
     for path in paths:
         data = json.loads(path.read_text())
         refused: collections.Counter[str] = collections.Counter()
         started = time.perf_counter()
-        checker = compiled(data["schema"], tokenizer, refused)
+        checker = compiled(data["schema"], tokenizer, refused, order)
         row: dict[str, Any] = {
             "name": path.stem,
             "compile_s": time.perf_counter() - started,
@@ -212,15 +215,18 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=0, help="schemas per suite; default: all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="maskbench,complete,coverage,standard")
+    parser.add_argument("--max-kb", type=float, default=0, help="leave out larger files of MaskBench; default: none")
+    parser.add_argument("--key-order", choices=("schema", "any"), default="schema", help="of MaskBench's objects")
     parser.add_argument("--json", type=Path, help="write every row")
     args = parser.parse_args()
     wanted, tokenizer = args.only.split(","), bytes_tokenizer()
     found: dict[str, list[dict[str, Any]]] = {}
     suites = [path for path in args.path.rglob("maskbench/data") if path.is_dir()]
     if "maskbench" in wanted and suites:
-        rows = found["maskbench"] = list(maskbench(files(suites[0], args.sample, args.seed), tokenizer))
+        paths = files(suites[0], args.sample, args.seed, args.max_kb)
+        rows = found["maskbench"] = list(maskbench(paths, tokenizer, args.key_order))
         took = sorted(row["compile_s"] for row in rows)
-        print(f"MaskBench: {len(rows):,} schemas")
+        print(f"MaskBench: {len(rows):,} schemas, keys in {args.key_order} order")
         print(f"  compiled: {sum(not row['reason'] for row in rows):,}")
         print(f"  passing: {sum(row['passes'] for row in rows):,}")
         print(f"  invalid instances accepted: {sum(len(row['accepted']) for row in rows):,}", end="")

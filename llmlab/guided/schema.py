@@ -14,6 +14,7 @@ from llmlab.errors import BadInputError, LlmLabError, UnsupportedError
 from llmlab.guided.ecma import EcmaError, EcmaUnsupportedError, translated, with_patterns
 from llmlab.guided.formats import KNOWN, REPLACED, TIGHTER
 from llmlab.guided.guide import Guide, Violation
+from llmlab.guided.keys import any_order, together, unordered
 from llmlab.guided.numbers import BoundError, bounded, exact, negative_multiples, some_negative_multiples, unwritable
 from llmlab.guided.relaxation import relaxed, with_few_keys
 from llmlab.guided.scan import digit_limit
@@ -37,7 +38,7 @@ MAX_NESTING = 100
 _DIGITS = 2000
 # How often a subschema is reduced to its type before the schema is refused.
 _MOST_LOOSENED = 8
-_OWN = ("max_digits", "strict_formats")
+_OWN = ("max_digits", "strict_formats", "key_order")
 _KEPT = ("type", "$schema", "$id", "$defs", "definitions", "x-guidance", "title", "description")
 _CHOOSERS = ("$ref", "allOf", "anyOf", "oneOf", "type", "enum", "const")
 
@@ -74,7 +75,11 @@ def schema_guide(schema: Any, *, name: str = "", convert: Callable[[str], Any] =
             f"No text satisfies the schema: {loop!r} always contains itself, without end.",
             "Make one property in the cycle optional, or allow null: anyOf [..., {'type': 'null'}].",
         )
+    free = any_order(schema)
     text, checked = _enforceable(schema)
+    looser, unchecked = unordered(text) if free else ("", ())
+    if looser and not _refusal(looser):
+        text, checked = looser, tuple(dict.fromkeys((*checked, *unchecked)))
 
     def check(answer: str) -> None:
         value = json.loads(answer, parse_float=exact, object_pairs_hook=_once)
@@ -368,7 +373,7 @@ def _normal(schema: Any) -> str:
             if infinite[reference]:
                 # Only infinite texts match: the library would expand the reference without end.
                 return False
-        node = without_silent(with_patterns(node, 0, {}))
+        node = together(without_silent(with_patterns(node, 0, {})))
         if isinstance(reference, str) and reference.startswith("#"):
             node["$ref"] = quote(node["$ref"])
         values = negative_multiples(node)

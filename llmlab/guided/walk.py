@@ -9,8 +9,8 @@ _ONE = (
     "additionalProperties", "unevaluatedProperties", "propertyNames", "contains", "additionalItems", "unevaluatedItems",
     "not", "if", "then", "else", "contentSchema", "items",
 )  # fmt: skip
-_MANY = ("allOf", "anyOf", "oneOf", "prefixItems", "items")
-_NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies")
+MANY = ("allOf", "anyOf", "oneOf", "prefixItems", "items")
+NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies")
 # After this many steps a schema counts as satisfiable.
 _EFFORT = 20_000
 
@@ -28,12 +28,12 @@ def children(schema: Any) -> Iterator[tuple[str, Any]]:
         value = schema.get(key)
         if isinstance(value, dict | bool):
             yield f"/{key}", value
-    for key in _MANY:
+    for key in MANY:
         value = schema.get(key)
         if isinstance(value, list):
             for place, item in enumerate(value):
                 yield f"/{key}/{place}", item
-    for key in _NAMED:
+    for key in NAMED:
         value = schema.get(key)
         if isinstance(value, dict):
             for name, item in value.items():
@@ -56,10 +56,10 @@ def change(schema: Any, edit: Callable[[dict[str, Any]], Any]) -> Any:
     for key in _ONE:
         if isinstance(out.get(key), dict):
             out[key] = change(out[key], edit)
-    for key in _MANY:
+    for key in MANY:
         if isinstance(out.get(key), list):
             out[key] = [change(item, edit) for item in out[key]]
-    for key in _NAMED:
+    for key in NAMED:
         if isinstance(out.get(key), dict):
             out[key] = {name: change(item, edit) for name, item in out[key].items()}
     return edit(out)
