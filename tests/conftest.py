@@ -25,6 +25,8 @@ ENGINES = ("llamacpp", "vllm")
 WORKER_BYTES = 8 * 2**30
 # Files whose tests each run for long in a process of their own: they start first, and are shared out one by one.
 LONG = ("tests/notebooks/test_notebooks.py", "tests/docs/test_examples.py")
+# A browser, JupyterLab and a kernel, or a terminal, with limits of seconds: they run after the others, on all cores.
+ALONE = ("browser", "widget_keys", "test_terminal")
 
 
 def _share_cores():
@@ -54,6 +56,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         path = item.nodeid.partition("::")[0]
         item.add_marker(pytest.mark.xdist_group(item.nodeid if path in LONG else path))
+        if any(name in path for name in ALONE):
+            item.add_marker(pytest.mark.alone)
     items.sort(key=lambda item: item.nodeid.partition("::")[0] not in LONG)
 
 
