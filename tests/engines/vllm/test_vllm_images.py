@@ -123,6 +123,7 @@ def test_in_the_chat(vision, tmp_path, monkeypatch):
     from llmlab.widgets import Chat, Inspector
 
     monkeypatch.setenv("LLMLAB_DATA", str(tmp_path))
+    monkeypatch.setenv("LLMLAB_RUN_LOG", "images")  # the log keeps hashes by default
     lab = Lab()
     lab._models[vision.name] = vision
     lab._current = vision.name
@@ -132,7 +133,7 @@ def test_in_the_chat(vision, tmp_path, monkeypatch):
     assert first.messages[-1].images == (png("red"),)
     assert "red&#46;png" in chat.markdown()
     assert "base64" not in chat.markdown()
-    assert "data:image/png;base64," in chat.html()  # its thumbnail
+    assert "data:image/jpeg;base64," in chat.html()  # its thumbnail
     assert chat.row()["messages"][0] == {"role": "user", "content": "What is this?"}
     assert "data:image/png" in chat.to_cells()[0]
     compile(chat.to_cells()[0], "cell", "exec")
