@@ -25,8 +25,8 @@ ENGINES = ("llamacpp", "vllm")
 WORKER_BYTES = 8 * 2**30
 # Files whose tests each run for long in a process of their own: they start first, and are shared out one by one.
 LONG = ("tests/notebooks/test_notebooks.py", "tests/docs/test_examples.py")
-# A browser, JupyterLab and a kernel, or a terminal, with limits of seconds: they run after the others, on all cores.
-ALONE = ("browser", "widget_keys", "test_terminal")
+# Browsers and terminals with limits of seconds, and what needs two cores: they run after the others, on all cores.
+ALONE = ("browser", "widget_keys", "test_terminal", "test_vllm_split")
 
 
 def _share_cores():
