@@ -38,6 +38,15 @@ def completed(found):
     return {one.name.removesuffix("=") for one in found if one.name.endswith("=")}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def cache_of_its_own(tmp_path_factory):
+    """jedi's cache isn't safe with several processes: one reads a file that another has half written."""
+    before = jedi.settings.cache_directory
+    jedi.settings.cache_directory = str(tmp_path_factory.mktemp("jedi"))
+    yield
+    jedi.settings.cache_directory = before
+
+
 @pytest.mark.parametrize("call", CALLS)
 def test_an_editor_completes_them(call):
     code = f"import llmlab\nm = llmlab.load('nano')\n{call}"

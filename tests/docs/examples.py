@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -87,7 +88,7 @@ def run(page: Path, folder: Path, *, model: str = "nano", timeout: float = 280) 
     cells = [(f"{page.name}, line {one.line}", _NANO.sub(model, one.code)) for one in examples(page) if not one.reason]
     done = subprocess.run(
         [sys.executable, "-c", _RUN], input=json.dumps(cells), capture_output=True, text=True, timeout=timeout,
-        cwd=folder, check=False,
+        cwd=folder, env={**os.environ, "LLMLAB_DATA": str(folder / "data")}, check=False,
     )  # fmt: skip
     output = f"{done.stdout[-6000:]}\n{done.stderr[-3000:]}"
     assert done.returncode == 0, output

@@ -4,8 +4,16 @@ import itertools
 import threading
 import time
 
+import pytest
+
 from llmlab.machine import turns
 from llmlab.machine.turns import Turns
+
+
+@pytest.fixture(autouse=True)
+def no_turn_stays(monkeypatch):
+    """The tests take turns on the main thread, which afterwards waits for models that it closes."""
+    monkeypatch.setattr(turns, "_member", threading.local())
 
 
 class Worker:

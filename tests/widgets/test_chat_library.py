@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,10 +15,12 @@ from tests.widgets.wire import page
 
 
 @pytest.fixture
-def chat(bench: Any, wire: None) -> Any:
+def chat(bench: Any, wire: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("LLMLAB_DATA", str(tmp_path))
     made = Chat(lab=bench.lab)
     yield made
     made.close()
+    bench.lab.runlog.close()
 
 
 def test_presets_and_templates_on_the_page(chat: Any, bench: Any) -> None:
@@ -40,8 +43,6 @@ def test_presets_and_templates_on_the_page(chat: Any, bench: Any) -> None:
         Chat(lab=bench.lab, preset="terse")
     with pytest.raises(BadInputError, match="preset"):
         Chat(lab=bench.lab, preset="brief", system="x")
-    for name, kind in (("brief", "system"), ("ask", "template")):
-        llmlab.prompts().delete(name, kind=kind)
 
 
 def found(chat: Any, query: str) -> dict[str, Any]:

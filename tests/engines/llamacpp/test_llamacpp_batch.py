@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from llmlab.engines.llamacpp import loop as decoding
 from llmlab.engines.llamacpp.batch import Batch
 from llmlab.errors import GenerationError
 from tests.engines.driver import WAIT_S, submit
@@ -140,7 +141,8 @@ def test_requests_at_once_share_a_beginning(load):
         plain = [submit(without, ids) for ids in prompts]
         assert [one.done().token_ids for one in shared] == [one.done().token_ids for one in plain]
         assert shared[0].cached == 0
-        assert all(one.cached >= 300 for one in shared[1:])
+        # One that comes while the first is in its prompt waits for what is worth waiting for.
+        assert all(one.cached >= 300 - decoding._WORTH_WAITING for one in shared[1:])
     finally:
         engine.close()
         without.close()
