@@ -4,7 +4,6 @@ import time
 
 import pytest
 
-from llmlab.engines.llamacpp import loop as decoding
 from llmlab.engines.llamacpp.batch import Batch
 from llmlab.errors import GenerationError
 from tests.engines.driver import WAIT_S, submit
