@@ -49,8 +49,8 @@ _ABORT_FROM = 16
 _LONG_STEP_S = 0.15
 # The key of a slot with a shifted sequence; no request has it.
 SHIFTED = "\0shifted"
-# A request waits for another's prompt if that saves at least this many tokens.
-_WORTH_WAITING = 64
+# A request waits for another's prompt if that saves this many times what the copy costs.
+_WORTH_WAITING = 2
 # While other models compute, check this often for messages.
 _TURN_S = 0.05
 
@@ -178,6 +178,7 @@ class DecodeLoop:
                     count=self._settings.sequences,
                     pool=self._settings.kv_tokens,
                     unified=self._settings.unified,
+                    on_cpu=self._settings.gpu_layers == 0,
                     reuse=self._settings.prefix_cache and not self._model.recurrent,
                 )
                 self._turn.take()
@@ -379,15 +380,12 @@ class DecodeLoop:
         """Whether a running request is computing a long prefix that this one can copy afterwards."""
         if not self._settings.prefix_cache or self._model.recurrent:
             return False
-        ahead = max(
-            (
-                common_prefix(one.tokens, sequence.tokens)
-                for one in self._running
-                if one.in_prompt and one.key == sequence.key
-            ),
-            default=0,
+        known = slots.best_prefix(sequence.tokens, sequence.key)
+        return any(
+            common_prefix(one.tokens, sequence.tokens) - known >= _WORTH_WAITING * slots.copy_cost(len(one.tokens))
+            for one in self._running
+            if one.in_prompt and one.key == sequence.key
         )
-        return ahead >= slots.best_prefix(sequence.tokens, sequence.key) + _WORTH_WAITING
 
     def _shift(self, context: NativeContext, turn: list[Sequence]) -> None:
         """Drop the older half of every sequence whose context is full."""

@@ -17,6 +17,8 @@ from llmlab.files import gguf
 NO_KV_SLOT = 1
 ABORTED = 2
 _MARK = "\x02"
+# A copy of a sequence through a buffer takes no more than this.
+_COPY_BYTES = 256 * 2**20
 
 
 class NativeModel:
@@ -389,12 +391,33 @@ class NativeContext:
         """Drop all tokens of a sequence from position `length` on."""
         self._remove(self._memory, sequence, length, -1)
 
-    def copy(self, source: int, target: int) -> None:
-        """Copy everything in the KV cache from `source` to `target`."""
+    def copy(self, source: int, target: int, *, used_only: bool) -> bool:
+        """Copy everything in the KV cache from `source` to `target`.
+
+        Args:
+            source, target: the sequences.
+            used_only: if they have a stream of their own, copy its used cells, through a buffer in RAM. Otherwise
+                llama.cpp copies the entire stream at the next decode, whose memory is then in use.
+
+        Returns:
+            Whether it worked; if not, `target` is empty.
+        """
         import llama_cpp
+        import numpy as np
 
         llama_cpp.llama_memory_seq_rm(self._memory, target, -1, -1)
-        llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+        size = llama_cpp.llama_state_seq_get_size(self.handle, source) if used_only else 0
+        if not 0 < size <= _COPY_BYTES:
+            llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+            return True
+        data = np.empty(size, np.uint8).ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+        if (
+            llama_cpp.llama_state_seq_get_data(self.handle, data, size, source) == size
+            and llama_cpp.llama_state_seq_set_data(self.handle, data, size, target) == size
+        ):
+            return True
+        llama_cpp.llama_memory_seq_rm(self._memory, target, -1, -1)
+        return False
 
     def free(self) -> None:
         """Free the context. A second call is a no-op."""

@@ -32,11 +32,14 @@ class Slots:
         context: the context whose KV cache the slots represent.
         count: number of sequences in it.
         pool: its size in tokens, over all sequences.
-        unified: sequences share cells, so that a copy is free; if False, a copy moves an entire stream.
+        unified: sequences share cells, so that a copy is free.
+        on_cpu: the KV cache is in RAM; on a GPU, a copy moves the entire stream of a sequence.
         reuse: keep the tokens of idle slots for reuse.
     """
 
-    def __init__(self, context: NativeContext, *, count: int, pool: int, unified: bool, reuse: bool) -> None:
+    def __init__(
+        self, context: NativeContext, *, count: int, pool: int, unified: bool, on_cpu: bool, reuse: bool
+    ) -> None:
         self._context = context
         self._slots = [Slot(i) for i in range(count)]
         self._pool = pool
@@ -44,8 +47,9 @@ class Slots:
         self._reuse = reuse
         self._clock = 0
         self._reserved = 0
-        # Copying an entire stream takes as long as computing about this many prompt tokens.
-        self._least_copy = 16 if unified else max(32, pool // count // 32)
+        self._used_only = on_cpu and not unified
+        # A GPU copies the entire stream, at about 200 times the speed of computing (from its bandwidth: not measured).
+        self._copy_cost = 16 if unified or on_cpu else max(16, pool // count // 200)
 
     @property
     def any_free(self) -> bool:
@@ -55,6 +59,13 @@ class Slots:
     def has_room(self, tokens: int) -> bool:
         """Whether a sequence of so many tokens fits next to the running ones (idle slots can be cleared)."""
         return not self._unified or self._reserved + tokens <= self._pool
+
+    def copy_cost(self, tokens: int) -> int:
+        """The number of prompt tokens whose computation takes at least as long as copying a sequence.
+
+        Measured on a CPU, copied tokens per computed one: SmolLM2 280, nano 60.
+        """
+        return self._copy_cost + (tokens // 32 if self._used_only else 0)
 
     def best_prefix(self, prompt: list[int], key: str) -> int:
         """Length of the longest prefix of a prompt that any slot holds, idle or busy."""
@@ -73,28 +84,20 @@ class Slots:
             The slot, and the number of leading prompt tokens already in its KV cache.
         """
         idle = [slot for slot in self._slots if not slot.busy]
-        shared = {slot.id: common_prefix(slot.tokens, prompt) if slot.key == key else 0 for slot in self._slots}
-        limit = len(prompt) - 1
-        best = max(idle, key=lambda slot: (shared[slot.id], slot.used))
-        if (
-            self._reuse
-            and shared[best.id]
-            and (2 * shared[best.id] >= len(best.tokens) or not any(not slot.tokens for slot in idle))
-        ):
+        shared = {
+            slot.id: common_prefix(slot.tokens, prompt) if self._reuse and slot.key == key else 0
+            for slot in self._slots
+        }
+        best = max(idle, key=lambda slot: (shared[slot.id], -len(slot.tokens)))
+        if shared[best.id] and 2 * shared[best.id] >= len(best.tokens):
             chosen = best
         else:
             # Adjacent slots first, because llama.cpp computes adjacent sequences together and others one by one;
             # then the oldest, to keep other conversations' tokens as long as possible.
             chosen = min(idle, key=lambda slot: (self._apart(slot), slot.used if slot.tokens else 0, slot.id))
         chosen.busy = True
-        source = max(self._slots, key=lambda slot: shared[slot.id])
-        if self._reuse and shared[source.id] >= shared[chosen.id] + self._least_copy:
-            self._context.copy(source.id, chosen.id)
-            chosen.tokens = list(source.tokens)
-            keep = shared[source.id]
-        else:
-            keep = shared[chosen.id] if self._reuse else 0
-        keep = outside(spans, min(keep, limit))
+        self._fetch(chosen, shared)
+        keep = outside(spans, min(shared[chosen.id], len(prompt) - 1))
         if len(chosen.tokens) != keep:
             self._cut(chosen, keep, lag(spans, keep))
         chosen.key = key
@@ -123,6 +126,19 @@ class Slots:
         for slot in idle:
             self._cut(slot, 0)
         return bool(idle)
+
+    def _fetch(self, chosen: Slot, shared: dict[int, int]) -> None:
+        """Copy the sequence with the longest shared prefix into a slot, if that pays. Updates the slot's `shared`."""
+        gains = {slot: shared[slot.id] - self.copy_cost(len(slot.tokens)) for slot in self._slots if slot is not chosen}
+        source = max(gains, key=lambda slot: gains[slot], default=chosen)
+        if source is chosen or gains[source] < shared[chosen.id]:
+            return
+        if self._context.copy(source.id, chosen.id, used_only=self._used_only):
+            chosen.tokens = list(source.tokens)
+            shared[chosen.id] = shared[source.id]
+        else:
+            self._cut(chosen, 0)
+            shared[chosen.id] = 0
 
     def _apart(self, slot: Slot) -> bool:
         """Whether other sequences are running, none of them adjacent to this slot."""

@@ -4,7 +4,6 @@ import time
 
 import pytest
 
-from llmlab.engines.llamacpp import loop as decoding
 from llmlab.engines.llamacpp.batch import Batch
 from llmlab.errors import GenerationError
 from tests.engines.driver import WAIT_S, submit
@@ -142,10 +141,51 @@ def test_requests_at_once_share_a_beginning(load):
         assert [one.done().token_ids for one in shared] == [one.done().token_ids for one in plain]
         assert shared[0].cached == 0
         # One that comes while the first is in its prompt waits for what is worth waiting for.
-        assert all(one.cached >= 300 - decoding._WORTH_WAITING for one in shared[1:])
+        assert all(one.cached >= 300 - 64 for one in shared[1:])
     finally:
         engine.close()
         without.close()
+
+
+def test_a_repeated_prompt_is_computed_once(load):
+    engine = load(ctx=2048)
+    try:
+        ids = long_prompt(engine, 60)
+        answers, cached = [], []
+        for _ in range(6):  # more than there are slots; an answer is longer than the prompt
+            sent = submit(engine, ids, ignore_eos=True, max_tokens=150)
+            answers.append(sent.done().token_ids)
+            cached.append(sent.cached)
+        assert cached == [0] + [len(ids) - 1] * 5
+        assert answers == answers[:1] * 6
+    finally:
+        engine.close()
+
+
+def test_requests_at_once_with_one_short_prompt_compute_it_once(load):
+    engine = load(ctx=2048)
+    try:
+        ids = long_prompt(engine, 60)
+        sent = [submit(engine, ids) for _ in range(4)]
+        assert len({one.done().token_ids for one in sent}) == 1
+        assert sorted(one.cached for one in sent)[1:] == [len(ids) - 1] * 3
+    finally:
+        engine.close()
+
+
+def test_a_new_conversation_replaces_the_oldest_one(load):
+    engine = load(concurrency=3)
+    try:
+        head = long_prompt(engine, 4)  # as a template's
+        first, second, third, fourth = (head + long_prompt(engine, 80, salt) for salt in range(1, 5))
+        for ids in (first, second, third, fourth):
+            submit(engine, ids, max_tokens=1).done()
+        for ids in (second, third, fourth):
+            again = submit(engine, ids, max_tokens=1)
+            again.done()
+            assert again.cached == len(ids) - 1
+    finally:
+        engine.close()
 
 
 def test_one_pool_makes_requests_wait_and_gives_the_same(load, engine):
