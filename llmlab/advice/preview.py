@@ -276,5 +276,7 @@ def _command(
     words += [f"--ctx {ctx}"] if ctx is not None else []
     words += [f"--max-concurrency {max_concurrency}"] if max_concurrency is not None else []
     words += [f"--gpu-layers {gpu_layers}"] if gpu_layers is not None else []
-    words += [parallel.options] if parallel.options else []
+    # A kernel loads one copy.
+    split = replace(parallel, data=1).options
+    words += [split] if split else []
     return " ".join([*words, *(f"-x {key}={value}" for key, value in options.items())])

@@ -64,11 +64,12 @@ class DryRunView(View):
         split, rows = plan.parallel, [("machine", str(plan.machine))]
         if plan.problem:
             rows.append(("refused", plan.problem))
-        if split.gpus > 1:
+        if split.per_copy > 1:
             ways = [f"tensor parallel {split.tensor}", f"pipeline parallel {split.pipeline}"]
-            rows.append(("one copy", f"{split.per_copy} GPUs: {', '.join(ways)}"))
+            rows.append(("one copy", f"{split.per_copy} {self._places}: {', '.join(ways)}"))
         if split.data > 1:
-            rows.append(("copies", f"{split.data}, on {split.gpus} GPUs; %llm load runs one, the server all"))
+            where = f"{split.data}, on {split.gpus} {self._places}"
+            rows.append(("copies", f"{where}; the server runs them, %llm load one"))
         rows.append(("memory per GPU" if split.per_copy > 1 else "memory", memory_line(plan)))
         rows += [("layers", plan.note)] if plan.note else []
         rows.append(("context", f"{plan.context_length:,} tokens, {plan.max_concurrency} sequences at once"))
@@ -78,6 +79,10 @@ class DryRunView(View):
         rows.append(("load", plan.command))
         rows += [("server", plan.server)] if plan.server else []
         return Table(("", "plan"), rows)
+
+    @property
+    def _places(self) -> str:
+        return "GPUs" if self.plan.estimate.device != "CPU" else "processes on the CPU"
 
     def text(self) -> str:
         """The verdict, then the plan."""

@@ -131,3 +131,11 @@ def test_advice_for_two_machines_splits_over_both(monkeypatch):
     alone = llmlab.advise("llama-3.3-70b", hardware="gpu:24x4", quant="bf16")
     assert alone.engine is None
     assert str(Machine.of("gpu:24x4", 2)).startswith("2 machines, each with 4 GPUs")
+
+
+def test_copies_of_a_model_that_a_machine_without_gpus_runs(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    plan = dry_run("smollm2-135m", engine="vllm", quant="bf16", hardware="cpu:64", dp=2)
+    assert "2, on 2 processes on the CPU" in repr(plan)
+    assert "--dp" not in plan.command  # a kernel loads one copy
+    assert "--data-parallel-size 2" in plan.server
