@@ -24,6 +24,8 @@ REFERENCES = ("reference", "answer", "expected", "completion", "target")
 NONE = "none"
 VARIABLE = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 """A column in a prompt."""
+# A missing value as text: None, NaN, and those of pandas.
+_MISSING = ("None", "nan", "<NA>", "NaT")
 _CONSTRAINTS = ("schema", "type", "regex", "choice", "grammar", "complete", "probabilities")
 _REPEAT_STEP = 1_000_003  # repeats of neighbouring seeds must not meet
 
@@ -308,12 +310,17 @@ def filled(turn: Message, row: Mapping[str, Any]) -> Message:
 
     Raises:
         UnknownNameError: the row has no such column.
+        BadInputError: the column is empty in this row (None or NaN).
     """
 
     def value(found: re.Match[str]) -> str:
-        if found.group(1) not in row:
-            raise unknown("variable of a prompt", found.group(1), list(row), "Every row needs the same columns.")
-        return str(row[found.group(1)])
+        name = found.group(1)
+        if name not in row:
+            raise unknown("variable of a prompt", name, list(row), "Every row needs the same columns.")
+        text = str(row[name])
+        if text in _MISSING and not isinstance(row[name], str):
+            raise BadInputError(f"A row has no value in the column {name!r}.", "Fill it in, or leave the row out.")
+        return text
 
     content = VARIABLE.sub(value, turn.content)
     return replace(turn, content=content)

@@ -83,6 +83,8 @@ def test_axes_have_labels():
         ({"models": []}, "at least one model"),
         ({"prompts": ["{{cuontry}}?"], "data": COUNTRIES}, "Did you mean 'country'"),
         ({"prompts": ["{{b}}"], "data": [{"b": 1}, {"a": 1}]}, "Unknown variable of a prompt 'b'"),
+        ({"prompts": ["{{b}}"], "data": [{"b": 1}, {"b": None}]}, "A row has no value in the column 'b'"),
+        ({"prompts": ["{{b}}"], "data": [{"b": 1}, {"b": float("nan")}]}, "A row has no value in the column 'b'"),
         ({"data": []}, "is empty"),
         ({"repeats": 0}, "repeats must be 1 or more"),
         ({"seeds": [-1]}, "seeds must be"),

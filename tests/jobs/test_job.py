@@ -49,6 +49,13 @@ def test_a_row_without_the_column_fails_alone(run):
     assert "Unknown variable of a prompt 'x'" in job.errors["error"].item()
 
 
+def test_a_row_without_a_value_fails_alone(run):
+    """It used to be asked about "None" or "nan"."""
+    job = run([{"x": 1}, {"x": None}, {"x": float("nan")}, {"x": "None"}])
+    assert [bool(row["error"]) for row in job] == [False, True, True, False]
+    assert "no value in the column 'x'" in job.errors["error"].iloc[0]
+
+
 def test_reading_stays_within_the_window(run, engine):
     read, running = [], []
 
