@@ -27,8 +27,9 @@ def main(quants: list[str]) -> int:
         # llama-perplexity reads the text of special tokens as plain text.
         cut = divergence.cut(model.tokenize(text, special=False), size=WINDOW, most=10**6)
         tally = divergence.Tally()
-        for window in cut.ids:
-            tally.add(window, cut.first, model.score(window, first=cut.first))
+        scored = model.score_many(cut.ids, first=[cut.first] * len(cut.ids))
+        for window, rows in zip(cut.ids, scored, strict=True):
+            tally.add(window, cut.first, rows)
         ours = tally.result().perplexity
         with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as file:
             file.write(text)

@@ -7,7 +7,7 @@ import os
 import threading
 import warnings
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, cast, overload
@@ -35,6 +35,7 @@ from llmlab.guided.labels import check_engine, option_guides, probabilities
 from llmlab.guided.request import choices_with_values, spread
 from llmlab.inference import embedding, unrendered
 from llmlab.inference.request import Prepared, Subject, conversation, prepare, resume, split_begun
+from llmlab.inference.scoring import scored
 from llmlab.inference.stream import Stream, check_process, wait_all
 from llmlab.inference.thinking import ThinkingChoice
 from llmlab.options import UNSET, BatchOptions, GenerateOptions, RequestOptions, given, known_keywords
@@ -443,16 +444,46 @@ class Model:
             >>> scores.shape == (len(ids) - 1, model.facts.vocab_size), scores.dtype
             (True, dtype('float32'))
         """
-        if not 0 <= first < len(ids) - 1 or len(ids) > self.facts.context_length:
-            raise BadInputError(
-                f"Scoring needs 2 to {self.facts.context_length:,} tokens, and `first` before the last; got "
-                f"{len(ids):,} tokens and first={first}."
-            )
+        return next(self.score_many([ids], first=[first], adapter=adapter))
+
+    def score_many(
+        self, texts: Sequence[Sequence[int]], *, first: Sequence[int] | None = None, adapter: str | None = UNSET
+    ) -> Iterator[NDArray[np.float32]]:
+        """`score` for many texts: several in each of the engine's steps, and a few steps ahead of the caller.
+
+        llama.cpp computes what neighbouring texts have in common once.
+
+        Args:
+            texts: each text's tokens, from two up to the context length.
+            first: per text, the position of the first token whose successor is scored; None: 0 in all of them.
+            adapter: as in `generate`.
+
+        Returns:
+            An iterator of what `score` returns for each text, in their order.
+
+        Raises:
+            BadInputError: a text has too few or too many tokens, or its `first` is not before its last.
+            UnknownNameError: there is no such adapter.
+            UnsupportedError: the engine doesn't support scoring.
+
+        Example:
+            >>> texts = [model.tokenize(f"The capital of France is {city}.") for city in ("Paris", "Rome")]
+            >>> paris, rome = model.score_many(texts)
+            >>> paris.shape == (len(texts[0]) - 1, model.facts.vocab_size)
+            True
+        """
+        starts = list(first) if first is not None else [0] * len(texts)
+        asked = [(list(ids), start) for ids, start in zip(texts, starts, strict=True)]
+        for ids, start in asked:
+            if not 0 <= start < len(ids) - 1 or len(ids) > self.facts.context_length:
+                raise BadInputError(
+                    f"Scoring needs 2 to {self.facts.context_length:,} tokens, and `first` before the last; got "
+                    f"{len(ids):,} tokens and first={start}."
+                )
         self._check_generates()
         engine = self._live()
         mix, _ = self._adapters.resolve(self.adapter if adapter is UNSET else adapter)
-        scored: NDArray[np.float32] = engine.score(list(ids), first, mix)
-        return scored
+        return scored(engine, asked, mix, self.facts.vocab_size)
 
     @property
     def score_note(self) -> str:

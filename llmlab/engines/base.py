@@ -217,6 +217,9 @@ class Adapter:
     gguf: Path | None = None
 
 
+Scored = tuple[list[int], int]
+"""The tokens of a text to score, and the position of the first one whose successor is scored."""
+
 Mix = tuple[tuple[Adapter, float], ...]
 """Adapters with their scales, applied as a weighted sum. Never empty: the base model is None."""
 
@@ -555,23 +558,23 @@ class Engine(ABC):
     def detokenize(self, ids: list[int]) -> str:
         """The text of token ids, without special tokens."""
 
-    def score(self, ids: list[int], first: int, mix: Mix | None = None) -> Any:
-        """Next-token distributions along a given text (teacher forcing), computed between two steps.
+    def score(self, texts: Sequence[Scored], mix: Mix | None = None) -> list[Any]:
+        """Next-token distributions along given texts (teacher forcing), several in a step.
 
         Args:
-            ids: the text's tokens, at most the context length.
-            first: position of the first token whose successor is scored.
+            texts: for each, its tokens, at most the context length, and the position of the first token whose
+                successor is scored.
             mix: the attached adapters to compute with; None: the base model.
 
         Returns:
-            A float32 array, shape (len(ids) - 1 - first, vocabulary): row r is ln p(. | ids[: first + r + 1]).
+            Per text a float32 array, shape (len(ids) - 1 - first, vocabulary): row r is ln p(. | ids[: first + r + 1]).
 
         Raises:
             UnsupportedError: the engine doesn't support scoring.
             GenerationError: scoring failed.
         """
         del mix
-        raise UnsupportedError(f"{self.name} can't score a given text ({len(ids)} tokens, from position {first}).")
+        raise UnsupportedError(f"{self.name} can't score a given text ({len(texts[0][0])} tokens).")
 
     @property
     def score_note(self) -> str:

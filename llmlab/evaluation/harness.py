@@ -114,6 +114,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
         groups: dict[tuple[int, ...], list[int]] = collections.defaultdict(list)
         for place, (_text, context, continuation) in enumerate(requests):
             groups[(len(continuation), *context, *continuation[:-1])].append(place)
+        texts, firsts = [], []
         for places in groups.values():
             _text, context, continuation = requests[places[0]]
             ids = [*context, *continuation][-self.max_length :]
@@ -123,7 +124,10 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
                     f"A continuation of {len(continuation)} tokens doesn't fit the context of {self.max_length}.",
                     "Load the model with a larger --ctx.",
                 )
-            rows = self._model.score(ids, first=first, adapter=self._adapter)
+            texts.append(ids)
+            firsts.append(first)
+        scored = self._model.score_many(texts, first=firsts, adapter=self._adapter)
+        for places, rows in zip(groups.values(), scored, strict=True):
             for place in places:
                 tokens = np.asarray(requests[place][2])
                 chosen = rows[np.arange(len(tokens)), tokens]
@@ -134,8 +138,8 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
 
     def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = True) -> list[float]:  # noqa: ARG002
         """The log-likelihood of whole texts, in windows of the context length, each token once."""
-        totals = []
-        for request in requests:
+        pairs, owners = [], []
+        for place, request in enumerate(requests):
             windows = utils.get_rolling_token_windows(
                 token_list=self.tok_encode(request.args[0]),
                 prefix_token=self.prefix_token_id,
@@ -143,11 +147,15 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
                 max_seq_len=self.max_length - 1,
                 context_len=1,
             )
-            pairs = [(None, *utils.make_disjoint_window(window)) for window in windows]
-            before = self._done
-            totals.append(sum(score for score, _ in self._loglikelihood_tokens(pairs)))
-            self._done = before
-            self._count(1)
+            own = [(None, *utils.make_disjoint_window(window)) for window in windows]
+            pairs += own
+            owners += [place] * len(own)
+        totals = [0.0] * len(requests)
+        before = self._done
+        for place, (score, _) in zip(owners, self._loglikelihood_tokens(pairs), strict=True):
+            totals[place] += score
+        self._done = before
+        self._count(len(requests))
         return totals
 
     # -- generation ----------------------------------------------------------------------------

@@ -37,7 +37,10 @@ _LOAD: dict[str, Any] = {
     "extra": {},
 }
 
-ModelScore = Callable[["Model", Mapping[str, Any], Question], Any]
+# Answers that are scored at once by the model that gave them.
+_SCORED_AT_ONCE = 32
+
+ModelScore = Callable[["Model", Sequence[Mapping[str, Any]], Sequence[Question]], list[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,9 @@ class Result:
     key: str = ""
     body: Mapping[str, Any] | None = None
     error: str = ""
+
+
+_Answer = tuple[Cell, dict[str, Any], str]  # with the request's digest
 
 
 @dataclass(slots=True)
@@ -95,7 +101,7 @@ class Run:
         store: where answers are kept.
         lab: the lab in which attached models are looked up.
         ctx: the context length of every loaded model.
-        scores: scorers that need the model that answered: name -> function.
+        scores: scorers that need the model that answered: name -> function of the model, answers and questions.
         progress: called with the phase and the fraction of all cells that is done.
         fresh: ignore the answers that are kept.
     """
@@ -205,8 +211,9 @@ class Run:
                     return self._fail(missing, job.error)
                 if missing:
                     self._answer(model, {cell: requests[cell] for cell in missing})
-                for cell in unscored:
-                    self._score(model, cell, dict(found[requests[cell]]), requests[cell])
+                for start in range(0, len(unscored), _SCORED_AT_ONCE):
+                    part = unscored[start : start + _SCORED_AT_ONCE]
+                    self._score(model, [(cell, dict(found[requests[cell]]), requests[cell]) for cell in part])
         return None
 
     def _opened(self, job: _Job, closing: contextlib.ExitStack) -> Model | None:
@@ -270,14 +277,23 @@ class Run:
         ready: dict[str, str] = {}
         streams = self._streams(model, requests, ready)
         waiting: collections.deque[tuple[Cell, Stream]] = collections.deque()
-        label = next(iter(requests)).subject.label
+        answered: list[_Answer] = []
+        most = _SCORED_AT_ONCE if self._scores else 1
+
+        def finish(cell: Cell, stream: Stream) -> None:
+            self._finish(model, cell, stream, requests[cell], answered)
+            if len(answered) >= most:
+                self._score(model, answered)
+                answered.clear()
+
         try:
             for cell, stream in streams:
                 waiting.append((cell, stream))
                 if len(waiting) >= _IN_FLIGHT:
-                    self._finish(model, *waiting.popleft(), requests, label)
+                    finish(*waiting.popleft())
             while waiting:
-                self._finish(model, *waiting.popleft(), requests, label)
+                finish(*waiting.popleft())
+            self._score(model, answered)
         except BaseException as error:
             for _, stream in waiting:
                 stream.cancel(wait_s=0)
@@ -315,41 +331,58 @@ class Run:
             attached[spec] = _attach(model, setting.adapter, spec)
         return {**options, "adapter": attached[spec]}
 
-    def _finish(self, model: Model, cell: Cell, stream: Stream, requests: Mapping[Cell, str], label: str) -> None:
+    def _finish(self, model: Model, cell: Cell, stream: Stream, request: str, answered: list[_Answer]) -> None:
+        """Keep an answer, and add it to those that are to be scored."""
         try:
             done = stream.result()
         except LlmLabError as error:
             return self._fail([cell], str(error))
         body = _body(model, done, stream)
-        request = requests[cell]
         body["key"] = digest({"request": request, "ids": body["prompt_ids"]})
+        self._store.put(body["key"], request, body)
         self.computed += 1
-        self._score(model, cell, body, request, label)
+        answered.append((cell, body, request))
         return None
 
-    def _score(self, model: Model, cell: Cell, body: dict[str, Any], request: str, label: str = "") -> None:
-        """Add the scores that take the model which answered, and keep the answer."""
+    def _score(self, model: Model, answers: Sequence[_Answer]) -> None:
+        """Add the scores that take the model which answered."""
         for name, score in self._scores.items():
-            if name in body["scores"]:
-                continue
-            try:
-                spec = self._design.adapters[cell.setting.adapter]
-                adapter = _attach(model, cell.setting.adapter, spec) if spec is not None else None
-                body["scores"][name] = score(model, {**body, "adapter": adapter}, cell.question)
-            except LlmLabError as error:
-                body["scores"][name] = None
-                body["notes"][name] = str(error)
-        self._store.put(body["key"], request, body)
-        self._keep(Result(cell, body["key"], body), label)
+            lacking: dict[str, list[_Answer]] = {}
+            for one in answers:
+                if name not in one[1]["scores"]:
+                    lacking.setdefault(one[0].setting.adapter, []).append(one)
+            for label, own in lacking.items():
+                self._score_one(model, name, score, label, own)
+        for cell, body, request in answers:
+            if self._scores:
+                self._store.put(body["key"], request, body)
+            self._keep(Result(cell, body["key"], body))
+
+    def _score_one(self, model: Model, name: str, score: ModelScore, label: str, answers: Sequence[_Answer]) -> None:
+        """One score of answers by one adapter, all at once, or one by one if one of them can't be scored."""
+        try:
+            spec = self._design.adapters[label]
+            adapter = _attach(model, label, spec) if spec is not None else None
+            bodies = [{**body, "adapter": adapter} for _, body, _ in answers]
+            values = score(model, bodies, [cell.question for cell, _, _ in answers])
+        except LlmLabError as error:
+            if len(answers) > 1:
+                for one in answers:
+                    self._score_one(model, name, score, label, [one])
+                return
+            values = [None]
+            answers[0][1]["notes"][name] = str(error)
+        for (_, body, _), value in zip(answers, values, strict=True):
+            body["scores"][name] = value
 
     def _lacks(self, body: Mapping[str, Any]) -> bool:
         return any(name not in body["scores"] for name in self._scores)
 
     # -- results -------------------------------------------------------------------------------
 
-    def _keep(self, result: Result, label: str = "") -> None:
+    def _keep(self, result: Result) -> None:
         self.results[result.cell] = result
-        self._say(label or result.cell.subject.label)
+        self._say(result.cell.subject.label)
 
     def _fail(self, cells: Sequence[Cell], reason: str) -> None:
         for cell in cells:

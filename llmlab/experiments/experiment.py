@@ -480,8 +480,8 @@ class Experiment:
         return f'<div class="{BOX}">{body}</div>'
 
 
-def _with_model(scorer: Scorer) -> Callable[[Any, Mapping[str, Any], Any], Any]:
-    def score(model: Any, body: Mapping[str, Any], question: Any) -> Any:
-        return scorer.function(model, body, question.reference)
+def _with_model(scorer: Scorer) -> Callable[[Any, Sequence[Mapping[str, Any]], Sequence[Any]], list[Any]]:
+    def score(model: Any, bodies: Sequence[Mapping[str, Any]], questions: Sequence[Any]) -> list[Any]:
+        return list(scorer.function(model, bodies, [one.reference for one in questions]))
 
     return score

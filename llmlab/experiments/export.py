@@ -13,6 +13,7 @@ from llmlab import _imports, config
 from llmlab._version import __version__
 from llmlab.errors import BadInputError, EngineMissingError, unknown
 from llmlab.experiments.design import AXES
+from llmlab.experiments.store import digest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -151,7 +152,8 @@ def promptfoo(experiment: Experiment) -> dict[str, Any]:
     prompts = []
     for (name, template), found in columns.items():
         raw = experiment.design.templates[template][-1].content
-        prompts.append({"raw": raw, "label": raw, "provider": name, "metrics": _metrics(found)})
+        known = {"id": found[0]["promptId"], "raw": raw, "label": raw, "provider": name}
+        prompts.append({**known, "metrics": _metrics(found)})
     return {
         "evalId": f"llmlab-{experiment.name}",
         "results": {
@@ -159,7 +161,7 @@ def promptfoo(experiment: Experiment) -> dict[str, Any]:
             "timestamp": datetime.now(UTC).isoformat(),
             "prompts": prompts,
             "results": results,
-            "stats": _stats(results),
+            "stats": {**_stats(results), "tokenUsage": _usage(results)},
         },
         "config": {"description": experiment.name},
         "metadata": {"llmlabVersion": __version__},
@@ -171,18 +173,16 @@ def _result(experiment: Experiment, row: Mapping[str, Any], variant: str, column
     parts = [_assertion(one.name, row[one.name]) for one in experiment.scorers if row[one.name] is not None]
     passed = not row["error"] and all(one["pass"] for one in parts)
     variables = {key: _simple(value) for key, value in experiment.design.rows[row["row"]].items()}
-    return {
+    usage = {"prompt": row["prompt_tokens"] or 0, "completion": row["tokens"] or 0}
+    found = {
+        "promptId": digest([variant, row["template"]]),
         "promptIdx": column,
         "testIdx": row["row"],
         "provider": {"id": variant, "label": variant},
         "prompt": {"raw": row["prompt"], "label": row["prompt"]},
         "vars": variables,
         "testCase": {"vars": variables, "assert": [one["assertion"] for one in parts]},
-        "response": {
-            "output": row["text"],
-            "tokenUsage": {"prompt": row["prompt_tokens"] or 0, "completion": row["tokens"] or 0},
-        },
-        "error": row["error"] or None,
+        "response": {"output": row["text"], "tokenUsage": {**usage, "total": sum(usage.values()), "numRequests": 1}},
         "success": passed,
         "score": sum(one["score"] for one in parts) / len(parts) if parts else float(passed),
         "latencyMs": round(1000 * (row["seconds"] or 0)),
@@ -190,11 +190,19 @@ def _result(experiment: Experiment, row: Mapping[str, Any], variant: str, column
         "gradingResult": {"pass": passed, "score": float(passed), "reason": "", "componentResults": parts},
         "namedScores": {one["assertion"]["metric"]: one["score"] for one in parts},
     }
+    # promptfoo refuses a file with `"error": null`.
+    return {**found, "error": row["error"]} if row["error"] else found
+
+
+def _usage(results: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """The sums of tokens and requests."""
+    each = [one["response"]["tokenUsage"] for one in results]
+    return {"cached": 0} | {name: sum(one[name] for one in each) for name in each[0]}
 
 
 def _stats(results: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     succeeded = sum(bool(one["success"]) for one in results)
-    failed = sum(bool(one["error"]) for one in results)
+    failed = sum("error" in one for one in results)
     return {"successes": succeeded, "failures": len(results) - succeeded - failed, "errors": failed}
 
 
@@ -202,6 +210,7 @@ def _metrics(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The sums of one column."""
     stats = _stats(results)
     named: dict[str, float] = {}
+    passes = [part["pass"] for one in results for part in one["gradingResult"]["componentResults"]]
     for one in results:
         for name, value in one["namedScores"].items():
             named[name] = named.get(name, 0.0) + value
@@ -210,6 +219,9 @@ def _metrics(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "testPassCount": stats["successes"],
         "testFailCount": stats["failures"],
         "testErrorCount": stats["errors"],
+        "assertPassCount": sum(passes),
+        "assertFailCount": len(passes) - sum(passes),
+        "tokenUsage": _usage(results),
         "totalLatencyMs": sum(one["latencyMs"] for one in results),
         "cost": sum(one["cost"] for one in results),
         "namedScores": named,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from llmlab import _imports
@@ -241,18 +241,27 @@ label_probability = Scorer("label_probability", _label_probability, "number")
 """The probability of the expected label; it needs constraints=[{"choice": [...], "probabilities": True}]."""
 
 
-def _perplexity(model: Any, body: Mapping[str, Any], reference: str | None) -> float | None:
-    """The exponential of the mean negative log probability of the expected answer's tokens, after the prompt."""
-    ids = model.tokenize(reference, special=False) if reference else []
-    if not ids or not body["prompt_ids"]:
-        return None
+def _perplexity(
+    model: Any, bodies: Sequence[Mapping[str, Any]], references: Sequence[str | None]
+) -> list[float | None]:
+    """The exponential of the mean negative log probability of each expected answer's tokens, after its prompt."""
     _imports.load("numpy")
     import numpy as np
 
-    whole = [*body["prompt_ids"], *ids]
-    rows = model.score(whole, first=len(body["prompt_ids"]) - 1, adapter=body["adapter"])
-    chosen = rows[np.arange(len(ids)), np.asarray(ids)]
-    return float(math.exp(-float(chosen.astype(np.float64).mean())))
+    found: list[float | None] = [None] * len(bodies)
+    expected = [model.tokenize(one, special=False) if one else [] for one in references]
+    places = [place for place, ids in enumerate(expected) if ids and bodies[place]["prompt_ids"]]
+    if not places:
+        return found
+    texts = [[*bodies[place]["prompt_ids"], *expected[place]] for place in places]
+    first = [len(bodies[place]["prompt_ids"]) - 1 for place in places]
+    # The answers of one call are those of one adapter.
+    scored = model.score_many(texts, first=first, adapter=bodies[0]["adapter"])
+    for place, rows in zip(places, scored, strict=True):
+        ids = expected[place]
+        chosen = rows[np.arange(len(ids)), np.asarray(ids)]
+        found[place] = float(math.exp(-float(chosen.astype(np.float64).mean())))
+    return found
 
 
 perplexity = Scorer("perplexity", _perplexity, "number", "lower", needs="model")

@@ -28,7 +28,7 @@ class Scorer:
         kind: what its values are compared as; None: by the values.
         better: "higher" or "lower".
         config: its settings, as they are written into a lock.
-        needs: "model" is called with the model that answered, "judge" brings its own.
+        needs: "model" is called with the model, all of its answers and the expected ones; "judge" brings its own.
 
     Example:
         >>> @llmlab.scorer

@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Any
 from llmlab import _imports
 from llmlab.errors import BadInputError, EngineMissingError, unknown
 from llmlab.measure import quant_tasks
-from llmlab.statistics import Paired, holm, mean, paired, sentence
+from llmlab.statistics import Paired, holm, mean, median, paired, sentence
 from llmlab.statistics.estimates import number as digits
 
 if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = (
-    "variant", "engine", "way", "disk_bytes", "resident_bytes", "load_s", "prompt_tokens_per_s", "decode_tokens_per_s",
-    "ttft_s", "perplexity", "perplexity_low", "perplexity_high", "kl_mean", "kl_mean_low", "kl_mean_high", "kl_p99",
-    "top1", "top1_low", "top1_high", "accuracy", "accuracy_low", "accuracy_high", "questions", "note", "error",
+    "variant", "engine", "way", "disk_bytes", "resident_bytes", "load_s", "prompt_tokens_per_s",
+    "prompt_tokens_per_s_low", "prompt_tokens_per_s_high", "decode_tokens_per_s", "decode_tokens_per_s_low",
+    "decode_tokens_per_s_high", "ttft_s", "ttft_s_low", "ttft_s_high", "rounds", "perplexity", "perplexity_low",
+    "perplexity_high", "kl_mean", "kl_mean_low", "kl_mean_high", "kl_p99", "top1", "top1_low", "top1_high",
+    "accuracy", "accuracy_low", "accuracy_high", "questions", "note", "error",
 )  # fmt: skip
 # The KL divergence that is shown fully shaded, in nats.
 _FULL_SHADE = 1.0
@@ -96,7 +98,8 @@ class QuantComparison:
         """A pandas DataFrame, one row per variant; sizes in bytes, times in seconds, divergences in nats.
 
         `_low` and `_high` are the ends of 95 % intervals: over windows, over questions for the accuracy, and over items
-        for the tasks, whose columns are named by task and metric ("countries acc"), with `_n` for the items.
+        for the tasks, whose columns are named by task and metric ("countries acc"), with `_n` for the items. Those of
+        speeds and TTFT are of the median over `rounds`, 75 % with three of them.
         """
         _imports.load("pandas")
         import pandas as pd
@@ -243,15 +246,20 @@ class QuantComparison:
             known = low is not None and high is not None and not math.isnan(low)
             return f" [{form.format(low)}, {form.format(high)}]" if known else ""
 
-        def speed(value: float | None) -> str:
-            return "–" if value is None else units.three(value)
+        def speed(row: Mapping[str, Any], name: str) -> str:
+            value, ends = row[name], _intervals(row)
+            if value is None:
+                return "–"
+            low, high = ends[f"{name}_low"], ends[f"{name}_high"]
+            known = "" if math.isnan(low) else f" [{units.three(low)}, {units.three(high)}]"
+            return f"{units.three(value)}{known}"
 
         head = ("quant", "engine", "disk>", "memory>", "load>", "prompt t/s>", "decode t/s>", "TTFT>", "perplexity>",
                 "KL mean>", "KL p99>", "top-1>", "accuracy>")  # fmt: skip
         known = quant_tasks.names(self.rows)
         body, remarks = [], []
         for row in self.rows:
-            size, held, load, ttft = row["disk_bytes"], row["resident_bytes"], row["load_s"], row["ttft_s"]
+            size, held, load = row["disk_bytes"], row["resident_bytes"], row["load_s"]
             remark = row["error"] or "; ".join(text for text in (row["way"], row["note"]) if text)
             if remark:
                 remarks.append(f"{row['variant']}: {remark}")
@@ -262,9 +270,9 @@ class QuantComparison:
                     units.size(size) if size is not None else "–",
                     units.size(held) if held is not None else "–",
                     units.seconds(load) if load is not None else "–",
-                    speed(row["prompt_tokens_per_s"]),
-                    speed(row["decode_tokens_per_s"]),
-                    f"{1000 * ttft:,.0f} ms" if ttft is not None else "–",
+                    speed(row, "prompt_tokens_per_s"),
+                    speed(row, "decode_tokens_per_s"),
+                    number(row["ttft_s"], "{:.3f} s") + ends(row, "ttft_s", "{:.3f}"),
                     number(row["perplexity"], "{:.4f}") + ends(row, "perplexity", "{:.3g}"),
                     number(row["kl_mean"], "{:.5f}") + ends(row, "kl_mean", "{:.2g}"),
                     number(row["kl_p99"], "{:.4f}"),
@@ -284,19 +292,30 @@ class QuantComparison:
         return Table(
             (*head, *(f"{name}>" for name in known)),
             body,
-            note="\n".join(filter(None, (note, *remarks, *self.conclusions))),
+            note="\n".join(filter(None, (note, _timed(self.rows), *remarks, *self.conclusions))),
         )
 
 
+def _timed(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What the speeds are, if there are any."""
+    values = next((one for row in rows if (one := row["rounds"].get("decode_tokens_per_s"))), None)
+    if values is None:
+        return ""
+    sure = median(values).confidence
+    return f"Speeds and TTFT: medians of {len(values)} rounds; [low, high]: {100 * sure:.0f} % intervals."
+
+
 def _intervals(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The ends of a row's intervals, and the number of questions."""
+    """The ends of a row's intervals, and the numbers of rounds and questions."""
     found = {**row.get("intervals", {})}
     right = row.get("right") or ()
     if right:
         estimate = mean(right)
         found["accuracy"] = (estimate.low, estimate.high)
-    ends: dict[str, Any] = {"questions": len(right)}
-    for name in ("perplexity", "kl_mean", "top1", "accuracy"):
+    rounds = {name: median(values) for name, values in row["rounds"].items() if values}
+    found |= {name: (one.low, one.high) for name, one in rounds.items()}
+    ends: dict[str, Any] = {"rounds": max((one.n for one in rounds.values()), default=0), "questions": len(right)}
+    for name in ("prompt_tokens_per_s", "decode_tokens_per_s", "ttft_s", "perplexity", "kl_mean", "top1", "accuracy"):
         ends[f"{name}_low"], ends[f"{name}_high"] = found.get(name, (None, None))
     return ends
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -19,13 +18,14 @@ from llmlab.measure import divergence, quant_tasks, texts
 from llmlab.measure.comparison import QuantComparison, Sample
 from llmlab.measure.prompts import compared
 from llmlab.options import LoadOptions, known_keywords
+from llmlab.statistics import median
 from llmlab.types.progress import Progress
 
 if TYPE_CHECKING:
     from llmlab.model import Model
 
 
-VERSION = 2
+VERSION = 3
 """Part of a run's key; increment it when a measurement changes."""
 
 WINDOW = 512
@@ -317,9 +317,9 @@ def _figures(variant: str, run: _Run, model: Model, report: Progress) -> dict[st
         return _failed(variant, f"its tokenizer gives different ids for the text than {run.job.variants[0]}'s")
     row |= _gate(variant, model, run, is_reference=is_reference)
     tally = divergence.Tally()
-    for number, window in enumerate(cut.ids):
+    scored = model.score_many(cut.ids, first=[cut.first] * len(cut.ids))
+    for number, (window, rows) in enumerate(zip(cut.ids, scored, strict=True)):
         report("scoring", 0.1 + 0.5 * number / len(cut.ids))
-        rows = model.score(window, first=cut.first)
         if is_reference:
             run.keep(f"window-{number}", rows)
         tally.add(window, cut.first, rows, None if is_reference else run.kept(f"window-{number}"))
@@ -361,7 +361,7 @@ def _failed(variant: str, reason: str) -> dict[str, Any]:
         "variant": variant, "quant": variant, "engine": tags.TAGS[variant].engine if variant in tags.TAGS else "",
         "way": "", "disk_bytes": None, "resident_bytes": None, "load_s": None, "prompt_tokens_per_s": None,
         "decode_tokens_per_s": None, "ttft_s": None, "perplexity": None, "kl_mean": None, "kl_p99": None, "top1": None,
-        "accuracy": None, "nll": (), "right": (), "intervals": {}, "note": "", "error": reason,
+        "accuracy": None, "nll": (), "right": (), "intervals": {}, "rounds": {}, "note": "", "error": reason,
     }  # fmt: skip
 
 
@@ -407,20 +407,26 @@ def _samples(variant: str, model: Model, run: _Run, cut: divergence.Windows, *, 
         run.state["samples"] = [
             {"prompt": text, "texts": {}, "tokens": {}, "kl": {}} for text in _prompts(model, run, cut)
         ]
-    for number, sample in enumerate(run.state["samples"]):
-        answer = model.generate(sample["prompt"], raw=True, temperature=0, max_tokens=SAMPLE_TOKENS)
-        ids = answer.prompt_token_ids
+    samples = run.state["samples"]
+    streams = [model.stream(one["prompt"], raw=True, temperature=0, max_tokens=SAMPLE_TOKENS) for one in samples]
+    for stream in streams:
+        stream.start()
+    answers = [stream.result() for stream in streams]
+    places, texts, firsts = [], [], []
+    for number, (sample, answer) in enumerate(zip(samples, answers, strict=True)):
         pieces = [model.detokenize([token]) for token in answer.token_ids]
         sample["texts"][variant] = answer.text
         sample["tokens"][variant] = [list(answer.token_ids), pieces]
         reference = sample["tokens"][run.job.variants[0]][0]
-        if not reference:
-            continue
-        rows = model.score([*ids, *reference], first=len(ids) - 1)
+        if reference:
+            places.append(number)
+            texts.append([*answer.prompt_token_ids, *reference])
+            firsts.append(len(answer.prompt_token_ids) - 1)
+    for number, rows in zip(places, model.score_many(texts, first=firsts), strict=True):
         if is_reference:
             run.keep(f"sample-{number}", rows)
         else:
-            sample["kl"][variant] = [
+            samples[number]["kl"][variant] = [
                 round(float(value), 6) for value in divergence.kl(run.kept(f"sample-{number}"), rows)
             ]
 
@@ -462,8 +468,5 @@ def _speed(model: Model, ids: Sequence[int]) -> dict[str, Any]:
             prompt.append((done.usage.prompt_tokens - done.usage.cached_tokens) / first)
         if done.timings.tokens_per_s:
             decode.append(done.timings.tokens_per_s)
-    return {
-        "ttft_s": statistics.median(ttft) if ttft else None,
-        "prompt_tokens_per_s": statistics.median(prompt) if prompt else None,
-        "decode_tokens_per_s": statistics.median(decode) if decode else None,
-    }
+    rounds = {"ttft_s": ttft, "prompt_tokens_per_s": prompt, "decode_tokens_per_s": decode}
+    return {"rounds": rounds, **{name: median(values).value if values else None for name, values in rounds.items()}}

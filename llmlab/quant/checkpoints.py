@@ -17,6 +17,7 @@ from pathlib import Path
 
 from llmlab import config
 from llmlab.errors import BadInputError, LoadError, UnsupportedError
+from llmlab.files.gguf import TensorInfo
 from llmlab.files.headers import Header
 from llmlab.quant import int8, vllm_forms
 from llmlab.quant.gguf_cache import with_room
@@ -37,7 +38,8 @@ SCHEMES = {"awq": "W4A16_ASYM", "gptq": "W4A16", "fp8": "FP8_DYNAMIC", "int8": "
 NO_CALIBRATION = frozenset({"fp8"})
 LENGTH = 512
 SAMPLES = 128
-_GROUP = 128
+# Weights with one scale: 128 is the preset; the smaller ones are for models whose rows it doesn't divide.
+_GROUPS = (128, 64, 32)
 _WORKER = Path(__file__).with_name("checkpoints_worker.py")
 _STEP = re.compile(r"\((\d+)/(\d+)\)")
 
@@ -55,12 +57,23 @@ def check(header: Header, tag: str) -> None:
             f"{header.name} is already quantized ({header.quant}).", "Quantize the original 16-bit model."
         )
     if tag in ("awq", "gptq"):
-        odd = [t for t in header.tensors if t.name.endswith("_proj.weight") and t.shape[-1] % _GROUP]
+        odd = [t for t in _grouped(header) if t.shape[-1] % _GROUPS[-1]]
         if odd:
             raise UnsupportedError(
-                f"{tag} scales groups of {_GROUP} weights, but the rows of {odd[0].name} have {odd[0].shape[-1]}.",
+                f"{tag} scales groups of {_GROUPS[-1]} weights or more, but the rows of {odd[0].name} have "
+                f"{odd[0].shape[-1]}.",
                 "Use int8 or fp8, which have one scale per row.",
             )
+
+
+def group_size(header: Header) -> int:
+    """The number of weights with one scale in an awq or gptq checkpoint: the largest that divides all rows."""
+    rows = {t.shape[-1] for t in _grouped(header)}
+    return next((size for size in _GROUPS if not any(row % size for row in rows)), _GROUPS[-1])
+
+
+def _grouped(header: Header) -> list[TensorInfo]:
+    return [t for t in header.tensors if t.name.endswith("_proj.weight")]
 
 
 def quantize(
@@ -99,6 +112,7 @@ def quantize(
                 "target": str(part / "out"),
                 "scheme": tag,
                 "ignore": ["lm_head"],
+                "group": group_size(header),
                 "calibration": None,
                 "length": LENGTH,
                 "seed": seed,

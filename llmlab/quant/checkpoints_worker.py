@@ -1,13 +1,15 @@
 """The worker of `llmlab.quant.checkpoints`. It runs in llmcompressor's environment and imports nothing from llmlab.
 
-Its argument is a JSON file: model (folder), target (folder), scheme (awq, gptq, fp8, int8), ignore (list), length,
-seed, and calibration (a file with one JSON list of token ids per line; null for schemes without calibration).
+Its argument is a JSON file: model (folder), target (folder), scheme (awq, gptq, fp8, int8), ignore (list), group
+(weights per scale of awq and gptq), length, seed, and calibration (a file with one JSON list of token ids per line;
+null for schemes without calibration).
 """
 
 import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 
 def main(job_file: str) -> int:
@@ -16,6 +18,7 @@ def main(job_file: str) -> int:
     os.environ.update(TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
     say("import")
     import torch
+    from compressed_tensors.quantization import preset_name_to_scheme
     from llmcompressor import oneshot
     from llmcompressor.modifiers.gptq import GPTQModifier
     from llmcompressor.modifiers.quantization import QuantizationModifier
@@ -31,9 +34,15 @@ def main(job_file: str) -> int:
     model = AutoModelForCausalLM.from_pretrained(job["model"], dtype="auto")
     tokenizer = AutoTokenizer.from_pretrained(job["model"])
     common = {"targets": "Linear", "ignore": job["ignore"]}
+
+    def grouped(preset: str) -> dict[str, Any]:
+        scheme = preset_name_to_scheme(preset, ["Linear"])
+        scheme.weights.group_size = job["group"]
+        return {"config_groups": {"group_0": scheme}, "ignore": job["ignore"]}
+
     recipes = {
-        "awq": lambda: [AWQModifier(duo_scaling="both"), QuantizationModifier(scheme="W4A16_ASYM", **common)],
-        "gptq": lambda: [GPTQModifier(scheme="W4A16", **common)],
+        "awq": lambda: [AWQModifier(duo_scaling="both"), QuantizationModifier(**grouped("W4A16_ASYM"))],
+        "gptq": lambda: [GPTQModifier(**grouped("W4A16"))],
         "fp8": lambda: [QuantizationModifier(scheme="FP8_DYNAMIC", **common)],
         "int8": lambda: [GPTQModifier(scheme="W8A8", **common)],
     }

@@ -32,6 +32,7 @@ def test_without_lm_eval_it_is_named(llamacpp, monkeypatch):
     for name in [one for one in sys.modules if one.split(".")[0] == "lm_eval" or one == "llmlab.evaluation.harness"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "lm_eval", None)
+    monkeypatch.setattr("llmlab._imports._loaded", set())  # tests with lm-eval may have run before
     with pytest.raises(EngineMissingError, match="lm-eval") as caught:
         llmlab.evaluate(llamacpp, "countries")
     assert "llmlab[evals]" in caught.value.hint

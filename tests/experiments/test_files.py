@@ -3,6 +3,7 @@
 import json
 from html.parser import HTMLParser
 
+import jsonschema
 import pandas as pd
 import pytest
 
@@ -34,6 +35,11 @@ def test_llm_comparator(pair, data, declare):
     found = json.loads(pair.export(data / "side.json", "comparator").read_text())
     assert [one["name"] for one in found["models"]] == ["F16", "Q4_K_M"]
     assert len(found["examples"]) == 4
+    # Of the fields in its README, all are required.
+    fields = ("input_text", "tags", "output_text_a", "output_text_b", "score", "individual_rater_scores")
+    assert all(set(one) == {*fields, "custom_fields"} for one in found["examples"])
+    assert set(found) == {"metadata", "models", "examples"}
+    assert found["metadata"] == {"source_path": pair.name, "custom_fields_schema": []}
     first = found["examples"][0]
     assert first["input_text"] == "What is the capital of France?"
     assert first["output_text_a"] == pair.rows[0]["text"]
@@ -42,13 +48,65 @@ def test_llm_comparator(pair, data, declare):
         declare().run().export(data / "one.json", "comparator")
 
 
+def _object(needed, **others):
+    return {"type": "object", "required": list(needed), "properties": {**needed, **others}}
+
+
+TEXT, NUMBER, TRUTH = {"type": "string"}, {"type": "number"}, {"type": "boolean"}
+NUMBERS = {"type": "object", "additionalProperties": NUMBER}
+USAGE = _object({}, prompt=NUMBER, completion=NUMBER, cached=NUMBER, total=NUMBER, numRequests=NUMBER)
+COUNTS = ("score", "testPassCount", "testFailCount", "testErrorCount", "assertPassCount", "assertFailCount",
+          "totalLatencyMs")  # fmt: skip
+METRICS = _object(
+    dict.fromkeys((*COUNTS, "totalLatencyMs"), NUMBER), tokenUsage=USAGE, namedScores=NUMBERS, cost=NUMBER
+)
+GRADE = _object({"pass": TRUTH, "score": NUMBER, "reason": TEXT}, namedScores=NUMBERS)
+PARTS = {"type": "array", "items": GRADE}
+RESULT = _object(
+    {
+        "prompt": _object({"raw": TEXT, "label": TEXT}),
+        "vars": {"type": "object"},
+        "success": TRUTH,
+        "score": NUMBER,
+        "provider": _object({"id": TEXT}, label=TEXT),
+        "promptId": TEXT,
+        "promptIdx": NUMBER,
+        "testIdx": NUMBER,
+        "testCase": _object({}, vars={"type": "object"}, **{"assert": {"type": "array"}}),
+    },
+    response=_object({}, output={}, tokenUsage=USAGE),
+    error=TEXT,
+    latencyMs=NUMBER,
+    cost=NUMBER,
+    namedScores=NUMBERS,
+    gradingResult={
+        **GRADE,
+        "properties": {**GRADE["properties"], "componentResults": {"type": "array", "items": GRADE}},
+    },
+)
+SUMMARY = _object(
+    {
+        "version": {"const": 3},
+        "timestamp": TEXT,
+        "prompts": {"type": "array", "items": _object({"raw": TEXT, "label": TEXT}, provider=TEXT, metrics=METRICS)},
+        "results": {"type": "array", "items": RESULT},
+        "stats": _object({"successes": NUMBER, "failures": NUMBER}, tokenUsage=USAGE),
+    }
+)
+"""What `promptfoo import` checks of version 3 (src/types/schemas/import.ts), as a JSON schema."""
+
+
 def test_promptfoo(declare, data):
     exp = declare(models=["nano", "missing-model"]).run()
     found = json.loads(exp.export(data / "out.json").read_text())
+    jsonschema.validate(found, _object({"config": {"type": "object"}, "results": SUMMARY}, evalId=TEXT))
     results = found["results"]["results"]
     assert found["results"]["version"] == 3
     assert found["results"]["stats"]["errors"] == 4
-    assert sum(found["results"]["stats"].values()) == len(results) == 8
+    stats = found["results"]["stats"]
+    assert stats.pop("tokenUsage")["completion"] == exp.frame["tokens"].sum()
+    assert sum(stats.values()) == len(results) == 8
+    assert {one["id"] for one in found["results"]["prompts"]} == {one["promptId"] for one in results}
     first = results[0]
     assert first["vars"]["country"] == "France"
     assert first["response"]["output"] == exp.rows[0]["text"]

@@ -97,6 +97,58 @@ def test_scores_under_an_adapter_are_those_that_its_answer_was_sampled_from(mode
         model.remove_adapter("pirate")
 
 
+def test_many_texts_are_scored_as_each_alone(model):
+    choices = [" Paris, I think.", " Rome", " the town of Berlin", " eight"]
+    questions = ["What is the capital of France? It is one of these:", "How many legs does a spider have? Choose one:"]
+    texts, first = [[5, 6]], [0]
+    for question in questions * 3:
+        begun = model.tokenize(question)
+        texts += [[*begun, *model.tokenize(choice)] for choice in choices]
+        first += [len(begun) - 1] * len(choices)
+    # Beginnings that are scored, longer texts than a step, and the same one twice.
+    texts += [texts[1], model.tokenize(TEXT * 3)[:700], model.tokenize(TEXT * 3)[:650], texts[2], texts[2]]
+    first += [0, 0, 640, 3, 3]
+    model.add_adapter("pirate", "pirate")
+    try:
+        for adapter in (None, "pirate"):
+            stream = model.stream("Tell me a story about a bear.", temperature=0, max_tokens=24)
+            stream.start()
+            many = list(model.score_many(texts, first=first, adapter=adapter))
+            assert stream.result().text
+            for ids, start, rows in zip(texts, first, many, strict=True):
+                alone = model.score(ids, first=start, adapter=adapter)
+                assert rows.shape == alone.shape
+                place, own = np.arange(len(alone)), ids[start + 1 :]
+                # 16-bit activations or KV cache: what a step holds besides changes the rounding.
+                assert np.allclose(rows[place, own], alone[place, own], atol=0.15)
+                assert float(divergence.kl(alone, rows).mean()) < 1e-3
+    finally:
+        model.remove_adapter("pirate")
+    assert list(model.score_many([])) == []
+    with pytest.raises(BadInputError, match="got 1 tokens"):
+        model.score_many([[1, 2], [1]])
+
+
+def test_what_texts_have_in_common_is_computed_once(llamacpp, monkeypatch):
+    from llmlab.engines.llamacpp.native import NativeContext
+
+    computed, decode = [], NativeContext.decode
+
+    def counted(self, count):
+        computed.append(count)
+        return decode(self, count)
+
+    begun = llamacpp.tokenize(TEXT)[:100]
+    texts = [[*begun, *llamacpp.tokenize(one)] for one in (" Paris", " Rome", " Berlin")]
+    monkeypatch.setattr(NativeContext, "decode", counted)
+    list(llamacpp.score_many(texts, first=[len(begun) - 1] * 3))
+    assert sum(computed) < 100 + 3 * 10
+    computed.clear()
+    # With different parts scored, the prefix ends where the first of them starts.
+    list(llamacpp.score_many(texts, first=[50, len(begun) - 1, len(begun) - 1]))
+    assert 200 < sum(computed) < 50 + 3 * 60
+
+
 def test_scoring_takes_no_nonsense(llamacpp):
     for ids, first in (([1], 0), ([1, 2, 3], 2), ([1, 2, 3], -1), ([1] * 4000, 0)):
         with pytest.raises(BadInputError, match="Scoring needs"):
@@ -109,7 +161,7 @@ def test_only_the_likeliest_tokens_come_from_a_child_process(vllm):
 
     ids = vllm.tokenize(TEXT)[:64]
     loop, found = vllm._engine._loop, []
-    loop.call(lambda _: found.extend(scoring.score(loop.loaded.llm, ids, 0, 2048, in_process=False, top=100)))
+    loop.call(lambda _: found.extend(scoring.score(loop.loaded.llm, [(ids, 0)], 2048, in_process=False, top=100)[0]))
     whole = vllm.score(ids)
     assert np.allclose(np.exp(found[0]).sum(axis=1), 1, atol=1e-3)
     likely = whole.argmax(axis=1)

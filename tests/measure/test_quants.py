@@ -56,6 +56,12 @@ def test_no_figure_is_without_its_interval(comparison):
     others = frame.drop("F16")
     assert (others["kl_mean_high"] > others["kl_mean"]).all()
     assert (frame["questions"] == 8).all()
+    for name in ("ttft_s", "prompt_tokens_per_s", "decode_tokens_per_s"):
+        assert (frame[f"{name}_low"] <= frame[name]).all()
+        assert (frame[f"{name}_high"] >= frame[name]).all()
+        assert (frame[f"{name}_high"] > frame[f"{name}_low"]).all()
+    assert (frame["rounds"] == 3).all()
+    assert "medians of 3 rounds; [low, high]: 75 % intervals" in repr(comparison)
     # Two scores of each variant against the reference, in words.
     assert len(comparison.conclusions) == 2 * (len(frame) - 1)
     assert all("F16" in one and "Holm" in one for one in comparison.conclusions)

@@ -88,9 +88,19 @@ def test_calibration_that_is_empty_is_refused_before_anything_is_installed(heade
 def test_groups_that_the_rows_do_not_divide(header):
     from dataclasses import replace
 
-    odd = tuple(replace(t, shape=(t.shape[0], 200)) if t.name.endswith("up_proj.weight") else t for t in header.tensors)
-    with pytest.raises(UnsupportedError, match="groups of 128"):
-        checkpoints.check(replace(header, tensors=odd), "awq")
+    def rows_of(length):
+        shaped = (
+            replace(t, shape=(t.shape[0], length)) if t.name.endswith("up_proj.weight") else t for t in header.tensors
+        )
+        return replace(header, tensors=tuple(shaped))
+
+    with pytest.raises(UnsupportedError, match=r"groups of 32 weights or more, but the rows of .*up_proj"):
+        checkpoints.check(rows_of(200), "awq")
+    # SmolLM2-135M has rows of 576.
+    sizes = {128: 128, 576: 64, 96: 32}
+    for length, size in sizes.items():
+        checkpoints.check(rows_of(length), "gptq")
+        assert checkpoints.group_size(rows_of(length)) == size
 
 
 def test_k_quants_need_a_row_of_256(header, tmp_path, monkeypatch):

@@ -27,6 +27,7 @@ from llmlab.engines.base import (
     Memory,
     Mix,
     Request,
+    Scored,
 )
 from llmlab.engines.llamacpp import vocabulary
 from llmlab.engines.llamacpp.adapters import AdapterSlots
@@ -284,16 +285,17 @@ class LlamaCppEngine(Engine):
         """The text of token ids, without special tokens."""
         return self._model.detokenize(ids)
 
-    def score(self, ids: list[int], first: int, mix: Mix | None = None) -> Any:
-        """Log probabilities of a given text. See `Engine.score`."""
-        loop, found = self._loop, []
+    def score(self, texts: Sequence[Scored], mix: Mix | None = None) -> list[Any]:
+        """Log probabilities of given texts. See `Engine.score`."""
+        loop = self._loop
+        found: list[Any] = []
 
         def work(adapters: AdapterSlots) -> None:
             adapters.check(mix)
-            found.append(score(self._model, self._now(), ids, first, between=loop.share, adapters=adapters, mix=mix))
+            found.extend(score(self._model, self._now(), texts, between=loop.share, adapters=adapters, mix=mix))
 
         loop.call(work)
-        return found[0]
+        return found
 
     def input_ids(self, text: str, second: str | None = None) -> list[int]:
         """See `Engine.input_ids`."""

@@ -22,6 +22,7 @@ from llmlab.engines.base import (
     Mix,
     Rendered,
     Request,
+    Scored,
     Unrendered,
     mix_key,
 )
@@ -161,8 +162,11 @@ class ReplayEngine(Engine):
             found.append(np.frombuffer(base64.b64decode(row["data"]), dtype="<f4"))
         return np.stack(found)
 
-    def score(self, ids: list[int], first: int, mix: Mix | None = None) -> Any:
+    def score(self, texts: Sequence[Scored], mix: Mix | None = None) -> list[Any]:
         """The recorded distributions, as far as they were kept; see `score_note`."""
+        return [self._score(ids, first, mix) for ids, first in texts]
+
+    def _score(self, ids: list[int], first: int, mix: Mix | None) -> Any:
         row = self.cassette.get("scores", self.model, digest([list(ids), first, mix_key(mix)]))
         if row is None:
             raise NotRecordedError(

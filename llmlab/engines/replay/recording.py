@@ -12,7 +12,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from llmlab.engines.base import Adapter, Engine, LoadPlan, Mix, ModelFacts, Rendered, Request, Unrendered, mix_key
+from llmlab.engines.base import (
+    Adapter,
+    Engine,
+    LoadPlan,
+    Mix,
+    ModelFacts,
+    Rendered,
+    Request,
+    Scored,
+    Unrendered,
+    mix_key,
+)
 from llmlab.engines.replay import keys, scores
 from llmlab.engines.replay.answers import Tap
 from llmlab.engines.replay.cassette import Cassette, Row, digest
@@ -137,13 +148,14 @@ class Recording:
             self._add("vector", key, ids=list(ids), pooling=pooling, adapter=mix_key(mix), data=data)
         return vectors
 
-    def score(self, ids: list[int], first: int, mix: Mix | None = None) -> Any:
+    def score(self, texts: Sequence[Scored], mix: Mix | None = None) -> list[Any]:
         """See `Engine.score`. The likeliest tokens of each distribution are kept."""
-        rows = self._engine.score(ids, first, mix)
-        key = digest([list(ids), first, mix_key(mix)])
-        kept = scores.pack(rows, ids[first + 1 :])
-        self._add("scores", key, ids=list(ids), first=first, adapter=mix_key(mix), **kept)
-        return rows
+        found = self._engine.score(texts, mix)
+        for (ids, first), rows in zip(texts, found, strict=True):
+            key = digest([list(ids), first, mix_key(mix)])
+            kept = scores.pack(rows, ids[first + 1 :])
+            self._add("scores", key, ids=list(ids), first=first, adapter=mix_key(mix), **kept)
+        return found
 
     def rendered(self, asked: Unrendered) -> Rendered:
         """See `Engine.rendered`."""

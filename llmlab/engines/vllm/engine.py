@@ -26,6 +26,7 @@ from llmlab.engines.base import (
     Mix,
     Request,
     Reserved,
+    Scored,
 )
 from llmlab.engines.vllm import options, planned, quants, warming
 from llmlab.engines.vllm.examination import examine
@@ -217,9 +218,9 @@ class VllmEngine(Engine):
         """The text of token ids, without special tokens."""
         return self._codec.decode(ids)
 
-    def score(self, ids: list[int], first: int, mix: Mix | None = None) -> Any:
-        """Log probabilities of a given text. See `Engine.score`, and `score_note`."""
-        return self._loop.score(ids, first, self.facts.vocab_size, mix)
+    def score(self, texts: Sequence[Scored], mix: Mix | None = None) -> list[Any]:
+        """Log probabilities of given texts. See `Engine.score`, and `score_note`."""
+        return self._loop.score(texts, self.facts.vocab_size, mix)
 
     def input_ids(self, text: str, second: str | None = None) -> list[int]:
         """See `Engine.input_ids`."""

@@ -19,7 +19,7 @@ from itertools import count
 from typing import Any
 
 from llmlab.engines import logits
-from llmlab.engines.base import EngineLog, LoadPlan, Mix, Request
+from llmlab.engines.base import EngineLog, LoadPlan, Mix, Request, Scored
 from llmlab.engines.calls import Call
 from llmlab.engines.speculation import SpeculationMeter
 from llmlab.engines.vllm import child, images, load, logs, patches, pooled, replay, scoring
@@ -155,22 +155,23 @@ class StepLoop:
             self._commands.put(("call", call))
         call.result()
 
-    def score(self, ids: list[int], first: int, vocab_size: int, mix: Mix | None) -> Any:
-        """Log probabilities of a given text; see `llmlab.engines.vllm.scoring.score`."""
+    def score(self, texts: Sequence[Scored], vocab_size: int, mix: Mix | None) -> list[Any]:
+        """Log probabilities of given texts; see `llmlab.engines.vllm.scoring.score`."""
         found: list[Any] = []
 
         def work(loras: Attached) -> None:
             assert self.loaded is not None
             llm, local, lora = self.loaded.llm, self.loaded.in_process, loras.request(mix)
-            rows, others = scoring.score(llm, ids, first, vocab_size, in_process=local, top=MAX_LOGPROBS, lora=lora)
-            found.append(rows)
+            rows, others = scoring.score(llm, texts, vocab_size, in_process=local, top=MAX_LOGPROBS, lora=lora)
+            found.extend(rows)
             self._late += others
 
         self.call(work)
-        peak = float(found[0].max())  # NaN if any value is
-        if not math.isfinite(peak):
-            raise logits.not_finite(peak)
-        return found[0]
+        for rows in found:
+            peak = float(rows.max())  # NaN if any value is
+            if not math.isfinite(peak):
+                raise logits.not_finite(peak)
+        return found
 
     def embed(self, texts: Sequence[Sequence[int]], adapter: Mix | None, separator: int | None) -> Any:
         """Vectors or scores of texts; see `llmlab.engines.vllm.pooled.embed`."""

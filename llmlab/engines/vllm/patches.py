@@ -13,7 +13,7 @@ vLLM's code no longer has the place, or no longer needs the change.
 | `count_nans` | a method of an engine's client, for its life |
 | `patch_expand_batch` | a module's function, for good |
 | `watch_runner` | three methods of a model runner, for its life |
-| `watch_prompt_logprobs` | two methods of a model runner, during one request |
+| `watch_prompt_logprobs` | two methods of a model runner, while texts are scored |
 | `shut_down_one` | nothing: it repeats a method but for one line |
 | `NotebookWorker` | a subclass of the CPU's worker |
 | `llmlab.engines.vllm.lora` | subclasses of the CPU's LoRA layers and managers |
@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -174,27 +175,37 @@ def watch_runner(
 
 
 @contextmanager
-def watch_prompt_logprobs(llm: Any, seen: list[Any]) -> Iterator[None]:
-    """Capture the matrices that the runner computes for a prompt's log probabilities."""
+def watch_prompt_logprobs(llm: Any, keep: Callable[[str, int, Any], None]) -> Iterator[None]:
+    """Pass on the matrices that the runner computes for prompts' log probabilities.
+
+    Args:
+        llm: vLLM's LLMEngine.
+        keep: called with a request's id in the core, the position in its prompt that the first row follows, and
+            the matrix.
+    """
     runner = llm.model_executor.driver_worker.worker.model_runner
     sampler = runner.sampler
     gather, prompts = sampler.gather_logprobs, runner._get_prompt_logprobs_dict  # noqa: SLF001 - not available elsewhere
-    inside = False
+    # The requests whose matrices are computed next: one call of `gather_logprobs` for each.
+    due: deque[tuple[str, int]] = deque()
 
-    def watched_prompts(*args: Any, **options: Any) -> Any:
-        nonlocal inside
-        inside = True
+    def watched_prompts(hidden: Any, scheduled: Mapping[str, int]) -> Any:
+        for key in runner.num_prompt_logprobs:
+            request = runner.requests[key]
+            start = request.num_computed_tokens
+            if min(scheduled.get(key, 0), len(request.prompt_token_ids) - 1 - start) > 0:
+                due.append((key, start))
         try:
-            return prompts(*args, **options)
+            return prompts(hidden, scheduled)
         finally:
-            inside = False
+            due.clear()
 
     def watched_gather(logprobs: Any, *args: Any, **options: Any) -> Any:
-        if inside:
-            seen.append(logprobs.float().numpy().copy())
+        if due:
+            keep(*due.popleft(), logprobs)
         return gather(logprobs, *args, **options)
 
-    # Patched on the instances, during one request.
+    # Patched on the instances, during these requests.
     runner._get_prompt_logprobs_dict = watched_prompts  # noqa: SLF001
     sampler.gather_logprobs = watched_gather
     try:

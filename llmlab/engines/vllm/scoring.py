@@ -1,4 +1,4 @@
-"""Per-token log probabilities of a given text, from vLLM's `prompt_logprobs`.
+"""Per-token log probabilities of given texts, from vLLM's `prompt_logprobs`.
 
 In process, the full distribution is captured where vLLM computes it, as a matrix: the API would sort and decode the
 entire vocabulary for every token. A core in a child process returns only the likeliest tokens.
@@ -6,10 +6,10 @@ entire vocabulary for every token. A core in a child process returns only the li
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
+from llmlab.engines.base import Scored
 from llmlab.engines.vllm import patches
 from llmlab.errors import GenerationError
 
@@ -17,39 +17,60 @@ KEY = "score"
 
 
 def score(
-    llm: Any, ids: Sequence[int], first: int, vocab_size: int, *, in_process: bool, top: int, lora: Any = None
-) -> tuple[Any, list[Any]]:
-    """Compute the next-token distribution after each token. Call it on the thread that steps vLLM.
+    llm: Any, texts: Sequence[Scored], vocab_size: int, *, in_process: bool, top: int, lora: Any = None
+) -> tuple[list[Any], list[Any]]:
+    """Compute the next-token distributions along texts as one batch. Call it on the thread that steps vLLM.
 
     Args:
         llm: vLLM's LLMEngine.
-        ids: the text's tokens.
-        first: position of the first token whose successor is scored.
+        texts: tokens, and the position of the first one whose successor is scored.
         vocab_size: tokens in the vocabulary.
         in_process: the full distribution is available.
         top: tokens to request otherwise; the remaining probability is spread evenly over the others.
         lora: the adapter's LoRARequest; None: the base model.
 
     Returns:
-        float32, shape (len(ids) - 1 - first, vocabulary): row r is ln p(. | ids[: first + r + 1]); and other
-        requests' outputs from these steps, to be delivered.
+        Per text, float32 of shape (len(ids) - 1 - first, vocabulary): row r is ln p(. | ids[: first + r + 1]); and
+        other requests' outputs from these steps, to be delivered.
 
     Raises:
         GenerationError: vLLM returned too few log probabilities.
     """
+    import numpy as np
     from vllm.sampling_params import SamplingParams
 
+    wanted: dict[str, Any] = {f"{KEY}{place}": None for place in range(len(texts))}
     params = SamplingParams(
         max_tokens=1, temperature=0.0, prompt_logprobs=0 if in_process else top, flat_logprobs=True, detokenize=False
     )
-    llm.add_request(KEY, {"type": "token", "prompt_token_ids": list(ids)}, params, lora_request=lora)
-    seen: list[Any] = []
-    done: dict[str, Any] = {KEY: None}
-    with patches.watch_prompt_logprobs(llm, seen) if in_process else _nothing():
-        others = _run(llm, done)
-    flat = done[KEY].prompt_logprobs
-    rows = _captured(seen, len(ids) - 1) if in_process else _from_top(flat, len(ids), vocab_size)
-    return rows[first:, :vocab_size], others
+    places: dict[str, int] = {}
+    for place, (key, (ids, _)) in enumerate(zip(wanted, texts, strict=True)):
+        prompt = {"type": "token", "prompt_token_ids": list(ids)}
+        places[llm.add_request(key, prompt, params.clone(), lora_request=lora)] = place
+    if not in_process:
+        others = _run(llm, wanted)
+        return [
+            _from_top(output.prompt_logprobs, len(ids), vocab_size)[first:]
+            for output, (ids, first) in zip(wanted.values(), texts, strict=True)
+        ], others
+    rows = [np.empty((len(ids) - 1 - first, vocab_size), dtype=np.float32) for ids, first in texts]
+    left = [len(one) for one in rows]
+
+    def keep(request: str, position: int, logprobs: Any) -> None:
+        """The distributions of a request from a position of its prompt on."""
+        place = places[request]
+        first = texts[place][1]
+        part = logprobs[max(first - position, 0) :, :vocab_size]
+        begin = max(position - first, 0)
+        rows[place][begin : begin + len(part)] = part.float().numpy()
+        left[place] -= len(part)
+
+    with patches.watch_prompt_logprobs(llm, keep):
+        others = _run(llm, wanted)
+    if any(left):
+        missing = sum(map(abs, left))
+        raise GenerationError(f"vLLM returned no log probabilities for {missing} tokens.", "See %llm logs.")
+    return rows, others
 
 
 def of_tokens(
@@ -93,20 +114,6 @@ def _run(llm: Any, wanted: dict[str, Any]) -> list[Any]:
             else:
                 others.append(output)
     return others
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
-
-
-def _captured(seen: list[Any], rows: int) -> Any:
-    import numpy as np
-
-    found = np.concatenate(seen) if seen else np.empty((0, 0), np.float32)
-    if len(found) != rows:
-        raise GenerationError(f"vLLM returned log probabilities for {len(found)} of {rows} tokens.", "See %llm logs.")
-    return found
 
 
 def _from_top(flat: Any, count: int, vocab_size: int) -> Any:
