@@ -173,7 +173,7 @@ def _compute(
     if heads:
         _decode(context, heads, found, between)
         for leader, other in copies:
-            context.copy(leader, other)
+            context.copy(leader, other, used_only=False)  # the cells are shared
         between()
     _decode(context, tails, found, between)
 
