@@ -38,6 +38,8 @@ MAX_NESTING = 100
 _DIGITS = 2000
 # How often a subschema is reduced to its type before the schema is refused.
 _MOST_LOOSENED = 8
+# Characters that the mask library reads at most while the refused part of a schema is looked for: about 1 s per 10 MB.
+_MOST_SEARCHED = 20_000_000
 _OWN = ("max_digits", "strict_formats", "key_order")
 _KEPT = ("type", "$schema", "$id", "$defs", "definitions", "x-guidance", "title", "description")
 _CHOOSERS = ("$ref", "allOf", "anyOf", "oneOf", "type", "enum", "const")
@@ -324,6 +326,7 @@ def _enforceable(schema: Any) -> tuple[str, tuple[str, ...]]:
     if not refused:
         return text, with_few_keys(schema)
     looser, checked = relaxed(schema)
+    effort = _MOST_SEARCHED
     for _ in range(_MOST_LOOSENED):
         text = _normal(looser)
         found = _refusal(text)
@@ -332,7 +335,7 @@ def _enforceable(schema: Any) -> tuple[str, tuple[str, ...]]:
         if found.startswith("Unsatisfiable schema"):
             # A looser schema has no text either.
             raise _explain(looser, found)
-        place, _ = _locate(looser, found)
+        place, _, effort = _locate(looser, found, effort)
         looser, dropped = _loosened(looser, place)
         if not dropped or not place:
             break
@@ -441,7 +444,7 @@ def _refusal(text: str) -> str:
 
 def _explain(schema: Any, message: str) -> LlmLabError:
     """The error for a refused schema, with the keyword and its JSON pointer."""
-    place, message = _locate(schema, message)
+    place, message, _ = _locate(schema, message)
     message = " ".join(message.split())[:240]
     at = place or "the top level"
     if message.startswith("Unsatisfiable schema"):
@@ -466,28 +469,30 @@ def _explain(schema: Any, message: str) -> LlmLabError:
     )
 
 
-def _locate(schema: Any, message: str) -> tuple[str, str]:
-    """The innermost subschema that is refused on its own, and the library's message."""
+def _locate(schema: Any, message: str, effort: int = _MOST_SEARCHED) -> tuple[str, str, int]:
+    """The innermost subschema that is refused on its own, the library's message, and the effort left.
+
+    Args:
+        schema: a refused schema.
+        message: why the library refuses all of it.
+        effort: characters that the library may read; each subschema tried costs the schema's length.
+    """
     if not isinstance(schema, dict):
-        return "", message
-    moved = _moved(schema)
+        return "", message, effort
+    inner = _normal(_moved(schema))
+    dialect = f', "$schema": {json.dumps(schema["$schema"])}' if "$schema" in schema else ""
     best = ("", message)
     for pointer, node in everything(schema):
         if not pointer or not isinstance(node, dict) or not (pointer + "/").startswith(best[0] + "/"):
             continue
+        effort -= len(inner)
+        if effort < 0:
+            break
         there = with_patterns({"$ref": "#/x-root" + pointer.replace("%", "%25")}, 0, {})
-        document = {"x-root": moved, "$ref": quote(there["$ref"])}
-        if "$schema" in schema:
-            document["$schema"] = schema["$schema"]
-        refused = _refusal(_normal_below(document))
+        refused = _refusal(f'{{"x-root": {inner}, "$ref": {json.dumps(quote(there["$ref"]))}{dialect}}}')
         if refused:
             best = (pointer, refused)
-    return best
-
-
-def _normal_below(document: dict[str, Any]) -> str:
-    inner = json.loads(_normal(document["x-root"]))
-    return json.dumps({**document, "x-root": inner}, ensure_ascii=False)
+    return *best, effort
 
 
 def _moved(schema: Any) -> Any:
