@@ -173,6 +173,8 @@ class Closer:
         while True:
             if state.is_accepting() and self._checked(text + more):
                 return [*path, self._ranks.end] if len(path) < budget else None
+            if effort <= 0:
+                return None
             effort -= 1
             self.visited += 1
             options = self._options(state, text, more, first=not stack) if len(path) + 1 < budget and effort > 0 else []
@@ -284,20 +286,20 @@ class Closer:
 
 
 def _required(schema: Any) -> tuple[bytes, ...]:
-    """All property names that any object in the schema requires, as JSON with the closing quote."""
+    """The keys that any object in the schema requires or has in `propertyNames`, as JSON with the closing quote."""
     found: dict[bytes, None] = {}
 
-    def look(node: Any) -> None:
+    def look(node: Any, *, names: bool) -> None:
         if isinstance(node, dict):
-            names = node.get("required")
-            for name in names if isinstance(names, list) else ():
+            listed = [node.get("required"), *((node.get("enum"), [node.get("const")]) if names else ())]
+            for name in (name for some in listed if isinstance(some, list) for name in some):
                 if isinstance(name, str):
                     found[json.dumps(name, ensure_ascii=False)[1:].encode()] = None
-            for value in node.values():
-                look(value)
+            for key, value in node.items():
+                look(value, names=names or key == "propertyNames")
         elif isinstance(node, list):
             for value in node:
-                look(value)
+                look(value, names=names)
 
-    look(schema)
+    look(schema, names=False)
     return tuple(found)
