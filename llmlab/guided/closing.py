@@ -15,8 +15,8 @@ from llmlab.guided.endings import Shape, as_json, shapes, whole_text
 from llmlab.guided.guide import Guide
 from llmlab.guided.scan import Scan
 
-# States visited per search in a decoding loop, where everyone in the batch waits (a state costs up to 0.3 ms), and in the
-# first search, which runs before the request joins the batch.
+# States visited per search in a decoding loop, where everyone in the batch waits (a state costs up to 0.3 ms), and in
+# the first search, which runs before the request joins the batch.
 EFFORT = 64
 FIRST_EFFORT = 1500
 # Tokens tried per state.

@@ -53,10 +53,7 @@ class Scan:
 
     def copy(self) -> Scan:
         """Another scan in the same state."""
-        other = copy.copy(self)
-        other._stack = [keys if keys is None else set(keys) for keys in self._stack]
-        other._added = []
-        return other
+        return copy.deepcopy(self)
 
     @property
     def in_string(self) -> bool:
