@@ -46,9 +46,10 @@ def negative_multiples(node: dict[str, Any]) -> list[int | float] | None:
     return None if unwritable(values) is not None else values
 
 
-_ANNOTATIONS = frozenset(
-    ("title", "description", "default", "examples", "$comment", "deprecated", "readOnly", "writeOnly")
+_ELSEWHERE = frozenset(
+    ("enum", "const", "allOf", "anyOf", "oneOf", "not", "if", "then", "else", "$ref", "$dynamicRef", "$recursiveRef")
 )
+"""Keywords besides type, bounds and multipleOf that say which numbers are valid."""
 _NUMERIC = {"integer", "number"}
 
 
@@ -66,17 +67,17 @@ def signed_multiples(node: dict[str, Any]) -> tuple[list[dict[str, Any]], bool]:
     few = negative_multiples(node)
     if few is not None:
         return [{"enum": few}], False
-    if set(node) - {"type", "multipleOf", *_BOUNDS} - _ANNOTATIONS:
+    if not _ELSEWHERE.isdisjoint(node):
         return [node], False
     size = Decimal(str(step))
     low, low_open = _bound(node, "minimum", "exclusiveMinimum", max)
     high, high_open = _bound(node, "maximum", "exclusiveMaximum", min)
     if low is not None and (low > -size or (low == -size and low_open)):
         return [node], False
+    if high is not None and (high < 0 or (high == 0 and high_open)):
+        return [{key: value for key, value in node.items() if key != "multipleOf"}], True
     below = {key: value for key, value in node.items() if key in _BOUNDS}
     below["type"] = [kind for kind in listed if kind in _NUMERIC]
-    if high is not None and (high < 0 or (high == 0 and high_open)):
-        return [below], True
     most = -(size if "number" in listed else size * size.as_integer_ratio()[1])
     below.pop("exclusiveMaximum", None)
     below["maximum"] = int(most) if most == most.to_integral_value() else float(most)
@@ -92,7 +93,7 @@ def all_spellings(node: dict[str, Any]) -> list[dict[str, Any]]:
     """
     kinds = node.get("type", "number")
     kinds = kinds if isinstance(kinds, list) else [kinds]
-    if "number" not in kinds or set(node) - {"type", "multipleOf", *_BOUNDS} - _ANNOTATIONS:
+    if "number" not in kinds or not _ELSEWHERE.isdisjoint(node):
         return [node]
     low, _ = _bound(node, "minimum", "exclusiveMinimum", max)
     high, _ = _bound(node, "maximum", "exclusiveMaximum", min)
@@ -102,12 +103,10 @@ def all_spellings(node: dict[str, Any]) -> list[dict[str, Any]]:
     if step is not None:
         places = -int(step.as_tuple().exponent)
         for place in range(1, places):
-            # The least common multiple of the step and a unit in this place.
-            unit = Decimal(1).scaleb(-place)
-            coarser = (
-                step * unit / Decimal(math.gcd(int(step.scaleb(places)), int(unit.scaleb(places)))).scaleb(-places)
-            )
-            if coarser != unit:
+            # The multiples with this many decimals.
+            unit = 10 ** (places - place)
+            coarser = Decimal(math.lcm(int(step.scaleb(places)), unit)).scaleb(-places)
+            if coarser.scaleb(places) != unit:
                 others.append({**node, "multipleOf": float(coarser)})
     values = [
         value

@@ -207,9 +207,11 @@ def test_the_validator_reads_numbers_as_written(schema, text, good):
 MULTIPLES = [
     ({"type": "number", "multipleOf": 0.01}, ["-500.25", "2.5", "0", "-0.01"], ["-0.001", "-1.005", "1.005"]),
     ({"type": ["number", "null"], "multipleOf": 0.5}, ["null", "-1.5", "-500.5"], ["-11.3"]),
+    ({"type": "number", "multipleOf": 0.01, "example": 1, "format": "double"}, ["-500.25"], ["-1.005"]),
     ({"type": "integer", "multipleOf": 5}, ["-10", "-20000", "15"], ["-3", "-20001", "3"]),
     ({"type": "integer", "multipleOf": 5, "minimum": -100}, ["-100", "-5", "0"], ["-105", "-3"]),
     ({"type": "integer", "multipleOf": 5, "maximum": -100}, ["-100", "-500005"], ["-103", "-95", "5"]),
+    ({"multipleOf": 5, "maximum": -100}, ["-500005", '"text"', "null"], ["-103", "5"]),
     ({"type": "number", "multipleOf": 0.5, "exclusiveMaximum": 0}, ["-0.5", "-100.5"], ["-0.3", "0", "0.5"]),
     ({"type": "number", "multipleOf": 0.5, "minimum": -2.5, "maximum": -0.5}, ["-2.5", "-1"], ["-3", "-0.7", "0"]),
     # Spellings that the mask library leaves out.
