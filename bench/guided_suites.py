@@ -5,6 +5,8 @@ check that every answer passes before it ends with "stop". PATH holds checkouts 
 json-schema-org/JSON-Schema-Test-Suite, in any folders.
 
     python bench/guided_suites.py PATH [--sample 500] [--seed 0] [--only maskbench,complete,coverage,standard] [--json FILE]
+
+All of MaskBench takes hours: with `--rows FILE` each row is written as it comes, and a later run goes on after it.
 """
 
 from __future__ import annotations
@@ -137,6 +139,21 @@ def maskbench(paths: Iterable[Path], tokenizer: Any, order: str = "schema") -> I
         yield row
 
 
+def resumed(paths: list[Path], tokenizer: Any, order: str, file: Path | None) -> list[dict[str, Any]]:
+    """The rows of MaskBench; those that a file has already are taken from it, and new ones are added to it."""
+    if file is None:
+        return list(maskbench(paths, tokenizer, order))
+    lines = file.read_text().splitlines() if file.exists() else []
+    known = {row["name"]: row for line in lines if (row := json.loads(line))}
+    wanted = [path.stem for path in paths]
+    with file.open("a") as out:
+        for row in maskbench((path for path in paths if path.stem not in known), tokenizer, order):
+            out.write(json.dumps(row) + "\n")
+            out.flush()
+            known[row["name"]] = row
+    return [known[name] for name in wanted]
+
+
 def standard(folder: Path, tokenizer: Any) -> Iterator[dict[str, Any]]:
     """One row per schema of the standard's own suite (required tests)."""
     for path in sorted(folder.glob("*.json")):
@@ -159,8 +176,9 @@ def standard(folder: Path, tokenizer: Any) -> Iterator[dict[str, Any]]:
 def completed(paths: Iterable[Path], seeds: int) -> Iterator[dict[str, Any]]:
     """Random texts under `complete=True`, over nano's vocabulary: one row per schema that has an ending.
 
-    Every token is drawn from those that the mask allows, all equally likely. The budget is the shortest ending that the
-    search finds at the start, or a labelled instance's length if that is shorter or the search finds none, plus 0 to 60.
+    Every token is drawn from those that the mask allows, all equally likely. The budget is the ending that the search finds
+    at the start, as before a request, or a labelled instance's length if that is shorter or the search finds none, plus 0
+    to 60 tokens.
     """
     folder = Path(zoo.__file__).parent / "models" / "nano"
     text = (folder / "tokenizer.json").read_text()
@@ -174,8 +192,9 @@ def completed(paths: Iterable[Path], seeds: int) -> Iterator[dict[str, Any]]:
         except LlmLabError:
             continue
         assert guide is not None
-        shortest = Closer(grammars.ranks, guide).way(grammars.matcher(guide), 2000)
-        known = [len(shortest)] if shortest is not None else []
+        grammars.find_ending(guide)
+        first = grammars.ending(guide)
+        known = [len(first)] if first else []
         for test in data.get("tests", ()):
             ids = grammars.tokenizer.tokenize_str(json.dumps(test["data"], ensure_ascii=False))
             matcher = grammars.matcher(guide)
@@ -184,17 +203,19 @@ def completed(paths: Iterable[Path], seeds: int) -> Iterator[dict[str, Any]]:
         if not known:
             continue
         row: dict[str, Any] = {"name": path.stem, "shortest": min(known), "length": 0, "wrong": [], "slowest_s": 0.0}
+        row["visited"] = 0
         for seed in range(seeds):
             rng = random.Random(seed)
-            matcher, closer = grammars.matcher(guide), Closer(grammars.ranks, guide)
+            matcher, closer = grammars.matcher(guide), Closer(grammars.ranks, guide, first)
             left, ids, written = min(known) + rng.randrange(60), [], b""
             while left:
                 mask = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8), bitorder="little")
                 allowed = np.flatnonzero(mask)
                 token = int(allowed[rng.randrange(len(allowed))])
-                started = time.perf_counter()
+                started = time.thread_time()
                 instead = closer.instead(matcher, token, left, written)
-                row["slowest_s"] = max(row["slowest_s"], time.perf_counter() - started)
+                row["slowest_s"] = max(row["slowest_s"], time.thread_time() - started)
+                row["visited"] = max(row["visited"], closer.visited)
                 ids += instead or [token]
                 if instead is not None or token == end:
                     break
@@ -217,6 +238,7 @@ def main() -> None:
     parser.add_argument("--only", default="maskbench,complete,coverage,standard")
     parser.add_argument("--max-kb", type=float, default=0, help="leave out larger files of MaskBench; default: none")
     parser.add_argument("--key-order", choices=("schema", "any"), default="schema", help="of MaskBench's objects")
+    parser.add_argument("--rows", type=Path, help="MaskBench's rows so far, one per line: they aren't computed again")
     parser.add_argument("--json", type=Path, help="write every row")
     args = parser.parse_args()
     wanted, tokenizer = args.only.split(","), bytes_tokenizer()
@@ -224,7 +246,7 @@ def main() -> None:
     suites = [path for path in args.path.rglob("maskbench/data") if path.is_dir()]
     if "maskbench" in wanted and suites:
         paths = files(suites[0], args.sample, args.seed, args.max_kb)
-        rows = found["maskbench"] = list(maskbench(paths, tokenizer, args.key_order))
+        rows = found["maskbench"] = resumed(paths, tokenizer, args.key_order, args.rows)
         took = sorted(row["compile_s"] for row in rows)
         print(f"MaskBench: {len(rows):,} schemas, keys in {args.key_order} order")
         print(f"  compiled: {sum(not row['reason'] for row in rows):,}")
@@ -236,12 +258,14 @@ def main() -> None:
         print(f" (in any order of keys: {sum(len(row['rejected']) > row['order'] for row in rows):,})")
         print(f"  time to compile: median {took[len(took) // 2] * 1e3:.1f} ms, maximum {took[-1]:.1f} s")
     if "complete" in wanted and suites:
-        rows = found["complete"] = list(completed(files(suites[0], args.sample or 400, args.seed), 2))
+        paths = files(suites[0], args.sample or 400, args.seed, args.max_kb)
+        rows = found["complete"] = list(completed(paths, 2))
         print(f"complete=True, random tokens over nano's vocabulary: {len(rows):,} schemas, 2 texts each")
         print(f"  schemas with a text that ended at its limit: {sum(bool(row['length']) for row in rows):,}")
         print(f"  texts that violate the schema: {sum(len(row['wrong']) for row in rows):,}")
         slow = sorted(row["slowest_s"] for row in rows)
-        print(f"  longest search: median {slow[len(slow) // 2] * 1e3:.0f} ms, maximum {slow[-1] * 1e3:.0f} ms")
+        print(f"  most states that a step visited: {max(row['visited'] for row in rows)}")
+        print(f"  longest step: median {slow[len(slow) // 2] * 1e3:.0f} ms, maximum {slow[-1] * 1e3:.0f} ms")
     groups = [path.parent for path in args.path.rglob("data/Github_easy") if path.is_dir()]
     if "coverage" in wanted and groups:
         refused: collections.Counter[str] = collections.Counter()

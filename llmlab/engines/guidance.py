@@ -49,7 +49,11 @@ class Steer:
         )
         if request.begun:
             self._begin(request)
-        self._closer = Closer(grammars.ranks, request.guide) if request.complete else None
+        self._closer = None
+        if request.complete:
+            # A text that ends within a character has begun differently from the one whose ending is known.
+            known = grammars.ending(request.guide, request.begun) if request.begun.encode() == self._begun else ()
+            self._closer = Closer(grammars.ranks, request.guide, known)
 
     def _begin(self, request: Request) -> None:
         """Advance by the text that the answer already has, which may end within a character."""
@@ -143,7 +147,7 @@ class Steer:
             self._scan = Scan(self._guide.max_digits)
             self._scan.feed(self._text)
         if self._closer is not None:
-            self._closer = Closer(self._grammars.ranks, self._guide)
+            self._closer = Closer(self._grammars.ranks, self._guide, hint=self._closer.hint)
 
     @property
     def raw(self) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
 import threading
 import time
 from collections import OrderedDict
@@ -11,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from llmlab.errors import BadInputError, GenerationError, UnsupportedError
-from llmlab.guided.closing import Ranks
+from llmlab.guided.closing import Closer, Ranks
 from llmlab.guided.guide import Guide
 
 COMPILE_LIMIT_S = 10.0
@@ -71,6 +72,7 @@ class Compiler:
         self._tokenizer: Any = None
         self._ranks: Ranks | None = None
         self._made: OrderedDict[str, Any] = OrderedDict()
+        self._endings: OrderedDict[tuple[str, str], tuple[int, ...]] = OrderedDict()
         self.piece = functools.lru_cache(maxsize=4096)(self._piece)
         """A token's bytes in a text."""
 
@@ -171,6 +173,25 @@ class Compiler:
             self.compile(guide)
             return self.matcher(guide)
         return made.deep_copy()
+
+    def find_ending(self, guide: Guide, begun: str = "") -> None:
+        """Find a short ending of a text for `ending`. It takes up to seconds: not for an engine's loop."""
+        key = (guide.digest, begun)
+        with self._lock:
+            if key in self._endings:
+                return
+        matcher = self.matcher(guide)
+        matcher.try_consume_tokens(self.tokenizer.tokenize_str(begun))
+        way = Closer(self.ranks, guide).way(matcher, sys.maxsize, begun.encode())
+        with self._lock:
+            self._endings[key] = tuple(way or ())
+            while len(self._endings) > _KEEP:
+                self._endings.popitem(last=False)
+
+    def ending(self, guide: Guide, begun: str = "") -> tuple[int, ...]:
+        """The tokens of the ending that `find_ending` found, the end token last; none if it found none."""
+        with self._lock:
+            return self._endings.get((guide.digest, begun), ())
 
     def begins(self, guide: Guide, text: str) -> bool:
         """Whether a text that the guide accepts can begin with this one."""

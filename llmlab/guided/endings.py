@@ -37,7 +37,7 @@ class Shape:
         self._reads: list[list[tuple[Ranges, int]]] = []
         start, self._end = self._state(), self._state()
         self._build(node, start, self._end)
-        self._start = self._closed({start})
+        self.start = self._closed({start})
         self._left = self._distances()
 
     def _state(self) -> int:
@@ -112,16 +112,25 @@ class Shape:
                     waiting.append(target)
         return frozenset(found)
 
-    def ending(self, begun: str) -> str | None:
-        """The shortest text that completes a beginning; None if nothing does."""
-        states = self._start
-        for char in begun:
+    def after(self, states: frozenset[int], text: str) -> frozenset[int]:
+        """The states after some more text; none if nothing matches it."""
+        for char in text:
+            if not states:
+                break
             code = ord(char)
             states = self._closed(
                 {target for state in states for ranges, target in self._reads[state] if _has(ranges, code)}
             )
-            if not states:
-                return None
+        return states
+
+    def ending(self, begun: str) -> str | None:
+        """The shortest text that completes a beginning; None if nothing does."""
+        return self.shortest(self.after(self.start, begun))
+
+    def shortest(self, states: frozenset[int]) -> str | None:
+        """The shortest text that leads from any of some states to the end; None if there is none."""
+        if not states:
+            return None
         out: list[str] = []
         state = min(states, key=self._left.__getitem__)
         if self._left[state] == float("inf"):

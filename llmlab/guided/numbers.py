@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, InvalidOperation
+from decimal import ROUND_CEILING, ROUND_DOWN, ROUND_FLOOR, Decimal, InvalidOperation
 from typing import Any
 
 MOST = 2000
@@ -24,11 +24,7 @@ def exact(text: str) -> int | Decimal:
 
 
 def negative_multiples(node: dict[str, Any]) -> list[int | float] | None:
-    """The values of a `multipleOf` schema whose values are all negative; None for any other schema.
-
-    Raises:
-        ValueError: there are too many, or no lower bound.
-    """
+    """The values of a `multipleOf` schema whose values are all negative and few; None for any other schema."""
     step = node.get("multipleOf")
     kinds = node.get("type", "number")
     if not isinstance(step, int | float) or isinstance(step, bool) or kinds not in ("integer", "number"):
@@ -39,7 +35,7 @@ def negative_multiples(node: dict[str, Any]) -> list[int | float] | None:
     low, low_open = _bound(node, "minimum", "exclusiveMinimum", max)
     size = Decimal(str(step))
     if low is None or (Decimal(str(high)) - Decimal(str(low))) / size > MOST:
-        raise ValueError("too many negative multiples to list")
+        return None
     first, last = math.ceil(Decimal(str(low)) / size), math.floor(Decimal(str(high)) / size)
     found = [i * size for i in range(first, last + 1)]
     excluded = [Decimal(str(end)) for end, is_open in ((low, low_open), (high, high_open)) if is_open]
@@ -47,38 +43,88 @@ def negative_multiples(node: dict[str, Any]) -> list[int | float] | None:
     if kinds == "integer":
         kept = [v for v in kept if v == v.to_integral_value()]
     values = [int(v) if v == v.to_integral_value() else float(v) for v in kept]
-    if unwritable(values) is not None:
-        raise ValueError("they have too many digits")
-    return values
+    return None if unwritable(values) is not None else values
 
 
-_ANNOTATIONS = frozenset(
-    ("title", "description", "default", "examples", "$comment", "deprecated", "readOnly", "writeOnly")
+_ELSEWHERE = frozenset(
+    ("enum", "const", "allOf", "anyOf", "oneOf", "not", "if", "then", "else", "$ref", "$dynamicRef", "$recursiveRef")
 )
-_SOME = 200
-"""How many negative multiples can be written where there is no lower bound, or a distant one."""
+"""Keywords besides type, bounds and multipleOf that say which numbers are valid."""
+_NUMERIC = {"integer", "number"}
 
 
-def some_negative_multiples(node: dict[str, Any]) -> list[int | float]:
-    """The negative values of a `multipleOf` schema, the ones nearest to 0 first; empty for any other schema."""
+def signed_multiples(node: dict[str, Any]) -> tuple[list[dict[str, Any]], bool]:
+    """A `multipleOf` schema as alternatives for the mask library, which writes only multiples from 0 on.
+
+    Returns:
+        The alternatives, only the schema itself if it has no negative multiples; and whether they let through negative
+        numbers that aren't multiples, since those that are would be too many to list.
+    """
     step, kinds = node.get("multipleOf"), node.get("type", "number")
     listed = kinds if isinstance(kinds, list) else [kinds]
-    if not isinstance(step, int | float) or isinstance(step, bool) or step <= 0:
-        return []
-    if not {"integer", "number"} & set(listed) or set(node) - {"type", "multipleOf", *_BOUNDS} - _ANNOTATIONS:
-        return []
+    if not isinstance(step, int | float) or isinstance(step, bool) or step <= 0 or not _NUMERIC & set(listed):
+        return [node], False
+    few = negative_multiples(node)
+    if few is not None:
+        return [{"enum": few}], False
+    if not _ELSEWHERE.isdisjoint(node):
+        return [node], False
+    size = Decimal(str(step))
     low, low_open = _bound(node, "minimum", "exclusiveMinimum", max)
     high, high_open = _bound(node, "maximum", "exclusiveMaximum", min)
+    if low is not None and (low > -size or (low == -size and low_open)):
+        return [node], False
     if high is not None and (high < 0 or (high == 0 and high_open)):
-        return []  # `negative_multiples`
-    size = Decimal(str(step))
-    values = [-i * size for i in range(1, _SOME + 1)]
-    if low is not None:
-        values = [v for v in values if v > Decimal(str(low)) or (v == Decimal(str(low)) and not low_open)]
-    if "number" not in listed:
-        values = [v for v in values if v == v.to_integral_value()]
-    found = [int(v) if v == v.to_integral_value() else float(v) for v in values]
-    return [] if unwritable(found) is not None else found
+        return [{key: value for key, value in node.items() if key != "multipleOf"}], True
+    below = {key: value for key, value in node.items() if key in _BOUNDS}
+    below["type"] = [kind for kind in listed if kind in _NUMERIC]
+    most = -(size if "number" in listed else size * size.as_integer_ratio()[1])
+    below.pop("exclusiveMaximum", None)
+    below["maximum"] = int(most) if most == most.to_integral_value() else float(most)
+    values = negative_multiples({**below, "multipleOf": step, "type": "number" if "number" in listed else "integer"})
+    return [node, below if values is None else {"enum": values}], values is None
+
+
+def all_spellings(node: dict[str, Any]) -> list[dict[str, Any]]:
+    """A numeric schema and alternatives with the decimal spellings that the mask library leaves out.
+
+    - Under `maximum: 99.99` it rejects 99.9, whose digits begin those of the bound; under `minimum: -99.99`, -99.9.
+    - Under `multipleOf: 0.25` it accepts 2.50 and 2, but not 2.5.
+    """
+    kinds = node.get("type", "number")
+    kinds = kinds if isinstance(kinds, list) else [kinds]
+    if "number" not in kinds or not _ELSEWHERE.isdisjoint(node):
+        return [node]
+    low, _ = _bound(node, "minimum", "exclusiveMinimum", max)
+    high, _ = _bound(node, "maximum", "exclusiveMaximum", min)
+    step = node.get("multipleOf")
+    step = Decimal(str(step)) if isinstance(step, int | float) and not isinstance(step, bool) and step > 0 else None
+    others: list[dict[str, Any]] = []
+    if step is not None:
+        places = -int(step.as_tuple().exponent)
+        for place in range(1, places):
+            # The multiples with this many decimals.
+            unit = 10 ** (places - place)
+            coarser = Decimal(math.lcm(int(step.scaleb(places)), unit)).scaleb(-places)
+            if coarser.scaleb(places) != unit:
+                others.append({**node, "multipleOf": float(coarser)})
+    values = [
+        value
+        for bound, sign in ((high, 1), (low, -1))
+        if bound is not None and sign * bound > 0
+        for value in _beginnings(Decimal(str(bound)))
+        if (low is None or value >= Decimal(str(low))) and (high is None or value <= Decimal(str(high)))
+        if step is None or value % step == 0
+    ]
+    if values:
+        others.append({"enum": [float(value) for value in values]})
+    return [node, *others]
+
+
+def _beginnings(bound: Decimal) -> list[Decimal]:
+    """A number cut after each of its decimals but the last."""
+    places = -int(bound.as_tuple().exponent)
+    return [bound.quantize(Decimal(1).scaleb(-place), ROUND_DOWN) for place in range(1, places)]
 
 
 def _bound(node: dict[str, Any], name: str, exclusive: str, tighter: Any) -> tuple[float | None, bool]:

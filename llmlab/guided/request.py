@@ -102,6 +102,8 @@ class Constraint:
                 f"The constraint ({self.guide.name}) doesn't allow an answer that begins with {begun[:60]!r}.",
                 "The constraint covers the prefix too: change one of them.",
             )
+        if self.complete:
+            grammars.find_ending(self.guide, begun)
         return replace(self, compile_s=compile_s, traces=tuple(Trace() for _ in range(params.n)))
 
     def put_on(self, request: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Collection
 from decimal import Decimal
@@ -49,6 +50,15 @@ class Scan:
         """Take a token."""
         self._run(piece)
         self._added.clear()
+
+    def copy(self) -> Scan:
+        """Another scan in the same state."""
+        return copy.deepcopy(self)
+
+    @property
+    def in_string(self) -> bool:
+        """Whether a string is open."""
+        return self._in_string
 
     def open_string(self) -> tuple[str, Collection[str] | None] | None:
         """The content so far of the open string, with the object's other keys if it is a key; None if none is open."""

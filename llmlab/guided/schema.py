@@ -15,7 +15,7 @@ from llmlab.guided.ecma import EcmaError, EcmaUnsupportedError, translated, with
 from llmlab.guided.formats import KNOWN, REPLACED, TIGHTER
 from llmlab.guided.guide import Guide, Violation
 from llmlab.guided.keys import any_order, together, unordered
-from llmlab.guided.numbers import BoundError, bounded, exact, negative_multiples, some_negative_multiples, unwritable
+from llmlab.guided.numbers import BoundError, all_spellings, bounded, exact, signed_multiples, unwritable
 from llmlab.guided.relaxation import relaxed, with_few_keys
 from llmlab.guided.scan import digit_limit
 from llmlab.guided.walk import (
@@ -38,6 +38,8 @@ MAX_NESTING = 100
 _DIGITS = 2000
 # How often a subschema is reduced to its type before the schema is refused.
 _MOST_LOOSENED = 8
+# Characters that the mask library reads at most while the refused part of a schema is looked for: about 1 s per 10 MB.
+_MOST_SEARCHED = 20_000_000
 _OWN = ("max_digits", "strict_formats", "key_order")
 _KEPT = ("type", "$schema", "$id", "$defs", "definitions", "x-guidance", "title", "description")
 _CHOOSERS = ("$ref", "allOf", "anyOf", "oneOf", "type", "enum", "const")
@@ -188,13 +190,6 @@ def _validator(schema: Any, patterns: dict[str, str]) -> Any:
             _check_pattern(key, pointer, "patternProperties")
         if node.get("enum") == []:
             raise BadInputError(f"No text satisfies the schema at {pointer or 'the top level'}: its enum is empty.")
-        try:
-            negative_multiples(node)
-        except ValueError as error:
-            raise UnsupportedError(
-                f"The keyword 'multipleOf' at {pointer}/multipleOf can't be enforced token by token: {error}.",
-                "Use a closer minimum, or leave the keyword out and check completion.parsed instead.",
-            ) from None
         for key in ("const", "enum"):
             odd = unwritable(node.get(key))
             if odd is not None:
@@ -217,7 +212,10 @@ def _validator(schema: Any, patterns: dict[str, str]) -> Any:
     # jsonschema's default registry fetches unknown references from the network.
     from jsonschema_specifications import REGISTRY
 
-    return kind(readable, format_checker=kind.FORMAT_CHECKER, registry=REGISTRY)
+    # The masks enforce these formats in any draft.
+    forms.checkers = {name: one for name, one in jsonschema.FormatChecker.checkers.items() if name in KNOWN}
+    forms.checkers |= kind.FORMAT_CHECKER.checkers
+    return kind(readable, format_checker=forms, registry=REGISTRY)
 
 
 def _check_pattern(pattern: str, pointer: str, keyword: str) -> None:
@@ -321,18 +319,21 @@ def _enforceable(schema: Any) -> tuple[str, tuple[str, ...]]:
     """
     text = _normal(schema)
     refused = _refusal(text)
+    unseen = (*with_few_keys(schema), *_with_negatives(schema))
     if not refused:
-        return text, with_few_keys(schema)
+        return text, unseen
     looser, checked = relaxed(schema)
+    effort = _MOST_SEARCHED
     for _ in range(_MOST_LOOSENED):
         text = _normal(looser)
         found = _refusal(text)
         if not found:
-            return text, (*checked, *with_few_keys(schema))
+            # What is below a checked keyword is checked with it.
+            return text, (*checked, *(one for one in unseen if not one.startswith(tuple(f"{up}/" for up in checked))))
         if found.startswith("Unsatisfiable schema"):
             # A looser schema has no text either.
             raise _explain(looser, found)
-        place, _ = _locate(looser, found)
+        place, _, effort = _locate(looser, found, effort)
         looser, dropped = _loosened(looser, place)
         if not dropped or not place:
             break
@@ -363,7 +364,8 @@ def _normal(schema: Any) -> str:
 
     validated = FormatChecker.checkers
     infinite: dict[str, bool] = {}
-    signed: dict[int, Any] = {}
+    # The first alternative of each split schema; with the schema, since an id is unique only while its object lives.
+    split: dict[int, tuple[Any, Any]] = {}
 
     def edit(node: dict[str, Any]) -> Any:
         reference = node.get("$ref")
@@ -376,19 +378,15 @@ def _normal(schema: Any) -> str:
         node = together(without_silent(with_patterns(node, 0, {})))
         if isinstance(reference, str) and reference.startswith("#"):
             node["$ref"] = quote(node["$ref"])
-        values = negative_multiples(node)
-        if values is not None:
-            return {"enum": values}
         if isinstance(node.get("allOf"), list):
             # The library multiplies alternatives out.
-            node["allOf"] = [one["anyOf"][0] if id(one) in signed else one for one in node["allOf"]]
-        below_zero = some_negative_multiples(node)
-        node = bounded(node)
-        if below_zero:
-            # The library writes only multiples from 0 on.
-            both = {"anyOf": [node, {"enum": below_zero}]}
-            signed[id(both)] = both
+            node["allOf"] = [split[id(one)][1] if id(one) in split else one for one in node["allOf"]]
+        parts = _numbers(node)
+        if len(parts) > 1:
+            both = {"anyOf": parts}
+            split[id(both)] = both, parts[0]
             return both
+        node = parts[0]
         form = node.get("format")
         if isinstance(form, str) and form in validated and ("const" in node or "enum" in node):
             values = [node["const"]] if "const" in node else node["enum"]
@@ -416,6 +414,27 @@ def _normal(schema: Any) -> str:
     return json.dumps(out, ensure_ascii=False)
 
 
+def _numbers(node: dict[str, Any]) -> list[dict[str, Any]]:
+    """The alternatives of a subschema whose numbers the mask library writes only in part."""
+    parts = []
+    for one in signed_multiples(node)[0]:
+        try:
+            parts += all_spellings(bounded(one))
+        except BoundError:
+            if one is node:
+                raise
+    return parts or [node]
+
+
+def _with_negatives(schema: Any) -> tuple[str, ...]:
+    """JSON pointers of the `multipleOf` that the masks don't enforce below 0."""
+    return tuple(
+        f"{pointer}/multipleOf"
+        for pointer, node in everything(schema)
+        if isinstance(node, dict) and signed_multiples(node)[1]
+    )
+
+
 def _with_pattern(node: dict[str, Any], pattern: str, original: dict[str, Any]) -> dict[str, Any]:
     """A copy of a subschema whose strings must also match a pattern."""
     full = f"^({pattern})$"
@@ -441,7 +460,7 @@ def _refusal(text: str) -> str:
 
 def _explain(schema: Any, message: str) -> LlmLabError:
     """The error for a refused schema, with the keyword and its JSON pointer."""
-    place, message = _locate(schema, message)
+    place, message, _ = _locate(schema, message)
     message = " ".join(message.split())[:240]
     at = place or "the top level"
     if message.startswith("Unsatisfiable schema"):
@@ -466,28 +485,30 @@ def _explain(schema: Any, message: str) -> LlmLabError:
     )
 
 
-def _locate(schema: Any, message: str) -> tuple[str, str]:
-    """The innermost subschema that is refused on its own, and the library's message."""
+def _locate(schema: Any, message: str, effort: int = _MOST_SEARCHED) -> tuple[str, str, int]:
+    """The innermost subschema that is refused on its own, the library's message, and the effort left.
+
+    Args:
+        schema: a refused schema.
+        message: why the library refuses all of it.
+        effort: characters that the library may read; each subschema tried costs the schema's length.
+    """
     if not isinstance(schema, dict):
-        return "", message
-    moved = _moved(schema)
+        return "", message, effort
+    inner = _normal(_moved(schema))
+    dialect = f', "$schema": {json.dumps(schema["$schema"])}' if "$schema" in schema else ""
     best = ("", message)
     for pointer, node in everything(schema):
         if not pointer or not isinstance(node, dict) or not (pointer + "/").startswith(best[0] + "/"):
             continue
+        effort -= len(inner)
+        if effort < 0:
+            break
         there = with_patterns({"$ref": "#/x-root" + pointer.replace("%", "%25")}, 0, {})
-        document = {"x-root": moved, "$ref": quote(there["$ref"])}
-        if "$schema" in schema:
-            document["$schema"] = schema["$schema"]
-        refused = _refusal(_normal_below(document))
+        refused = _refusal(f'{{"x-root": {inner}, "$ref": {json.dumps(quote(there["$ref"]))}{dialect}}}')
         if refused:
             best = (pointer, refused)
-    return best
-
-
-def _normal_below(document: dict[str, Any]) -> str:
-    inner = json.loads(_normal(document["x-root"]))
-    return json.dumps({**document, "x-root": inner}, ensure_ascii=False)
+    return *best, effort
 
 
 def _moved(schema: Any) -> Any:

@@ -201,3 +201,48 @@ def test_multiples_of_decimals_are_exact(compiler):
 )
 def test_the_validator_reads_numbers_as_written(schema, text, good):
     assert (make(schema=schema).problem(text) == "") is good
+
+
+# schema, texts that masks and validator accept, texts that one of them rejects
+MULTIPLES = [
+    ({"type": "number", "multipleOf": 0.01}, ["-500.25", "2.5", "0", "-0.01"], ["-0.001", "-1.005", "1.005"]),
+    ({"type": ["number", "null"], "multipleOf": 0.5}, ["null", "-1.5", "-500.5"], ["-11.3"]),
+    ({"type": "number", "multipleOf": 0.01, "example": 1, "format": "double"}, ["-500.25"], ["-1.005"]),
+    ({"type": "integer", "multipleOf": 5}, ["-10", "-20000", "15"], ["-3", "-20001", "3"]),
+    ({"type": "integer", "multipleOf": 5, "minimum": -100}, ["-100", "-5", "0"], ["-105", "-3"]),
+    ({"type": "integer", "multipleOf": 5, "maximum": -100}, ["-100", "-500005"], ["-103", "-95", "5"]),
+    ({"multipleOf": 5, "maximum": -100}, ["-500005", '"text"', "null"], ["-103", "5"]),
+    ({"type": "number", "multipleOf": 0.5, "exclusiveMaximum": 0}, ["-0.5", "-100.5"], ["-0.3", "0", "0.5"]),
+    ({"type": "number", "multipleOf": 0.5, "minimum": -2.5, "maximum": -0.5}, ["-2.5", "-1"], ["-3", "-0.7", "0"]),
+    # Spellings that the mask library leaves out.
+    ({"type": "number", "multipleOf": 0.25, "minimum": 0}, ["75.0", "2.5", "2.50", "0.25"], ["2.3", "-1"]),
+    ({"type": "number", "multipleOf": 0.75, "minimum": 0}, ["1.5", "3.0", "2.25"], ["0.5", "2.0"]),
+    ({"type": "number", "minimum": 0, "exclusiveMaximum": 100}, ["99.9", "99.99", "0"], ["100", "100.1", "-1"]),
+    ({"type": "number", "minimum": -99.99, "maximum": 99.99}, ["99.9", "-99.9", "99.99"], ["99.995", "-100"]),
+    ({"type": "number", "minimum": 0.001, "maximum": 0.05}, ["0.05", "0.001"], ["0", "0.0", "0.00"]),
+    ({"type": "number", "multipleOf": 0.02, "minimum": 0, "maximum": 9.94}, ["9.9", "9.8"], ["9.95", "9.91"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("schema", "good", "bad"), MULTIPLES, ids=str)
+def test_multiples_of_both_signs_and_in_each_spelling(compiler, schema, good, bad):
+    guide = make(schema=schema)
+    for text in good:
+        assert accepts(compiler, guide, text), text
+        assert not guide.problem(text)
+    for text in bad:
+        assert not accepts(compiler, guide, text) or ("/multipleOf" in guide.checked and guide.problem(text)), text
+
+
+def test_a_negative_multiple_is_generated_on_both_engines(model):
+    schema = {"type": "integer", "multipleOf": 7, "maximum": -3000}
+    for seed in range(3):
+        done = model.generate("A number:", schema=schema, temperature=1, seed=seed, max_tokens=40)
+        assert done.finish_reason == "stop"
+        assert done.parsed % 7 == 0
+
+
+def test_formats_are_checked_in_every_draft():
+    guide = make(schema={"$schema": "http://json-schema.org/draft-06/schema#", "format": "duration"})
+    assert guide.problem('"abc"')
+    assert not guide.problem('"P1D"')

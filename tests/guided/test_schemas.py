@@ -6,8 +6,9 @@ import time
 import jsonschema
 import pytest
 
-from llmlab.errors import BadInputError
+from llmlab.errors import BadInputError, UnsupportedError
 from llmlab.guided import make
+from llmlab.guided import schema as schema_module
 from llmlab.guided.compiler import COMPILE_LIMIT_S
 from llmlab.guided.formats import KNOWN
 from tests.guided.schemas import corpus, hand_written
@@ -127,3 +128,24 @@ def test_keywords_that_say_something_are_enforced(compiler, schema, bad):
 def test_keywords_that_nothing_satisfies_are_refused(schema):
     with pytest.raises(BadInputError, match="No text satisfies the schema"):
         make(schema=schema)
+
+
+@pytest.mark.parametrize("padding", [10, 100_000])
+def test_the_search_for_the_refused_part_is_bounded(monkeypatch, padding):
+    read, normalised = [], []
+    refusal, normal = schema_module._refusal, schema_module._normal
+    monkeypatch.setattr(schema_module, "_refusal", lambda text: read.append(len(text)) or refusal(text))
+    monkeypatch.setattr(schema_module, "_normal", lambda one: normalised.append(one) or normal(one))
+    properties = {f"p{i}": {"type": "object", "properties": {"a": {"type": "string"}}} for i in range(150)}
+    odd = {"type": "number", "multipleOf": 12345678899999998}
+    # More odd ones than are loosened.
+    odds = {f"odd{i}": odd for i in range(10)}
+    schema = {"type": "object", "properties": {**properties, **odds}, "description": "x" * padding}
+    schema["$defs"] = {"text": {"enum": ["x" * padding]}}
+    with pytest.raises(UnsupportedError) as raised:
+        make(schema=schema)
+    # It is looked for twice: to loosen the schema, and to explain the refusal.
+    assert sum(read) < 2 * schema_module._MOST_SEARCHED + 4 * read[0]
+    # Before, once for each subschema.
+    assert len(normalised) < 30
+    assert ("at /properties/odd0/multipleOf" in str(raised.value)) is (padding == 10)
