@@ -11,8 +11,6 @@ COLUMNS = ("loads", "template", "ids", "end tokens", "guided", "tools", "reasoni
 _NO_LORA = {"LoRA": "doesn't support adapters for mixtures of experts"}
 GAPS: dict[tuple[str, str], dict[str, str]] = {
     ("qwen3_moe", "llamacpp"): {"LoRA": "can't convert adapters for architecture 'qwen3moe'"},
-    ("phi3", "llamacpp"): {"end tokens": "adds </s>"},
-    ("smollm2", "llamacpp"): {"end tokens": "adds <|endoftext|>"},
     ("gptoss", "llamacpp"): {"ids": "'हिन्दी'", "LoRA": "can't convert adapters for architecture 'gpt-oss'"},
     ("deepseek_v3", "llamacpp"): {"LoRA": "can't convert adapters for architecture 'deepseek2'"},
     ("qwen3_moe", "vllm"): _NO_LORA,

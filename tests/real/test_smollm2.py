@@ -53,7 +53,7 @@ def test_both_engines_have_the_same_ids_and_prompts(smol_llamacpp, smol_vllm):
     messages = [{"role": "user", "content": "Hi 123"}, {"role": "assistant", "content": "Hello!"}]
     messages.append({"role": "user", "content": "</s> <|im_end|> done?"})
     assert smol_llamacpp.render(messages) == smol_vllm.render(messages)
-    assert set(smol_llamacpp.facts.end_ids) >= set(smol_vllm.facts.end_ids)
+    assert set(smol_llamacpp.facts.end_ids) == set(smol_vllm.facts.end_ids)
 
 
 def test_the_same_weights_give_the_same_text(same_weights, smol_vllm):
