@@ -284,10 +284,10 @@ def settle_size(
     concurrency = max_concurrency or DEFAULT_CONCURRENCY
     if tokens is None and asked.kv_tokens is None:
         most = max(KV_SMALLEST, KV_PER_PARAMETER * header.parameters)
-        each = fit.kv_bytes(header, 1024, asked.cache_k, asked.cache_v) / 1024
-        if max_concurrency is None and each * length * concurrency > most:
+        per_token = fit.kv_bytes(header, 1024, asked.cache_k, asked.cache_v) / 1024
+        if max_concurrency is None and per_token * length * concurrency > most:
             concurrency //= 2
-        if ctx is None and each * length * concurrency > most:
+        if ctx is None and per_token * length * concurrency > most:
             length = max(length // 2, min(length, DEFAULT_CONTEXT // 2))
     while not _modest(estimate_load(header, engine, length, concurrency, where, kv_tokens=tokens, asked=asked)):
         if max_concurrency is None and concurrency > 1:

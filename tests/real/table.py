@@ -57,6 +57,7 @@ def markdown() -> str:
                 elif not why:
                     cells.append("yes")
                 else:
+                    why = why.partition(" can't be attached to ")[2].partition(": ")[2] or why
                     cause = CAUSES.get((family.name, engine, column))
                     why = f"{why} ({cause})" if cause else why
                     why = why.replace(str(Path.home()), "~").replace("|", "\\|")

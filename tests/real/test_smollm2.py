@@ -165,3 +165,17 @@ def test_a_quant_of_the_expanded_folder(smol_vllm, same_weights):
 def test_another_quant_is_refused_with_the_reason():
     with pytest.raises(UnsupportedError, match="already quantized"):
         llmlab.quantize(str(catalogue.get("smollm2-135m").packages[0].path()), "Q8_0")
+
+
+def test_tools_in_the_generic_format(smol):
+    """A forced call was repeated until `max_tokens`, and none of them ran."""
+
+    def multiply(a: int, b: int) -> int:
+        """Multiply two numbers."""
+        return a * b
+
+    done = smol.generate(
+        "What is 48 times 76?", tools=[multiply], tool_choice="required", max_steps=1, temperature=0, max_tokens=48
+    )
+    assert done.tool_format == "generic"
+    assert [step.value for step in done.steps] == [48 * 76]
