@@ -26,6 +26,9 @@ _lock = threading.RLock()
 _thread = threading.local()
 # Longest wait for another thread's import.
 WAIT_S = 60.0
+# Packages that a package imports if they are installed, for what llmlab doesn't use. gguf 0.19 with mistral_common 1.13
+# takes 91 MiB and 2.0 s of CPU time, and 4 MiB and 0.03 s without: a third of the memory of a small model.
+_UNUSED = {"gguf": "mistral_common"}
 
 
 def load(*names: str) -> None:
@@ -79,7 +82,8 @@ def _import(names: list[str]) -> None:
     with _alone():
         for name in names:
             module, _, attribute = name.partition(":")
-            found = importlib.import_module(module)
+            with _without(_UNUSED.get(module)):
+                found = importlib.import_module(module)
             if attribute:
                 getattr(found, attribute)
             _loaded.add(name)
@@ -99,6 +103,19 @@ def _alone() -> Iterator[None]:
         _thread.inside = False
         if got:
             _lock.release()
+
+
+@contextmanager
+def _without(package: str | None) -> Iterator[None]:
+    """Hide a package that isn't imported yet."""
+    if package is None or package in sys.modules:
+        yield
+        return
+    sys.modules[package] = None  # type: ignore[assignment]  # an import of it raises ImportError
+    try:
+        yield
+    finally:
+        del sys.modules[package]
 
 
 def _is_inside() -> bool:

@@ -139,6 +139,14 @@ def test_raw_sends_the_text_as_it_is(model):
     assert raw.token_ids == model.generate("Who are you?", temperature=0, max_tokens=24).token_ids
 
 
+def test_a_list_is_a_batch_of_prompts_also_of_raw_ones(model):
+    ids = model.tokenize("The capital of France is")
+    assert len(model.generate([ids, ids], raw=True, max_tokens=1)) == 2
+    with pytest.raises(BadInputError, match="a text or a list of token ids") as caught:  # was a TypeError
+        model.generate(ids, raw=True, max_tokens=1)
+    assert "generate([ids], raw=True)" in caught.value.hint
+
+
 def test_counting_and_tokens_round_trip(model):
     text = "Où est 🦊? 東京 123\n\ttabs"
     ids = model.tokenize(text)

@@ -32,6 +32,10 @@ _PLAIN = (
     "olmo2",
     "starcoder2",
     "mistral3",
+    "qwen2moe",
+    "qwen3moe",
+    "gpt-oss",
+    "deepseek2",
 )
 _PART = re.compile(r"\b(text_model|language_model)\.")
 

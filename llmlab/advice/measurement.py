@@ -24,6 +24,8 @@ MAX_TOKENS = 32
 ROUNDS = 3
 # Results within this ratio count as equal, since other programs may use the machine.
 NOISE = 1.25
+# With this ratio in the first round, no more are needed.
+CLEAR = 2.0
 
 
 def measure(
@@ -57,14 +59,9 @@ def measure(
                 failed[option.engine] = error.message
         if not models:
             return None, [], None, failed
-        found = bench(
-            *models,
-            concurrency=[use.concurrency],
-            prompt_tokens=PROMPT_TOKENS,
-            max_tokens=MAX_TOKENS,
-            rounds=ROUNDS,
-            progress=progress,
-        )
+        found = _bench(models, use, progress, rounds=1)
+        if not _is_clear(found):
+            found = _bench(models, use, progress, rounds=ROUNDS)
         reasons = _reasons(found, use)
         loaded = {model.engine: model.load_s for model in models if model.name in own.models}
         if len(loaded) > 1:
@@ -75,6 +72,22 @@ def measure(
         return found, reasons, quicker, failed
     finally:
         own.close()
+
+
+def _bench(models: Sequence[Model], use: Use, progress: Progress, rounds: int) -> BenchResult:
+    return bench(
+        *models,
+        concurrency=[use.concurrency],
+        prompt_tokens=PROMPT_TOKENS,
+        max_tokens=MAX_TOKENS,
+        rounds=rounds,
+        progress=progress,
+    )
+
+
+def _is_clear(found: BenchResult) -> bool:
+    speeds = [point.tokens_per_s for point in found.points]
+    return len(speeds) == 1 or max(speeds) > CLEAR * min(speeds)
 
 
 def _load(own: Lab, use: Use, option: Option, progress: Progress) -> Model:
@@ -104,7 +117,8 @@ def _matching(lab: Lab, use: Use, option: Option) -> Model | None:
 def _reasons(found: BenchResult, use: Use) -> list[Reason]:
     first, *others = sorted(found.points, key=lambda point: -point.tokens_per_s)
     at = "one request at a time" if use.concurrency == 1 else f"concurrency {use.concurrency}"
-    how = f"{PROMPT_TOKENS} prompt and {MAX_TOKENS} output tokens, median of {ROUNDS} rounds"
+    rounds = "1 round" if found.rounds == 1 else f"median of {found.rounds} rounds"
+    how = f"{PROMPT_TOKENS} prompt and {MAX_TOKENS} output tokens, {rounds}"
     speeds = ", ".join(f"{point.engine} {units.speed(point.tokens_per_s)}" for point in (first, *others))
     what = f"measured: throughput, {at}"
     if not others:

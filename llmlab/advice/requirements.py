@@ -77,12 +77,14 @@ def has(engine: EngineName, need: str, header: Header | None) -> tuple[bool | No
 
 
 def _tools(header: Header | None) -> tuple[bool | None, str]:
-    from llmlab.tool_calls.families import detect
+    from llmlab.tool_calls.generic import GENERIC, family_for
 
     if header is None:
         return None, "its chat template isn't downloaded yet"
     try:
-        family = detect(header.chat_template, header.name)
+        family = family_for("auto", header.chat_template, header.name)
     except UnsupportedError as error:
         return False, error.message.rstrip(".")
+    if family is GENERIC:
+        return True, "the chat template has no place for tools, so they are described in the system prompt"
     return True, f"the chat template supports tools ({family.name} format)"

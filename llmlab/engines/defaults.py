@@ -1,4 +1,4 @@
-"""A model's own sampling params, from its generation_config.json."""
+"""What a model's own generation_config.json and config.json say: its sampling params and end tokens."""
 
 from __future__ import annotations
 
@@ -52,6 +52,15 @@ def sampling_defaults(generation: Mapping[str, Any], vocab_size: int) -> Samplin
     if isinstance(ids, list) and all(isinstance(i, int) and 0 <= i < vocab_size for i in ids):
         found |= _valid("logit_bias", dict.fromkeys(ids, _SUPPRESSED) or None)
     return SamplingParams(**found)
+
+
+def declared_ends(generation: Mapping[str, Any], config: Mapping[str, Any], vocab_size: int) -> tuple[int, ...]:
+    """The end tokens that a generation_config.json, or else a config.json, lists; empty if neither lists any."""
+    inner = config.get("text_config")
+    nested = inner.get("eos_token_id") if isinstance(inner, Mapping) else None
+    found = generation.get("eos_token_id", config.get("eos_token_id", nested))
+    ids = found if isinstance(found, list) else [found]
+    return tuple(dict.fromkeys(one for one in ids if isinstance(one, int) and 0 <= one < vocab_size))
 
 
 def _valid(name: str, value: Any) -> dict[str, Any]:

@@ -269,6 +269,11 @@ def _raw_ids(subject: Subject, prompt: Prompt | Sequence[int]) -> tuple[str, lis
     if isinstance(prompt, str):
         bos = facts.special_tokens.get("bos_token", "") if facts.add_bos else ""
         return prompt, subject.engine.tokenize(prompt if prompt.startswith(bos) else bos + prompt)
+    if not isinstance(prompt, Sequence):
+        raise BadInputError(
+            f"A raw prompt is a text or a list of token ids, got {prompt!r:.60}.",
+            "In `generate` a list is a batch: generate([ids], raw=True).",
+        )
     ids = [one for one in prompt if isinstance(one, int) and not isinstance(one, bool)]
     if len(ids) != len(prompt):
         raise BadInputError("raw=True needs a text or token ids, not a conversation.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -39,6 +40,7 @@ COLUMNS = {
     "memory_mb": "memory (MB)",
 }
 """The columns of the benchmark table, and their displayed names."""
+_seeds = itertools.count(20)
 _WORDS = ("river", "stone", "amber", "cloud", "seven", "garden", "engine", "silver", "winter", "letter", "number")
 
 
@@ -202,7 +204,7 @@ def bench(
     """Measure loaded models: throughput, TTFT, time per output token and memory, by concurrency.
 
     Several models are measured in alternation (A B A B), so that a change in the machine's speed affects all of them.
-    All prompts differ from their first token on, so no prefix is reused.
+    All prompts differ from their first token on, also between calls, so no prefix is reused.
 
     Args:
         *models: loaded models.
@@ -241,7 +243,8 @@ def bench(
     report = progress or (lambda _what, _share: None)
     gate = _gate(models, max_tokens) if len(models) > 1 else ()
     numbers = sorted(set(concurrency))
-    prompts = {id(m): _Prompts(m, prompt_tokens) for m in models}
+    seed = next(_seeds)
+    prompts = {id(m): _Prompts(m, prompt_tokens, seed) for m in models}
     found: dict[tuple[int, int], list[_Round]] = {}
     for model in models:
         report(f"{model.name}: warm-up", 0.0)
@@ -287,11 +290,11 @@ class _Round:
 
 
 class _Prompts:
-    """Unique texts of about a given number of tokens."""
+    """Unique texts of about a given number of tokens; the same for every model with the same seed."""
 
-    def __init__(self, model: Model, tokens: int) -> None:
+    def __init__(self, model: Model, tokens: int, seed: int) -> None:
         self._model, self._tokens = model, tokens
-        self._random = random.Random(20)  # noqa: S311 - for variety
+        self._random = random.Random(seed)  # noqa: S311 - for variety
         try:
             self._per_word = max(model.count_tokens(" ".join(_WORDS)) / len(_WORDS), 0.5)
             self._exact = model.url is None

@@ -20,9 +20,12 @@ GENERIC = Family(
     '{"name": "add", "arguments": {"a": 1}}',
     marks=(),
     read=read_plain,
-    between=("\n",),
+    alone=True,
 )
-"""The call format that every model with a chat template can use."""
+"""The call format that every model with a chat template can use.
+
+One call per message: a model that wasn't trained for calls repeats a forced one until `max_tokens`.
+"""
 
 SERVER = Family(
     "server",

@@ -226,6 +226,22 @@ def test_it_measures_what_is_loaded_and_goes_by_it(shared_lab, llamacpp, vllm):
     assert any(reason.what.startswith("--engine auto") and reason.engine == advice.auto for reason in advice.reasons)
 
 
+@pytest.mark.parametrize(("speed", "wanted"), [(900, [1]), (400, [1, 3])])
+def test_one_round_is_enough_where_one_engine_is_far_ahead(monkeypatch, shared_lab, llamacpp, vllm, speed, wanted):
+    """On a slow machine and a real model three rounds took minutes."""
+    asked = []
+
+    def measured(*models, rounds, **_options):
+        asked.append(rounds)
+        return BenchResult((point("llamacpp", 300), point("vllm", speed)), 64, 32, rounds)
+
+    monkeypatch.setattr(measurement, "bench", measured)
+    advice = advise_on(shared_lab, "llamacpp", concurrency=4, measure=True)
+    assert asked == wanted
+    how = "1 round" if speed == 900 else "median of 3 rounds"
+    assert any(how in reason.evidence for reason in advice.reasons)
+
+
 def test_another_machine_cant_be_measured():
     with pytest.raises(BadInputError, match="Only this machine"):
         advise("nano", hardware="gpu:24", measure=True)
@@ -250,6 +266,17 @@ def test_a_base_model_has_no_place_for_tools(tmp_path):
     assert advice.engine is None
     assert "no place for" in deciding(advice)[0].evidence
     assert "Leave tools out" in advice.way_out
+
+
+def test_tools_need_no_place_in_the_template(tmp_path):
+    """SmolLM2 was refused for tools, which it calls in the generic format."""
+    for file in NANO.iterdir():
+        if file.is_file() and file.name != "chat_template.jinja":
+            (tmp_path / file.name).symlink_to(file)
+    (tmp_path / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
+    advice = advise(str(tmp_path), needs="tools")
+    assert advice.engine is not None
+    assert any("described in the system prompt" in reason.evidence for reason in advice.reasons)
 
 
 @pytest.mark.parametrize(

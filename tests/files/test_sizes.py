@@ -175,3 +175,28 @@ def test_as_many_layers_as_fit_are_on_the_gpu():
     assert offload.settle(MISTRAL_7B, small, device, None, force=False, ram=ram) == (small, None, "")
     with pytest.raises(DoesNotFitError, match=r"need about .* of RAM"):
         offload.settle(LLAMA_70B_Q4, found, device, None, force=False, ram=Device("CPU", 8 * GIB, 8 * GIB))
+
+
+SMOL = moe(layers=30, hidden=576, ffn=1536, kv=192, vocab=49152, bits=5)
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({}, (4096, 4)),  # 8 x 8,192 tokens: 1.5 GB of KV cache for 97 MB of weights
+        ({"ctx": 8192}, (8192, 4)),
+        ({"max_concurrency": 8}, (4096, 8)),
+        ({"ctx": 8192, "max_concurrency": 8}, (8192, 8)),
+        ({"asked": fit.Sizes(kv_tokens=65_536)}, (8192, 8)),
+    ],
+)
+def test_a_small_model_gets_a_small_kv_cache(asked, expected):
+    options = {"ctx": None, "max_concurrency": None, **asked}
+    ctx, concurrency = options.pop("ctx"), options.pop("max_concurrency")
+    size = plan.settle_size(SMOL, "llamacpp", ctx, concurrency, device=Device("CPU", 30 * GIB, 32 * GIB), **options)
+    assert (size.length, size.concurrency) == expected
+
+
+def test_a_large_model_keeps_eight_sequences():
+    size = plan.settle_size(MISTRAL_7B, "llamacpp", None, None, device=Device("CPU", 250 * GIB, 256 * GIB))
+    assert (size.length, size.concurrency) == (8192, 8)

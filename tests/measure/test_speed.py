@@ -3,7 +3,7 @@
 import pytest
 
 from llmlab.errors import BadInputError
-from llmlab.measure import bench
+from llmlab.measure import bench, speed
 
 
 def test_a_table_a_plot_and_figures_that_hang_together(llamacpp, vllm):
@@ -61,3 +61,20 @@ def test_numbers_that_can_not_be_are_refused(llamacpp, options, says):
 def test_nothing_to_measure():
     with pytest.raises(BadInputError, match="no model"):
         bench()
+
+
+def test_a_second_bench_reuses_nothing_of_the_first(llamacpp, monkeypatch):
+    """Its prompts were those of the first, whose KV cache was still there."""
+    reused = []
+    run = speed._run
+
+    def noted(model, prompts, max_tokens):
+        taken = run(model, prompts, max_tokens)
+        reused.extend(answer.usage.cached_tokens for answer in taken.answers)
+        return taken
+
+    monkeypatch.setattr(speed, "_run", noted)
+    for _ in range(2):
+        bench(llamacpp, concurrency=[1], prompt_tokens=64, max_tokens=4, rounds=1)
+    assert len(reused) == 4
+    assert max(reused) < 8

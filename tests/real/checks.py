@@ -44,7 +44,9 @@ def ids(model: Any, original: Any, folder: Path) -> str:
     for prompt in prompts:
         tokens = encode(prompt)
         if model.detokenize(tokens).lstrip() != original.decode(tokens, skip_special_tokens=True).lstrip():
-            return f"shows {model.detokenize(tokens)[:50]!r}"
+            hidden = [one for one in tokens if not model.detokenize([one]) and original.decode([one], True)]
+            marks = ", ".join(original.decode([one]) for one in dict.fromkeys(hidden))
+            return f"hides {marks}" if marks else f"shows {model.detokenize(tokens)[:50]!r}"
     return f"{len(wrong)} of {len(token_ids.TEXTS) + len(prompts)} texts differ, such as {wrong[0]!r}" if wrong else ""
 
 
@@ -102,10 +104,11 @@ def lora(model: Any, original: Any, folder: Path) -> str:
             found[f"{at}.lora_A.weight"] = rng.normal(0, 1, (4, tensor.shape[1])).astype(np.float32)
             found[f"{at}.lora_B.weight"] = rng.normal(0, 1, (tensor.shape[0], 4)).astype(np.float32)
     place = adapters.write(folder.parent / f"{folder.name}-lora", found, rank=4, base=str(folder))
-    before = model.generate("Hi", temperature=0, max_tokens=4).token_ids
+    greedy = {"raw": True, "temperature": 0, "max_tokens": 4, "ignore_eos": True}
+    before = model.generate("Hi", **greedy).token_ids
     model.add_adapter("noise", place)
     try:
-        after = model.generate("Hi", temperature=0, max_tokens=4, adapter="noise").token_ids
+        after = model.generate("Hi", **greedy, adapter="noise").token_ids
     finally:
         model.remove_adapter("noise")
     return "" if after != before else "the adapter changes nothing"

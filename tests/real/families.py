@@ -80,7 +80,7 @@ FAMILIES = (
     Family(
         "phi3", "Phi 3.5 mini (SentencePiece)", "", "phi3",
         _SMALL | {"num_key_value_heads": 2, "bos_token_id": 1, "eos_token_id": [32007, 32000], "pad_token_id": 32000},
-        template="microsoft-Phi-3.5-mini-instruct.jinja", own_gguf=True, vocabulary="ggml-vocab-phi-3.gguf", version=1,
+        template="microsoft-Phi-3.5-mini-instruct.jinja", own_gguf=True, vocabulary="ggml-vocab-phi-3.gguf", version=2,
     ),
     Family("smollm2", "SmolLM2 (its own weights)", "", "llama", catalogue="smollm2-135m"),
     Family(

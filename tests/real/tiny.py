@@ -68,10 +68,10 @@ def tokenizer_of(vocabulary: Path, target: Path) -> Path:
         for at in range(1, len(token))
         if token[:at] in ids and token[at:] in ids
     ]
-    # As in Phi 3's own file: white space after a mark belongs to it.
+    # As in Phi 3's own file: white space after a mark belongs to it, and `</s>`, left over from Llama 2, isn't special.
     keeps = ("<unk>", "<s>", "<|endoftext|>")
     added = [
-        {"id": number, "content": token, "special": True, "single_word": False, "lstrip": False,
+        {"id": number, "content": token, "special": token != "</s>", "single_word": False, "lstrip": False,
          "rstrip": token not in keeps, "normalized": False}
         for number, (token, kind) in enumerate(zip(names, types, strict=True))
         if kind in (kinds.CONTROL, kinds.UNKNOWN, kinds.USER_DEFINED)

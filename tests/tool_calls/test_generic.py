@@ -6,11 +6,14 @@ import json
 from dataclasses import replace
 
 import pytest
+from llguidance import LLTokenizer
 
 from llmlab import Message
 from llmlab.display import completion_line
 from llmlab.errors import UnknownNameError, UnsupportedError
-from llmlab.tool_calls.generic import family_for, generic_messages
+from llmlab.guided.compiler import Compiler, Vocabulary
+from llmlab.tool_calls.generic import GENERIC, family_for, generic_messages
+from llmlab.tool_calls.strict import calls_guide
 from llmlab.tool_calls.tool import Toolbox
 
 PLAIN = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}<|assistant|>"
@@ -45,6 +48,17 @@ def test_what_is_said_is_an_answer_or_a_valid_call(plain):
     assert done.text or done.steps or done.tool_calls
     assert not any(call.problem for call in done.tool_calls)
     assert not any("can't be read" in step.error for step in done.steps)
+
+
+@pytest.mark.parametrize("required", [True, False])
+def test_a_message_has_one_call(required):
+    """SmolLM2 repeated a forced call until `max_tokens`, and none of them ran."""
+    compiler = Compiler(lambda: LLTokenizer(Vocabulary([bytes([i]) for i in range(256)], (), (256,)), slices=[]))
+    matcher = compiler.matcher(calls_guide(GENERIC, Toolbox([add]), special=lambda _: None, required=required))
+    call = list(b'{"name": "add", "arguments": {"a": 1, "b": 2}}')
+    assert matcher.try_consume_tokens(call) == len(call)
+    assert matcher.is_accepting()
+    assert matcher.try_consume_tokens([*b"\n", *call]) <= 1
 
 
 def test_the_conversation_becomes_plain_text():

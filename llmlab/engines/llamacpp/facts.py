@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llmlab.engines.base import ModelFacts
-from llmlab.engines.defaults import sampling_defaults, unapplied
+from llmlab.engines.defaults import declared_ends, sampling_defaults, unapplied
 from llmlab.engines.llamacpp.native import NativeModel
 from llmlab.files.jsonfile import read_optional
 from llmlab.files.vision import sees
@@ -47,7 +47,7 @@ def read_facts(model: NativeModel, *, context_length: int, base: Path | None, fi
         vocab_size=model.vocab_size,
         chat_template=model.meta("tokenizer.chat_template") or None,
         special_tokens=special,
-        end_ids=_end_ids(model, generation),
+        end_ids=_end_ids(model, generation, base),
         add_bos=add_bos and bool(special["bos_token"]),
         defaults=_defaults(model, generation),
         unapplied=unapplied(generation),
@@ -66,20 +66,30 @@ def _special(model: NativeModel, name: str) -> str:
     return model.token_text(token) if token is not None else ""
 
 
-def _end_ids(model: NativeModel, generation: dict[str, Any]) -> tuple[int, ...]:
+def _end_ids(model: NativeModel, generation: dict[str, Any], base: Path | None) -> tuple[int, ...]:
+    """The tokens that end a turn: those that the file names or its original lists, and llama.cpp's guesses.
+
+    llama.cpp guesses by spelling, which is right where a file has room for one end token and its model has two. Not
+    taken are guesses that the file contradicts (SmolLM2's `<|endoftext|>` is its unknown token), and those that neither
+    the original's list nor the chat template has.
+    """
     import llama_cpp
 
     named = {_token_id(model, name) for name in ("eos", "eot", "eom")}
-    listed = generation.get("eos_token_id")
-    listed = listed if isinstance(listed, list) else [listed]
-    ends = {token for token in listed if isinstance(token, int) and 0 <= token < model.vocab_size}
+    config = read_optional(base / "config.json") if base is not None else {}
+    ends = set(declared_ends(generation, config, model.vocab_size))
+    template = model.meta("tokenizer.chat_template") or ""
     is_eog, is_control, vocab = llama_cpp.llama_vocab_is_eog, llama_cpp.llama_vocab_is_control, model.vocab
-    fim = {getattr(llama_cpp, f"llama_vocab_fim_{name}")(vocab) for name in ("pad", "rep", "sep")} - named
+    fim = {getattr(llama_cpp, f"llama_vocab_fim_{name}")(vocab) for name in ("pad", "rep", "sep")}
+    # `fim`: they end a completion of code, not an answer.
+    wrong = (fim | {_token_id(model, "unknown")} | model.kinds.shown) - named
+    listed = bool(ends)
     for token in range(model.vocab_size):
-        if token in fim:  # they end a completion of code, not an answer
+        if not is_eog(vocab, token) or token in wrong:
             continue
         # If the file names no end token, llama.cpp assumes GPT-2's id 11, whatever that is in this vocabulary.
-        if is_eog(vocab, token) and (token in named or is_control(vocab, token)) and token not in model.kinds.shown:
+        guessed = is_control(vocab, token) and (not listed or model.token_text(token) in template)
+        if token in named or guessed:
             ends.add(token)
     return tuple(sorted(ends))
 

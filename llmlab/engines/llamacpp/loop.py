@@ -32,10 +32,10 @@ from llmlab.engines.llamacpp.options import LlamaCppOptions
 from llmlab.engines.llamacpp.picker import Ending, Picker
 from llmlab.engines.llamacpp.sequence import KEPT, Sequence, prompt_problem
 from llmlab.engines.llamacpp.slots import Slots, common_prefix
-from llmlab.engines.llamacpp.threads import Threads
 from llmlab.engines.logits import not_finite
 from llmlab.engines.speculation import SpeculationMeter
 from llmlab.engines.text import partial_character
+from llmlab.engines.threads import Threads
 from llmlab.errors import GenerationError, UnloadedError, UnsupportedError
 from llmlab.guided.compiler import Compiler
 from llmlab.machine import turns

@@ -13,7 +13,7 @@ from llmlab.engines.llamacpp.adapters import AdapterSlots
 from llmlab.engines.llamacpp.logs import router
 from llmlab.engines.llamacpp.native import NativeContext, NativeModel, trim_heap
 from llmlab.engines.llamacpp.options import BATCH, LlamaCppOptions
-from llmlab.engines.llamacpp.threads import Threads
+from llmlab.engines.threads import Threads
 from llmlab.errors import GenerationError, UnloadedError, UnsupportedError
 from llmlab.files.pooling import Pooling
 from llmlab.machine import turns

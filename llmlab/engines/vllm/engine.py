@@ -380,7 +380,7 @@ class VllmEngine(Engine):
             "torch": importlib.metadata.version("torch"),
             "device": f"{held.device} ({where})",
             "runs": "in this process" if loaded.in_process else "in a child process",
-            "threads": f"{loaded.settings.threads} of {options.cores()}, not bound" if loaded.in_process else "GPU",
+            "threads": f"{self._loop.threads.describe()}, not bound" if loaded.in_process else "GPU",
             "dtype": str(config.model_config.dtype).removeprefix("torch."),
             "mode": "eager" if config.model_config.enforce_eager else "compiled",
             "KV cache": f"{config.cache_config.kv_cache_size_tokens or 0:,} tokens",

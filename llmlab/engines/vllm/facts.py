@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmlab.engines.base import ModelFacts
-from llmlab.engines.defaults import sampling_defaults, unapplied
+from llmlab.engines.defaults import declared_ends, sampling_defaults, unapplied
 from llmlab.files import pooling
 from llmlab.files.headers import Header
 from llmlab.files.jsonfile import read_optional
@@ -29,6 +29,7 @@ def read_facts(header: Header, tokenizer: Any, context_length: int) -> ModelFact
     template = getattr(tokenizer, "chat_template", None)
     if isinstance(template, Mapping):
         template = template.get("default")
+    ends = (*declared_ends(generation, header.metadata, header.vocab_size), getattr(tokenizer, "eos_token_id", None))
     return ModelFacts(
         architecture=header.architecture,
         parameters=header.parameters,
@@ -37,7 +38,7 @@ def read_facts(header: Header, tokenizer: Any, context_length: int) -> ModelFact
         vocab_size=header.vocab_size,
         chat_template=template or header.chat_template,
         special_tokens={name: str(text) if text is not None else "" for name, text in special.items()},
-        end_ids=_end_ids(generation, header.metadata, tokenizer),
+        end_ids=tuple(dict.fromkeys(one for one in ends if isinstance(one, int))),
         add_bos=_adds_bos(tokenizer),
         defaults=sampling_defaults(generation, header.vocab_size),
         unapplied=unapplied(generation),
@@ -45,15 +46,6 @@ def read_facts(header: Header, tokenizer: Any, context_length: int) -> ModelFact
         response_template=read_optional(header.path / "tokenizer_config.json").get("response_template"),
         embedding=pooling.of(header),
     )
-
-
-def _end_ids(generation: Mapping[str, Any], config: Mapping[str, Any], tokenizer: Any) -> tuple[int, ...]:
-    """Token ids that end a turn: those of generation_config.json, else config.json, plus the tokenizer's own."""
-    text_config = config.get("text_config")
-    nested = text_config.get("eos_token_id") if isinstance(text_config, Mapping) else None
-    declared = generation.get("eos_token_id", config.get("eos_token_id", nested))
-    ids = declared if isinstance(declared, list) else [declared]
-    return tuple(dict.fromkeys(i for i in (*ids, getattr(tokenizer, "eos_token_id", None)) if isinstance(i, int)))
 
 
 def _adds_bos(tokenizer: Any) -> bool:

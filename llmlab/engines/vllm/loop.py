@@ -22,6 +22,7 @@ from llmlab.engines import logits
 from llmlab.engines.base import EngineLog, LoadPlan, Mix, Request, Scored
 from llmlab.engines.calls import Call
 from llmlab.engines.speculation import SpeculationMeter
+from llmlab.engines.threads import Threads
 from llmlab.engines.vllm import child, images, load, logs, patches, pooled, replay, scoring
 from llmlab.engines.vllm.adapters import Attached
 from llmlab.engines.vllm.guided import Again, Part, Watched
@@ -87,6 +88,8 @@ class StepLoop:
         self._closed = False
         self._number = count(1)
         self._step_s = PUSH_EVERY_S  # a step's duration, smoothed
+        self.threads = Threads(1, fixed=True)  # those of a child process are vLLM's own
+        self._used_threads = 1
         self._thread = threading.Thread(target=self._run, name=f"{logs.THREAD_NAME}-{self._key}", daemon=True)
         self._tap = logs.LogTap(log, self._thread, self._note_phase)
         self._in_process = load.runs_in_process(plan.parallel)
@@ -256,11 +259,12 @@ class StepLoop:
                     self.loaded = self._build()
                 if self._weights_read:
                     self.warm_up_s = time.perf_counter() - self._weights_read
+                if self.loaded is not None and self.loaded.in_process:
+                    self._used_threads = self.loaded.settings.threads
+                    self.threads = Threads(self._used_threads, fixed="threads" in self._plan.extra)
                 if self.loaded is not None and self.loaded.in_process and self._plan.draft is not None:
                     runner = self.loaded.llm.model_executor.driver_worker.worker.model_runner
-                    self.observer = Observer(
-                        runner, SpeculationMeter(self._plan.draft.name), self.loaded.settings.threads
-                    )
+                    self.observer = Observer(runner, SpeculationMeter(self._plan.draft.name), self._set_threads)
             except BaseException as error:  # noqa: BLE001 - `open` raises it
                 failure = error
             if failure is not None:
@@ -335,7 +339,8 @@ class StepLoop:
         while True:
             try:
                 # Block only if there is nothing to decode.
-                if not self._active:
+                paused = not self._active
+                if paused:
                     cpu.give()
                 while not self._active or not self._commands.empty():
                     verb, request = self._commands.get()
@@ -344,6 +349,7 @@ class StepLoop:
                     with self._turns:
                         if isinstance(request, Call):
                             cpu.take()
+                            self._use_threads(look=True)
                             request.run()
                             cpu.release()
                             self._sweep()
@@ -352,12 +358,16 @@ class StepLoop:
                 with self._turns:
                     cpu.take()
                     try:
+                        prompts = bool(self._first)
+                        self._use_threads(look=paused or prompts)
                         started = time.perf_counter()
                         late, self._late = self._late, []
                         outputs = [*late, *llm.step()]
                         took = time.perf_counter() - started
                     finally:
                         cpu.release()
+                    if not prompts:
+                        self.threads.step(took, len(self._active))
                     self._step_s += 0.1 * (took - self._step_s)
                     if self.observer is not None:
                         self.observer.step(took)
@@ -368,6 +378,19 @@ class StepLoop:
                         self._sweep()
             except Exception as error:  # noqa: BLE001 - any failure of a step ends its requests, not the thread
                 self._step_failed(llm, error)
+
+    def _use_threads(self, *, look: bool) -> None:
+        """Set the number of threads for what comes; with `look`, by the load of the machine now."""
+        if look:
+            self.threads.begin()
+        if self.threads.now != self._used_threads:
+            self._set_threads()
+
+    def _set_threads(self) -> None:
+        import torch
+
+        self._used_threads = self.threads.now
+        torch.set_num_threads(self._used_threads)
 
     def _attached(self) -> Attached:
         assert self.loaded is not None

@@ -23,7 +23,10 @@ from llmlab.machine.memory import Device
 EXTRA: Mapping[str, tuple[type, str]] = {
     "dtype": (str, "dtype of weights and KV cache: bfloat16, float16, float32 (default: bfloat16 on the CPU)"),
     "enforce_eager": (bool, "skip torch.compile: loads faster, decodes slower (default: true on the CPU, else false)"),
-    "threads": (int, "CPU threads of the decoding loop (default: all cores; 1 for models under 67 MB)"),
+    "threads": (
+        int,
+        "CPU threads (default: all cores, fewer while others take them; 1 for models under 67 MB)",
+    ),
     "kv_cache_gib": (
         float,
         "KV cache in GiB, as vLLM counts (default: half of what the weights leave; CPU: max_concurrency contexts)",

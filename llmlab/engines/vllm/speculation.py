@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llmlab.engines.base import Draft
@@ -33,12 +34,10 @@ class Observer:
     Args:
         runner: vLLM's model runner, whose methods are wrapped permanently.
         meter: receives the measurements.
-        threads: CPU threads of the decoding loop.
+        set_threads: sets the decoding loop's number of threads again.
     """
 
-    def __init__(self, runner: Any, meter: SpeculationMeter, threads: int) -> None:
-        import torch
-
+    def __init__(self, runner: Any, meter: SpeculationMeter, set_threads: Callable[[], None]) -> None:
         self.meter = meter
         self._requests: dict[str, list[int]] = {}
         self._made = self._checked = self._after_plain = False
@@ -56,7 +55,7 @@ class Observer:
                 return propose(scheduler_output, sampled, *args, **options)
             finally:
                 # numba, which does the n-gram lookup, sets OpenMP's thread count on this thread.
-                torch.set_num_threads(threads)
+                set_threads()
 
         def execute_model(execute: Any, scheduler_output: Any, *args: Any, **options: Any) -> Any:
             self._scheduled = scheduler_output.scheduled_spec_decode_tokens

@@ -1,10 +1,17 @@
 """A token is what the file says: llama.cpp's guesses by spelling are undone, where they are wrong."""
 
+import json
+import shutil
+import struct
+
 import pytest
 
 import llmlab
+from llmlab import zoo
 from llmlab.loading.retrieval import resolve
 from tests.files import gguf_edit
+
+CONTROL = 3  # gguf.TokenType
 
 
 @pytest.fixture(scope="module")
@@ -31,3 +38,46 @@ def test_text_that_looks_like_an_end_token_is_text(renamed, llamacpp):
     for text in ("a </s> b", "</s>", "<|user|>x</s><|end|>"):
         assert model.tokenize(text) == llamacpp.tokenize(text)
     assert model.detokenize([place]) == "</s>"
+
+
+def _ends(path):
+    lab = llmlab.Lab()
+    try:
+        return lab.load(str(path), engine="llamacpp", ctx=256).facts.end_ids
+    finally:
+        lab.close()
+
+
+def test_the_unknown_token_ends_nothing(llamacpp, tmp_path):
+    """SmolLM2's `<|endoftext|>` ended its answers, but not in transformers: it is declared as the unknown token."""
+    source = resolve("nano", engine="llamacpp").path
+    tokens = gguf_edit.tokens(source)
+    places = [len(tokens) - 2, len(tokens) - 1]
+    for place, text in zip(places, (b"</s>", b"<|end_of_text|>"), strict=True):
+        tokens[place] = text
+
+    def change(keys, _tensors):
+        kind, body = keys["tokenizer.ggml.token_type"]
+        types = bytearray(body)
+        for place in places:  # after the array's type and length
+            struct.pack_into("<i", types, 12 + 4 * place, CONTROL)
+        keys["tokenizer.ggml.token_type"] = kind, bytes(types)
+        keys["tokenizer.ggml.tokens"] = gguf_edit.texts(tokens)
+        keys["tokenizer.ggml.unknown_token_id"] = gguf_edit.u32(places[0])
+
+    ends = _ends(gguf_edit.edited(source, tmp_path / "unknown.gguf", change))
+    assert set(ends) == {*llamacpp.facts.end_ids, places[1]}
+
+
+def test_a_converted_folder_has_the_end_tokens_that_it_lists(llamacpp, tmp_path):
+    """A special token that is spelled like an end token isn't one, if the folder doesn't list it: so in vLLM."""
+    folder = shutil.copytree(zoo.path("nano"), tmp_path / "listed", ignore=shutil.ignore_patterns("*.gguf"))
+    spec = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    vocabulary = spec["model"]["vocab"]
+    last = max(vocabulary.values())
+    text = next(token for token, number in vocabulary.items() if number == last)
+    spec["model"]["merges"] = [pair for pair in spec["model"]["merges"] if "".join(pair).replace(" ", "") != text]
+    vocabulary["<|end_of_text|>"] = vocabulary.pop(text)
+    spec["added_tokens"].append(spec["added_tokens"][0] | {"id": last, "content": "<|end_of_text|>", "special": True})
+    (folder / "tokenizer.json").write_text(json.dumps(spec), "utf-8")
+    assert _ends(folder) == llamacpp.facts.end_ids

@@ -1,4 +1,4 @@
-"""Chooses the number of decoding threads while running: fewer when other processes take cores.
+"""Chooses the number of decoding threads on a CPU while running: fewer when other processes take cores.
 
 The threads of a step wait for each other hundreds of times, so a single one that has to share its core slows all
 down (SmolLM2, two cores, both taken by other processes: two threads 2 to 30 tokens/s, one thread 50).

@@ -2,8 +2,8 @@
 
 import pytest
 
-from llmlab.engines.llamacpp import threads
-from llmlab.engines.llamacpp.threads import Threads, best_count
+from llmlab.engines import threads
+from llmlab.engines.threads import Threads, best_count
 
 
 class Load:
