@@ -138,6 +138,11 @@ async def _events(service: Service, asked: Asked, stream: Stream) -> AsyncIterat
     # All chunks begin alike: only the choice is written anew, thousands of times a second.
     start = b"data: " + to_json(head)[:-1] + b',"choices":['
 
+    def plain(index: int, text: str) -> bytes:
+        return b'%b{"index":%d,"delta":{"content":%b},"logprobs":null,"finish_reason":null}]}\n\n' % (
+            start, index, to_json(text),
+        )  # fmt: skip
+
     def one(index: int, delta: dict[str, Any], reason: str | None = None, tokens: Any = (), ids: Any = ()) -> bytes:
         choice: dict[str, Any] = {"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}
         if logprobs and tokens:
@@ -153,6 +158,8 @@ async def _events(service: Service, asked: Asked, stream: Stream) -> AsyncIterat
 
     def written(chunk: Chunk) -> bytes:
         text = held[chunk.index].pass_on(chunk.text)
+        if text and not (logprobs or asked.token_ids or chunk.reasoning):
+            return plain(chunk.index, text)
         delta: dict[str, Any] = {"content": text} if text else {}
         thought = getattr(chunk, "reasoning", "")
         if thought:
