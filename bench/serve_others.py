@@ -4,7 +4,9 @@ Each server is a process of its own; the client is this one. Rounds alternate be
 and the range of the rounds, and the ratio of the medians. The overhead of a request is the time of one that asks for
 one token of a known prompt.
 
-    python bench/serve_others.py [--model nano] [--engine llamacpp vllm] [--connections 1 16] [--rounds 5] [--tokens 128]
+    python bench/serve_others.py [--model nano] [--engine llamacpp vllm] [--connections 1 16] [--rounds 5] [--tokens 128] [-x KEY=VALUE]
+
+llama-server's flash attention is on by default, and llmlab's off on x86 CPUs: `-x flash_attn=on` (or off) sets both.
 """
 
 from __future__ import annotations
@@ -35,11 +37,11 @@ HEADERS = {"Connection": "close"}
 
 
 @contextlib.contextmanager
-def own(model: str, engine: str, concurrency: int) -> Iterator[str]:
+def own(model: str, engine: str, concurrency: int, extra: dict[str, str]) -> Iterator[str]:
     """`llmlab serve` as a process; yields its address."""
     port = proof.free_port()
     command = [sys.executable, "-m", "llmlab", "serve", model, "--engine", engine, "--port", str(port)]
-    command += ["--max-concurrency", str(concurrency)]
+    command += ["--max-concurrency", str(concurrency), *(f"-x={key}={value}" for key, value in extra.items())]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         url = f"http://127.0.0.1:{port}"
@@ -55,10 +57,10 @@ def own(model: str, engine: str, concurrency: int) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def engines_own(model: str, engine: str, concurrency: int) -> Iterator[str]:
-    """The engine's own server, with the same model, context and sampling; yields its address."""
+def engines_own(model: str, engine: str, concurrency: int, extra: dict[str, str]) -> Iterator[str]:
+    """The engine's own server, with the same model, context, sampling and options; yields its address."""
     lab = llmlab.Lab()
-    loaded = lab.load(model, engine=engine, name=model, max_concurrency=concurrency)
+    loaded = lab.load(model, engine=engine, name=model, max_concurrency=concurrency, extra=extra)
     taken = snapshot.of_model(loaded)
     lab.close()
     with tempfile.TemporaryDirectory() as folder:
@@ -116,10 +118,12 @@ def main() -> None:
     parser.add_argument("--connections", nargs="+", type=int, default=[1, 16])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=128, help="tokens per request")
+    parser.add_argument("-x", action="append", default=[], help="an engine option of both servers")
     options = parser.parse_args()
+    extra = dict(one.split("=", 1) for one in options.x)
     for engine in options.engine:
         most = max(16, *options.connections)
-        with own(options.model, engine, most) as ours, engines_own(options.model, engine, most) as theirs:
+        with own(options.model, engine, most, extra) as ours, engines_own(options.model, engine, most, extra) as theirs:
             briefs: dict[str, list[float]] = {ours: [], theirs: []}
             for _ in range(options.rounds):
                 for url in (ours, theirs):

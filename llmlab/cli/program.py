@@ -183,6 +183,9 @@ def _serve_arguments(serve: argparse.ArgumentParser) -> None:
     serve.add_argument(
         "--lora", action="append", default=[], metavar="NAME=SOURCE", help="attach an adapter; repeatable"
     )
+    serve.add_argument(
+        "-x", dest="extra", action="append", default=[], metavar="KEY=VALUE", help="an engine option; repeatable"
+    )
     serve.add_argument("--port", type=int, metavar="N", help="the port (default: 8000); 0: any free one")
     serve.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="the address (default: %(default)s)")
     serve.add_argument("--key", metavar="KEY", help="the key that requests must have (default: LLMLAB_SERVE_KEY)")
@@ -194,10 +197,8 @@ def _serve(options: argparse.Namespace) -> int:
     from llmlab.serving.server import OLLAMA_PORT, PORT, start
     from llmlab.session import Lab
 
-    adapters = [text.partition("=") for text in options.lora]
-    wrong = next((name for name, sign, source in adapters if not (name and sign and source)), None)
-    if wrong is not None:
-        raise BadInputError(f"--lora takes NAME=SOURCE, got {wrong!r}.")
+    adapters = _pairs("--lora", "NAME=SOURCE", options.lora)
+    extra = dict(_pairs("-x", "KEY=VALUE", options.extra))
     port = options.port if options.port is not None else OLLAMA_PORT if options.ollama else PORT
     lab = Lab()
     try:
@@ -210,8 +211,9 @@ def _serve(options: argparse.Namespace) -> int:
                 quant=options.quant,
                 ctx=options.ctx,
                 max_concurrency=options.max_concurrency,
+                extra=extra,
             )
-            for adapter, _, source in adapters:
+            for adapter, source in adapters:
                 model.add_adapter(adapter, source)
             print(model_line(model), flush=True)
         print(f"serving at {server.url}/v1 (OpenAI) and {server.url} (Ollama, Anthropic); Ctrl-C stops it", flush=True)
@@ -219,6 +221,14 @@ def _serve(options: argparse.Namespace) -> int:
     finally:
         lab.close()
     return PASSED
+
+
+def _pairs(option: str, form: str, texts: Sequence[str]) -> list[tuple[str, str]]:
+    found = [text.partition("=") for text in texts]
+    wrong = next((text for text, (name, _, value) in zip(texts, found, strict=True) if not (name and value)), None)
+    if wrong is not None:
+        raise BadInputError(f"{option} takes {form}, got {wrong!r}.")
+    return [(name, value) for name, _, value in found]
 
 
 def _run(options: argparse.Namespace) -> int:

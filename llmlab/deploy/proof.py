@@ -24,6 +24,7 @@ from llmlab.deploy.servers import LLAMA_SERVER, VLLM, Server
 from llmlab.deploy.snapshot import Snapshot
 from llmlab.errors import LlmLabError, LoadError
 from llmlab.machine import cores, guardian
+from llmlab.measure.differences import Kind
 from llmlab.measure.prompts import same_prompt
 from llmlab.statistics import share
 from llmlab.types import Message
@@ -60,6 +61,8 @@ class Answer:
         gap: by how much the kernel's model preferred its own token there, in nats; None where nothing differs, or the
             other token isn't among its likeliest.
         logprob_difference: the largest difference of a common token's log probability; None if it can't be had.
+        rounding: by how much the kernel's log probabilities of its own answer move if the tokens are computed in one
+            batch instead of one by one, in nats; None if it can't be had.
     """
 
     prompt: str
@@ -70,6 +73,7 @@ class Answer:
     first: int | None = None
     gap: float | None = None
     logprob_difference: float | None = None
+    rounding: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +93,32 @@ class Proof:
     answers: tuple[Answer, ...] = field(default=())
 
     @property
+    def rounding(self) -> float | None:
+        """The largest of the answers' `rounding`; None if it can't be had."""
+        return max((one.rounding for one in self.answers if one.rounding is not None), default=None)
+
+    def kind(self, answer: Answer) -> Kind:
+        """Whether the kernel's own rounding explains the first token that differs: each logit may be off by it."""
+        if answer.same:
+            return "same"
+        if answer.gap is None or self.rounding is None:
+            return "unknown"
+        return "rounding" if answer.gap <= 2 * self.rounding else "beyond"
+
+    @property
     def summary(self) -> str:
         """One sentence with n and an interval."""
         same = sum(one.same for one in self.answers)
         found = share(same, len(self.answers))
         apart = [one.gap for one in self.answers if one.gap is not None]
         gaps = f" Where they differ, the two tokens were at most {max(apart):.3f} nats apart." if apart else ""
+        kinds = [self.kind(one) for one in self.answers if not one.same]
+        if kinds and self.rounding is not None:
+            gaps += (
+                f" {kinds.count('rounding')} of {len(kinds)} differences are within rounding, {kinds.count('beyond')} "
+                f"beyond, {kinds.count('unknown')} unknown: the same tokens computed in one batch move the kernel's "
+                f"own log probabilities by up to {self.rounding:.3f} nats."
+            )
         read = [one.read_alike for one in self.answers]
         alike = f" {read.count(True)} prompts were read alike, {read.count(False)} not, {read.count(None)} unknown."
         return (
@@ -104,18 +128,27 @@ class Proof:
 
     def json(self) -> str:
         """The whole report as JSON."""
-        return json.dumps(asdict(self) | {"summary": self.summary, "tokens": TOKENS}, indent=2) + "\n"
+        more = {"kinds": [self.kind(one) for one in self.answers], "summary": self.summary, "tokens": TOKENS}
+        return json.dumps(asdict(self) | more, indent=2) + "\n"
 
     def markdown(self) -> str:
         """The report for readers."""
         lines = ["# Proof", "", self.summary, "", f"Started here: `{self.command}`", ""]
-        lines += ["| request | equal | first difference | gap, nats | largest difference of a log probability |"]
+        lines += ["| request | answers | first difference | gap, nats | largest difference of a log probability |"]
         lines += ["| --- | --- | ---: | ---: | ---: |"]
         for one in self.answers:
             prompt = " ".join(one.prompt.split()).replace("|", "\\|")[:60]
-            cells = [prompt, "yes" if one.same else "no", *map(_cell, (one.first, one.gap, one.logprob_difference))]
+            cells = [prompt, _SAID[self.kind(one)], *map(_cell, (one.first, one.gap, one.logprob_difference))]
             lines.append(f"| {' | '.join(cells)} |")
         return "\n".join(lines) + "\n"
+
+
+_SAID = {
+    "same": "equal",
+    "rounding": "differ, within rounding",
+    "beyond": "differ, beyond rounding",
+    "unknown": "differ",
+}
 
 
 def _cell(value: float | None) -> str:
@@ -149,8 +182,9 @@ def prove(
     """
     from llmlab.session import Lab
 
-    source = f"from the run log (n = {len(prompts)})" if prompts else f"built-in (n = {len(BUILT_IN)})"
     asked = prompts or BUILT_IN
+    own = sum(tuple(one) not in BUILT_IN for one in asked)
+    source = f"{own} given or from the run log, {len(asked) - own} built-in"
     progress(f"starting {server.name}", None)
     with started(server, snapshot, folder) as (url, command):
         lab = Lab()
@@ -175,15 +209,29 @@ def _compare(here: Model, there: Model, messages: Sequence[Message]) -> Answer:
     ours, theirs = here.generate(list(messages), **options), _asked(there, messages, options)
     read = same_prompt(here, there, list(messages), temperature=0, max_tokens=TOKENS).same
     prompt = messages[-1].content
+    shared: dict[str, Any] = {"prompt": prompt, "read_alike": read, "here": ours.text, "there": theirs.text}
+    shared["rounding"] = _rounding(here, ours)
     if ours.text == theirs.text:
-        found = _difference(ours, theirs, None)
-        return Answer(prompt, read, ours.text, theirs.text, same=True, logprob_difference=found)
+        return Answer(**shared, same=True, logprob_difference=_difference(ours, theirs, None))
     own, other = _ids(here, ours), _ids(here, theirs)
     pairs = zip(own, other, strict=False)
     first = next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(own), len(other)))
     gap = _gap(ours, first, other)
     found = _difference(ours, theirs, first)
-    return Answer(prompt, read, ours.text, theirs.text, same=False, first=first, gap=gap, logprob_difference=found)
+    return Answer(**shared, same=False, first=first, gap=gap, logprob_difference=found)
+
+
+def _rounding(model: Model, done: Completion) -> float | None:
+    """How far the log probabilities of an answer are from those of the same tokens in one batch."""
+    found, prompt = done.choices[0].logprobs or (), done.prompt_token_ids
+    if not found or not prompt:
+        return None
+    try:
+        rows = model.score([*prompt, *(one.token_id for one in found)], first=len(prompt) - 1)
+    except LlmLabError:  # full distributions can't be had
+        return None
+    pairs = zip(rows, found, strict=True)
+    return max(abs(float(row[one.token_id]) - one.logprob) for row, one in pairs)
 
 
 def _asked(model: Model, messages: Sequence[Message], options: dict[str, Any]) -> Completion:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from llmlab.deploy.proof import BUILT_IN
 from llmlab.types import Message
 
 if TYPE_CHECKING:
     from llmlab.model import Model
     from llmlab.runlog import RunLog
 
-LAST, MOST = 200, 12
+LAST, LEAST, MOST = 200, 8, 12
 
 
 def recorded(runlog: RunLog, model: Model) -> list[tuple[Message, ...]]:
     """The latest different conversations that the model was asked, the newest first; those with tools are left out.
+
+    Fewer than `LEAST` are filled up with built-in ones: one answer proves little.
 
     Args:
         runlog: the run log.
@@ -34,4 +37,6 @@ def recorded(runlog: RunLog, model: Model) -> list[tuple[Message, ...]]:
             found.setdefault(talk)
         if len(found) == MOST:
             break
+    for talk in BUILT_IN[: max(LEAST - len(found), 0)]:
+        found.setdefault(talk)
     return list(found)

@@ -255,6 +255,11 @@ class Buffer:
         with self._lock:
             return [Chunk(*fields) for fields in self._chunks[position:]]
 
+    @property
+    def count(self) -> int:
+        """How many chunks there are so far."""
+        return len(self._chunks)
+
     def wait(self, position: int, timeout: float | None = None) -> bool:
         """Wait until there is a chunk at `position` or all choices have ended; False on timeout."""
         with self._changed:

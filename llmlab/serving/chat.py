@@ -130,49 +130,68 @@ def _whole(asked: Asked, answer: Answer) -> dict[str, Any]:
     return {**_head(asked, "chat.completion"), "choices": choices, "usage": usage([answer.completion])}
 
 
+class _Chunks:
+    """Writes the chunks of one stream.
+
+    Args:
+        asked: the request.
+        head: the fields that all its chunks begin with.
+    """
+
+    def __init__(self, asked: Asked, head: Mapping[str, Any]) -> None:
+        self._start = b"data: " + to_json(head)[:-1] + b',"choices":['
+        self._logprobs = "logprobs" in asked.options
+        self._ids = asked.token_ids
+        self.held = [Held(tools=asked.tools) for _ in range(asked.options.get("n", 1))]
+
+    def one(
+        self, index: int, delta: dict[str, Any], reason: str | None = None, tokens: Any = (), ids: Any = ()
+    ) -> bytes:
+        """A chunk with a choice's delta."""
+        choice: dict[str, Any] = {"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}
+        if self._logprobs and tokens:
+            choice["logprobs"] = {"content": chat_logprobs(tokens, ids=self._ids), "refusal": None}
+        if self._ids and ids:
+            choice["token_ids"] = list(ids)
+        return self._start + to_json(choice) + b"]}\n\n"
+
+    def of(self, chunk: Chunk) -> bytes:
+        """A chunk for new text; empty if there is nothing to send yet."""
+        text = self.held[chunk.index].pass_on(chunk.text)
+        if text and not (self._logprobs or self._ids or chunk.reasoning):
+            # As `one` writes it, without the encoder: this runs thousands of times a second.
+            return b'%b{"index":%d,"delta":{"content":%b},"logprobs":null,"finish_reason":null}]}\n\n' % (
+                self._start, chunk.index, to_json(text),
+            )  # fmt: skip
+        delta: dict[str, Any] = {"content": text} if text else {}
+        thought = chunk.reasoning
+        if thought:
+            delta |= {"reasoning": thought, "reasoning_content": thought}
+        ids = chunk.token_ids if self._ids and not thought else ()
+        if delta or ids or (self._logprobs and chunk.logprobs):
+            return self.one(chunk.index, delta, tokens=chunk.logprobs, ids=ids)
+        return b""
+
+
 async def _events(service: Service, asked: Asked, stream: Stream) -> AsyncIterator[bytes]:
     head = _head(asked, "chat.completion.chunk")
     if asked.stream_usage:
         head["usage"] = None
-    logprobs = "logprobs" in asked.options
-    # All chunks begin alike: only the choice is written anew, thousands of times a second.
-    start = b"data: " + to_json(head)[:-1] + b',"choices":['
-
-    def one(index: int, delta: dict[str, Any], reason: str | None = None, tokens: Any = (), ids: Any = ()) -> bytes:
-        choice: dict[str, Any] = {"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}
-        if logprobs and tokens:
-            choice["logprobs"] = {"content": chat_logprobs(tokens, ids=asked.token_ids), "refusal": None}
-        if asked.token_ids and ids:
-            choice["token_ids"] = list(ids)
-        return start + to_json(choice) + b"]}\n\n"
-
-    count = asked.options.get("n", 1)
-    for index in range(count):
-        yield one(index, {"role": "assistant", "content": ""})
-    held = [Held(tools=asked.tools) for _ in range(count)]
-
-    def written(chunk: Chunk) -> bytes:
-        text = held[chunk.index].pass_on(chunk.text)
-        delta: dict[str, Any] = {"content": text} if text else {}
-        thought = getattr(chunk, "reasoning", "")
-        if thought:
-            delta |= {"reasoning": thought, "reasoning_content": thought}
-        ids = chunk.token_ids if asked.token_ids and not thought else ()
-        if delta or ids or (logprobs and chunk.logprobs):
-            return one(chunk.index, delta, tokens=chunk.logprobs, ids=ids)
-        return b""
-
-    async for chunks in follow(stream):
-        yield b"".join(map(written, chunks))  # what has arrived by now is sent together
+    chunks = _Chunks(asked, head)
+    indices = range(len(chunks.held))
+    for index in indices:
+        yield chunks.one(index, {"role": "assistant", "content": ""})
+    async for fresh in follow(stream):
+        yield b"".join(map(chunks.of, fresh))  # what has arrived by now is sent together
     answer = Answer.of(asked.model, await service.work(lambda: service.finish(stream, ROUTE)))
-    for index in range(count):
-        rest = held[index].rest(answer.texts[index])
+    for index in indices:
+        rest = chunks.held[index].rest(answer.texts[index])
         if rest:
-            yield one(index, {"content": rest})
+            yield chunks.one(index, {"content": rest})
         if answer.calls:
             calls = [{"index": place, **call} for place, call in enumerate(_calls(asked, answer))]
-            yield one(index, {"tool_calls": calls})
-        yield one(index, {}, answer.reason(index))
+            yield chunks.one(index, {"tool_calls": calls})
+        yield chunks.one(index, {}, answer.reason(index))
     if asked.stream_usage:
         yield event({**head, "choices": [], "usage": usage([answer.completion])})
     yield b"data: [DONE]\n\n"

@@ -31,6 +31,8 @@ BODY_TIMEOUT_S = 30.0
 REQUEST_TIMEOUT_S = 3600.0
 """How long a request may run."""
 PREPARING_THREADS = 4
+PAUSE_S = 0.01
+"""A stream's chunks are sent at most this often: each wake-up takes the interpreter from the decoding thread."""
 
 Result = TypeVar("Result")
 
@@ -167,31 +169,40 @@ async def _ended(stream: Stream) -> None:
 
 
 async def follow(stream: Stream) -> AsyncIterator[list[Chunk]]:
-    """The chunks of a request as they arrive, several at a time if they arrive faster than they are read."""
+    """The chunks of a request as they arrive: several at a time if they arrive faster than every `PAUSE_S`."""
     buffer, loop, changed = stream.start(), asyncio.get_running_loop(), asyncio.Event()
-    waiting = True  # a wake-up writes to a pipe: one per read is enough
+    waiting = False  # a wake-up writes to a pipe: one per read is enough
 
     def wake() -> None:
         nonlocal waiting
-        if waiting:
+        if waiting or buffer.done:
             waiting = False
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(changed.set)
 
     stop = buffer.listen(wake)
-    position = 0
+    position, due = 0, 0.0
     try:
         while True:
             changed.clear()
-            waiting = True
+            if buffer.count == position:
+                waiting = True
+                if buffer.count == position and not buffer.done:
+                    await changed.wait()
+                waiting = False
+            while (pause := due - loop.time()) > 0 and not buffer.done:
+                changed.clear()
+                timer = loop.call_later(pause, changed.set)
+                if not buffer.done:
+                    await changed.wait()
+                timer.cancel()
             fresh = buffer.read(position)
             if fresh:
                 position += len(fresh)
+                due = (loop.time() // PAUSE_S + 1) * PAUSE_S  # the same moment for all streams
                 yield fresh
-            elif buffer.done and not buffer.read(position):
+            elif buffer.done and buffer.count == position:
                 return
-            else:
-                await changed.wait()
     finally:
         stop()
 
@@ -226,10 +237,14 @@ async def read_json(request: Request) -> dict[str, Any]:
     return value
 
 
+# `json.dumps` makes an encoder per call.
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
 def to_json(value: Any) -> bytes:
     """Compact JSON; a lone surrogate, which JSON text may hold, is escaped."""
     try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+        return _encode(value).encode()
     except UnicodeEncodeError:
         return json.dumps(value, separators=(",", ":")).encode()
 

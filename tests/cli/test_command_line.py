@@ -189,6 +189,7 @@ def test_serve_answers_until_it_is_stopped():
         "-m",
         "llmlab",
         "serve",
+        *("-x", "n_threads=1"),
         "nano",
         "--engine",
         "llamacpp",
@@ -207,4 +208,5 @@ def test_serve_answers_until_it_is_stopped():
 
 def test_a_wrong_adapter_is_refused_before_a_load(capsys):
     assert main(["serve", "nano", "--port", "0", "--lora", "pirate"]) == 2
+    assert main(["serve", "nano", "--port", "0", "-x", "n_threads"]) == 2
     assert "--lora takes NAME=SOURCE" in capsys.readouterr().err

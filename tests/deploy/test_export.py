@@ -11,9 +11,10 @@ import pytest
 import yaml
 
 import llmlab
-from llmlab.deploy import proof, turns
+from llmlab.deploy import proof, requests, turns
 from llmlab.deploy.exporting import TARGETS
 from llmlab.errors import BadInputError, LlmLabError, UnknownNameError, UnsupportedError
+from llmlab.runlog import RunLog
 from llmlab.types import Message
 
 ABLE = {
@@ -144,6 +145,7 @@ def test_a_proof_with_llama_server(llamacpp, tmp_path):
     assert [one.read_alike for one in made.proof.answers] == [True, True]
     assert sum(one.same for one in made.proof.answers) >= 1
     assert all(one.logprob_difference < 0.05 for one in made.proof.answers)
+    assert 0 < made.proof.rounding < 0.05
     report = json.loads((tmp_path / "p" / "proof.json").read_text())
     assert report["answers"][0]["here"] == made.proof.answers[0].here
     assert "greedy answers are equal" in (tmp_path / "p" / "README.md").read_text()
@@ -166,6 +168,31 @@ def test_a_proof_that_fails_is_seen(llamacpp, tmp_path, monkeypatch):
     (answer,) = made.proof.answers
     assert not answer.same
     assert answer.first is not None
+    assert made.proof.kind(answer) in ("beyond", "unknown")
+    assert "differ, within rounding" not in (tmp_path / "p" / "proof.md").read_text()
+
+
+@pytest.mark.parametrize(("gap", "kind"), [(0.1, "rounding"), (0.3, "beyond"), (None, "unknown")])
+def test_a_difference_is_compared_with_the_kernels_own_rounding(gap, kind):
+    shared = {"prompt": "p", "read_alike": True, "here": "a", "there": "b"}
+    same = proof.Answer(**shared, same=True, rounding=0.08)
+    other = proof.Answer(**shared, same=False, first=3, gap=gap, rounding=0.01)
+    found = proof.Proof("s", "c", "built-in", (same, other))
+    assert [found.kind(one) for one in found.answers] == ["same", kind]
+    assert json.loads(found.json())["kinds"] == ["same", kind]
+    assert f"1 {kind}" in found.summary or "1 of 1 differences are within rounding" in found.summary
+
+
+def test_a_proof_has_enough_requests(llamacpp, tmp_path):
+    log = RunLog(tmp_path / "runs.db")
+    try:
+        log.add(llamacpp.generate("Who are you?", max_tokens=1), source="cell")
+        log.close()
+        first, *others = requests.recorded(log, llamacpp)
+    finally:
+        log.close()
+    assert first == (Message("user", "Who are you?"),)
+    assert others == list(proof.BUILT_IN[: requests.LEAST - 1])
 
 
 def test_a_server_that_does_not_start(llamacpp, tmp_path, monkeypatch):

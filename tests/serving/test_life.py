@@ -1,14 +1,17 @@
 """Guards, clients that go away, many clients at once, taken ports, stops, and models that change under a client."""
 
+import asyncio
 import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import httpx
 import pytest
 
 import llmlab
+from llmlab.engines.stream import Buffer
 from llmlab.errors import BadInputError
 from llmlab.serving import guard, service, start
 from tests.serving.conftest import PARIS
@@ -92,6 +95,25 @@ def test_a_client_that_goes_away_frees_its_request(server, model):
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(url, json={"model": model.name, **LONG}, timeout=httpx.Timeout(10, read=0.05))
     until(lambda: model.in_flight == 0)
+
+
+def test_fast_tokens_are_sent_together_and_the_end_at_once(monkeypatch):
+    monkeypatch.setattr(service, "PAUSE_S", 3600.0)  # longer than the test may take
+    buffer = Buffer()
+    buffer.start()
+
+    async def read():
+        found = []
+        async for chunks in service.follow(SimpleNamespace(start=lambda: buffer)):
+            found.append([chunk.text for chunk in chunks])
+            if len(found) == 1:
+                for text in "bcd":
+                    buffer.push(text, (1,))
+                asyncio.get_running_loop().call_later(0.01, buffer.finish, "stop")
+        return found
+
+    buffer.push("a", (1,))
+    assert asyncio.run(asyncio.wait_for(read(), 60)) == [["a"], ["b", "c", "d", ""]]
 
 
 def test_many_clients_of_which_a_third_leaves(server, model):
