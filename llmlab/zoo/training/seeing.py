@@ -30,9 +30,9 @@ _TOKENIZER_DIALOGS = 20_000
 class SeeingSettings:
     """Training settings: steps and pictures per step of the encoder alone and of the whole, folders, and intervals."""
 
-    encoder_steps: int = 500
+    encoder_steps: int = 400
     encoder_batch: int = 128
-    steps: int = 1500
+    steps: int = 400
     batch: int = 64
     seed: int = 0
     threads: int = 1
