@@ -1,4 +1,4 @@
-"""Write the projector (`mmproj`) of a LLaVA model with a SigLIP encoder, which llama.cpp's converter doesn't support."""
+"""Write the projector (`mmproj`) of a LLaVA model with a SigLIP encoder: llama.cpp's converter doesn't support it."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def write(header: Header, target: Path) -> None:
     writer = gguf.GGUFWriter(None, "clip")
     writer.add_type("mmproj")
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
-    writer.add_clip_has_vision_encoder(True)
+    writer.add_clip_has_vision_encoder(value=True)
     writer.add_clip_projector_type("mlp")
     writer.add_vision_projection_dim(header.hidden)
     writer.add_vision_image_size(vision.count("image_size"))
@@ -88,7 +88,7 @@ def write(header: Header, target: Path) -> None:
     writer.add_vision_block_count(used)
     writer.add_vision_head_count(vision.count("num_attention_heads"))
     writer.add_vision_attention_layernorm_eps(vision.number("layer_norm_eps") or 1e-6)
-    writer.add_vision_use_gelu(True)
+    writer.add_vision_use_gelu(value=True)
     writer.add_array("clip.vision.feature_layer", [used])
     writer.add_vision_image_mean(images["image_mean"])
     writer.add_vision_image_std(images["image_std"])
@@ -117,7 +117,9 @@ def _preprocessor(header: Header) -> dict[str, Any]:
     file = header.path / "preprocessor_config.json"
     images = jsonfile.read(file) if file.is_file() else {}
     if not all(isinstance(images.get(key), list) for key in ("image_mean", "image_std")):
-        raise LoadError(f"{header.path} has no image_mean and image_std in preprocessor_config.json.", "Fetch it again.")
+        raise LoadError(
+            f"{header.path} has no image_mean and image_std in preprocessor_config.json.", "Fetch it again."
+        )
     return images
 
 

@@ -1,8 +1,8 @@
 """Write a GGUF file from a Hugging Face folder, in process and offline, with the `gguf` package.
 
 Covers the models that llmlab ships and similar ones: LlamaForCausalLM with plain rotary embeddings and a byte-level
-BPE with the GPT-2 or SmolLM split, and LLaVA around one. Keys and tensors match llama.cpp's convert_hf_to_gguf.py (conversion/llama.py),
-which handles everything else.
+BPE with the GPT-2 or SmolLM split, and LLaVA around one. Keys and tensors match llama.cpp's convert_hf_to_gguf.py
+(conversion/llama.py), which handles everything else.
 """
 
 from __future__ import annotations

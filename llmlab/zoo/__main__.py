@@ -150,7 +150,9 @@ def main() -> None:
     def command(name: str, run: Any, help_: str) -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=help_)
         made.set_defaults(run=run)
-        made.add_argument("--name", default="nano", choices=[*CONFIGS, SEES] if run in (_train, _evaluate) else list(CONFIGS))
+        made.add_argument(
+            "--name", default="nano", choices=[*CONFIGS, SEES] if run in (_train, _evaluate) else list(CONFIGS)
+        )
         made.add_argument("--seed", type=int, default=0)
         return made
 

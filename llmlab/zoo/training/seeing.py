@@ -14,8 +14,8 @@ from llmlab.zoo.training import pictures, seeing_exporter, seeing_model
 from llmlab.zoo.training import tokenizer as tokenizers_
 from llmlab.zoo.training.example import Dialog, assistant, roughen, user
 from llmlab.zoo.training.pretraining import factor
-from llmlab.zoo.training.template import END, PAD
 from llmlab.zoo.training.seeing_model import CONFIG, PLACE
+from llmlab.zoo.training.template import END, PAD
 
 _TURNS = 4
 _ROW = 288
@@ -53,7 +53,7 @@ def conversation(seed: str, count: int = 1) -> tuple[list[pictures.Scene], list[
     Returns:
         Its scenes in order, and its messages; a message starts with the place of an image where one is shown.
     """
-    rng = random.Random(seed)
+    rng = random.Random(seed)  # noqa: S311
     shown = list(islice(pictures.scenes(seed, held=False), count))
     if count == 1 and rng.random() < _BLIND:
         asked = roughen(rng, pictures.questions(shown[0], 1, rng)[0][0])

@@ -42,9 +42,10 @@ square pictures of that kind are scaled down.
 | | |
 | --- | --- |
 | architecture | `LlavaForConditionalGeneration` |
-| encoder | SigLIP: {layers} layers used (a further one, unused, is zeros), hidden size {hidden}, {heads} heads, patches of \
-{patch} x {patch} pixels |
-| language model | Llama: {text_layers} layers, hidden size {text_hidden}, {text_heads} heads, {kv_heads} key-value heads, tied embeddings |
+| encoder | SigLIP: {layers} layers used (a further one, unused, is zeros), hidden size {hidden}, {heads} heads, \
+patches of {patch} x {patch} pixels |
+| language model | Llama: {text_layers} layers, hidden size {text_hidden}, {text_heads} heads, {kv_heads} key-value \
+heads, tied embeddings |
 | tokens of a picture | {tokens} |
 | tokenizer | byte-level BPE, GPT-2 split, {vocab} tokens, no BOS |
 | weights | bfloat16 safetensors |
@@ -180,8 +181,8 @@ def card(scores: Mapping[str, Score], figures: Mapping[str, Any]) -> str:
     """
     text = CONFIG.text
     training = (
-        f"{figures['pictures']:,.0f} pictures in {figures['steps']:,.0f} steps and {figures['minutes']:.0f} minutes on one "
-        f"CPU core that other work shared. {figures.get('note', '')}".strip()
+        f"{figures['pictures']:,.0f} pictures in {figures['steps']:,.0f} steps and {figures['minutes']:.0f} minutes on "
+        f"one CPU core that other work shared. {figures.get('note', '')}".strip()
     )
     return _CARD.format(
         parameters=int(figures["parameters"]),

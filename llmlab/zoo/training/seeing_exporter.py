@@ -120,10 +120,10 @@ def weights(state: dict[str, Any]) -> dict[str, Any]:
     tower = "vision_tower.vision_model."
     unused = f"encoder.layers.{CONFIG.layers - 1}."
     out = {}
-    for name, value in state.items():
+    for name, parameter in state.items():
         if name.startswith("patch_head"):
             continue
-        value = value.detach().to(torch.bfloat16)
+        value = parameter.detach().to(torch.bfloat16)
         if name == "encoder.patch_embedding.weight":
             value = value.view(CONFIG.hidden, 3, CONFIG.patch, CONFIG.patch)
         if name.startswith("encoder.layers."):

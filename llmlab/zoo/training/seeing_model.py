@@ -60,7 +60,7 @@ def pixels(images: Any) -> Any:
     return cut.reshape(count, side * side, 3 * size * size)
 
 
-def build(config: SeeingConfig = CONFIG, seed: int = 0) -> Any:
+def build(config: SeeingConfig = CONFIG, seed: int = 0) -> Any:  # noqa: C901 - as in model.py
     """Make a newly initialized network.
 
     Args:
@@ -79,8 +79,10 @@ def build(config: SeeingConfig = CONFIG, seed: int = 0) -> Any:
     class Attention(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
-                setattr(self, name, nn.Linear(config.hidden, config.hidden))
+            self.q_proj = nn.Linear(config.hidden, config.hidden)
+            self.k_proj = nn.Linear(config.hidden, config.hidden)
+            self.v_proj = nn.Linear(config.hidden, config.hidden)
+            self.out_proj = nn.Linear(config.hidden, config.hidden)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             shape = (*x.shape[:2], config.heads, -1)
