@@ -55,9 +55,13 @@ def check(header: Header) -> None:
             raise UnsupportedError(
                 f"llmlab can't convert LLaVA with {key} {found!r:.60} to GGUF, only with {wanted!r}.", CONVERTER
             )
-    layers = vision.count("num_hidden_layers")
-    if not 0 < _used(config, vision) < layers:
-        raise UnsupportedError("llmlab can't convert LLaVA with the features of the encoder's last layer.", CONVERTER)
+    layer = config.get("vision_feature_layer", -2)
+    if not isinstance(layer, int) or not 0 < _used(config, vision) < vision.count("num_hidden_layers"):
+        raise UnsupportedError(
+            f"llmlab can't convert LLaVA with the features of layer {layer!r:.60}: one before the encoder's last layer "
+            "is needed.",
+            CONVERTER,
+        )
     _preprocessor(header)
 
 
@@ -109,8 +113,8 @@ def write(header: Header, target: Path) -> None:
 
 def _used(config: Fields, vision: Fields) -> int:
     """How many layers of the encoder are computed."""
-    layer = config.get("vision_feature_layer", -2)
-    return layer if not isinstance(layer, int) or layer >= 0 else vision.count("num_hidden_layers") + 1 + layer
+    layer: int = config.get("vision_feature_layer", -2)
+    return layer if layer >= 0 else vision.count("num_hidden_layers") + 1 + layer
 
 
 def _preprocessor(header: Header) -> dict[str, Any]:

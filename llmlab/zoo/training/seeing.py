@@ -53,7 +53,7 @@ def conversation(seed: str, count: int = 1) -> tuple[list[pictures.Scene], list[
     Returns:
         Its scenes in order, and its messages; a message starts with the place of an image where one is shown.
     """
-    rng = random.Random(seed)  # noqa: S311
+    rng = random.Random(f"{seed} questions")  # noqa: S311
     shown = list(islice(pictures.scenes(seed, held=False), count))
     if count == 1 and rng.random() < _BLIND:
         asked = roughen(rng, pictures.questions(shown[0], 1, rng)[0][0])
