@@ -97,7 +97,7 @@ def test_a_resumed_chat_says_that_it_has_lost_an_image(chat: Any, bench: Any) ->
         name = "dot.png (not kept in the run log: the model doesn't see it)"
         assert later.turns[0]["files"][0]["name"] == name
         assert "not kept in the run log" in later.markdown()
-        assert "dot.png (not kept in the run log" in later._repr_html_()
+        assert "dot.png (not kept in the run log" in later.html()
         later.send("And now?")
         assert bench.engine.prompts[-1].count(f"[{name}]") == 1
         later.close()
