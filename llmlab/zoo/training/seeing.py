@@ -32,8 +32,8 @@ class SeeingSettings:
 
     encoder_steps: int = 400
     encoder_batch: int = 128
-    steps: int = 400
-    batch: int = 64
+    steps: int = 2000
+    batch: int = 32
     seed: int = 0
     threads: int = 1
     minutes: float = 0.0
