@@ -227,7 +227,8 @@ def train(settings: SeeingSettings, log: Callable[[str], None] = print) -> dict[
     average = {name: value.detach().clone() for name, value in net.named_parameters()}
     if saved:
         net.load_state_dict(saved["net"])
-        optimiser.restore(saved["optimiser"])
+        if steps != first:  # there, the whole network begins with an optimizer of its own
+            optimiser.restore(saved["optimiser"])
         average = saved["average"]
         log(f"resumed at step {steps}, {used / 60:.1f} min")
     parameters = sum(p.numel() for name, p in net.named_parameters() if not name.startswith("patch_head"))
