@@ -24,6 +24,8 @@ from llmlab.types.progress import Progress
 
 # Weight files up to this size are hashed completely (11 MB take 10 ms); larger ones by first MiB, size and time.
 _HASHED_WHOLE = 64 * 2**20
+PROJECTOR = "mmproj-model-f16.gguf"
+"""The projector's file next to a vision model's, where loads find it."""
 # Files besides the weights that determine the GGUF; the model card provides name and licence.
 _SHAPING = (
     "config.json",
@@ -33,6 +35,7 @@ _SHAPING = (
     "special_tokens_map.json",
     "chat_template.jinja",
     "chat_template.json",
+    "preprocessor_config.json",
     "README.md",
 )
 
@@ -41,7 +44,8 @@ def to_gguf(folder: str | Path, *, quant: str = "F16", progress: Progress | None
     """The GGUF file of a Hugging Face folder, converted now if it isn't in the cache.
 
     Args:
-        folder: a folder with config.json, safetensors and tokenizer.json: LlamaForCausalLM with a byte-level BPE.
+        folder: a folder with config.json, safetensors and tokenizer.json: LlamaForCausalLM with a byte-level BPE, or
+            LLaVA with such a model, whose projector is written next to it.
         quant: F32, F16 or BF16 (written directly from the safetensors), or any tag that llama.cpp's quantizer makes
             (from the F16 file).
         progress: called with the phase ("convert", "quantize") and the completed fraction, 0 to 1.
@@ -58,10 +62,13 @@ def to_gguf(folder: str | Path, *, quant: str = "F16", progress: Progress | None
     target = cached_path(folder, tag.name)
     if target.is_file():
         return target
-    from llmlab.quant import gguf_quantizer, gguf_tokens, gguf_writer
+    from llmlab.quant import gguf_projector, gguf_quantizer, gguf_tokens, gguf_writer
 
     header = read_header(folder)
     gguf_writer.check(header)
+    if header.architecture == gguf_writer.LLAVA and not (target.parent / PROJECTOR).is_file():
+        with_room(target, header.parameters * 2)
+        write_whole(target.with_name(PROJECTOR), lambda part: gguf_projector.write(header, part))
     if tag.making == "convert":
         with_room(target, header.parameters * tag.bits / 8)
         made = write_whole(target, lambda part: gguf_writer.write(header, part, tag.name, progress))

@@ -1,8 +1,8 @@
 """Write a GGUF file from a Hugging Face folder, in process and offline, with the `gguf` package.
 
 Covers the models that llmlab ships and similar ones: LlamaForCausalLM with plain rotary embeddings and a byte-level
-BPE with the GPT-2 or SmolLM split. Keys and tensors match llama.cpp's convert_hf_to_gguf.py (conversion/llama.py),
-which handles everything else.
+BPE with the GPT-2 or SmolLM split, and LLaVA around one. Keys and tensors match llama.cpp's convert_hf_to_gguf.py
+(conversion/llama.py), which handles everything else.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from llmlab.errors import LoadError, UnsupportedError
 from llmlab.files import weights
 from llmlab.files.headers import Header, chat_template
 from llmlab.files.jsonfile import Fields
+from llmlab.quant import gguf_projector
 from llmlab.quant.gguf_vocab import CONVERTER, gpt2_vocab, tokenizer_config
 from llmlab.types.progress import Progress
 
@@ -24,6 +25,8 @@ VERSION = 2
 
 
 _EMBEDDING = "model.embed_tokens.weight"
+LLAVA = "LlavaForConditionalGeneration"
+_INSIDE = ("language_model.", "model.language_model.")  # as published, and as transformers 5 writes it
 _FILE_TYPES = {"F32": "ALL_F32", "F16": "MOSTLY_F16", "BF16": "MOSTLY_BF16"}
 
 
@@ -34,9 +37,13 @@ def check(header: Header) -> None:
         UnsupportedError: another architecture, rotary scaling, or a quantized checkpoint.
     """
     config = _config(header)
-    if header.architecture != "LlamaForCausalLM":
+    if header.architecture == LLAVA:
+        gguf_projector.check(header)
+        if config.text("model_type") != "llama":
+            raise UnsupportedError(f"llmlab can't convert LLaVA with {config.get('model_type')!r:.60}.", CONVERTER)
+    elif header.architecture != "LlamaForCausalLM":
         raise UnsupportedError(f"llmlab can't convert {header.architecture} to GGUF.", CONVERTER)
-    if config.get("quantization_config"):
+    if header.metadata.get("quantization_config"):
         raise UnsupportedError(
             f"{header.path} is already quantized ({header.quant}); a GGUF is made from the original 16-bit model.",
             "Load it with --engine vllm, or convert the original.",
@@ -45,7 +52,7 @@ def check(header: Header) -> None:
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind not in (None, "default"):
         raise UnsupportedError(f"llmlab can't convert rotary scaling {kind!r:.60} to GGUF.", CONVERTER)
-    rows = next((t.shape[0] for t in header.tensors if t.name == _EMBEDDING and len(t.shape) == 2), 0)
+    rows = next((t.shape[0] for t in header.tensors if _plain(t.name) == _EMBEDDING and len(t.shape) == 2), 0)
     if rows != header.vocab_size:
         raise LoadError(
             f"{header.path} has an embedding of {rows:,} rows, but vocab_size in its config.json is "
@@ -81,7 +88,7 @@ def write(header: Header, target: Path, tag: str, progress: Progress | None = No
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, header.layers)
     renamed: dict[str, str] = {}
     for tensor in _ordered(header):
-        new_name = names.get_name(tensor, try_suffixes=(".weight", ".bias"))
+        new_name = names.get_name(_plain(tensor), try_suffixes=(".weight", ".bias"))
         if new_name is None:
             raise LoadError(f"{header.path} has a tensor without a counterpart in a Llama GGUF: {tensor!r}.")
         renamed[tensor] = new_name
@@ -120,11 +127,22 @@ def _ordered(header: Header) -> list[str]:
     return out
 
 
+def _plain(name: str) -> str:
+    """A tensor's name in the language model alone."""
+    for prefix in _INSIDE:
+        if name.startswith(prefix):
+            rest = name.removeprefix(prefix)
+            return rest if rest.startswith(("model.", "lm_head.")) else f"model.{rest}"
+    return name
+
+
 def _dropped(name: str, header: Header) -> bool:
+    if header.architecture == LLAVA and not name.startswith((*_INSIDE, "lm_head.")):
+        return True  # the encoder's, which are in the projector's file
     # Buffers of old checkpoints, and an output layer that duplicates the tied embedding.
     if name.endswith((".attention.masked_bias", ".attention.bias", ".rotary_emb.inv_freq")):
         return True
-    return name == "lm_head.weight" and bool(header.metadata.get("tie_word_embeddings"))
+    return _plain(name) == "lm_head.weight" and header.tied
 
 
 def _kind(gguf: Any, name: str, shape: tuple[int, ...], tag: str) -> Any:
@@ -148,7 +166,9 @@ def _permuted(name: str, data: Any, header: Header) -> Any:
 
 
 def _config(header: Header) -> Fields:
-    return Fields(header.metadata, header.path / "config.json")
+    """The settings of the language model."""
+    fields = Fields(header.metadata, header.path / "config.json")
+    return fields.table("text_config") if header.architecture == LLAVA else fields
 
 
 def _rope(config: Fields) -> Fields:

@@ -205,7 +205,7 @@ def _base(header: Header, progress: Progress | None) -> tuple[Path, str]:
 
         gguf_cache.write_whole(target, write)
         if vision.sees(header.path):
-            _projector(header, script, target.with_name("mmproj-model-f16.gguf"), progress)
+            _projector(header, script, target.with_name(gguf_cache.PROJECTOR), progress)
     return target, "llama.cpp's converter and quantizer"
 
 

@@ -1,7 +1,7 @@
 """Plain data that every layer speaks: messages, sampling parameters, completions, chunks, metrics."""
 
 from llmlab.types.completion import Choice, Chunk, Completion, Completions, FinishReason, ToolStep
-from llmlab.types.images import IMAGE_FORMS, data_url, image_of
+from llmlab.types.images import IMAGE_FORMS, data_url, fetch_image, image_of
 from llmlab.types.messages import ROLES, Message, Prompt, Role, ToolCall, with_object
 from llmlab.types.metrics import Guidance, GuidanceStep, Probabilities, Speculation, Timings, TokenLogprob, Trace, Usage
 from llmlab.types.parallel import Parallel
@@ -34,6 +34,7 @@ __all__ = [
     "Trace",
     "Usage",
     "data_url",
+    "fetch_image",
     "image_of",
     "with_object",
 ]

@@ -40,7 +40,9 @@ def encoded(value: Any) -> bytes:
     if isinstance(value, str) and value.startswith("data:"):
         return image_of(value)
     if isinstance(value, str) and value.partition("://")[0] in ("http", "https"):
-        raise BadInputError(f"llmlab doesn't fetch images: {value:.80}.", "Download it, and give its path or bytes.")
+        raise BadInputError(
+            f"llmlab doesn't fetch images by itself: {value:.80}.", "Give its path, or llmlab.types.fetch_image(url)."
+        )
     if isinstance(value, str | Path):
         try:
             return _checked(Path(value).read_bytes(), str(value))
@@ -59,6 +61,38 @@ def encoded(value: Any) -> bytes:
         value.save(out, "PNG")
         return out.getvalue()
     raise BadInputError(f"An image can't be a {type(value).__name__}.", _TAKES)
+
+
+def fetch_image(url: str, *, timeout: float = 30.0) -> bytes:
+    """Fetch an image from the web; nothing else in llmlab does.
+
+    Args:
+        url: an http: or https: URL; redirects are followed.
+        timeout: seconds to wait for the host, and for each part of the answer.
+
+    Returns:
+        The bytes of a PNG, JPEG, WebP or GIF file, for `Message(images=...)`.
+
+    Raises:
+        BadInputError: it can't be fetched, is larger than 32 MiB, or is no image.
+    """
+    if url.partition("://")[0].lower() not in ("http", "https"):
+        raise BadInputError(f"{url[:80]!r} is no http: or https: URL.", "Give a file's path instead.")
+    _imports.load("httpx")
+    import httpx
+
+    found = bytearray()
+    try:
+        with httpx.stream("GET", url, timeout=timeout, follow_redirects=True) as answer:
+            answer.raise_for_status()
+            for part in answer.iter_bytes():
+                found += part
+                if len(found) > MOST_BYTES:
+                    break
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise BadInputError(f"{url:.80} can't be fetched: {reason}.", "Check the URL and the network.") from None
+    return _checked(bytes(found), url[:80])
 
 
 def _of_array(value: Any) -> Any:

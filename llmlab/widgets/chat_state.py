@@ -18,7 +18,7 @@ from llmlab.render.table import QUIET
 from llmlab.types import Completion, Message
 from llmlab.widgets import chat_settings, export, static_forms
 from llmlab.widgets.base import BenchWidget
-from llmlab.widgets.transcript import Transcript, messages
+from llmlab.widgets.transcript import UNSEEN, Transcript, messages, unkept
 
 EARLIER_SHOWN = 3
 EDITED = "edited by hand"
@@ -222,8 +222,9 @@ class ChatState(BenchWidget):
                 adapters = [str(name) for name in self._find(self.model).adapters]
                 self.adapter = chosen["adapter"] if chosen.get("adapter") in adapters else ""
             if kept.kind == "chat":
-                self._seen = {turn["id"]: turn for turn in kept.turns}
-                tree = Transcript([_ended(turn) for turn in kept.turns], kept.leaf)
+                restored = [_restored(turn) for turn in kept.turns]
+                self._seen = {turn["id"]: turn for turn in restored}
+                tree = Transcript([_ended(turn) for turn in restored], kept.leaf)
                 self.turns, self.leaf = tree.turns, tree.leaf
             else:
                 self._take(kept.turns)
@@ -288,6 +289,15 @@ class ChatState(BenchWidget):
 
     def __repr__(self) -> str:
         return f"<Chat with {self._asked_name() or 'no model'}: {len(self._path())} turns>"
+
+
+def _restored(turn: Mapping[str, Any]) -> dict[str, Any]:
+    """A turn from the run log; the name of an image that wasn't kept says so wherever the turn is shown."""
+    files = [
+        {**file, "name": file["name"] + UNSEEN} if unkept(file) and not file["name"].endswith(UNSEEN) else file
+        for file in turn.get("files") or ()
+    ]
+    return {**turn, "files": files}
 
 
 def _ended(turn: Mapping[str, Any]) -> dict[str, Any]:

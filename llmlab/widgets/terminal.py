@@ -189,6 +189,8 @@ class TerminalChat:
             self._quiet(f"System prompt: {self._chat.system}")
         for turn in path:
             self._line(f"you> {turn['text']}" if turn["role"] == "user" else str(turn["text"]))
+            if turn.get("files"):
+                self._quiet(f"Attached: {', '.join(file['name'] for file in turn['files'])}")
 
     def _path(self) -> list[dict[str, Any]]:
         return Transcript(self._chat.turns, self._chat.leaf).path()

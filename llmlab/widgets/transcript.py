@@ -109,11 +109,17 @@ class Transcript:
                 self.show(others[-1])
 
 
+UNSEEN = " (not kept in the run log: the model doesn't see it)"
+"""What the name of an image ends with in a resumed chat; with LLMLAB_RUN_LOG=images, images are kept."""
+
+
 def content(turn: Mapping[str, Any]) -> str:
-    """A turn's text for the model: its text, then attached files as fenced blocks."""
+    """A turn's text for the model: its text, then attached files as fenced blocks, and images that are lost by name."""
     parts = [turn["text"]] if turn["text"] else []
     for file in turn.get("files") or ():
         if "image" in file:
+            if unkept(file):
+                parts.append(f"[{file['name']}]")
             continue
         fence = "```"
         while fence in file["text"]:
@@ -133,6 +139,11 @@ def messages(turns: Sequence[Mapping[str, Any]], system: str = "") -> list[Messa
             thought = str(turn.get("thought") or "")
             out.append(Message(turn["role"], content(turn), images=images(turn), reasoning=thought))
     return out
+
+
+def unkept(file: Mapping[str, Any]) -> bool:
+    """Whether an attached file is an image of which the run log has kept the hash only."""
+    return not str(file.get("image", "data:")).startswith("data:")
 
 
 def images(turn: Mapping[str, Any]) -> tuple[bytes, ...]:

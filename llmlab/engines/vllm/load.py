@@ -134,6 +134,7 @@ def import_vllm() -> None:
 
         if current_platform.is_cpu():
             patches.import_rank_op(current_platform)
+            patches.pixtral_without_torchvision()
         import vllm.engine.arg_utils
         import vllm.model_executor.model_loader
         import vllm.v1.core.sched.scheduler

@@ -10,6 +10,7 @@ vLLM's code no longer has the place, or no longer needs the change.
 | `fp8_without_onednn` | a method of a quantization kernel, for good |
 | `import_rank_op` | an attribute of the platform, during an import |
 | `inspect_in_process` | the registry of models, for good |
+| `pixtral_without_torchvision` | a module of transformers that vLLM imports, for good |
 | `count_nans` | a method of an engine's client, for its life |
 | `patch_expand_batch` | a module's function, for good |
 | `watch_runner` | three methods of a model runner, for its life |
@@ -22,7 +23,10 @@ vLLM's code no longer has the place, or no longer needs the change.
 from __future__ import annotations
 
 import functools
+import importlib
+import importlib.util
 import math
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -112,6 +116,16 @@ def inspect_in_process(architecture: str) -> None:
             ModelRegistry.register_model(architecture, entry.load_model_cls())
         except ImportError:
             return  # vLLM raises a clearer error later
+
+
+def pixtral_without_torchvision() -> None:
+    """Let vLLM import its LLaVA models where torchvision isn't installed.
+
+    They import Pixtral's image processor, which needs it; transformers has the same one for PIL in another module.
+    """
+    name = "transformers.models.pixtral.image_processing_pixtral"
+    if importlib.util.find_spec("torchvision") is None:
+        sys.modules[name] = importlib.import_module(name.replace("processing_pixtral", "processing_pil_pixtral"))
 
 
 def count_nans(llm: Any) -> dict[str, float]:

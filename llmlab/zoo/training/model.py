@@ -45,7 +45,8 @@ def build(config: ModelConfig, seed: int = 0) -> Any:  # noqa: C901 - classes ar
 
     Returns:
         A ``torch.nn.Module`` called as ``net(ids)`` for all logits, or ``net(ids, index, mask)`` for those at
-        the flat positions ``index`` with ``mask`` (True: may attend) instead of the causal mask.
+        the flat positions ``index`` with ``mask`` (True: may attend) instead of the causal mask. ``net.decode``
+        takes embeddings in place of ids.
     """
     import torch
     from torch import nn
@@ -126,8 +127,12 @@ def build(config: ModelConfig, seed: int = 0) -> Any:  # noqa: C901 - classes ar
         def forward(
             self, ids: torch.Tensor, index: torch.Tensor | None = None, mask: torch.Tensor | None = None
         ) -> torch.Tensor:
-            x = self.model.embed_tokens(ids)
-            cos, sin = self.cos[: ids.shape[1]], self.sin[: ids.shape[1]]
+            return self.decode(self.model.embed_tokens(ids), index, mask)
+
+        def decode(
+            self, x: torch.Tensor, index: torch.Tensor | None = None, mask: torch.Tensor | None = None
+        ) -> torch.Tensor:
+            cos, sin = self.cos[: x.shape[1]], self.sin[: x.shape[1]]
             if torch.is_autocast_enabled("cpu"):
                 x, cos, sin = x.bfloat16(), cos.bfloat16(), sin.bfloat16()
             for layer in self.model.layers:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,20 +18,23 @@ _TRAINING_DIALOGS = 40_000
 _MIX = {**corpus.WEIGHTS, "extract": 22, "system": 11}
 
 
-def train(dialogs: Iterable[Dialog] | None = None, vocab: int = VOCAB_SIZE) -> Any:
+def train(dialogs: Iterable[Dialog] | None = None, vocab: int = VOCAB_SIZE, more: Sequence[str] = ()) -> Any:
     """Train the merges on the corpus.
 
     Args:
         dialogs: The training dialogs; default: the first dialogs of the training stream.
         vocab: The vocabulary size, including special tokens.
+        more: Special tokens after the template's.
 
     Returns:
         A ``tokenizers.Tokenizer``.
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+    specials = [*SPECIALS, *more]
+
     def split_specials(text: str) -> str:
-        for special in SPECIALS:
+        for special in specials:
             text = text.replace(special, "\x00")
         return text
 
@@ -43,7 +46,7 @@ def train(dialogs: Iterable[Dialog] | None = None, vocab: int = VOCAB_SIZE) -> A
     made.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), level])
     trainer = trainers.BpeTrainer(
         vocab_size=vocab,
-        special_tokens=list(SPECIALS),
+        special_tokens=specials,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         min_frequency=2,
         show_progress=False,
@@ -52,17 +55,18 @@ def train(dialogs: Iterable[Dialog] | None = None, vocab: int = VOCAB_SIZE) -> A
     made.pre_tokenizer = level
     made.decoder = decoders.ByteLevel()
     made.add_special_tokens(
-        [AddedToken(s, lstrip=False, rstrip=False, normalized=False, special=True) for s in SPECIALS]
+        [AddedToken(s, lstrip=False, rstrip=False, normalized=False, special=True) for s in specials]
     )
     return made
 
 
-def save(made: Any, folder: Path) -> None:
+def save(made: Any, folder: Path, template: str = CHAT_TEMPLATE) -> None:
     """Write the tokenizer's files.
 
     Args:
         made: A ``tokenizers.Tokenizer``.
         folder: The target folder.
+        template: The chat template.
     """
     folder.mkdir(parents=True, exist_ok=True)
     made.save(str(folder / "tokenizer.json"))
@@ -77,10 +81,10 @@ def save(made: Any, folder: Path) -> None:
         "pad_token": PAD,
         "bos_token": None,
         "unk_token": None,
-        "chat_template": CHAT_TEMPLATE,
+        "chat_template": template,
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE, "utf-8")
+    (folder / "chat_template.jinja").write_text(template, "utf-8")
 
 
 def load(folder: Path) -> Any:

@@ -163,3 +163,16 @@ def test_a_token_without_an_adapter_gets_the_last_one():
     manager = lora.manager()
     assert set(_overridden(manager._manager_cls).values()) == {True}
     assert hasattr(manager.__mro__[1], "_manager_cls")
+
+
+def test_llava_is_imported_without_torchvision():
+    import importlib.util
+    import sys
+
+    from transformers.models.pixtral import image_processing_pil_pixtral as pil
+    from vllm.model_executor.models import llava, pixtral
+
+    assert llava.LlavaForConditionalGeneration
+    if importlib.util.find_spec("torchvision") is None:
+        assert sys.modules["transformers.models.pixtral.image_processing_pixtral"] is pil
+        assert pixtral._get_pixtral_hf_num_image_tokens is pil._num_image_tokens
