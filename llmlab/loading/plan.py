@@ -41,8 +41,8 @@ MOST_DRAFTED = 32
 _SLOTS = "max_loras"
 # Default KV cache: at most this share of the free memory.
 KV_SHARE = 0.25
-# Above these bytes, and this many per parameter, the default is half the sequences, and then half the context: with 8
-# times 8,192 tokens, the 97 MB of SmolLM2 135M had a KV cache of 1.5 GB.
+# Above these bytes, and this many per parameter, the default is half the sequences: with 8 times 8,192 tokens, the
+# 97 MB of SmolLM2 135M had a KV cache of 1.5 GB.
 KV_SMALLEST = 512 * 2**20
 KV_PER_PARAMETER = 4
 
@@ -282,13 +282,10 @@ def settle_size(
         each = fit.kv_bytes(header, 1024, asked.cache_k, asked.cache_v)
         tokens = 1024 * reserved.kv_bytes // max(each, 1)
     concurrency = max_concurrency or DEFAULT_CONCURRENCY
-    if tokens is None and asked.kv_tokens is None:
-        most = max(KV_SMALLEST, KV_PER_PARAMETER * header.parameters)
-        per_token = fit.kv_bytes(header, 1024, asked.cache_k, asked.cache_v) / 1024
-        if max_concurrency is None and per_token * length * concurrency > most:
+    if max_concurrency is None and tokens is None and asked.kv_tokens is None:
+        cache = fit.kv_bytes(header, length, asked.cache_k, asked.cache_v) * concurrency
+        if cache > max(KV_SMALLEST, KV_PER_PARAMETER * header.parameters):
             concurrency //= 2
-        if ctx is None and per_token * length * concurrency > most:
-            length = max(length // 2, min(length, DEFAULT_CONTEXT // 2))
     while not _modest(estimate_load(header, engine, length, concurrency, where, kv_tokens=tokens, asked=asked)):
         if max_concurrency is None and concurrency > 1:
             concurrency //= 2
