@@ -28,7 +28,7 @@ from tokenizers import Tokenizer
 from llmlab import zoo
 from llmlab.errors import LlmLabError
 from llmlab.guided import Guide, make
-from llmlab.guided.closing import Closer
+from llmlab.guided.closing import Closer, follow
 from llmlab.guided.compiler import Compiler
 from llmlab.guided.grammar import bytes_tokenizer
 from llmlab.guided.walk import resolve
@@ -198,7 +198,7 @@ def completed(paths: Iterable[Path], seeds: int) -> Iterator[dict[str, Any]]:
         for test in data.get("tests", ()):
             ids = grammars.tokenizer.tokenize_str(json.dumps(test["data"], ensure_ascii=False))
             matcher = grammars.matcher(guide)
-            if test["valid"] and matcher.try_consume_tokens(ids) == len(ids) and matcher.is_accepting():
+            if test["valid"] and follow(matcher, ids) == len(ids) and matcher.is_accepting():
                 known.append(len(ids) + 1)
         if not known:
             continue

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from llmlab.engines.base import Request
 from llmlab.engines.text import partial_character
 from llmlab.errors import GenerationError
-from llmlab.guided.closing import Closer
+from llmlab.guided.closing import Closer, follow
 from llmlab.guided.compiler import Compiler, MaskRun
 from llmlab.guided.retreat import Retreat
 from llmlab.guided.scan import Scan
@@ -69,15 +70,25 @@ class Steer:
     def _matcher(self) -> Any:
         """A matcher at the first generated token."""
         matcher = self._grammars.matcher(self._guide)
-        matcher.try_consume_tokens(list(self._begun_ids))
+        follow(matcher, self._begun_ids)
         return matcher
 
     def mask(self, logits: Any) -> None:
         """Mask the tokens that the guide forbids in a row of logits. See `MaskRun.mask`."""
-        self.run.mask(logits)
+        with self._forgotten_on_error():
+            self.run.mask(logits)
         banned = self.bans.get(len(self.tokens))
         if banned:
             logits[list(banned)] = -math.inf
+
+    @contextlib.contextmanager
+    def _forgotten_on_error(self) -> Iterator[None]:
+        """A guide that reached the mask library's limits is compiled again for the next request."""
+        try:
+            yield
+        except GenerationError:
+            self._grammars.forget(self._guide)
+            raise
 
     @property
     def bans(self) -> Mapping[int, Collection[int]]:
@@ -172,7 +183,8 @@ class Steer:
                 self.tokens += instead
                 return instead
             self._text += self._grammars.ranks.pieces[token]
-        self.run.take(token)
+        with self._forgotten_on_error():
+            self.run.take(token)
         self.tokens.append(token)
         if self._scan is not None:
             self._scan.feed(self.piece(token))

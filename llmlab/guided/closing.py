@@ -55,6 +55,20 @@ class Ranks:
         self.outside, self.inside = np.array(outside, dtype=np.int64), np.array(inside, dtype=np.int64)
 
 
+def follow(matcher: Any, tokens: Sequence[int]) -> int:
+    """Advance a matcher by the tokens that it allows; returns how many.
+
+    Computing a mask gives the mask library's lexer new fuel. Without, long texts under large patterns run out of it,
+    which spoils every matcher of the guide.
+    """
+    for place, token in enumerate(tokens):
+        if not matcher.try_consume_tokens([token]):
+            return place
+        if not matcher.is_stopped():
+            matcher.compute_bitmask()
+    return len(tokens)
+
+
 def _class(piece: bytes) -> int:
     if _CLOSING.fullmatch(piece):
         # `}]` closes in one token what `}` and `]` close in two; a quote would open a string here.
@@ -145,10 +159,8 @@ class Closer:
         hint = self.hint
         for start in range(max(0, len(hint) - budget), min(len(hint), _TAILS)):
             tail = list(hint[start:-1])
-            if matcher.validate_tokens(tail) < len(tail):
-                continue
             state = matcher.deep_copy()
-            if state.try_consume_tokens(tail) == len(tail) and state.is_accepting():
+            if follow(state, tail) == len(tail) and state.is_accepting():
                 pieces = self._ranks.pieces
                 if self._checked(text + b"".join(pieces[token] for token in tail)):
                     return [*tail, self._ranks.end]
@@ -189,7 +201,7 @@ class Closer:
                 if len(trail) + len(tokens) >= budget:
                     continue
                 state = base.deep_copy()
-                if state.try_consume_tokens(tokens) == len(tokens):
+                if follow(state, tokens) == len(tokens):
                     break
             path, more = [*trail, *tokens], written + b"".join(self._ranks.pieces[token] for token in tokens)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from llmlab.errors import BadInputError, GenerationError, UnsupportedError
-from llmlab.guided.closing import Closer, Ranks
+from llmlab.guided.closing import Closer, Ranks, follow
 from llmlab.guided.guide import Guide
 
 COMPILE_LIMIT_S = 10.0
@@ -174,6 +174,14 @@ class Compiler:
             return self.matcher(guide)
         return made.deep_copy()
 
+    def forget(self, guide: Guide) -> None:
+        """Compile a guide again at its next use.
+
+        The copies of a matcher share its lexer: once one text has reached the lexer's limits, it fails for every text.
+        """
+        with self._lock:
+            self._made.pop(guide.digest, None)
+
     def find_ending(self, guide: Guide, begun: str = "") -> None:
         """Find a short ending of a text for `ending`. It takes up to seconds: not for an engine's loop."""
         key = (guide.digest, begun)
@@ -181,8 +189,10 @@ class Compiler:
             if key in self._endings:
                 return
         matcher = self.matcher(guide)
-        matcher.try_consume_tokens(self.tokenizer.tokenize_str(begun))
+        follow(matcher, self.tokenizer.tokenize_str(begun))
         way = Closer(self.ranks, guide).way(matcher, sys.maxsize, begun.encode())
+        if matcher.is_error():
+            self.forget(guide)
         with self._lock:
             self._endings[key] = tuple(way or ())
             while len(self._endings) > _KEEP:
@@ -196,7 +206,7 @@ class Compiler:
     def begins(self, guide: Guide, text: str) -> bool:
         """Whether a text that the guide accepts can begin with this one."""
         ids = self.tokenizer.tokenize_str(text)
-        return bool(self.matcher(guide).try_consume_tokens(ids) == len(ids))
+        return follow(self.matcher(guide), ids) == len(ids)
 
     def accepts(self, guide: Guide, text: str) -> bool:
         """Whether a text is complete: the validator accepts it or, without a validator, the grammar does."""
@@ -204,7 +214,7 @@ class Compiler:
             return not guide.problem(text)
         matcher = self.matcher(guide)
         ids = self.tokenizer.tokenize_str(text)
-        return matcher.try_consume_tokens(ids) == len(ids) and bool(matcher.is_accepting())
+        return follow(matcher, ids) == len(ids) and bool(matcher.is_accepting())
 
 
 def _line(message: str) -> str:
@@ -250,7 +260,7 @@ class MaskRun:
         Raises:
             GenerationError: the guide doesn't allow it.
         """
-        if self.matcher.try_consume_tokens(list(tokens)) != len(tokens):
+        if follow(self.matcher, tokens) != len(tokens):
             raise GenerationError("The constraint doesn't allow the text that the answer begins with.")
 
     def blocked(self) -> Any:
@@ -316,7 +326,7 @@ class MaskRun:
             matcher: a matcher at the beginning of the text.
             tokens: the tokens that are kept.
         """
-        matcher.try_consume_tokens(list(tokens))
+        follow(matcher, tokens)
         self.matcher, self._seen = matcher, None
 
     @property

@@ -99,8 +99,9 @@ class Retreat:
         matcher = self._matcher()
         found = []
         for place, token in enumerate(tokens[: last + 1]):
+            # Every step computes a mask: see `follow`.
+            mask = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8), bitorder="little")
             if place >= first:
-                mask = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8), bitorder="little")
                 gone = {token, *self.bans.get(place, ())}
                 if int(mask[: self._size].sum()) > sum(bool(mask[one]) for one in gone):
                     found.append(place)

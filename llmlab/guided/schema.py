@@ -213,7 +213,8 @@ def _validator(schema: Any, patterns: dict[str, str]) -> Any:
     from jsonschema_specifications import REGISTRY
 
     # The masks enforce these formats in any draft.
-    forms.checkers = {name: one for name, one in jsonschema.FormatChecker.checkers.items() if name in KNOWN}
+    newest = jsonschema.Draft202012Validator.FORMAT_CHECKER.checkers
+    forms.checkers = {name: one for name, one in newest.items() if name in KNOWN}
     forms.checkers |= kind.FORMAT_CHECKER.checkers
     return kind(readable, format_checker=forms, registry=REGISTRY)
 

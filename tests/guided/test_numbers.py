@@ -246,3 +246,8 @@ def test_formats_are_checked_in_every_draft():
     guide = make(schema={"$schema": "http://json-schema.org/draft-06/schema#", "format": "duration"})
     assert guide.problem('"abc"')
     assert not guide.problem('"P1D"')
+    # Draft 3 had another meaning of "time".
+    for draft in ("draft-04", "draft-06", "draft-07"):
+        guide = make(schema={"$schema": f"http://json-schema.org/{draft}/schema#", "format": "time"})
+        assert not guide.problem('"12:00:00Z"')
+        assert guide.problem('"12"')
