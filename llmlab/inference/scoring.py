@@ -14,7 +14,7 @@ _ROW_BYTES = 2**28
 
 def scored(engine: Engine, texts: Sequence[Scored], mix: Mix | None, vocab_size: int) -> Iterator[Any]:
     """The engine's distributions along each text, in order. Arguments as `Engine.score`; `vocab_size` in tokens."""
-    for part in _parts(texts, max(_ROW_BYTES // (4 * vocab_size), 1)):
+    for part in _parts(texts, max(_ROW_BYTES // max(4 * vocab_size, 1), 1)):
         found = engine.score(part, mix)
         # Each matrix is freed as soon as the caller drops it.
         found.reverse()

@@ -169,7 +169,7 @@ def test_judging_of_styles(style: str, good: str, bad: str) -> None:
 
 def test_every_card_states_its_licence():
     cards = list(path("nano").parents[1].glob("*/*/README.md"))
-    assert len(cards) == 5
+    assert len(cards) == 6
     for card in cards:
         assert "license: apache-2.0" in card.read_text(encoding="utf-8").split("---")[1], card
     assert read_header(path("nano")).licence == "apache-2.0"

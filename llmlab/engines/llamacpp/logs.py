@@ -61,13 +61,22 @@ class LogRouter:
         import llama_cpp
 
         self._bound = threading.local()
-        # The previous callback serves code in this process that calls llama_cpp directly.
         self._before: Any = llama_cpp.llama_log_callback()
         self._before_data = ctypes.c_void_p()
-        llama_cpp.llama_log_get(ctypes.byref(self._before), ctypes.byref(self._before_data))
         # The attribute keeps the C callback alive: llama.cpp may call it at any time.
         self.callback = llama_cpp.llama_log_callback(self._write)
-        llama_cpp.llama_log_set(self.callback, None)
+        self._install()
+
+    def _install(self) -> None:
+        """Become llama.cpp's callback, again if other code has set its own meanwhile."""
+        import llama_cpp
+
+        # The previous callback serves code in this process that calls llama_cpp directly.
+        found, data = llama_cpp.llama_log_callback(), ctypes.c_void_p()
+        llama_cpp.llama_log_get(ctypes.byref(found), ctypes.byref(data))
+        if _address(found) != _address(self.callback):
+            self._before, self._before_data = found, data
+            llama_cpp.llama_log_set(self.callback, None)
 
     def _write(self, level: int, text: bytes | None, _data: Any) -> None:
         # No exception may leave a C callback, and no module may be relied on during interpreter shutdown.
@@ -88,10 +97,15 @@ class LogRouter:
         """Send llama.cpp's messages on this thread to `log` within the block."""
         before = getattr(self._bound, "log", None)
         self._bound.log = log
+        self._install()
         try:
             yield
         finally:
             self._bound.log = before
+
+
+def _address(callback: Any) -> int | None:
+    return ctypes.cast(callback, ctypes.c_void_p).value
 
 
 @functools.cache
