@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -85,20 +86,31 @@ def _tokenizer(options: argparse.Namespace) -> None:
     tokenizer.save(tokenizer.train(), Path(options.out))
 
 
+def _report(
+    options: argparse.Namespace,
+    folder: Path,
+    table: str,
+    scores: Mapping[str, Any],
+    card: Callable[[dict[str, Any]], str],
+) -> None:
+    """Print the scores, and some of the wrong answers, and write the model card, as the options say."""
+    print(table)
+    if options.failures:
+        for skill, got in scores.items():
+            for wrong in got.failures:
+                print(skill, *map(repr, wrong), sep="\n    ")
+    if options.card:
+        noted = folder / "training.json"
+        figures = json.loads(noted.read_text("utf-8")) if noted.exists() else {}
+        (folder / "README.md").write_text(card(figures), "utf-8")
+
+
 def _evaluate_sees(options: argparse.Namespace) -> None:
     from llmlab.zoo.training import seeing_evaluation as seen
 
     folder = Path(options.path) if options.path else path(SEES)
     scores = seen.score(seen.transformers_answer(folder), n=options.n, seed=options.seed)
-    print(seen.table(scores))
-    if options.failures:
-        for kind, got in scores.items():
-            for wrong in got.failures:
-                print(kind, *map(repr, wrong), sep="\n    ")
-    if options.card:
-        noted = folder / "training.json"
-        figures = json.loads(noted.read_text("utf-8")) if noted.exists() else {}
-        (folder / "README.md").write_text(seen.card(scores, figures), "utf-8")
+    _report(options, folder, seen.table(scores), scores, lambda figures: seen.card(scores, figures))
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -110,15 +122,13 @@ def _evaluate(options: argparse.Namespace) -> None:
     folder = Path(options.path) if options.path else path(options.name)
     model, tokenizer = evaluation.load(folder)
     scores = evaluation.score(evaluation.transformers_generate(model, tokenizer), n=options.n, seed=options.seed)
-    print(evaluation.table(scores))
-    if options.failures:
-        for skill, got in scores.items():
-            for wrong in got.failures:
-                print(skill, *map(repr, wrong), sep="\n    ")
-    if options.card:
-        noted = folder / "training.json"
-        figures = json.loads(noted.read_text("utf-8")) if noted.exists() else {}
-        (folder / "README.md").write_text(model_card.card(options.name, scores, figures), "utf-8")
+    _report(
+        options,
+        folder,
+        evaluation.table(scores),
+        scores,
+        lambda figures: model_card.card(options.name, scores, figures),
+    )
 
 
 def _adapters(options: argparse.Namespace) -> None:

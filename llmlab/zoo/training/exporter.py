@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,42 @@ def configs(config: ModelConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     return model, generation
 
 
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """A copy of a folder to write to, which takes its place at the end: a reader never sees a partial one.
+
+    Args:
+        folder: The target folder; files that aren't written anew (the model card) are kept.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh, stale = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+    for leftover in (fresh, stale):
+        shutil.rmtree(leftover, ignore_errors=True)
+    if folder.exists():
+        shutil.copytree(folder, fresh)
+    yield fresh
+    if folder.exists():
+        folder.rename(stale)
+    fresh.rename(folder)
+    shutil.rmtree(stale, ignore_errors=True)
+
+
+def write(folder: Path, weights: dict[str, Any], settings: Mapping[str, Any]) -> None:
+    """Write a model's weights and its JSON files into a folder.
+
+    Args:
+        folder: The folder.
+        weights: Tensors by name.
+        settings: What each JSON file says, by its name.
+    """
+    from safetensors.torch import save_file
+
+    save_file(weights, str(folder / "model.safetensors"), metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)
+    for name, found in settings.items():
+        (folder / name).write_text(json.dumps(found, indent=2) + "\n", "utf-8")
+
+
 def export(net: Any, config: ModelConfig, made: Any, folder: Path) -> None:
     """Write the model folder with an atomic rename, so that a reader never sees a partial one.
 
@@ -71,22 +109,10 @@ def export(net: Any, config: ModelConfig, made: Any, folder: Path) -> None:
         folder: The target folder; its other files (the model card) are kept.
     """
     import torch
-    from safetensors.torch import save_file
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh, stale = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
-    for leftover in (fresh, stale):
-        shutil.rmtree(leftover, ignore_errors=True)
-    if folder.exists():
-        shutil.copytree(folder, fresh)
-    tokenizers_.save(made, fresh)
     state = net if isinstance(net, dict) else net.state_dict()
     weights = {name: value.to(torch.bfloat16).contiguous() for name, value in state.items()}
-    save_file(weights, str(fresh / "model.safetensors"), metadata={"format": "pt"})
-    (fresh / "model.safetensors").chmod(0o644)
-    for name, settings in zip(("config.json", "generation_config.json"), configs(config), strict=True):
-        (fresh / name).write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
-    if folder.exists():
-        folder.rename(stale)
-    fresh.rename(folder)
-    shutil.rmtree(stale, ignore_errors=True)
+    files = dict(zip(("config.json", "generation_config.json"), configs(config), strict=True))
+    with replacing(folder) as fresh:
+        tokenizers_.save(made, fresh)
+        write(fresh, weights, files)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -149,20 +147,6 @@ def export(state: dict[str, Any], made: Any, folder: Path) -> None:
         made: The ``tokenizers.Tokenizer``.
         folder: The target folder; its other files (the model card) are kept.
     """
-    from safetensors.torch import save_file
-
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh, stale = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
-    for leftover in (fresh, stale):
-        shutil.rmtree(leftover, ignore_errors=True)
-    if folder.exists():
-        shutil.copytree(folder, fresh)
-    tokenizers_.save(made, fresh, TEMPLATE)
-    save_file(weights(state), str(fresh / "model.safetensors"), metadata={"format": "pt"})
-    (fresh / "model.safetensors").chmod(0o644)
-    for name, settings in configs(made.token_to_id(PLACE)).items():
-        (fresh / name).write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
-    if folder.exists():
-        folder.rename(stale)
-    fresh.rename(folder)
-    shutil.rmtree(stale, ignore_errors=True)
+    with exporter.replacing(folder) as fresh:
+        tokenizers_.save(made, fresh, TEMPLATE)
+        exporter.write(fresh, weights(state), configs(made.token_to_id(PLACE)))
