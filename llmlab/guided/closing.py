@@ -99,7 +99,7 @@ class Closer:
         self.hint: Sequence[int] = hint or known
         """The last ending that was found."""
         self._known = list(known)
-        # The text up to the last search, as far as it was followed, and each automaton's states in its open string.
+        # The text that the last search had read, its scan, and the states of each automaton in its open string.
         self._followed, self._scan = b"", Scan(0)
         self._reached: dict[Shape, tuple[str, frozenset[int]]] = {}
         self._ranks = ranks
