@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.metadata as metadata
 import platform
+import re
 import sys
 from pathlib import Path
 from typing import Literal
@@ -53,8 +54,22 @@ def has_avx512() -> bool:
     """Whether the CPU has AVX-512; True on architectures other than x86, whose kernels don't need it."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return True
+    flags = _cpuinfo("flags")
+    return flags is None or "avx512f" in flags.split()  # None: not Linux, where vLLM doesn't run
+
+
+@functools.cache
+def cpu_name() -> str:
+    """The CPU's vendor, model and features, as far as the system tells them; the same for the same kernels."""
+    fields = [_cpuinfo(key) for key in ("vendor_id", "cpu family", "model", "model name", "stepping", "flags")]
+    return " ".join(field for field in fields if field) or platform.processor() or platform.machine()
+
+
+def _cpuinfo(key: str) -> str | None:
+    """A value of the first core in /proc/cpuinfo; None if there is none."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return True  # not Linux: vLLM doesn't run there
-    return "avx512f" in text.split("flags", 1)[-1].split("\n", 1)[0].split()
+        return None
+    found = re.search(rf"^{re.escape(key)}[ \t]*:[ \t]*(.*)$", text, re.MULTILINE)
+    return found[1] if found else None

@@ -127,7 +127,8 @@ class LlamaCppEngine(Engine):
         """See `Engine.sizes`."""
         projector = projector_path(extra, path) if path is not None else None
         # llama_cpp, which knows its hardware, isn't imported for an estimate.
-        flash = uses_flash(extra, on_gpu=sys.platform == "darwin" or bool(hardware.nvidia_gpus()))
+        on_gpu = sys.platform == "darwin" or bool(hardware.nvidia_gpus())
+        flash = uses_flash(extra, on_gpu=on_gpu, measure=False)
         return Sizes(
             cache_k=extra.get("cache_type_k", "f16"),
             cache_v=extra.get("cache_type_v", "f16"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import math
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 from llmlab.engines import rope
 from llmlab.engines.base import LoadPlan
-from llmlab.engines.llamacpp import amx
+from llmlab.engines.llamacpp import amx, attention
 from llmlab.errors import BadInputError, LoadError, UnsupportedError, unknown
 from llmlab.files import vision
 from llmlab.machine import cores
@@ -27,7 +26,10 @@ EXTRA: dict[str, tuple[type, str]] = {
         "most tokens computed at once within a step (default: n_batch, up to 512, or 256 without flash attention)",
     ),
     "prompt_chunk": (int, "most prompt tokens per step while other sequences decode (default 128)"),
-    "flash_attn": (str, "on, off or auto (default auto: on a GPU, on ARM, and for quantized values in the KV cache)"),
+    "flash_attn": (
+        str,
+        "on, off or auto (default auto: on a GPU, for quantized values in the KV cache, and CPUs that are fast at it)",
+    ),
     "cache_type_k": (str, "KV cache type of the keys: f16, f32, bf16, q8_0, q5_0, q4_0 (default f16)"),
     "cache_type_v": (str, "KV cache type of the values; quantized types need flash attention (default f16)"),
     "kv_tokens": (
@@ -262,18 +264,20 @@ def default_threads(weight_bytes: int) -> int:
     return 1 if weight_bytes < SMALL_MODEL_BYTES else cores.usable()
 
 
-def uses_flash(extra: Mapping[str, Any], *, on_gpu: bool) -> bool:
-    """Whether flash attention is used.
+def uses_flash(extra: Mapping[str, Any], *, on_gpu: bool, measure: bool = True) -> bool:
+    """Whether flash attention is used: as asked, else where it pays (see `attention`).
 
-    llama.cpp's (0.3.36) is slow on x86 CPUs for a single new token: it goes through the context cell by cell. Decode
-    speed relative to that without it, at 16, 512 and 2,000 tokens of context: nano 0.96, 0.46 and 0.25; SmolLM2 1.07,
-    0.69 and 0.51. Prompts of 512 tokens are 1.08 to 1.15 times as fast with it.
+    Args:
+        extra: the engine's options.
+        on_gpu: whether layers are on a GPU.
+        measure: measure on this machine if that wasn't done before; otherwise it counts as not paying.
     """
     asked = extra.get("flash_attn", "auto")
     if asked != "auto":
         return bool(asked == "on")
-    quantized = extra.get("cache_type_v", "f16") not in ("f16", "f32", "bf16")
-    return on_gpu or quantized or platform.machine() not in ("x86_64", "AMD64")
+    if on_gpu or extra.get("cache_type_v", "f16") not in ("f16", "f32", "bf16"):
+        return True
+    return attention.pays() if measure else attention.known_to_pay()
 
 
 def step_tokens(extra: Mapping[str, Any], *, flash: bool) -> int:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from llmlab.engines.llamacpp import attention
 from llmlab.engines.llamacpp.draft import Lookup
 from llmlab.engines.llamacpp.options import step_tokens, uses_flash
 from llmlab.engines.llamacpp.pace import Acceptance, length, step_cost
@@ -71,15 +72,19 @@ def test_lookup_stops_drafting_wrong_tokens_and_starts_again_when_they_would_be_
     assert [step(token) for token in cycle * 12][-1] > 0
 
 
-def test_flash_attention_is_off_on_x86_only(monkeypatch):
-    monkeypatch.setattr("platform.machine", lambda: "x86_64")
-    assert not uses_flash({}, on_gpu=False)
+@pytest.mark.parametrize("pays", [True, False])
+def test_flash_attention_is_used_where_it_pays(monkeypatch, pays):
+    monkeypatch.setattr(attention, "pays", lambda: pays)
+    monkeypatch.setattr(attention, "known_to_pay", lambda: not pays)
+    assert uses_flash({}, on_gpu=False) == pays
+    assert uses_flash({}, on_gpu=False, measure=False) == (not pays)
     assert uses_flash({}, on_gpu=True)
     assert uses_flash({"flash_attn": "on"}, on_gpu=False)
     assert uses_flash({"cache_type_v": "q8_0"}, on_gpu=False)
-    monkeypatch.setattr("platform.machine", lambda: "aarch64")
-    assert uses_flash({}, on_gpu=False)
     assert not uses_flash({"flash_attn": "off"}, on_gpu=True)
+
+
+def test_prompt_steps_are_larger_with_flash_attention():
     assert (step_tokens({}, flash=True), step_tokens({}, flash=False)) == (512, 256)
     assert step_tokens({"n_batch": 64}, flash=False) == 64
     assert step_tokens({"n_ubatch": 512}, flash=False) == 512
