@@ -76,17 +76,19 @@ def test_it_sees_what_transformers_sees(lab, name):
         assert [one.logprob for one in done.choices[0].logprobs] == pytest.approx(logprobs, abs=0.01)
 
 
-def test_both_engines_read_the_same_prompt(lab):
-    seer = load(lab, "idefics3")
-    vllm = lab.load(
-        str(tiny_vision.folder_of("idefics3")), engine="vllm", ctx=1024, name="vl", extra={"dtype": "float32"}
-    )
-    for images in ([png("red")], [png("red"), png("blue")]):
-        ours, theirs = (
-            one.generate(asks(*images), temperature=0, max_tokens=4, ignore_eos=True) for one in (seer, vllm)
-        )
-        assert ours.usage.prompt_tokens == theirs.usage.prompt_tokens
-        assert ours.choices[0].token_ids == theirs.choices[0].token_ids
+@pytest.mark.parametrize(("name", "size"), [("idefics3", (112, 84)), ("gemma3", (56, 56))])
+def test_both_engines_read_the_same_prompt(lab, name, size):
+    seer = load(lab, name)
+    vllm = lab.load(str(tiny_vision.folder_of(name)), engine="vllm", ctx=1024, name="vl", extra={"dtype": "float32"})
+    try:
+        for images in ([], [png("red", size=size)], [png("red", size=size), png("blue", size=size)]):
+            ours, theirs = (
+                one.generate(asks(*images), temperature=0, max_tokens=4, ignore_eos=True) for one in (seer, vllm)
+            )
+            assert ours.usage.prompt_tokens == theirs.usage.prompt_tokens
+            assert ours.choices[0].token_ids == theirs.choices[0].token_ids
+    finally:
+        vllm.unload()
 
 
 def test_the_answer_depends_on_the_image(seer):

@@ -104,6 +104,20 @@ def import_error(error: BaseException) -> LoadError:
     return LoadError(f"Can't import vLLM: {text}.", "Check the installation with %llm doctor.")
 
 
+def suggested_fix(text: str) -> str:
+    """What to do about a failed load, by its error's text."""
+    if "torchvision" not in text.lower():
+        return "See the full log with %llm logs."
+    # torch 2.0 belongs to torchvision 0.15, 2.13 to 0.28.
+    torch, _, build = importlib.metadata.version("torch").partition("+")
+    wanted = f"0.{int(torch.split('.')[1]) + 15}.*"
+    index = f" --index-url https://download.pytorch.org/whl/{build}" if build else ""
+    return (
+        "Load its GGUF file and projector with --engine llamacpp, or install torchvision of the same build as torch, "
+        f'pip install "torchvision=={wanted}"{index}, and restart the kernel.'
+    )
+
+
 def mismatched_companions() -> list[str]:
     """Installed torch companions whose build tag (+cpu, +cu130, none) isn't torch's, as `name version`."""
 
@@ -134,7 +148,7 @@ def import_vllm() -> None:
 
         if current_platform.is_cpu():
             patches.import_rank_op(current_platform)
-            patches.pixtral_without_torchvision()
+            patches.images_without_torchvision()
         import vllm.engine.arg_utils
         import vllm.model_executor.model_loader
         import vllm.v1.core.sched.scheduler

@@ -318,7 +318,7 @@ class StepLoop:
         text = text or load.error_text(error)
         return LoadError(
             f"vLLM can't load {self._plan.source.path}: {text}",
-            "See the full log with %llm logs.",
+            load.suggested_fix(text),
             log_tail=self._log.tail(),
         )
 

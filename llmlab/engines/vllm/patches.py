@@ -10,7 +10,7 @@ vLLM's code no longer has the place, or no longer needs the change.
 | `fp8_without_onednn` | a method of a quantization kernel, for good |
 | `import_rank_op` | an attribute of the platform, during an import |
 | `inspect_in_process` | the registry of models, for good |
-| `pixtral_without_torchvision` | a module of transformers that vLLM imports, for good |
+| `images_without_torchvision` | modules of transformers that vLLM imports, for good |
 | `count_nans` | a method of an engine's client, for its life |
 | `patch_expand_batch` | a module's function, for good |
 | `watch_runner` | three methods of a model runner, for its life |
@@ -24,12 +24,15 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.abc
 import importlib.util
 import math
+import re
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 # A KV cache up to this size is touched at load, as in llama.cpp: otherwise the process appears to grow with each
@@ -107,25 +110,48 @@ def import_rank_op(platform: Any) -> None:
 
 
 def inspect_in_process(architecture: str) -> None:
-    """Make vLLM inspect the model's class in this process; by default it starts a Python that imports vLLM again."""
+    """Make vLLM inspect the model's class in this process; by default it starts a Python that imports vLLM again.
+
+    Raises:
+        ImportError: the class's module needs a package that isn't installed. (vLLM's own error leaves out which.)
+    """
     from vllm.model_executor.models import ModelRegistry
 
     entry = ModelRegistry.models.get(architecture)
     if entry is not None and type(entry).__name__ == "_LazyRegisteredModel":
-        try:
-            ModelRegistry.register_model(architecture, entry.load_model_cls())
-        except ImportError:
-            return  # vLLM raises a clearer error later
+        ModelRegistry.register_model(architecture, entry.load_model_cls())
 
 
-def pixtral_without_torchvision() -> None:
-    """Let vLLM import its LLaVA models where torchvision isn't installed.
+def images_without_torchvision() -> None:
+    """Let vLLM import its vision models where torchvision isn't installed.
 
-    They import Pixtral's image processor, which needs it; transformers has the same one for PIL in another module.
+    They import transformers' image processors for torchvision; of most, it has one for PIL in a module beside it, which
+    it uses itself then. For those, the names of the first come from the second, for good.
     """
-    name = "transformers.models.pixtral.image_processing_pixtral"
-    if importlib.util.find_spec("torchvision") is None:
-        sys.modules[name] = importlib.import_module(name.replace("processing_pixtral", "processing_pil_pixtral"))
+    if importlib.util.find_spec("torchvision") is None and not any(isinstance(one, _ForPIL) for one in sys.meta_path):
+        sys.meta_path.insert(0, _ForPIL())
+
+
+class _ForPIL(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Loads transformers' image processors for PIL in the place of those for torchvision."""
+
+    _MODULE = re.compile(r"(transformers\.models\.\w+\.image_processing_)(?!pil_|auto)(\w+)")
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
+        """The module's spec if there is one for PIL beside it."""
+        del path, target
+        found = self._MODULE.fullmatch(name)
+        if found is None or importlib.util.find_spec(f"{found[1]}pil_{found[2]}") is None:
+            return None
+        return importlib.util.spec_from_loader(name, self)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Fill the module with the names of the one for PIL, and its classes without the suffix Pil."""
+        found = self._MODULE.fullmatch(module.__name__)
+        assert found is not None
+        names = vars(importlib.import_module(f"{found[1]}pil_{found[2]}"))
+        vars(module).update({name: value for name, value in names.items() if not name.startswith("__")})
+        vars(module).update({name.removesuffix("Pil"): value for name, value in names.items() if name.endswith("Pil")})
 
 
 def count_nans(llm: Any) -> dict[str, float]:

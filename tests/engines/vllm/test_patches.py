@@ -1,7 +1,10 @@
 """Each change to vLLM still has its place in vLLM's code, and is still needed."""
 
+import importlib
+import importlib.util
 import inspect
 import re
+import sys
 
 import pytest
 
@@ -165,14 +168,34 @@ def test_a_token_without_an_adapter_gets_the_last_one():
     assert hasattr(manager.__mro__[1], "_manager_cls")
 
 
-def test_llava_is_imported_without_torchvision():
-    import importlib.util
-    import sys
+# vLLM's modules, a name that each imports from an image processor for torchvision, and where that is.
+VISION = {
+    "llava": ("PixtralHFEncoderInfo", "pixtral"),
+    "gemma3_mm": ("Gemma3ImageProcessor", "gemma3"),
+    "qwen2_vl": ("smart_resize", "qwen2_vl"),
+}
 
-    from transformers.models.pixtral import image_processing_pil_pixtral as pil
-    from vllm.model_executor.models import llava, pixtral
 
-    assert llava.LlavaForConditionalGeneration
+@pytest.mark.parametrize("name", VISION)
+def test_vision_models_are_imported_without_torchvision(name):
+    imported, family = VISION[name]
+    patches.images_without_torchvision()
+    module = importlib.import_module(f"vllm.model_executor.models.{name}")
+    assert getattr(module, imported)
     if importlib.util.find_spec("torchvision") is None:
-        assert sys.modules["transformers.models.pixtral.image_processing_pixtral"] is pil
-        assert pixtral._get_pixtral_hf_num_image_tokens is pil._num_image_tokens
+        twin = importlib.import_module(f"transformers.models.{family}.image_processing_pil_{family}")
+        stands_in = importlib.import_module(f"transformers.models.{family}.image_processing_{family}")
+        own = [key for key, value in vars(twin).items() if getattr(value, "__module__", "") == twin.__name__]
+        assert own
+        for key in own:
+            assert getattr(stands_in, key.removesuffix("Pil")) is getattr(twin, key)
+
+
+def test_other_modules_are_left_alone():
+    finder = patches._ForPIL()
+    for name in ("transformers.models.auto.image_processing_auto", "transformers.models.gemma3.modeling_gemma3",
+                 "transformers.models.gemma3.image_processing_other", "image_processing_gemma3"):  # fmt: skip
+        assert finder.find_spec(name, None) is None
+    patches.images_without_torchvision()
+    patches.images_without_torchvision()
+    assert sum(isinstance(one, patches._ForPIL) for one in sys.meta_path) <= 1

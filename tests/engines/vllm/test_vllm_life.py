@@ -1,6 +1,7 @@
 """Loading, unloading, interrupting a load, failures, and several engines at once."""
 
 import gc
+import importlib.metadata
 import logging
 import multiprocessing
 import os
@@ -15,7 +16,7 @@ import psutil
 import pytest
 
 from llmlab.engines.vllm.child import own_session
-from llmlab.engines.vllm.load import import_error
+from llmlab.engines.vllm.load import import_error, suggested_fix
 from llmlab.engines.vllm.process import SHARED
 from llmlab.errors import (
     BadInputError,
@@ -189,6 +190,16 @@ def test_options_reach_vllm(load):
     assert engine.memory().weights == 4 * 5_246_208
     assert submit(engine, STORY).done().text
     engine.close()
+
+
+def test_a_missing_torchvision_is_named_with_the_one_that_fits(monkeypatch):
+    real = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "2.13.0+cpu" if name == "torch" else real(name))
+    for text in ("ModuleNotFoundError: No module named 'torchvision'", "X requires the Torchvision library"):
+        fix = suggested_fix(text)
+        assert '"torchvision==0.28.*" --index-url https://download.pytorch.org/whl/cpu' in fix
+        assert "llamacpp" in fix
+    assert suggested_fix("out of memory") == "See the full log with %llm logs."
 
 
 def test_the_torchvision_trap_is_named():
