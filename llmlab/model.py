@@ -64,7 +64,6 @@ class Model:
     Attributes:
         name: its name in the lab.
         plan: the load plan.
-        estimate: the memory estimate from the headers; None for an attached model.
         reason: why this engine was chosen, in one line.
         load_s: duration of the load in seconds.
 
@@ -92,7 +91,7 @@ class Model:
     ) -> None:
         self.name = name
         self.plan = plan
-        self.estimate = estimate
+        self._estimate = estimate
         self.reason = reason
         self.load_s = load_s
         self.log = log
@@ -298,6 +297,13 @@ class Model:
             True
         """
         return len(self.tokenize(prompt if isinstance(prompt, str) else self.render(prompt)))
+
+    @property
+    def estimate(self) -> Estimate | None:
+        """The memory estimate from the headers, with the attached adapters; None for an attached model."""
+        if self._estimate is None or self._engine is None:
+            return self._estimate
+        return replace(self._estimate, adapters=self._adapters.bytes)
 
     # -- adapters ------------------------------------------------------------------------------
 
@@ -1095,7 +1101,7 @@ class Model:
         """
         defaults, old, log = self.facts.defaults, self._engine, self.log
         self.plan = other.plan
-        self.estimate = other.estimate
+        self._estimate = other._estimate
         self.reason = other.reason
         self.load_s = other.load_s
         self.log = other.log
