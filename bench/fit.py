@@ -7,6 +7,7 @@ Measured is the growth of the process (resident set, Linux) from the estimate to
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -114,15 +115,14 @@ def run(name: str, folder: Path) -> dict[str, int]:
 
 def _adapter(folder: Path, seed: int, rank: int) -> Path:
     """A random adapter of all linear layers of SmolLM2."""
-    from tests.adapters import adapters
-
+    adapters: Any = importlib.import_module("tests.adapters.adapters")
     shapes = {
         "self_attn.q_proj": (576, 576), "self_attn.k_proj": (192, 576), "self_attn.v_proj": (192, 576),
         "self_attn.o_proj": (576, 576), "mlp.gate_proj": (1536, 576), "mlp.up_proj": (1536, 576),
         "mlp.down_proj": (576, 1536),
     }  # fmt: skip
     tensors = adapters.tensors(seed, rank=rank, layers=30, shapes=shapes)
-    return adapters.write(folder, tensors, rank=rank, base="")
+    return Path(adapters.write(folder, tensors, rank=rank, base=""))
 
 
 def _child(case: dict[str, Any]) -> dict[str, int]:

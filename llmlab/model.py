@@ -1164,6 +1164,8 @@ class Model:
             requests.append(prepared.constraint.put_on(request))
         choices = []
         for request in requests:
+            if prepared.thought:
+                buffer.think(prepared.thought, index=request.index)
             if prepared.begun:
                 buffer.push(prepared.begun, index=request.index)
             buffer.start(request.index)
