@@ -303,7 +303,8 @@ class Model:
         """The memory estimate from the headers, with the attached adapters; None for an attached model."""
         if self._estimate is None or self._engine is None:
             return self._estimate
-        return replace(self._estimate, adapters=self._adapters.bytes)
+        taken = self._adapters.bytes
+        return replace(self._estimate, adapters=taken) if taken else self._estimate
 
     # -- adapters ------------------------------------------------------------------------------
 
