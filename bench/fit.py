@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -132,9 +133,13 @@ def _adapter(folder: Path, seed: int, rank: int) -> Path:
 
 def _child(case: dict[str, Any]) -> dict[str, int]:
     code = f"import json; from bench import fit; print('\\n' + json.dumps(fit.measure({case!r})))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1]
-    )
+    with tempfile.TemporaryDirectory() as data:
+        # A run log of its own: what earlier loads took would correct the estimates.
+        environment = {**os.environ, "LLMLAB_DATA": data}
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1],
+            env=environment,
+        )  # fmt: skip
     if done.returncode:
         raise RuntimeError(done.stderr.strip()[-2000:])
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))

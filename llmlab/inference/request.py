@@ -139,6 +139,8 @@ def prepare(
     _imports.load(*IMPORTS, *(_SCHEMA_IMPORTS if by_schema else ()))
     own = dict(options)
     prefix = own.pop("prefix", None) or ""
+    if not isinstance(prefix, str):
+        raise BadInputError(f"prefix must be a text, got {prefix!r:.60}.", 'For example prefix="Sure: ".')
     style = Style.of(own, raw=raw)
     mix, adapter = subject.adapters.resolve(own.pop("adapter", subject.adapters.current))
     constraint, own = Constraint.of(own, params)
