@@ -117,7 +117,7 @@ def test_the_budget_of_a_cut_thought_is_for_all_of_it(thinker, each):
     whole = thinker(after="\n\n").generate(prompt, temperature=0, think=8, max_tokens=60)
     part = thinker(after="\n\n").generate(prompt, temperature=0, think=8, max_tokens=each)
     thought = part.reasoning_tokens
-    while part.finish_reason == "length" and len(part.text) < len(whole.text):
+    while part.finish_reason == "length" and (thought < whole.reasoning_tokens or len(part.text) < len(whole.text)):
         part = part.continue_(max_tokens=each)
         thought += part.reasoning_tokens
     assert part.reasoning.split() == whole.reasoning.split()
