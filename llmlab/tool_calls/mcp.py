@@ -99,6 +99,13 @@ def mcp_tools(name: str) -> list[Tool]:
 class _RemoteTool(Tool):
     """A tool whose arguments are validated by its own JSON schema, and which runs in its server."""
 
+    server: str = ""
+
+    @property
+    def full_name(self) -> str:
+        """Two servers may have a tool of the same name: files_search."""
+        return f"{_UNFIT.sub('_', self.server)}_{self.name}"[:64]
+
     def check(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         from jsonschema import Draft202012Validator
 
@@ -340,7 +347,7 @@ class Servers:
         schema = dict(listed.input_schema)
         parameters = {"type": "object", "properties": schema.get("properties", {}), **schema}
         called, about = _UNFIT.sub("_", listed.name)[:64], inspect.cleandoc(listed.description or "")
-        return _RemoteTool(called, about, parameters, call, is_async=True)
+        return _RemoteTool(called, about, parameters, call, is_async=True, server=name)
 
 
 _LOG: contextvars.ContextVar[TextIO | None] = contextvars.ContextVar("log of the MCP server", default=None)

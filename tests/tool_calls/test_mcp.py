@@ -18,8 +18,6 @@ from llmlab.tool_calls import Toolbox, mcp
 from tests.tool_calls.test_families import PLAIN
 
 SERVER = '''
-import os
-import anyio
 from mcp.server import MCPServer
 server = MCPServer("sums")
 
@@ -32,6 +30,12 @@ def add(a: int, b: int) -> int:
 def fail(why: str) -> str:
     """Fail."""
     raise ValueError(why)
+
+server.run("stdio")
+'''
+MORE = '''
+import os
+import anyio
 
 @server.tool()
 def leave() -> str:
@@ -48,8 +52,6 @@ async def wait(seconds: float) -> str:
 def process() -> int:
     """The server's process."""
     return os.getpid()
-
-server.run("stdio")
 '''
 
 SILENT = """
@@ -62,7 +64,7 @@ time.sleep(600)
 
 def call(name, **arguments):
     """Call a tool of the server as a generation does."""
-    return asyncio.run(Toolbox("mcp:sums").find(name).call(arguments))
+    return asyncio.run(Toolbox("mcp:odd").find(name).call(arguments))
 
 
 def gone(process):
@@ -83,13 +85,23 @@ def eventually(is_so, limit_s=20.0):
 def config(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mcp")
     (folder / "server.py").write_text(SERVER)
+    (folder / "odd.py").write_text(SERVER.replace("server.run", f"{MORE}\nserver.run"))
     file = folder / "mcp.json"
     entry = {"command": sys.executable, "args": [str(folder / "server.py")]}
     broken = {"command": sys.executable, "args": ["-c", "raise SystemExit(3)"]}
     silent = {"command": sys.executable, "args": ["-c", SILENT, str(folder / "silent.pid")]}
     chatty = {"command": sys.executable, "args": ["-c", "print('not JSON', flush=True)"]}
     nowhere = {"url": "http://127.0.0.1:9/mcp"}
-    servers = {"sums": entry, "broken": broken, "empty": {}, "silent": silent, "chatty": chatty, "nowhere": nowhere}
+    servers = {
+        "sums": entry,
+        "more sums": entry,
+        "odd": {"command": sys.executable, "args": [str(folder / "odd.py")]},
+        "broken": broken,
+        "empty": {},
+        "silent": silent,
+        "chatty": chatty,
+        "nowhere": nowhere,
+    }
     file.write_text(json.dumps({"mcpServers": servers}))
     yield file
     mcp._SERVERS.close()
@@ -112,9 +124,18 @@ def test_a_server_is_started_called_and_kept(saying):
 
 def test_its_tools_have_their_schemas():
     box = Toolbox("mcp:sums")
-    assert box.names == ("add", "fail", "leave", "wait", "process")
+    assert box.names == ("add", "fail")
     assert box.find("add").description == "Add two numbers."
     assert set(box.find("add").parameters["properties"]) == {"a", "b"}
+
+
+def test_tools_of_the_same_name_have_the_name_of_their_server_in_front():
+    box = Toolbox(["mcp:sums", "mcp:more sums"])
+    assert box.names == ("add", "fail", "more_sums_add", "more_sums_fail")
+    assert asyncio.run(box.find("more_sums_add").call({"a": 1, "b": 2})) == "3"
+    assert len(mcp._SERVERS._sessions.keys() & {"sums", "more sums"}) == 2
+    with pytest.raises(BadInputError, match="Two tools have the same name"):
+        Toolbox(["mcp:sums", "mcp:sums"])
 
 
 def test_errors_of_a_tool_and_wrong_arguments_are_told_to_the_model(saying):
@@ -136,9 +157,9 @@ def test_what_is_wrong_is_said():
 
 def test_a_server_that_ends_during_a_call_is_started_again_at_its_next_use(saying):
     first = int(call("process"))
-    done = saying(json.dumps({"name": "leave", "arguments": {}}), PLAIN, "3.").generate("Go", tools="mcp:sums")
-    assert "the MCP server sums has ended" in done.steps[0].error
-    assert "mcp-sums.log" in done.steps[0].error
+    done = saying(json.dumps({"name": "leave", "arguments": {}}), PLAIN, "3.").generate("Go", tools="mcp:odd")
+    assert "the MCP server odd has ended" in done.steps[0].error
+    assert "mcp-odd.log" in done.steps[0].error
     # The tools that the generation has call the new server.
     assert [(step.name, step.result) for step in done.steps[1:]] == [("add", "3")]
     assert int(call("process")) != first
@@ -154,9 +175,9 @@ def test_a_server_that_ended_while_it_was_not_used_is_started_again():
 def test_a_call_that_is_given_up_leaves_the_server_usable(saying):
     first = int(call("process"))
     slow = json.dumps({"name": "wait", "arguments": {"seconds": 600}})
-    done = saying(slow, "Late.").generate("Go", tools="mcp:sums", tool_timeout=0.2)
+    done = saying(slow, "Late.").generate("Go", tools="mcp:odd", tool_timeout=0.2)
     assert done.steps[0].error == "stopped after 0.2 s"
-    assert eventually(lambda: not mcp._SERVERS._sessions["sums"].busy)
+    assert eventually(lambda: not mcp._SERVERS._sessions["odd"].busy)
     assert int(call("process")) == first
 
 
