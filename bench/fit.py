@@ -7,7 +7,9 @@ Measured is the growth of the process (resident set, Linux) from the estimate to
 
 from __future__ import annotations
 
+import importlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -37,11 +39,18 @@ CASES: dict[str, dict[str, Any]] = {
                  "extra": {"cache_type_k": "f32", "cache_type_v": "f32"}},
     "smol-pool": {"model": SMOL, "engine": _L, "ctx": 512, "max_concurrency": 4, "extra": {"kv_tokens": 1024}},
     "smol-ngram": {"model": SMOL, "engine": _L, "ctx": 512, "max_concurrency": 4, "draft": "ngram"},
+    "smol-lora": {"model": SMOL, "engine": _L, "ctx": 512, "max_concurrency": 4, "random": (3, 8)},
+    "smol-lora-64": {"model": SMOL, "engine": _L, "ctx": 512, "max_concurrency": 4, "random": (3, 64)},
     "vocabulary": {"model": VOCABULARY, "engine": _L, "ctx": 512, "max_concurrency": 4},
     "vllm-nano": {"model": "nano", "engine": _V},
     "vllm-nano-one": {"model": "nano", "engine": _V, "max_concurrency": 1},
     "vllm-nano-draft": {"model": "nano", "engine": _V, "draft": "nano-draft"},
     "vllm-nano-lora": {"model": "nano", "engine": _V, "lora": 3, "adapters": ["pirate", "sql", "terse"]},
+    "vllm-nano-added": {"model": "nano", "engine": _V, "adapters": ["pirate", "sql", "terse"]},
+    "vllm-smol-lora": {"model": SMOL, "engine": _V, "ctx": 512, "max_concurrency": 4, "random": (3, 8)},
+    "vllm-smol-lora-64": {"model": SMOL, "engine": _V, "ctx": 512, "max_concurrency": 4, "random": (3, 64)},
+    "vllm-nano-second": {"model": "nano", "engine": _V, "first": "nano"},
+    "vllm-smol-second": {"model": SMOL, "engine": _V, "ctx": 512, "max_concurrency": 4, "first": "nano"},
     "vllm-smol": {"model": SMOL, "engine": _V, "ctx": 512, "max_concurrency": 4},
     "vllm-smol-kv": {"model": SMOL, "engine": _V, "ctx": 512, "max_concurrency": 4, "extra": {"kv_cache_gib": 0.2}},
     "vllm-vocabulary": {"model": VOCABULARY, "engine": _V, "ctx": 512, "max_concurrency": 4},
@@ -59,6 +68,9 @@ def measure(case: dict[str, Any]) -> dict[str, int]:
     from llmlab.files import fit as files_fit
 
     lab = llmlab.Lab()
+    threads = {_THREADS[case["engine"]]: 1}
+    if "first" in case:  # the engine is imported, and has loaded a model
+        lab.load(case["first"], engine=case["engine"], name="first", extra=threads).generate("Hi", max_tokens=4)
     before = []
     estimate = files_fit.estimate
 
@@ -69,14 +81,14 @@ def measure(case: dict[str, Any]) -> dict[str, int]:
     files_fit.estimate = noted
     model = lab.load(
         case["model"], engine=case["engine"], ctx=case.get("ctx"), max_concurrency=case.get("max_concurrency"),
-        draft=case.get("draft"), lora=case.get("lora"), extra={_THREADS[case["engine"]]: 1, **case.get("extra", {})},
+        draft=case.get("draft"), lora=case.get("lora"), extra={**threads, **case.get("extra", {})},
     )  # fmt: skip
     loaded = resident() - before[-1]
+    for name in case.get("adapters", ()):
+        model.add_adapter(Path(name).name, name)
+        model.generate("Hi", adapter=Path(name).name, max_tokens=4)
     found = model.estimate
     assert found is not None
-    for name in case.get("adapters", ()):
-        model.add_adapter(name, name)
-        model.generate("Hi", adapter=name, max_tokens=4)
     length = found.context_length
     together = min(found.max_concurrency, max(found.kv_tokens // length, 1))
     vocabulary = model.facts.vocab_size
@@ -90,7 +102,7 @@ def measure(case: dict[str, Any]) -> dict[str, int]:
     lab.close()
     return {
         "loaded": loaded, "taken": taken, "estimate": found.total, "weights": found.weights, "kv": found.kv_cache,
-        "overhead": found.overhead, "sequences": found.max_concurrency, "length": length,
+        "overhead": found.overhead + found.adapters, "sequences": found.max_concurrency, "length": length,
     }  # fmt: skip
 
 
@@ -99,16 +111,35 @@ def run(name: str, folder: Path) -> dict[str, int]:
     case = dict(CASES[name])
     if case["model"] == VOCABULARY:
         case["model"] = str(folder / ("vocabulary.gguf" if case["engine"] == _L else "vocabulary"))
+    if "random" in case:
+        count, rank = case.pop("random")
+        case["adapters"] = [str(_adapter(folder / f"{name}{number}", number, rank)) for number in range(count)]
     if "draft" in case or "adapters" in case:
         _child(case)  # converts the files once; the converter's imports aren't the model's memory
     return _child(case)
 
 
+def _adapter(folder: Path, seed: int, rank: int) -> Path:
+    """A random adapter of all linear layers of SmolLM2."""
+    adapters: Any = importlib.import_module("tests.adapters.adapters")
+    shapes = {
+        "self_attn.q_proj": (576, 576), "self_attn.k_proj": (192, 576), "self_attn.v_proj": (192, 576),
+        "self_attn.o_proj": (576, 576), "mlp.gate_proj": (1536, 576), "mlp.up_proj": (1536, 576),
+        "mlp.down_proj": (576, 1536),
+    }  # fmt: skip
+    tensors = adapters.tensors(seed, rank=rank, layers=30, shapes=shapes)
+    return Path(adapters.write(folder, tensors, rank=rank, base=""))
+
+
 def _child(case: dict[str, Any]) -> dict[str, int]:
     code = f"import json; from bench import fit; print('\\n' + json.dumps(fit.measure({case!r})))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1]
-    )
+    with tempfile.TemporaryDirectory() as data:
+        # A run log of its own: what earlier loads took would correct the estimates.
+        environment = {**os.environ, "LLMLAB_DATA": data}
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1],
+            env=environment,
+        )  # fmt: skip
     if done.returncode:
         raise RuntimeError(done.stderr.strip()[-2000:])
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))

@@ -1088,7 +1088,7 @@ def search(query: str, *, n: int = 10, model: str | None = None, last: int = 500
 
 @known_keywords
 def chat(
-    model: str | None = None,
+    model: str | Model | None = None,
     *,
     system: str | None = None,
     preset: str | None = None,
@@ -1119,7 +1119,7 @@ def chat(
     """A chat widget. `chat.send("...")` sends a message from Python and returns the completion.
 
     Args:
-        model: a loaded model's name; None: the current one at the first message. The chat then stays with it.
+        model: a loaded model, or its name; None: the current one at the first message. The chat then stays with it.
         system: a system prompt.
         preset: a saved system prompt's name (see `prompts`).
         adapter: an attached adapter, or a mix of them.

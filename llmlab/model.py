@@ -64,7 +64,6 @@ class Model:
     Attributes:
         name: its name in the lab.
         plan: the load plan.
-        estimate: the memory estimate from the headers; None for an attached model.
         reason: why this engine was chosen, in one line.
         load_s: duration of the load in seconds.
 
@@ -92,7 +91,7 @@ class Model:
     ) -> None:
         self.name = name
         self.plan = plan
-        self.estimate = estimate
+        self._estimate = estimate
         self.reason = reason
         self.load_s = load_s
         self.log = log
@@ -298,6 +297,14 @@ class Model:
             True
         """
         return len(self.tokenize(prompt if isinstance(prompt, str) else self.render(prompt)))
+
+    @property
+    def estimate(self) -> Estimate | None:
+        """The memory estimate from the headers, with the attached adapters; None for an attached model."""
+        if self._estimate is None or self._engine is None:
+            return self._estimate
+        taken = self._adapters.bytes
+        return replace(self._estimate, adapters=taken) if taken else self._estimate
 
     # -- adapters ------------------------------------------------------------------------------
 
@@ -1095,7 +1102,7 @@ class Model:
         """
         defaults, old, log = self.facts.defaults, self._engine, self.log
         self.plan = other.plan
-        self.estimate = other.estimate
+        self._estimate = other._estimate
         self.reason = other.reason
         self.load_s = other.load_s
         self.log = other.log
@@ -1158,6 +1165,8 @@ class Model:
             requests.append(prepared.constraint.put_on(request))
         choices = []
         for request in requests:
+            if prepared.thought:
+                buffer.think(prepared.thought, index=request.index)
             if prepared.begun:
                 buffer.push(prepared.begun, index=request.index)
             buffer.start(request.index)

@@ -391,11 +391,11 @@ class Lab:
         """The model for requests that name none."""
         return self._models.get(self._current) if self._current is not None else None
 
-    def get(self, name: str | None = None) -> Model:
+    def get(self, name: str | Model | None = None) -> Model:
         """A loaded model by name, or the current one.
 
         Args:
-            name: the model's name; None: the current one.
+            name: the model's name, or the model itself; None: the current one.
 
         Returns:
             The model.
@@ -411,6 +411,7 @@ class Lab:
             if self.current is None:
                 raise UnknownNameError("No model is loaded.", "Load one: %llm load nano")
             return self.current
+        name = name if isinstance(name, str) else getattr(name, "name", repr(name))
         if name not in self._models:
             hint = f"Load it: %llm load {name}" if not self._models else "See %llm ls."
             raise unknown("loaded model", name, self._models, hint)

@@ -86,6 +86,13 @@ class AttachedAdapters:
         return tuple(self._entries.values())
 
     @property
+    def bytes(self) -> int:
+        """An estimate of the memory that they take beside what the load set aside."""
+        with self._lock:
+            held = {one.digest: one for one in [*(entry.adapter for entry in self.entries), *self._mixes.values()]}
+        return self._engine.adapter_bytes(list(held.values()))
+
+    @property
     def current(self) -> str | None:
         """The adapter of requests without `adapter=`; None is the base model alone."""
         return self._current

@@ -676,6 +676,11 @@ class Engine(ABC):
         """Release an adapter once the requests that use it have finished. Returns at once."""
         raise UnsupportedError(f"Can't use the adapter {adapter.name}: {self.name} doesn't support adapters.")
 
+    def adapter_bytes(self, adapters: Sequence[Adapter]) -> int:
+        """The memory that attached adapters take beside what the load set aside (`reserves`), as an estimate."""
+        del adapters
+        return 0
+
     @abstractmethod
     def memory(self) -> Memory:
         """What the model uses now."""

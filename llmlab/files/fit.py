@@ -34,8 +34,8 @@ _LLAMACPP_TOKEN = 190
 _LLAMACPP_MERGED_TOKEN = 550  # byte-level BPE, with the tables of its merges
 # vLLM on the CPU, measured for 0.32 by bench/fit.py: importing it (with torch) once per process; an eager engine; its
 # tokenizer; packed copies of weights, and buffers, as far as models of up to 260 MB show.
-_VLLM_IMPORT = 680 * _MIB
-_VLLM_ENGINE = 120 * _MIB
+_VLLM_IMPORT = 700 * _MIB
+_VLLM_ENGINE = 41 * _MIB
 _VLLM_TOKEN = 1400
 _VLLM_PACKED, _VLLM_PACKED_MOST = 0.7, 192 * _MIB
 # vLLM on a GPU: the CUDA context, kernel workspaces and captured graphs.
@@ -92,6 +92,7 @@ class Estimate:
         capacity: total bytes of `device`.
         corrected: what earlier loads on this machine changed, in words; their share is part of the overhead.
         correction: its bytes.
+        adapters: bytes of the adapters that were attached after the load.
     """
 
     name: str
@@ -107,11 +108,12 @@ class Estimate:
     capacity: int = 0
     corrected: str = ""
     correction: int = 0
+    adapters: int = 0
 
     @property
     def total(self) -> int:
-        """Weights, KV cache and overhead."""
-        return self.weights + self.kv_cache + self.overhead
+        """Weights, KV cache, overhead and adapters."""
+        return self.weights + self.kv_cache + self.overhead + self.adapters
 
     @property
     def fits(self) -> bool:
@@ -119,9 +121,10 @@ class Estimate:
         return self.total <= self.free * (1 - HEADROOM)
 
     def __str__(self) -> str:
+        adapters = f" + adapters {units.size(self.adapters)}" if self.adapters else ""
         return (
             f"{units.size(self.total)} (weights {units.size(self.weights)} + KV cache {units.size(self.kv_cache)} for "
-            f"{self.kv_tokens:,} tokens + overhead {units.size(self.overhead)}{self.corrected}), "
+            f"{self.kv_tokens:,} tokens + overhead {units.size(self.overhead)}{adapters}{self.corrected}), "
             f"{units.size(self.free)} free on {self.device}"
         )
 
@@ -177,6 +180,16 @@ def overhead_bytes(
     if sizes is not None and sizes.parallel.per_copy > 1:  # a core, and a worker for each part
         return (1 + sizes.parallel.per_copy) * (_VLLM_IMPORT + own) + packed
     return own + packed + (0 if "vllm" in sys.modules else _VLLM_IMPORT)
+
+
+def adapter_graph(header: Header, step_tokens: int) -> int:
+    """What an adapter adds to llama.cpp's compute buffer: the product of its matrices and its scaled copy, for a step.
+
+    Args:
+        header: the model's header.
+        step_tokens: most tokens computed at once.
+    """
+    return 2 * 4 * _feed(header) * step_tokens
 
 
 def _llamacpp_base(sequences: int) -> int:

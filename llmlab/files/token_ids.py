@@ -37,12 +37,13 @@ def of_folder(folder: Path) -> Encode:
     return lambda text: list(core.encode(text, add_special_tokens=False).ids)
 
 
-def warn(name: str, texts: Sequence[str], folder: Path) -> None:
+def warn(name: str, texts: Sequence[str], folder: Path, cause: str = "") -> None:
     """Warn that a model reads other token ids than the tokenizer of its folder gives, with the first such text."""
     if texts:
         warnings.warn(
             f"{name} and tokenizer.json in {folder} give different token ids for {len(texts)} of {len(TEXTS)} texts, "
-            f"such as {texts[0]!r}. The model was trained on the ids of tokenizer.json.",
+            f"such as {texts[0]!r}. The model was trained on the ids of tokenizer.json."
+            f"{' ' * bool(cause)}{cause}",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -88,6 +88,8 @@ class Prepared:
     breakers: frozenset[int] = field(default=frozenset(), repr=False)
     begun: str = ""
     thinking: Thinking | None = None
+    thought: str = field(default="", repr=False)
+    thought_ids: tuple[int, ...] = field(default=(), repr=False)
     unrendered: Unrendered | None = field(default=None, repr=False)
 
 
@@ -137,6 +139,8 @@ def prepare(
     _imports.load(*IMPORTS, *(_SCHEMA_IMPORTS if by_schema else ()))
     own = dict(options)
     prefix = own.pop("prefix", None) or ""
+    if not isinstance(prefix, str):
+        raise BadInputError(f"prefix must be a text, got {prefix!r:.60}.", 'For example prefix="Sure: ".')
     style = Style.of(own, raw=raw)
     mix, adapter = subject.adapters.resolve(own.pop("adapter", subject.adapters.current))
     constraint, own = Constraint.of(own, params)
@@ -191,11 +195,16 @@ def resume(
     if refused is not None:
         raise refused
     thinking = before.thinking
+    written, thought = (*before.thought_ids, *done.choices[0].reasoning_token_ids), done.reasoning
     if thinking is not None:
-        # The thought is over where the answer has begun; one that was cut off goes on.
-        opened = thinking.opened or bool(done.reasoning)
-        going = replace(thinking, opened=opened, answer_tokens=final.max_tokens or 1, room=final.max_tokens or 1)
-        thinking = None if done.text else going
+        # A thought that was cut off goes on, within its budget.
+        shown, tokenize = subject.engine.detokenize(list(written)), subject.engine.tokenize
+        stage = thinking.family.stage(written, shown, tokenize, opened=thinking.opened)
+        limit = final.max_tokens or 1
+        going = replace(thinking, opened=stage == "thought", answer_tokens=limit, room=limit, used=len(written))
+        thinking = None if done.text or stage == "answer" else going
+        if thinking is not None and thought:
+            thought += shown[len(shown.rstrip()) :]
     constraint = before.constraint.ready(subject.engine, subject.engine_name, final, begun=done.text)
     text = before.prompt + done.text.removeprefix(before.begun)
     return replace(
@@ -207,6 +216,8 @@ def resume(
         begun=done.text,
         prompt=text,
         thinking=thinking,
+        thought=thought,
+        thought_ids=written,
     )
 
 

@@ -36,6 +36,7 @@ class Thinking:
         budget: most tokens of the thought, or None.
         answer_tokens: most tokens of the answer.
         room: most tokens of both.
+        used: tokens of the thought in the prompt, of an answer that is continued.
     """
 
     family: ThoughtFamily
@@ -43,6 +44,7 @@ class Thinking:
     budget: int | None
     answer_tokens: int
     room: int
+    used: int = 0
 
 
 class _Piece(Buffer):
@@ -106,7 +108,7 @@ class ThinkingChoice:
         self._hidden = not engine.detokenize(self._opening[:1])
         self._visible_opening = engine.detokenize(self._opening).strip() if self._hidden else family.opening.rstrip()
         self._ids: list[int] = []  # after the prompt
-        self._thought = 0  # tokens of the thought
+        self._thought = thinking.used  # tokens of the thought
         self._answer = 0
         self._pieces = 0
         self._held: list[tuple[str, tuple[int, ...], tuple[TokenLogprob, ...], int | None]] = []

@@ -6,7 +6,7 @@ The marks are those of the models' own chat templates. A checkpoint's `response_
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from llmlab.types import Message
 Think = bool | str | int | None
 """The value of `think=`."""
 EFFORTS = ("low", "medium", "high")
+Stage = Literal["start", "thought", "answer"]
 _WORDS: dict[str, bool | str] = {"on": True, "off": False, **{effort: effort for effort in EFFORTS}}
 
 
@@ -83,6 +84,26 @@ class ThoughtFamily:
         """
         return self.header + ("" if named else self.answer) if self.header else self.after
 
+    def stage(self, written: Sequence[int], text: str, tokenize: Callable[[str], list[int]], *, opened: bool) -> Stage:
+        """Where the tokens of a turn without an answer so far end.
+
+        Args:
+            written: the tokens.
+            text: their visible text: a mark may be hidden from it, or be written with other tokens than its own.
+            tokenize: text to token ids.
+            opened: whether the prompt before them opens the thought.
+        """
+        if not self.header:
+            if self.closing in text or _last(written, tokenize(self.closing)) >= 0:
+                return "answer"
+            return "thought" if opened or written else "start"
+        named, headed = _last(written, tokenize(self.body)), _last(written, tokenize(self.header))
+        if named <= headed:
+            return "thought" if opened and headed < 0 else "start"
+        analysis = tokenize(self.opening.removesuffix(self.body))
+        thinks = tuple(written[named - len(analysis) : named]) == tuple(analysis)
+        return "thought" if thinks else "answer"
+
 
 # The first row with a mark in the template is used.
 FAMILIES: tuple[ThoughtFamily, ...] = (
@@ -106,6 +127,13 @@ FAMILIES: tuple[ThoughtFamily, ...] = (
     # DeepSeek, Qwen, Kimi K2, GLM, MiniMax M2, Nemotron, SmolLM3 and most others.
     ThoughtFamily("think", "<think>", "</think>", marks=("<think>", "</think>")),
 )
+
+
+def _last(ids: Sequence[int], part: Sequence[int]) -> int:
+    """Where a sequence of tokens occurs last; -1 if it doesn't."""
+    places = range(len(ids) - len(part), -1, -1) if part else ()
+    return next((at for at in places if list(ids[at : at + len(part)]) == list(part)), -1)
+
 
 Part = tuple[Literal["thought", "answer"], str]
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import builtins
 import datetime as dt
+import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,10 @@ from llmlab.magics.expansion import look_up
 from llmlab.magics.parser import Parser
 
 # The types that --type accepts without a variable.
-_TYPES: dict[str, Any] = {name: getattr(builtins, name) for name in ("int", "float", "bool", "str", "dict", "list")} | {
-    "date": dt.date, "time": dt.time, "datetime": dt.datetime,
+_BUILT_IN = ("int", "float", "bool", "str", "dict", "list", "tuple", "set")
+_TYPES: dict[str, Any] = {name: getattr(builtins, name) for name in _BUILT_IN} | {
+    "date": dt.date, "time": dt.time, "datetime": dt.datetime, "Literal": typing.Literal,
+    "Optional": typing.Optional, "Union": typing.Union,
 }  # fmt: skip
 
 
@@ -23,7 +27,13 @@ def add_options(parser: Parser) -> None:
     """Declare the options."""
     text = "JSON that follows a schema: a pydantic model, a dataclass, a TypedDict, a dict, or a .json file"
     parser.add("--schema", as_typed=True, metavar="VAR|FILE", complete="variable", help=text)
-    parser.add("--type", metavar="VAR", complete="variable", help="a value of a Python type: int, date, or a variable")
+    parser.add(
+        "--type",
+        as_typed=True,
+        metavar="TYPE",
+        complete="variable",
+        help="a value of a Python type: int, list[str], 'int | None', or a variable",
+    )
     parser.add("--regex", as_typed=True, metavar="R", help="text that fully matches a regex (or a variable's)")
     parser.add("--choice", as_typed=True, metavar="A,B", help="one of these strings")
     parser.add(
@@ -51,7 +61,7 @@ def options(args: argparse.Namespace, names: Mapping[str, Any]) -> dict[str, Any
     if args.schema is not None:
         found["schema"] = _value("--schema", args.schema, names)
     if args.type is not None:
-        found["type"] = _value("--type", args.type, {**_TYPES, **names}, files=False)
+        found["type"] = _type(args.type, {**_TYPES, **names})
     if args.regex is not None:
         held = names.get(args.regex) if args.regex.isidentifier() else None
         found["regex"] = held if isinstance(held, str) else args.regex
@@ -64,6 +74,45 @@ def options(args: argparse.Namespace, names: Mapping[str, Any]) -> dict[str, Any
     if args.complete:
         found["complete"] = True
     return found
+
+
+def _type(text: str, names: Mapping[str, Any]) -> Any:
+    """A type: a variable, or an expression of names, such as `list[str]` or `dict[str, Person] | None`.
+
+    Nothing is called. A subscript of a variable that isn't a type is its item.
+    """
+    try:
+        return _type_of(ast.parse(text.strip(), mode="eval").body, names)
+    except SyntaxError:
+        pass
+    except (AttributeError, LookupError, TypeError) as error:
+        raise BadInputError(
+            f"%%llm: --type {text}: {type(error).__name__}: {error}.", "For example --type list[str]"
+        ) from None
+    raise BadInputError(
+        f"%%llm: --type {text!r} isn't a type.", "For example int, list[str], 'int | None', or a variable that is one."
+    )
+
+
+def _type_of(node: ast.expr, names: Mapping[str, Any]) -> Any:
+    match node:
+        case ast.Name(id=name):
+            return _value("--type", name, names, files=False)
+        case ast.Constant(value=value):
+            return value
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
+            return -value
+        case ast.Tuple(elts=parts):
+            return tuple(_type_of(part, names) for part in parts)
+        case ast.List(elts=parts):
+            return [_type_of(part, names) for part in parts]
+        case ast.Attribute(value=owner, attr=name):
+            return getattr(_type_of(owner, names), name)
+        case ast.Subscript(value=owner, slice=inner):
+            return _type_of(owner, names)[_type_of(inner, names)]
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return _type_of(left, names) | _type_of(right, names)
+    raise SyntaxError
 
 
 def _value(option: str, text: str, names: Mapping[str, Any], *, files: bool = True) -> Any:

@@ -23,16 +23,15 @@ class Silence:
         self._line = ""
         shell.events.register("pre_run_cell", self._before_cell)
 
-    def mark(self, value: Any, typed: str, line: str) -> Any:
+    def mark(self, value: Any, typed: str | tuple[str, ...], line: str) -> Any:
         """Return the value, and suppress its display if it is the result of the cell.
 
         A plain terminal has already printed `Out[n]:` when the value is formatted, so the status line is printed there.
 
         Args:
             value: the magic's return value.
-            typed: how the cell's last line starts if the value is its result ("%llm load"); in a cell that continues
-                after
-                the magic (`m = %llm load nano`, then `display(m)`), nothing is suppressed.
+            typed: how the cell's last line starts if the value is its result ("%llm load"), or several such starts; in
+                a cell that continues after the magic (`m = %llm load nano`, then `display(m)`), nothing is suppressed.
             line: the status line, which a front end has already shown and a terminal has not.
         """
         from llmlab.display.live import has_front_end

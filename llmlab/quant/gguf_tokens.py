@@ -6,7 +6,7 @@ from pathlib import Path
 
 from llmlab.engines.registry import engine_class
 from llmlab.errors import EngineMissingError, UnsupportedError
-from llmlab.files import tags, token_ids
+from llmlab.files import jsonfile, tags, token_ids
 
 
 def wrong(file: Path, folder: Path) -> list[str]:
@@ -40,4 +40,12 @@ def check(file: Path, folder: Path) -> None:
 
 def warn(file: Path, folder: Path) -> None:
     """Warn if a GGUF file and the folder that it was made from give different token ids."""
-    token_ids.warn(file.name, wrong(file, folder), folder)
+    texts, cause = wrong(file, folder), ""
+    if texts and not (folder / "tokenizer.model").is_file():
+        model = jsonfile.read(folder / "tokenizer.json").get("model")
+        if isinstance(model, dict) and model.get("byte_fallback"):
+            cause = (
+                "The vocabulary is SentencePiece's, which llama.cpp's converter reads from tokenizer.model, and the "
+                "folder has none: copy it from the original repository, and convert again."
+            )
+    token_ids.warn(file.name, texts, folder, cause)

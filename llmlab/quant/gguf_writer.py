@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from llmlab import _imports
+from llmlab.engines.defaults import sampling_defaults
 from llmlab.errors import LoadError, UnsupportedError
 from llmlab.files import weights
 from llmlab.files.headers import Header, chat_template
-from llmlab.files.jsonfile import Fields
+from llmlab.files.jsonfile import Fields, read_optional
 from llmlab.quant import gguf_projector
 from llmlab.quant.gguf_vocab import CONVERTER, gpt2_vocab, tokenizer_config
 from llmlab.types.progress import Progress
@@ -182,8 +183,14 @@ def _rope(config: Fields) -> Fields:
 def _add_keys(gguf: Any, writer: Any, header: Header, tag: str, vocab: Any) -> None:
     config = _config(header)
     writer.add_type("model")
-    # Name, licence and tags come from the model card and folder name, sampling defaults from generation_config.json.
+    # Name, licence and tags come from the model card and folder name.
     metadata = gguf.Metadata.load(None, header.path, None, header.parameters)
+    # The package takes values of any type from generation_config.json, and sampled ones if it says do_sample: false.
+    own = sampling_defaults(read_optional(header.path / "generation_config.json"), header.vocab_size)
+    for name in [name for name in vars(metadata) if name.startswith("sampling_")]:
+        setattr(metadata, name, None)
+    metadata.sampling_temp, metadata.sampling_top_p, metadata.sampling_top_k = own.temperature, own.top_p, own.top_k
+    metadata.sampling_min_p, metadata.sampling_penalty_repeat = own.min_p, own.repetition_penalty
     metadata.size_label = metadata.size_label or gguf.size_label(header.parameters, header.parameters, 0, 0)
     metadata.set_gguf_meta_model(writer)
     writer.add_block_count(header.layers)

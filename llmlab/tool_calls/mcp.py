@@ -10,14 +10,18 @@ import asyncio
 import atexit
 import concurrent.futures
 import contextlib
+import contextvars
+import functools
+import inspect
 import json
+import logging
 import os
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from llmlab import _imports, config
 from llmlab.errors import BadInputError, LlmLabError, unknown
@@ -26,7 +30,10 @@ from llmlab.tool_calls.tool import Tool
 PREFIX = "mcp:"
 START_S = 60.0
 """A server that takes longer to start is given up: `npx` and `uvx` may install it first."""
-_CLOSE_S = 5.0
+ANSWER_S = 5.0
+"""A server that isn't busy and takes longer to list its tools is started again."""
+# Jupyter kills a kernel 5 s after it asked it to end; the package gives a server 4 s.
+_CLOSE_S = 4.5
 _UNFIT = re.compile(r"[^A-Za-z0-9_-]")
 
 
@@ -92,6 +99,13 @@ def mcp_tools(name: str) -> list[Tool]:
 class _RemoteTool(Tool):
     """A tool whose arguments are validated by its own JSON schema, and which runs in its server."""
 
+    server: str = ""
+
+    @property
+    def full_name(self) -> str:
+        """Two servers may have a tool of the same name: files_search."""
+        return f"{_UNFIT.sub('_', self.server)}_{self.name}"[:64]
+
     def check(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         from jsonschema import Draft202012Validator
 
@@ -104,14 +118,140 @@ class _RemoteTool(Tool):
         return dict(arguments)
 
 
-@dataclass
-class _Session:
-    """One server: its task, the queue of calls to it, and its tools."""
+class ServerEndedError(RuntimeError):
+    """The server ended before it answered."""
 
-    entry: Mapping[str, Any]
-    ready: concurrent.futures.Future[list[Any]] = field(default_factory=concurrent.futures.Future)
-    queue: asyncio.Queue[Any] = field(default_factory=asyncio.Queue)
-    task: concurrent.futures.Future[None] | None = None
+
+class _Session:
+    """One running server: its tools, and the jobs for it. Its coroutines run on the servers' loop.
+
+    Args:
+        name: the server's name.
+        entry: its entry in mcp.json.
+        loop: the loop.
+    """
+
+    def __init__(self, name: str, entry: Mapping[str, Any], loop: asyncio.AbstractEventLoop) -> None:
+        self.entry = entry
+        self.ready: concurrent.futures.Future[list[Any]] = concurrent.futures.Future()
+        self._name = name
+        self._loop = loop
+        self._jobs: asyncio.Queue[_Job | None] = asyncio.Queue()
+        self._running: dict[asyncio.Task[None], _Job] = {}
+        self._closed = False
+        self._own: asyncio.Task[None] | None = None
+        self.task = asyncio.run_coroutine_threadsafe(self._serve(), loop)
+
+    @property
+    def ended(self) -> bool:
+        """Whether it takes no more jobs."""
+        return self._closed or self.task.done()
+
+    @property
+    def busy(self) -> bool:
+        """Whether it has an unfinished job."""
+        return bool(self._running)
+
+    def do(self, work: Callable[[Any], Awaitable[Any]]) -> concurrent.futures.Future[Any]:
+        """Run a coroutine function of the client; cancelling the future cancels it."""
+        job = _Job(work)
+        self._loop.call_soon_threadsafe(self._put, job)
+        return job.answer
+
+    def end(self) -> concurrent.futures.Future[None]:
+        """Close the session and its server; the future is done when the server has ended."""
+        self._closed = True
+        if self.ready.done():
+            self._loop.call_soon_threadsafe(self._jobs.put_nowait, None)
+        else:
+            self._loop.call_soon_threadsafe(self._stop_starting)
+        return self.task
+
+    def _stop_starting(self) -> None:
+        if self._own is None:  # its task hasn't begun
+            self._loop.call_soon(self._stop_starting)
+        else:
+            self._own.cancel()
+
+    def _put(self, job: _Job) -> None:
+        if self._closed:
+            job.fail(ServerEndedError(f"the MCP server {self._name} has ended"))
+        else:
+            self._jobs.put_nowait(job)
+
+    async def _serve(self) -> None:
+        """Open, use and close the session, in one task."""
+        self._own = asyncio.current_task()
+        try:
+            with _log_file(self._name).open("a", encoding="utf-8", errors="replace") as log:
+                _LOG.set(log)
+                async with _client(self.entry, log) as client:
+                    self.ready.set_result(await _listed(client))
+                    while (job := await self._jobs.get()) is not None:
+                        task = asyncio.ensure_future(self._answer(client, job))
+                        self._running[task] = job
+                        task.add_done_callback(self._running.pop)
+                        job.answer.add_done_callback(functools.partial(self._given_up, task))
+                    self._refuse()
+        except BaseException as error:
+            if not self.ready.done():
+                self.ready.set_exception(error if isinstance(error, Exception) else ServerEndedError("it was stopped"))
+            raise
+        finally:
+            self._refuse()
+
+    def _refuse(self) -> None:
+        """Take no more jobs, and fail those that aren't finished: closing a server may take seconds."""
+        self._closed = True
+        jobs = [*self._running.values()]
+        while not self._jobs.empty():
+            jobs += [job] if (job := self._jobs.get_nowait()) is not None else []
+        for task in list(self._running):
+            task.cancel()
+        for job in jobs:
+            job.fail(ServerEndedError(f"the MCP server {self._name} has ended"))
+
+    def _given_up(self, task: asyncio.Task[None], answer: concurrent.futures.Future[Any]) -> None:
+        if answer.cancelled():
+            self._loop.call_soon_threadsafe(task.cancel)
+
+    async def _answer(self, client: Any, job: _Job) -> None:
+        from mcp import MCPError
+        from mcp.types import CONNECTION_CLOSED
+
+        try:
+            result = await job.work(client)
+        except MCPError as error:
+            if error.code == CONNECTION_CLOSED:
+                self._closed = True
+                self._jobs.put_nowait(None)
+                job.fail(ServerEndedError(f"the MCP server {self._name} has ended. {_log_hint(self._name)}"))
+            else:
+                job.fail(error)
+        except BaseException as error:  # noqa: BLE001 - becomes the call's error
+            job.fail(
+                error if isinstance(error, Exception) else ServerEndedError(f"the MCP server {self._name} has ended")
+            )
+        else:
+            job.finish(result)
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """Something to do with a client, and the future of its result, which its owner may have given up."""
+
+    work: Callable[[Any], Awaitable[Any]]
+    answer: concurrent.futures.Future[Any] = field(default_factory=concurrent.futures.Future)
+
+    def finish(self, value: Any) -> None:
+        """Set the result."""
+        with contextlib.suppress(concurrent.futures.InvalidStateError):
+            self.answer.set_result(value)
+
+    def fail(self, error: Exception) -> None:
+        """Set the error."""
+        with contextlib.suppress(concurrent.futures.InvalidStateError):
+            self.answer.set_exception(error)
 
 
 class Servers:
@@ -120,6 +260,7 @@ class Servers:
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sessions: dict[str, _Session] = {}
+        self._ending: list[concurrent.futures.Future[None]] = []
         self._lock = threading.Lock()
 
     def tools(self, name: str, entry: Mapping[str, Any]) -> list[Tool]:
@@ -128,21 +269,20 @@ class Servers:
             _imports.load("mcp")
         except ImportError as error:
             raise LlmLabError("MCP servers need the package mcp.", "pip install 'llmlab[mcp]'") from error
-        with self._lock:
-            session = self._sessions.get(name)
-            ended = session is not None and session.task is not None and session.task.done()
-            if session is None or ended or session.entry != entry:
-                if session is not None:
+        session = self._session(name, entry)
+        kept, alone = session.ready.done(), not session.busy
+        listed = self._started(name, session)
+        if kept:
+            try:
+                # A server that ended or hangs since its last use shows here, and one may have other tools by now.
+                listed = session.do(_listed).result(ANSWER_S)
+            except (ServerEndedError, concurrent.futures.TimeoutError):
+                if session.ended or alone:
                     self._end(session)
-                session = self._sessions[name] = self._start(name, entry)
-        try:
-            listed = session.ready.result(START_S)
-        except concurrent.futures.TimeoutError:
-            self._end(session)
-            raise LlmLabError(f"The MCP server {name} did not start within {START_S:g} s.", _log_hint(name)) from None
-        except Exception as error:
-            raise LlmLabError(f"The MCP server {name} can't be started: {_reason(error)}.", _log_hint(name)) from error
-        return [self._tool(session, one) for one in listed]
+                    listed = self._started(name, self._session(name, entry))
+            except Exception as error:  # noqa: BLE001 - the list from its start is as good
+                logging.getLogger(__name__).info("The MCP server %s can't list its tools: %s", name, error)
+        return [self._tool(name, entry, one) for one in listed]
 
     def close(self) -> None:
         """End all servers."""
@@ -150,56 +290,84 @@ class Servers:
             sessions, self._sessions = list(self._sessions.values()), {}
         for session in sessions:
             self._end(session)
+        concurrent.futures.wait(self._ending, _CLOSE_S)
+        self._ending.clear()
         loop, self._loop = self._loop, None
         if loop is not None:
             loop.call_soon_threadsafe(loop.stop)
 
     # -- internals -----------------------------------------------------------------------------
 
-    def _start(self, name: str, entry: Mapping[str, Any]) -> _Session:
-        if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            threading.Thread(target=self._loop.run_forever, name="llmlab-mcp", daemon=True).start()
-        session = _Session(entry)
-        session.task = asyncio.run_coroutine_threadsafe(self._serve(name, session), self._loop)
-        return session
+    def _session(self, name: str, entry: Mapping[str, Any]) -> _Session:
+        """The running session of a server; a new one if there is none."""
+        with self._lock:
+            session = self._sessions.get(name)
+            if session is None or session.ended or session.entry != entry:
+                if session is not None:
+                    self._end(session)
+                if self._loop is None:
+                    self._loop = asyncio.new_event_loop()
+                    threading.Thread(target=self._loop.run_forever, name="llmlab-mcp", daemon=True).start()
+                    _keep_messages()
+                session = self._sessions[name] = _Session(name, entry, self._loop)
+            return session
+
+    def _started(self, name: str, session: _Session) -> list[Any]:
+        """The tools of a session that may still be starting; a start that fails or is interrupted ends it."""
+        why = ""
+        try:
+            return session.ready.result(START_S)
+        except concurrent.futures.TimeoutError:
+            why = f"did not start within {START_S:g} s"
+        except Exception as error:  # noqa: BLE001 - any error of the package or the server
+            why = f"can't be started: {_reason(error)}"
+        finally:
+            if not session.ready.done() or session.ready.exception() is not None:
+                self._end(session)
+        # Raised here, since IPython prints the complete traceback of an error with an exception group in its context.
+        raise LlmLabError(f"The MCP server {name} {why}.", _log_hint(name))
 
     def _end(self, session: _Session) -> None:
-        if self._loop is None or session.task is None:
-            return
-        self._loop.call_soon_threadsafe(session.queue.put_nowait, None)
-        with contextlib.suppress(Exception):
-            session.task.result(_CLOSE_S)
+        """End a session without waiting for its server."""
+        self._ending = [one for one in self._ending if not one.done()]
+        if not session.task.done():
+            self._ending.append(session.end())
 
-    async def _serve(self, name: str, session: _Session) -> None:
-        """Open, use and close a session, in one task."""
-        running: set[asyncio.Task[None]] = set()
-        try:
-            with _log_file(name).open("a", encoding="utf-8", errors="replace") as log:
-                async with _client(session.entry, log) as client:
-                    session.ready.set_result(await _listed(client))
-                    while (job := await session.queue.get()) is not None:
-                        task = asyncio.ensure_future(_answer(client, *job))
-                        running.add(task)
-                        task.add_done_callback(running.discard)
-                    for task in running:
-                        task.cancel()
-        except BaseException as error:
-            if not session.ready.done():
-                session.ready.set_exception(error)
-            raise
+    def _tool(self, name: str, entry: Mapping[str, Any], listed: Any) -> Tool:
+        def session() -> _Session:
+            found = self._session(name, entry)
+            self._started(name, found)
+            return found
 
-    def _tool(self, session: _Session, listed: Any) -> Tool:
         async def call(**arguments: Any) -> Any:
-            if self._loop is None or session.task is None or session.task.done():
-                raise RuntimeError("the MCP server has ended")
-            answer: concurrent.futures.Future[Any] = concurrent.futures.Future()
-            self._loop.call_soon_threadsafe(session.queue.put_nowait, (listed.name, arguments, answer))
+            running = await asyncio.to_thread(session)
+            answer = running.do(functools.partial(_called, name=listed.name, arguments=arguments))
             return await asyncio.wrap_future(answer)
 
         schema = dict(listed.input_schema)
         parameters = {"type": "object", "properties": schema.get("properties", {}), **schema}
-        return _RemoteTool(_UNFIT.sub("_", listed.name)[:64], listed.description or "", parameters, call, is_async=True)
+        called, about = _UNFIT.sub("_", listed.name)[:64], inspect.cleandoc(listed.description or "")
+        return _RemoteTool(called, about, parameters, call, is_async=True, server=name)
+
+
+_LOG: contextvars.ContextVar[TextIO | None] = contextvars.ContextVar("log of the MCP server", default=None)
+
+
+class _Messages(logging.Handler):
+    """Writes the package's messages about a server to that server's log file, not to the cell."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log = _LOG.get()
+        if log is not None and not log.closed:
+            log.write(self.format(record) + "\n")
+            log.flush()
+
+
+def _keep_messages() -> None:
+    """Log the package's messages to the servers' files, once."""
+    logger = logging.getLogger("mcp")
+    if not any(isinstance(handler, _Messages) for handler in logger.handlers):
+        logger.addHandler(_Messages())
 
 
 def _client(entry: Mapping[str, Any], log: Any) -> Any:
@@ -227,18 +395,13 @@ async def _listed(client: Any) -> list[Any]:
             return found
 
 
-async def _answer(client: Any, name: str, arguments: dict[str, Any], answer: concurrent.futures.Future[Any]) -> None:
-    try:
-        result = await client.call_tool(name, arguments)
-        text = "\n".join(_shown(block) for block in result.content)
-        if result.is_error:
-            raise RuntimeError(text or "the MCP server reports an error")
-        value = text if text or result.structured_content is None else result.structured_content
-        if not answer.cancelled():
-            answer.set_result(value)
-    except BaseException as error:  # noqa: BLE001 - becomes the call's error
-        with contextlib.suppress(concurrent.futures.InvalidStateError):
-            answer.set_exception(error if isinstance(error, Exception) else RuntimeError("the MCP server has ended"))
+async def _called(client: Any, name: str, arguments: dict[str, Any]) -> Any:
+    """The result of a tool: its text, else its structured content."""
+    result = await client.call_tool(name, arguments)
+    text = "\n".join(_shown(block) for block in result.content)
+    if result.is_error:
+        raise RuntimeError(text or "the MCP server reports an error")
+    return text if text or result.structured_content is None else result.structured_content
 
 
 def _shown(block: Any) -> str:

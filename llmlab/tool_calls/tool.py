@@ -7,7 +7,7 @@ import inspect
 import re
 import typing
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from llmlab import _imports
@@ -87,6 +87,11 @@ class Tool:
             )
             raise ValueError(f"the arguments don't fit: {wrong}") from None
 
+    @property
+    def full_name(self) -> str:
+        """Its name if another tool has the short one; "" if it has only one."""
+        return ""
+
     def call(self, arguments: Mapping[str, Any]) -> Any:
         """Call the function with validated arguments; returns a coroutine for an async function."""
         left = dict(arguments)
@@ -116,9 +121,12 @@ class Toolbox(Sequence[Tool]):
             raise BadInputError("The list of tools is empty.", "Pass at least one function, or leave tools out.")
         self._tools: dict[str, Tool] = {}
         for tool in self._all(functions):
-            if tool.name in self._tools:
-                raise BadInputError(f"Two tools have the same name, {tool.name!r}.", "Rename one of the functions.")
-            self._tools[tool.name] = tool
+            other = self._tools.get(tool.name)
+            name = tool.full_name if other is not None and tool.full_name != other.full_name else ""
+            name = name or tool.name
+            if name in self._tools:
+                raise BadInputError(f"Two tools have the same name, {name!r}.", "Rename one of the functions.")
+            self._tools[name] = replace(tool, name=name)
 
     @staticmethod
     def _all(functions: Collection[Any]) -> Iterator[Tool]:

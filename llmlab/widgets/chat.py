@@ -20,6 +20,7 @@ from llmlab.widgets.transcript import Transcript
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from llmlab.model import Model
     from llmlab.options import Tools
     from llmlab.session import Lab
     from llmlab.types import ToolCall
@@ -61,7 +62,7 @@ class Chat(AnsweringChat):
     @known_keywords
     def __init__(
         self,
-        model: str | None = None,
+        model: str | Model | None = None,
         *,
         lab: Lab | None = None,
         system: str | None = None,

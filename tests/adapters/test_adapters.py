@@ -180,3 +180,23 @@ def test_adapters_survive_a_quant_and_an_engine(folders):
             assert other.generate("Hello!", **OPTIONS).adapter == "a:0.5+b"
     finally:
         lab.close()
+
+
+def test_the_estimate_counts_what_is_attached(model, tmp_path):
+    before = model.estimate
+    assert before.adapters == 0
+    sizes = []
+    for rank in (8, 64):
+        name = f"counted{rank}"
+        model.add_adapter(name, adapters.make(tmp_path / name, rank, rank=rank))
+        sizes.append(model.estimate.adapters)
+        assert model.estimate.total == before.total + sizes[-1]
+        model.add_adapter(f"{name}again", tmp_path / name)
+        assert model.estimate.adapters == sizes[-1]  # the same content is there once
+        model.remove_adapter(f"{name}again")
+    # nano: 6 layers, whose linear layers have 4,864 inputs and outputs together; 32-bit floats.
+    assert sizes[1] - sizes[0] >= 64 * 6 * 4864 * 4
+    assert "adapters" in str(model.estimate)
+    for rank in (8, 64):
+        model.remove_adapter(f"counted{rank}")
+    assert model.estimate == before

@@ -75,6 +75,26 @@ def test_a_load_applies_the_files_defaults_then_the_catalogues(lab, folder, monk
     assert model.describe()["not applied"] == "num_beams (generation_config.json)"
 
 
+@pytest.mark.parametrize(
+    ("file", "wanted"),
+    [
+        ({"do_sample": False, "temperature": 0.9}, {"temperature": 0.0}),
+        ({"temperature": "hot", "top_p": None, "top_k": -5, "repetition_penalty": 0}, {"top_k": 0}),
+        ({"temperature": 0.3, "top_k": 7, "repetition_penalty": 1.2}, None),
+        ("[1, 2", {}),
+    ],
+)  # fmt: skip
+def test_a_conversion_has_the_defaults_of_its_folder(lab, folder, file, wanted):
+    config = folder / "generation_config.json"
+    config.write_text(file if isinstance(file, str) else json.dumps({"eos_token_id": 5, **file}))
+    model = lab.load(str(folder), engine="llamacpp")
+    found = SamplingParams(**(file if wanted is None else wanted))
+    assert model.facts.defaults == found
+    # The file alone has them, too.
+    alone = lab.load(shutil.copy(model.path, folder.parent / "alone.gguf"), engine="llamacpp", name="alone")
+    assert alone.facts.defaults == found
+
+
 def test_the_list_recommends_each_familys_settings():
     assert catalogue.recommended("qwen3-4b") == SamplingParams(temperature=0.6, top_p=0.95, top_k=20, min_p=0.0)
     assert catalogue.recommended("gemma-3-1b").top_k == 64

@@ -4,7 +4,9 @@ import asyncio
 import datetime as dt
 import json
 import math
+from typing import Annotated
 
+import pydantic
 import pytest
 from pydantic import BaseModel, field_validator
 
@@ -286,6 +288,16 @@ def test_the_magic(cell, tmp_path):
     assert cell("%llm guided kept --rows 3").text().count("\n") < 12
     assert len(cell(f"%%llm --schema {file} -t 0\nhi").parsed) == 2
     assert cell("%%llm --type date -t 0\nWhen?").parsed.year > 0
+    cell.shell.user_ns["kinds"] = {"few": Annotated[list[int], pydantic.Field(max_length=2)]}
+    assert isinstance(cell("%%llm --type list[str] -t 0\nName three animals.").parsed, list | None)
+    assert len(cell("%%llm --type \"kinds['few']\" -t 0 --max-tokens 60\nCount.").parsed) <= 2
+    assert cell('%%llm --type "Literal[1, -1] | None" -t 0\nWhich?').parsed in (1, -1, None)
+    found = cell("%%llm --type \"tuple[date, Optional[Literal['a b']]]\" -t 0\nWhen?").parsed
+    assert found[0].year > 0
+    assert found[1] in ("a b", None)
+    assert "no variable or type 'Persn'. Did you mean 'Person'?" in cell("%%llm --type list[Persn]\nhi", fails=True)
+    for wrong in ("list[", "f(1)", "[x for x in y]", "1 + 1", "int[str]", "date.nothing"):
+        assert f"--type {wrong}" in cell(f'%%llm --type "{wrong}"\nhi', fails=True).replace("'", "")
     assert cell("%%llm --choice yes,no -t 0\nIs it?").parsed in ("yes", "no")
     assert len(cell("%%llm --regex pattern -t 0\nhi").parsed) == 3
     short = cell("%%llm --schema Person --max-tokens 8\nhi")

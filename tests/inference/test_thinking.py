@@ -95,9 +95,34 @@ def test_a_cut_answer_goes_on_after_its_thought(thinker, monkeypatch):
     assert cut.finish_reason == "length"
     more = cut.continue_(max_tokens=24)
     assert more.text == whole.text
+    assert more.reasoning == more.message.reasoning == whole.reasoning
     assert (
         more.prompt_token_ids[len(cut.prompt_token_ids) :][: cut.reasoning_tokens] == cut.choices[0].reasoning_token_ids
     )
+
+
+def test_a_cut_thought_goes_on(thinker):
+    prompt, options = "Tell me a story.", {"temperature": 0, "max_tokens": 6}
+    whole = thinker("never").generate(prompt, temperature=0, max_tokens=18)
+    part = thinker("never").generate(prompt, **options)
+    for _ in range(2):
+        part = part.continue_(max_tokens=6)
+    assert (part.text, part.reasoning_tokens) == ("", 6)
+    assert part.reasoning.split() == whole.reasoning.split()
+
+
+@pytest.mark.parametrize("each", [2, 3, 5, 40])
+def test_the_budget_of_a_cut_thought_is_for_all_of_it(thinker, each):
+    prompt = "Tell me a story."
+    whole = thinker(after="\n\n").generate(prompt, temperature=0, think=8, max_tokens=60)
+    part = thinker(after="\n\n").generate(prompt, temperature=0, think=8, max_tokens=each)
+    thought = part.reasoning_tokens
+    while part.finish_reason == "length" and (thought < whole.reasoning_tokens or len(part.text) < len(whole.text)):
+        part = part.continue_(max_tokens=each)
+        thought += part.reasoning_tokens
+    assert part.reasoning.split() == whole.reasoning.split()
+    assert thought == whole.reasoning_tokens
+    assert part.text.split()[:5] == whole.text.split()[:5]
 
 
 def test_a_thought_that_never_ends_ends_with_the_limit(thinker):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -35,6 +36,7 @@ def asked(shell, shared_lab, model, capsys) -> Iterator[Any]:
         return ran.result, outputs[-1]["data"] if outputs else {}
 
     run.model = model
+    run.printed = lambda: capsys.readouterr().out
     yield run
     unregister(shell)
     shell.display_pub = plain
@@ -62,7 +64,9 @@ def test_an_answer_that_was_cut_off_continues(asked):
     part, data = asked(f"%%llm -t 0 --max-tokens 10\n{prompt}")
     assert "stopped at max_tokens (10); continue with %llm --continue-answer" in data["text/plain"]
     full = asked.model.generate(prompt, temperature=0, max_tokens=30)
+    asked.printed()
     result, data = asked("%llm --continue-answer --max-tokens 20 -o longer")
+    assert re.sub(r"Out\[\d+\]: ", "", asked.printed()).strip() == ""  # the answer is displayed once
     assert result.text == full.text
     assert data["text/plain"].startswith(part.text)
     history, _ = asked("%llm history")

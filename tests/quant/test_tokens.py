@@ -62,3 +62,20 @@ def test_special_tokens_keep_their_ids_and_kinds(vocab):
     assert llama_cpp.llama_vocab_n_tokens(vocab) == config["vocab_size"]
     ends = json.loads((NANO / "generation_config.json").read_text())["eos_token_id"]
     assert all(llama_cpp.llama_vocab_is_eog(vocab, end) for end in ends)
+
+
+def test_other_ids_are_warned_about_with_the_file_that_the_converter_lacked(tmp_path):
+    import json
+    import shutil
+
+    from llmlab.quant import gguf_tokens
+
+    spec = json.loads((NANO / "tokenizer.json").read_text())
+    spec["pre_tokenizer"] = {"type": "Split", "pattern": {"String": "l"}, "behavior": "Removed", "invert": False}
+    spec["model"]["byte_fallback"] = True
+    (tmp_path / "tokenizer.json").write_text(json.dumps(spec))
+    with pytest.warns(RuntimeWarning, match=r"different token ids .* the folder has none: copy it"):
+        gguf_tokens.warn(to_gguf(NANO), tmp_path)
+    shutil.copy(NANO / "tokenizer.json", tmp_path / "tokenizer.model")
+    with pytest.warns(RuntimeWarning, match=r"ids of tokenizer\.json\.$"):
+        gguf_tokens.warn(to_gguf(NANO), tmp_path)

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import signal
 import sys
+import threading
+import time
+from pathlib import Path
 
 import pytest
 
@@ -27,16 +33,76 @@ def fail(why: str) -> str:
 
 server.run("stdio")
 '''
+MORE = '''
+import os
+import anyio
+
+@server.tool()
+def leave() -> str:
+    """End the server."""
+    os._exit(3)
+
+@server.tool()
+async def wait(seconds: float) -> str:
+    """Wait."""
+    await anyio.sleep(seconds)
+    return "waited"
+
+@server.tool()
+def process() -> int:
+    """The server's process."""
+    return os.getpid()
+'''
+
+SILENT = """
+import os, sys, time
+with open(sys.argv[1], "w") as file:
+    file.write(str(os.getpid()))
+time.sleep(600)
+"""
+
+
+def call(name, **arguments):
+    """Call a tool of the server as a generation does."""
+    return asyncio.run(Toolbox("mcp:odd").find(name).call(arguments))
+
+
+def gone(process):
+    """Whether a process has ended, or ends soon."""
+    return eventually(lambda: not Path(f"/proc/{process}").exists())
+
+
+def eventually(is_so, limit_s=20.0):
+    end = time.monotonic() + limit_s
+    while not is_so():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mcp")
     (folder / "server.py").write_text(SERVER)
+    (folder / "odd.py").write_text(SERVER.replace("server.run", f"{MORE}\nserver.run"))
     file = folder / "mcp.json"
     entry = {"command": sys.executable, "args": [str(folder / "server.py")]}
     broken = {"command": sys.executable, "args": ["-c", "raise SystemExit(3)"]}
-    file.write_text(json.dumps({"mcpServers": {"sums": entry, "broken": broken, "empty": {}}}))
+    silent = {"command": sys.executable, "args": ["-c", SILENT, str(folder / "silent.pid")]}
+    chatty = {"command": sys.executable, "args": ["-c", "print('not JSON', flush=True)"]}
+    nowhere = {"url": "http://127.0.0.1:9/mcp"}
+    servers = {
+        "sums": entry,
+        "more sums": entry,
+        "odd": {"command": sys.executable, "args": [str(folder / "odd.py")]},
+        "broken": broken,
+        "empty": {},
+        "silent": silent,
+        "chatty": chatty,
+        "nowhere": nowhere,
+    }
+    file.write_text(json.dumps({"mcpServers": servers}))
     yield file
     mcp._SERVERS.close()
 
@@ -63,6 +129,15 @@ def test_its_tools_have_their_schemas():
     assert set(box.find("add").parameters["properties"]) == {"a", "b"}
 
 
+def test_tools_of_the_same_name_have_the_name_of_their_server_in_front():
+    box = Toolbox(["mcp:sums", "mcp:more sums"])
+    assert box.names == ("add", "fail", "more_sums_add", "more_sums_fail")
+    assert asyncio.run(box.find("more_sums_add").call({"a": 1, "b": 2})) == "3"
+    assert len(mcp._SERVERS._sessions.keys() & {"sums", "more sums"}) == 2
+    with pytest.raises(BadInputError, match="Two tools have the same name"):
+        Toolbox(["mcp:sums", "mcp:sums"])
+
+
 def test_errors_of_a_tool_and_wrong_arguments_are_told_to_the_model(saying):
     calls = [{"name": "fail", "arguments": {"why": "no luck"}}, {"name": "add", "arguments": {"a": "x"}}]
     done = saying("\n".join(map(json.dumps, calls)), "Sorry.").generate("Go", tools="mcp:sums")
@@ -78,6 +153,80 @@ def test_what_is_wrong_is_said():
         mcp.mcp_tools("broken")
     with pytest.raises(LlmLabError, match="no command and no url"):
         mcp.mcp_tools("empty")
+
+
+def test_a_server_that_ends_during_a_call_is_started_again_at_its_next_use(saying):
+    first = int(call("process"))
+    done = saying(json.dumps({"name": "leave", "arguments": {}}), PLAIN, "3.").generate("Go", tools="mcp:odd")
+    assert "the MCP server odd has ended" in done.steps[0].error
+    assert "mcp-odd.log" in done.steps[0].error
+    # The tools that the generation has call the new server.
+    assert [(step.name, step.result) for step in done.steps[1:]] == [("add", "3")]
+    assert int(call("process")) != first
+
+
+def test_a_server_that_ended_while_it_was_not_used_is_started_again():
+    first = int(call("process"))
+    os.kill(first, signal.SIGKILL)
+    assert gone(first)
+    assert int(call("process")) != first
+
+
+def test_a_call_that_is_given_up_leaves_the_server_usable(saying):
+    first = int(call("process"))
+    slow = json.dumps({"name": "wait", "arguments": {"seconds": 600}})
+    done = saying(slow, "Late.").generate("Go", tools="mcp:odd", tool_timeout=0.2)
+    assert done.steps[0].error == "stopped after 0.2 s"
+    assert eventually(lambda: not mcp._SERVERS._sessions["odd"].busy)
+    assert int(call("process")) == first
+
+
+@pytest.mark.parametrize("name", ["broken", "nowhere", "chatty"])
+def test_a_server_that_does_not_start_is_one_line_in_ipython_and_its_messages_are_in_its_log(name, capfd):
+    with pytest.raises(LlmLabError, match=f"The MCP server {name} can't be started") as caught:
+        mcp.mcp_tools(name)
+    # IPython prints the complete traceback of an error with an exception group in its context.
+    assert caught.value.__context__ is None
+    assert capfd.readouterr().err == ""
+    assert name != "chatty" or "Failed to parse" in mcp._log_file(name).read_text()
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs signals")
+def test_an_interrupted_start_ends_the_server(config):
+    pid = config.parent / "silent.pid"
+
+    def interrupt():
+        eventually(lambda: pid.exists() and pid.read_text())
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        mcp.mcp_tools("silent")
+    assert gone(pid.read_text())
+
+
+def test_a_server_that_does_not_answer_in_time_is_ended(config, monkeypatch):
+    pid = config.parent / "silent.pid"
+    pid.unlink(missing_ok=True)
+    monkeypatch.setattr(mcp, "START_S", 2.0)
+    with pytest.raises(LlmLabError, match="did not start within 2 s"):
+        mcp.mcp_tools("silent")
+    assert pid.exists()
+    assert gone(pid.read_text())
+
+
+def test_a_hanging_server_that_nobody_uses_is_started_again(monkeypatch):
+    first = int(call("process"))
+    os.kill(first, signal.SIGSTOP)
+    monkeypatch.setattr(mcp, "ANSWER_S", 0.5)
+    assert int(call("process")) != first
+    assert gone(first)
+
+
+def test_closing_waits_for_the_servers():
+    process = int(call("process"))
+    mcp._SERVERS.close()
+    assert gone(process)
 
 
 def test_a_file_without_servers_is_refused(tmp_path, monkeypatch):

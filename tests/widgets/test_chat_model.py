@@ -46,6 +46,14 @@ def test_the_model_can_be_named_from_python(chat: Any, bench: Any) -> None:
     assert len(other.prompts) == 1
 
 
+def test_a_chat_takes_a_model_or_its_name(bench: Any) -> None:
+    model = add(bench.lab, "other") and bench.lab.get("other")
+    assert Chat(model, lab=bench.lab).model == Chat("other", lab=bench.lab).model == "other"
+    assert bench.lab.get(model) is model
+    with pytest.raises(UnknownNameError, match="Unknown loaded model '5'"):
+        Chat(5, lab=bench.lab)  # type: ignore[arg-type]
+
+
 def test_an_empty_chat_follows_the_current_model(chat: Any, bench: Any) -> None:
     other = add(bench.lab, "other")
     page(chat, "look")

@@ -61,7 +61,7 @@ from llmlab.errors import (
     LoadError,
     UnsupportedError,
 )
-from llmlab.files import architectures, pooling, tags, token_ids
+from llmlab.files import architectures, fit, pooling, tags, token_ids
 from llmlab.files.fit import Sizes
 from llmlab.files.pooling import Embedding, Pooling
 from llmlab.files.source import Source
@@ -201,6 +201,7 @@ class LlamaCppEngine(Engine):
             raise
         self._token_types = next((one.shape[0] for one in plan.source.header.tensors if one.name == _TYPES_TENSOR), 1)
         self.grammars = Compiler(functools.partial(guide_tokenizer, model, self.facts.end_ids))
+        self._adapter_graph = fit.adapter_graph(plan.source.header, self.sizes(plan.extra).step_tokens)
         self._loop: DecodeLoop | PooledLoop
         if self.facts.embedding is not None:
             self._loop = PooledLoop(model, settings, log)
@@ -366,6 +367,11 @@ class LlamaCppEngine(Engine):
     def detach(self, adapter: Adapter) -> None:
         """Free an adapter once no request uses it."""
         self._loop.call(lambda adapters: adapters.detach(adapter))
+
+    def adapter_bytes(self, adapters: Sequence[Adapter]) -> int:
+        """See `Engine.adapter_bytes`."""
+        taken = sum(adapter.gguf.stat().st_size for adapter in adapters if adapter.gguf is not None)
+        return taken + (self._adapter_graph if taken else 0)
 
     def memory(self) -> Memory:
         """Weights and KV cache as llama.cpp reports them, and the process's growth during the load."""

@@ -109,7 +109,12 @@ _SAMPLING = {
 
 
 def _defaults(model: NativeModel, generation: dict[str, Any]) -> SamplingParams:
-    """The model's own sampling params: the file's `general.sampling.*` first, then generation_config.json."""
+    """The model's own sampling params: the file's `general.sampling.*` first, then generation_config.json.
+
+    Converters copy a temperature into the file even if generation_config.json says `do_sample: false`.
+    """
+    if generation.get("do_sample") is False:
+        return sampling_defaults(generation, model.vocab_size)
     named: dict[str, Any] = {}
     for name, gguf in _SAMPLING.items():
         try:

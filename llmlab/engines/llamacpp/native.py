@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from llmlab.engines.llamacpp import splits
 from llmlab.engines.llamacpp.tokens import TokenKinds
 from llmlab.errors import GenerationError, UnloadedError
 from llmlab.files import gguf
@@ -40,7 +41,9 @@ class NativeModel:
         self._pieces: dict[int, bytes] = {}
         callback = llama_cpp.llama_progress_callback(lambda share, _: progress(share))
         params.progress_callback = callback
+        kept = splits.correct(path, params)
         handle = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+        del kept
         if not handle:
             raise OSError(f"llama.cpp couldn't load {path}")
         self.handle: Any = handle
@@ -53,6 +56,11 @@ class NativeModel:
         self.trained_context: int = llama_cpp.llama_model_n_ctx_train(handle)
         # Qwen's tokenizer.json composes characters first (NFC); llama.cpp doesn't.
         self._composes = self.meta("tokenizer.ggml.pre") in ("qwen2", "qwen35")
+        self._recurses = (
+            bool(self.vocab_size)
+            and llama_cpp.llama_vocab_type(self.vocab) == llama_cpp.LLAMA_VOCAB_TYPE_BPE
+            and self.meta(splits.KEY) not in splits.ITERATIVE
+        )
         self.kinds = TokenKinds.of(self, gguf.token_types(path)) if self.vocab_size else TokenKinds()
 
     def vector_size(self, *, scores: bool) -> int:
@@ -151,7 +159,9 @@ class NativeModel:
         """Token ids of a text, without BOS or EOS."""
         if special and any(one in text for one in self.kinds.plain):
             return [i for part in self.kinds.split(text) for i in self._tokens_of(part)]
-        return self._tokenized(text, special=special, surround=False)
+        if not self._recurses:
+            return self._tokenized(text, special=special, surround=False)
+        return [i for part in splits.parts(text) for i in self._tokenized(part, special=special, surround=False)]
 
     def _tokenized(self, text: str, *, special: bool, surround: bool) -> list[int]:
         import llama_cpp

@@ -330,6 +330,15 @@ class VllmEngine(Engine):
         """Unload an adapter once no request uses it."""
         self._loop.call(lambda adapters: adapters.detach(adapter))
 
+    def adapter_bytes(self, adapters: Sequence[Adapter]) -> int:
+        """See `Engine.adapter_bytes`. On the CPU a slot takes memory, in float32, when an adapter fills it."""
+        if not self._live().in_process or not adapters:
+            return 0
+        header, extra = self._plan.source.header, self._plan.extra
+        slots = min(len(adapters), options.slots_of(self._plan, cpu=True)) if not extra.get("max_loras") else 0
+        own = sum(sizes.adapter_bytes(header, 1, adapter.rank) for adapter in adapters)
+        return 2 * (sizes.adapter_bytes(header, slots, options.lora_rank(extra)) + own)
+
     def memory(self) -> Memory:
         """What the model uses: `weights` from the files' headers and the dtype, `kv_cache` as counted.
 

@@ -199,7 +199,7 @@ def _result(completion: Completion, args: argparse.Namespace, context: Context) 
     """Store the completion in a variable if the line names one; returns it as the cell's value."""
     if args.out:
         context.shell.user_ns[args.out] = completion
-    return context.silence.mark(completion, Cell.typed(), completion_line(completion))
+    return context.silence.mark(completion, (Cell.typed(), f"%llm {CONTINUE}"), completion_line(completion))
 
 
 def _continued(args: argparse.Namespace, context: Context) -> object:
