@@ -92,7 +92,7 @@ def _prompt(body: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         turns.insert(0, {"role": "system", "content": system})
     tools = [
         {"function": {**fields.mapping(one, "tools"), "parameters": one.get("input_schema")}}
-        for one in body.get("tools") or ()
+        for one in fields.listed(body.get("tools"), "tools")
     ]
     choice = fields.mapping(body.get("tool_choice") or {"type": "auto"}, "tool_choice")
     named = {"auto": "auto", "any": "required", "none": "none", "tool": choice.get("name")}.get(str(choice.get("type")))

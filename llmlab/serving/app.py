@@ -22,6 +22,7 @@ from llmlab.serving.service import Json, Service
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Scope
 
+    from llmlab.model import Model
     from llmlab.session import Lab
 
 _CLIENT_GONE = 499
@@ -38,27 +39,26 @@ async def models(request: Request) -> Response:
 async def one_model(request: Request) -> Response:
     """`/v1/models/{id}`."""
     service: Service = request.app.state.service
-    wanted = request.path_params["name"]
-    service.find(wanted)
-    return Json(next(one for one in _listed(service) if one["id"] == wanted.removesuffix(":latest")))
+    model, named = service.find(request.path_params["name"])
+    return Json(_entry(model, named.get("adapter")))
 
 
 def _listed(service: Service) -> list[dict[str, Any]]:
-    return [
-        {
-            "id": model.name if adapter is None else f"{model.name}:{adapter}",
-            "object": "model",
-            "created": now() - 1,
-            "owned_by": "llmlab",
-            "root": model.source.spec,
-            "parent": None if adapter is None else model.name,
-            "max_model_len": model.facts.context_length,
-            "engine": model.engine,
-            "quant": model.quant,
-        }
-        for model in service.lab.models.values()
-        for adapter in (None, *model.adapters)
-    ]
+    return [_entry(model, adapter) for model in service.lab.models.values() for adapter in (None, *model.adapters)]
+
+
+def _entry(model: Model, adapter: str | None) -> dict[str, Any]:
+    return {
+        "id": model.name if adapter is None else f"{model.name}:{adapter}",
+        "object": "model",
+        "created": now() - 1,
+        "owned_by": "llmlab",
+        "root": model.source.spec,
+        "parent": None if adapter is None else model.name,
+        "max_model_len": model.facts.context_length,
+        "engine": model.engine,
+        "quant": model.quant,
+    }
 
 
 async def health(request: Request) -> Response:

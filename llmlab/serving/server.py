@@ -48,6 +48,8 @@ class Server:
     def __init__(self, lab: Lab, app: Any, listening: socket.socket, host: str, close: Any) -> None:
         import uvicorn
 
+        from llmlab.serving.connections import HttpServer
+
         self.host = host
         self.port: int = listening.getsockname()[1]
         self._lab = lab
@@ -67,7 +69,7 @@ class Server:
             timeout_graceful_shutdown=2,
             backlog=_BACKLOG,
         )
-        self._server = uvicorn.Server(config)
+        self._server = HttpServer(config)
         self._thread = threading.Thread(target=self._run, name="llmlab-serve", daemon=True)
         self._thread.start()
         while not self._server.started and self._thread.is_alive():

@@ -48,6 +48,7 @@ class Service:
         self.lab = lab
         self.metrics = Metrics(lab)
         self._running: weakref.WeakSet[Stream] = weakref.WeakSet()
+        self._closed = False
         self._lock = threading.Lock()
         # Rendering, tokenizing and compiling a constraint take milliseconds to seconds: off the event loop.
         self._pool = ThreadPoolExecutor(PREPARING_THREADS, "llmlab-serve-prepare")
@@ -92,12 +93,14 @@ class Service:
         def begin() -> Stream:
             stream = make()
             stream.start()
-            return stream
+            with self._lock:
+                if not self._closed:
+                    self._running.add(stream)
+                    return stream
+            stream.cancel(wait_s=0)  # the server stopped meanwhile, and nothing waits for it
+            raise HttpError(503, STOPPED, "interrupted")
 
-        stream = await self.work(begin)
-        with self._lock:
-            self._running.add(stream)
-        return stream
+        return await self.work(begin)
 
     async def result(self, request: Request, stream: Stream, route: str) -> Completion:
         """Wait for the end of a request; if its client goes away or its time is up, it is cancelled.
@@ -143,8 +146,9 @@ class Service:
             self.metrics.add(completion, route)
 
     def close(self) -> None:
-        """Cancel the requests that are running."""
+        """Cancel the requests that are running, and start no others."""
         with self._lock:
+            self._closed = True
             running = [stream for stream in self._running if not stream.done]
         for stream in running:
             stream.cancel(wait_s=0)

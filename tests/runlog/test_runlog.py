@@ -109,6 +109,13 @@ def test_an_image_is_stored_as_its_hash_unless_asked_for(log: RunLog, monkeypatc
     assert Message.of(log.conversation("pixels").turns[0]).images == (picture,)
 
 
+def test_a_text_that_begins_as_an_image_is_a_text(log: RunLog) -> None:
+    text = "data:image/png;base64,!!"
+    log.add(completion(text, text), source="cell")
+    log.flush()
+    assert log.frame(1).iloc[0]["text"] == text
+
+
 def test_a_long_talk_is_stored_once(log: RunLog) -> None:
     said: list[Message] = []
     for number in range(30):
