@@ -114,13 +114,17 @@ def put(options: dict[str, Any], name: str, value: Any) -> None:
     options[name] = value
 
 
-def schema_of(form: Any) -> Any:
+def schema_of(form: Any, name: str = "response_format") -> Any:
     """The JSON schema of a `response_format`; None for plain text.
+
+    Args:
+        form: the field's value.
+        name: the field's name.
 
     Raises:
         HttpError: it has no known type, or no schema.
     """
-    form = mapping(form, "response_format")
+    form = mapping(form, name)
     kind = form.get("type")
     if kind == "text":
         return None
@@ -131,12 +135,9 @@ def schema_of(form: Any) -> Any:
         schema = inner.get("schema") if isinstance(inner, Mapping) else None
         if isinstance(schema, Mapping):
             return schema
-        raise HttpError(400, "response_format json_schema has no schema.", "invalid_value", "response_format")
+        raise HttpError(400, f"{name} json_schema has no schema.", "invalid_value", name)
     raise HttpError(
-        400,
-        f"Unknown response_format type {kind!r:.40}. Known: text, json_object, json_schema.",
-        "invalid_value",
-        "response_format",
+        400, f"Unknown {name} type {kind!r:.40}. Known: text, json_object, json_schema.", "invalid_value", name
     )
 
 

@@ -86,6 +86,7 @@ BODIES = [
             "tool_choice": {"type": "tool", "name": "calculator"},
             "stop_sequences": ["a"],
             "thinking": {"type": "enabled", "budget_tokens": 100},
+            "output_config": {"format": {"type": "json_schema", "schema": {"type": "null"}}, "effort": "low"},
         },
     ),
     ("/v1/messages/count_tokens", {"messages": PARIS, "tools": [CLAUDES]}),
