@@ -2,6 +2,8 @@
 
 import configparser
 import hashlib
+import importlib
+import importlib.util
 import json
 import re
 import shlex
@@ -14,9 +16,11 @@ import pytest
 import yaml
 
 import llmlab
-from llmlab.deploy import kubernetes, proof, requests, snapshot, turns
+from llmlab.deploy import kubernetes, llama_worker, proof, requests, snapshot, turns, vllm_server
 from llmlab.deploy.exporting import TARGETS
+from llmlab.deploy.places import local
 from llmlab.deploy.snapshot import Lora
+from llmlab.engines.base import Draft
 from llmlab.errors import BadInputError, LlmLabError, UnknownNameError, UnsupportedError
 from llmlab.runlog import RunLog
 from llmlab.types import Message
@@ -143,6 +147,31 @@ def test_adapters_with_files_of_one_name_are_kept_apart(llamacpp, tmp_path):
     taken = replace(snapshot.of_model(llamacpp), loras=(first, second))
     places = kubernetes.inside(taken, tmp_path)
     assert [places.of(one.path) for one in taken.loras] == ["/models/adapters/a.gguf", "/models/adapters/b.gguf"]
+
+
+def test_llama_servers_build_has_every_option():
+    """The command line's own parser isn't in the wheel, but the names of its options are."""
+    found = importlib.util.find_spec("xllamacpp")
+    if found is None:
+        pytest.skip(proof.refusal(proof.LLAMA_SERVER))
+    build = b"".join(path.read_bytes() for path in Path(found.origin).parent.glob("*.so"))
+    for name in (*llama_worker.OPTIONS, "logit-bias", "sampler-seq", "host", "models-preset"):
+        assert b"\0--%b\0" % name.encode() in build, name
+
+
+def test_vllms_own_parser_reads_the_command_line(vllm, tmp_path):
+    pytest.importorskip("vllm")
+    parsers = importlib.import_module("vllm.entrypoints.launchers.cli_args")
+    parser = parsers.make_arg_parser(importlib.import_module("vllm.utils.argparse_utils").FlexibleArgumentParser())
+    taken = snapshot.of_model(vllm)
+    draft = Draft("ngram", tokens=3)
+    taken = replace(taken, loras=(Lora("pirate", tmp_path, 8),), draft=draft, gpus=2, online="fp8")
+    command = vllm_server.command(taken, local(tmp_path))
+    found = parser.parse_args(["--model", *command[2:]])
+    assert found.max_model_len == vllm.facts.context_length
+    assert (found.tensor_parallel_size, found.quantization) == (2, "fp8")
+    assert found.lora_modules[0].name == "pirate"
+    assert found.speculative_config["method"] == "ngram"
 
 
 def test_an_export_leaves_nothing_of_the_one_before(llamacpp, tmp_path):

@@ -160,6 +160,8 @@ def test_secrets_stay_out(log: RunLog, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "not-a-secret-at-all" in log.frame().iloc[0]["prompt"]
     assert redacted("sk-short is fine, hf_short too") == "sk-short is fine, hf_short too"
     assert environment_secrets({"HF_TOKEN": "0123456789ab", "TOKENIZERS": "0123456789ab"}) == ("0123456789ab",)
+    for name in ("LLMLAB_SERVE_KEY", "FAR_KEY", "OPENAI_API_KEY", "OPENAI_APIKEY", "AWS_SECRET_ACCESS_KEY"):
+        assert environment_secrets({name: "0123456789ab", "KEYBOARD": "0123456789ab-x"}) == ("0123456789ab",)
 
 
 def test_off(log: RunLog, monkeypatch: pytest.MonkeyPatch) -> None:
