@@ -15,7 +15,7 @@ from llmlab._version import __version__
 from llmlab.errors import LlmLabError
 from llmlab.serving import anthropic, chat, embeddings, ollama, responses, texts
 from llmlab.serving.answers import now
-from llmlab.serving.failures import ClientGoneError, HttpError, error_body, http_error
+from llmlab.serving.failures import LOADING, ClientGoneError, HttpError, error_body, http_error
 from llmlab.serving.guard import Guard
 from llmlab.serving.service import Json, Service
 
@@ -33,6 +33,8 @@ ROUTES: tuple[tuple[str, str, Endpoint], ...]
 async def models(request: Request) -> Response:
     """`/v1/models`: the loaded models, and `model:adapter` for each attached adapter."""
     service: Service = request.app.state.service
+    if service.loading and not service.lab.models:
+        raise HttpError(503, LOADING, "loading")
     return Json({"object": "list", "data": _listed(service)})
 
 
@@ -62,8 +64,10 @@ def _entry(model: Model, adapter: str | None) -> dict[str, Any]:
 
 
 async def health(request: Request) -> Response:
-    """`/health`: 200 while the server answers; no key needed."""
-    del request
+    """`/health`: 200 while the server answers, 503 while it loads its models; no key needed."""
+    service: Service = request.app.state.service
+    if service.loading:
+        raise HttpError(503, LOADING, "loading")
     return Json({"status": "ok"})
 
 
@@ -108,8 +112,8 @@ ROUTES = (
 """Method, path and endpoint of every route."""
 
 
-def make_app(lab: Lab, *, host: str, key: str | None) -> tuple[ASGIApp, Callable[[], None]]:
-    """The ASGI application, and a function that cancels its requests.
+def make_app(lab: Lab, *, host: str, key: str | None) -> tuple[ASGIApp, Service]:
+    """The ASGI application, and what its routes share.
 
     Args:
         lab: whose models are served.
@@ -139,7 +143,7 @@ def make_app(lab: Lab, *, host: str, key: str | None) -> tuple[ASGIApp, Callable
     routes = [Route(path, _caught(endpoint), methods=[method]) for method, path, endpoint in ROUTES]
     app = Starlette(routes=routes, exception_handlers=handlers)
     app.state.service = service
-    return Guard(app, host=host, key=key, refuse=refuse), service.close
+    return Guard(app, host=host, key=key, refuse=refuse), service
 
 
 def _caught(endpoint: Endpoint) -> Endpoint:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from starlette.responses import JSONResponse, Response
 
 from llmlab.errors import UnknownNameError
-from llmlab.serving.failures import STOPPED, ClientGoneError, HttpError, error_body, http_error
+from llmlab.serving.failures import LOADING, STOPPED, ClientGoneError, HttpError, error_body, http_error
 from llmlab.serving.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -42,11 +42,15 @@ class Service:
 
     Args:
         lab: the Lab whose models are served.
+
+    Attributes:
+        loading: models are missing that are being loaded.
     """
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
         self.metrics = Metrics(lab)
+        self.loading = False
         self._running: weakref.WeakSet[Stream] = weakref.WeakSet()
         self._closed = False
         self._lock = threading.Lock()
@@ -70,6 +74,8 @@ class Service:
         try:
             model = self.lab.get(name or None)
         except UnknownNameError as error:
+            if self.loading:
+                raise HttpError(503, LOADING, "loading") from error
             known = ", ".join(self.lab.models)
             text = f"Unknown model {name!r:.80}. Known: {known}." if known else "No model is loaded."
             raise HttpError(404, text, "model_not_found", "model") from error

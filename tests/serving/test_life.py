@@ -64,6 +64,21 @@ def test_a_key_is_needed_where_there_is_one(lab):
         server.stop()
 
 
+def test_a_server_whose_models_are_being_loaded_is_not_ready(lab):
+    server = start(lab, port=0, loading=True)
+    try:
+        for path in ("/health", "/v1/models"):
+            assert httpx.get(f"{server.url}{path}").status_code == 503
+        asked = httpx.post(f"{server.url}/v1/chat/completions", json={"model": "nano", "messages": PARIS})
+        assert (asked.status_code, asked.json()["error"]["code"]) == (503, "loading")
+        server.loaded()
+        assert httpx.get(f"{server.url}/health").status_code == 200
+        asked = httpx.post(f"{server.url}/v1/chat/completions", json={"model": "nano", "messages": PARIS})
+        assert asked.status_code == 404
+    finally:
+        server.stop()
+
+
 def test_another_host_needs_a_key(lab, monkeypatch):
     monkeypatch.delenv("LLMLAB_SERVE_KEY", raising=False)
     with pytest.raises(BadInputError, match="needs a key"):
