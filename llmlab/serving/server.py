@@ -94,7 +94,14 @@ class Server:
         return self._thread.is_alive() and not self._server.should_exit
 
     def loaded(self) -> None:
-        """End what `start(loading=True)` began: a model that isn't here is unknown from now on, not still loading."""
+        """End what `start(loading=True)` began: a model that isn't here is unknown from now on, not still loading.
+
+        Example:
+            >>> from llmlab.serving import start
+            >>> server = start(llmlab.Lab(), port=0, loading=True)
+            >>> server.loaded()
+            >>> server.stop()
+        """
         self._service.loading = False
 
     def wait(self) -> None:

@@ -91,6 +91,8 @@ class Service:
 
     async def work(self, call: Callable[[], Result]) -> Result:
         """Run a function on a thread."""
+        if self._closed:  # the threads have ended; what is left is short: recording the requests that were cancelled
+            return call()
         return await asyncio.get_running_loop().run_in_executor(self._pool, call)
 
     async def start(self, make: Callable[[], Stream]) -> Stream:

@@ -242,7 +242,8 @@ def test_models_change_under_a_client_and_the_lab_ends_the_server(lab):
             next(lines)
             lab.close()
             rest = list(lines)
-    assert '"error"' in "".join(rest)
+    assert '"code":"interrupted"' in "".join(rest)
+    assert list(lab.runlog.frame(1)["finish_reason"]) == ["interrupted"]
     assert not server.running
     server.stop()
     with socket.create_server(("127.0.0.1", server.port)):
