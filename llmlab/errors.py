@@ -141,12 +141,12 @@ class JobInterrupted(Interrupted):
         return [f"Interrupted: {self.rows:,} rows are kept in {self.path}. The same call goes on from there."]
 
 
-def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> UnknownNameError:
+def unknown(kind: str, name: object, known: Iterable[str], hint: str = "") -> UnknownNameError:
     """Build the error for an unknown name.
 
     Args:
         kind: the kind of name ("model", "engine", "option").
-        name: the given name.
+        name: the given name, or whatever was given in its place.
         known: the known names.
         hint: a further suggestion, appended to the list.
 
@@ -155,7 +155,8 @@ def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> Unkno
     """
     names = tuple(known)
     lowered = {n.lower(): n for n in names}
-    match = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.5)
+    given = str(name).lower()
+    match = difflib.get_close_matches(given, list(lowered), n=1, cutoff=0.5)
     closest = lowered[match[0]] if match else None
     parts = []
     if closest is not None:
@@ -165,8 +166,8 @@ def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> Unkno
     elif len(names) <= LISTED:
         parts.append(f"Known: {', '.join(names)}.")
     else:
-        nearest = difflib.get_close_matches(name.lower(), list(lowered), n=3, cutoff=0.0)
+        nearest = difflib.get_close_matches(given, list(lowered), n=3, cutoff=0.0)
         parts.append(f"Closest of {len(names)}: {', '.join(lowered[one] for one in nearest)}.")
     if hint:
         parts.append(hint)
-    return UnknownNameError(f"Unknown {kind} {name!r}.", " ".join(parts), known=names, closest=closest)
+    return UnknownNameError(f"Unknown {kind} {name!r:.200}.", " ".join(parts), known=names, closest=closest)

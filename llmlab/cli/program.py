@@ -203,7 +203,7 @@ def _serve(options: argparse.Namespace) -> int:
     lab = Lab()
     try:
         # First, so that a taken port is reported before the load.
-        server = start(lab, port=port, host=options.host, key=options.key)
+        server = start(lab, port=port, host=options.host, key=options.key, loading=True)
         for name in options.models:
             model = lab.load(
                 name,
@@ -216,6 +216,7 @@ def _serve(options: argparse.Namespace) -> int:
             for adapter, source in adapters:
                 model.add_adapter(adapter, source)
             print(model_line(model), flush=True)
+        server.loaded()
         print(f"serving at {server.url}/v1 (OpenAI) and {server.url} (Ollama, Anthropic); Ctrl-C stops it", flush=True)
         server.wait()
     finally:

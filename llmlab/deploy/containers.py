@@ -11,6 +11,7 @@ from llmlab.deploy import ollama
 from llmlab.deploy.places import Places, mounted
 from llmlab.deploy.servers import OLLAMA, Server
 from llmlab.deploy.snapshot import Snapshot
+from llmlab.errors import UnsupportedError
 
 _START_S = 600
 _MODELFILE = "Modelfile"
@@ -28,12 +29,22 @@ def compose(servers: list[Server], snapshot: Snapshot, folder: Path) -> dict[str
     services: dict[str, Any] = {}
     volumes: dict[str, Any] = {}
     for place, server in enumerate(servers):
-        profile = {"profiles": [server.name]} if place else {}
-        services[server.name] = _service(server, snapshot, places) | profile
+        made = {server.name: _service(server, snapshot, places)}
         if server is OLLAMA:
-            services["ollama-create"] = _creation(snapshot, places) | profile
+            made["ollama-create"] = _creation(snapshot, places)
             volumes["ollama"] = None
+        for name, service in made.items():
+            services[name] = _escaped(service) | ({"profiles": [server.name]} if place else {})
     return {"name": f"llmlab-{slug(snapshot.name)}", "services": services} | ({"volumes": volumes} if volumes else {})
+
+
+def _escaped(value: Any) -> Any:
+    """A value with every dollar sign doubled: compose replaces variables in all texts."""
+    if isinstance(value, str):
+        return value.replace("$", "$$")
+    if isinstance(value, dict):
+        return {name: _escaped(one) for name, one in value.items()}
+    return [_escaped(one) for one in value] if isinstance(value, list) else value
 
 
 def _service(server: Server, snapshot: Snapshot, places: Places) -> dict[str, Any]:
@@ -42,8 +53,7 @@ def _service(server: Server, snapshot: Snapshot, places: Places) -> dict[str, An
     if server.format == "safetensors":  # older images have another entrypoint
         service["entrypoint"] = [first, rest.pop(0)]
     if server is not OLLAMA:
-        words = [*rest, "--host", "0.0.0.0", "--port", str(server.port)]  # noqa: S104 - inside the container
-        service["command"] = [word.replace("$", "$$") for word in words]
+        service["command"] = [*rest, "--host", "0.0.0.0", "--port", str(server.port)]  # noqa: S104 - inside the container
     # A name without a value is taken from the environment at the start: no key is written here.
     secrets = [server.key] if server.key else []
     service["environment"] = [*(f"{name}={value}" for name, value in server.environment(snapshot).items()), *secrets]
@@ -51,7 +61,7 @@ def _service(server: Server, snapshot: Snapshot, places: Places) -> dict[str, An
         del service["environment"]
     service |= {
         "ports": [f"127.0.0.1:{server.port}:{server.port}"],
-        "volumes": _volumes(places) + (["ollama:/root/.ollama"] if server is OLLAMA else []),
+        "volumes": [*_volumes(places), *(["ollama:/root/.ollama"] if server is OLLAMA else [])],
         "healthcheck": {
             "test": ["CMD", *server.probe],
             "interval": "10s",
@@ -81,8 +91,13 @@ def _creation(snapshot: Snapshot, places: Places) -> dict[str, Any]:
     }
 
 
-def _volumes(places: Places) -> list[str]:
-    return [f"{one.host}:{one.inside}:ro" for one in places.mounts]
+def _volumes(places: Places) -> list[dict[str, Any]]:
+    # The short form, HOST:INSIDE, can't have a colon in a path, and makes an empty folder of one that isn't there.
+    bind = {"create_host_path": False}
+    return [
+        {"type": "bind", "source": str(one.host), "target": one.inside, "read_only": True, "bind": dict(bind)}
+        for one in places.mounts
+    ]
 
 
 def quadlet(server: Server, snapshot: Snapshot, folder: Path) -> str:
@@ -92,16 +107,25 @@ def quadlet(server: Server, snapshot: Snapshot, folder: Path) -> str:
         server: the server.
         snapshot: the model.
         folder: the export's folder.
+
+    Raises:
+        UnsupportedError: a path has a colon, which its form of a volume can't have.
     """
     places = mounted(snapshot, folder)
+    for one in places.mounts:
+        if ":" in str(one.host):
+            raise UnsupportedError(
+                f"A quadlet can't mount {one.host}: the path has a colon.", "Move it, or export for compose."
+            )
     first, *rest = server.command(snapshot, places)
-    lines = ["[Unit]", f"Description={snapshot.name} ({snapshot.quant}) in {server.name}", ""]
+    lines = ["[Unit]", f"Description={_literal(snapshot.name)} ({snapshot.quant}) in {server.name}", ""]
     lines += ["[Container]", f"Image={server.image(snapshot)}", f"ContainerName=llmlab-{slug(snapshot.name)}"]
     if server.format == "safetensors":
         lines.append(f"Entrypoint={json.dumps([first, rest.pop(0)])}")
+        lines.append("PodmanArgs=--ipc=host")  # shared memory between its processes
     lines.append(f"Exec={_systemd([*rest, '--host', '0.0.0.0', '--port', str(server.port)])}")  # noqa: S104
     lines.append(f"PublishPort=127.0.0.1:{server.port}:{server.port}")
-    lines += [f"Volume={one.host}:{one.inside}:ro,z" for one in places.mounts]
+    lines += [f"Volume={_literal(str(one.host))}:{one.inside}:ro,z" for one in places.mounts]
     lines += [f"Environment={name}={value}" for name, value in server.environment(snapshot).items()]
     if snapshot.gpus:
         lines.append("AddDevice=nvidia.com/gpu=all")
@@ -124,7 +148,11 @@ def quadlet(server: Server, snapshot: Snapshot, folder: Path) -> str:
 
 def _systemd(words: list[str]) -> str:
     """Words of a unit's command line: systemd expands % and $, and reads quotes much as a shell does."""
-    return " ".join(_quoted(word.replace("%", "%%").replace("$", "$$")) for word in words)
+    return " ".join(_quoted(_literal(word)) for word in words)
+
+
+def _literal(text: str) -> str:
+    return text.replace("%", "%%").replace("$", "$$")
 
 
 def _quoted(word: str) -> str:

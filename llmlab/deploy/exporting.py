@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 RECORD = "export.json"
 README = "README.md"
+_PROOF = ("proof.json", "proof.md")
 
 
 @dataclass(frozen=True)
@@ -199,14 +200,16 @@ def export(
     if taken.template is not None:
         files[TEMPLATE] = taken.template
     files["SHA256SUMS"] = "".join(f"{one.sha256}  {one.path}\n" for one in taken.files)
-    record = {"llmlab": __version__, "target": target, **taken.as_dict(), "notes": list(notes)}
+    written = [*files, RECORD, README, *(_PROOF if prove else ())]
+    record = {"llmlab": __version__, "target": target, **taken.as_dict(), "notes": list(notes), "written": written}
+    _clear(folder)
     _write(folder, {**files, RECORD: json.dumps(record, indent=2) + "\n"})
     found, why = None, ""
     if prove:
         why = proof.refusal(servers[0])
         if not why:
             found = proof.prove(model, taken, servers[0], folder, prompts, report)
-            files |= {"proof.json": found.json(), "proof.md": found.markdown()}
+            files |= dict(zip(_PROOF, (found.json(), found.markdown()), strict=True))
     made = Export(target, folder, tuple(sorted([*files, RECORD, README])), notes, found, why)
     files[README] = _readme(made, chosen, servers)
     _write(folder, files)
@@ -220,6 +223,18 @@ def _folder(out: str | Path | None, name: str) -> Path:
             f"{folder} exists, and isn't an earlier export.", "Give an empty or a new folder: -o FOLDER"
         )
     return folder
+
+
+def _clear(folder: Path) -> None:
+    """Remove an earlier export's files: a proof of another model, or the script of another target."""
+    try:
+        written = json.loads((folder / RECORD).read_text(encoding="utf-8"))["written"]
+    except (OSError, ValueError, LookupError):
+        return
+    with config.writing(folder, error=LoadError):
+        for name in written:
+            if Path(name).name == name:  # in this folder
+                (folder / name).unlink(missing_ok=True)
 
 
 def _write(folder: Path, files: dict[str, str]) -> None:
@@ -236,7 +251,8 @@ _START = {
     "llama-server": "./serve.sh            # or: llama-server --models-preset models.ini",
     "ollama": "./create.sh           # then: ollama run MODEL",
     "compose": "docker compose up     # other servers: --profile NAME",
-    "quadlet": "cp *.container ~/.config/containers/systemd/ && systemctl --user daemon-reload",
+    "quadlet": "cp *.container ~/.config/containers/systemd/ && systemctl --user daemon-reload"
+    "\nsystemctl --user start NAME           # the file's name without .container",
     "kubernetes": "kubectl apply -f kubernetes.yaml   # or kserve.yaml, with the ConfigMap of kubernetes.yaml",
     "ray": "serve run ray.yaml",
 }

@@ -16,6 +16,7 @@ from llmlab.errors import UnsupportedError
 CLAIM = "llmlab-models"
 _CHECK_IMAGE = "busybox:1.37"
 _RAM_FACTOR = 1.5
+_SHARED = [{"name": "shm", "mountPath": "/dev/shm"}]  # noqa: S108 - inside the pod
 
 
 def inside(snapshot: Snapshot, folder: Path) -> Places:
@@ -23,7 +24,9 @@ def inside(snapshot: Snapshot, folder: Path) -> Places:
     wanted = [Mount(_folder(snapshot.path), "/models/model")]
     if snapshot.draft is not None and snapshot.draft.source is not None:
         wanted.append(Mount(_folder(snapshot.draft.source.path.absolute()), "/models/draft"))
-    wanted += [Mount(one.path.absolute(), f"/models/adapters/{one.path.name}") for one in snapshot.loras]
+    for one in snapshot.loras:  # by its own name: files of different folders may have the same one
+        suffix = "" if one.path.is_dir() else one.path.suffix
+        wanted.append(Mount(one.path.absolute(), f"/models/adapters/{one.name}{suffix}"))
     return Places(folder.absolute(), (*wanted, Mount(folder.absolute(), "/export")))
 
 
@@ -52,7 +55,7 @@ def objects(server: Server, snapshot: Snapshot, folder: Path) -> list[dict[str, 
     pod = {
         "initContainers": [_check(places)],
         "containers": [_container(server, snapshot, places)],
-        "volumes": _volumes(name),
+        "volumes": _volumes(server, name),
     }
     deployment = {
         "replicas": 1,
@@ -86,7 +89,7 @@ def kserve(server: Server, snapshot: Snapshot, folder: Path) -> dict[str, Any]:
         "maxReplicas": 1,
         "initContainers": [_check(places)],
         "containers": [container],
-        "volumes": _volumes(name),
+        "volumes": _volumes(server, name),
     }
     return _object("serving.kserve.io/v1beta1", "InferenceService", name, {}, {"predictor": predictor})
 
@@ -116,8 +119,13 @@ def _container(server: Server, snapshot: Snapshot, places: Places) -> dict[str, 
         "readinessProbe": _probe(server, "http"),
         "startupProbe": _probe(server, "http") | {"failureThreshold": 90},
         "resources": _resources(snapshot),
-        "volumeMounts": _mounts(),
+        "volumeMounts": [*_mounts(), *(_SHARED if _shares(server) else [])],
     }
+
+
+def _shares(server: Server) -> bool:
+    """Whether its processes share memory, of which a container has 64 MiB by default."""
+    return server.format == "safetensors"
 
 
 def _probe(server: Server, port: str | int) -> dict[str, Any]:
@@ -148,10 +156,12 @@ def _mounts() -> list[dict[str, Any]]:
     ]
 
 
-def _volumes(name: str) -> list[dict[str, Any]]:
+def _volumes(server: Server, name: str) -> list[dict[str, Any]]:
+    shared = [{"name": "shm", "emptyDir": {"medium": "Memory"}}] if _shares(server) else []
     return [
         {"name": "models", "persistentVolumeClaim": {"claimName": CLAIM, "readOnly": True}},
         {"name": "export", "configMap": {"name": name}},
+        *shared,
     ]
 
 

@@ -11,6 +11,7 @@ from llmlab.errors import UnsupportedError
 
 # llmlab's order; llama-server's own applies the temperature last.
 SAMPLERS = "dry;penalties;temperature;top_n_sigma;min_p;typ_p;top_k;top_p;xtc"
+_SEQUENCE = "detsmykpx"  # the same by their letters
 _SAMPLING = {
     "temp": ("temperature", None),
     "top-p": ("top_p", None),
@@ -154,13 +155,26 @@ def command(snapshot: Snapshot, places: Places) -> list[str]:
 
 def preset(snapshot: Snapshot, places: Places) -> str:
     """The model as a section of a models preset (`llama-server --models-preset FILE`), in INI form."""
+    # llama-server reads a value up to the first ";" or "#", and has no way to quote one (common/preset.cpp).
+    found = options(snapshot, places) | {"sampler-seq": _SEQUENCE}
+    found.pop("samplers", None)
+    if _unfit(snapshot, places):
+        return f"; A preset can't have {_unfit(snapshot, places)}: use serve.sh\n"
     lines = ["version = 1", "", f"[{snapshot.name}]"]
-    for name, value in options(snapshot, places).items():
+    for name, value in found.items():
         if name == "logit-bias":  # a key can't be repeated
             lines.append("; logit-bias is on the command line only: a preset can't repeat an option")
         elif name != "alias":
             lines.append(f"{name} = {'true' if value is True else value}")
     return "\n".join(lines) + "\n"
+
+
+def _unfit(snapshot: Snapshot, places: Places) -> str:
+    """What a preset can't express; "" if it can express everything."""
+    if "]" in snapshot.name:
+        return "a model's name with ]"
+    texts = [one for name, one in options(snapshot, places).items() if isinstance(one, str) and name != "samplers"]
+    return next((f"the value {one}" for one in texts if one != one.strip() or any(c in one for c in ";#\n")), "")
 
 
 def environment(_snapshot: Snapshot) -> Mapping[str, str]:

@@ -98,7 +98,7 @@ def choice_guide(choices: Iterable[Any], *, name: str = "") -> Guide:
     Raises:
         BadInputError: there are no choices, one is empty or isn't a text or number, or one is repeated.
     """
-    if isinstance(choices, str):
+    if isinstance(choices, str) or not isinstance(choices, Iterable):
         raise BadInputError(f"choice takes a list of texts, got {choices!r:.60}.", "For example ['yes', 'no'].")
     items = list(choices)
     if not items:

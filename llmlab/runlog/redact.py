@@ -14,12 +14,12 @@ _FORMS = re.compile(
     r"|xox[abprs]-[A-Za-z0-9-]{10,}|AIza[A-Za-z0-9_-]{35}|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,})"
     r"|(?<=Bearer )[A-Za-z0-9._~+/-]{20,}=*"
 )
-_NAMES = re.compile(r"(?:^|_)(?:TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_KEY|SECRET_KEY)$", re.IGNORECASE)
+_NAMES = re.compile(r"(?:^|_)(?:TOKEN|SECRET|PASSWORD|PASSWD|APIKEY|KEY)$", re.IGNORECASE)
 _SHORTEST = 10
 
 
 def environment_secrets(environment: Mapping[str, str] | None = None) -> tuple[str, ...]:
-    """Values of environment variables that are named like secrets (HF_TOKEN, ..._API_KEY)."""
+    """Values of environment variables that are named like secrets (HF_TOKEN, ..._KEY)."""
     found = os.environ if environment is None else environment
     values = {value for name, value in found.items() if _NAMES.search(name) and len(value) >= _SHORTEST}
     return tuple(sorted(values, key=len, reverse=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from llmlab._version import __version__
+from llmlab.errors import BadInputError
 from llmlab.runlog.redact import environment_secrets, redacted
 from llmlab.types import Completion, Message, SamplingParams, image_of
 
@@ -64,7 +66,9 @@ class Cleaner:
     def text(self, text: str) -> str:
         """A text without secrets and without lone surrogates, which can't be encoded; an image's hash for an image."""
         if text.startswith("data:image/"):
-            return text if keeps_images() else UNKEPT + hashlib.sha256(image_of(text)).hexdigest()
+            with contextlib.suppress(BadInputError):  # any text may begin so
+                image = image_of(text)
+                return text if keeps_images() else UNKEPT + hashlib.sha256(image).hexdigest()
         return redacted(text.encode("utf-8", "replace").decode(), self._secrets)
 
     def json(self, value: Any) -> str:

@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 
 ROUTE = "/v1/messages"
 _PROMPT = ("model", "messages", "system", "tools", "tool_choice", "thinking")
-KNOWN = (*_PROMPT, "max_tokens", "stop_sequences", "stream", "temperature", "top_p", "top_k", "adapter")
-_IGNORED = ("metadata", "service_tier", "cache_control", "context_management", "output_config", "betas", "container")
+KNOWN = (
+    *(*_PROMPT, "max_tokens", "stop_sequences", "stream", "temperature", "top_p", "top_k", "adapter"),
+    *("output_config", "output_format"),
+)
+_IGNORED = ("metadata", "service_tier", "cache_control", "context_management", "betas", "container")
 _TEXTS = ("text",)
 
 
@@ -92,7 +95,7 @@ def _prompt(body: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         turns.insert(0, {"role": "system", "content": system})
     tools = [
         {"function": {**fields.mapping(one, "tools"), "parameters": one.get("input_schema")}}
-        for one in body.get("tools") or ()
+        for one in fields.listed(body.get("tools"), "tools")
     ]
     choice = fields.mapping(body.get("tool_choice") or {"type": "auto"}, "tool_choice")
     named = {"auto": "auto", "any": "required", "none": "none", "tool": choice.get("name")}.get(str(choice.get("type")))
@@ -103,13 +106,19 @@ def _options(body: Mapping[str, Any]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for name in ("temperature", "top_p", "top_k"):
         fields.put(options, name, body.get(name))
-    fields.put(options, "stop", body.get("stop_sequences"))
+    if body.get("stop_sequences") is not None:
+        fields.put(options, "stop", fields.listed(body["stop_sequences"], "stop_sequences"))
     if body.get("adapter") is not None:
         options["adapter"] = body["adapter"]
     thinking = fields.mapping(body.get("thinking") or {}, "thinking")
     if thinking:
         on = thinking.get("type") in ("enabled", "adaptive")
         fields.put(options, "think", thinking.get("budget_tokens", True) if on else False)
+    config = fields.mapping(body.get("output_config") or {}, "output_config")
+    fields.check_names(config, ("format", "effort"))  # an effort of models that always think: it changes nothing here
+    form = fields.first({**config, "beta": body.get("output_format")}, "format", "beta")
+    if form is not None:
+        fields.put(options, "schema", fields.schema_of(form, "output_config.format"))
     return options
 
 
@@ -128,10 +137,10 @@ async def create(request: Request) -> Response:
     stream = await service.start(lambda: model.stream(messages, **options))
     label = body.get("model") or model.name
     if fields.flag(body.get("stream"), "stream"):
-        events = _events(service, model, stream, label, tools=bool(tools))
+        events = _events(service, model, stream, label, options)
         return Streamed(service, stream, events, route=ROUTE, failed=lambda value: event(value, "error"))
     answer = Answer.of(model, await service.result(request, stream, ROUTE))
-    return Json(_message(label, answer))
+    return Json(_message(label, answer, _end(model, answer, options)))
 
 
 async def count_tokens(request: Request) -> Response:
@@ -146,8 +155,16 @@ async def count_tokens(request: Request) -> Response:
     return Json({"input_tokens": count})
 
 
-def _stop(answer: Answer) -> str:
-    return {"tool_calls": "tool_use", "length": "max_tokens"}.get(answer.reason(), "end_turn")
+def _end(model: Model, answer: Answer, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Why the answer ended, and the text that stopped it."""
+    reason = {"tool_calls": "tool_use", "length": "max_tokens"}.get(answer.reason(), "end_turn")
+    found = None
+    if reason == "end_turn" and options.get("stop") and model.url is None:
+        text = answer.texts[0]
+        read = model.detokenize(answer.completion.token_ids)  # with what stopped it, which the text doesn't have
+        rest = read.removeprefix(text) if read.startswith(text) else ""
+        found = next((stop for stop in options["stop"] if rest.startswith(stop)), None)
+    return {"stop_reason": reason if found is None else "stop_sequence", "stop_sequence": found}
 
 
 def _usage(completion: Completion) -> dict[str, int]:
@@ -173,7 +190,7 @@ def _shell(label: str) -> dict[str, Any]:
     }
 
 
-def _message(label: str, answer: Answer) -> dict[str, Any]:
+def _message(label: str, answer: Answer, end: dict[str, Any]) -> dict[str, Any]:
     blocks: list[dict[str, Any]] = []
     thought = reasoning_of(answer.completion)
     if thought:
@@ -183,8 +200,7 @@ def _message(label: str, answer: Answer) -> dict[str, Any]:
     blocks += [
         {"type": "tool_use", "id": call.id, "name": call.name, "input": dict(call.arguments)} for call in answer.calls
     ]
-    end = {"content": blocks, "stop_reason": _stop(answer), "usage": _usage(answer.completion)}
-    return _shell(label) | end
+    return _shell(label) | end | {"content": blocks, "usage": _usage(answer.completion)}
 
 
 class _Blocks:
@@ -214,9 +230,11 @@ class _Blocks:
         return event({"type": "content_block_stop", "index": self._index}, "content_block_stop")
 
 
-async def _events(service: Service, model: Model, stream: Stream, label: str, *, tools: bool) -> AsyncIterator[bytes]:
+async def _events(
+    service: Service, model: Model, stream: Stream, label: str, options: Mapping[str, Any]
+) -> AsyncIterator[bytes]:
     yield event({"type": "message_start", "message": _shell(label)}, "message_start")
-    blocks, held = _Blocks(), Held(tools=tools)
+    blocks, held = _Blocks(), Held(tools=bool(options.get("tools")))
 
     def text_piece(text: str) -> bytes:
         return blocks.delta("text", {"type": "text", "text": ""}, {"type": "text_delta", "text": text})
@@ -237,6 +255,6 @@ async def _events(service: Service, model: Model, stream: Stream, label: str, *,
         piece = {"type": "input_json_delta", "partial_json": json.dumps(dict(call.arguments), ensure_ascii=False)}
         yield blocks.delta(f"tool{place}", begun, piece)
     yield blocks.close()
-    ended = {"stop_reason": _stop(answer), "stop_sequence": None}
+    ended = _end(model, answer, options)
     yield event({"type": "message_delta", "delta": ended, "usage": _usage(answer.completion)}, "message_delta")
     yield event({"type": "message_stop"}, "message_stop")

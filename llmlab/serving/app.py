@@ -15,13 +15,14 @@ from llmlab._version import __version__
 from llmlab.errors import LlmLabError
 from llmlab.serving import anthropic, chat, embeddings, ollama, responses, texts
 from llmlab.serving.answers import now
-from llmlab.serving.failures import ClientGoneError, HttpError, error_body, http_error
+from llmlab.serving.failures import LOADING, ClientGoneError, HttpError, error_body, http_error
 from llmlab.serving.guard import Guard
 from llmlab.serving.service import Json, Service
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Scope
 
+    from llmlab.model import Model
     from llmlab.session import Lab
 
 _CLIENT_GONE = 499
@@ -32,38 +33,41 @@ ROUTES: tuple[tuple[str, str, Endpoint], ...]
 async def models(request: Request) -> Response:
     """`/v1/models`: the loaded models, and `model:adapter` for each attached adapter."""
     service: Service = request.app.state.service
+    if service.loading and not service.lab.models:
+        raise HttpError(503, LOADING, "loading")
     return Json({"object": "list", "data": _listed(service)})
 
 
 async def one_model(request: Request) -> Response:
     """`/v1/models/{id}`."""
     service: Service = request.app.state.service
-    wanted = request.path_params["name"]
-    service.find(wanted)
-    return Json(next(one for one in _listed(service) if one["id"] == wanted.removesuffix(":latest")))
+    model, named = service.find(request.path_params["name"])
+    return Json(_entry(model, named.get("adapter")))
 
 
 def _listed(service: Service) -> list[dict[str, Any]]:
-    return [
-        {
-            "id": model.name if adapter is None else f"{model.name}:{adapter}",
-            "object": "model",
-            "created": now() - 1,
-            "owned_by": "llmlab",
-            "root": model.source.spec,
-            "parent": None if adapter is None else model.name,
-            "max_model_len": model.facts.context_length,
-            "engine": model.engine,
-            "quant": model.quant,
-        }
-        for model in service.lab.models.values()
-        for adapter in (None, *model.adapters)
-    ]
+    return [_entry(model, adapter) for model in service.lab.models.values() for adapter in (None, *model.adapters)]
+
+
+def _entry(model: Model, adapter: str | None) -> dict[str, Any]:
+    return {
+        "id": model.name if adapter is None else f"{model.name}:{adapter}",
+        "object": "model",
+        "created": now() - 1,
+        "owned_by": "llmlab",
+        "root": model.source.spec,
+        "parent": None if adapter is None else model.name,
+        "max_model_len": model.facts.context_length,
+        "engine": model.engine,
+        "quant": model.quant,
+    }
 
 
 async def health(request: Request) -> Response:
-    """`/health`: 200 while the server answers; no key needed."""
-    del request
+    """`/health`: 200 while the server answers, 503 while it loads its models; no key needed."""
+    service: Service = request.app.state.service
+    if service.loading:
+        raise HttpError(503, LOADING, "loading")
     return Json({"status": "ok"})
 
 
@@ -108,8 +112,8 @@ ROUTES = (
 """Method, path and endpoint of every route."""
 
 
-def make_app(lab: Lab, *, host: str, key: str | None) -> tuple[ASGIApp, Callable[[], None]]:
-    """The ASGI application, and a function that cancels its requests.
+def make_app(lab: Lab, *, host: str, key: str | None) -> tuple[ASGIApp, Service]:
+    """The ASGI application, and what its routes share.
 
     Args:
         lab: whose models are served.
@@ -139,7 +143,7 @@ def make_app(lab: Lab, *, host: str, key: str | None) -> tuple[ASGIApp, Callable
     routes = [Route(path, _caught(endpoint), methods=[method]) for method, path, endpoint in ROUTES]
     app = Starlette(routes=routes, exception_handlers=handlers)
     app.state.service = service
-    return Guard(app, host=host, key=key, refuse=refuse), service.close
+    return Guard(app, host=host, key=key, refuse=refuse), service
 
 
 def _caught(endpoint: Endpoint) -> Endpoint:

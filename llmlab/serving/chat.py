@@ -60,7 +60,7 @@ def read(service: Service, body: Mapping[str, Any]) -> Asked:
     model, named = service.find(body.get("model"))
     options = {**named, **fields.options_of(body)}
     options |= fields.tool_options(body.get("tools"), body.get("tool_choice"))
-    limit = body.get("max_completion_tokens", body.get("max_tokens"))
+    limit = fields.first(body, "max_completion_tokens", "max_tokens")
     options["max_tokens"] = limit if limit is not None else model.facts.context_length
     if fields.flag(body.get("logprobs"), "logprobs"):
         options["logprobs"] = fields.whole(body.get("top_logprobs") or 0, "top_logprobs", 0, 100)

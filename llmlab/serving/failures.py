@@ -38,6 +38,7 @@ class ClientGoneError(Exception):
 
 
 STOPPED = "The generation was stopped: the model was unloaded or switched, or the server is stopping. Ask again."
+LOADING = "The models are still being loaded. Ask again."
 
 _TYPES = {
     401: "authentication_error",

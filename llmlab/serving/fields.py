@@ -52,13 +52,13 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 
 
 def check_names(body: Mapping[str, Any], known: Collection[str]) -> None:
-    """Refuse fields that no route knows, as OpenAI does.
+    """Refuse fields that no route knows, as OpenAI does. A field without a value asks for nothing.
 
     Raises:
         HttpError: the field, and the closest known one.
     """
-    for name in body:
-        if name not in known and name not in IGNORED:
+    for name, value in body.items():
+        if value is not None and name not in known and name not in IGNORED:
             close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             raise HttpError(400, f"Unrecognized request argument supplied: {name!r:.60}.{hint}", "unknown_field", name)
@@ -114,13 +114,17 @@ def put(options: dict[str, Any], name: str, value: Any) -> None:
     options[name] = value
 
 
-def schema_of(form: Any) -> Any:
+def schema_of(form: Any, name: str = "response_format") -> Any:
     """The JSON schema of a `response_format`; None for plain text.
+
+    Args:
+        form: the field's value.
+        name: the field's name.
 
     Raises:
         HttpError: it has no known type, or no schema.
     """
-    form = mapping(form, "response_format")
+    form = mapping(form, name)
     kind = form.get("type")
     if kind == "text":
         return None
@@ -131,12 +135,9 @@ def schema_of(form: Any) -> Any:
         schema = inner.get("schema") if isinstance(inner, Mapping) else None
         if isinstance(schema, Mapping):
             return schema
-        raise HttpError(400, "response_format json_schema has no schema.", "invalid_value", "response_format")
+        raise HttpError(400, f"{name} json_schema has no schema.", "invalid_value", name)
     raise HttpError(
-        400,
-        f"Unknown response_format type {kind!r:.40}. Known: text, json_object, json_schema.",
-        "invalid_value",
-        "response_format",
+        400, f"Unknown {name} type {kind!r:.40}. Known: text, json_object, json_schema.", "invalid_value", name
     )
 
 
@@ -147,6 +148,20 @@ def mapping(value: Any, name: str) -> Mapping[str, Any]:
     return value
 
 
+def listed(value: Any, name: str) -> list[Any]:
+    """A field's value, which must be a list; without one, an empty list."""
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise HttpError(400, f"{name} must be a list, got {value!r:.60}.", "invalid_value", name)
+    return value
+
+
+def first(body: Mapping[str, Any], *names: str) -> Any:
+    """The first of several fields that has a value; None if none has."""
+    return next((body[name] for name in names if body.get(name) is not None), None)
+
+
 def think_of(body: Mapping[str, Any]) -> Any:
     """`think` as in Ollama, OpenAI's `reasoning_effort`, or the template's `enable_thinking`; None: the default."""
     kwargs = body.get("chat_template_kwargs") or {}
@@ -154,6 +169,8 @@ def think_of(body: Mapping[str, Any]) -> Any:
         return body["think"]
     effort = body.get("reasoning_effort")
     if effort is not None:
+        if not isinstance(effort, str):
+            raise HttpError(400, f"reasoning_effort must be a word, got {effort!r:.60}.", "invalid_value")
         return {"none": False, "minimal": "low", "xhigh": "high"}.get(effort, effort)
     if isinstance(kwargs, Mapping) and isinstance(kwargs.get("enable_thinking"), bool):
         return kwargs["enable_thinking"]
@@ -180,28 +197,26 @@ def tool_options(tools: Any, choice: Any) -> dict[str, Any]:
     Raises:
         HttpError: a tool isn't a function with a name.
     """
-    if not tools:
-        return {}
-    if not isinstance(tools, list):
-        raise HttpError(400, f"tools must be a list, got {tools!r:.60}.", "invalid_value", "tools")
     made = []
-    for one in tools:
+    for one in listed(tools, "tools"):
         kind = mapping(one, "tools").get("type", "function")
         function = mapping(one.get("function", one), "tools")
         name = function.get("name")
         if kind != "function" or not isinstance(name, str) or not name:
             raise HttpError(400, f"A tool must be a function with a name, got {one!r:.80}.", "invalid_value", "tools")
-        parameters = dict(function.get("parameters") or {})
+        parameters = dict(mapping(function.get("parameters") or {}, "parameters"))
         parameters.setdefault("type", "object")
         parameters.setdefault("properties", {})
         made.append(Tool(name, str(function.get("description") or ""), parameters, _never))
+    if not made:
+        return {}
     options: dict[str, Any] = {"tools": made, "run_tools": False}
     if all(one.get("function", one).get("strict") is True for one in tools):
         options["strict"] = True
     if choice is None:
         return options
     if isinstance(choice, Mapping):
-        choice = (choice.get("function") or choice).get("name")
+        choice = mapping(choice.get("function") or choice, "tool_choice").get("name")
     if not isinstance(choice, str):
         raise HttpError(400, "tool_choice has no name.", "invalid_value", "tool_choice")
     return options | {"tool_choice": choice}
@@ -220,19 +235,19 @@ def messages_of(messages: Any) -> list[Message]:
 
 
 def _messages(messages: Iterable[Any]) -> Iterable[Message]:
-    called: dict[Any, str] = {}
+    called: dict[str, Any] = {}
     for place, one in enumerate(messages):
         value = dict(mapping(one, f"messages[{place}]"))
         if value.get("role") == "developer":
             value["role"] = "system"
         if value.get("content") is None:
             value["content"] = ""
-        for call in value.get("tool_calls") or ():
+        for call in listed(value.get("tool_calls"), f"messages[{place}].tool_calls"):
             if isinstance(call, Mapping) and isinstance(call.get("function"), Mapping):
-                called[call.get("id")] = call["function"].get("name", "")
+                called[str(call.get("id"))] = call["function"].get("name", "")
         if value.get("role") == "tool" and not value.get("name"):
             # Chat templates name the tool; OpenAI's form has only the call's id.
-            value["name"] = called.get(value.get("tool_call_id"))
+            value["name"] = called.get(str(value.get("tool_call_id")))
         try:
             yield Message.of(value)
         except BadInputError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 BODY_LIMIT = 64 * 2**20
 """Most bytes of a request's body; images are sent inside it."""
+_HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^\[\]@:/]+))(?::\d{1,5})?")
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -29,11 +31,9 @@ def is_loopback(host: str) -> bool:
 
 
 def host_of(value: str) -> str:
-    """The name in a Host header or an origin, without the port and the brackets of IPv6."""
-    value = value.strip().lower()
-    if value.startswith("["):
-        return value[1:].partition("]")[0]
-    return value.rpartition(":")[0] if value.count(":") == 1 else value
+    """The name in a Host header, without the port and the brackets of IPv6; "" if it isn't one."""
+    found = _HOST.fullmatch(value.strip().lower())
+    return (found[1] or found[2]) if found else ""
 
 
 class Guard:
@@ -70,7 +70,8 @@ class Guard:
     def _check(self, scope: Scope) -> HttpError | None:
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         host, origin = headers.get("host", ""), headers.get("origin")
-        if self._names is not None and host_of(host) not in self._names:
+        several = sum(name.lower() == b"host" for name, _ in scope["headers"]) > 1
+        if self._names is not None and (several or host_of(host) not in self._names):
             return HttpError(403, f"This server answers to localhost only, not to the host {host!r:.80}.", "bad_host")
         if origin is not None and origin.partition("://")[2].lower() != host.lower():
             return HttpError(403, f"Requests from web pages are refused (origin {origin!r:.80}).", "bad_origin")

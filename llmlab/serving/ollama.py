@@ -139,6 +139,8 @@ def _options(service: Service, body: Mapping[str, Any]) -> tuple[Model, dict[str
     model, options = service.find(body.get("model"))
     given = fields.mapping(body.get("options") or {}, "options")
     for name, value in given.items():
+        if value is None:
+            continue
         if name in _SAMPLING:
             fields.put(options, _SAMPLING[name], value)
         elif name == "num_ctx":
@@ -173,9 +175,7 @@ def _images(value: Any) -> tuple[bytes, ...]:
         raise HttpError(400, "images must be a list of base64 texts.") from None
 
 
-def _messages(messages: Any) -> list[Message]:
-    if not isinstance(messages, list):
-        raise HttpError(400, f"messages must be a list, got {messages!r:.60}.")
+def _messages(messages: list[Any]) -> list[Message]:
     found: list[Message] = []
     names: list[str] = []
     for one in messages:
@@ -183,7 +183,9 @@ def _messages(messages: Any) -> list[Message]:
         images = _images(value.pop("images", None))
         if value.get("role") == "tool":
             value["name"] = value.pop("tool_name", None) or value.get("name") or (names.pop(0) if names else None)
-        names += [call["function"]["name"] for call in value.get("tool_calls") or () if "function" in call]
+        for call in fields.listed(value.get("tool_calls"), "tool_calls"):
+            function = fields.mapping(fields.mapping(call, "tool_calls").get("function"), "function")
+            names.append(str(function.get("name")))
         if value.get("content") is None:
             value["content"] = ""
         made = Message.of(value)
@@ -197,7 +199,7 @@ async def chat(request: Request) -> Response:
     body = await read_json(request)
     fields.check_names(body, _CHAT)
     model, options = _options(service, body)
-    messages = _messages(body.get("messages") or [])
+    messages = _messages(fields.listed(body.get("messages"), "messages"))
     if not messages:
         return Json(_empty(body, model, {"message": {"role": "assistant", "content": ""}}))
     options |= fields.tool_options(body.get("tools"), None)

@@ -15,6 +15,7 @@ from llmlab.inference.request import IMPORTS
 from llmlab.serving.guard import is_loopback
 
 if TYPE_CHECKING:
+    from llmlab.serving.service import Service
     from llmlab.session import Lab
 
 PORT = 8000
@@ -45,13 +46,15 @@ class Server:
         >>> server.stop()
     """
 
-    def __init__(self, lab: Lab, app: Any, listening: socket.socket, host: str, close: Any) -> None:
+    def __init__(self, lab: Lab, app: Any, listening: socket.socket, host: str, service: Service) -> None:
         import uvicorn
+
+        from llmlab.serving.connections import HttpServer
 
         self.host = host
         self.port: int = listening.getsockname()[1]
         self._lab = lab
-        self._close = close
+        self._service = service
         self._socket = listening
         self._lock = threading.Lock()
         config = uvicorn.Config(
@@ -67,7 +70,7 @@ class Server:
             timeout_graceful_shutdown=2,
             backlog=_BACKLOG,
         )
-        self._server = uvicorn.Server(config)
+        self._server = HttpServer(config)
         self._thread = threading.Thread(target=self._run, name="llmlab-serve", daemon=True)
         self._thread.start()
         while not self._server.started and self._thread.is_alive():
@@ -89,6 +92,17 @@ class Server:
     def running(self) -> bool:
         """Whether it accepts requests."""
         return self._thread.is_alive() and not self._server.should_exit
+
+    def loaded(self) -> None:
+        """End what `start(loading=True)` began: a model that isn't here is unknown from now on, not still loading.
+
+        Example:
+            >>> from llmlab.serving import start
+            >>> server = start(llmlab.Lab(), port=0, loading=True)
+            >>> server.loaded()
+            >>> server.stop()
+        """
+        self._service.loading = False
 
     def wait(self) -> None:
         """Wait until it is stopped.
@@ -113,7 +127,7 @@ class Server:
         """
         with self._lock:
             self._server.should_exit = True
-            self._close()
+            self._service.close()
             self._thread.join(STOP_S)
             if self._thread.is_alive():
                 self._server.force_exit = True
@@ -127,7 +141,7 @@ class Server:
         return f"<Server {self.url}{'' if self.running else ', stopped'}>"
 
 
-def start(lab: Lab, *, port: int = PORT, host: str = HOST, key: str | None = None) -> Server:
+def start(lab: Lab, *, port: int = PORT, host: str = HOST, key: str | None = None, loading: bool = False) -> Server:
     """Serve a Lab's models. See `llmlab.serve`.
 
     Args:
@@ -135,6 +149,7 @@ def start(lab: Lab, *, port: int = PORT, host: str = HOST, key: str | None = Non
         port: the port; 0: any free one.
         host: the address to listen on.
         key: the key that requests must have.
+        loading: the models are still being loaded; until `Server.loaded`, `/health` is 503, and so is a missing model.
     """
     if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65535:
         raise BadInputError(f"port must be a whole number from 0 to 65535, got {port!r}.")
@@ -156,8 +171,9 @@ def start(lab: Lab, *, port: int = PORT, host: str = HOST, key: str | None = Non
 
     listening = _listen(host, port)
     try:
-        app, close = make_app(lab, host=host, key=key)
-        server = Server(lab, app, listening, host, close)
+        app, service = make_app(lab, host=host, key=key)
+        service.loading = loading
+        server = Server(lab, app, listening, host, service)
     except BaseException:
         listening.close()
         raise

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from starlette.responses import JSONResponse, Response
 
 from llmlab.errors import UnknownNameError
-from llmlab.serving.failures import STOPPED, ClientGoneError, HttpError, error_body, http_error
+from llmlab.serving.failures import LOADING, STOPPED, ClientGoneError, HttpError, error_body, http_error
 from llmlab.serving.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -42,12 +42,17 @@ class Service:
 
     Args:
         lab: the Lab whose models are served.
+
+    Attributes:
+        loading: models are missing that are being loaded.
     """
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
         self.metrics = Metrics(lab)
+        self.loading = False
         self._running: weakref.WeakSet[Stream] = weakref.WeakSet()
+        self._closed = False
         self._lock = threading.Lock()
         # Rendering, tokenizing and compiling a constraint take milliseconds to seconds: off the event loop.
         self._pool = ThreadPoolExecutor(PREPARING_THREADS, "llmlab-serve-prepare")
@@ -69,6 +74,8 @@ class Service:
         try:
             model = self.lab.get(name or None)
         except UnknownNameError as error:
+            if self.loading:
+                raise HttpError(503, LOADING, "loading") from error
             known = ", ".join(self.lab.models)
             text = f"Unknown model {name!r:.80}. Known: {known}." if known else "No model is loaded."
             raise HttpError(404, text, "model_not_found", "model") from error
@@ -84,6 +91,8 @@ class Service:
 
     async def work(self, call: Callable[[], Result]) -> Result:
         """Run a function on a thread."""
+        if self._closed:  # the threads have ended; what is left is short: recording the requests that were cancelled
+            return call()
         return await asyncio.get_running_loop().run_in_executor(self._pool, call)
 
     async def start(self, make: Callable[[], Stream]) -> Stream:
@@ -92,12 +101,14 @@ class Service:
         def begin() -> Stream:
             stream = make()
             stream.start()
-            return stream
+            with self._lock:
+                if not self._closed:
+                    self._running.add(stream)
+                    return stream
+            stream.cancel(wait_s=0)  # the server stopped meanwhile, and nothing waits for it
+            raise HttpError(503, STOPPED, "interrupted")
 
-        stream = await self.work(begin)
-        with self._lock:
-            self._running.add(stream)
-        return stream
+        return await self.work(begin)
 
     async def result(self, request: Request, stream: Stream, route: str) -> Completion:
         """Wait for the end of a request; if its client goes away or its time is up, it is cancelled.
@@ -143,8 +154,9 @@ class Service:
             self.metrics.add(completion, route)
 
     def close(self) -> None:
-        """Cancel the requests that are running."""
+        """Cancel the requests that are running, and start no others."""
         with self._lock:
+            self._closed = True
             running = [stream for stream in self._running if not stream.done]
         for stream in running:
             stream.cancel(wait_s=0)

@@ -288,7 +288,7 @@ async def tokenize(request: Request) -> Response:
         if body.get("messages") is not None:
             ids = model.tokenize(rendered(model, body))
         else:
-            text = body.get("prompt", body.get("content"))
+            text = fields.first(body, "prompt", "content")
             if not isinstance(text, str):
                 raise HttpError(400, "Give a text as prompt (or content), or messages.", "invalid_value", "prompt")
             start = body.get("add_special_tokens", body.get("add_special", "prompt" in body))

@@ -2,17 +2,25 @@
 
 import configparser
 import hashlib
+import importlib
+import importlib.util
 import json
+import re
 import shlex
+import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
 import llmlab
-from llmlab.deploy import proof, requests, turns
+from llmlab.deploy import kubernetes, llama_worker, proof, requests, snapshot, turns, vllm_server
 from llmlab.deploy.exporting import TARGETS
+from llmlab.deploy.places import local
+from llmlab.deploy.snapshot import Lora
+from llmlab.engines.base import Draft
 from llmlab.errors import BadInputError, LlmLabError, UnknownNameError, UnsupportedError
 from llmlab.runlog import RunLog
 from llmlab.types import Message
@@ -77,12 +85,106 @@ def test_compose_is_on_loopback_and_checks_health(model, tmp_path):
     llmlab.export(model, "compose", out=tmp_path / "c", gpus=2)
     found = yaml.safe_load((tmp_path / "c" / "compose.yaml").read_text())
     for name, service in found["services"].items():
+        mounts = [one for one in service["volumes"] if isinstance(one, dict)]
+        assert mounts
+        assert all(one["read_only"] and not one["bind"]["create_host_path"] for one in mounts)
         if name == "ollama-create":
             continue
         assert all(port.startswith("127.0.0.1:") for port in service["ports"])
         assert service["healthcheck"]["test"][0] == "CMD"
         assert service["deploy"]["resources"]["reservations"]["devices"][0]["count"] == 2
-        assert all(volume.endswith(":ro") for volume in service["volumes"] if volume.startswith("/"))
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory, llamacpp):
+    """Nano in a folder whose name means something to shells, systemd, compose and INI files."""
+    folder = tmp_path_factory.mktemp("odd") / "it's $HOME %n; a #1"
+    folder.mkdir()
+    shutil.copy(llamacpp.path, folder / "nano.gguf")
+    lab = llmlab.Lab()
+    yield lab.load(str(folder / "nano.gguf"), engine="llamacpp", name="odd$name")
+    lab.close()
+
+
+def test_odd_paths_reach_their_readers_unchanged(odd, tmp_path):
+    folder = str(odd.path.parent)
+    llmlab.export(odd, "llama-server", out=tmp_path / "l")
+    assert words((tmp_path / "l" / "serve.sh").read_text())[:5] == [
+        *("llama-server", "--model", str(odd.path), "--alias", "odd$name"),
+    ]  # fmt: skip
+    assert "can't have the value" in (tmp_path / "l" / "models.ini").read_text()
+    llmlab.export(odd, "compose", out=tmp_path / "c")
+    services = yaml.safe_load((tmp_path / "c" / "compose.yaml").read_text())["services"]
+    for service in services.values():
+        assert service["volumes"][0]["source"] == folder.replace("$", "$$")
+    assert services["ollama-create"]["entrypoint"][2] == "odd$$name"
+    assert services["llama-server"]["command"][3] == "odd$$name"
+    llmlab.export(odd, "quadlet", out=tmp_path / "q")
+    unit = (tmp_path / "q" / "llmlab-odd-name.container").read_text()
+    assert f"Volume={folder.replace('$', '$$').replace('%', '%%')}:/model:ro,z" in unit
+    assert "--alias odd$$name" in unit.replace('"', "")
+
+
+def values(ini):
+    """A preset as llama-server reads it: a value ends at the first ; or # (common/preset.cpp)."""
+    lines = [line for line in ini.splitlines() if line and line[0] not in ";#["]
+    pairs = [line.split("=", 1) for line in lines]
+    return {name.strip(): re.split("[;#]", value)[0].strip() for name, value in pairs}
+
+
+def test_a_preset_has_all_samplers(llamacpp, tmp_path):
+    llmlab.export(llamacpp, "llama-server", out=tmp_path / "l")
+    found = values((tmp_path / "l" / "models.ini").read_text())
+    assert found["model"] == str(llamacpp.path)
+    assert found["sampler-seq"] == "detsmykpx"
+    letters = {"temperature": "t", "top_n_sigma": "s", "dry": "d", "penalties": "e", "min_p": "m", "typ_p": "y"}
+    letters |= {"top_k": "k", "top_p": "p", "xtc": "x"}
+    assert "".join(letters[one] for one in proof.llama_server.SAMPLERS.split(";")) == found["sampler-seq"]
+
+
+def test_adapters_with_files_of_one_name_are_kept_apart(llamacpp, tmp_path):
+    first, second = (Lora(name, tmp_path / name / "adapter.gguf", 8) for name in "ab")
+    taken = replace(snapshot.of_model(llamacpp), loras=(first, second))
+    places = kubernetes.inside(taken, tmp_path)
+    assert [places.of(one.path) for one in taken.loras] == ["/models/adapters/a.gguf", "/models/adapters/b.gguf"]
+
+
+def test_llama_servers_build_has_every_option():
+    """The command line's own parser isn't in the wheel, but the names of its options are."""
+    found = importlib.util.find_spec("xllamacpp")
+    if found is None:
+        pytest.skip(proof.refusal(proof.LLAMA_SERVER))
+    build = b"".join(path.read_bytes() for path in Path(found.origin).parent.glob("*.so"))
+    for name in (*llama_worker.OPTIONS, "logit-bias", "sampler-seq", "host", "models-preset"):
+        assert b"\0--%b\0" % name.encode() in build, name
+
+
+def test_vllms_own_parser_reads_the_command_line(vllm, tmp_path):
+    pytest.importorskip("vllm")
+    parsers = importlib.import_module("vllm.entrypoints.launchers.cli_args")
+    parser = parsers.make_arg_parser(importlib.import_module("vllm.utils.argparse_utils").FlexibleArgumentParser())
+    taken = snapshot.of_model(vllm)
+    draft = Draft("ngram", tokens=3)
+    taken = replace(taken, loras=(Lora("pirate", tmp_path, 8),), draft=draft, gpus=2, online="fp8")
+    command = vllm_server.command(taken, local(tmp_path))
+    found = parser.parse_args(["--model", *command[2:]])
+    assert found.max_model_len == vllm.facts.context_length
+    assert (found.tensor_parallel_size, found.quantization) == (2, "fp8")
+    assert found.lora_modules[0].name == "pirate"
+    assert found.speculative_config["method"] == "ngram"
+
+
+def test_an_export_leaves_nothing_of_the_one_before(llamacpp, tmp_path):
+    out = tmp_path / "x"
+    llmlab.export(llamacpp, "llama-server", out=out)
+    (out / "proof.md").write_text("an old proof")
+    record = json.loads((out / "export.json").read_text())
+    (out / "export.json").write_text(json.dumps(record | {"written": [*record["written"], "proof.md", "../x.txt"]}))
+    (out / "mine.txt").write_text("mine")
+    (tmp_path / "x.txt").write_text("mine")
+    made = llmlab.export(llamacpp, "quadlet", out=out)
+    assert {path.name for path in out.iterdir()} == {*made.files, "mine.txt"}
+    assert (tmp_path / "x.txt").exists()
 
 
 def test_adapters(llamacpp, tmp_path):
@@ -218,7 +320,7 @@ def test_not_proved_here(llamacpp, tmp_path):
 
 
 def test_kubernetes_objects_follow_its_schemas(model, tmp_path):
-    kubernetes = pytest.importorskip("kubernetes_validate", reason="pip install --no-deps kubernetes-validate")
+    validator = pytest.importorskip("kubernetes_validate", reason="pip install --no-deps kubernetes-validate")
     llmlab.export(model, "kubernetes", out=tmp_path / "k", gpus=1)
     for document in yaml.safe_load_all((tmp_path / "k" / "kubernetes.yaml").read_text()):
-        kubernetes.validate(document, kubernetes.latest_version(), strict=True)
+        validator.validate(document, validator.latest_version(), strict=True)

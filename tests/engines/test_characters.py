@@ -52,6 +52,14 @@ def test_the_bytes_of_the_log_probabilities_are_the_text(model, options):
     json.dumps([entry.bytes for entry in choice.logprobs])
 
 
+def test_half_of_a_surrogate_pair_is_read_as_a_question_mark(model):
+    assert model.tokenize("a\ud800b") == model.tokenize("a?b")
+    assert (
+        model.generate("a\ud800b", max_tokens=2).prompt_token_ids
+        == model.generate("a?b", max_tokens=2).prompt_token_ids
+    )
+
+
 def test_streams_give_the_same_text_in_pieces(model):
     for seed in range(6):
         options = {"temperature": 3.0, "seed": seed, "max_tokens": 9, "logprobs": 0}

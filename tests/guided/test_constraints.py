@@ -172,6 +172,7 @@ BAD = [
     ({"regex": r"[^\s\S]"}, BadInputError, "No text matches"),
     ({"regex": 3}, BadInputError, "must be text"),
     ({"choice": []}, BadInputError, "empty"),
+    ({"choice": 5}, BadInputError, "list of texts"),
     ({"choice": ["a", ""]}, BadInputError, "empty"),
     ({"choice": ["a", "a"]}, BadInputError, "repeated"),
     ({"choice": "yes"}, BadInputError, "list"),

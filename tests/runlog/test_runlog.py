@@ -109,6 +109,13 @@ def test_an_image_is_stored_as_its_hash_unless_asked_for(log: RunLog, monkeypatc
     assert Message.of(log.conversation("pixels").turns[0]).images == (picture,)
 
 
+def test_a_text_that_begins_as_an_image_is_a_text(log: RunLog) -> None:
+    text = "data:image/png;base64,!!"
+    log.add(completion(text, text), source="cell")
+    log.flush()
+    assert log.frame(1).iloc[0]["text"] == text
+
+
 def test_a_long_talk_is_stored_once(log: RunLog) -> None:
     said: list[Message] = []
     for number in range(30):
@@ -153,6 +160,8 @@ def test_secrets_stay_out(log: RunLog, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "not-a-secret-at-all" in log.frame().iloc[0]["prompt"]
     assert redacted("sk-short is fine, hf_short too") == "sk-short is fine, hf_short too"
     assert environment_secrets({"HF_TOKEN": "0123456789ab", "TOKENIZERS": "0123456789ab"}) == ("0123456789ab",)
+    for name in ("LLMLAB_SERVE_KEY", "FAR_KEY", "OPENAI_API_KEY", "OPENAI_APIKEY", "AWS_SECRET_ACCESS_KEY"):
+        assert environment_secrets({name: "0123456789ab", "KEYBOARD": "0123456789ab-x"}) == ("0123456789ab",)
 
 
 def test_off(log: RunLog, monkeypatch: pytest.MonkeyPatch) -> None:

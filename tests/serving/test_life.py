@@ -13,7 +13,8 @@ import pytest
 import llmlab
 from llmlab.engines.stream import Buffer
 from llmlab.errors import BadInputError
-from llmlab.serving import guard, service, start
+from llmlab.serving import connections, guard, service, start
+from llmlab.serving.failures import HttpError
 from tests.serving.conftest import PARIS
 
 LONG = {"messages": PARIS, "max_tokens": 1800, "ignore_eos": True, "temperature": 0}
@@ -33,7 +34,12 @@ def until(check, seconds=60):
         ({}, 200),
         ({"Host": "localhost"}, 200),
         ({"Host": "[::1]:80"}, 200),
+        ({"Host": "LOCALHOST"}, 200),
         ({"Host": "rebound.example"}, 403),
+        ({"Host": "localhost.rebound.example"}, 403),
+        ({"Host": "localhost:80@rebound.example"}, 403),
+        ({"Host": "[::1]rebound.example"}, 403),
+        ({"Host": "127.1"}, 403),
         ({"Origin": "https://page.example"}, 403),
         ({"Origin": "null"}, 403),
         ({"Host": "localhost:1", "Origin": "http://localhost:1"}, 200),
@@ -54,6 +60,21 @@ def test_a_key_is_needed_where_there_is_one(lab):
         for headers in ({"Authorization": "Bearer secret-key"}, {"x-api-key": "secret-key"}):
             assert httpx.get(f"{server.url}/v1/models", headers=headers).status_code == 200
         assert httpx.get(f"{server.url}/v1/models", headers={"Authorization": "Bearer wrong"}).status_code == 401
+    finally:
+        server.stop()
+
+
+def test_a_server_whose_models_are_being_loaded_is_not_ready(lab):
+    server = start(lab, port=0, loading=True)
+    try:
+        for path in ("/health", "/v1/models"):
+            assert httpx.get(f"{server.url}{path}").status_code == 503
+        asked = httpx.post(f"{server.url}/v1/chat/completions", json={"model": "nano", "messages": PARIS})
+        assert (asked.status_code, asked.json()["error"]["code"]) == (503, "loading")
+        server.loaded()
+        assert httpx.get(f"{server.url}/health").status_code == 200
+        asked = httpx.post(f"{server.url}/v1/chat/completions", json={"model": "nano", "messages": PARIS})
+        assert asked.status_code == 404
     finally:
         server.stop()
 
@@ -81,6 +102,60 @@ def test_bodies_have_limits(server, llamacpp, monkeypatch):
         assert slow.recv(100).startswith(b"HTTP/1.1 408")
     assert httpx.get(f"{server.url}/v1/nothing").json()["error"]["code"] == "unknown_route"
     assert httpx.get(url).status_code == 405
+
+
+def test_a_request_with_two_hosts_is_refused(server):
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.sendall(b"GET /health HTTP/1.1\r\nHost: rebound.example\r\nHost: localhost\r\n\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.1 403")
+
+
+def test_a_connection_without_a_request_is_closed(server, monkeypatch):
+    monkeypatch.setattr(connections, "HEAD_TIMEOUT_S", 0.0)
+    for sent in (b"", b"POST /v1/comp"):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as silent:
+            silent.sendall(sent)
+            assert silent.recv(1) == b""
+
+
+def test_a_connection_with_a_running_or_a_finished_request_is_kept(server, llamacpp, monkeypatch):
+    monkeypatch.setattr(connections, "HEAD_TIMEOUT_S", 0.0)
+    looked = threading.Event()
+    real = connections.HttpServer._close_silent
+    monkeypatch.setattr(
+        connections.HttpServer, "_close_silent", lambda *given: (real(*given), looked.set(), looked.clear())
+    )
+    body = {"model": llamacpp.name, "stream": True, **LONG}
+    with httpx.Client(base_url=server.url, timeout=60) as client:
+        for _ in range(2):  # the second request takes the first's connection, which uvicorn's own timer watches
+            with client.stream("POST", "/v1/chat/completions", json={**body, "max_tokens": 60}) as answer:
+                lines = list(answer.iter_lines())
+            assert lines[-2:] == ["data: [DONE]", ""]
+            assert looked.wait(60)
+
+
+def test_a_request_that_is_being_prepared_when_the_server_stops_does_not_run(shared_lab, llamacpp):
+    entered, go = threading.Event(), threading.Event()
+    served = service.Service(shared_lab)
+    made = []
+
+    def make():
+        entered.set()
+        go.wait(60)
+        made.append(llamacpp.stream("hi", max_tokens=1800, ignore_eos=True))
+        return made[0]
+
+    async def run():
+        starting = asyncio.create_task(served.start(make))
+        await asyncio.to_thread(entered.wait, 60)
+        served.close()
+        go.set()
+        return await starting
+
+    with pytest.raises(HttpError, match="stopped"):
+        asyncio.run(run())
+    until(lambda: made[0].done)
+    assert made[0].result().finish_reason == "interrupted"
 
 
 def test_a_client_that_goes_away_frees_its_request(server, model):
@@ -167,7 +242,8 @@ def test_models_change_under_a_client_and_the_lab_ends_the_server(lab):
             next(lines)
             lab.close()
             rest = list(lines)
-    assert '"error"' in "".join(rest)
+    assert '"code":"interrupted"' in "".join(rest)
+    assert list(lab.runlog.frame(1)["finish_reason"]) == ["interrupted"]
     assert not server.running
     server.stop()
     with socket.create_server(("127.0.0.1", server.port)):

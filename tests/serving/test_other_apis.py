@@ -1,5 +1,6 @@
 """Anthropic's and Ollama's APIs with their own clients; tokens, metrics and the run log, on both engines."""
 
+import json
 import re
 from pathlib import Path
 
@@ -35,6 +36,28 @@ def test_a_message(claude, model):
     with claude.messages.stream(messages=PARIS, **asked) as stream:
         assert "".join(stream.text_stream) == "The capital of France is Paris."
     assert claude.messages.count_tokens(model=model.name, messages=PARIS).input_tokens == model.count_tokens(PARIS)
+
+
+def test_a_message_says_which_text_stopped_it(claude, model):
+    asked = {"model": model.name, "max_tokens": 40, "messages": PARIS, "extra_body": {"temperature": 0}}
+    done = claude.messages.create(stop_sequences=["London", " France"], **asked)
+    assert (done.content[0].text, done.stop_reason, done.stop_sequence) == (
+        "The capital of", "stop_sequence", " France",
+    )  # fmt: skip
+    with claude.messages.stream(stop_sequences=[" France"], **asked) as stream:
+        assert stream.get_final_message().stop_sequence == " France"
+    done = claude.messages.create(stop_sequences=["London"], **asked)
+    assert (done.stop_reason, done.stop_sequence) == ("end_turn", None)
+
+
+@pytest.mark.parametrize("field", ["output_config", "output_format"])
+def test_a_message_follows_a_schema(server, model, field):
+    city = {"type": "object", "properties": {"city": {"enum": ["Oslo", "Paris"]}}, "required": ["city"]}
+    form = {"type": "json_schema", "schema": city | {"additionalProperties": False}}
+    body = {"model": model.name, "max_tokens": 40, "messages": PARIS, "temperature": 0}
+    body[field] = {"format": form, "effort": "low"} if field == "output_config" else form
+    found = httpx.post(f"{server.url}/v1/messages", json=body).json()
+    assert json.loads(found["content"][0]["text"]) == {"city": "Paris"}
 
 
 def test_a_message_calls_a_tool(claude, model):

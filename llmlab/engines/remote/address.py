@@ -101,6 +101,7 @@ class Key:
                 f"There is no key in the environment variable {name}, nor in the keyring under {KEYRING}/{name}.",
                 f"Set {name} before the kernel starts, or keep it: keyring set {KEYRING} {name}.",
             )
+        self._header()
 
     def _value(self) -> str:
         if self.name is None:
@@ -112,6 +113,12 @@ class Key:
             except Exception:  # noqa: BLE001 - no keyring service on this machine
                 value = ""
         return value
+
+    def _header(self) -> str:
+        value = self._value()
+        if not value.isprintable():  # h11's error would repeat it
+            raise BadInputError(f"The key in {self.name} has a line break or another control character.")
+        return f"Bearer {value}"
 
     def scrubbed(self, text: str) -> str:
         """A text of the server's without the key: servers repeat keys in error messages."""
@@ -127,7 +134,7 @@ class Key:
         class Bearer(httpx.Auth):
             def auth_flow(self, request: httpx.Request) -> Iterator[httpx.Request]:  # type: ignore[override]
                 if key.name is not None:
-                    request.headers["Authorization"] = f"Bearer {key._value()}"
+                    request.headers["Authorization"] = key._header()
                 yield request
 
         return Bearer()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -122,6 +123,24 @@ def old_tokens_of(value: Mapping[str, Any]) -> tuple[TokenLogprob, ...]:
     return tuple(found)
 
 
+def count_of(value: Any) -> int | None:
+    """A number of tokens; None if it isn't one."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+@contextlib.contextmanager
+def form_of(text: str) -> Iterator[None]:
+    """Reports a part of a stream that has another form than its API's.
+
+    Raises:
+        GenerationError: it has.
+    """
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError, ValueError):
+        raise GenerationError(f"The server sent a line in another form than its API's: {text!r}.") from None
+
+
 def parsed(text: str) -> dict[str, Any]:
     """A line of a stream as JSON.
 
@@ -131,11 +150,11 @@ def parsed(text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        raise GenerationError(f"The server sent a line that isn't JSON: {text[:80]!r}.") from None
+        raise GenerationError(f"The server sent a line that isn't JSON: {text!r}.") from None
     if not isinstance(value, dict):
-        raise GenerationError(f"The server sent a line that isn't a JSON object: {text[:80]!r}.")
+        raise GenerationError(f"The server sent a line that isn't a JSON object: {text!r}.")
     problem = value.get("error")
     if problem:
         said = problem.get("message", problem) if isinstance(problem, Mapping) else problem
-        raise GenerationError(f"The server failed: {' '.join(str(said).split())[:500]}")
+        raise GenerationError(f"The server failed: {' '.join(str(said).split())}")
     return value

@@ -28,6 +28,7 @@ LONGEST_WAIT_S = 60.0
 CONNECT_S = 10.0
 PROBE_S = 10.0
 RETRIED = frozenset({408, 429, 500, 502, 503, 504, 529})
+LONGEST_MESSAGE = 600
 Result = TypeVar("Result")
 
 
@@ -127,13 +128,17 @@ class Client:
             )
         return self._http
 
-    async def get(self, url: str) -> Any:
+    async def get(self, url: str, *, needed: bool = False) -> Any:
         """The JSON at an address; None if there is none. For probes: not retried.
+
+        Args:
+            url: the address.
+            needed: a server that is busy, loading or elsewhere is an error, not one without this address.
 
         Raises:
             GenerationError: the server can't be reached, or refuses the key.
         """
-        return await self._probe("GET", url, None)
+        return await self._probe("GET", url, None, needed=needed)
 
     async def ask(self, url: str, body: Mapping[str, Any]) -> Any:
         """What a server answers to a POST with JSON; None if it has no such route. Not retried.
@@ -143,11 +148,11 @@ class Client:
         """
         return await self._probe("POST", url, body)
 
-    async def _probe(self, method: str, url: str, body: Mapping[str, Any] | None) -> Any:
+    async def _probe(self, method: str, url: str, body: Mapping[str, Any] | None, *, needed: bool = False) -> Any:
         import httpx
 
         try:
-            answer = await self._client().request(method, url, json=body, timeout=PROBE_S)
+            answer = await self._client().request(method, url, **_sent(body), timeout=PROBE_S)
         except httpx.TimeoutException:
             raise GenerationError(
                 f"The server at {self.address.host} didn't answer within {PROBE_S:.0f} s ({url}).",
@@ -156,6 +161,8 @@ class Client:
         except (httpx.HTTPError, OSError) as error:
             raise self._unreachable(error) from None
         if answer.status_code in (401, 403):
+            raise self._refusal(answer.status_code, answer.text)
+        if needed and (answer.status_code in RETRIED or answer.is_redirect):
             raise self._refusal(answer.status_code, answer.text)
         if answer.status_code != 200:
             return None
@@ -176,7 +183,7 @@ class Client:
             began = False
             wait: float | None
             try:
-                async with self._client().stream("POST", url, json=body) as answer:
+                async with self._client().stream("POST", url, **_sent(body)) as answer:
                     if answer.status_code == 200:
                         self.counts.requests += 1
                         async for line in answer.aiter_lines():
@@ -186,6 +193,8 @@ class Client:
                     said = (await answer.aread()).decode("utf-8", "replace")
                     error: GenerationError = self._refusal(answer.status_code, said)
                     wait = _wait(answer.status_code, answer.headers, said, attempt)
+            except httpx.ConnectTimeout as problem:
+                error, wait = self._unreachable(problem), _backoff(attempt) if attempt < 3 else None
             except httpx.TimeoutException:
                 raise GenerationError(
                     f"The server at {self.address.host} was silent for {self.timeout_s:g} s.",
@@ -214,7 +223,7 @@ class Client:
         )
 
     def _refusal(self, status: int, body: str) -> RefusedError:
-        said = self.key.scrubbed(_message(body))
+        said = _message(self.key.scrubbed(body))
         where = f"The server at {self.address.host}"
         if status in (401, 403):
             known = f"the key in {self.key.name}" if self.key.name else "a request without a key"
@@ -227,7 +236,15 @@ class Client:
                 status=status,
                 said=said,
             )
-        return RefusedError(f"{where} refused the request ({status}): {said:.500}", status=status, said=said)
+        hint = "Is it still loading its model? Try again." if status in RETRIED else ""
+        return RefusedError(f"{where} refused the request ({status}): {said:.500}", hint, status=status, said=said)
+
+
+def _sent(body: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A request's body. httpx's own JSON can't have a lone surrogate; here it is escaped."""
+    if body is None:
+        return {}
+    return {"content": json.dumps(body), "headers": {"Content-Type": "application/json"}}
 
 
 def _message(body: str) -> str:
@@ -271,8 +288,14 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     return None
 
 
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST_MESSAGE else f"{text[: LONGEST_MESSAGE - 1]}…"
+
+
 def failed(error: BaseException, key: Key) -> LlmLabError:
     """An error for the reader of an answer: no other library's, whose traceback has the request's headers."""
     if isinstance(error, LlmLabError):
+        error.message = _shortened(key.scrubbed(error.message))
+        error.args = (error.message,)
         return error
     return GenerationError(f"The request failed: {type(error).__name__}: {key.scrubbed(str(error)):.300}.")

@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from llmlab.engines.remote.answers import Calls, Piece, parsed, reason_of, tokens_of
+from llmlab.engines.remote.answers import Calls, Piece, count_of, form_of, parsed, reason_of, tokens_of
 from llmlab.engines.remote.openai_api import sampling_fields
 from llmlab.errors import GenerationError
 
@@ -83,26 +83,27 @@ async def pieces(lines: AsyncIterator[str]) -> AsyncGenerator[Piece, None]:
         if not line.strip():
             continue
         value = parsed(line)
-        message: Mapping[str, Any] = value.get("message") or {
-            "content": value.get("response"),
-            "thinking": value.get("thinking"),
-        }
-        calls.add(
-            {**call, "index": len(calls.names) + place} for place, call in enumerate(message.get("tool_calls") or ())
-        )
-        text = str(message.get("content") or "")
-        done = bool(value.get("done"))
-        if done:
-            text = calls.after(text)
-        piece = Piece(
-            text,
-            str(message.get("thinking") or ""),
-            logprobs=tokens_of(value.get("logprobs")),
-            reason=(reason_of(value.get("done_reason")) or "stop") if done else None,
-            prompt_tokens=value.get("prompt_eval_count") if done else None,
-            tokens=value.get("eval_count") if done else None,
-        )
+        with form_of(line):
+            piece = _piece(value, calls)
         yield piece
-        if done:
+        if piece.reason is not None:
             return
     raise GenerationError("The server closed the connection before the answer ended.")
+
+
+def _piece(value: Mapping[str, Any], calls: Calls) -> Piece:
+    message: Mapping[str, Any] = value.get("message") or {
+        "content": value.get("response"),
+        "thinking": value.get("thinking"),
+    }
+    calls.add({**call, "index": len(calls.names) + place} for place, call in enumerate(message.get("tool_calls") or ()))
+    text = str(message.get("content") or "")
+    done = bool(value.get("done"))
+    return Piece(
+        calls.after(text) if done else text,
+        str(message.get("thinking") or ""),
+        logprobs=tokens_of(value.get("logprobs")),
+        reason=(reason_of(value.get("done_reason")) or "stop") if done else None,
+        prompt_tokens=count_of(value.get("prompt_eval_count")) if done else None,
+        tokens=count_of(value.get("eval_count")) if done else None,
+    )

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from llmlab.engines.remote.answers import Calls, Piece, old_tokens_of, parsed, reason_of, tokens_of
+from llmlab.engines.remote.answers import Calls, Piece, count_of, form_of, old_tokens_of, parsed, reason_of, tokens_of
 from llmlab.engines.remote.servers import Kind
 from llmlab.errors import GenerationError
 from llmlab.guided import gbnf_text
@@ -172,7 +172,10 @@ async def pieces(lines: AsyncIterator[str]) -> AsyncGenerator[Piece, None]:
             if not ended:
                 yield Piece(calls.text(), reason="stop")
             return
-        for piece in _chunk(parsed(text if not line.startswith("error:") else json.dumps({"error": text})), calls):
+        value = parsed(text if not line.startswith("error:") else json.dumps({"error": text}))
+        with form_of(text):
+            found = _chunk(value, calls)
+        for piece in found:
             ended = ended or piece.reason is not None
             yield piece
     if not ended:
@@ -206,10 +209,10 @@ def _chunk(chunk: Mapping[str, Any], calls: Calls) -> list[Piece]:
         written = usage.get("completion_tokens_details") or {}
         found.append(
             Piece(
-                prompt_tokens=usage.get("prompt_tokens"),
-                tokens=usage.get("completion_tokens"),
-                cached=details.get("cached_tokens"),
-                thought_tokens=written.get("reasoning_tokens") or None,  # servers without a count send 0
+                prompt_tokens=count_of(usage.get("prompt_tokens")),
+                tokens=count_of(usage.get("completion_tokens")),
+                cached=count_of(details.get("cached_tokens")),
+                thought_tokens=count_of(written.get("reasoning_tokens")) or None,  # servers without a count send 0
             )
         )
     return found

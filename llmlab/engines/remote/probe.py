@@ -68,7 +68,7 @@ async def find(client: Client, model: str | None, context: int | None) -> Found:
         BadInputError: it has several models, and none was named.
         GenerationError: it can't be reached.
     """
-    listed = _ids(await client.get(f"{client.address.api}/models"))
+    listed = _ids(await client.get(f"{client.address.api}/models", needed=True))
     rows = listed or {}
     owners = {str(row.get("owned_by", "")).lower() for row in rows.values()}
     kind, version = await _kind(client, owners)

@@ -57,6 +57,11 @@ def _adds_bos(tokenizer: Any) -> bool:
     return bool(ids) and ids[0] == bos
 
 
+def _encodable(text: str) -> str:
+    """A text without lone surrogates, which the tokenizers refuse: "?" in their place, as in llama.cpp."""
+    return text.encode("utf-8", "replace").decode()
+
+
 class Codec:
     """Text to token ids and back, without BOS or EOS. Thread-safe.
 
@@ -72,6 +77,7 @@ class Codec:
 
     def encode(self, text: str, *, special: bool) -> list[int]:
         """Token ids; with `special`, the text of a special token becomes that token."""
+        text = _encodable(text)
         if self._core is None:
             with self._lock:
                 extra = {} if special else {"split_special_tokens": True}
@@ -84,9 +90,11 @@ class Codec:
 
         Without the padding and the limit that a tokenizer.json of sentence-transformers asks for.
         """
-        pair = {} if second is None else {"text_pair": second}
+        pair = {} if second is None else {"text_pair": _encodable(second)}
         with self._lock:
-            return list(self._tokenizer(text, **pair, padding=False, truncation=False, verbose=False).input_ids)
+            return list(
+                self._tokenizer(_encodable(text), **pair, padding=False, truncation=False, verbose=False).input_ids
+            )
 
     def _plain_core(self) -> Any:
         with self._lock:

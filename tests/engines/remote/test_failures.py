@@ -6,6 +6,7 @@ import time
 import traceback
 import warnings
 
+import httpx
 import pytest
 
 from llmlab.display.completion import completion_line
@@ -86,6 +87,39 @@ def test_a_key_is_sent_and_shown_nowhere(lab, scripted, monkeypatch, tmp_path):
     assert [leaked(text) for text in shown] == [[]] * len(shown)
     monkeypatch.setenv("FAR_KEY", "another")
     assert model.describe()["key"] == "in FAR_KEY"
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        lambda _b, h: h.stream([f'data: {{"error": {{"message": "bad key {h.headers["Authorization"]}"}}}}\n\n']),
+        lambda _b, h: h.stream([f"data: {h.headers['Authorization']}\n\n"]),
+        lambda _b, h: h.stream([f"data: {'x' * 500}{h.headers['Authorization']}\n\n"]),
+        lambda _b, h: h.stream([f'data: ["{h.headers["Authorization"]}"]\n\n']),
+        lambda _b, h: h.stream([f'data: {{"choices": "{h.headers["Authorization"]}"}}\n\n']),
+        lambda _b, h: status(400, "x" * 480 + h.headers["Authorization"])(_b, h),
+    ],
+)
+def test_a_key_that_a_server_repeats_is_removed(lab, scripted, monkeypatch, route):
+    monkeypatch.setenv("FAR_KEY", SECRET)
+    model = attach(lab, scripted(route), key_env="FAR_KEY")
+    with pytest.raises(GenerationError) as error:
+        model.generate("hi")
+    assert leaked("".join(traceback.format_exception(error.value))) == []
+    assert leaked(lab.logs("far")) == []
+
+
+def test_a_key_that_no_header_can_have_is_refused_without_repeating_it(lab, scripted, monkeypatch):
+    monkeypatch.setenv("FAR_KEY", f"{SECRET}\nsecond line")
+    server = scripted(says("Hi"))
+    with pytest.raises(BadInputError, match="control character") as error:
+        attach(lab, server, key_env="FAR_KEY")
+    assert leaked("".join(traceback.format_exception(error.value))) == []
+    monkeypatch.setenv("FAR_KEY", SECRET)
+    model = attach(lab, server, key_env="FAR_KEY")
+    monkeypatch.setenv("FAR_KEY", f"{SECRET}\nsecond line")
+    with pytest.raises(BadInputError, match="control character"):
+        model.generate("hi")
 
 
 def test_a_redirect_is_not_followed(lab, scripted):
@@ -170,6 +204,11 @@ BROKEN = [
     (lambda _b, h: h.stream([*events("Hi")[:1], 'data: {"error": {"message": "out of memory"}}\n\n']), "out of memory"),
     (lambda _b, h: h.stream(events("Hi", reason="content_filter")), "content_filter"),
     (lambda _b, h: h.stream([]), "before the answer ended"),
+    (lambda _b, h: h.send(200, "<html>Log in</html>"), "isn't JSON: '<html>Log in"),
+    (lambda _b, h: h.stream([*events("Hi")[:1], 'data: {"choices": "x"}\n\n']), "another form"),
+    (lambda _b, h: h.stream(['data: {"choices": [5]}\n\n']), "another form"),
+    (lambda _b, h: h.stream(['data: {"choices": [{"delta": 5}]}\n\n']), "another form"),
+    (lambda _b, h: h.stream(['data: {"choices": [{"delta": {"tool_calls": [5]}}]}\n\n']), "another form"),
 ]
 
 
@@ -272,6 +311,44 @@ def test_a_silent_server_is_given_up_and_a_cancel_closes_the_connection(lab, scr
     threading.Timer(0.0, stream.cancel).start()
     assert stream.result().finish_reason == "interrupted"
     assert server.gone.wait(20)
+
+
+@pytest.mark.parametrize(("code", "says"), [(429, "slow"), (503, "Loading model"), (500, "oops"), (302, "moved")])
+def test_a_server_that_is_busy_or_loading_is_not_taken_for_another_kind(lab, scripted, code, says):
+    server = scripted()
+    server.routes["/v1/models"] = status(code, says)
+    with pytest.raises(GenerationError, match=rf"\({code}\): {says}"):
+        lab.attach(server.url)
+
+
+def test_a_host_that_does_not_accept_the_connection_was_not_silent(lab, scripted, monkeypatch):
+    tries = []
+
+    class Unreachable(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request):
+            tries.append(request.url)
+            raise httpx.ConnectTimeout("")
+
+    async def sleep(_seconds):
+        pass
+
+    monkeypatch.setattr(client.asyncio, "sleep", sleep)
+    model = attach(lab, scripted(says("Hi")))
+    model._engine._client._http = httpx.AsyncClient(transport=Unreachable())
+    with pytest.raises(GenerationError, match="can't be reached: ConnectTimeout"):
+        model.generate("hi")
+    assert len(tries) == 3
+
+
+def test_counts_that_are_no_numbers_are_left_out(lab, scripted):
+    done = attach(lab, scripted(says("Hi", usage=("x", -5)))).generate("hi")
+    assert (done.text, done.usage.completion_tokens) == ("Hi", 1)
+
+
+def test_half_of_a_surrogate_pair_is_sent(lab, scripted):
+    server = scripted(says("Hi"))
+    assert attach(lab, server).generate("a\ud800b").text == "Hi"
+    assert server.asked[0][1]["messages"][0]["content"] == "a\ud800b"
 
 
 def test_a_server_that_is_not_there_or_is_none(lab, scripted):
