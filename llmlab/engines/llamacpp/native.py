@@ -77,8 +77,6 @@ class NativeModel:
         A file's own prompt for it (`tokenizer.chat_template.rerank`), else the tokenizer's form for pairs:
         [CLS] query [SEP] document [SEP], or <s> query </s></s> document </s>.
         """
-        import llama_cpp
-
         prompt = self.meta("tokenizer.chat_template.rerank")
         if prompt is not None:
             ids: list[int] = []
@@ -86,17 +84,18 @@ class NativeModel:
                 text = {"{query}": query, "{document}": document}.get(part)
                 ids += self.encode(part, special=True) if text is None else self.encode(text, special=False)
             return ids
-        added = {
-            name: [int(getattr(llama_cpp, f"llama_vocab_{name}")(self.vocab))]
-            if getattr(llama_cpp, f"llama_vocab_get_add_{name}")(self.vocab)
-            else []
-            for name in ("bos", "eos", "sep")
-        }
-        end = added["eos"] or added["sep"]
-        between = [*end, *added["sep"]] if added["eos"] else end
-        return [
-            *added["bos"], *self.encode(query, special=False), *between, *self.encode(document, special=False), *end
-        ]  # fmt: skip
+        bos, eos, sep = (self._added(name) for name in ("bos", "eos", "sep"))
+        end = eos or sep
+        between = [*end, *sep] if eos else end
+        return [*bos, *self.encode(query, special=False), *between, *self.encode(document, special=False), *end]
+
+    def _added(self, name: str) -> list[int]:
+        """A special token ("bos", "eos" or "sep"), if the tokenizer puts it around a text."""
+        import llama_cpp
+
+        if not getattr(llama_cpp, f"llama_vocab_get_add_{name}")(self.vocab):
+            return []
+        return [int(getattr(llama_cpp, f"llama_vocab_{name}")(self.vocab))]
 
     def meta(self, key: str) -> str | None:
         """A metadata value of the file as text; None if there is no such key."""
@@ -147,6 +146,8 @@ class NativeModel:
 
     def surrounded(self, text: str) -> list[int]:
         """Token ids of a text with those that the tokenizer puts around it: [CLS] and [SEP], or an end token."""
+        if self._recurses:
+            return [*self._added("bos"), *self.encode(text, special=False), *self._added("eos")]
         if self._composes:
             text = unicodedata.normalize("NFC", text)
         return self._tokenized(text, special=False, surround=True)

@@ -9,6 +9,7 @@ import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from llmlab.engines.llamacpp import splits, vocabulary
+from llmlab.engines.llamacpp.native import NativeModel
 from tests.real import tiny
 
 # From gpt-oss's tokenizer.json.
@@ -90,3 +91,16 @@ def test_only_long_runs_are_cut():
     assert "".join(found) == text
     assert [len(part) for part in found[1:]] == [splits.LONGEST, 5 + 4 + splits.LONGEST]
     assert list(splits.parts("words " * 5000)) == ["words " * 5000]
+
+
+def test_a_text_to_embed_is_cut_alike(trained):
+    import llama_cpp
+
+    params = llama_cpp.llama_model_default_params()
+    params.vocab_only = True
+    model = NativeModel(trained[1], params, lambda _: True)
+    try:
+        assert model.surrounded("a b 1") == model._tokenized("a b 1", special=False, surround=True)
+        assert model.surrounded("x" * 60_000) == [*model._added("bos"), *model.encode("x" * 60_000, special=False)]
+    finally:
+        model.free()
