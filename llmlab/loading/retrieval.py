@@ -84,7 +84,7 @@ def fetch(form: Form, progress: Progress | None = None) -> Source:
 
 
 def _instead(form: Form) -> str:
-    """For the hint of a failed download: the catalogue model's other quants that need none, and how to make this one."""
+    """For the hint of a failed download: the model's quants that need none, and how to make this one from them."""
     if form.spec.entry is None:
         return ""
     here = [one for one in find(form.spec) if one.action != "download"]

@@ -126,7 +126,8 @@ def _why_not(header: Header, key: Callable[..., Any]) -> str | None:
         return f"it is split into {len(header.files)} files"
     architecture = key("general.architecture")
     if architecture != "llama" or key("llama.expert_count"):
-        return f"its architecture is {architecture}{' with experts' if key('llama.expert_count') else ''}, not a plain llama"
+        experts = " with experts" if key("llama.expert_count") else ""
+        return f"its architecture is {architecture}{experts}, not a plain llama"
     scaling = key("llama.rope.scaling.type")
     if scaling not in (None, "none"):
         return f"its positions are scaled ({scaling})"

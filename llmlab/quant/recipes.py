@@ -77,8 +77,8 @@ def make(
     """Make a quant of a model and keep it in the cache.
 
     Args:
-        base: the header of a folder with 16-bit safetensors, or of a GGUF file: for a GGUF tag in 16 bits, for any other
-            tag one that `llmlab.quant.gguf_folder` can expand.
+        base: the header of a folder with 16-bit safetensors, or of a GGUF file: for a GGUF tag in 16 bits, for any
+            other tag one that `llmlab.quant.gguf_folder` can expand.
         to: the tag.
         calibration: for a GGUF tag, the text for an importance matrix; None quantizes without one.
         tokens: for a checkpoint, the calibration set: model header -> token ids, one list per text.
@@ -150,7 +150,7 @@ def _gguf(header: Header, tag: tags.Tag, calibration: str | None, progress: Prog
         if header.quant not in ("F32", "F16", "BF16"):
             raise UnsupportedError(
                 f"{path.name} is already quantized ({header.quant}); quantizing it again would lose more quality.",
-                f"Start from the F16 file or the folder. Without either, expand this file to a folder, and quantize that: "
+                "Start from the F16 file or the folder. Without either, expand the file to a folder and quantize that: "
                 f"%llm quantize {path} --to {EXPANDED}",
             )
         name = path.stem

@@ -1,4 +1,4 @@
-"""Folders expanded from GGUF files: the file's weights and token ids, made once, refused where something would be lost."""
+"""Folders expanded from GGUF files: the same weights and token ids, made once, refused if something would be lost."""
 
 import shutil
 
@@ -53,7 +53,7 @@ def test_a_quantized_folder_is_not_expanded(tmp_path):
 
 
 def test_another_quant_of_a_quantized_file_names_the_command(alone):
-    with pytest.raises(UnsupportedError, match="already quantized.*--to bf16"):
+    with pytest.raises(UnsupportedError, match=r"already quantized.*--to bf16"):
         llmlab.quantize(str(alone), "Q4_0")
 
 

@@ -26,8 +26,8 @@ class Quantize(Command):
         calibrates awq, gptq and int8. vllm needs no checkpoint for fp8 and int8: with %llm load MODEL --quant fp8, vLLM
         quantizes at load time, and the status line says which method was used.
 
-        bf16: expands a GGUF file (a plain Llama) to a Hugging Face folder, which vllm loads and from which other quants are
-        made. The weights keep what the GGUF's quantization lost.
+        bf16: expands a GGUF file (a plain Llama) to a Hugging Face folder, which vllm loads and from which other quants
+        are made. The weights keep what the GGUF's quantization lost.
 
         The result is cached and used by %llm load MODEL --quant TAG.
         In Python: llmlab.quantize("nano", "Q4_K_M").
