@@ -95,10 +95,11 @@ def _refused_local(spec: Spec, engine: EngineName | None, tag: str | None) -> Un
         if engine is not None and FORMATS[engine] != "gguf":
             return UnsupportedError(
                 f"{engine} can't load the GGUF file {spec.path.name}: {capabilities(engine).formats_note}.",
-                f"Use --engine {gguf_engine}, or load the model's safetensors folder.",
+                f"Use --engine {gguf_engine}, or load the model's safetensors folder. {_expansion(spec)}",
             )
         return UnsupportedError(
-            f"{spec.path.name} is {header.quant}, not {tag}.", "Omit the quant, or load the original folder."
+            f"{spec.path.name} is {header.quant}, not {tag}.",
+            f"Omit the quant, or load the original folder. {_expansion(spec)}",
         )
     wanted = engine or (tags.TAGS[tag].engine if tag is not None else tags.native(header.format))
     if FORMATS[wanted] == header.format:
@@ -120,6 +121,13 @@ def _refused_local(spec: Spec, engine: EngineName | None, tag: str | None) -> Un
     assert tag is not None
     gguf_quantizer.check(tags.TAGS[tag])  # raises if it can't be made here, with the reason
     return UnsupportedError(f"{spec.text} has no {tag} form.")
+
+
+def _expansion(spec: Spec) -> str:
+    """How to get a folder from a GGUF file, for a hint."""
+    return (
+        f"Without the original, expand this file to one, which every engine loads: %llm quantize {spec.text} --to bf16"
+    )
 
 
 def _discovered(spec: Spec, found: Sequence[Form], engine: EngineName | None, tag: str | None) -> Form:

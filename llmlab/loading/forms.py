@@ -81,8 +81,20 @@ def _of_entry(spec: Spec, entry: Entry) -> tuple[Form, ...]:
     packaged = [form for package in entry.packages for form in _of_package(spec, package)]
     # The original in the hub's cache is better than an expanded quant; anything else would have to be downloaded.
     own = {form.engine for form in out if form.action == "ready" and form.format == "safetensors"}
-    first = [form for form in packaged if form.engine not in own]
-    return (*first, *out, *(form for form in packaged if form.engine in own))
+    cached = {(form.engine, form.quant) for form in out if form.action == "ready"}
+    local = packaged + [form for folder in packaged for form in _made_from(folder)]
+    behind = [form for form in local if form.engine in own or (form.engine, form.quant) in cached]
+    return (*(form for form in local if form not in behind), *out, *behind)
+
+
+def _made_from(folder: Form) -> list[Form]:
+    """The quants that `%llm quantize` has made from an expanded folder."""
+    if folder.format != "safetensors" or folder.path is None:
+        return []
+    way = f"from the {folder.quant} folder {folder.way}"
+    found = _of_folder(folder.spec, folder.path, None)
+    ready = [form for form in found if form.action == "ready" and form.quant != folder.quant and form.online is None]
+    return [replace(form, way="; ".join(part for part in (form.way, way) if part)) for form in ready]
 
 
 def _cached_gguf(repo: QuantRepo, quant: str) -> Path | None:

@@ -63,7 +63,11 @@ def fetch(form: Form, progress: Progress | None = None) -> Source:
     elif form.make is not None:
         path = form.make(progress)
     else:
-        path, renamed = _download(form, progress)
+        try:
+            path, renamed = _download(form, progress)
+        except LoadError as error:
+            error.hint = f"{error.hint} {_instead(form)}".strip()
+            raise
         way = "; ".join(part for part in (way, renamed) if part)
     header = form.header if form.header is not None and form.header.path == path else read_header(path)
     quant = form.quant
@@ -77,6 +81,19 @@ def fetch(form: Form, progress: Progress | None = None) -> Source:
     return Source(
         form.spec.text, form.spec.name, form.format, path, quant, form.base, form.online, way, known_header=header
     )
+
+
+def _instead(form: Form) -> str:
+    """For the hint of a failed download: the model's quants that need none, and how to make this one from them."""
+    if form.spec.entry is None:
+        return ""
+    here = [one for one in find(form.spec) if one.action != "download"]
+    if not here:
+        return ""
+    listed = ", ".join(f"{one.quant} ({one.engine})" for one in here)
+    command = f"%llm quantize {form.spec.text} --to {form.quant}"
+    folder = any(one.format == "safetensors" for one in here)
+    return f"Without a download: {listed}{f'; or make {form.quant} from these weights: {command}' if folder else ''}."
 
 
 def _download(form: Form, progress: Progress | None) -> tuple[Path, str]:

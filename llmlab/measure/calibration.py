@@ -26,9 +26,10 @@ def quantize(
     """Make a quant of a model in the cache, where `llmlab.load(model, quant=to)` finds it.
 
     Args:
-        model: a catalogue name, a Hugging Face folder, hf:org/name, or (for GGUF tags) a 16-bit GGUF file.
-        to: the tag: GGUF (made by llama.cpp's quantizer), or awq, gptq, fp8, int8 (made by llmcompressor, in a
-            separate environment that is created at first use).
+        model: a catalogue name, a Hugging Face folder, hf:org/name, or a GGUF file (for a GGUF tag in 16 bits; for any
+            other tag a plain Llama, which is expanded to a folder first).
+        to: the tag: GGUF (made by llama.cpp's quantizer); awq, gptq, fp8, int8 (made by llmcompressor, in a separate
+            environment that is created at first use); or bf16, the folder expanded from a GGUF file.
         imatrix: the text for an importance matrix (GGUF tags), in the same forms as `data`; None uses none.
         data: calibration data for awq, gptq and int8: see `llmlab.measure.texts.read`; None uses llmlab's own
             corpus, which only suits nano.

@@ -13,6 +13,7 @@ import re
 import shutil
 import struct
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +49,31 @@ _BLOCK = re.compile(r"^blk\.(\d+)\.(\w+)\.weight$")
 
 
 def place_of(file: Path, name: str) -> Path:
-    """The cache folder of a GGUF file's folder, named by a digest of the file's first MiB, size and time."""
+    """The cache folder of a GGUF file's folder, named by a digest of the file's first MiB, size and time.
+
+    A folder that was made under another name is used again.
+    """
     stat = file.stat()
     with file.open("rb") as handle:
         key = hashlib.sha256(f"llmlab folder {VERSION} {stat.st_size} {stat.st_mtime_ns}\n".encode())
         key.update(handle.read(2**20))
-    return config.cache_dir() / "checkpoints" / key.hexdigest()[:16] / f"{name}-bf16"
+    home = config.cache_dir() / "checkpoints" / key.hexdigest()[:16]
+    made = next(iter(sorted(home.glob("*-bf16/config.json"))), None)
+    return made.parent if made is not None else home / f"{name}-bf16"
+
+
+def of(header: Header, name: str, progress: Progress | None = None) -> Path:
+    """The folder of a GGUF file in the cache, written now if it isn't there.
+
+    Args:
+        header: the GGUF file's header.
+        name: the model's name, for a new folder.
+        progress: as in `make`.
+
+    Raises:
+        as `make`.
+    """
+    return make(header, place_of(header.path, name), progress)
 
 
 def make(header: Header, target: Path, progress: Progress | None = None) -> Path:
@@ -65,7 +85,7 @@ def make(header: Header, target: Path, progress: Progress | None = None) -> Path
         progress: called with "dequantize" and the fraction of tensors done.
 
     Raises:
-        UnsupportedError: not a plain Llama with a known byte-level BPE, or its token ids differ.
+        UnsupportedError: not a plain Llama in one file with a known byte-level BPE, or its token ids differ.
         LoadError: the disk is full.
     """
     if (target / "config.json").is_file():
@@ -92,11 +112,29 @@ def _write(header: Header, folder: Path, progress: Progress | None) -> None:
         field = reader.get_field(name)
         return default if field is None else field.contents()
 
-    if key("general.architecture") != "llama" or reader.get_field("llama.expert_count"):
-        raise UnsupportedError(f"{header.path.name} can't be expanded for vLLM: it isn't a plain Llama.")
+    reason = _why_not(header, key)
+    if reason is not None:
+        raise UnsupportedError(f"{header.path.name} can't be expanded to a folder: {reason}.")
     _write_tokenizer(header, folder, key)
     _write_config(header, folder, key)
     _write_weights(header, reader.tensors, folder / "model.safetensors", progress)
+
+
+def _why_not(header: Header, key: Callable[..., Any]) -> str | None:
+    """Why a file can't be expanded, or None: what `_write_config` can't state would be lost silently."""
+    if len(header.files) > 1:
+        return f"it is split into {len(header.files)} files"
+    architecture = key("general.architecture")
+    if architecture != "llama" or key("llama.expert_count"):
+        experts = " with experts" if key("llama.expert_count") else ""
+        return f"its architecture is {architecture}{experts}, not a plain llama"
+    scaling = key("llama.rope.scaling.type")
+    if scaling not in (None, "none"):
+        return f"its positions are scaled ({scaling})"
+    rotated = key("llama.rope.dimension_count", header.head_dim)
+    if rotated != header.head_dim:
+        return f"it rotates {rotated} of {header.head_dim} dimensions"
+    return None
 
 
 def _write_weights(header: Header, tensors: Any, file: Path, progress: Progress | None) -> None:
@@ -129,7 +167,7 @@ def _renamed(header: Header, name: str) -> str:
         return f"model.layers.{block[1]}.{_LAYER[block[2]]}.weight"
     if name in _TOP:
         return _TOP[name]
-    raise UnsupportedError(f"{header.path.name} can't be expanded for vLLM: its tensor {name!r} has no counterpart.")
+    raise UnsupportedError(f"{header.path.name} can't be expanded to a folder: its tensor {name!r} has no counterpart.")
 
 
 def _unpermuted(header: Header, name: str, data: Any) -> Any:
@@ -179,7 +217,7 @@ def _write_tokenizer(header: Header, folder: Path, key: Any) -> None:
     kind, pre = key("tokenizer.ggml.model"), key("tokenizer.ggml.pre")
     if kind != "gpt2" or pre not in PRE_TOKENIZERS:
         raise UnsupportedError(
-            f"{header.path.name} can't be expanded for vLLM: its tokenizer is {kind}/{pre}, and llmlab knows "
+            f"{header.path.name} can't be expanded to a folder: its tokenizer is {kind}/{pre}, and llmlab knows "
             f"{', '.join(f'gpt2/{name}' for name in PRE_TOKENIZERS)}."
         )
     tokens, types = key("tokenizer.ggml.tokens"), key("tokenizer.ggml.token_type")

@@ -16,6 +16,7 @@ from llmlab.files.headers import Header, read_header
 from llmlab.quant import (
     checkpoints,
     gguf_cache,
+    gguf_folder,
     gguf_quantizer,
     gguf_tokens,
     gguf_vocab,
@@ -25,6 +26,8 @@ from llmlab.quant import (
 )
 from llmlab.types.progress import Progress
 
+EXPANDED = "bf16"
+"""The tag that expands a GGUF file to a folder."""
 # How llama.cpp's converter reports a file of the tokenizer that isn't there.
 _ABSENT = re.compile(r"(?:File not found|Error: Missing):? .*?([\w.-]+\.(?:model|json))\s*$", re.MULTILINE)
 
@@ -74,7 +77,8 @@ def make(
     """Make a quant of a model and keep it in the cache.
 
     Args:
-        base: the header of a folder with 16-bit safetensors or, for a GGUF tag, of a 16-bit GGUF file.
+        base: the header of a folder with 16-bit safetensors, or of a GGUF file: for a GGUF tag in 16 bits, for any
+            other tag one that `llmlab.quant.gguf_folder` can expand.
         to: the tag.
         calibration: for a GGUF tag, the text for an importance matrix; None quantizes without one.
         tokens: for a checkpoint, the calibration set: model header -> token ids, one list per text.
@@ -95,10 +99,20 @@ def make(
     else:
         if calibration is not None:
             raise BadInputError(f"Importance matrices are for GGUF tags; {tag.name} isn't one.", "Leave it out.")
-        if base.format != "safetensors":
-            raise UnsupportedError(f"{base.path} is a GGUF file; {tag.name} is made from a Hugging Face folder.")
-        before = base.weight_bytes
-        path, way = _checkpoint(base, tag, tokens, progress)
+        if tag.name != EXPANDED and tag.name not in checkpoints.SCHEMES:
+            raise UnsupportedError(
+                f"{tag.name} can't be made here.",
+                f"Made here: {', '.join(checkpoints.SCHEMES)}, and GGUF tags (Q4_K_M).",
+            )
+        before, origin = base.weight_bytes, ""
+        if base.format == "gguf":
+            origin = f"{base.path.name} ({base.quant}) expanded to a {EXPANDED} folder"
+            base = read_header(gguf_folder.of(base, base.path.stem, progress))
+        if tag.name == EXPANDED:
+            path, way = _expanded(base), origin or f"the folder is {base.quant} already"
+        else:
+            path, way = _checkpoint(base, tag, tokens, progress)
+            way = f"{origin}, then {way}" if origin else way
         if (base.path / "tokenizer.json").is_file() and (path / "tokenizer.json").is_file():
             ids = token_ids.of_folder(base.path), token_ids.of_folder(path)
             token_ids.warn(path.name, token_ids.differences(*ids), base.path)
@@ -106,13 +120,23 @@ def make(
     return Made(tag.name, path, size, before, time.perf_counter() - started, way)
 
 
+def _expanded(header: Header) -> Path:
+    """The 16-bit folder itself.
+
+    Raises:
+        UnsupportedError: it is quantized, and a quantized folder isn't expanded.
+    """
+    if header.quant not in ("bf16", "fp16", "fp32"):
+        raise UnsupportedError(
+            f"{header.name} is quantized ({header.quant}); only GGUF files are expanded to {EXPANDED}.",
+            "Use the original 16-bit model.",
+        )
+    return header.path
+
+
 def _checkpoint(
     header: Header, tag: tags.Tag, tokens: Callable[[Header], Sequence[Sequence[int]]] | None, progress: Progress | None
 ) -> tuple[Path, str]:
-    if tag.name not in checkpoints.SCHEMES:
-        raise UnsupportedError(
-            f"{tag.name} can't be made here.", f"Made here: {', '.join(checkpoints.SCHEMES)}, and GGUF tags (Q4_K_M)."
-        )
     checkpoints.check(header, tag.name)
     rows = tokens(header) if tokens is not None and tag.name not in checkpoints.NO_CALIBRATION else ()
     path = checkpoints.quantize(header, tag.name, rows, progress=progress)
@@ -126,7 +150,8 @@ def _gguf(header: Header, tag: tags.Tag, calibration: str | None, progress: Prog
         if header.quant not in ("F32", "F16", "BF16"):
             raise UnsupportedError(
                 f"{path.name} is already quantized ({header.quant}); quantizing it again would lose more quality.",
-                "Start from the F16 file or the folder.",
+                "Start from the F16 file or the folder. Without either, expand the file to a folder and quantize that: "
+                f"%llm quantize {path} --to {EXPANDED}",
             )
         name = path.stem
         place = path.parent

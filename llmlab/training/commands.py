@@ -10,13 +10,14 @@ from llmlab.adapters import attached
 from llmlab.adapters import files as reading
 from llmlab.adapters import source as places
 from llmlab.engines.base import LoraLimits
-from llmlab.errors import BadInputError, LlmLabError
+from llmlab.errors import BadInputError, LlmLabError, UnsupportedError
 from llmlab.files.headers import read_header
 from llmlab.loading.switch import check_here
 from llmlab.options import known_keywords
+from llmlab.quant import gguf_folder
 from llmlab.training import merging
 from llmlab.training import run as tuner
-from llmlab.training.result import OnProgress, Tuned
+from llmlab.training.result import OnProgress, TrainingProgress, Tuned
 from llmlab.training.run import TuneOptions
 from llmlab.types.progress import Progress
 
@@ -60,7 +61,7 @@ def tune(
     """
     settings = tuner.TrainingSettings.of(options)
     loaded = _model(lab, model)
-    folder = base_folder(loaded)
+    folder = base_folder(loaded, _reporting(name, progress), force=force)
     limit = loaded.lora_limits.max_rank
     if limit is not None and settings.rank > limit:
         raise BadInputError(
@@ -77,6 +78,9 @@ def tune(
         force=force,
         progress=progress,
     )
+    if expands(loaded):
+        note = f"trained on {loaded.source.path.name} ({loaded.quant}) expanded to 16 bits: {folder}"
+        tuned = replace(tuned, notes=(*tuned.notes, note))
     try:
         loaded.add_adapter(name, tuned.path, replace=True)
     except LlmLabError as error:
@@ -111,7 +115,7 @@ def merge(
         as `llmlab.training.merging.merge`.
     """
     loaded = _model(lab, model)
-    folder = base_folder(loaded)
+    folder = base_folder(loaded, progress, force=force)
     known = {entry.name: entry.files for entry in loaded.adapter_entries()}
     is_source = Path(adapter).expanduser().exists() or adapter.startswith("hf:")
     parts = [(adapter, 1.0)] if is_source else attached.parse(adapter)
@@ -138,16 +142,50 @@ def merge(
     )
 
 
-def base_folder(model: Model) -> Path:
+def base_folder(model: Model, progress: Progress | None = None, *, force: bool = False) -> Path:
     """The unquantized Hugging Face folder behind a loaded model.
 
+    A model that is at hand only as a GGUF file is expanded to a folder in the cache, once.
+
+    Args:
+        model: the loaded model.
+        progress: called while a GGUF file is expanded.
+        force: expand a GGUF file even if the model is estimated not to fit for training.
+
     Raises:
-        BadInputError: it was loaded from a GGUF file only, or is quantized.
+        BadInputError: it was loaded from a GGUF file that can't be expanded, or is a quantized folder.
+        DoesNotFitError: it was loaded from a GGUF file, and wouldn't fit; nothing was expanded.
+        LoadError: the disk is full.
     """
     check_here(model, "an adapter")
+    if expands(model):
+        tuner.check_memory(model.source.header, model.name, force=force, gpu=tuner.training_gpu())
+        try:
+            return gguf_folder.of(model.source.header, model.source.name, progress)
+        except UnsupportedError as error:
+            raise BadInputError(
+                f"{model.name} is the GGUF file {model.source.path.name}, but training needs a model's safetensors. "
+                f"{error.message}",
+                "Load the original Hugging Face folder (llamacpp converts it), then tune.",
+            ) from error
     base = model.source.base or model.source.path
     tuner.check_folder(base, read_header(base), model.name)
     return base
+
+
+def _reporting(name: str, progress: OnProgress | None) -> Progress:
+    """A file operation's progress, reported as a phase of a tuning run."""
+
+    def report(phase: str, _fraction: float | None) -> None:
+        if progress is not None:
+            progress(TrainingProgress(name, phase))
+
+    return report
+
+
+def expands(model: Model) -> bool:
+    """Whether a model has no folder, so that its GGUF file has to be expanded to one."""
+    return model.source.format == "gguf" and model.source.base is None
 
 
 def _model(lab: Lab, model: str | Model | None) -> Model:

@@ -249,6 +249,21 @@ def check_base(base: Path, header: Header, name: str, *, force: bool = False, gp
         DoesNotFitError: it doesn't fit.
     """
     check_folder(base, header, name)
+    check_memory(header, name, force=force, gpu=gpu)
+
+
+def check_memory(header: Header, name: str, *, force: bool = False, gpu: Device | None = None) -> None:
+    """Check that a model fits into memory for training.
+
+    Args:
+        header: its header.
+        name: its name, for messages.
+        force: don't check.
+        gpu: the GPU that it is trained on; None: the CPU.
+
+    Raises:
+        DoesNotFitError: it doesn't fit.
+    """
     where = gpu or memory.cpu()
     # Frozen weights, and a quarter for gradients of the adapter and activations.
     size, kind = (2, "bfloat16") if gpu is not None else (4, "float32")

@@ -151,8 +151,8 @@ def test_missing_part_of_a_split(nano_gguf, tmp_path):
         read_header(tmp_path / "m-00001-of-00003.gguf")
 
 
-def gguf_of(path, *, arch="llama", drop="", layers=1, kind="model"):
-    """A tiny GGUF by the gguf package."""
+def gguf_of(path, *, arch="llama", drop="", layers=1, kind="model", more=None):
+    """A tiny GGUF by the gguf package; `more` are further keys."""
     import gguf
     import numpy as np
 
@@ -162,6 +162,8 @@ def gguf_of(path, *, arch="llama", drop="", layers=1, kind="model"):
     writer.add_embedding_length(32)
     writer.add_head_count(4)
     writer.add_context_length(64)
+    for key, value in (more or {}).items():
+        (writer.add_string if isinstance(value, str) else writer.add_uint32)(key, value)
     names = ["token_embd.weight", "output_norm.weight"]
     block = ["attn_norm", "attn_q", "attn_k", "attn_v", "attn_output", "ffn_norm", "ffn_gate", "ffn_up", "ffn_down"]
     names += [f"blk.{i}.{name}.weight" for i in range(layers) for name in block]

@@ -58,8 +58,10 @@ def test_architecture_without_a_converter(tmp_path):
 def test_gguf_in_vllm_is_refused_with_the_reason(tmp_path):
     file = tmp_path / "m.gguf"
     shutil.copy(resolve("nano", quant="Q8_0").path, file)
-    with pytest.raises(UnsupportedError, match=r"not built into vLLM.*--engine llamacpp"):
+    with pytest.raises(UnsupportedError, match=r"not built into vLLM.*--engine llamacpp.*%llm quantize .*--to bf16"):
         resolve(file, engine="vllm")
+    with pytest.raises(UnsupportedError, match=r"is Q8_0, not Q4_0.*%llm quantize .*--to bf16"):
+        resolve(file, quant="Q4_0")
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,11 @@ def test_has_the_form_of_a_notebook(path):
     sets = "\n".join(source(cell) for cell in tagged)
     unset = [name for name in PARAMETERS if not re.search(rf"^{name} = ", sets, re.MULTILINE)]
     missing += [f"its cell tagged `parameters` must set {name}" for name in unset]
+    stated = re.search(r"^ENGINE = .*", sets, re.MULTILINE)
+    values = ("both", "llamacpp", "vllm", "auto")
+    # The notebook for Colab and Kaggle shows one engine at a time.
+    if stated and path.stem != "colab_kaggle" and not all(re.search(rf"#.*\b{one}\b", stated[0]) for one in values):
+        missing.append(f"the comment of ENGINE must name its values: {', '.join(values)}")
     last = cells(path)[-1]
     if last["cell_type"] != "markdown" or not re.search(r"(?im)^#+ .*\bnext\b", source(last)):
         missing.append("its last cell must be Markdown under a heading with the word `next`: what to try next")

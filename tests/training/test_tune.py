@@ -11,7 +11,8 @@ import pytest
 import llmlab
 from llmlab import zoo
 from llmlab.adapters import library
-from llmlab.errors import BadInputError, Interrupted, TuneError
+from llmlab.errors import BadInputError, Interrupted, TuneError, UnsupportedError
+from llmlab.quant import gguf_folder
 from llmlab.training import merging, run
 from llmlab.training.commands import base_folder
 from llmlab.training.commands import merge as merge_on
@@ -185,13 +186,24 @@ def test_bad_input_is_refused_before_anything_is_trained(bench, tmp_path):
     assert library.find("x") is None
 
 
-def test_a_gguf_alone_cannot_be_tuned(bench, tmp_path):
+def test_a_gguf_alone_is_expanded_to_be_tuned(bench, tmp_path, monkeypatch):
     lab, _, _ = bench
     file = shutil.copyfile(lab.current.path, tmp_path / "alone.gguf")
     model = lab.load(str(file), name="alone")
+    steps = []
     try:
-        with pytest.raises(BadInputError, match=r"GGUF file .*original Hugging Face folder"):
-            tune_on(lab, adapters_data.training("terse", 16), name="x", model=model)
+        rows = adapters_data.training("terse", 16)
+        tuned = tune_on(lab, rows, name="x", model=model, epochs=1, out=tmp_path / "x", progress=steps.append)
+        assert tuned.attached == "alone"
+        assert f"alone.gguf (F16) expanded to 16 bits: {base_folder(model)}" in "".join(tuned.notes)
+        assert "dequantize" in {step.phase for step in steps}
+
+        def refuse(*_args):
+            raise UnsupportedError("alone.gguf can't be expanded to a folder: it is split into 2 files.")
+
+        monkeypatch.setattr(gguf_folder, "of", refuse)
+        with pytest.raises(BadInputError, match=r"GGUF file .*split into 2 files.*original Hugging Face folder"):
+            tune_on(lab, rows, name="x", model=model)
     finally:
         lab.unload("alone")
         lab.use("nano")

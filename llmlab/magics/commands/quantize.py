@@ -16,7 +16,7 @@ class Quantize(Command):
     """Make a quant of a model."""
 
     name: ClassVar[str] = "quantize"
-    summary: ClassVar[str] = "make a quant of a model: GGUF, awq, gptq, fp8 or int8"
+    summary: ClassVar[str] = "make a quant of a model: GGUF, awq, gptq, fp8 or int8; bf16 from a GGUF file"
     details: ClassVar[str] = """
         GGUF tags: the Hugging Face folder is converted to F16 (by llmlab if it can, else by llama.cpp's converter,
         which is downloaded once with the source distribution of llama-cpp-python), then quantized by llama.cpp's
@@ -26,6 +26,9 @@ class Quantize(Command):
         calibrates awq, gptq and int8. vllm needs no checkpoint for fp8 and int8: with %llm load MODEL --quant fp8, vLLM
         quantizes at load time, and the status line says which method was used.
 
+        bf16: expands a GGUF file (a plain Llama) to a Hugging Face folder, which vllm loads and from which other quants
+        are made. The weights keep what the GGUF's quantization lost.
+
         The result is cached and used by %llm load MODEL --quant TAG.
         In Python: llmlab.quantize("nano", "Q4_K_M").
     """
@@ -33,6 +36,7 @@ class Quantize(Command):
         ("%llm quantize nano --to Q4_K_M", "with llama.cpp's quantizer"),
         ("%llm quantize ./my-model --to IQ3_S --imatrix calibration.txt", "with an importance matrix of a text"),
         ("%llm quantize ./my-model --to awq --data texts", "with llmcompressor, calibrated on a variable"),
+        ("%llm quantize ./model-Q4_K_M.gguf --to bf16", "a folder for vllm, expanded from a GGUF file"),
     )
 
     @classmethod
