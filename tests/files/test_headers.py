@@ -100,6 +100,21 @@ def test_index_can_not_point_out_of_the_folder(tmp_path):
 # -- broken GGUF files -------------------------------------------------------------------------
 
 
+def test_a_header_is_read_again_only_if_the_file_changed(nano_gguf, tmp_path, monkeypatch):
+    file, read, parse = tmp_path / "copy.gguf", [], gguf_file.parse
+    shutil.copyfile(nano_gguf, file)
+    monkeypatch.setattr(gguf_file, "parse", lambda data, path: read.append(path) or parse(data, path))
+    first = gguf_file.read(file)
+    gguf_file.token_types(file)
+    read_header(file)
+    assert gguf_file.read(file) == first
+    assert read == [file]
+    with file.open("r+b") as changed:
+        changed.truncate(1000)
+    with pytest.raises(LoadError, match="truncated"):
+        gguf_file.read(file)
+
+
 def test_truncated_gguf_says_both_sizes(nano_gguf, tmp_path):
     data = nano_gguf.read_bytes()
     broken = tmp_path / "broken.gguf"
