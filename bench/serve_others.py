@@ -6,7 +6,7 @@ one token of a known prompt.
 
     python bench/serve_others.py [--model nano] [--engine llamacpp vllm] [--connections 1 16] [--rounds 5] [--tokens 128] [-x KEY=VALUE]
 
-llama-server's flash attention is on by default, and llmlab's off on x86 CPUs: `-x flash_attn=on` (or off) sets both.
+llama-server's flash attention is on by default, llmlab's where it pays: `-x flash_attn=on` (or off) sets both.
 """
 
 from __future__ import annotations

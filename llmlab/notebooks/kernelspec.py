@@ -59,7 +59,7 @@ def install(
     found["argv"] = [sys.executable, *found["argv"][1:]]
     found["display_name"] = title or f"llmlab (Python {version})"
     found["metadata"] = {**found.get("metadata", {}), MARK: True}
-    # No tcmalloc, libiomp or OMP_*: none has been shown to pay (bench/README.md), and the engines set their threads.
+    # No tcmalloc, libiomp or OMP_*: none pays enough (bench/README.md), and the engines set their threads.
     found["env"] = {"LLMLAB_WARM": ",".join(warm)} if warm else {}
     with config.scratch() as folder:
         (folder / "kernel.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
