@@ -158,8 +158,8 @@ def preset(snapshot: Snapshot, places: Places) -> str:
     # llama-server reads a value up to the first ";" or "#", and has no way to quote one (common/preset.cpp).
     found = options(snapshot, places) | {"sampler-seq": _SEQUENCE}
     found.pop("samplers", None)
-    if _unfit(snapshot, places):
-        return f"; A preset can't have {_unfit(snapshot, places)}: use serve.sh\n"
+    if problem := _unfit(snapshot.name, found):
+        return f"; A preset can't have {problem}: use serve.sh\n"
     lines = ["version = 1", "", f"[{snapshot.name}]"]
     for name, value in found.items():
         if name == "logit-bias":  # a key can't be repeated
@@ -169,11 +169,11 @@ def preset(snapshot: Snapshot, places: Places) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _unfit(snapshot: Snapshot, places: Places) -> str:
-    """What a preset can't express; "" if it can express everything."""
-    if "]" in snapshot.name:
+def _unfit(name: str, found: Mapping[str, Any]) -> str:
+    """What a preset can't express, of a model's name and its options; "" if it can express everything."""
+    if "]" in name:
         return "a model's name with ]"
-    texts = [one for name, one in options(snapshot, places).items() if isinstance(one, str) and name != "samplers"]
+    texts = [one for one in found.values() if isinstance(one, str)]
     return next((f"the value {one}" for one in texts if one != one.strip() or any(c in one for c in ";#\n")), "")
 
 

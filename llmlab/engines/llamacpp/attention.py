@@ -28,7 +28,7 @@ from llmlab.machine import hardware
 # The shape of nano: with it the two machines are far apart, 0.46 and 0.92.
 _LAYERS, _HIDDEN, _HEADS, _KV_HEADS, _HEAD, _FEED, _VOCABULARY = 6, 256, 4, 2, 64, 768, 2048
 _LEAST = 0.7
-_TOKENS, _STEPS, _ROUNDS, _BATCH = 512, 4, 8, 512
+_TOKENS, _STEPS, _ROUNDS = 512, 4, 8
 
 
 class _Nowhere:
@@ -74,7 +74,7 @@ def _note() -> Path:
 
 
 def _keep(speed: float) -> None:
-    # Without a writable cache it is measured at each load.
+    # Without a writable cache it is measured once per process.
     with suppress(OSError):
         note = _note()
         note.parent.mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ def _params(flash: int) -> Any:
     import llama_cpp
 
     params = llama_cpp.llama_context_default_params()
-    params.n_ctx, params.n_batch, params.n_ubatch, params.n_seq_max = _TOKENS + 64, _BATCH, _BATCH, 1
+    params.n_ctx, params.n_batch, params.n_ubatch, params.n_seq_max = _TOKENS + 64, _TOKENS, _TOKENS, 1
     # One thread: two wait for each other, which says more about the other processes than about the kernels.
     params.n_threads = params.n_threads_batch = 1
     params.flash_attn_type, params.no_perf = flash, True
