@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import re
 import threading
 import unicodedata
@@ -61,7 +62,19 @@ class NativeModel:
             and llama_cpp.llama_vocab_type(self.vocab) == llama_cpp.LLAMA_VOCAB_TYPE_BPE
             and self.meta(splits.KEY) not in splits.ITERATIVE
         )
+        self.ends = self._ends()
         self.kinds = TokenKinds.of(self, gguf.token_types(path)) if self.vocab_size else TokenKinds()
+
+    def _ends(self) -> tuple[int, ...]:
+        """The tokens that llama.cpp takes for end tokens, in order."""
+        import llama_cpp
+
+        # A fifth of the time of llama-cpp-python's function: without giving up the GIL for each of 250,000 tokens.
+        address = ctypes.cast(llama_cpp.llama_vocab_is_eog, ctypes.c_void_p).value or 0
+        is_eog = ctypes.PYFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_int32)(address)
+        vocab = ctypes.cast(self.vocab, ctypes.c_void_p).value
+        tokens = range(self.vocab_size)
+        return tuple(itertools.compress(tokens, map(is_eog, itertools.repeat(vocab), tokens)))
 
     def vector_size(self, *, scores: bool) -> int:
         """Dimensions of a pooled vector, or scores per pair of texts."""

@@ -44,15 +44,14 @@ class TokenKinds:
         if len(types) != model.vocab_size:
             return cls()
         vocab = model.vocab
-        is_eog, is_control = llama_cpp.llama_vocab_is_eog, llama_cpp.llama_vocab_is_control
+        is_control = llama_cpp.llama_vocab_is_control
         template = model.meta("tokenizer.chat_template") or ""
         named = {model.meta(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot", "eom")}
-        shown, hidden = set(), set()
-        for token, kind in enumerate(types):
-            if kind == _CONTROL:
-                if not is_control(vocab, token):
-                    hidden.add(token)
-            elif kind in (_NORMAL, _USER_DEFINED) and is_eog(vocab, token) and str(token) not in named:
+        declared = [token for token, kind in enumerate(types) if kind == _CONTROL]
+        hidden = {token for token in declared if not is_control(vocab, token)}
+        shown = set()
+        for token in model.ends:
+            if types[token] in (_NORMAL, _USER_DEFINED) and str(token) not in named:
                 text = model.token_text(token)
                 # A file that declares its template's own end token as normal is wrong, and llama.cpp right.
                 if text not in template:
