@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal
 from llmlab import config
 from llmlab._version import __version__
 from llmlab.engines import registry
+from llmlab.hub import catalogue
 from llmlab.machine import hardware, nvml
 from llmlab.render import units
 
@@ -69,7 +70,17 @@ def examine(lab: Lab | None = None) -> Report:
         A report; a check that raised is in it as a warning.
     """
     engines = [functools.partial(_engine, name) for name in registry.ENGINES]
-    looks: list[Callable[[], Iterator[Check]]] = [_python, *engines, _torch, _gpu, _memory, _libraries, _folders, _hub]
+    looks: list[Callable[[], Iterator[Check]]] = [
+        _python,
+        *engines,
+        _torch,
+        _gpu,
+        _memory,
+        _libraries,
+        _folders,
+        _models,
+        _hub,
+    ]
     if lab is not None:
         looks.append(lambda: _loaded(lab))
     found: list[Check] = []
@@ -128,6 +139,11 @@ def _torch() -> Iterator[Check]:
             f"vLLM's CPU build needs torch's CPU build; found torch {version}",
             "rm -r .venv && make setup",
         )
+
+
+def _models() -> Iterator[Check]:
+    for problem in catalogue.problems():
+        yield Check("models.toml", "warn", problem, "correct the entry, or remove it; the other models load")
 
 
 def _gpu() -> Iterator[Check]:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, cast, overload
 
 from llmlab.adapters.attached import AttachedAdapters, Entry, Specs
-from llmlab.adapters.comparison import AdapterComparison, Metric, compare
 from llmlab.engines.base import (
     Engine,
     EngineLog,
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from llmlab.adapters.comparison import AdapterComparison, Metric
     from llmlab.files.fit import Estimate
     from llmlab.files.source import Source
     from llmlab.guided import Guide
@@ -603,6 +603,8 @@ class Model:
             (('none', 'pirate'), ['none', 'pirate'])
         """
         request: dict[str, Any] = {**options, **({"system": system} if system is not None else {}), "raw": raw}
+        from llmlab.adapters.comparison import compare
+
         return compare(self.generate, adapters, prompts, metric, request | ({"params": params} if params else {}))
 
     # -- generation ----------------------------------------------------------------------------

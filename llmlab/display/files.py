@@ -23,11 +23,19 @@ TENSORS_SHOWN = 8
 
 
 class Catalogue(View, Sequence["Entry"]):
-    """The models that can be loaded by name; a sequence of catalogue entries. `on_disk`: the cached models."""
+    """The models that can be loaded by name; a sequence of catalogue entries.
 
-    def __init__(self, entries: Sequence[Entry], on_disk: StoredView | None = None) -> None:
+    Attributes:
+        on_disk: the cached models.
+        problems: what is wrong with the user's entries that are left out.
+    """
+
+    def __init__(
+        self, entries: Sequence[Entry], on_disk: StoredView | None = None, problems: Sequence[str] = ()
+    ) -> None:
         self.entries = tuple(entries)
         self.on_disk = on_disk
+        self.problems = tuple(problems)
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -57,6 +65,7 @@ class Catalogue(View, Sequence["Entry"]):
         ]
         headings = ("name", "parameters>", "context>", *ENGINES, "licence", "about")
         note = "Load one: %llm load NAME. local: on this machine. Details: %llm show NAME. Context in tokens."
+        note = " ".join([note, *(f"Left out: {problem}" for problem in self.problems)])
         return Table(headings, rows, note=note, empty="The catalogue is empty.")
 
     def text(self) -> str:

@@ -167,32 +167,44 @@ class _Cursor:
         """Skip strings; with `unique`, look for a duplicate."""
         if length > _MOST_STRINGS:
             raise ValueError(f"an array has {length:,} strings")
-        longest, twice, seen = 0, None, set[bytes]()
+        longest, texts = 0, list[bytes]()
         # A vocabulary and its merges are half a million strings: lengths are read from pieces, without a call for each.
-        data, at, end, unpack = self.data, self.at, len(self.data), _LENGTH.unpack_from
-        piece, start = b"", at
+        data, start, end, unpack = self.data, self.at, len(self.data), _LENGTH.unpack_from
+        piece, place, last = b"", 0, -1
         for _ in range(length):
-            if at + 8 > start + len(piece):
-                piece, start = data[at : at + _PIECE], at
-                if len(piece) < 8:
+            if place > last:
+                start += place
+                if end - start < 8:
                     raise _EndedError
-            size = unpack(piece, at - start)[0]
-            at += 8
-            if size > end - at:
-                raise _EndedError
+                piece = data[start : start + _PIECE]
+                place, last = 0, len(piece) - 8
+            size = unpack(piece, place)[0]
+            begin = place + 8
+            place = begin + size
             if size > longest:
+                if size > end - start - begin:
+                    raise _EndedError
                 longest = size
             # llama.cpp renames empty tokens by number; strings longer than any token are refused for their length.
-            if unique and twice is None and 0 < size <= _KEPT:
-                text = piece[at - start : at - start + size]
-                if len(text) < size:
-                    text = data[at : at + size]
-                if text in seen:
-                    twice = text
-                seen.add(text)
-            at += size
-        self.at = at
-        return Skipped(length, longest, twice)
+            if unique and 0 < size <= _KEPT:
+                text = piece[begin:place]
+                texts.append(text if len(text) == size else data[start + begin : start + place])
+        if start + place > end:
+            raise _EndedError
+        self.at = start + place
+        return Skipped(length, longest, _repeated(texts))
+
+
+def _repeated(texts: list[bytes]) -> bytes | None:
+    """The first text that an earlier one equals."""
+    if len(set(texts)) == len(texts):
+        return None
+    seen = set[bytes]()
+    for text in texts:
+        if text in seen:
+            break
+        seen.add(text)
+    return text
 
 
 def is_gguf(path: Path) -> bool:

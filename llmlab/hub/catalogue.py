@@ -22,11 +22,12 @@ from llmlab.hub.quant_repo import Kind, QuantRepo
 from llmlab.types import FORMATS, EngineName, SamplingParams
 
 if TYPE_CHECKING:
-    from llmlab.hub.catalogue_schema import Catalogue
+    from pydantic import ValidationError
 
 MADE = "models"
 """The folder for merged models, in the user's data folder."""
 MADE_ORIGIN = "merged"
+_FORMAT = "Use the format of llmlab/hub/catalogue.toml: [[model]] with name and path, or [[model.files]]."
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,20 +134,45 @@ class Entry:
         return next((files for files in having if FORMATS[files.engine] == FORMATS[engine]), None)
 
 
+@dataclass(frozen=True, slots=True)
+class _UserList:
+    entries: tuple[Entry, ...] = ()
+    trusted: tuple[str, ...] = ()
+    # (name in lower case, what is wrong) of each invalid entry
+    invalid: tuple[tuple[str, str], ...] = ()
+
+
 def entries() -> list[Entry]:
-    """All models with a short name, the user's first.
+    """All models with a short name, the user's first; without the user's invalid entries (see `problems`).
 
     Raises:
-        BadInputError: the user's file is invalid; the message names the file, the key and the problem.
+        BadInputError: the user's file can't be read at all; the message names the file, the key and the problem.
     """
     out: dict[str, Entry] = {}
-    for entry in (*_user_entries(), *_made(), *_builtin()):
+    for entry in (*_user_list().entries, *_made(), *_builtin()):
         out.setdefault(entry.name, entry)
     return list(out.values())
 
 
+def problems() -> tuple[str, ...]:
+    """What is wrong with the user's list, one line per invalid entry, or one for a file that can't be read at all."""
+    try:
+        return tuple(message for _, message in _user_list().invalid)
+    except BadInputError as error:
+        return (error.message,)
+
+
 def find(name: str) -> Entry | None:
-    """The model with this name (ignoring case), or None."""
+    """The model with this name (ignoring case), or None.
+
+    Raises:
+        BadInputError: the user's entry of this name is invalid, or the user's file can't be read at all.
+    """
+    if not is_name(name):  # a path or a repository: an unreadable list doesn't matter
+        return None
+    for invalid, message in _user_list().invalid:
+        if invalid == name.lower():
+            raise BadInputError(message, _FORMAT)
     return next((entry for entry in entries() if entry.name.lower() == name.lower()), None)
 
 
@@ -179,11 +205,12 @@ def get(name: str) -> Entry:
 
 def trusted() -> tuple[str, ...]:
     """The authors whose quantizations may be chosen automatically: the user's list, then llmlab's."""
-    file = user_file()
-    own = _read_user(file)
-    builtin = Path(__file__).with_name("catalogue.toml").read_text(encoding="utf-8")
-    lists = [_check(own, file).trusted if own is not None else [], tomllib.loads(builtin)["trusted"]]
-    return tuple(dict.fromkeys(author for authors in lists for author in authors))
+    return tuple(dict.fromkeys((*_user_list().trusted, *_read_builtin()["trusted"])))
+
+
+def is_name(text: str) -> bool:
+    """Whether a model in the catalogue can have this name."""
+    return bool(text) and all(char.isalnum() or char in "._-" for char in text)
 
 
 def user_file() -> Path:
@@ -198,15 +225,19 @@ def user_file() -> Path:
 
 @functools.cache
 def _builtin() -> tuple[Entry, ...]:
-    file = Path(__file__).with_name("catalogue.toml")
-    package = Path(__file__).parent.parent
-    return tuple(_parse(file.read_text(encoding="utf-8"), file, "llmlab", package))
+    # Without pydantic, whose import and schemas take 0.13 s: a test validates the file.
+    return tuple(_entry(model, "llmlab", Path(__file__).parent.parent) for model in _read_builtin()["model"])
 
 
-def _user_entries() -> tuple[Entry, ...]:
+@functools.cache
+def _read_builtin() -> dict[str, Any]:
+    return tomllib.loads(Path(__file__).with_name("catalogue.toml").read_text(encoding="utf-8"))
+
+
+def _user_list() -> _UserList:
     file = user_file()
     text = _read_user(file)
-    return () if text is None else tuple(_parse(text, file, str(file), file.parent))
+    return _UserList() if text is None else _validated(text, file)
 
 
 def _made() -> tuple[Entry, ...]:
@@ -232,64 +263,80 @@ def _read_user(file: Path) -> str | None:
         raise BadInputError(f"{file} can't be read: {error}.", "It must be a TOML file in UTF-8.") from None
 
 
-def _check(text: str, file: Path) -> Catalogue:
-    """A list validated by pydantic; the error names the first problem and its position."""
-    from pydantic import ValidationError
-
-    from llmlab.hub.catalogue_schema import Catalogue
-
+@functools.lru_cache(maxsize=4)
+def _validated(text: str, file: Path) -> _UserList:
+    """A user's list, validated by pydantic, each entry on its own."""
     try:
         data: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise BadInputError(f"{file} is not valid TOML: {error}.") from None
+    from pydantic import ValidationError
+
+    from llmlab.hub.catalogue_schema import Catalogue, EntryModel
+
+    models = data.get("model")
+    each = models if isinstance(models, list) else []
     try:
-        return Catalogue.model_validate(data)
+        trusted = Catalogue.model_validate({**data, "model": []} if isinstance(models, list) else data).trusted
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise BadInputError(
-            f"{file}: {_place(first['loc'], data)}: {first['msg'].removeprefix('Value error, ')}.",
-            "Use the format of llmlab/hub/catalogue.toml: [[model]] with name and path, or [[model.files]].",
-        ) from None
+        raise BadInputError(_message(error, (), data, file), _FORMAT) from None
+    entries: list[Entry] = []
+    invalid: list[tuple[str, str]] = []
+    for number, model in enumerate(each):
+        try:
+            checked = EntryModel.model_validate(model).model_dump(exclude_none=True)
+        except ValidationError as error:
+            name = model.get("name") if isinstance(model, dict) else None
+            message = _message(error, ("model", number), data, file)
+            invalid.append((name.lower() if isinstance(name, str) else "", message))
+        else:
+            entries.append(_entry(checked, str(file), file.parent))
+    return _UserList(tuple(entries), tuple(trusted), tuple(invalid))
 
 
-def _parse(text: str, file: Path, origin: str, base: Path) -> list[Entry]:
-    parsed = _check(text, file)
-    out = []
-    for model in parsed.model:
-        files = tuple(
-            QuantRepo(
-                f.engine,
-                f.repo,
-                tuple(tags.canonical(q, f.engine).name for q in f.quants),
-                f.file,
-                f.revision,
-                f.gated,
-                sizes={tags.canonical(q, f.engine).name: size for q, size in f.sizes.items()},
-                projector=f.projector,
-            )
-            for f in model.files
+def _message(error: ValidationError, within: tuple[int | str, ...], data: dict[str, Any], file: Path) -> str:
+    """The first problem of a list, and its position."""
+    first = error.errors(include_url=False)[0]
+    return f"{file}: {_place((*within, *first['loc']), data)}: {first['msg'].removeprefix('Value error, ')}."
+
+
+def _entry(model: dict[str, Any], origin: str, base: Path) -> Entry:
+    """An entry from its table, which is valid."""
+    files = tuple(
+        QuantRepo(
+            f["engine"],
+            f["repo"],
+            tuple(tags.canonical(q, f["engine"]).name for q in f["quants"]),
+            f.get("file"),
+            f.get("revision"),
+            f.get("gated"),
+            sizes={tags.canonical(q, f["engine"]).name: size for q, size in f.get("sizes", {}).items()},
+            projector=f.get("projector"),
         )
-        path = (base / Path(model.path).expanduser()) if model.path is not None else None
-        out.append(
-            Entry(
-                model.name,
-                model.description,
-                model.parameters,
-                model.context_length,
-                model.licence,
-                files,
-                path,
-                origin,
-                model.base,
-                sampling=SamplingParams.of(model.sampling) if model.sampling else None,
-                packages=tuple(Packaged(one.distribution, one.file, one.quant) for one in model.packages),
-                embedding=model.embedding,
-                head=model.head,
-                kind=model.kind,
-                shape=Shape(**model.shape.model_dump()) if model.shape is not None else None,
-            )
-        )
-    return out
+        for f in model.get("files", ())
+    )
+    packages = tuple(
+        Packaged(one["distribution"], one["file"], tags.canonical(one["quant"], tags.native("gguf")).name)
+        for one in model.get("packages", ())
+    )
+    sampling, shape = model.get("sampling"), model.get("shape")
+    return Entry(
+        model["name"],
+        model.get("description", ""),
+        model.get("parameters"),
+        model.get("context_length"),
+        model.get("licence"),
+        files,
+        (base / Path(model["path"]).expanduser()) if "path" in model else None,
+        origin,
+        model.get("base"),
+        sampling=SamplingParams.of(sampling) if sampling else None,
+        packages=packages,
+        embedding=model.get("embedding", 0),
+        head=model.get("head", 0),
+        kind=model.get("kind", "chat"),
+        shape=Shape(**shape) if shape is not None else None,
+    )
 
 
 def _place(loc: tuple[int | str, ...], data: dict[str, Any]) -> str:

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 
 from llmlab.engines.base import LoadPlan
 from llmlab.engines.registry import ATTACHED
-from llmlab.engines.remote.address import Address, Key
-from llmlab.engines.remote.engine import check_prices
 from llmlab.errors import BadInputError
 from llmlab.files.source import Source
 from llmlab.loading.plan import DEFAULT_CONCURRENCY, Planned
@@ -31,6 +29,9 @@ def plan_attach(url: str, options: AttachOptions, *, count: Callable[[str], int]
         options: the keywords of `llmlab.attach`.
         count: counts a text's tokens with the model's tokenizer, if there is one here.
     """
+    from llmlab.engines.remote.address import Address, Key
+    from llmlab.engines.remote.engine import check_prices
+
     ctx, max_concurrency, timeout = options.get("ctx"), options.get("max_concurrency"), options.get("timeout")
     model = options.get("model")
     for option, value, low in (("ctx", ctx, 16), ("max_concurrency", max_concurrency, 1)):
@@ -57,6 +58,8 @@ def plan_attach(url: str, options: AttachOptions, *, count: Callable[[str], int]
 
 def free_name(model: Model, taken: Collection[str]) -> str:
     """A name for an attached model: its id on the server, and the server if a model has that name."""
+    from llmlab.engines.remote.address import Address
+
     there = model.facts.model_id.rstrip("/").rpartition("/")[2].removesuffix(":latest")
     there = there.removesuffix(".gguf")
     name = "".join("-" if c in _BAD else c for c in there) or "attached"

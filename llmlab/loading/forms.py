@@ -92,7 +92,7 @@ def _made_from(folder: Form) -> list[Form]:
     if folder.format != "safetensors" or folder.path is None:
         return []
     way = f"from the {folder.quant} folder {folder.way}"
-    found = _of_folder(folder.spec, folder.path, None)
+    found = _of_folder(folder.spec, folder.path, None, made=True)
     ready = [form for form in found if form.action == "ready" and form.quant != folder.quant and form.online is None]
     return [replace(form, way="; ".join(part for part in (form.way, way) if part)) for form in ready]
 
@@ -172,7 +172,8 @@ def _of_file(spec: Spec, path: Path) -> Form:
     return Form(spec, GGUF_ENGINE, header.quant, "gguf", "ready", str(path), path=header.path, header=header)
 
 
-def _of_folder(spec: Spec, folder: Path, engine: EngineName | None) -> tuple[Form, ...]:
+def _of_folder(spec: Spec, folder: Path, engine: EngineName | None, *, made: bool = False) -> tuple[Form, ...]:
+    """The forms of a folder; `made`: of the GGUF files made from it, only those that exist."""
     header = read_header(folder)
     out: list[Form] = []
     if engine is None or FORMATS[engine] == "safetensors":
@@ -181,11 +182,11 @@ def _of_folder(spec: Spec, folder: Path, engine: EngineName | None) -> tuple[For
         own = Form(spec, FOLDER_ENGINE, header.quant, "safetensors", "ready", str(folder), path=folder, header=header)
         out += [own, *vllm_forms.of(spec, header).values()]
     if engine is None or FORMATS[engine] == "gguf":
-        out += _ggufs(spec, header)
+        out += _ggufs(spec, header, made=made)
     return tuple(out)
 
 
-def _ggufs(spec: Spec, header: Header) -> list[Form]:
+def _ggufs(spec: Spec, header: Header, *, made: bool) -> list[Form]:
     """The GGUF files that llmlab makes from a folder at first use, F16 first.
 
     For a model that llmlab can't convert itself: those that `%llm quantize` has made with llama.cpp's converter.
@@ -194,7 +195,8 @@ def _ggufs(spec: Spec, header: Header) -> list[Form]:
 
     place = gguf_cache.cached_paths(header.path)
     quants = [name for name in tags.names(GGUF_ENGINE) if gguf_quantizer.can_make(tags.TAGS[name])]
-    if gguf_cache.can_convert(header) is not None:
+    # `made` first: the check parses tokenizer.json.
+    if made or gguf_cache.can_convert(header) is not None:
         quants = [name for name in quants if place(name).is_file()]
     return [_gguf(spec, header, quant, place(quant)) for quant in sorted(quants, key=lambda name: name != "F16")]
 

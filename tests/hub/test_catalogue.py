@@ -1,14 +1,19 @@
 """The catalogue: its own entries hold together, the user's are added, and a wrong file is told with its place."""
 
 import dataclasses
+import re
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
+from llmlab import doctor
+from llmlab.display import Catalogue
 from llmlab.errors import BadInputError, UnknownNameError
 from llmlab.files import tags
-from llmlab.hub import catalogue
+from llmlab.hub import catalogue, catalogue_schema, spec
 
 
 @pytest.fixture
@@ -76,10 +81,46 @@ FILES = '[[model]]\nname = "m"\n[[model.files]]\n'
 )
 def test_wrong_user_file_is_told_with_its_place(own, text, says):
     own.write_text(text)
-    with pytest.raises(BadInputError, match=says) as caught:
-        catalogue.entries()
-    assert str(own) in str(caught.value)
-    assert "\n" not in str(caught.value)
+    (problem,) = catalogue.problems()
+    assert re.search(says, problem)
+    assert str(own) in problem
+    assert "\n" not in problem
+
+
+@pytest.mark.parametrize("text", ["[[model]\n", "[[models]]\nname = 'x'\n", "trusted = 3\n"])
+def test_an_unreadable_user_file_stops_names_and_no_path(own, text):
+    own.write_text(text)
+    for look in (catalogue.entries, catalogue.trusted, lambda: catalogue.find("nano")):
+        with pytest.raises(BadInputError, match=re.escape(str(own))):
+            look()
+    assert spec.parse(str(own.parent)).path == own.parent
+    assert spec.parse("hf:a/b").repo == "a/b"
+
+
+def test_an_invalid_entry_stops_only_loads_of_its_name(own):
+    (own.parent / "m.gguf").touch()
+    own.write_text(
+        'trusted = ["us"]\n[[model]]\nname = "Bad"\npath = "x"\nlicense = "mit"\n'
+        '[[model]]\nname = "good"\npath = "m.gguf"\n[[model]]\npath = "nameless"\n'
+    )
+    assert catalogue.get("good").path == own.parent / "m.gguf"
+    assert catalogue.get("nano").origin == "llmlab"
+    assert "bad" not in [entry.name.lower() for entry in catalogue.entries()]
+    assert catalogue.trusted()[0] == "us"
+    assert spec.parse(str(own.parent / "m.gguf")).path == own.parent / "m.gguf"
+    with pytest.raises(BadInputError, match=r"model 'Bad', key 'license'.*not permitted"):
+        spec.parse("bad")
+    first, second = catalogue.problems()
+    assert "model 'Bad'" in first
+    assert "model 3, key 'name'" in second
+    assert first in Catalogue(catalogue.entries(), problems=catalogue.problems()).text()
+    assert [check.detail for check in doctor.examine().checks if check.name == "models.toml"] == [first, second]
+
+
+def test_llmlabs_own_list_is_valid():
+    data = tomllib.loads(Path(catalogue.__file__).with_name("catalogue.toml").read_text(encoding="utf-8"))
+    models = catalogue_schema.Catalogue.model_validate(data).model
+    assert [model.name for model in models] == [entry.name for entry in catalogue._builtin()]
 
 
 def test_unknown_name_says_the_closest():

@@ -68,8 +68,13 @@ def _is_x86() -> bool:
     return platform.machine().lower() in ("x86_64", "amd64")
 
 
+@functools.cache
+def _version() -> str:
+    return metadata.version("llama-cpp-python")
+
+
 def _note() -> Path:
-    key = repr((hardware.cpu_name(), metadata.version("llama-cpp-python"), _TOKENS))
+    key = repr((hardware.cpu_name(), _version(), _TOKENS))
     return config.cache_dir() / "measured" / f"flash-attention-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
 
 

@@ -79,13 +79,13 @@ def _end_ids(model: NativeModel, generation: dict[str, Any], base: Path | None) 
     config = read_optional(base / "config.json") if base is not None else {}
     ends = set(declared_ends(generation, config, model.vocab_size))
     template = model.meta("tokenizer.chat_template") or ""
-    is_eog, is_control, vocab = llama_cpp.llama_vocab_is_eog, llama_cpp.llama_vocab_is_control, model.vocab
+    is_control, vocab = llama_cpp.llama_vocab_is_control, model.vocab
     fim = {getattr(llama_cpp, f"llama_vocab_fim_{name}")(vocab) for name in ("pad", "rep", "sep")}
     # `fim`: they end a completion of code, not an answer.
     wrong = (fim | {_token_id(model, "unknown")} | model.kinds.shown) - named
     listed = bool(ends)
-    for token in range(model.vocab_size):
-        if not is_eog(vocab, token) or token in wrong:
+    for token in model.ends:
+        if token in wrong:
             continue
         # If the file names no end token, llama.cpp assumes GPT-2's id 11, whatever that is in this vocabulary.
         guessed = is_control(vocab, token) and (not listed or model.token_text(token) in template)

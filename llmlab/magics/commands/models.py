@@ -38,7 +38,7 @@ class Models(Command):
     def run(cls, args: argparse.Namespace, context: Context) -> object:  # noqa: ARG003
         """The catalogue, and the cached files."""
         from llmlab.hub.cache import on_disk
-        from llmlab.hub.catalogue import entries
+        from llmlab.hub.catalogue import entries, problems
 
         if args.check:
             from llmlab.hub.verification import verify
@@ -46,4 +46,4 @@ class Models(Command):
             listed = entries()
             return CatalogueCheck(verify(listed), sum(len(entry.files) for entry in listed))
         stored = StoredView(on_disk())
-        return stored if args.disk else Catalogue(entries(), stored)
+        return stored if args.disk else Catalogue(entries(), stored, problems())

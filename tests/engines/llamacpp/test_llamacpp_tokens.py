@@ -8,6 +8,7 @@ import pytest
 
 import llmlab
 from llmlab import zoo
+from llmlab.engines.llamacpp.native import NativeModel
 from llmlab.loading.retrieval import resolve
 from tests.files import gguf_edit
 
@@ -46,6 +47,35 @@ def _ends(path):
         return lab.load(str(path), engine="llamacpp", ctx=256).facts.end_ids
     finally:
         lab.close()
+
+
+def test_end_tokens_are_llama_cpps_and_follow_the_file(tmp_path):
+    """They are found in one pass over the vocabulary, and kept per file until it changes."""
+    import llama_cpp
+
+    source = resolve("nano", engine="llamacpp").path
+    tokens = gguf_edit.tokens(source)
+    tokens[-1] = b"</s>"
+    file = tmp_path / "model.gguf"
+
+    def rename(keys, _tensors):
+        keys["tokenizer.ggml.tokens"] = gguf_edit.texts(tokens)
+
+    found = []
+    for _ in range(2):
+        if found:
+            gguf_edit.edited(source, file, rename)
+        else:
+            shutil.copy(source, file)
+        params = llama_cpp.llama_model_default_params()
+        params.vocab_only = True
+        for _ in range(2):
+            model = NativeModel(file, params, lambda _share: True)
+            ids = range(model.vocab_size)
+            assert list(model.ends) == [i for i in ids if llama_cpp.llama_vocab_is_eog(model.vocab, i)]
+            found.append(model.ends)
+            model.free()
+    assert found[2] == (*found[0], len(tokens) - 1)
 
 
 def test_the_unknown_token_ends_nothing(llamacpp, tmp_path):
