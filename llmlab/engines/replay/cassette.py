@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -98,17 +96,8 @@ class Cassette:
         """
         head = {"kind": KIND, "version": VERSION, "llmlab": __version__}
         lines = [json.dumps(row, ensure_ascii=False) for row in (head, *self.rows.values())]
-        with config.writing(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix=f".{self.path.name}.", suffix=".part", dir=self.path.parent)
-            part = Path(name)
-            try:
-                with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-                    file.write("\n".join(lines) + "\n")
-                part.chmod(0o644)
-                part.replace(self.path)
-            finally:
-                part.unlink(missing_ok=True)
+        with config.writing(self.path), config.replacing(self.path) as part:
+            part.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
 
 
 def _same(before: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
