@@ -1415,8 +1415,9 @@ def serve(*, port: int = 8000, host: str = "127.0.0.1", key: str | None = None, 
 def record_answers(path: str | Path, *, fresh: bool = False) -> AbstractContextManager[Recorder]:
     """Record what models are asked and what they answer, token by token, for `replay_answers`.
 
-    The file is JSON lines, one per text and answer, and is written at the end of the block. It has the prompts and the
-    answers, and no keys, addresses or paths. Models that were loaded before are recorded, too.
+    The file is JSON lines, one per text and answer, written as they come: what was answered is kept if the kernel is
+    killed. It has the prompts and the answers, and no keys, addresses or paths. Models that were loaded before are
+    recorded, too.
 
     Args:
         path: the file. If it exists, its answers are kept, unless the same request is answered differently now.
@@ -1427,6 +1428,7 @@ def record_answers(path: str | Path, *, fresh: bool = False) -> AbstractContextM
 
     Raises:
         BadInputError: the file is no file of recorded answers, or answers are already recorded or replayed.
+        DiskError: the file can't be written.
 
     Example:
         >>> with llmlab.record_answers("answers.jsonl") as recording:
@@ -1551,7 +1553,8 @@ def replay_answers(path: str | Path) -> AbstractContextManager[Cassette]:
         path: a file of `record_answers`.
 
     Returns:
-        A context manager. Models that were loaded in the block keep answering after it.
+        A context manager. Models that were loaded in the block keep answering after it. It warns if the file's last
+        line is incomplete, because the process that recorded it was killed.
 
     Raises:
         BadInputError: the file is no file of recorded answers, or answers are already recorded or replayed.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -96,6 +97,46 @@ def writing(
         shown = str(path) if len(str(path)) < 300 else f"{str(path)[:120]}...{str(path)[-60:]}"
         converted = DiskError(f"{shown} can't {action}: {why}.", hint)
         raise converted if error is DiskError else error(converted.message, converted.hint) from failed
+
+
+@contextmanager
+def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
+    """A temporary path next to a file; what the block writes there replaces the file when the block ends.
+
+    Readers see the old content or the new, never a part. If the block fails, the file is unchanged and nothing is left
+    behind. The folder is created.
+
+    Args:
+        path: the file.
+        durable: the new content is on the disk when this returns, also after a power cut.
+
+    Raises:
+        OSError: it can't be written. Callers convert it with `writing`, or continue without the file.
+
+    Example:
+        >>> with config.replacing(path) as part:
+        ...     part.write_text("{}", encoding="utf-8")
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # 40 characters have at most 160 bytes; a name may have 255. Not mkstemp, whose files only their owner can read.
+    part = path.with_name(f".{path.name[:40]}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    try:
+        yield part
+        if durable:
+            _sync(part, os.O_RDWR)
+        part.replace(path)
+        if durable and os.name == "posix":
+            _sync(path.parent, os.O_RDONLY)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _sync(path: Path, mode: int) -> None:
+    handle = os.open(path, mode)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 @contextmanager

@@ -8,7 +8,6 @@ catalogue's trusted authors are chosen automatically; any other author must be n
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -307,14 +306,8 @@ def remember(spec: Spec, offer: QuantRepo, tag: str) -> None:
     with suppress(OSError):
         known = _recorded()
         known[f"{spec.text} {offer.engine} {tag}"] = [offer.repo, offer.revision]
-        file = _record()
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_name(f".{file.name}.{os.getpid()}.part")
-        try:
+        with config.replacing(_record()) as part:
             part.write_text(json.dumps(known, indent=1), encoding="utf-8")
-            part.replace(file)
-        finally:
-            part.unlink(missing_ok=True)
 
 
 def recalled(spec: Spec, engine: EngineName | None, tag: str | None) -> tuple[QuantRepo, str] | None:

@@ -138,8 +138,7 @@ class Job:
                     "Give another output=, or begin again: fresh=True",
                 )
             self.adapters = dict(found.get("adapters", {}))
-        for file in self.output.path.glob("*.partial"):
-            file.unlink(missing_ok=True)
+        self.output.sweep()
         self._about = {
             "llmlab": __version__,
             "began": (found or {}).get("began") or datetime.now(UTC).isoformat(timespec="seconds"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,8 @@ SHARD_S = 30.0
 """A shard is written when it has so many rows, or when its first row has waited so long."""
 _MANIFEST = "manifest.json"
 _NAME = re.compile(r"rows-(\d{10})-(\d{10})-(\d+)f-([0-9a-f]{16})\.jsonl")
+# What `config.replacing` leaves behind when the process is killed.
+_PART = re.compile(r"\.(rows-|manifest\.).*\.part")
 _DIGEST = 16
 
 
@@ -138,9 +139,16 @@ class Output:
         """Delete the job's own files, and no others."""
         with config.writing(self.path, action="be emptied"):
             (self.path / _MANIFEST).unlink(missing_ok=True)
+            self.sweep()
             for file in list(self.path.iterdir()):
-                if _NAME.fullmatch(file.name) or file.name.endswith(".partial"):
+                if _NAME.fullmatch(file.name):
                     file.unlink()
+
+    def sweep(self) -> None:
+        """Delete the files that a killed job was writing. Only while the folder is claimed."""
+        for file in list(self.path.iterdir()):
+            if _PART.fullmatch(file.name):
+                file.unlink(missing_ok=True)
 
     def describe(self, manifest: Mapping[str, Any]) -> None:
         """Write the manifest."""
@@ -162,19 +170,8 @@ class Output:
 
     def _write(self, name: str, text: str) -> None:
         path = self.path / name
-        partial = self.path / f"{name}.partial"
-        with config.writing(path):
-            with partial.open("wb") as file:
-                file.write(text.encode("utf-8", "surrogatepass"))
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-            if os.name == "posix":
-                folder = os.open(self.path, os.O_RDONLY)
-                try:
-                    os.fsync(folder)
-                finally:
-                    os.close(folder)
+        with config.writing(path), config.replacing(path, durable=True) as part:
+            part.write_bytes(text.encode("utf-8", "surrogatepass"))
 
 
 def same_rows(shard: Shard, digest: str) -> bool:

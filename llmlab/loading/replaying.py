@@ -68,7 +68,7 @@ def _planned(cassette: Cassette, spec: str, row: Row) -> Planned:
 
 @contextlib.contextmanager
 def recording(path: Path, *, fresh: bool = False) -> Iterator[Recorder]:
-    """Record in the block; the file is written at its end, also after an error. Raises as `llmlab.record_answers`."""
+    """Record in the block. Raises as `llmlab.record_answers`."""
     recorder = Recorder(path, fresh=fresh)
     tape.start(recorder)
     try:

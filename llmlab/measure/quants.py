@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -68,26 +66,17 @@ class _Run:
     state: dict[str, Any] = field(default_factory=dict)
 
     def save(self) -> None:
-        with config.writing(self.folder / "run.json"):
-            handle, name = tempfile.mkstemp(dir=self.folder, prefix=".run.", suffix=".part")
-            try:
-                with os.fdopen(handle, "w", encoding="utf-8") as file:
-                    json.dump(self.state, file, indent=1)
-                Path(name).replace(self.folder / "run.json")
-            finally:
-                Path(name).unlink(missing_ok=True)
+        target = self.folder / "run.json"
+        with config.writing(target), config.replacing(target) as part:
+            part.write_text(json.dumps(self.state, indent=1), encoding="utf-8")
 
     def keep(self, name: str, rows: Any) -> None:
         _imports.load("numpy")
         import numpy as np
 
-        target, part = self.folder / f"{name}.npy", self.folder / f".{name}.part.npy"
-        with config.writing(target):
-            try:
-                np.save(part, rows)
-                part.replace(target)
-            finally:
-                part.unlink(missing_ok=True)
+        target = self.folder / f"{name}.npy"
+        with config.writing(target), config.replacing(target) as part, part.open("wb") as file:
+            np.save(file, rows)
 
     def kept(self, name: str) -> Any:
         _imports.load("numpy")

@@ -50,14 +50,8 @@ def write(runs: Runs, path: Path) -> Path:
         elif run.status == "not run":
             ET.SubElement(case, "skipped", {"message": "an earlier notebook failed"})
     ET.indent(root)
-    with config.writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name[-100:]}.part")
-        try:
-            ET.ElementTree(root).write(part, encoding="utf-8", xml_declaration=True)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+    with config.writing(path), config.replacing(path) as part:
+        ET.ElementTree(root).write(part, encoding="utf-8", xml_declaration=True)
     return path
 
 

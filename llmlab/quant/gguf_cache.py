@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import mkstemp
 
 from llmlab import config
 from llmlab.errors import LoadError, UnsupportedError
@@ -171,18 +169,8 @@ def write_whole(target: Path, write: Callable[[Path], None]) -> Path:
     """
     with config.writing(target, error=LoadError):
         _sweep(target.parent)
-        handle, name = mkstemp(prefix=f".{target.name[:100]}.", suffix=".part", dir=target.parent)
-        os.close(handle)
-        part = Path(name)
-        try:
+        with config.replacing(target) as part:
             write(part)
-            # mkstemp makes private files; a cache may be shared, so use the same mode as for any other file.
-            mask = os.umask(0)
-            os.umask(mask)
-            part.chmod(0o666 & ~mask)
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
     return target
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,17 +170,8 @@ class PromptLibrary:
             raise BadInputError(f"The text has {len(text):,} characters; at most {MOST_CHARACTERS:,} are saved.")
         same = [one.name for one in self.list(kind) if one.name.casefold() == name.casefold()]
         target = folder / f"{same[0] if same else name}.md"
-        with config.writing(target, setting="LLMLAB_DATA"):
-            folder.mkdir(parents=True, exist_ok=True)
-            handle, part = tempfile.mkstemp(dir=folder, prefix=".", suffix=".part")
-            try:
-                with os.fdopen(handle, "w", encoding="utf-8", errors="replace", newline="") as file:
-                    file.write(text)
-                    file.flush()
-                    os.fsync(file.fileno())
-                Path(part).replace(target)
-            finally:
-                Path(part).unlink(missing_ok=True)
+        with config.writing(target, setting="LLMLAB_DATA"), config.replacing(target, durable=True) as part:
+            part.write_text(text, encoding="utf-8", errors="replace", newline="")
         return SavedPrompt(target.stem, kind, text)
 
     def delete(self, name: str, *, kind: str = "system") -> SavedPrompt:

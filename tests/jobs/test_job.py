@@ -153,7 +153,7 @@ def test_two_jobs_cannot_write_to_one_folder(run, tmp_path):
 
 def test_a_lost_file_is_noticed_and_a_torn_one_ignored(run, tmp_path):
     job = run(ROWS)
-    torn = job.path / "rows-0000000040-0000000048-0f-0123456789abcdef.jsonl.partial"
+    torn = job.path / ".rows-0000000040-0000000048-0f-012345678.123-89abcdef.part"
     torn.write_text('{"row": 40')
     assert run(ROWS).computed == 0
     assert not torn.exists()

@@ -65,7 +65,7 @@ def test_a_failed_write_leaves_the_old_text(library: PromptLibrary, monkeypatch:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("llmlab.saved_prompts.library.os.fsync", full)
+    monkeypatch.setattr("llmlab.config.os.fsync", full)
     with pytest.raises(DiskError, match="brief"):
         library.save("brief", "new")
     assert library.get("brief").text == "old"

@@ -1,14 +1,14 @@
-"""The file of recorded answers: JSON lines, one per model, text and answer, written whole or not at all."""
+"""The file of recorded answers: JSON lines, one per model, text and answer, added as they come."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
+import warnings
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from llmlab import config
 from llmlab._version import __version__
@@ -40,20 +40,22 @@ class Cassette:
 
     def __init__(self, path: Path, rows: Iterable[Row] = ()) -> None:
         self.path = path
+        self._file: BinaryIO | None = None  # open while rows are added
+        self._whole = False  # the file has a header and ends with a complete line
         self.rows: dict[tuple[str, str, str], Row] = {}
         for row in rows:
             self.add(row)
 
     @classmethod
     def read(cls, path: Path) -> Cassette:
-        """Read a file.
+        """Read a file. Warns if its last line is incomplete, which a process leaves that is killed while it writes.
 
         Raises:
             BadInputError: it can't be read, isn't one, or was written by a newer llmlab.
         """
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-            head, *rows = [json.loads(line) for line in lines if line.strip()] or [{}]
+            first, *lines = path.read_bytes().split(b"\n")  # not splitlines, which also splits at U+2028
+            head = _parsed(first) if first.strip() else {}
             if not isinstance(head, dict) or head.get("kind") != KIND:
                 raise ValueError("its first line doesn't say that it is one")
             if head.get("version") != VERSION:
@@ -61,7 +63,19 @@ class Cassette:
                     f"{path} has version {head.get('version')} of recorded answers; this llmlab reads {VERSION}.",
                     "Record it again, or update llmlab.",
                 )
-            return cls(path, rows)
+            last = lines.pop() if lines else b""
+            found = cls(path, [_parsed(line) for line in lines if line.strip()])
+            found._whole = bool(lines) and not last
+            try:
+                if last.strip():
+                    found.add(_parsed(last))
+            except ValueError:
+                warnings.warn(
+                    f"The last line of {path} is incomplete and was left out: the process that recorded it was killed.",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+            return found
         except OSError as error:
             raise BadInputError(
                 f"The recorded answers {path} can't be read: {error.strerror or error}.",
@@ -81,6 +95,19 @@ class Cassette:
         if before is not None and row.get("finish") == "interrupted" and before.get("finish") != "interrupted":
             return
         self.rows[key] = row
+        if self._file is not None:
+            try:
+                self._file.write(_line(row))
+                self._file.flush()
+            except OSError as error:
+                self._release()
+                with suppress(Warning):  # this is an engine's thread, and the request is answered
+                    warnings.warn(
+                        f"llmlab: can't write the recording {self.path} ({error.strerror or error}). What is recorded "
+                        "from now on is written at its end; a kernel that is killed before loses it.",
+                        RuntimeWarning,
+                        stacklevel=2,
+                    )
 
     def get(self, kind: str, model: str, key: str) -> Row | None:
         """The row of a request, or None."""
@@ -90,25 +117,42 @@ class Cassette:
         """The rows of a kind, of one model or all."""
         return [row for (k, m, _), row in self.rows.items() if k == kind and model in (None, m)]
 
-    def save(self) -> None:
-        """Write the file under a temporary name, and rename it.
+    def begin(self) -> None:
+        """From now on, `add` also writes to the file: what was added is kept when the process is killed.
 
         Raises:
             DiskError: it can't be written.
         """
-        head = {"kind": KIND, "version": VERSION, "llmlab": __version__}
-        lines = [json.dumps(row, ensure_ascii=False) for row in (head, *self.rows.values())]
+        if not self._whole:
+            self.save()
         with config.writing(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix=f".{self.path.name}.", suffix=".part", dir=self.path.parent)
-            part = Path(name)
-            try:
-                with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-                    file.write("\n".join(lines) + "\n")
-                part.chmod(0o644)
-                part.replace(self.path)
-            finally:
-                part.unlink(missing_ok=True)
+            self._file = self.path.open("ab")
+
+    def save(self) -> None:
+        """Write the file anew, each row once; `add` no longer writes to it.
+
+        Raises:
+            DiskError: it can't be written.
+        """
+        self._release()
+        head = {"kind": KIND, "version": VERSION, "llmlab": __version__}
+        with config.writing(self.path), config.replacing(self.path) as part, part.open("wb") as file:
+            file.writelines(map(_line, (head, *self.rows.values())))
+        self._whole = True
+
+    def _release(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            with suppress(OSError):
+                file.close()
+
+
+def _line(row: Mapping[str, Any]) -> bytes:
+    return (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
+
+
+def _parsed(line: bytes) -> Any:
+    return json.loads(line.decode("utf-8", "surrogatepass"))
 
 
 def _same(before: Mapping[str, Any], row: Mapping[str, Any]) -> bool:

@@ -32,7 +32,7 @@ from llmlab.types import SamplingParams
 
 
 class Recorder:
-    """Records to one file; `save` writes it. Thread-safe.
+    """Records to one file, from `begin` to `save`. Thread-safe.
 
     Args:
         path: the file. Answers that it has already are kept, unless the same request is answered differently.
@@ -52,8 +52,13 @@ class Recorder:
             self.cassette.add(row)
             self.answers += row["kind"] == "answer"
 
+    def begin(self) -> None:
+        """Start to write. Raises DiskError if the file can't be written."""
+        with self._lock:
+            self.cassette.begin()
+
     def save(self) -> None:
-        """Write the file. Raises DiskError if it can't be written."""
+        """Write the file anew, each row once, and stop. Raises DiskError if it can't be written."""
         with self._lock:
             self.cassette.save()
 
@@ -74,7 +79,7 @@ class Recorder:
             found = self._engines.get(engine)
         row = self.cassette.get("model", found.model, "") if found is not None else None
         if row is not None and dict(how) not in row["asked"]:
-            row["asked"].append(dict(how))
+            self.add({**row, "asked": [*row["asked"], dict(how)]})
 
 
 class Recording:

@@ -42,6 +42,7 @@ def start(tape: Recorder | Cassette) -> None:
 
     Raises:
         BadInputError: this process records or replays already.
+        DiskError: the recording can't be written.
     """
     found = current()
     if found is not None:
@@ -49,12 +50,18 @@ def start(tape: Recorder | Cassette) -> None:
         raise BadInputError(f"Answers are {'recorded to' if isinstance(found, Recorder) else 'replayed from'} {path}.",
             "End that first: %llm replay off",
         )  # fmt: skip
+    if isinstance(tape, Recorder):
+        tape.begin()
     with _lock:
         _current.append(tape)
 
 
 def stop() -> Recorder | Cassette | None:
-    """Record or replay no longer; a recording is written. Returns what has ended, or None."""
+    """Record or replay no longer. Returns what has ended, or None.
+
+    Raises:
+        DiskError: the recording can't be written.
+    """
     current()
     with _lock:
         found = _current.pop() if _current else None

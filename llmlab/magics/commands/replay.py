@@ -23,12 +23,13 @@ class Replay(Command):
     details: ClassVar[str] = """
         Models that are loaded from now on answer as they did when the file was recorded, token by token; a request that
         isn't in it fails, and the error says how it differs from the nearest one. Times are those of the recording, and
-        marked so. off ends a replay or a recording, which is written then. In Python: with llmlab.record_answers(path)
-        and llmlab.replay_answers(path). Whole notebooks: llmlab run NOTEBOOK --record FILE, then --replay FILE.
+        marked so. A recording is written as the answers come, so that a killed kernel loses none; off ends it, or a
+        replay. In Python: with llmlab.record_answers(path) and llmlab.replay_answers(path). Whole notebooks:
+        llmlab run NOTEBOOK --record FILE, then --replay FILE.
     """
     examples: ClassVar[tuple[tuple[str, str], ...]] = (
         ("%llm replay --record answers.jsonl", "record from now on"),
-        ("%llm replay off", "stop, and write the file"),
+        ("%llm replay off", "stop"),
         ("%llm replay answers.jsonl", "answer from the file from now on"),
     )
 
@@ -47,7 +48,7 @@ class Replay(Command):
         if args.record is not None:
             recorder = Recorder(Path(args.record))
             tape.start(recorder)
-            return Note(f"Recording answers to {args.record}. Write it: %llm replay off", recorder)
+            return Note(f"Recording answers to {args.record}. End: %llm replay off", recorder)
         if args.file == "off":
             return _stopped(tape.stop())
         cassette = Cassette.read(Path(args.file))

@@ -1,8 +1,11 @@
 """Answers of nano on both engines, recorded, and replayed in a process in which neither engine can be imported."""
 
+import errno
 import json
+import signal
 import subprocess
 import sys
+import warnings
 from dataclasses import asdict
 
 import numpy as np
@@ -11,7 +14,7 @@ import pytest
 import llmlab
 from llmlab.engines.replay import tape
 from llmlab.engines.replay.cassette import Cassette
-from llmlab.errors import BadInputError, NotRecordedError
+from llmlab.errors import BadInputError, DiskError, NotRecordedError
 from llmlab.zoo import calculator
 
 # In a fresh process: no engine, no torch, no tokenizer library, and no place for nano's files to be looked for.
@@ -28,6 +31,9 @@ with llmlab.replay_answers(sys.argv[1]):
     model = llmlab.Lab().load("nano", name="again")
 print(json.dumps([as_data(one) for one in answers(model)]))
 """
+
+
+FRANCE = "What is the capital of France?"
 
 
 def answers(model):
@@ -193,6 +199,100 @@ def test_a_recording_is_written_when_the_block_fails(model, tmp_path):
         work()
     assert len(Cassette.read(path).of("answer")) == 1
     assert tape.current() is None
+
+
+# Records two answers, and is killed during a third.
+KILLED = """
+import os, signal, sys, llmlab
+model = llmlab.Lab().load("nano", engine=sys.argv[2])
+with llmlab.record_answers(sys.argv[1]):
+    for prompt in ("What is the capital of France?", "Who are you?"):
+        print(repr(model.generate(prompt, temperature=0, max_tokens=8).text), flush=True)
+    next(iter(model.stream("Tell me a story.", temperature=0, max_tokens=400, ignore_eos=True)))
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_recorded_is_replayed(model, lab, tmp_path):
+    path = tmp_path / "answers.jsonl"
+    ran = subprocess.run(
+        [sys.executable, "-c", KILLED, str(path), model.engine], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == -signal.SIGKILL, ran.stderr[-3000:]
+    with llmlab.replay_answers(path):
+        again = lab.load("nano", name="again")
+    said = [repr(again.generate(p, temperature=0, max_tokens=8).text) for p in (FRANCE, "Who are you?")]
+    assert said == ran.stdout.splitlines()[-2:]
+
+
+def test_a_line_that_was_cut_is_left_out_and_said(cassette, model, lab):
+    whole = cassette.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    before = b"".join(lines[:-1])
+    for cut in (b"{", lines[-1][: len(lines[-1]) // 2], '{"kind": "ä'.encode()[:-1], lines[-1][:-2]):
+        cassette.write_bytes(before + cut)
+        with pytest.warns(RuntimeWarning, match=r"last line of .*answers.jsonl is incomplete"):
+            assert len(Cassette.read(cassette).rows) == len(lines) - 2
+    with pytest.warns(RuntimeWarning, match="last line"), llmlab.record_answers(cassette):
+        model.generate(FRANCE, temperature=0)  # recorded after a complete line
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(Cassette.read(cassette).rows) == len(lines) - 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cassette.write_bytes(whole.rstrip(b"\n"))  # complete, and edited by hand
+        assert len(Cassette.read(cassette).rows) == len(lines) - 1
+    cassette.write_bytes(lines[0] + b"{\n" + b"".join(lines[1:]))
+    with pytest.raises(BadInputError, match="no file of recorded answers"):
+        Cassette.read(cassette)
+
+
+def test_a_file_has_each_row_once(tmp_path):
+    cassette = Cassette(tmp_path / "answers.jsonl")
+    cassette.begin()
+    for text in "abc":
+        cassette.add({"kind": "answer", "model": "m", "key": "k", "said": text})
+    assert len(cassette.path.read_bytes().splitlines()) == 4
+    assert [row["said"] for row in Cassette.read(cassette.path).of("answer")] == ["c"]
+    cassette.save()
+    assert len(cassette.path.read_bytes().splitlines()) == 2
+    cassette.add({"kind": "answer", "model": "m", "key": "k", "said": "too late"})
+    assert [row["said"] for row in Cassette.read(cassette.path).of("answer")] == ["c"]
+
+
+@pytest.mark.parametrize("text", ["a\u2028b", "a\x85b", "a\x1cb\x0bc", "a\ud800b", "a\r\nb"])
+def test_any_text_can_be_recorded(tmp_path, text):
+    cassette = Cassette(tmp_path / "answers.jsonl")
+    cassette.begin()
+    cassette.add({"kind": "answer", "model": "m", "key": "k", "said": text})
+    assert Cassette.read(cassette.path).rows == cassette.rows
+    cassette.save()
+    assert Cassette.read(cassette.path).rows == cassette.rows
+
+
+def test_a_file_that_cannot_be_written_fails_at_the_start(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DiskError, match="file"), llmlab.record_answers(tmp_path / "file" / "answers.jsonl"):
+        pytest.fail("nothing would be recorded")
+    assert tape.current() is None
+
+
+def test_a_disk_that_fills_up_does_not_fail_a_request(llamacpp, tmp_path, monkeypatch):
+    path = tmp_path / "answers.jsonl"
+
+    class Full:
+        def write(self, data):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def close(self):
+            pass
+
+    with llmlab.record_answers(path) as recording:
+        recording.cassette._release()
+        recording.cassette._file = Full()
+        with pytest.warns(RuntimeWarning, match=r"can't write the recording .*No space"):
+            done = llamacpp.generate(FRANCE, temperature=0)
+    assert [row["said"] for row in Cassette.read(path).of("answer")] == [done.text]
 
 
 def test_a_cut_answer_does_not_replace_a_whole_one(model, tmp_path):
