@@ -39,4 +39,8 @@ def write(kind: str, key: tuple[object, ...], values: dict[str, Any]) -> None:
 
 def _path(kind: str, key: tuple[object, ...]) -> Path:
     name = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
-    return config.cache_dir() / "measured" / f"{kind}-{name}.json"
+    return _folder() / f"{kind}-{name}.json"
+
+
+def _folder() -> Path:
+    return config.cache_dir() / "measured"

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-# Share of a new trial in the acceptance.
-_NEW = 0.1
+# The acceptance that is assumed counts as so many trials, and a trial for this much after each further one.
+_PRIOR_TRIALS, _KEPT = 8, 0.98
 # A draft must promise this much more speed: the costs are those of a machine and a context that vary.
 _GAIN = 1.05
 
@@ -51,17 +51,23 @@ class Acceptance:
         prior: its value before the first trial.
     """
 
-    __slots__ = ("value",)
+    __slots__ = ("_accepted", "_trials")
 
     def __init__(self, prior: float) -> None:
-        self.value = prior
+        self._trials = float(_PRIOR_TRIALS)
+        self._accepted = prior * self._trials
+
+    @property
+    def value(self) -> float:
+        """The probability."""
+        return self._accepted / self._trials
 
     def learn(self, drafted: int, accepted: int) -> None:
-        """Add the result of a draft."""
-        for _ in range(accepted):
-            self.value += _NEW * (1 - self.value)
-        if accepted < drafted:
-            self.value -= _NEW * self.value
+        """Add the result of a draft: each accepted token is a trial, and so is the first rejected one."""
+        trials = min(accepted + 1, drafted)
+        kept = _KEPT**trials
+        self._accepted = self._accepted * kept + accepted
+        self._trials = self._trials * kept + trials
 
 
 def length(chances: Iterable[tuple[float, int]], others: int, most: int, costs: Costs) -> int:
