@@ -60,6 +60,7 @@ class Capabilities:
         paged_on_gpu: on a GPU its sequences share a pool of KV blocks, sized at the load (`llmlab.files.sizes`).
         draft_padding: by how many tokens a draft model's vocabulary may be longer or shorter than the model's. Families
             pad their vocabularies differently (Qwen 2.5: 151,936 and 152,064), and no text has the padding.
+        draft_tokens, ngram_tokens: most drafted tokens per step by default, with a draft model and from n-grams.
         batch_adapters: different adapters in one step unless `-x max_loras` says more; None: they take turns.
     """
 
@@ -75,6 +76,8 @@ class Capabilities:
     tensor_parallel: bool = False
     paged_on_gpu: bool = False
     draft_padding: int = 0
+    draft_tokens: int = 4
+    ngram_tokens: int = 8
     batch_adapters: int | None = None
 
 

@@ -34,8 +34,6 @@ SHORTEST_CONTEXT = 2048
 DEFAULT_CONCURRENCY = 8
 # Speculative decoding: the name of n-gram lookup, and the number of tokens drafted per step.
 NGRAM = "ngram"
-NGRAM_TOKENS = 8
-DRAFT_TOKENS = 4
 MOST_DRAFTED = 32
 # The option for adapter slots, of an engine that has them; for others `lora` needs no slots.
 _SLOTS = "max_loras"
@@ -156,18 +154,19 @@ def _settle_draft(draft: str, engine: EngineName, header: Header, options: dict[
     tokens = options.pop("draft_tokens", None)
     if tokens is not None and not 1 <= tokens <= MOST_DRAFTED:
         raise BadInputError(f"-x draft_tokens must be an integer from 1 to {MOST_DRAFTED}, got {tokens}.")
+    capabilities = capabilities_of(engine)
     if draft == NGRAM:
-        return Draft(NGRAM, None, tokens or NGRAM_TOKENS)
+        return Draft(NGRAM, None, tokens or capabilities.ngram_tokens)
     source = resolve(draft, engine=engine, quant=None, progress=progress)
     found = source.header
-    padding = capabilities_of(engine).draft_padding
-    if header.vocab_size and found.vocab_size and abs(header.vocab_size - found.vocab_size) > padding:
+    longer = abs(header.vocab_size - found.vocab_size) if header.vocab_size and found.vocab_size else 0
+    if longer > capabilities.draft_padding:
         raise BadInputError(
             f"{source.name} can't draft for {header.name}: its vocabulary has {found.vocab_size:,} tokens, and "
             f"{header.name}'s has {header.vocab_size:,}.",
             "Use a draft model with the same tokenizer, such as a smaller one of the same family, or --draft ngram.",
         )
-    return Draft(source.name, source, tokens or DRAFT_TOKENS)
+    return Draft(source.name, source, tokens or capabilities.draft_tokens)
 
 
 def _check_hardware(engine: EngineName, quant: str) -> None:

@@ -9,26 +9,23 @@ on an AMD EPYC with AVX-512 1.10, 1.07, 1.11 and 1.22.
 from __future__ import annotations
 
 import functools
-import hashlib
-import importlib.metadata as metadata
-import json
 import platform
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from llmlab import _imports, config
-from llmlab.engines.llamacpp import amx
+from llmlab.engines.llamacpp import amx, measured
 from llmlab.engines.llamacpp.logs import router
 from llmlab.engines.llamacpp.native import NativeContext, NativeModel
 from llmlab.errors import LlmLabError
-from llmlab.machine import hardware
 
 # The shape of nano: with it the two machines are far apart, 0.46 and 0.92.
 _LAYERS, _HIDDEN, _HEADS, _KV_HEADS, _HEAD, _FEED, _VOCABULARY = 6, 256, 4, 2, 64, 768, 2048
 _LEAST = 0.7
+_KIND = "flash-attention"
 _TOKENS, _STEPS, _ROUNDS = 512, 4, 8
+_KEY = (_TOKENS,)
 
 
 class _Nowhere:
@@ -48,7 +45,7 @@ def pays() -> bool:
             speed = _ratio()
         except (OSError, MemoryError, LlmLabError):  # no temporary folder, no memory: the load itself says so
             return False
-        _keep(speed)
+        measured.write(_KIND, _KEY, {"speed": round(speed, 3)})
     return speed >= _LEAST
 
 
@@ -58,34 +55,12 @@ def known_to_pay() -> bool:
 
 
 def _kept() -> float | None:
-    try:
-        return float(json.loads(_note().read_text(encoding="utf-8"))["speed"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    speed = measured.read(_KIND, _KEY).get("speed")
+    return float(speed) if isinstance(speed, int | float) else None
 
 
 def _is_x86() -> bool:
     return platform.machine().lower() in ("x86_64", "amd64")
-
-
-@functools.cache
-def _version() -> str:
-    return metadata.version("llama-cpp-python")
-
-
-def _note() -> Path:
-    key = repr((hardware.cpu_name(), _version(), _TOKENS))
-    return config.cache_dir() / "measured" / f"flash-attention-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
-
-
-def _keep(speed: float) -> None:
-    # Without a writable cache it is measured once per process.
-    with suppress(OSError):
-        note = _note()
-        note.parent.mkdir(parents=True, exist_ok=True)
-        part = note.with_suffix(f".{time.monotonic_ns()}.part")
-        part.write_text(json.dumps({"speed": round(speed, 3), "cpu": hardware.cpu_name()}), encoding="utf-8")
-        part.replace(note)
 
 
 @functools.cache

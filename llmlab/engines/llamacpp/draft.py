@@ -14,18 +14,19 @@ from collections.abc import Sequence as Items
 from typing import Any
 
 from llmlab.engines.llamacpp.native import NativeContext, NativeModel
-from llmlab.engines.llamacpp.pace import RETRY, Acceptance, length
+from llmlab.engines.llamacpp.pace import Acceptance, Costs, length
 from llmlab.engines.llamacpp.sampler import Drawer
 from llmlab.engines.llamacpp.sequence import Sequence
 from llmlab.engines.logits import not_finite
 
-# N-gram lengths to look up in the earlier text, longest first, with the acceptance that is assumed at first.
-_NGRAMS = {8: 0.9, 4: 0.75, 3: 0.6, 2: 0.4}
+# N-gram lengths to look up in the earlier text, longest first, with the acceptance that is assumed at first: a text
+# that has repeated 32 tokens goes on.
+_NGRAMS = {32: 0.97, 16: 0.94, 8: 0.85, 4: 0.7, 3: 0.55, 2: 0.4}
 _SHORTEST = min(_NGRAMS)
 # The acceptance of a draft model's tokens that is assumed at first.
 _PRIOR = 0.7
-# A draft model's step, relative to its share of the weights: small products are less efficient.
-DRAFT_COST = 1.3
+# A draft model that doesn't pay is tried again with so many tokens, after so many steps, and then ever less often.
+_TRIAL, _RETRY, _LAST_RETRY = 3, 16, 256
 _SAMPLE_OF_VOCABULARY = 4096
 PADDING = 128
 """By how many tokens of padding the vocabularies may differ, as in llama.cpp's own speculative decoding."""
@@ -37,15 +38,23 @@ class Drafter(ABC):
     Attributes:
         name: the draft model's name, or "ngram".
         tokens: most drafted tokens per step.
-        on_gpu: whether the model computes on a GPU.
+        costs: of steps and drafts on this machine; set before the first `propose`.
     """
 
     name: str
     tokens: int
-    on_gpu: bool
+    costs: Costs
 
-    def start(self, params: Any) -> None:  # noqa: B027 - optional
-        """Set up on the loop's thread; `params` is a new copy of the model's `llama_context_params`."""
+    def start(self, params: Any) -> tuple[NativeModel, NativeContext] | None:  # noqa: ARG002 - optional
+        """Set up on the loop's thread.
+
+        Args:
+            params: a new copy of the model's `llama_context_params`.
+
+        Returns:
+            The draft model and its context, if there is one.
+        """
+        return None
 
     def use_threads(self, count: int) -> None:  # noqa: B027
         """Compute with at most so many threads from now on."""
@@ -75,13 +84,11 @@ class Lookup(Drafter):
 
     Args:
         tokens: most drafted tokens per step.
-        on_gpu: whether the model computes on a GPU.
     """
 
-    def __init__(self, tokens: int, *, on_gpu: bool = False) -> None:
+    def __init__(self, tokens: int) -> None:
         self.name = "ngram"
         self.tokens = tokens
-        self.on_gpu = on_gpu
         self._texts: dict[Sequence, _Text] = {}
 
     def propose(self, running: Items[Sequence]) -> None:
@@ -94,14 +101,14 @@ class Lookup(Drafter):
                 text.check_guess(one.tokens)
                 start, chance = text.find(one.tokens)
                 if start:
-                    found.append((one, chance, start, min(room, len(one.tokens) - start)))
+                    found.append((one, chance, start, room))
         if not found:
             return
         chances = [(chance.value, room) for _, chance, _, room in found]
-        number = length(chances, len(running) - len(found), self.tokens, 0.0, on_gpu=self.on_gpu)
+        number = length(chances, len(running) - len(found), self.tokens, self.costs)
         for one, chance, start, room in found:
             if number:
-                one.draft = one.tokens[start : start + min(number, room)]
+                one.draft = _repeated(one.tokens[start : start + min(number, room)], min(number, room))
                 self._texts[one].drafted = chance
             else:
                 self._texts[one].guess = len(one.tokens), one.tokens[start], chance
@@ -115,6 +122,11 @@ class Lookup(Drafter):
     def leave(self, one: Sequence) -> None:
         """Drop what is known of the sequence."""
         self._texts.pop(one, None)
+
+
+def _repeated(tokens: list[int], count: int) -> list[int]:
+    """So many tokens: where the text ends before, it is assumed to repeat."""
+    return (tokens * -(-count // len(tokens)))[:count]
 
 
 class _Text:
@@ -163,9 +175,7 @@ class DraftModel(Drafter):
         tokens: most drafted tokens per step.
         threads: CPU threads.
         ends: tokens that end a turn.
-        cost: duration of one of its steps relative to the model's.
         vocabulary: the tokens that it shares with the model; it drafts no others.
-        on_gpu: whether the model computes on a GPU.
     """
 
     def __init__(
@@ -176,17 +186,13 @@ class DraftModel(Drafter):
         *,
         threads: int,
         ends: Items[int],
-        cost: float,
         vocabulary: int,
-        on_gpu: bool = False,
     ) -> None:
         self.name = name
         self.tokens = tokens
-        self.on_gpu = on_gpu
-        self._cost = cost
-        # By sequence: the acceptance, and the steps since the last draft.
         self._chances: dict[Sequence, Acceptance] = {}
-        self._skipped = 0
+        # Steps since the last draft, and after how many of them to try again.
+        self._skipped, self._retry = 0, _RETRY
         self._model = model
         self._threads = threads
         self._ends = frozenset(ends)
@@ -197,8 +203,8 @@ class DraftModel(Drafter):
         self._held: dict[int, list[int]] = {}
         self._known: dict[int, int] = {}
 
-    def start(self, params: Any) -> None:
-        """Create the context: like the main model's, with one row of logits per sequence."""
+    def start(self, params: Any) -> tuple[NativeModel, NativeContext]:
+        """Create the context: like the main model's, with one row of logits per sequence. See `Drafter.start`."""
         params.n_outputs_max = params.n_seq_max
         params.n_threads = params.n_threads_batch = self._threads
         params.rope_freq_base = params.rope_freq_scale = 0.0
@@ -208,6 +214,7 @@ class DraftModel(Drafter):
         code, peak = self._context.probe()
         if code == 0 and not math.isfinite(peak):
             raise not_finite(peak, f"The draft model {self.name}")
+        return self._model, self._context
 
     def use_threads(self, count: int) -> None:
         """See `Drafter.use_threads`."""
@@ -248,12 +255,18 @@ class DraftModel(Drafter):
         chances = [(self._chances.setdefault(one, Acceptance(_PRIOR)).value, room) for one, room in pending]
         if not chances:
             return 0
-        number = length(chances, running - len(chances), self.tokens, self._cost, on_gpu=self.on_gpu)
-        self._skipped = 0 if number else self._skipped + 1
-        if self._skipped > RETRY:
-            self._skipped = 0
-            return min(self.tokens, 3)
-        return number
+        others = running - len(chances)
+        number = length(chances, others, self.tokens, self.costs)
+        if number:
+            self._skipped, self._retry = 0, _RETRY
+            return number
+        self._skipped += 1
+        if self._skipped <= self._retry:
+            return 0
+        self._skipped, self._retry = 0, min(2 * self._retry, _LAST_RETRY)
+        # Not even if all were accepted: then there is nothing to find out.
+        perfect = length([(1.0, room) for _, room in chances], others, self.tokens, self.costs)
+        return min(self.tokens, _TRIAL) if perfect else 0
 
     def learn(self, one: Sequence, accepted: int) -> None:
         """See `Drafter.learn`."""

@@ -31,7 +31,7 @@ from llmlab.engines.base import (
 )
 from llmlab.engines.llamacpp import vocabulary
 from llmlab.engines.llamacpp.adapters import AdapterSlots
-from llmlab.engines.llamacpp.draft import DRAFT_COST, PADDING, Drafter, DraftModel, Lookup, vocabulary_differs
+from llmlab.engines.llamacpp.draft import PADDING, Drafter, DraftModel, Lookup, vocabulary_differs
 from llmlab.engines.llamacpp.examination import examine
 from llmlab.engines.llamacpp.facts import guide_tokenizer, read_facts
 from llmlab.engines.llamacpp.images import ImageReader
@@ -94,6 +94,8 @@ class LlamaCppEngine(Engine):
         builds=frozenset({"CPU", "CUDA", "Metal"}),
         gpu_layers=True,
         draft_padding=PADDING,
+        draft_tokens=7,
+        ngram_tokens=15,
     )
     distribution: ClassVar[str] = "llama-cpp-python"
     guides_begun: ClassVar[bool] = True
@@ -218,7 +220,7 @@ class LlamaCppEngine(Engine):
         else:
             self._describe["warm-up"] = f"one step at load, {self._loop.warm_up_s * 1000:.0f} ms"
         if drafter is not None:
-            self._describe["draft"] = f"{drafter.name}, up to {drafter.tokens} tokens ahead"
+            self._describe["draft"] = f"{drafter.name}, up to {drafter.tokens} tokens ahead; {drafter.costs}"
 
     @classmethod
     def open(cls, plan: LoadPlan, *, log: EngineLog, progress: Progress, cancelled: threading.Event) -> LlamaCppEngine:
@@ -467,7 +469,7 @@ def _drafter(
             "Load it without --draft.",
         )
     if draft is None or plan.draft.source is None:
-        return Lookup(plan.draft.tokens, on_gpu=settings.gpu_layers != 0)
+        return Lookup(plan.draft.tokens)
     why = vocabulary_differs(model, draft)
     if why:
         raise BadInputError(
@@ -480,9 +482,7 @@ def _drafter(
         plan.draft.tokens,
         threads=settings.threads,
         ends=ends,
-        cost=DRAFT_COST * draft.size / model.size,
         vocabulary=min(model.vocab_size, draft.vocab_size),
-        on_gpu=settings.gpu_layers != 0,
     )
 
 

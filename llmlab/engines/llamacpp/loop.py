@@ -20,7 +20,7 @@ from typing import Literal
 from llmlab.engines.base import EngineLog, Request
 from llmlab.engines.calls import Call
 from llmlab.engines.guidance import Steer
-from llmlab.engines.llamacpp import lazy
+from llmlab.engines.llamacpp import costs, lazy
 from llmlab.engines.llamacpp.adapters import AdapterSlots
 from llmlab.engines.llamacpp.batch import Batch
 from llmlab.engines.llamacpp.draft import Drafter
@@ -190,8 +190,11 @@ class DecodeLoop:
                     )
                 if self._drafter is not None:
                     before, self._kv_log.in_ram = lazy.mappings(), []
-                    self._drafter.start(self._settings.context_params())
+                    draft = self._drafter.start(self._settings.context_params())
                     lazy.release(before, self._kv_log.in_ram)
+                    self._drafter.costs = costs.of_model(
+                        self._model, self._context, self._settings, draft, self._turn.share
+                    )
             except BaseException as error:  # noqa: BLE001 - raised by `start`
                 self._turn.give()
                 self._free()

@@ -41,7 +41,10 @@ EXTRA: dict[str, tuple[type, str]] = {
         bool,
         "when a sequence fills its context, drop the older half and continue (default off: it ends as length)",
     ),
-    "draft_tokens": (int, "most tokens that --draft proposes per step, 1 to 32 (default: 4; 8 for ngram)"),
+    "draft_tokens": (
+        int,
+        "most tokens that --draft proposes per step, if they pay; 1 to 32 (default: 7; 15 for ngram)",
+    ),
     "check_file": (bool, "first try a file that llmlab didn't make in a separate process (default on)"),
     "mmproj": (
         str,

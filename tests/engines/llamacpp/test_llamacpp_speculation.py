@@ -7,6 +7,8 @@ import time
 import pytest
 
 from llmlab import Lab, zoo
+from llmlab.engines.llamacpp import costs
+from llmlab.engines.llamacpp.pace import Costs
 from llmlab.errors import BadInputError, LlmLabError
 from llmlab.quant.gguf_cache import to_gguf
 from llmlab.types import Speculation
@@ -24,12 +26,16 @@ SAMPLED = ({"temperature": 0.9, "seed": 7}, {"temperature": 0.7, "top_k": 20, "t
 
 @pytest.fixture(scope="module")
 def drafting():
+    """The models, with the step costs of a machine on which drafts pay."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(costs, "of_model", lambda *_: Costs(((1, 1.0), (4, 1.4), (8, 2.5), (16, 5.0)), 0.15))
     lab = Lab()
     lab.load("nano", engine="llamacpp", name="plain", extra={"n_threads": 1})
     for draft in DRAFTS:
         lab.load("nano", engine="llamacpp", name=draft, draft=draft, extra={"n_threads": 1})
     yield lab
     lab.close()
+    patch.undo()
 
 
 def texts(model, prompts=PROMPTS, **options):
@@ -76,7 +82,7 @@ def test_the_speed_up_is_measured_and_slower_is_reported(drafting):
     model = drafting.get("nano-draft")
     model.generate(PROMPTS[:4], max_tokens=64, temperature=0, ignore_eos=True)
     described = model.describe()
-    assert described["draft"] == "nano-draft, up to 4 tokens ahead"
+    assert described["draft"] == "nano-draft, up to 7 tokens ahead; 4 tokens cost 1.4 single steps, 8 2.5, 16 5.0"
     assert "accepted" in described["speculation"]
     assert "x speed-up" in described["speculation"]
     slow, fast = Speculation("ngram", 8, 1, 8, 0.8), Speculation("ngram", 8, 4, 4, 1.5)

@@ -1,0 +1,103 @@
+"""The costs of steps of several tokens: measured once per model and machine, and kept in the cache."""
+
+import json
+
+import pytest
+
+from llmlab import Lab
+from llmlab.engines.llamacpp import costs
+from llmlab.engines.llamacpp.native import NativeContext
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty folder for measurements, on an idle machine."""
+    from llmlab.engines.llamacpp import measured
+
+    monkeypatch.setattr(measured, "_folder", lambda: tmp_path)
+    monkeypatch.setattr(costs, "_QUIET", 100.0)
+    return tmp_path
+
+
+def load(draft, **extra):
+    lab = Lab()
+    try:
+        model = lab.load(
+            "nano", engine="llamacpp", draft=draft, ctx=256, max_concurrency=2, extra={"n_threads": 1, **extra}
+        )
+        return model.describe()["draft"]
+    finally:
+        lab.close()
+
+
+@pytest.mark.parametrize("draft", ["ngram", "nano-draft"])
+def test_they_are_measured_once_and_kept(cache, monkeypatch, draft):
+    shown = load(draft)
+    (path,) = cache.glob("step-costs-*.json")
+    note = json.loads(path.read_text(encoding="utf-8"))
+    steps = dict(note["steps"])
+    assert steps[1] == 1.0
+    assert {1, 4, 8, 16} <= steps.keys()
+    assert 1 < steps[16] < 20
+    assert (note["draft"] > 0) == (draft != "ngram")
+    assert f"; 4 tokens cost {steps[4]:.1f} single steps" in shown
+    monkeypatch.setattr(costs, "_measure", lambda *_: pytest.fail("measured again"))
+    assert load(draft) == shown
+
+
+def test_a_larger_step_than_was_measured_is_measured_again(cache):
+    load("ngram", draft_tokens=2)
+    (path,) = cache.glob("step-costs-*.json")
+    assert max(size for size, _ in json.loads(path.read_text())["steps"]) == 6
+    load("ngram")
+    assert max(size for size, _ in json.loads(path.read_text())["steps"]) == 32
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        "", "[]", "{}", '{"steps": 3, "draft": 0, "most": 99}', '{"steps": [[4, 1.0]], "draft": 0, "most": 99}',
+        '{"steps": [[1, 1.0], [4, -2]], "draft": 0, "most": 99}',
+        '{"steps": [[1, 1.0], [4, 2]], "draft": NaN, "most": 99}',
+        '{"steps": [[1, 1.0], [8, 3], [4, 2]], "draft": 0, "most": 99}',
+        '{"steps": [[1, 1.0], [4, "x"]], "draft": 0, "most": 99}',
+        '{"steps": [[1, 1.0], [4]], "draft": 0, "most": 99}',
+        '{"steps": [[1, 1.0], [4, 2]], "draft": null, "most": 99}',
+    ],
+)  # fmt: skip
+def test_a_damaged_note_is_measured_again(cache, note):
+    load("ngram")
+    (path,) = cache.glob("step-costs-*.json")
+    path.write_text(note, encoding="utf-8")
+    load("ngram")
+    assert {1, 4, 8, 16} <= dict(json.loads(path.read_text())["steps"]).keys()
+
+
+def test_on_a_busy_machine_nothing_is_kept(cache, monkeypatch):
+    monkeypatch.setattr(costs, "_QUIET", -1.0)
+    assert "single steps" in load("ngram")
+    assert not list(cache.glob("step-costs-*"))
+
+
+def test_a_step_that_fails_ends_the_load_and_leaves_nothing(cache, monkeypatch):
+    monkeypatch.setattr(NativeContext, "decode", lambda self, count: -3 if count > 1 else 0)
+    with pytest.raises(Exception, match="step of 4 tokens"):
+        load("ngram")
+    assert not list(cache.glob("step-costs-*"))
+
+
+def test_the_text_is_the_same_whatever_the_costs(cache, monkeypatch):
+    lab = Lab()
+    try:
+        words = "red blue green amber violet copper silver " * 6
+        prompt = f"<|user|>Repeat: {words}<|end|><|assistant|>{words}"
+        found = {}
+        for name, cheap in (("cheap", 1.01), ("dear", 50.0)):
+            fixed = costs.Costs(((1, 1.0), (16, cheap)))
+            monkeypatch.setattr(costs, "of_model", lambda *_, fixed=fixed: fixed)
+            model = lab.load("nano", engine="llamacpp", draft="ngram", name=name, extra={"n_threads": 1})
+            found[name] = model.generate(prompt, raw=True, temperature=0, max_tokens=60, ignore_eos=True)
+        assert found["cheap"].text == found["dear"].text
+        assert found["cheap"].speculation.drafted > 0 == found["dear"].speculation.drafted
+    finally:
+        lab.close()
