@@ -328,7 +328,8 @@ def _speculation(subject: str, draft: str | None) -> Measurements:
         once = TEXTS[subject]
         text, options = f"{once}\n\n{once}\n\n{once[:40]}", _greedy(160)
     else:
-        model = Lab().load(str(pair()[0]), engine="llamacpp", quant="Q4_K_M", ctx=1024, draft=draft)
+        quant = "BF16" if subject == "pair-bf16" else "Q4_K_M"
+        model = Lab().load(str(pair()[0]), engine="llamacpp", quant=quant, ctx=1024, draft=draft)
         text, options = prompts(1)[0], _greedy(200)
     model.generate(text, **options)
     yield {}

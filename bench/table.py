@@ -87,6 +87,7 @@ def _groups() -> Iterator[tuple[str, Group]]:
     ))  # fmt: skip
     for subject, what, bar in (
         ("pair", "220 M with a draft model of 21 M / without", 1.3),
+        ("pair-bf16", "220 M in BF16 with a draft model of 21 M / without", 1.3),
         ("json", "smollm2, repeating JSON, ngram / without", 1.5),
         ("code", "smollm2, repeating code, ngram / without", 1.5),
     ):
