@@ -92,6 +92,7 @@ def json_schema(schema: Mapping[str, Any] | type, *, name: str = "json_schema") 
         >>> scorers.json_schema({"type": "integer"})("7", None, {})
         True
     """
+    _imports.load("jsonschema")
     import jsonschema
 
     from llmlab.experiments.design import plain_constraint

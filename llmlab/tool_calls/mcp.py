@@ -111,6 +111,7 @@ class _RemoteTool(Tool):
         return f"{_UNFIT.sub('_', self.server)}_{self.name}"[:64]
 
     def check(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        _imports.load("jsonschema")
         from jsonschema import Draft202012Validator
 
         wrong = [
