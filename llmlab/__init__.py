@@ -1348,7 +1348,7 @@ def export(
         target: "vllm", "llama-server", "ollama", "compose", "quadlet", "kubernetes" or "ray".
         out: the folder to write; None: MODEL-TARGET in the working folder.
         prove: start the server here (vllm, or llama-server from the package xllamacpp), send it requests, and compare
-            its greedy answers with the kernel's.
+            its greedy answers with the kernel's; without containers, a cluster or Ray Serve.
         gpus: GPUs to reserve; None: as the model is loaded.
         prompts: the requests of the proof; empty: the model's latest ones in the run log, else built-in ones.
         progress: called with (phase, fraction from 0 to 1 or None).

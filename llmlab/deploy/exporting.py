@@ -38,7 +38,7 @@ class Export(View):
         files: their names.
         notes: what differs there from the model in the kernel.
         proof: how its answers compare with the kernel's; None: not asked for.
-        unproved: why there is no proof, if one was asked for; "" otherwise.
+        unproved: if a proof was asked for: why there is none, or what it didn't start; "" otherwise.
 
     Example:
         >>> import tempfile
@@ -83,12 +83,14 @@ class Target:
         summary: one line of help.
         servers: the servers that can run it, for a model in its current form; raises UnsupportedError if none can.
         write: returns the files' texts by name.
+        beyond: what a proof of this target doesn't start: it starts the server itself, on this machine.
     """
 
     name: str
     summary: str
     servers: Callable[[Snapshot], list[Server]]
     write: Callable[[list[Server], Snapshot, Path], dict[str, str]]
+    beyond: str = ""
 
 
 def _only(server: Server) -> Callable[[Snapshot], list[Server]]:
@@ -154,6 +156,7 @@ def _ray(_servers: list[Server], model: Snapshot, folder: Path) -> dict[str, str
     return {"ray.yaml": _yaml([kubernetes.ray(model, folder)])}
 
 
+_CONTAINER = "no container ran: the answers are those of the same command line without one"
 TARGETS: dict[str, Target] = {
     one.name: one
     for one in (
@@ -162,10 +165,23 @@ TARGETS: dict[str, Target] = {
             "llama-server", "a llama-server command line, and a preset of models", _only(LLAMA_SERVER), _llama_server
         ),
         Target("ollama", "a Modelfile", _only(OLLAMA), _ollama),
-        Target("compose", "Docker compose, with a service per server that can run it", able, _compose),
-        Target("quadlet", "a unit for Podman and systemd", _first, _quadlet),
-        Target("kubernetes", "a Deployment with its Service, and a KServe InferenceService", _first, _kubernetes),
-        Target("ray", "a Ray Serve LLM config", _only(VLLM), _ray),
+        Target("compose", "Docker compose, with a service per server that can run it", able, _compose, _CONTAINER),
+        Target("quadlet", "a unit for Podman and systemd", _first, _quadlet, _CONTAINER),
+        Target(
+            "kubernetes",
+            "a Deployment with its Service, and a KServe InferenceService",
+            _first,
+            _kubernetes,
+            "no cluster was used: the answers are those of the same command line on this machine",
+        ),
+        Target(
+            "ray",
+            "a Ray Serve LLM config",
+            _only(VLLM),
+            _ray,
+            "Ray Serve didn't run, and ray.yaml wasn't read: the answers are those of plain `vllm serve` with the same "
+            "engine arguments",
+        ),
     )
 }
 
@@ -208,12 +224,18 @@ def export(
     if prove:
         why = proof.refusal(servers[0])
         if not why:
-            found = proof.prove(model, taken, servers[0], folder, prompts, report)
+            why = _beyond(chosen, servers)
+            found = proof.prove(model, taken, servers[0], folder, prompts, report, unproved=why)
             files |= dict(zip(_PROOF, (found.json(), found.markdown()), strict=True))
     made = Export(target, folder, tuple(sorted([*files, RECORD, README])), notes, found, why)
     files[README] = _readme(made, chosen, servers)
     _write(folder, files)
     return made
+
+
+def _beyond(target: Target, servers: list[Server]) -> str:
+    others = ", ".join(one.name for one in servers[1:])
+    return f"{target.beyond}; {others} wasn't started" if others else target.beyond
 
 
 def _folder(out: str | Path | None, name: str) -> Path:
@@ -273,6 +295,8 @@ def _readme(made: Export, target: Target, servers: list[Server]) -> str:
     lines += ["", "## Proof", ""]
     if made.proof is not None:
         lines.append(f"{made.proof.summary} See proof.md.")
+        if made.unproved:
+            lines += ["", f"Not proved here: {made.unproved}."]
     else:
         lines.append(f"Not proved here: {made.unproved or 'it was not asked for (--prove)'}.")
     return "\n".join(lines) + "\n"

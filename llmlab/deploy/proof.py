@@ -85,12 +85,14 @@ class Proof:
         command: its command line.
         answers: one per request.
         source: where the requests are from.
+        unproved: what of the export wasn't started; "" if all of it was.
     """
 
     server: str
     command: str
     source: str
     answers: tuple[Answer, ...] = field(default=())
+    unproved: str = ""
 
     @property
     def rounding(self) -> float | None:
@@ -134,6 +136,7 @@ class Proof:
     def markdown(self) -> str:
         """The report for readers."""
         lines = ["# Proof", "", self.summary, "", f"Started here: `{self.command}`", ""]
+        lines += [f"Not proved here: {self.unproved}.", ""] if self.unproved else []
         lines += ["| request | answers | first difference | gap, nats | largest difference of a log probability |"]
         lines += ["| --- | --- | ---: | ---: | ---: |"]
         for one in self.answers:
@@ -165,7 +168,14 @@ def refusal(server: Server) -> str:
 
 
 def prove(
-    model: Model, snapshot: Snapshot, server: Server, folder: Path, prompts: Prompts, progress: Progress
+    model: Model,
+    snapshot: Snapshot,
+    server: Server,
+    folder: Path,
+    prompts: Prompts,
+    progress: Progress,
+    *,
+    unproved: str = "",
 ) -> Proof:
     """Start the server, and compare its greedy answers with the model's.
 
@@ -176,6 +186,7 @@ def prove(
         folder: the export's folder.
         prompts: conversations; empty: built-in ones.
         progress: called with (phase, fraction from 0 to 1 or None).
+        unproved: what of the export this doesn't start.
 
     Raises:
         LoadError: the server didn't start; `log_tail` has its last lines.
@@ -196,7 +207,7 @@ def prove(
                 answers.append(_compare(model, far, messages))
         finally:
             lab.close()
-    return Proof(server.name, command, source, tuple(answers))
+    return Proof(server.name, command, source, tuple(answers), unproved)
 
 
 def _served(snapshot: Snapshot, server: Server) -> str:

@@ -2,6 +2,7 @@
 
 import configparser
 import hashlib
+import html
 import importlib
 import importlib.util
 import json
@@ -306,11 +307,32 @@ def test_a_server_that_does_not_start(llamacpp, tmp_path, monkeypatch):
     assert (tmp_path / "p" / "serve.sh").is_file()
 
 
-def test_a_proof_with_vllm(vllm, tmp_path):
-    made = llmlab.export(vllm, "vllm", out=tmp_path / "p", prove=True, prompts=["What is 12 + 30?", "Who are you?"])
+@pytest.mark.parametrize(
+    ("target", "unproved"), [("vllm", ""), ("ray", "Ray Serve didn't run, and ray.yaml wasn't read")]
+)
+def test_a_proof_with_vllm(vllm, tmp_path, target, unproved):
+    made = llmlab.export(vllm, target, out=tmp_path / "p", prove=True, prompts=["What is 12 + 30?", "Who are you?"])
+    assert made.proof.command.startswith("vllm serve ")
+    says_unproved(made, unproved)
     assert [one.read_alike for one in made.proof.answers] == [True, True]
     assert made.proof.answers[0].same
     assert all(one.logprob_difference < 0.2 for one in made.proof.answers)
+
+
+def test_a_proof_of_compose_starts_no_container(llamacpp, tmp_path):
+    if proof.refusal(proof.LLAMA_SERVER):
+        pytest.skip(proof.refusal(proof.LLAMA_SERVER))
+    made = llmlab.export(llamacpp, "compose", out=tmp_path / "p", prove=True, prompts=["Who are you?"])
+    says_unproved(made, "no container ran: the answers are those of the same command line without one; ollama wasn't")
+
+
+def says_unproved(made, words):
+    """Whether an export says everywhere what its proof didn't start."""
+    texts = [repr(made), made.html()] + [(made.folder / name).read_text() for name in ("README.md", "proof.md")]
+    assert all(("not proved here" in html.unescape(text).lower()) == bool(words) for text in texts)
+    assert all(words in " ".join(html.unescape(text).split()) for text in texts[1:])
+    assert made.unproved.startswith(words)
+    assert json.loads((made.folder / "proof.json").read_text())["unproved"] == made.unproved
 
 
 def test_not_proved_here(llamacpp, tmp_path):
