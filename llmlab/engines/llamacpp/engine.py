@@ -29,7 +29,7 @@ from llmlab.engines.base import (
     Request,
     Scored,
 )
-from llmlab.engines.llamacpp import vocabulary
+from llmlab.engines.llamacpp import splits, vocabulary
 from llmlab.engines.llamacpp.adapters import AdapterSlots
 from llmlab.engines.llamacpp.draft import PADDING, Drafter, DraftModel, Lookup, vocabulary_differs
 from llmlab.engines.llamacpp.examination import examine
@@ -278,6 +278,7 @@ class LlamaCppEngine(Engine):
             engine.close()
             raise Interrupted
         _check_ids(plan.source, model)
+        splits.warn(path.name, model.meta(splits.KEY))
         progress("warm-up", 1.0)
         return engine
 

@@ -13,6 +13,7 @@ Checked with llama-cpp-python 0.3.36:
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,22 @@ def correct(path: Path, params: Any) -> Any:
     overrides[0].value.val_str = name.encode()
     params.kv_overrides = overrides
     return overrides
+
+
+def warn(name: str, split: str | None) -> None:
+    """Warn of what stays wrong with a corrected split.
+
+    Args:
+        name: the model's file.
+        split: the split that the file names.
+    """
+    if split in CORRECTED:
+        warnings.warn(
+            f"{name}: in llama.cpp, words in capitals with an accented letter before a plain one (ESPAÑA) get other "
+            "token ids than those that the model was trained on. They are right in vllm.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
 
 def parts(text: str) -> Iterator[str]:

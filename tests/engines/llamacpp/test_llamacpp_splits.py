@@ -3,13 +3,17 @@
 import json
 import subprocess
 import sys
+import warnings
 
 import gguf
 import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+import llmlab
 from llmlab.engines.llamacpp import splits, vocabulary
 from llmlab.engines.llamacpp.native import NativeModel
+from llmlab.loading.retrieval import resolve
+from tests.files import gguf_edit
 from tests.real import tiny
 
 # From gpt-oss's tokenizer.json.
@@ -25,6 +29,8 @@ MARKED = (
 PLAIN = (
     "Don't SHOUT, iPhone's 1234567 (x+y)//2\n\n  done", "École Straße", "русский текст", "日本語のテキスト", "  \t\n a",
 )  # fmt: skip
+CAPITALS = ("ESPAÑA", "FRANÇAIS", "MÜNCHEN", "ÉCOLE")
+NO_CAPITALS = ("España", "Français", "Ñ", "МОСКВА", "ΑΘΉΝΑ")
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +42,8 @@ def trained(tmp_path_factory):
     core.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     core.train_from_iterator(
-        [*MARKED, *PLAIN] * 20, trainers.BpeTrainer(vocab_size=700, initial_alphabet=alphabet, show_progress=False)
+        [*MARKED, *PLAIN, *CAPITALS, *NO_CAPITALS] * 20,
+        trainers.BpeTrainer(vocab_size=700, initial_alphabet=alphabet, show_progress=False),
     )
     tokens = [core.id_to_token(number) for number in range(core.get_vocab_size())]
     tokens.append("<|end|>")
@@ -69,6 +76,31 @@ def test_the_correction_is_still_needed(trained, monkeypatch):
     wanted = [core.encode(text).ids for text in MARKED + PLAIN]
     # If this fails, llama.cpp's own split of gpt-4o has learned about marks: remove llmlab/engines/llamacpp/splits.py.
     assert encoded(file, MARKED + PLAIN) != wanted
+
+
+def test_accented_capitals_still_have_other_ids(trained):
+    core, file = trained
+    wanted = [core.encode(text).ids for text in CAPITALS]
+    # If this fails, llama.cpp splits accented capitals rightly: remove `splits.warn`, and the line in docs/models.md.
+    assert all(ids != own for ids, own in zip(encoded(file, CAPITALS), wanted, strict=True))
+    assert encoded(file, NO_CAPITALS) == [core.encode(text).ids for text in NO_CAPITALS]
+
+
+@pytest.mark.parametrize(("split", "count"), [("gpt-4o", 1), ("smollm", 0)])
+def test_a_load_warns_of_accented_capitals(tmp_path, split, count):
+    def change(keys, tensors):
+        keys[splits.KEY] = gguf_edit.text(split)
+
+    source = resolve("nano", engine="llamacpp").path
+    file = gguf_edit.edited(source, tmp_path / f"{split}.gguf", change)
+    lab = llmlab.Lab()
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        lab.load(str(file), engine="llamacpp", ctx=256)
+    lab.close()
+    found = [str(one.message) for one in seen if "ESPAÑA" in str(one.message)]
+    assert len(found) == count
+    assert all(one.startswith("gpt-4o.gguf: ") and "\n" not in one for one in found)
 
 
 @pytest.mark.parametrize("kind", ["x", "X", " ", "\n", "!", "กำ"])
