@@ -16,8 +16,9 @@ from typing import Any
 
 from llmlab import _imports, config
 from llmlab.engines.llamacpp import amx, measured
+from llmlab.engines.llamacpp.context import NativeContext
 from llmlab.engines.llamacpp.logs import router
-from llmlab.engines.llamacpp.native import NativeContext, NativeModel
+from llmlab.engines.llamacpp.model import NativeModel
 from llmlab.errors import LlmLabError
 
 # The shape of nano: with it the two machines are far apart, 0.46 and 0.92.

@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable
 
 from llmlab.engines.llamacpp import measured
-from llmlab.engines.llamacpp.native import NativeContext, NativeModel
+from llmlab.engines.llamacpp.context import NativeContext
+from llmlab.engines.llamacpp.model import NativeModel
 from llmlab.engines.llamacpp.options import LlamaCppOptions
 from llmlab.engines.llamacpp.pace import Costs
 from llmlab.machine import cores

@@ -13,7 +13,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence as Items
 from typing import Any
 
-from llmlab.engines.llamacpp.native import NativeContext, NativeModel
+from llmlab.engines.llamacpp.context import NativeContext
+from llmlab.engines.llamacpp.model import NativeModel
 from llmlab.engines.llamacpp.pace import Acceptance, Costs, length
 from llmlab.engines.llamacpp.sampler import Drawer
 from llmlab.engines.llamacpp.sequence import Sequence

@@ -37,8 +37,8 @@ from llmlab.engines.llamacpp.facts import guide_tokenizer, read_facts
 from llmlab.engines.llamacpp.images import ImageReader
 from llmlab.engines.llamacpp.logs import router
 from llmlab.engines.llamacpp.loop import DecodeLoop
+from llmlab.engines.llamacpp.model import NativeModel
 from llmlab.engines.llamacpp.mtmd import Projector
-from llmlab.engines.llamacpp.native import NativeModel
 from llmlab.engines.llamacpp.options import (
     EXTRA,
     LlamaCppOptions,

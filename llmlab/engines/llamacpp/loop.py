@@ -23,11 +23,12 @@ from llmlab.engines.guidance import Steer
 from llmlab.engines.llamacpp import costs, lazy
 from llmlab.engines.llamacpp.adapters import AdapterSlots
 from llmlab.engines.llamacpp.batch import Batch
+from llmlab.engines.llamacpp.context import ABORTED, NO_KV_SLOT, NativeContext, trim_heap
 from llmlab.engines.llamacpp.draft import Drafter
 from llmlab.engines.llamacpp.images import Seen
 from llmlab.engines.llamacpp.logs import KVCacheLogParser, router
+from llmlab.engines.llamacpp.model import NativeModel
 from llmlab.engines.llamacpp.mtmd import Projector
-from llmlab.engines.llamacpp.native import ABORTED, NO_KV_SLOT, NativeContext, NativeModel, trim_heap
 from llmlab.engines.llamacpp.options import LlamaCppOptions
 from llmlab.engines.llamacpp.picker import Ending, Picker
 from llmlab.engines.llamacpp.sequence import KEPT, Sequence, prompt_problem

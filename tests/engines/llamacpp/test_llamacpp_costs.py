@@ -6,7 +6,7 @@ import pytest
 
 from llmlab import Lab
 from llmlab.engines.llamacpp import costs
-from llmlab.engines.llamacpp.native import NativeContext
+from llmlab.engines.llamacpp.context import NativeContext
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from llmlab.engines.llamacpp import splits, vocabulary
-from llmlab.engines.llamacpp.native import NativeModel
+from llmlab.engines.llamacpp.model import NativeModel
 from tests.real import tiny
 
 # From gpt-oss's tokenizer.json.
