@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import threading
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 import llmlab
@@ -19,7 +21,18 @@ from llmlab.errors import Interrupted
 PACKAGE = Path(llmlab.__file__).parent
 # Compiled, or seconds to import: half made, they stay broken until the kernel restarts.
 HEAVY = {
-    *("PIL", "accelerate", "altair", "datasets", "gguf", "llama_cpp", "llmcompressor", "numpy", "outlines"),
+    *(
+        "PIL",
+        "accelerate",
+        "altair",
+        "datasets",
+        "gguf",
+        "jsonschema",
+        "llama_cpp",
+        "llmcompressor",
+        "numpy",
+        "outlines",
+    ),
     *(
         "pandas",
         "peft",
@@ -40,7 +53,8 @@ ELSEWHERE = {
     "engines/logits.py": "runs on the engine's thread, after the load",
     "engines/sampling.py": "runs on the engine's thread, after the load",
     "engines/vllm": "runs on the engine's thread, or after the load",
-    "guided": "numpy comes with the engine; outlines is loaded by `llmlab.inference.request.prepare`",
+    "guided": "numpy comes with the engine; outlines is loaded by `llmlab.inference.request.prepare`, jsonschema by "
+    "`llmlab.guided.schema.schema_guide`",
     "quant/checkpoints_worker.py": "a process of its own",
     "quant/gguf_quantizer_worker.py": "a process of its own",
     "zoo": "scripts that make nano",
@@ -139,6 +153,45 @@ def test_gguf_comes_without_what_it_imports_for_mistral():
     assert ran.stdout.split() == ["False", "False", "GGUFReader"]
     # When gguf stops importing it, `_imports._UNUSED` has nothing to do.
     alone = "import gguf, sys; print('mistral_common' in sys.modules)"
+    assert "True" in subprocess.run([sys.executable, "-c", alone], capture_output=True, text=True, timeout=120).stdout
+
+
+IRI = """
+import json, sys
+from llmlab import _imports
+_imports.load("outlines.types.dsl")  # imports jsonschema
+from llmlab.guided.schema import schema_guide
+kept = "rfc3987_syntax" in sys.modules
+plain = schema_guide({"type": "string", "format": "uri"})
+found = [not plain.problem(json.dumps(text)) for text in ("https://a.b/c", "not a uri")]
+kept = kept or "rfc3987_syntax" in sys.modules
+for form in ("iri", "iri-reference"):
+    guide = schema_guide({"type": "string", "format": form})
+    texts = ("https://ä.de/ö", "/ö", "a b", "http://[::1", "http://")
+    found += [not guide.problem(json.dumps(text)) for text in texts]
+import rfc3987_syntax
+found.append(rfc3987_syntax.parse("iri", "a:b").data)  # whole, for whoever needs it
+print(json.dumps([kept, *found]))
+"""
+
+
+def test_the_parsers_of_one_format_are_built_when_it_is_checked():
+    """They took 1.1 s of the first request with a schema."""
+    pytest.importorskip("rfc3987_syntax")
+    ran = subprocess.run([sys.executable, "-c", IRI], capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    kept, *found = json.loads(ran.stdout)
+    assert not kept
+    forms = jsonschema.FormatChecker()
+    expected = [
+        forms.conforms(text, form)
+        for form in ("iri", "iri-reference")
+        for text in ("https://ä.de/ö", "/ö", "a b", "http://[::1", "http://")
+    ]
+    assert found == [True, False, *expected, "iri"]
+    assert len(set(expected)) == 2
+    # When jsonschema stops importing it, `_imports._LATER` has nothing to do.
+    alone = "import jsonschema, sys; print('rfc3987_syntax' in sys.modules)"
     assert "True" in subprocess.run([sys.executable, "-c", alone], capture_output=True, text=True, timeout=120).stdout
 
 

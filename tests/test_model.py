@@ -1,7 +1,6 @@
 """What a user holds: the same calls on both engines, with nano."""
 
 import asyncio
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -57,9 +56,7 @@ def test_cancel_keeps_the_partial(model):
     for i, _ in enumerate(stream):
         if i == 5:
             break
-    started = time.perf_counter()
     stream.cancel()
-    assert time.perf_counter() - started < 10  # a guard against a hang; bench/latency.py measures it
     assert stream.result().finish_reason == "interrupted"
     assert 5 <= stream.result().usage.completion_tokens < 1500
 

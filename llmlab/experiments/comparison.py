@@ -14,7 +14,7 @@ from llmlab.experiments.scoring import Scorer
 from llmlab.render.safe import BOX, escape, plain
 from llmlab.render.table import Table
 from llmlab.statistics import Paired, averages, holm, paired, sentence
-from llmlab.statistics.estimates import number
+from llmlab.statistics.estimates import is_share, number
 from llmlab.statistics.pairs import Kind
 
 if TYPE_CHECKING:
@@ -167,7 +167,10 @@ def _pair(frame: pd.DataFrame, axis: str, a: str, b: str, scorer: Scorer) -> Pai
     units = [key[0] for key in shared]
     x, y = (list(averages(units, [part[key] for key in shared]).values()) for part in (one, other))
     kind: Kind | None = "rating" if scorer.kind == "rating" else None
-    return Pair(a, b, scorer.name, paired(x, y, kind=kind), note)
+    # The mean of repeats that are yes or no is a share, too.
+    values = [float(part[scorer.name].iloc[at]) for part in (first, second) for at in range(len(part))]
+    bounded = scorer.bounded or is_share(values)
+    return Pair(a, b, scorer.name, paired(x, y, kind=kind, bounded=bounded), note)
 
 
 def _by_setting(part: pd.DataFrame, unit: str, axes: Sequence[str], name: str) -> dict[Any, float]:

@@ -201,7 +201,8 @@ class Experiment:
         from llmlab.experiments.views import notes
 
         frame = self._known()
-        return score_table(frame, rows, columns, value, self.numbers(), notes(self))
+        bounded = {one.name for one in self.scorers if one.bounded}
+        return score_table(frame, rows, columns, value, self.numbers(), notes(self), bounded=bounded)
 
     def compare(
         self, axis: str, value: str | None = None, *, against: str | None = None, see: float | None = None

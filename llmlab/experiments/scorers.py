@@ -92,6 +92,7 @@ def json_schema(schema: Mapping[str, Any] | type, *, name: str = "json_schema") 
         >>> scorers.json_schema({"type": "integer"})("7", None, {})
         True
     """
+    _imports.load("jsonschema")
     import jsonschema
 
     from llmlab.experiments.design import plain_constraint
@@ -157,7 +158,7 @@ def _distance(answer: str, reference: str | None) -> float | None:
     return before[-1] / longest
 
 
-edit_distance = Scorer("edit_distance", _distance, "number", "lower", arguments=2)
+edit_distance = Scorer("edit_distance", _distance, "number", "lower", bounded=True, arguments=2)
 """The edit distance to the expected answer, as a share of the longer text: 0 is the same, 1 is nothing in common."""
 
 
@@ -178,9 +179,9 @@ def _sacrebleu(metric: str) -> Callable[[str, str | None], float | None]:
     return score
 
 
-bleu = Scorer("bleu", _sacrebleu("BLEU"), "number", config={"metric": "BLEU"}, arguments=2)
+bleu = Scorer("bleu", _sacrebleu("BLEU"), "number", config={"metric": "BLEU"}, bounded=True, arguments=2)
 """Sentence BLEU by sacrebleu, 0 to 1."""
-chrf = Scorer("chrf", _sacrebleu("CHRF"), "number", config={"metric": "CHRF"}, arguments=2)
+chrf = Scorer("chrf", _sacrebleu("CHRF"), "number", config={"metric": "CHRF"}, bounded=True, arguments=2)
 """chrF by sacrebleu, 0 to 1."""
 
 
@@ -211,7 +212,7 @@ def rouge(kind: Literal["rouge1", "rouge2", "rougeL"] = "rougeL", *, name: str |
 
         return float(RougeScorer([kind]).score(reference, answer)[kind].fmeasure)
 
-    return Scorer(name or kind, score, "number", config={"kind": kind}, arguments=2)
+    return Scorer(name or kind, score, "number", config={"kind": kind}, bounded=True, arguments=2)
 
 
 def _column(name: str) -> Callable[..., float | None]:
@@ -237,7 +238,7 @@ def _label_probability(_answer: str, reference: str | None, row: Mapping[str, An
     return next((float(value) for label, value in found.items() if plain(label) == plain(reference)), 0.0)
 
 
-label_probability = Scorer("label_probability", _label_probability, "number")
+label_probability = Scorer("label_probability", _label_probability, "number", bounded=True)
 """The probability of the expected label; it needs constraints=[{"choice": [...], "probabilities": True}]."""
 
 

@@ -28,6 +28,7 @@ class Scorer:
         kind: what its values are compared as; None: by the values.
         better: "higher" or "lower".
         config: its settings, as they are written into a lock.
+        bounded: no value can be below 0 or above 1.
         needs: "model" is called with the model, all of its answers and the expected ones; "judge" brings its own.
 
     Example:
@@ -44,6 +45,7 @@ class Scorer:
     better: Literal["higher", "lower"] = "higher"
     config: Mapping[str, Any] = field(default_factory=dict)
     needs: Needs = ""
+    bounded: bool = False
     arguments: int = 3
 
     def __call__(self, answer: str, reference: str | None, row: Mapping[str, Any]) -> Value:
@@ -94,7 +96,7 @@ def checked(value: Any, name: str) -> Value:
 def scorer(function: Callable[..., object]) -> Scorer: ...
 @overload
 def scorer(
-    *, name: str | None = ..., kind: Kind | None = ..., better: Literal["higher", "lower"] = ...
+    *, name: str | None = ..., kind: Kind | None = ..., better: Literal["higher", "lower"] = ..., bounded: bool = ...
 ) -> Callable[[Callable[..., object]], Scorer]: ...
 def scorer(
     function: Callable[..., object] | None = None,
@@ -102,6 +104,7 @@ def scorer(
     name: str | None = None,
     kind: Kind | None = None,
     better: Literal["higher", "lower"] = "higher",
+    bounded: bool = False,
 ) -> Scorer | Callable[[Callable[..., object]], Scorer]:
     """Make a scorer of a function of (answer), (answer, reference) or (answer, reference, row).
 
@@ -110,6 +113,7 @@ def scorer(
         name: the column of its scores; None: the function's name.
         kind: "rating" compares ranks (Wilcoxon); None: yes/no if all values are, else numbers.
         better: which values are better, "higher" or "lower".
+        bounded: no value can be below 0 or above 1; then the means' intervals can't either.
 
     Returns:
         The scorer; a decorator, if it is called without a function.
@@ -125,19 +129,22 @@ def scorer(
         <Scorer words>
     """
     if function is None:
-        return lambda found: (
-            scorer(found) if (name, kind, better) == (None, None, "higher") else _made(found, name, kind, better)
-        )
-    return _made(function, name, kind, better)
+        return lambda found: _made(found, name, kind, better, bounded=bounded)
+    return _made(function, name, kind, better, bounded=bounded)
 
 
 def _made(
-    function: Callable[..., object], name: str | None, kind: Kind | None, better: Literal["higher", "lower"]
+    function: Callable[..., object],
+    name: str | None,
+    kind: Kind | None,
+    better: Literal["higher", "lower"],
+    *,
+    bounded: bool = False,
 ) -> Scorer:
     if not callable(function):
         raise BadInputError(f"A scorer must be a function of the answer, got {type(function).__name__}.")
     called = name or str(getattr(function, "__name__", "score"))
-    return Scorer(called, function, kind, better, arguments=_arguments(function, called))
+    return Scorer(called, function, kind, better, bounded=bounded, arguments=_arguments(function, called))
 
 
 def _arguments(function: Callable[..., object], name: str) -> int:

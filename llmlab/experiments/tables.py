@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llmlab import _imports
@@ -10,6 +10,7 @@ from llmlab.errors import BadInputError, unknown
 from llmlab.experiments.design import AXES
 from llmlab.render.table import Table, TableView
 from llmlab.statistics import Estimate, averages, mean
+from llmlab.statistics.estimates import is_share
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,9 +71,16 @@ class ScoreTable(TableView):
 
 
 def table(
-    frame: pd.DataFrame, rows: Any, columns: Any, value: str | None, scores: Sequence[str], notes: Sequence[str]
+    frame: pd.DataFrame,
+    rows: Any,
+    columns: Any,
+    value: str | None,
+    scores: Sequence[str],
+    notes: Sequence[str],
+    *,
+    bounded: Collection[str] = (),
 ) -> ScoreTable:
-    """Make the table. Arguments and errors as `Experiment.table`."""
+    """Make the table. Arguments and errors as `Experiment.table`; `bounded` are the scores that are 0 to 1."""
     by_column = (columns,) if isinstance(columns, str) else tuple(columns or ())
     if rows is None:
         rows = [name for name in AXES if name not in (*by_column, "seed", "repeat") and frame[name].nunique() > 1]
@@ -95,7 +103,7 @@ def table(
             head = " ".join((*key, *((name,) if len(shown) > 1 or not key else ())))
             heads.append(head)
             for row in row_keys:
-                estimates[row, head] = estimate(_where(part, by_row, row), name)
+                estimates[row, head] = estimate(_where(part, by_row, row), name, bounded=name in bounded)
     note = "n counts prompts; [low, high] are 95 % intervals."
     return ScoreTable(by_row, row_keys, heads, estimates, "\n".join([note, *_gaps(frame, by_row, row_keys), *notes]))
 
@@ -114,7 +122,7 @@ def _gaps(frame: pd.DataFrame, names: Sequence[str], keys: Sequence[tuple[str, .
     return found
 
 
-def estimate(frame: pd.DataFrame, name: str) -> Estimate:
+def estimate(frame: pd.DataFrame, name: str, *, bounded: bool = False) -> Estimate:
     """The mean of a column, over prompts; `column=label` is the share of that label."""
     column, equals, label = name.partition("=")
     if column not in frame.columns:
@@ -124,11 +132,12 @@ def estimate(frame: pd.DataFrame, name: str) -> Estimate:
     if equals:
         values = values.astype(str) == label
     try:
-        found = averages(list(scored["question"]), [float(one) for one in values])
+        numbers = [float(one) for one in values]
     except (TypeError, ValueError):
         labels = ", ".join(f"{column}={one}" for one in list(dict.fromkeys(map(str, values)))[:4])
         raise BadInputError(f"{column} has labels, not numbers.", f"Show the share of one: value= {labels}") from None
-    return mean(list(found.values()))
+    # The mean of repeats that are yes or no is a share, too.
+    return mean(list(averages(list(scored["question"]), numbers).values()), bounded=bounded or is_share(numbers))
 
 
 def _keys(frame: pd.DataFrame, names: Sequence[str]) -> list[tuple[str, ...]]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urljoin
 
+from llmlab import _imports
 from llmlab.errors import BadInputError, LlmLabError, UnsupportedError
 from llmlab.guided.ecma import EcmaError, EcmaUnsupportedError, translated, with_patterns
 from llmlab.guided.formats import KNOWN, REPLACED, TIGHTER
@@ -57,6 +58,7 @@ def schema_guide(schema: Any, *, name: str = "", convert: Callable[[str], Any] =
         BadInputError: the schema is invalid (with the location), or no text satisfies it.
         UnsupportedError: a keyword can't be enforced (with its location).
     """
+    _imports.load("jsonschema")
     given = _plain(schema)
     schema = _known_dialect(given)
     patterns: dict[str, str] = {}

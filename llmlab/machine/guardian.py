@@ -17,15 +17,17 @@ POLL_S = 0.25
 _PR_SET_PDEATHSIG = 1
 
 
-def command(program: list[str], *, pipe: bool) -> list[str]:
+def command(program: list[str], *, pipe: bool = False, stdin: bool = False) -> list[str]:
     """The command line that starts a program under a guardian.
 
     Args:
         program: the program and its arguments.
         pipe: stdin is a pipe that this process keeps open; when it closes, the program is ended.
+        stdin: the program reads stdin itself; else its stdin is empty.
     """
-    # -P and -S: don't import from this folder, and start within about 20 ms.
-    return [sys.executable, "-P", "-S", __file__, str(os.getpid()), "pipe" if pipe else "-", *program]
+    # -I and -S: import nothing from this folder or the program's PYTHONPATH, and start within about 20 ms.
+    mode = "pipe" if pipe else "stdin" if stdin else "-"
+    return [sys.executable, "-I", "-S", __file__, str(os.getpid()), mode, *program]
 
 
 def end(pid: int) -> None:
@@ -36,21 +38,27 @@ def end(pid: int) -> None:
         os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
 
 
-def main(parent: int, pipe: bool, program: list[str]) -> int:
+def main(parent: int, mode: str, program: list[str]) -> int:
     """Run the program to its end; returns its exit status, or ends with the signal that ended the program."""
     if hasattr(os, "setsid") and os.getpgid(0) != os.getpid():
         os.setsid()
     # The parent may have started this process with interrupts ignored.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     me = os.getpid()
+    if "JPY_PARENT_PID" in os.environ:
+        os.environ["JPY_PARENT_PID"] = str(me)  # ipykernel ends when its parent is no longer this process
     child = subprocess.Popen(  # noqa: S603 - see `command`
         program,
-        stdin=subprocess.DEVNULL,
+        stdin=None if mode == "stdin" else subprocess.DEVNULL,
         close_fds=False,  # multiprocessing passes its pipes by number
         preexec_fn=(lambda: _die_with(me)) if sys.platform == "linux" else None,  # noqa: PLW1509 - there is only one thread yet
     )
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+    if mode == "stdin":  # keep no second end of the program's pipes open
+        nothing = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nothing, 0)
+        os.dup2(nothing, 1)
 
     def kill() -> None:
         if hasattr(os, "killpg") and os.getpgid(0) == me:
@@ -67,7 +75,7 @@ def main(parent: int, pipe: bool, program: list[str]) -> int:
             time.sleep(POLL_S)
         kill()
 
-    for watch in (read, look) if pipe else (look,):
+    for watch in (read, look) if mode == "pipe" else (look,):
         threading.Thread(target=watch, daemon=True).start()
     status = child.wait()
     if status < 0:
@@ -94,4 +102,4 @@ def _die_of(number: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), sys.argv[2] == "pipe", sys.argv[3:]))
+    sys.exit(main(int(sys.argv[1]), sys.argv[2], sys.argv[3:]))

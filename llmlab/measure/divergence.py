@@ -14,7 +14,7 @@ from typing import Any
 
 from llmlab import _imports
 from llmlab.errors import BadInputError
-from llmlab.statistics.estimates import student
+from llmlab.statistics.estimates import bounded_mean, student
 
 SHORTEST = 8
 
@@ -130,8 +130,8 @@ class Tally:
         same = float(np.concatenate(self._same).mean())
         low, high = _ends([float(window.mean()) for window in self._kl])
         intervals["kl_mean"] = (max(low, 0.0), high)
-        low, high = _ends([float(window.mean()) for window in self._same])
-        intervals["top1"] = (max(low, 0.0), min(high, 1.0))
+        shares = bounded_mean([float(window.mean()) for window in self._same])
+        intervals["top1"] = (shares.low, shares.high)
         return Scores(perplexity, float(each.mean()), float(np.percentile(each, 99)), same, nll, intervals)
 
 

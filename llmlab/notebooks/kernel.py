@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from jupyter_client.manager import AsyncKernelManager
+from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from papermill import execute_notebook
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import Engine, papermill_engines
+
+from llmlab.machine import guardian
 
 ENGINE = "llmlab"  # its name among papermill's engines
 
@@ -53,6 +58,20 @@ class Watch:
         return f"the kernel died with {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
 
 
+class _KernelManager(AsyncKernelManager):
+    """Starts a kernel under a guardian, which ends it when this process has ended.
+
+    ipykernel looks for its parent on a thread of its own, which C code that keeps the GIL stops.
+    """
+
+    def format_kernel_cmd(self, extra_arguments: list[str] | None = None) -> list[str]:
+        command: list[str] = super().format_kernel_cmd(extra_arguments)
+        # Another provisioner may start it on another machine; on Windows, a process keeps its parent's id.
+        if sys.platform == "win32" or not isinstance(self.provisioner, LocalProvisioner):
+            return command
+        return guardian.command(command)
+
+
 class _Client(PapermillNotebookClient):  # type: ignore[misc]
     def papermill_execute_cells(self) -> None:
         try:
@@ -83,6 +102,7 @@ class _Engine(Engine):  # type: ignore[misc]
         client = _Client(
             nb_man,
             kernel_name=kernel_name,
+            kernel_manager_class=_KernelManager,
             timeout=cell_timeout,
             startup_timeout=start_timeout,
             on_cell_execute=watch.begin,

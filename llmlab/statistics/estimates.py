@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmlab import _imports
+from llmlab.errors import BadInputError
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
@@ -67,12 +68,13 @@ def is_share(values: Sequence[float]) -> bool:
     return bool(values) and all(value in (0, 1) for value in values)
 
 
-def mean(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Estimate:
+def mean(values: Sequence[float], *, confidence: float = CONFIDENCE, bounded: bool = False) -> Estimate:
     """The mean of independent values: with Wilson's interval if they are all 0 or 1, else with Student's.
 
     Args:
         values: one per independent unit; average repeats first (`averages`).
         confidence: of the interval.
+        bounded: no value can be below 0 or above 1: the interval is then `bounded_mean`'s.
 
     Returns:
         The estimate.
@@ -86,6 +88,8 @@ def mean(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Estimate
         return NOTHING
     if is_share(found):
         return share(int(sum(found)), len(found), confidence=confidence)
+    if bounded:
+        return bounded_mean(found, confidence=confidence)
     return student(found, confidence=confidence)
 
 
@@ -111,6 +115,53 @@ def student(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Estim
     error = math.sqrt(math.fsum((one - value) ** 2 for one in found) / (n - 1) / n)
     reach = float(stats.t.ppf(0.5 + confidence / 2, n - 1)) * error
     return Estimate(value, value - reach, value + reach, n, confidence)
+
+
+def bounded_mean(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Estimate:
+    """The mean of values that can't be below 0 or above 1, with an interval that can't either.
+
+    The interval is Wilson's with the effective sample size, `p * (1 - p)` divided by the mean's estimated variance, as
+    Franco, Little, Louis and Slud (Journal of Survey Statistics and Methodology 7, 2019) recommend it for shares whose
+    variance isn't that of independent yes and no; with Student's quantile instead of the normal one, since the variance
+    is estimated from n values (Korn and Graubard, Survey Methodology 24, 1998). With many values it is Student's.
+
+    Args:
+        values: one per independent unit, each 0 to 1.
+        confidence: of the interval.
+
+    Returns:
+        The estimate.
+
+    Raises:
+        BadInputError: a value is below 0 or above 1.
+
+    Example:
+        >>> from llmlab.statistics.estimates import bounded_mean
+        >>> bounded_mean([1.0, 1.0, 0.9, 1.0]).text
+        '0.975 [0.783, 0.998], n=4'
+    """
+    found = [float(value) for value in values]
+    if not found:
+        return NOTHING
+    outside = [value for value in found if not -1e-9 <= value <= 1 + 1e-9]
+    found = [min(max(value, 0.0), 1.0) for value in found]  # sacrebleu's 100 % is 1 + 4e-16
+    if outside:
+        raise BadInputError(f"A bounded score must be 0 to 1, got {outside[0]:g}.", "Make the scorer without bounded=.")
+    if is_share(found):
+        return share(int(sum(found)), len(found), confidence=confidence)
+    n, value = len(found), math.fsum(found) / len(found)
+    if n < 2:
+        return Estimate(value, math.nan, math.nan, n, confidence)
+    _imports.load("scipy.stats")
+    import scipy.stats as stats
+
+    variance = math.fsum((one - value) ** 2 for one in found) / (n - 1) / n
+    # k² / n_eff: the interval is where (p - m)² <= k² m (1 - m) / n_eff.
+    ratio = float(stats.t.ppf(0.5 + confidence / 2, n - 1)) ** 2 * variance / (value * (1 - value))
+    middle = (value + ratio / 2) / (1 + ratio)
+    reach = math.sqrt(ratio * value * (1 - value) + ratio**2 / 4) / (1 + ratio)
+    low, high = min(max(middle - reach, 0.0), value), max(min(middle + reach, 1.0), value)
+    return Estimate(value, low, high, n, confidence)
 
 
 def share(yes: int, n: int, *, confidence: float = CONFIDENCE) -> Estimate:

@@ -10,7 +10,16 @@ from typing import Any, Literal
 
 from llmlab import _imports
 from llmlab.errors import BadInputError
-from llmlab.statistics.estimates import BOOTSTRAP_FROM, CONFIDENCE, Estimate, bootstrap, is_share, mean, student
+from llmlab.statistics.estimates import (
+    BOOTSTRAP_FROM,
+    CONFIDENCE,
+    Estimate,
+    bootstrap,
+    bounded_mean,
+    is_share,
+    mean,
+    student,
+)
 
 LEVEL = 0.05
 """The probability with which equal variants may be called different."""
@@ -116,7 +125,7 @@ class Paired:
         return reach * self.deviation / math.sqrt(self.n)
 
 
-def paired(a: Sequence[float], b: Sequence[float], *, kind: Kind | None = None) -> Paired:
+def paired(a: Sequence[float], b: Sequence[float], *, kind: Kind | None = None, bounded: bool = False) -> Paired:
     """Compare two variants' scores on the same prompts.
 
     Args:
@@ -124,6 +133,7 @@ def paired(a: Sequence[float], b: Sequence[float], *, kind: Kind | None = None) 
         b: the other's, in the same order.
         kind: "yes/no" takes McNemar's exact test; "number" flips the signs of the differences; "rating" flips those
             of their ranks (Wilcoxon). None: yes/no if all scores are 0 or 1, else number.
+        bounded: no score can be below 0 or above 1; then the means' intervals can't either (`mean`).
 
     Returns:
         The comparison.
@@ -148,13 +158,12 @@ def paired(a: Sequence[float], b: Sequence[float], *, kind: Kind | None = None) 
     if chosen == "yes/no" and not is_share([*first, *second]):
         raise BadInputError("Scores of kind yes/no must be 0 or 1.", "Average repeats, and compare them as numbers.")
     # Means of several scores differ in their last digit by the order of the sum alone.
-    differences = [round(one - other, 12) for one, other in zip(first, second, strict=True)]
+    differences = [round(x - y, 12) for x, y in zip(first, second, strict=True)]
     test = {"yes/no": _mcnemar, "number": _sign_flips, "rating": _wilcoxon}[chosen]
     p, name, effect, effect_name = test(differences)
-    difference = _newcombe(first, second) if chosen == "yes/no" else _interval(differences)
-    return Paired(
-        mean(first), mean(second), difference, p, name, effect, effect_name, _deviation(differences), chosen
-    )  # fmt: skip
+    difference = _newcombe(first, second) if chosen == "yes/no" else _interval(differences, bounded=bounded)
+    one, other = (mean(scores, bounded=bounded) for scores in (first, second))
+    return Paired(one, other, difference, p, name, effect, effect_name, _deviation(differences), chosen)
 
 
 def holm(comparisons: Sequence[Paired]) -> list[Paired]:
@@ -278,14 +287,19 @@ def _deviation(differences: Sequence[float]) -> float:
     return math.sqrt(math.fsum((one - middle) ** 2 for one in differences) / (len(differences) - 1))
 
 
-def _interval(differences: Sequence[float]) -> Estimate:
-    """A paired bootstrap; Student's interval for a few pairs."""
+def _interval(differences: Sequence[float], *, bounded: bool) -> Estimate:
+    """A paired bootstrap; for a few pairs Student's interval, or that of bounded values."""
     if len(differences) >= BOOTSTRAP_FROM and _deviation(differences) > 0:
         _imports.load("numpy")
         import numpy as np
 
         return bootstrap(differences, np.mean)
-    return student(differences)
+    if not bounded:
+        return student(differences)
+    # From -1 to 1, to 0 to 1 and back.
+    found = bounded_mean([(one + 1) / 2 for one in differences])
+    value, low, high = (2 * one - 1 for one in (found.value, found.low, found.high))
+    return Estimate(value, low, high, found.n, found.confidence)
 
 
 def _newcombe(a: Sequence[float], b: Sequence[float]) -> Estimate:

@@ -11,12 +11,15 @@ import atexit
 import concurrent.futures
 import contextlib
 import contextvars
+import errno
 import functools
 import inspect
 import json
 import logging
 import os
 import re
+import shutil
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +28,7 @@ from typing import Any, TextIO
 
 from llmlab import _imports, config
 from llmlab.errors import BadInputError, LlmLabError, unknown
+from llmlab.machine import guardian
 from llmlab.tool_calls.tool import Tool
 
 PREFIX = "mcp:"
@@ -107,6 +111,7 @@ class _RemoteTool(Tool):
         return f"{_UNFIT.sub('_', self.server)}_{self.name}"[:64]
 
     def check(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        _imports.load("jsonschema")
         from jsonschema import Draft202012Validator
 
         wrong = [
@@ -381,7 +386,25 @@ def _client(entry: Mapping[str, Any], log: Any) -> Any:
         raise ValueError("its entry in mcp.json has no command and no url")
     names = ("command", "args", "env", "cwd")
     values = {key: entry[key] for key in names if entry.get(key) is not None}
-    return Client(stdio_client(StdioServerParameters(**values), errlog=log))
+    return Client(stdio_client(_guarded(StdioServerParameters(**values)), errlog=log))
+
+
+def _guarded(server: Any) -> Any:
+    """The parameters that start a server under a guardian, which ends it when this process has ended.
+
+    The pipe to its stdin isn't enough: a server whose main thread is blocked doesn't notice that it was closed.
+    """
+    if sys.platform == "win32":
+        return server  # the package puts it in a job object, which ends with this process
+    # The guardian would report a missing program only in the server's log.
+    if os.path.dirname(server.command):  # noqa: PTH120 - Path drops the ./ of ./program
+        found = shutil.which(Path(server.cwd or "", server.command).absolute())
+    else:
+        found = shutil.which(server.command, path=(server.env or {}).get("PATH"))
+    if found is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), server.command)
+    command, *args = guardian.command([server.command, *server.args], stdin=True)
+    return server.model_copy(update={"command": command, "args": args})
 
 
 async def _listed(client: Any) -> list[Any]:

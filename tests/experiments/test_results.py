@@ -7,6 +7,7 @@ import llmlab
 from llmlab.errors import BadInputError, UnknownNameError
 from llmlab.experiments.comparison import compare
 from llmlab.experiments.scoring import Scorer, find
+from llmlab.experiments.tables import table as score_table
 
 
 @pytest.fixture
@@ -79,6 +80,42 @@ def test_repeats_of_one_prompt_are_one_pair():
     found = compare(frame_of(rows), "quant", [find(Scorer("s", len))]).pairs[0]
     assert found.found.n == 2
     assert not found.found.different
+
+
+@pytest.mark.parametrize(
+    ("scorer", "scores"),
+    [
+        (Scorer("s", len), [(1, 1, 1), (1, 0, 1), (1, 1, 1), (1, 1, 1)]),  # repeats of yes/no
+        (find("chrf"), [(1.0,), (0.81,), (1.0,), (0.97,)]),
+        (find("label_probability"), [(1.0,), (0.999,), (0.7,), (1.0,)]),
+    ],
+)
+def test_intervals_of_scores_from_0_to_1_stay_there(scorer, scores):
+    rows = [
+        {"question": q, "quant": quant, "repeat": r, "error": "", scorer.name: value * (quant == "a")}
+        for q, values in enumerate(scores)
+        for r, value in enumerate(values)
+        for quant in ("a", "b")
+    ]
+    frame = frame_of(rows)
+    bounded = [scorer.name] if scorer.bounded else []
+    shown = score_table(frame, "quant", None, None, [scorer.name], [], bounded=bounded).frame
+    assert list(shown["low"] >= 0) == list(shown["high"] <= 1) == [True, True]
+    pair = compare(frame, "quant", [scorer]).pairs[0].found
+    assert all(0 <= end <= 1 for one in (pair.a, pair.b) for end in (one.low, one.high))
+    assert -1 <= pair.difference.low <= pair.difference.value <= pair.difference.high <= 1
+
+
+def test_a_tables_intervals_know_the_scorers_bounds(declare):
+    scores = iter([0.9, 1.0, 1.0, 1.0])
+
+    @llmlab.scorer(bounded=True)
+    def close(answer):
+        return next(scores)
+
+    (found,) = declare(scorers=[close]).run().table().estimates.values()
+    assert found.value == pytest.approx(0.975)
+    assert 0 < found.low < found.value < found.high < 1
 
 
 def test_what_differs_beside_the_axis_is_named():

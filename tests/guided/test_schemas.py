@@ -38,13 +38,13 @@ def test_the_hand_written_ones_compile_but_for_those_known():
 def test_random_texts_satisfy_the_validator(compiler, part):
     ended = 0
     for name, schema in corpus()[part::16]:
-        started = time.perf_counter()
+        started = time.process_time()
         try:
             guide = make(schema=schema)
         except BadInputError:
             continue
         compiler.compile(guide)
-        assert time.perf_counter() - started < COMPILE_LIMIT_S, name
+        assert time.process_time() - started < COMPILE_LIMIT_S, name
         for seed in range(2):
             text = walk(compiler, guide, seed)
             if text is not None and not (guide.checked and guide.problem(text)):

@@ -64,6 +64,11 @@ if __name__ == "__main__":
 }
 
 
+# Modules and functions that start processes.
+STARTERS = {"subprocess", "multiprocessing", "pty", "mcp.client.stdio", "jupyter_client.manager"}
+STARTERS |= {"create_subprocess_exec", "create_subprocess_shell", "subprocess_exec", "subprocess_shell", "open_process"}
+
+
 def endless_core(path):
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     Path(f"{path}.part").write_text(f"{os.getpid()} {child.pid}")
@@ -119,7 +124,7 @@ def test_what_was_started_ends_with_its_parent(tmp_path, how, sent):
 
 def test_a_parent_that_was_gone_before_the_guardian_looked():
     process = subprocess.Popen(
-        [sys.executable, "-P", "-S", guardian.__file__, "1", "-", sys.executable, "-c", "import time; time.sleep(600)"],
+        [sys.executable, "-I", "-S", guardian.__file__, "1", "-", sys.executable, "-c", "import time; time.sleep(600)"],
         start_new_session=True,
     )
     assert process.wait(20) == -signal.SIGKILL
@@ -170,6 +175,28 @@ def test_the_program_hears_interrupts_but_not_the_notebooks(tmp_path):
     assert int(session) != os.getsid(0)
 
 
+def test_a_program_with_a_stdin_of_its_own_reads_it_and_closes_its_pipes(tmp_path):
+    # The PYTHONPATH of a program with files called like Python's own modules isn't the guardian's.
+    (tmp_path / "signal.py").write_text("raise SystemExit('the wrong signal')")
+    code = "import os, sys; os.write(1, sys.stdin.buffer.read().upper()); os.close(1); import time; time.sleep(600)"
+    process = subprocess.Popen(
+        guardian.command([sys.executable, "-I", "-c", code], stdin=True),
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        process.stdin.write(b"hello")
+        process.stdin.close()
+        assert process.stdout.read() == b"HELLO"
+        assert process.poll() is None
+    finally:
+        guardian.end(process.pid)
+        process.wait()
+        process.stdout.close()
+
+
 TRACKED = """
 import multiprocessing, os
 from pathlib import Path
@@ -204,7 +231,7 @@ def test_multiprocessings_tracker_outlives_its_parent(tmp_path):
 def test_nothing_else_in_the_package_starts_a_process():
     """A new place that does must tie its child's life to the parent's, and be listed here."""
     known = {"machine/guardian.py", "quant/process.py", "engines/vllm/child.py", "engines/llamacpp/trial.py"}
-    known |= {"deploy/proof.py"}
+    known |= {"deploy/proof.py", "tool_calls/mcp.py", "notebooks/kernel.py"}
     found = set()
     for file in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
@@ -214,6 +241,7 @@ def test_nothing_else_in_the_package_starts_a_process():
                 names += (
                     ["subprocess"] if node.attr.startswith(("fork", "system", "popen", "spawn", "posix_sp")) else []
                 )
-            if any(name.partition(".")[0] in ("subprocess", "multiprocessing", "pty") for name in names):
+            names += ["subprocess"] if isinstance(node, ast.Attribute) and node.attr in STARTERS else []
+            if any(name in STARTERS or name.partition(".")[0] in STARTERS for name in names):
                 found.add(file.relative_to(PACKAGE).as_posix())
     assert found == known

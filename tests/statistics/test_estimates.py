@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from llmlab.errors import BadInputError
 from llmlab.statistics import averages, mean, median, share, spread
 from llmlab.statistics.estimates import bootstrap
 
@@ -27,6 +28,51 @@ def test_a_mean_has_students_interval():
     low, high = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
     found = mean(values)
     assert (found.value, found.low, found.high) == (2.75, pytest.approx(low), pytest.approx(high))
+
+
+BOUNDED = {
+    # draws of scores, and their mean
+    "U-shaped": (lambda rng, n: rng.beta(0.5, 0.5, n), 0.5),
+    "high": (lambda rng, n: rng.beta(8, 2, n), 0.8),
+    "near 1": (lambda rng, n: rng.beta(20, 1, n), 20 / 21),
+    "near 0": (lambda rng, n: rng.beta(1, 12, n), 1 / 13),
+    "three repeats of yes/no": (lambda rng, n: rng.binomial(3, rng.beta(8, 1, n)) / 3, 8 / 9),
+    "mostly 1": (lambda rng, n: np.where(rng.random(n) < 0.95, 1, rng.beta(2, 2, n)), 0.975),
+}
+
+
+@pytest.mark.parametrize("n", [3, 5, 10, 50])
+@pytest.mark.parametrize("name", BOUNDED)
+def test_the_interval_of_bounded_scores_covers_their_mean_and_stays_within_0_and_1(name, n):
+    draw, true = BOUNDED[name]
+    rng, inside = np.random.default_rng(n), 0
+    for _ in range(1000):
+        values = list(draw(rng, n))
+        found = mean(values, bounded=True)
+        assert 0 <= found.low <= found.value <= found.high <= 1, values
+        assert found.value == pytest.approx(np.mean(values))
+        inside += found.low <= true <= found.high
+    # Student's interval covers in 14 % ("mostly 1", n=3) to 95 %.
+    assert inside / 1000 > 0.91
+
+
+def test_the_interval_of_bounded_scores():
+    chrf = [1.0, 1.0, 0.82, 1.0]
+    assert mean(chrf).high > 1
+    assert mean(chrf, bounded=True).high < 1
+    # Its ends are where (p - m)² is k² m (1 - m) / n_eff.
+    found = mean(chrf, bounded=True)
+    effective = found.value * (1 - found.value) / (np.var(chrf, ddof=1) / 4)
+    for end in (found.low, found.high):
+        assert (found.value - end) ** 2 == pytest.approx(stats.t.ppf(0.975, 3) ** 2 * end * (1 - end) / effective)
+    # With many values it is Student's; of yes and no, Wilson's.
+    many = list(np.random.default_rng(0).beta(4, 2, 2000))
+    assert mean(many, bounded=True).low == pytest.approx(mean(many).low, abs=1e-4)
+    assert mean([1, 0, 1], bounded=True) == share(2, 3)
+    assert (mean([0.4] * 3, bounded=True).low, mean([0.4] * 3, bounded=True).high) == pytest.approx((0.4, 0.4))
+    assert mean([1 + 4e-16, 1.0], bounded=True) == share(2, 2)
+    with pytest.raises(BadInputError, match=r"must be 0 to 1, got 1\.5"):
+        mean([1.5, 0.5], bounded=True)
 
 
 def test_few_values_have_no_interval():

@@ -140,3 +140,15 @@ def test_the_words_say_what_differs_and_what_cannot_be_told():
     shown = clear[1].visible()
     assert f"20 prompts would show a difference of about {shown:.3f}" in sentence("a", "b", "exact", clear[1])
     assert clear[1].needed(shown) == pytest.approx(20, rel=0.2)
+
+
+@pytest.mark.parametrize("n", [2, 5, 9, 12])
+def test_the_intervals_of_bounded_scores_stay_within_their_bounds(n):
+    rng = np.random.default_rng(n)
+    for _ in range(100):
+        one, other = rng.beta(8, 0.3, n), rng.beta(0.3, 8, n)
+        found = paired(list(one), list(other), bounded=True)
+        assert -1 <= found.difference.low <= found.difference.value <= found.difference.high <= 1
+        assert found.difference.value == pytest.approx(np.mean(one - other))
+        assert 0 <= found.a.low <= found.a.high <= 1
+    assert paired([1.0, 0.9], [0.0, 0.3]).difference.high > 1

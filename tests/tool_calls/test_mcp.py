@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import llmlab
 from llmlab.errors import BadInputError, LlmLabError, UnknownNameError
 from llmlab.tool_calls import Toolbox, mcp
 from tests.tool_calls.test_families import PLAIN
@@ -53,6 +55,29 @@ def process() -> int:
     """The server's process."""
     return os.getpid()
 '''
+
+# A process that starts a server and calls a tool that blocks the server's main thread: its loop never sees that stdin
+# was closed. C code that keeps the GIL would block all of its threads.
+STUCK = '''
+import os, sys, time
+from pathlib import Path
+from mcp.server import MCPServer
+server = MCPServer("stuck")
+
+@server.tool()
+async def block() -> str:
+    """Block."""
+    Path(sys.argv[1]).write_text(str(os.getpid()))
+    time.sleep(600)
+    return ""
+
+server.run("stdio")
+'''
+CALLS = """
+import asyncio
+from llmlab.tool_calls import Toolbox
+asyncio.run(Toolbox("mcp:stuck").find("block").call({}))
+"""
 
 SILENT = """
 import os, sys, time
@@ -221,6 +246,49 @@ def test_a_hanging_server_that_nobody_uses_is_started_again(monkeypatch):
     monkeypatch.setattr(mcp, "ANSWER_S", 0.5)
     assert int(call("process")) != first
     assert gone(first)
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
+def test_a_blocked_server_ends_with_a_process_that_is_killed(tmp_path, sent):
+    (tmp_path / "server.py").write_text(STUCK)
+    pid = tmp_path / "pid"
+    entry = {"command": sys.executable, "args": [str(tmp_path / "server.py"), str(pid)]}
+    (tmp_path / "mcp.json").write_text(json.dumps({"mcpServers": {"stuck": entry}}))
+    env = os.environ | {"LLMLAB_MCP": str(tmp_path / "mcp.json"), "PYTHONPATH": str(Path(llmlab.__file__).parents[1])}
+    parent = subprocess.Popen([sys.executable, "-c", CALLS], env=env, start_new_session=True)
+    try:
+        assert eventually(lambda: (pid.exists() and pid.read_text()) or parent.poll() is not None, 60)
+        assert Path(f"/proc/{pid.read_text()}").exists()
+        parent.send_signal(sent)
+        parent.wait(20)
+        ended = gone(pid.read_text())
+        if not ended:
+            os.kill(int(pid.read_text()), signal.SIGKILL)
+        assert ended
+    finally:
+        parent.kill()
+
+
+@pytest.mark.parametrize("command", ["no-such-program", "./no/such/program", "/"])
+def test_a_program_that_does_not_exist_is_named(tmp_path, monkeypatch, command):
+    (tmp_path / "mcp.json").write_text(json.dumps({"mcpServers": {"lost": {"command": command}}}))
+    monkeypatch.setenv("LLMLAB_MCP", str(tmp_path / "mcp.json"))
+    with pytest.raises(LlmLabError, match=f"can't be started: (FileNotFound|Permission)Error: .*{command!r}"):
+        mcp.mcp_tools("lost")
+
+
+def test_a_program_is_found_in_its_own_folder_and_path(tmp_path, monkeypatch):
+    script = tmp_path / "server"
+    script.write_text(f"#!{sys.executable}\n{SERVER}")
+    script.chmod(0o700)
+    entries = {
+        "by folder": {"command": "./server", "cwd": str(tmp_path)},
+        "by path": {"command": "server", "env": {"PATH": str(tmp_path)}},
+    }
+    (tmp_path / "mcp.json").write_text(json.dumps({"mcpServers": entries}))
+    monkeypatch.setenv("LLMLAB_MCP", str(tmp_path / "mcp.json"))
+    for name in entries:
+        assert [tool.name for tool in mcp.mcp_tools(name)] == ["add", "fail"]
 
 
 def test_closing_waits_for_the_servers():
