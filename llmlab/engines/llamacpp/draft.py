@@ -67,7 +67,7 @@ class Drafter(ABC):
         """Set `draft` of the decoding sequences; it stays empty if there is nothing to propose."""
 
     def leave(self, one: Sequence) -> None:  # noqa: B027
-        """Called when a sequence leaves its slot."""
+        """Called when a sequence leaves its slot, and when tokens were taken back from it."""
 
     def free(self) -> None:  # noqa: B027
         """Free its resources."""
