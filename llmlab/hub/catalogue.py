@@ -247,7 +247,7 @@ def _made() -> tuple[Entry, ...]:
         try:
             facts = json.loads(file.read_text(encoding="utf-8"))
             description = f"{facts['base']} with {facts['adapters']} merged into it"
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             continue
         folder = file.parent
         out.append(Entry(folder.name, description, None, None, None, (), folder, MADE_ORIGIN))
