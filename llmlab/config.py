@@ -198,7 +198,7 @@ def _reason(path: Path, setting: str, number: int, failed: BaseException) -> tup
     elif number in (errno.EACCES, errno.EPERM, errno.EROFS):
         why, hint = os.strerror(number), f"Make {folder} writable{elsewhere}."
     elif number in (errno.ENOTDIR, errno.EEXIST):
-        blocks = next((one for one in (path, *path.parents) if one.is_file()), path)
+        blocks = next((one for one in (path, *path.parents) if exists(one) and not one.is_dir()), path)
         why, hint = f"{blocks} is a file, but must be a folder", f"Move it away{elsewhere}."
     elif number == errno.ENAMETOOLONG:
         why, hint = os.strerror(number), "Use a shorter name."

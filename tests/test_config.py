@@ -122,6 +122,12 @@ def test_a_pipe_is_written_to_and_stays(tmp_path):
     assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="POSIX devices")
+def test_a_device_in_the_place_of_a_folder_is_named():
+    with pytest.raises(config.DiskError, match=r"/dev/null is a file, but"), config.writing(Path("/dev/null/a/b")):
+        Path("/dev/null/a").mkdir(parents=True)
+
+
 @pytest.mark.parametrize("path", ["/", ".", ""])
 def test_a_folder_is_refused(tmp_path, monkeypatch, path):
     monkeypatch.chdir(tmp_path)
