@@ -115,6 +115,8 @@ def test_an_unreadable_user_file_stops_names_and_no_path(own, text):
     for look in (catalogue.entries, catalogue.trusted, lambda: catalogue.find("nano")):
         with pytest.raises(BadInputError, match=re.escape(str(own))):
             look()
+    (check,) = (check for check in doctor.examine().checks if check.name == "models.toml")
+    assert check.fix.endswith("until then models load by path only")
     assert spec.parse(str(own.parent)).path == own.parent
     assert spec.parse("hf:a/b").repo == "a/b"
 
