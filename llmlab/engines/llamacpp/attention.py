@@ -9,6 +9,7 @@ on an AMD EPYC with AVX-512 1.10, 1.07, 1.11 and 1.22.
 from __future__ import annotations
 
 import functools
+import math
 import platform
 import time
 from pathlib import Path
@@ -57,7 +58,7 @@ def known_to_pay() -> bool:
 
 def _kept() -> float | None:
     speed = measured.read(_KIND, _KEY).get("speed")
-    return float(speed) if isinstance(speed, int | float) else None
+    return speed if isinstance(speed, float) and 0 < speed < math.inf else None
 
 
 def _is_x86() -> bool:

@@ -17,7 +17,7 @@ from llmlab.errors import UnloadedError
 from llmlab.files import gguf
 
 # The end tokens by file and its state: 50 ms for a vocabulary of 200,000 tokens.
-_ENDS: dict[tuple[Path, int, int, int], tuple[int, ...]] = {}
+_ENDS: dict[tuple[Path, tuple[int, ...]], tuple[int, ...]] = {}
 _MARK = "\x02"
 
 
@@ -60,8 +60,7 @@ class NativeModel:
             and llama_cpp.llama_vocab_type(self.vocab) == llama_cpp.LLAMA_VOCAB_TYPE_BPE
             and self.meta(splits.KEY) not in splits.ITERATIVE
         )
-        state = path.stat()
-        key = (path, state.st_ino, state.st_size, state.st_mtime_ns)
+        key = path, gguf.state(path)
         self.ends = _ENDS[key] if key in _ENDS else _ENDS.setdefault(key, self._ends())
         self.kinds = TokenKinds.of(self, gguf.token_types(path)) if self.vocab_size else TokenKinds()
 
