@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -104,7 +105,8 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """A temporary path next to a file; what the block writes there replaces the file when the block ends.
 
     Readers see the old content or the new, never a part. If the block fails, the file is unchanged and nothing is left
-    behind. The folder is created.
+    behind. The folder is created. A link stays, and the file that it leads to is replaced; a file that exists keeps its
+    mode; a device or a pipe is written to directly.
 
     Args:
         path: the file.
@@ -117,11 +119,20 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
         >>> with config.replacing(path) as part:
         ...     part.write_text("{}", encoding="utf-8")
     """
+    mode = _mode(path)
+    if mode is not None and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        yield path
+        return
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     # 40 characters have at most 160 bytes; a name may have 255. Not mkstemp, whose files only their owner can read.
-    part = path.with_name(f".{path.name[:40]}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    part = path.parent / f".{path.name[:40]}.{os.getpid()}-{secrets.token_hex(4)}.part"
     try:
+        if mode is not None:  # a private file is private from the first byte
+            part.touch(stat.S_IMODE(mode) & 0o777 | stat.S_IWUSR, exist_ok=False)
         yield part
+        if mode is not None:
+            part.chmod(stat.S_IMODE(mode) & 0o777)
         if durable:
             _sync(part, os.O_RDWR)
         part.replace(path)
@@ -129,6 +140,14 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
             _sync(path.parent, os.O_RDONLY)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _mode(path: Path) -> int | None:
+    """Type and permissions of a file; None if there is none."""
+    try:
+        return path.stat().st_mode
+    except FileNotFoundError:
+        return None
 
 
 def _sync(path: Path, mode: int) -> None:
@@ -179,7 +198,7 @@ def _reason(path: Path, setting: str, number: int, failed: BaseException) -> tup
     elif number in (errno.EACCES, errno.EPERM, errno.EROFS):
         why, hint = os.strerror(number), f"Make {folder} writable{elsewhere}."
     elif number in (errno.ENOTDIR, errno.EEXIST):
-        blocks = next((one for one in (path, *path.parents) if one.is_file()), path)
+        blocks = next((one for one in (path, *path.parents) if exists(one) and not one.is_dir()), path)
         why, hint = f"{blocks} is a file, but must be a folder", f"Move it away{elsewhere}."
     elif number == errno.ENAMETOOLONG:
         why, hint = os.strerror(number), "Use a shorter name."

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal
 from llmlab import config
 from llmlab._version import __version__
 from llmlab.engines import registry
+from llmlab.errors import BadInputError
 from llmlab.hub import catalogue
 from llmlab.machine import hardware, nvml
 from llmlab.render import units
@@ -142,8 +143,13 @@ def _torch() -> Iterator[Check]:
 
 
 def _models() -> Iterator[Check]:
+    fix = "correct the entry, or remove it; the other models load"
+    try:
+        catalogue.entries()
+    except BadInputError:
+        fix = "correct the file, or move it away; until then models load by path only"
     for problem in catalogue.problems():
-        yield Check("models.toml", "warn", problem, "correct the entry, or remove it; the other models load")
+        yield Check("models.toml", "warn", problem, fix)
 
 
 def _gpu() -> Iterator[Check]:

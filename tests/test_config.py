@@ -4,6 +4,7 @@ import signal
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -84,4 +85,51 @@ def test_a_failed_write_is_an_oserror_that_writing_converts(tmp_path):
         config.writing(tmp_path / "file" / "a"),
         config.replacing(tmp_path / "file" / "a") as part,
     ):
+        part.write_text("1")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX links and modes")
+def test_a_link_stays_and_a_file_keeps_its_mode(tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "a").write_text("old")
+    (tmp_path / "far" / "a").chmod(0o600)
+    (tmp_path / "link").symlink_to("far/a")
+    with config.replacing(tmp_path / "link") as part:
+        assert stat.S_IMODE(part.stat().st_mode) == 0o600
+        part.write_text("new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "far" / "a").read_text() == "new"
+    assert stat.S_IMODE((tmp_path / "far" / "a").stat().st_mode) == 0o600
+    (tmp_path / "dangling").symlink_to("far/b")
+    with config.replacing(tmp_path / "dangling") as part:
+        part.write_text("new")
+    assert (tmp_path / "far" / "b").read_text() == "new"
+    assert sorted(one.name for one in (tmp_path / "far").iterdir()) == ["a", "b"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX pipes")
+def test_a_pipe_is_written_to_and_stays(tmp_path):
+    # Root replaced /dev/null by a file.
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with config.replacing(pipe) as part:
+            part.write_text("new")
+        assert os.read(reader, 10) == b"new"
+    finally:
+        os.close(reader)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX devices")
+def test_a_device_in_the_place_of_a_folder_is_named():
+    with pytest.raises(config.DiskError, match=r"/dev/null is a file, but"), config.writing(Path("/dev/null/a/b")):
+        Path("/dev/null/a").mkdir(parents=True)
+
+
+@pytest.mark.parametrize("path", ["/", ".", ""])
+def test_a_folder_is_refused(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(config.DiskError), config.writing(Path(path)), config.replacing(Path(path)) as part:
         part.write_text("1")

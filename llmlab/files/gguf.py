@@ -219,15 +219,23 @@ def read(path: Path) -> GgufFile:
     Raises:
         LoadError: not GGUF, an unsupported version or byte order, or truncated.
     """
-    state = path.stat()
-    if not state.st_size:
+    if not path.stat().st_size:
         raise _not_gguf(path, b"")
-    return _read(path, (state.st_ino, state.st_size, state.st_mtime_ns))
+    return _read(path, state(path))
+
+
+def state(path: Path) -> tuple[int, ...]:
+    """What differs between a file and another one that takes its place.
+
+    With the time of the change, which no program can set: `cp -p` and editors of metadata keep size and mtime.
+    """
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 # A load asks for it several times, and SmolLM2's 49,152 tokens and their merges take 0.09 s each time.
 @functools.lru_cache(maxsize=16)
-def _read(path: Path, _state: tuple[int, int, int]) -> GgufFile:
+def _read(path: Path, _state: tuple[int, ...]) -> GgufFile:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         return parse(data, path)
 

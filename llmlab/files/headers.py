@@ -98,14 +98,13 @@ def read_header(path: str | Path) -> Header:
     )
 
 
-def _state(files: Iterable[Path]) -> tuple[tuple[str, int, int], ...]:
-    """Names, sizes and times of files: the key under which a header is cached."""
-    stats = [(file.name, file.stat()) for file in files if file.is_file()]
-    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+def _state(files: Iterable[Path]) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Names and states of files: the key under which a header is cached."""
+    return tuple((file.name, gguf.state(file)) for file in files if file.is_file())
 
 
 @functools.lru_cache(maxsize=32)
-def _kept(path: Path, _state: tuple[tuple[str, int, int], ...]) -> Header:
+def _kept(path: Path, _state: tuple[tuple[str, tuple[int, ...]], ...]) -> Header:
     return _folder(path) if path.is_dir() else _gguf(path)
 
 

@@ -217,7 +217,7 @@ def user_file() -> Path:
     """The path of the user's list, whether it exists or not."""
     named = os.environ.get("LLMLAB_MODELS")
     if named:
-        return Path(named).expanduser()
+        return Path(os.path.expanduser(named))  # noqa: PTH111 - Path.expanduser raises for an unknown user
     import platformdirs
 
     return Path(platformdirs.user_config_dir("llmlab")) / "models.toml"
@@ -247,7 +247,7 @@ def _made() -> tuple[Entry, ...]:
         try:
             facts = json.loads(file.read_text(encoding="utf-8"))
             description = f"{facts['base']} with {facts['adapters']} merged into it"
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             continue
         folder = file.parent
         out.append(Entry(folder.name, description, None, None, None, (), folder, MADE_ORIGIN))
@@ -256,7 +256,7 @@ def _made() -> tuple[Entry, ...]:
 
 def _read_user(file: Path) -> str | None:
     try:
-        return file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8-sig")  # Windows' editors write a byte order mark
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
@@ -268,8 +268,8 @@ def _validated(text: str, file: Path) -> _UserList:
     """A user's list, validated by pydantic, each entry on its own."""
     try:
         data: dict[str, Any] = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise BadInputError(f"{file} is not valid TOML: {error}.") from None
+    except (ValueError, RecursionError) as error:  # ValueError itself for a number of more than 4,300 digits
+        raise BadInputError(f"{file} is not valid TOML: {error}.", _FORMAT) from None
     from pydantic import ValidationError
 
     from llmlab.hub.catalogue_schema import Catalogue, EntryModel
@@ -297,7 +297,8 @@ def _validated(text: str, file: Path) -> _UserList:
 def _message(error: ValidationError, within: tuple[int | str, ...], data: dict[str, Any], file: Path) -> str:
     """The first problem of a list, and its position."""
     first = error.errors(include_url=False)[0]
-    return f"{file}: {_place((*within, *first['loc']), data)}: {first['msg'].removeprefix('Value error, ')}."
+    problem = first["msg"].removeprefix("Value error, ").rstrip(".")
+    return f"{file}: {_place((*within, *first['loc']), data)}: {problem}."
 
 
 def _entry(model: dict[str, Any], origin: str, base: Path) -> Entry:
@@ -346,5 +347,7 @@ def _place(loc: tuple[int | str, ...], data: dict[str, Any]) -> str:
         models = data.get("model")
         one = models[loc[1]] if isinstance(models, list) and loc[1] < len(models) else {}
         name = one.get("name") if isinstance(one, dict) else None
-        parts = [f"model {name!r}" if isinstance(name, str) else f"model {loc[1] + 1}", *parts[2:]]
+        parts = [f"model {name!r:.80}" if isinstance(name, str) else f"model {loc[1] + 1}", *parts[2:]]
+        if len(parts) == 1:
+            return parts[0]
     return ", ".join([parts[0], f"key {'.'.join(parts[1:])!r}"]) if len(parts) > 1 else f"key {parts[0]!r}"

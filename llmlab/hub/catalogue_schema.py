@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
 from llmlab.errors import BadInputError
 from llmlab.files import tags
@@ -23,7 +24,7 @@ class FilesModel(BaseModel):
     file: str | None = None
     revision: str | None = None
     gated: bool | None = None
-    sizes: dict[str, int] = {}
+    sizes: dict[str, PositiveInt] = {}
     projector: str | None = Field(default=None, pattern=r"^[^/\\]+\.gguf$")
 
     @model_validator(mode="after")
@@ -84,10 +85,10 @@ class EntryModel(BaseModel):
     name: str = Field(min_length=1, max_length=80)
     description: str = ""
     kind: Kind = "chat"
-    parameters: int | None = Field(default=None, gt=0)
-    embedding: int = Field(default=0, ge=0)
-    head: int = Field(default=0, ge=0)
-    context_length: int | None = Field(default=None, gt=0)
+    parameters: int | None = Field(default=None, gt=0, lt=10**15)
+    embedding: int = Field(default=0, ge=0, lt=10**15)
+    head: int = Field(default=0, ge=0, lt=10**15)
+    context_length: int | None = Field(default=None, gt=0, lt=2**31)
     licence: str | None = None
     shape: ShapeModel | None = None
     sampling: dict[str, Any] = {}
@@ -101,6 +102,17 @@ class EntryModel(BaseModel):
     def _plain(cls, value: str) -> str:
         if any(not (char.isalnum() or char in "._-") for char in value):
             raise ValueError("a name may contain only letters, digits, '.', '_' and '-'")
+        return value
+
+    @field_validator("path")
+    @classmethod
+    def _possible(cls, value: str | None) -> str | None:
+        if value is not None and (not value or "\0" in value):
+            raise ValueError("a path can't be empty or have a NUL character")
+        try:
+            Path(value or "").expanduser()
+        except RuntimeError:
+            raise ValueError(f"the home folder of {value!r:.80} is unknown") from None
         return value
 
     @field_validator("sampling")

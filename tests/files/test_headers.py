@@ -1,6 +1,7 @@
 """Headers of real files, and of broken ones: each broken one is named before an engine would meet it."""
 
 import json
+import os
 import shutil
 import struct
 import subprocess
@@ -113,6 +114,25 @@ def test_a_header_is_read_again_only_if_the_file_changed(nano_gguf, tmp_path, mo
         changed.truncate(1000)
     with pytest.raises(LoadError, match="truncated"):
         gguf_file.read(file)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere st_ctime is the time of creation")
+def test_a_file_that_is_replaced_is_read_again_though_size_and_time_are_the_same(nano_gguf, tmp_path):
+    file = tmp_path / "m.gguf"
+    shutil.copy(nano_gguf, file)
+    data = file.read_bytes()
+    before = file.stat()
+    assert gguf_file.read(file).keys["general.architecture"] == "llama"
+    assert read_header(file).architecture == "llama"
+    while file.stat().st_ctime_ns == before.st_ctime_ns:  # the clock of files moves every few milliseconds
+        with file.open("r+b") as opened:
+            opened.write(data.replace(b"llama", b"cobra", 1)[:4096])
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = file.stat()
+    assert (after.st_ino, after.st_size, after.st_mtime_ns) == (before.st_ino, before.st_size, before.st_mtime_ns)
+    assert gguf_file.read(file).keys["general.architecture"] == "cobra"
+    with pytest.raises(LoadError):
+        read_header(file)
 
 
 def test_truncated_gguf_says_both_sizes(nano_gguf, tmp_path):

@@ -77,6 +77,16 @@ FILES = '[[model]]\nname = "m"\n[[model.files]]\n'
             FILES + "engine = 'llamacpp'\nrepo = 'a/b'\nfile = 'x.gguf'\nquants = ['Q4_0', 'Q8_0']\n",
             r"must have \{quant\}",
         ),
+        ("[[model]]\nname = 'm'\n", r"models\.toml: model 'm': give"),
+        ("[[model]]\nname = 'm'\npath = '~nobody-has-this-name/x'\n", "key 'path'.*home folder of '~nobody"),
+        ("[[model]]\nname = 'm'\npath = ''\n", "key 'path'.*empty"),
+        ('[[model]]\nname = "m"\npath = "a\\u0000b"\n', "key 'path'.*NUL"),
+        (f"[[model]]\nname = 'm'\npath = 'x'\nparameters = 1{'0' * 400}\n", "key 'parameters'.*less than"),
+        (f"[[model]]\nname = '{'m' * 5000}'\npath = 'x'\n", "model 'm{79}, key 'name'.*at most 80"),
+        ("[[model]]\nname = 'm'\npath = 'x'\nsampling = { temperature = -1 }\n", r"got -1\.$"),
+        (FILES + "engine = 'vllm'\nrepo = 'a/b'\nquants = ['bf16']\nsizes = { bf16 = -4 }\n", "greater than 0"),
+        (f"a = {'[' * 5000}{']' * 5000}\n", "not valid TOML"),
+        (f"a = {'1' * 5000}\n", "not valid TOML"),
     ],
 )
 def test_wrong_user_file_is_told_with_its_place(own, text, says):
@@ -87,12 +97,26 @@ def test_wrong_user_file_is_told_with_its_place(own, text, says):
     assert "\n" not in problem
 
 
+def test_a_byte_order_mark_and_other_line_ends_are_read(own):
+    own.write_bytes('\ufeff[[model]]\r\nname = "m"\r\npath = "m.gguf"\r\n'.encode())
+    assert catalogue.problems() == ()
+    assert catalogue.get("m").path == own.parent / "m.gguf"
+
+
+def test_a_list_in_an_unknown_home_is_no_list(monkeypatch):
+    monkeypatch.setenv("LLMLAB_MODELS", "~nobody-has-this-name/models.toml")
+    assert catalogue.problems() == ()
+    assert catalogue.get("nano").origin == "llmlab"
+
+
 @pytest.mark.parametrize("text", ["[[model]\n", "[[models]]\nname = 'x'\n", "trusted = 3\n"])
 def test_an_unreadable_user_file_stops_names_and_no_path(own, text):
     own.write_text(text)
     for look in (catalogue.entries, catalogue.trusted, lambda: catalogue.find("nano")):
         with pytest.raises(BadInputError, match=re.escape(str(own))):
             look()
+    (check,) = (check for check in doctor.examine().checks if check.name == "models.toml")
+    assert check.fix.endswith("until then models load by path only")
     assert spec.parse(str(own.parent)).path == own.parent
     assert spec.parse("hf:a/b").repo == "a/b"
 

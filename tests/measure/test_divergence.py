@@ -130,7 +130,7 @@ def test_many_texts_are_scored_as_each_alone(model):
 
 
 def test_what_texts_have_in_common_is_computed_once(llamacpp, monkeypatch):
-    from llmlab.engines.llamacpp.native import NativeContext
+    from llmlab.engines.llamacpp.context import NativeContext
 
     computed, decode = [], NativeContext.decode
 

@@ -14,7 +14,8 @@ from llmlab.engines.base import Adapter, Mix, mix_key
 from llmlab.errors import GenerationError, UnsupportedError
 
 if TYPE_CHECKING:
-    from llmlab.engines.llamacpp.native import NativeContext, NativeModel
+    from llmlab.engines.llamacpp.context import NativeContext
+    from llmlab.engines.llamacpp.model import NativeModel
     from llmlab.engines.llamacpp.sequence import Sequence
 
 # Seconds that a group decodes before the next one's turn; at least one step, which on a large model takes longer.

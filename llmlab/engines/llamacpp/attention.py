@@ -9,6 +9,7 @@ on an AMD EPYC with AVX-512 1.10, 1.07, 1.11 and 1.22.
 from __future__ import annotations
 
 import functools
+import math
 import platform
 import time
 from pathlib import Path
@@ -16,8 +17,9 @@ from typing import Any
 
 from llmlab import _imports, config
 from llmlab.engines.llamacpp import amx, measured
+from llmlab.engines.llamacpp.context import NativeContext
 from llmlab.engines.llamacpp.logs import router
-from llmlab.engines.llamacpp.native import NativeContext, NativeModel
+from llmlab.engines.llamacpp.model import NativeModel
 from llmlab.errors import LlmLabError
 
 # The shape of nano: with it the two machines are far apart, 0.46 and 0.92.
@@ -56,7 +58,7 @@ def known_to_pay() -> bool:
 
 def _kept() -> float | None:
     speed = measured.read(_KIND, _KEY).get("speed")
-    return float(speed) if isinstance(speed, int | float) else None
+    return speed if isinstance(speed, float) and 0 < speed < math.inf else None
 
 
 def _is_x86() -> bool:

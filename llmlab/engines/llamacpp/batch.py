@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmlab.engines.llamacpp.native import NativeContext
+from llmlab.engines.llamacpp.context import NativeContext
 from llmlab.engines.llamacpp.sequence import Sequence, share_budget
 
 

@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable
 
 from llmlab.engines.llamacpp import measured
-from llmlab.engines.llamacpp.native import NativeContext, NativeModel
+from llmlab.engines.llamacpp.context import NativeContext
+from llmlab.engines.llamacpp.model import NativeModel
 from llmlab.engines.llamacpp.options import LlamaCppOptions
 from llmlab.engines.llamacpp.pace import Costs
 from llmlab.machine import cores
@@ -69,7 +70,7 @@ def _read(kept: dict[str, object], most: int) -> Costs | None:
         steps = tuple((int(size), float(cost)) for size, cost in kept["steps"])  # type: ignore[attr-defined]
         found = Costs(steps, float(kept["draft"]))  # type: ignore[arg-type]
         enough = int(kept["most"]) >= min(most, max(_SIZES))  # type: ignore[call-overload]
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, OverflowError):
         return None
     valid = enough and steps[:1] == ((1, 1.0),) and all(0 < cost < math.inf for _, cost in steps)
     return found if valid and list(steps) == sorted(set(steps)) and 0 <= found.draft < math.inf else None

@@ -2,8 +2,9 @@
 
 A wrong draft costs only time: the model computes all drafted tokens in one step, samples its own token at each
 position in turn, and ends the step at the first that differs. So the output is the same as without a draft, greedy
-or sampled. A draft model samples with the noise of the request's own seed and step, so its tokens match the model's
-as often as their distributions agree (a Gumbel coupling).
+or sampled, up to the rounding of a longer step: logits differ by 0.001 or so, and a near tie can fall differently. A
+draft model samples with the noise of the request's own seed and step, so its tokens match the model's as often as
+their distributions agree (a Gumbel coupling).
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence as Items
 from typing import Any
 
-from llmlab.engines.llamacpp.native import NativeContext, NativeModel
+from llmlab.engines.llamacpp.context import NativeContext
+from llmlab.engines.llamacpp.model import NativeModel
 from llmlab.engines.llamacpp.pace import Acceptance, Costs, length
 from llmlab.engines.llamacpp.sampler import Drawer
 from llmlab.engines.llamacpp.sequence import Sequence
@@ -67,7 +69,7 @@ class Drafter(ABC):
         """Set `draft` of the decoding sequences; it stays empty if there is nothing to propose."""
 
     def leave(self, one: Sequence) -> None:  # noqa: B027
-        """Called when a sequence leaves its slot."""
+        """Called when a sequence leaves its slot, and when tokens were taken back from it."""
 
     def free(self) -> None:  # noqa: B027
         """Free its resources."""

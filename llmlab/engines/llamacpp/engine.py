@@ -37,8 +37,8 @@ from llmlab.engines.llamacpp.facts import guide_tokenizer, read_facts
 from llmlab.engines.llamacpp.images import ImageReader
 from llmlab.engines.llamacpp.logs import router
 from llmlab.engines.llamacpp.loop import DecodeLoop
+from llmlab.engines.llamacpp.model import NativeModel
 from llmlab.engines.llamacpp.mtmd import Projector
-from llmlab.engines.llamacpp.native import NativeModel
 from llmlab.engines.llamacpp.options import (
     EXTRA,
     LlamaCppOptions,
@@ -220,7 +220,8 @@ class LlamaCppEngine(Engine):
         else:
             self._describe["warm-up"] = f"one step at load, {self._loop.warm_up_s * 1000:.0f} ms"
         if drafter is not None:
-            self._describe["draft"] = f"{drafter.name}, up to {drafter.tokens} tokens ahead; {drafter.costs}"
+            found = f"{drafter.name}, up to {drafter.tokens} tokens ahead"
+            self._describe["draft"] = "; ".join(filter(None, (found, str(drafter.costs))))
 
     @classmethod
     def open(cls, plan: LoadPlan, *, log: EngineLog, progress: Progress, cancelled: threading.Event) -> LlamaCppEngine:

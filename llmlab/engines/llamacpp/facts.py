@@ -8,7 +8,7 @@ from typing import Any
 
 from llmlab.engines.base import ModelFacts
 from llmlab.engines.defaults import declared_ends, sampling_defaults, unapplied
-from llmlab.engines.llamacpp.native import NativeModel
+from llmlab.engines.llamacpp.model import NativeModel
 from llmlab.files.jsonfile import read_optional
 from llmlab.files.vision import sees
 from llmlab.types import SamplingParams

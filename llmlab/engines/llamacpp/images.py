@@ -22,7 +22,7 @@ from llmlab.errors import GenerationError, UnloadedError
 from llmlab.machine import turns
 
 if TYPE_CHECKING:
-    from llmlab.engines.llamacpp.native import NativeModel
+    from llmlab.engines.llamacpp.model import NativeModel
 
 # Encoded images that are kept for the next turn of a conversation.
 _KEPT_BYTES = 256 * 2**20

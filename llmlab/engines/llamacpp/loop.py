@@ -23,11 +23,12 @@ from llmlab.engines.guidance import Steer
 from llmlab.engines.llamacpp import costs, lazy
 from llmlab.engines.llamacpp.adapters import AdapterSlots
 from llmlab.engines.llamacpp.batch import Batch
+from llmlab.engines.llamacpp.context import ABORTED, NO_KV_SLOT, NativeContext, trim_heap
 from llmlab.engines.llamacpp.draft import Drafter
 from llmlab.engines.llamacpp.images import Seen
 from llmlab.engines.llamacpp.logs import KVCacheLogParser, router
+from llmlab.engines.llamacpp.model import NativeModel
 from llmlab.engines.llamacpp.mtmd import Projector
-from llmlab.engines.llamacpp.native import ABORTED, NO_KV_SLOT, NativeContext, NativeModel, trim_heap
 from llmlab.engines.llamacpp.options import LlamaCppOptions
 from llmlab.engines.llamacpp.picker import Ending, Picker
 from llmlab.engines.llamacpp.sequence import KEPT, Sequence, prompt_problem
@@ -299,14 +300,16 @@ class DecodeLoop:
         batch.fill(turn, alone=self._alone(turn))
         if not self._decode(context, slots, batch):
             return
-        count = len(turn)
-        before = sum(len(one.tokens) for one in turn)
+        lengths = [len(one.tokens) for one in turn]
         accepted = [(one, one.accepted) for one in turn if one.draft]
         ended = self._picker.emit(context, batch)
         for one, earlier in accepted:
             drafter.learn(one, one.accepted - earlier)
+        for one, length in zip(turn, lengths, strict=True):
+            if len(one.tokens) < length:  # its guide took tokens back that the drafter knows
+                drafter.leave(one)
         if not batch.prompt_tokens:
-            gained = (sum(len(one.tokens) for one in turn) - before) / count
+            gained = (sum(len(one.tokens) for one in turn) - sum(lengths)) / len(turn)
             meter.step(time.perf_counter() - started, gained, drafted=not plain)
         self._retire_all(ended)
 

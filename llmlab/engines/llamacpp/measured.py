@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from llmlab import config
+from llmlab.errors import LoadError
+from llmlab.files import jsonfile
 from llmlab.machine import hardware
 
 
 def read(kind: str, key: tuple[object, ...]) -> dict[str, Any]:
     """What `write` kept under the same key; empty if there is nothing, or the file is damaged."""
     try:
-        found = json.loads(_path(kind, key).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return jsonfile.read(_path(kind, key))
+    except LoadError:
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def write(kind: str, key: tuple[object, ...], values: dict[str, Any]) -> None:

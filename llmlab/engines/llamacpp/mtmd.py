@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmlab import _imports
+from llmlab.engines.llamacpp.context import NativeContext
 from llmlab.engines.llamacpp.logs import router
-from llmlab.engines.llamacpp.native import NativeContext, NativeModel
+from llmlab.engines.llamacpp.model import NativeModel
 
 if TYPE_CHECKING:
     import numpy as np

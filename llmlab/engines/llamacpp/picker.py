@@ -8,7 +8,8 @@ from typing import Any
 
 from llmlab.engines.base import EngineLog
 from llmlab.engines.llamacpp.batch import Batch
-from llmlab.engines.llamacpp.native import NativeContext, NativeModel
+from llmlab.engines.llamacpp.context import NativeContext
+from llmlab.engines.llamacpp.model import NativeModel
 from llmlab.engines.llamacpp.sampler import Drawer, draw_candidates
 from llmlab.engines.llamacpp.sequence import Sequence
 from llmlab.engines.logits import not_finite, token_logprob

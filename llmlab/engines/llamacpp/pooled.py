@@ -10,8 +10,9 @@ from typing import Any
 from llmlab.engines.base import EngineLog, Mix, Request
 from llmlab.engines.calls import Call
 from llmlab.engines.llamacpp.adapters import AdapterSlots
+from llmlab.engines.llamacpp.context import NativeContext, trim_heap
 from llmlab.engines.llamacpp.logs import router
-from llmlab.engines.llamacpp.native import NativeContext, NativeModel, trim_heap
+from llmlab.engines.llamacpp.model import NativeModel
 from llmlab.engines.llamacpp.options import BATCH, LlamaCppOptions
 from llmlab.engines.threads import Threads
 from llmlab.errors import GenerationError, UnloadedError, UnsupportedError

@@ -9,7 +9,8 @@ from typing import Any
 
 from llmlab.engines.base import Mix, Scored
 from llmlab.engines.llamacpp.adapters import AdapterSlots
-from llmlab.engines.llamacpp.native import NativeContext, NativeModel
+from llmlab.engines.llamacpp.context import NativeContext
+from llmlab.engines.llamacpp.model import NativeModel
 from llmlab.engines.llamacpp.options import LlamaCppOptions
 from llmlab.engines.llamacpp.slots import common_prefix
 from llmlab.engines.logits import not_finite

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from llmlab.engines.llamacpp.context import NativeContext
 from llmlab.engines.llamacpp.images import Span, lag, outside
-from llmlab.engines.llamacpp.native import NativeContext
 
 
 @dataclass(slots=True, eq=False)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from llmlab import _imports
 from llmlab.engines.llamacpp.logs import router
-from llmlab.engines.llamacpp.native import NativeModel
+from llmlab.engines.llamacpp.model import NativeModel
 from llmlab.errors import LoadError
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -95,7 +97,12 @@ class Tap:
         with self._lock:
             if not self._ended and self._buffer.error is None:
                 self._ended = True
-                self._done(self._answer(reason, text))
+                try:
+                    self._done(self._answer(reason, text))
+                except Exception as error:  # noqa: BLE001 - a reader waits for the end
+                    with suppress(Warning):
+                        message = f"llmlab: an answer wasn't recorded ({type(error).__name__}: {error})."
+                        warnings.warn(message, RuntimeWarning, stacklevel=2)
         self._buffer.finish(reason, index=index, text=text)
 
     def fail(self, error: BaseException) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from llmlab import config
 from llmlab._version import __version__
@@ -22,7 +24,7 @@ Row = dict[str, Any]
 
 def digest(content: Any) -> str:
     """A short hash of JSON data."""
-    return hashlib.sha256(canonical(content).encode()).hexdigest()[:24]
+    return hashlib.sha256(canonical(content).encode("utf-8", "surrogatepass")).hexdigest()[:24]
 
 
 def canonical(content: Any) -> str:
@@ -40,8 +42,9 @@ class Cassette:
 
     def __init__(self, path: Path, rows: Iterable[Row] = ()) -> None:
         self.path = path
-        self._file: BinaryIO | None = None  # open while rows are added
+        self._file: FileIO | None = None  # open while rows are added
         self._whole = False  # the file has a header and ends with a complete line
+        self._own: list[Row] | None = None  # those added since `begin`
         self.rows: dict[tuple[str, str, str], Row] = {}
         for row in rows:
             self.add(row)
@@ -53,6 +56,19 @@ class Cassette:
         Raises:
             BadInputError: it can't be read, isn't one, or was written by a newer llmlab.
         """
+        found, complete = cls._read(path)
+        if not complete:
+            warnings.warn(
+                f"The last line of {path} is incomplete and was left out: the process that recorded it was killed, or "
+                "still writes.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return found
+
+    @classmethod
+    def _read(cls, path: Path) -> tuple[Cassette, bool]:
+        """Read a file. Returns also whether its last line is complete. Raises as `read`."""
         try:
             first, *lines = path.read_bytes().split(b"\n")  # not splitlines, which also splits at U+2028
             head = _parsed(first) if first.strip() else {}
@@ -70,12 +86,8 @@ class Cassette:
                 if last.strip():
                     found.add(_parsed(last))
             except ValueError:
-                warnings.warn(
-                    f"The last line of {path} is incomplete and was left out: the process that recorded it was killed.",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
-            return found
+                return found, False
+            return found, True
         except OSError as error:
             raise BadInputError(
                 f"The recorded answers {path} can't be read: {error.strerror or error}.",
@@ -95,10 +107,15 @@ class Cassette:
         if before is not None and row.get("finish") == "interrupted" and before.get("finish") != "interrupted":
             return
         self.rows[key] = row
+        if self._own is not None:
+            self._own.append(row)
         if self._file is not None:
             try:
-                self._file.write(_line(row))
-                self._file.flush()
+                if _is_at(self._file, self.path):
+                    _append(self._file, _line(row))
+                else:  # another process has ended its recording to it
+                    self._write()
+                    self._open()
             except OSError as error:
                 self._release()
                 with suppress(Warning):  # this is an engine's thread, and the request is answered
@@ -123,28 +140,59 @@ class Cassette:
         Raises:
             DiskError: it can't be written.
         """
-        if not self._whole:
-            self.save()
         with config.writing(self.path):
-            self._file = self.path.open("ab")
+            if not self._whole:
+                self._write()
+            self._own = []
+            self._open()
 
     def save(self) -> None:
-        """Write the file anew, each row once; `add` no longer writes to it.
+        """Write the file anew, each row once, with those of other processes; `add` no longer writes to it.
 
         Raises:
             DiskError: it can't be written.
         """
         self._release()
+        with config.writing(self.path):
+            self._write()
+
+    def _write(self) -> None:
+        """Write the file anew, each row once. What other processes added since `begin` is kept."""
+        if self._own is not None:
+            with suppress(BadInputError):  # it was removed, or replaced by something else
+                found, _ = Cassette._read(self.path)
+                for row in self._own:
+                    found.add(row)
+                self.rows = found.rows
         head = {"kind": KIND, "version": VERSION, "llmlab": __version__}
-        with config.writing(self.path), config.replacing(self.path) as part, part.open("wb") as file:
+        with config.replacing(self.path) as part, part.open("wb") as file:
             file.writelines(map(_line, (head, *self.rows.values())))
         self._whole = True
+
+    def _open(self) -> None:
+        # Unbuffered: a row is one write, so that those of two processes aren't mixed.
+        self._release()
+        self._file = self.path.open("ab", buffering=0)
 
     def _release(self) -> None:
         file, self._file = self._file, None
         if file is not None:
             with suppress(OSError):
                 file.close()
+
+
+def _is_at(file: FileIO, path: Path) -> bool:
+    """Whether an open file is still the one at a path."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except OSError:
+        return False
+
+
+def _append(file: FileIO, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[file.write(left) or len(left) :]
 
 
 def _line(row: Mapping[str, Any]) -> bytes:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from llmlab import config
 from llmlab.engines.base import (
     Adapter,
     Engine,
@@ -40,7 +41,7 @@ class Recorder:
     """
 
     def __init__(self, path: Path, *, fresh: bool = False) -> None:
-        known = not fresh and path.exists()
+        known = not fresh and config.exists(path)
         self.cassette = Cassette.read(path) if known else Cassette(path)
         self._lock = threading.Lock()
         self._engines: weakref.WeakKeyDictionary[Engine, Recording] = weakref.WeakKeyDictionary()

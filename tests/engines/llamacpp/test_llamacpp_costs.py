@@ -5,8 +5,8 @@ import json
 import pytest
 
 from llmlab import Lab
-from llmlab.engines.llamacpp import costs
-from llmlab.engines.llamacpp.native import NativeContext
+from llmlab.engines.llamacpp import attention, costs
+from llmlab.engines.llamacpp.context import NativeContext
 
 
 @pytest.fixture
@@ -63,6 +63,9 @@ def test_a_larger_step_than_was_measured_is_measured_again(cache):
         '{"steps": [[1, 1.0], [4, "x"]], "draft": 0, "most": 99}',
         '{"steps": [[1, 1.0], [4]], "draft": 0, "most": 99}',
         '{"steps": [[1, 1.0], [4, 2]], "draft": null, "most": 99}',
+        '{"steps": [[1, 1.0], [Infinity, 2]], "draft": 0, "most": 99}',
+        '{"steps": [[1, 1.0], [4, 2]], "draft": 0, "most": 1e999}',
+        f'{{"steps": [[1, 1.0], [4, 2]], "draft": 1{"0" * 400}, "most": 99}}', "[" * 100_000, "1" * 5000,
     ],
 )  # fmt: skip
 def test_a_damaged_note_is_measured_again(cache, note):
@@ -71,6 +74,25 @@ def test_a_damaged_note_is_measured_again(cache, note):
     path.write_text(note, encoding="utf-8")
     load("ngram")
     assert {1, 4, 8, 16} <= dict(json.loads(path.read_text())["steps"]).keys()
+
+
+@pytest.mark.parametrize("speed", ["NaN", "1" + "0" * 400, '"1"', "true", "null", "[" * 100_000])
+def test_a_damaged_note_about_attention_is_measured_again(cache, monkeypatch, speed):
+    monkeypatch.setattr(attention, "_is_x86", lambda: True)
+    attention.pays()
+    (path,) = cache.glob("flash-attention-*.json")
+    path.write_text(f'{{"speed": {speed}}}', encoding="utf-8")
+    attention.pays()
+    assert 0 < json.loads(path.read_text(encoding="utf-8"))["speed"] < 100
+
+
+def test_a_load_whose_steps_are_short_shows_no_costs(cache):
+    lab = Lab()
+    try:
+        model = lab.load("nano", draft="ngram", ctx=64, max_concurrency=1, extra={"draft_tokens": 1, "n_threads": 1})
+        assert model.describe()["draft"] == "ngram, up to 1 tokens ahead"
+    finally:
+        lab.close()
 
 
 def test_on_a_busy_machine_nothing_is_kept(cache, monkeypatch):

@@ -11,7 +11,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 
 import llmlab
 from llmlab.engines.llamacpp import splits, vocabulary
-from llmlab.engines.llamacpp.native import NativeModel
+from llmlab.engines.llamacpp.model import NativeModel
 from llmlab.loading.retrieval import resolve
 from tests.files import gguf_edit
 from tests.real import tiny

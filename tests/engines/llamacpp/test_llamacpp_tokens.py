@@ -8,7 +8,7 @@ import pytest
 
 import llmlab
 from llmlab import zoo
-from llmlab.engines.llamacpp.native import NativeModel
+from llmlab.engines.llamacpp.model import NativeModel
 from llmlab.loading.retrieval import resolve
 from tests.files import gguf_edit
 

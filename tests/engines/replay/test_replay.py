@@ -1,6 +1,7 @@
 """Answers of nano on both engines, recorded, and replayed in a process in which neither engine can be imported."""
 
 import errno
+import io
 import json
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 import llmlab
 from llmlab.engines.replay import tape
+from llmlab.engines.replay.answers import Tap
 from llmlab.engines.replay.cassette import Cassette
 from llmlab.errors import BadInputError, DiskError, NotRecordedError
 from llmlab.zoo import calculator
@@ -280,19 +282,117 @@ def test_a_file_that_cannot_be_written_fails_at_the_start(tmp_path):
 def test_a_disk_that_fills_up_does_not_fail_a_request(llamacpp, tmp_path, monkeypatch):
     path = tmp_path / "answers.jsonl"
 
-    class Full:
+    class Full(io.FileIO):
         def write(self, data):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        def close(self):
-            pass
-
     with llmlab.record_answers(path) as recording:
         recording.cassette._release()
-        recording.cassette._file = Full()
+        recording.cassette._file = Full(path, "ab")
         with pytest.warns(RuntimeWarning, match=r"can't write the recording .*No space"):
             done = llamacpp.generate(FRANCE, temperature=0)
     assert [row["said"] for row in Cassette.read(path).of("answer")] == [done.text]
+
+
+def row_of(key, said="a", **more):
+    return {"kind": "answer", "model": "m", "key": key, "said": said, "finish": "stop", "events": [], **more}
+
+
+def said_in(path):
+    return {row["key"]: row["said"] for row in Cassette.read(path).of("answer")}
+
+
+def test_two_processes_record_to_one_file(tmp_path):
+    # The second one to end wrote the file without the other's answers.
+    path = tmp_path / "answers.jsonl"
+    one = Cassette(path, [row_of("old")])
+    one.begin()
+    other = Cassette.read(path)
+    other.begin()
+    one.add(row_of("1"))
+    other.add(row_of("2"))
+    one.add(row_of("old", "new"))
+    assert said_in(path) == {"old": "new", "1": "a", "2": "a"}
+    one.save()
+    assert said_in(path) == {"old": "new", "1": "a", "2": "a"}
+    # One that is killed later loses nothing either, though the file was replaced.
+    other.add(row_of("3"))
+    other.add(row_of("4"))
+    assert said_in(path) == {"old": "new", "1": "a", "2": "a", "3": "a", "4": "a"}
+    other.save()
+    assert said_in(path) == {"old": "new", "1": "a", "2": "a", "3": "a", "4": "a"}
+
+
+def test_a_recording_without_answers_leaves_those_of_another(tmp_path):
+    path = tmp_path / "answers.jsonl"
+    idle, other = Cassette(path), Cassette(path)
+    idle.begin()
+    other.begin()
+    other.add(row_of("1"))
+    idle.save()
+    assert said_in(path) == {"1": "a"}
+    other.save()
+    assert said_in(path) == {"1": "a"}
+
+
+def test_a_recording_that_is_removed_meanwhile_is_written_again(tmp_path):
+    path = tmp_path / "answers.jsonl"
+    cassette = Cassette(path)
+    cassette.begin()
+    cassette.add(row_of("1"))
+    path.unlink()
+    cassette.add(row_of("2"))
+    assert said_in(path) == {"1": "a", "2": "a"}
+    path.write_text("something else")
+    cassette.save()
+    assert said_in(path) == {"1": "a", "2": "a"}
+
+
+def test_rows_of_two_writers_are_not_mixed(tmp_path):
+    path = tmp_path / "answers.jsonl"
+    Cassette(path).begin()
+    code = (
+        "import sys, pathlib\n"
+        "from llmlab.engines.replay.cassette import Cassette\n"
+        "cassette = Cassette.read(pathlib.Path(sys.argv[1]))\n"
+        "cassette.begin()\n"
+        "for number in range(40):\n"
+        "    cassette.add({'kind': 'answer', 'model': sys.argv[2], 'key': str(number), 'said': 'x' * 20_000})\n"
+    )
+    both = [subprocess.Popen([sys.executable, "-c", code, str(path), name]) for name in "ab"]
+    assert [one.wait() for one in both] == [0, 0]
+    assert len(Cassette.read(path).of("answer")) == 80
+
+
+@pytest.mark.parametrize("text", ["a\ud800b", "\udcff", "\ud83d\ude00", "a\0b"])
+def test_any_text_is_recorded(llamacpp, tmp_path, text):
+    # A stop string with a lone surrogate had no digest, and the request never ended.
+    def ask(model):
+        return [
+            model.generate("Hello", temperature=0, max_tokens=4, stop=[text]).text,
+            model.generate(text, temperature=0, max_tokens=4, raw=True).text,
+            model.tokenize(text),
+        ]
+
+    path = tmp_path / "answers.jsonl"
+    with llmlab.record_answers(path):
+        asked = ask(llamacpp)
+    lab = llmlab.Lab()
+    with llmlab.replay_answers(path):
+        assert ask(lab.load("nano", engine="llamacpp")) == asked
+    lab.close()
+
+
+def test_an_answer_that_cannot_be_recorded_ends(llamacpp, tmp_path, monkeypatch):
+    def fail(self, reason, text):
+        raise TypeError("not JSON")
+
+    monkeypatch.setattr(Tap, "_answer", fail)
+    with (
+        llmlab.record_answers(tmp_path / "answers.jsonl"),
+        pytest.warns(RuntimeWarning, match=r"wasn't recorded \(TypeError: not JSON\)"),
+    ):
+        assert llamacpp.generate(FRANCE, temperature=0).text
 
 
 def test_a_cut_answer_does_not_replace_a_whole_one(model, tmp_path):
