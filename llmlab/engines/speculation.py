@@ -7,7 +7,8 @@ from collections import deque
 
 from llmlab.types import Speculation
 
-# In each period of so many steps, `_RUN` run without the draft (more often at first) to measure its speed-up.
+# If a period had fewer than `_RUN` - 1 steps without drafted tokens, the next one begins with `_RUN` that may not draft.
+# The periods are shorter at first.
 _PERIOD, _FIRST_PERIOD, _FIRST = 64, 16, 64
 _RUN = 4
 _ENOUGH = 2
@@ -19,10 +20,10 @@ _MAX_MEDIANS = 4.0
 class SpeculationMeter:
     """Counts an engine's decode steps with and without drafted tokens. Written by the loop's thread, read by any.
 
-    The speed-up is the tokens per sequence of a step with the draft, divided by how much longer that step takes
-    (including drafting). Both kinds of step come from the same stretch of work, a few without the draft and then many
-    with it, so prompts, batch sizes and machine load are the same for both. The first step of each kind is excluded:
-    llama.cpp rebuilds its graph when the number of tokens changes.
+    The speed-up is the tokens per sequence of a step that may draft, divided by how much longer such a step takes than
+    one without drafted tokens (including drafting). Both come from the same stretch of work, so prompts, batch sizes
+    and machine load are the same for both. A step without drafted tokens right after one with them is excluded, and so
+    is the first that may draft again: llama.cpp rebuilds its graph when the number of tokens changes.
 
     Args:
         draft: the draft model's name, or "ngram".
@@ -31,45 +32,50 @@ class SpeculationMeter:
     def __init__(self, draft: str) -> None:
         self.draft = draft
         self.total = Speculation(draft, 0, 0, 0)
-        self._count = 0
-        self._drafted = False
+        self._count = self._forced = 0
+        # Of the last step: whether it was without drafted tokens, and whether it might draft.
+        self._single = self._drafted = False
         self._plain: list[float] = []
         self._seconds: list[float] = []
         self._gained: list[float] = []
-        # A stretch: seconds of its plain steps; seconds of its drafted steps, and the tokens that they produced.
+        # A stretch: seconds of its plain steps; seconds of the steps that might draft, and the tokens of these.
         self._stretches: deque[tuple[list[float], list[float], float]] = deque(maxlen=_KEEP)
         self._warm = False
 
     def plain_due(self) -> bool:
         """Whether the next step should run without the draft."""
-        return self._count % (_PERIOD if self._count >= _FIRST else _FIRST_PERIOD) < _RUN
+        return self._forced > 0
 
-    def step(self, seconds: float, tokens: float, *, drafted: bool) -> None:
+    def step(self, seconds: float, tokens: float, *, drafted: bool, single: bool = False) -> None:
         """Record a step that only decoded (no prompt tokens).
 
         Args:
             seconds: how long it took, drafting included.
             tokens: mean tokens per sequence that it produced.
-            drafted: whether the draft was used.
+            drafted: whether it might draft.
+            single: it might, but nothing was drafted.
         """
-        self._count += 1
-        if drafted != self._drafted:
-            self._drafted = drafted
-            if not drafted:
-                self._close()
-            return
-        if drafted:
+        single = single or not drafted
+        if single and self._single:
+            self._plain.append(seconds)
+        if drafted and self._drafted:
             self._seconds.append(seconds)
             self._gained.append(tokens)
-        else:
-            self._plain.append(seconds)
+        self._single, self._drafted = single, drafted
+        if not drafted:
+            self._forced -= 1
+        self._count += 1
+        if self._count % (_PERIOD if self._count >= _FIRST else _FIRST_PERIOD) == 0:
+            self._end_period()
 
-    def _close(self) -> None:
-        """End a stretch. The first is excluded: it includes one-time setup."""
-        if self._plain and self._seconds:
-            if self._warm:
-                self._stretches.append((self._plain, self._seconds, sum(self._gained)))
-            self._warm = True
+    def _end_period(self) -> None:
+        """Keep what was measured, unless one kind of step is missing. The first is excluded: it has one-time setup."""
+        self._forced = 0 if len(self._plain) >= _RUN - 1 else _RUN
+        if self._warm and not (self._plain and self._seconds):
+            return
+        if self._warm:
+            self._stretches.append((self._plain, self._seconds, sum(self._gained)))
+        self._warm = True
         self._plain, self._seconds, self._gained = [], [], []
 
     def count(self, drafted: int, accepted: int, steps: int) -> Speculation:

@@ -290,7 +290,7 @@ class DecodeLoop:
         drafter: Drafter,
         meter: SpeculationMeter,
     ) -> None:
-        """A step with drafted tokens; occasionally one without, to measure the speed-up."""
+        """A step with drafted tokens; some without, to measure the speed-up."""
         started = time.perf_counter()
         plain = meter.plain_due()
         for one in turn:
@@ -310,7 +310,7 @@ class DecodeLoop:
                 drafter.leave(one)
         if not batch.prompt_tokens:
             gained = (sum(len(one.tokens) for one in turn) - sum(lengths)) / len(turn)
-            meter.step(time.perf_counter() - started, gained, drafted=not plain)
+            meter.step(time.perf_counter() - started, gained, drafted=not plain, single=not accepted)
         self._retire_all(ended)
 
     # -- inbox and admission -------------------------------------------------------------------
