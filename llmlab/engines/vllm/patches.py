@@ -332,13 +332,14 @@ def _notebook_worker() -> type:  # noqa: C901 - counts the methods of the class
 
         def _note_not_finite(self, logits: torch.Tensor) -> None:
             """Record the requests whose largest logit isn't finite. The sampler would draw a token anyway."""
-            peaks = logits.amax(dim=-1)
-            if bool(torch.isfinite(peaks).all()):
+            # One operation of torch: on a tiny model's logits it costs as much as all of this method's Python.
+            peaks = logits.amax(dim=-1).tolist()
+            bad = [(row, peak) for row, peak in enumerate(peaks) if not math.isfinite(peak)]
+            if not bad:
                 return
             requests = self.model_runner.input_batch.req_ids
             # With a draft a request has several rows, which can't be attributed here, so all requests fail.
             alone = len(peaks) == len(requests)
-            bad = [(row, peak) for row, peak in enumerate(peaks.tolist()) if not math.isfinite(peak)]
             for request, peak in (
                 ((requests[row], peak) for row, peak in bad) if alone else ((r, bad[0][1]) for r in requests)
             ):
