@@ -7,8 +7,8 @@ from collections import deque
 
 from llmlab.types import Speculation
 
-# If a period had fewer than `_RUN` - 1 steps without drafted tokens, the next one begins with `_RUN` that may not draft.
-# The periods are shorter at first.
+# If fewer than `_RUN` - 1 steps of a period had no drafted tokens, the next begins with `_RUN` that may not draft. The
+# periods are shorter at first.
 _PERIOD, _FIRST_PERIOD, _FIRST = 64, 16, 64
 _RUN = 4
 _ENOUGH = 2
