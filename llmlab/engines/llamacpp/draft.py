@@ -2,8 +2,9 @@
 
 A wrong draft costs only time: the model computes all drafted tokens in one step, samples its own token at each
 position in turn, and ends the step at the first that differs. So the output is the same as without a draft, greedy
-or sampled, up to the rounding of a longer step (logits differ by 0.001 or so): a near tie can fall differently. A draft model samples with the noise of the request's own seed and step, so its tokens match the model's
-as often as their distributions agree (a Gumbel coupling).
+or sampled, up to the rounding of a longer step: logits differ by 0.001 or so, and a near tie can fall differently. A
+draft model samples with the noise of the request's own seed and step, so its tokens match the model's as often as
+their distributions agree (a Gumbel coupling).
 """
 
 from __future__ import annotations
