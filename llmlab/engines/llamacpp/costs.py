@@ -33,6 +33,7 @@ def of_model(
     settings: LlamaCppOptions,
     draft: tuple[NativeModel, NativeContext] | None,
     share: Callable[[], None],
+    threads: int,
 ) -> Costs:
     """The costs of steps with this model, and of drafting a token: from the cache, or measured in about a second.
 
@@ -42,12 +43,13 @@ def of_model(
         settings: what it was made with.
         draft: the draft model, if there is one, and its context.
         share: called in between, to let other models compute.
+        threads: with how many it computes now: fewer than in the settings while other processes take cores.
 
     Raises:
         MemoryError: a step couldn't be computed.
     """
     key = (
-        _SIZES, settings.threads, settings.threads_batch, settings.gpu_layers, settings.flash,
+        _SIZES, threads, settings.threads_batch, settings.gpu_layers, settings.flash,
         _shape(model), None if draft is None else _shape(draft[0]),
     )  # fmt: skip
     most = min(context.batch_size, settings.sequences * (1 + settings.draft_tokens), settings.context)
@@ -90,7 +92,8 @@ def _measure(context: NativeContext, draft: NativeContext | None, most: int, sha
             if size == 1 and draft is not None:
                 drafting = min(_seconds(draft, 1), drafting)
             share()
-    steps = [(size, round(fastest[size] / fastest[1], 2)) for size in sorted(fastest)]
+    # None takes less time than a single token; on a machine that became busy meanwhile it looks so.
+    steps = [(size, max(round(fastest[size] / fastest[1], 2), 1.0)) for size in sorted(fastest)]
     return Costs(tuple(steps), round(drafting / fastest[1], 3) if draft is not None else 0.0)
 
 

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from llmlab import Lab
-from llmlab.engines.llamacpp import attention, costs
+from llmlab.engines.llamacpp import attention, costs, options
 from llmlab.engines.llamacpp.context import NativeContext
+from llmlab.machine import cores
 
 
 @pytest.fixture
@@ -99,6 +100,24 @@ def test_on_a_busy_machine_nothing_is_kept(cache, monkeypatch):
     monkeypatch.setattr(costs, "_QUIET", -1.0)
     assert "single steps" in load("ngram")
     assert not list(cache.glob("step-costs-*"))
+
+
+def test_other_processes_leave_threads_for_the_measurement(cache, monkeypatch):
+    # SmolLM2 with two threads on two taken cores: 11 s, and a step of 16 tokens seemed to take 0.2 single ones.
+    used = []
+    monkeypatch.setattr(options, "default_threads", lambda _bytes: 2)
+    monkeypatch.setattr(cores, "allowed", lambda: 2)
+    monkeypatch.setattr(cores.Others, "busy", lambda _: 2.0)
+    monkeypatch.setattr(NativeContext, "use_threads", lambda _, decode, prompts: used.append((decode, prompts)))
+    times = iter([5.0, 1.0] + [0.5, 0.4] * 1000)  # the machine becomes quiet meanwhile
+    monkeypatch.setattr(costs, "_seconds", lambda *_: next(times))
+    lab = Lab()
+    try:
+        shown = lab.load("nano", engine="llamacpp", draft="ngram", ctx=256).describe()["draft"]
+    finally:
+        lab.close()
+    assert used == [(1, 1)]
+    assert shown.endswith("4 tokens cost 1.0 single steps, 8 1.0, 16 1.0")
 
 
 def test_a_step_that_fails_ends_the_load_and_leaves_nothing(cache, monkeypatch):
