@@ -8,6 +8,7 @@ import pytest
 
 import llmlab
 from llmlab.errors import UnsupportedError
+from llmlab.jobs import execution
 from llmlab.jobs.result import opened
 from llmlab.serving import start
 
@@ -63,6 +64,9 @@ def test_a_killed_process_loses_no_row_and_doubles_none(llamacpp, shared_lab, tm
     code = f"""
 import os, signal
 import llmlab
+from llmlab.jobs import execution
+
+execution._SAY_S = 0.0  # the rows take less than the time between two reports
 
 def killed(text, fraction):
     if fraction is not None and fraction > 0.5:
@@ -95,14 +99,19 @@ def servers(shared_lab, lab, llamacpp):
         server.stop()
 
 
-def test_a_server_that_dies_hands_its_rows_back(servers, lab, llamacpp, shared_lab, tmp_path):
+def test_a_server_that_dies_hands_its_rows_back(servers, lab, llamacpp, shared_lab, tmp_path, monkeypatch):
+    monkeypatch.setattr(execution, "_SAY_S", 0.0)
+    stopped = []
+
     def stop(text, fraction):
         if fraction:
             servers[1].stop()
+            stopped.append(fraction)
 
     given = {"temperature": 0, "max_tokens": 24}
     job = llmlab.map(ROWS, PROMPT, model=["far0", "far1"], lab=lab, output=tmp_path / "far", progress=stop, **given)
     here = llmlab.map(ROWS, PROMPT, model=llamacpp, lab=shared_lab, output=tmp_path / "here", **given)
+    assert stopped[0] < 1
     assert rows_of(job) == rows_of(here)
     assert sum(job.workers.values()) == len(ROWS)
 
