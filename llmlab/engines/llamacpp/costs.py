@@ -21,9 +21,10 @@ from llmlab.machine import cores
 # In the order of their use: a slow model gets through the first three. Kernels compute 4 or 16 tokens at once.
 _SIZES = (1, 4, 16, 8, 2, 12, 32, 3, 6, 24)
 _NEEDED = 3
-_SECONDS, _ROUNDS = 1.0, 4
-# On a busier machine the result is used, but not kept: cores that other processes take.
-_QUIET = 0.25
+_SECONDS, _ROUNDS, _SINGLES = 1.0, 4, 2
+# On a busier machine the result is used, but not kept: cores that other processes take. Nor is it if the two fastest
+# steps of a token differ by more: after a file of 440 MB was written, a draft's step seemed to take 3.7 ms (0.8).
+_QUIET, _SAME = 0.25, 1.2
 _KIND = "step-costs"
 
 
@@ -56,8 +57,8 @@ def of_model(
     found = _read(measured.read(_KIND, key), most)
     if found is None:
         others = cores.Others()
-        found = _measure(context, draft[1] if draft is not None else None, most, share)
-        if (others.busy() or 0.0) < _QUIET:
+        found, settled = _measure(context, draft[1] if draft is not None else None, most, share)
+        if settled and (others.busy() or 0.0) < _QUIET:
             measured.write(_KIND, key, {"steps": found.steps, "draft": found.draft, "most": most})
     return found
 
@@ -78,23 +79,33 @@ def _read(kept: dict[str, object], most: int) -> Costs | None:
     return found if valid and list(steps) == sorted(set(steps)) and 0 <= found.draft < math.inf else None
 
 
-def _measure(context: NativeContext, draft: NativeContext | None, most: int, share: Callable[[], None]) -> Costs:
-    """The fastest step of each size, in rounds, until the time is over."""
+def _measure(
+    context: NativeContext, draft: NativeContext | None, most: int, share: Callable[[], None]
+) -> tuple[Costs, bool]:
+    """The fastest step of each size, in rounds, until the time is over; and whether steps of a token were even."""
     sizes = [size for size in _SIZES if size <= most]
-    fastest: dict[int, float] = {}
-    drafting = math.inf
+    seen: dict[int, list[float]] = {size: [] for size in sizes}
+    drafting: list[float] = []
     ends = time.perf_counter() + _SECONDS
     for number in range(_ROUNDS):
         for place, size in enumerate(sizes):
             if time.perf_counter() > ends and (number or place >= _NEEDED):
                 break
-            fastest[size] = min(_seconds(context, size), fastest.get(size, math.inf))
-            if size == 1 and draft is not None:
-                drafting = min(_seconds(draft, 1), drafting)
+            for _ in range(_SINGLES if size == 1 else 1):
+                seen[size].append(_seconds(context, size))
+                if size == 1 and draft is not None:
+                    drafting.append(_seconds(draft, 1))
             share()
+    fastest = {size: min(durations) for size, durations in seen.items() if durations}
     # None takes less time than a single token; on a machine that became busy meanwhile it looks so.
     steps = [(size, max(round(fastest[size] / fastest[1], 2), 1.0)) for size in sorted(fastest)]
-    return Costs(tuple(steps), round(drafting / fastest[1], 3) if draft is not None else 0.0)
+    costs = Costs(tuple(steps), round(min(drafting) / fastest[1], 3) if drafting else 0.0)
+    return costs, all(_even(durations) for durations in (seen[1], drafting) if durations)
+
+
+def _even(durations: list[float]) -> bool:
+    first, second = sorted(durations)[:2]
+    return second <= _SAME * first
 
 
 def _seconds(context: NativeContext, size: int) -> float:
