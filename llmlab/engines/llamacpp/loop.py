@@ -126,9 +126,6 @@ class DecodeLoop:
 
     def submit(self, request: Request, seen: Seen | None = None) -> None:
         """Queue a request, with its images if it has any. After `close` it ends at once as interrupted."""
-        # The calling thread may have computed with torch, in the same runtime: its idle OpenMP threads would slow the
-        # steps down (SmolLM2: 132 instead of 201 tokens/s; see `turns`).
-        turns.end_team()
         if seen is not None:
             self._seen[request] = seen
         self._inbox.put(("submit", request))
