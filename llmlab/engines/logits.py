@@ -40,14 +40,15 @@ def token_logprob(logits: Any, token: int, top: int, name: Callable[[int], str],
     """
     import numpy as np
 
+    peak = float(logits.max())
     exact = logits.astype(np.float64)
-    peak = exact.max()
-    norm = peak + np.log(np.exp(exact - peak).sum())
+    exact -= peak
+    norm = peak + float(np.log(np.exp(exact, out=exact).sum()))
     best: tuple[tuple[int, str, float], ...] = ()
     if top > 0:
-        top = min(top, exact.shape[0])
-        ids = np.argpartition(exact, -top)[-top:]
+        least = np.partition(logits, -min(top, len(logits)))[-min(top, len(logits))]
+        ids = np.flatnonzero(logits >= least)
         # Ties go to the lower id, as in greedy sampling.
-        ids = ids[np.lexsort((ids, -exact[ids]))]
-        best = tuple((int(i), name(int(i)), float(exact[i] - norm)) for i in ids)
-    return TokenLogprob(token, name(token), float(exact[token] - norm), best, list(piece))
+        ids = ids[np.argsort(-logits[ids], kind="stable")][:top]
+        best = tuple((int(i), name(int(i)), float(logits[i]) - norm) for i in ids)
+    return TokenLogprob(token, name(token), float(logits[token]) - norm, best, list(piece))

@@ -1,12 +1,15 @@
 """Logits that aren't finite: a load and a request fail with the reason, instead of returning empty text."""
 
 import shutil
+import tracemalloc
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from llmlab import Lab, zoo
+from llmlab.engines.llamacpp.scoring import log_softmax
+from llmlab.engines.logits import token_logprob
 from llmlab.errors import GenerationError, LoadError
 from tests.adapters import adapters
 
@@ -29,6 +32,35 @@ def damaged(folder):
     data[start:] = b"\xff" * (len(data) - start)
     file.write_bytes(data)
     return folder
+
+
+@pytest.mark.parametrize("kind", ["random", "ties", "masked"])
+def test_log_probabilities_are_those_of_the_softmax(kind):
+    logits = np.random.default_rng(0).normal(0, 3, 50_000).astype(np.float32)
+    if kind == "ties":
+        logits = logits.round()
+    elif kind == "masked":
+        logits[3:] = -np.inf
+    exact = logits.astype(np.float64)
+    exact -= np.log(np.exp(exact).sum())
+    likeliest = np.argsort(-exact, kind="stable")  # of equal tokens the one with the lower id
+    for top in (0, 1, 5, 50_000):
+        found = token_logprob(logits, 1, top, str, b"")
+        assert found.logprob == pytest.approx(exact[1], abs=1e-9)
+        assert [one[0] for one in found.top] == likeliest[:top].tolist()
+        assert [one[2] for one in found.top] == pytest.approx(exact[likeliest[:top]].tolist(), abs=1e-9)
+
+
+def test_log_probabilities_of_many_rows_take_no_second_copy():
+    rows = np.random.default_rng(0).normal(0, 3, (64, 50_000)).astype(np.float32)
+    exact = rows.astype(np.float64)
+    exact -= np.log(np.exp(exact).sum(axis=1, keepdims=True))
+    tracemalloc.start()
+    log_softmax(rows)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < rows.nbytes / 10
+    assert rows == pytest.approx(exact, abs=1e-5)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

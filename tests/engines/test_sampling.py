@@ -1,5 +1,6 @@
 """The sampling parameters: each engine against the formula on transformers' logits, and both engines alike."""
 
+import tracemalloc
 from collections import Counter
 from dataclasses import replace
 
@@ -273,6 +274,12 @@ def test_invalid_values_are_refused_before_anything_starts(model, options, what)
         model.stream("Hello!", **options)
 
 
+@pytest.mark.parametrize("temperature", [1e-45, 1e-30, 9e-6])
+def test_a_temperature_close_to_0_is_greedy(model, temperature):
+    greedy = model.generate(PROMPT, temperature=0, max_tokens=12)
+    assert model.generate(PROMPT, temperature=temperature, seed=1, max_tokens=12).token_ids == greedy.token_ids
+
+
 def test_the_order_of_candidates():
     params = SamplingParams(temperature=1.0, top_p=0.8, top_k=3, min_p=0.05, seed=1)
     scaled = np.log(np.array([0.4, 0.3, 0.2, 0.08, 0.02], dtype=np.float32))
@@ -281,6 +288,77 @@ def test_the_order_of_candidates():
     assert candidates(scaled, SamplingParams(top_p=0.7), 0).tolist() == [0, 1]
     masked = np.where([True, False, True, True, True], scaled, -np.inf).astype(np.float32)
     assert 1 not in candidates(masked, params, 0)
+
+
+def plainly(scaled, params):
+    """The definition of `candidates` with everything sorted: a set of ids."""
+    ids = np.flatnonzero(np.isfinite(scaled))
+    logits = scaled[ids].astype(np.float64)
+    peak = logits.max()
+
+    def keep(chosen):
+        nonlocal ids, logits
+        ids, logits = ids[chosen], logits[chosen]
+
+    def probabilities():
+        weights = np.exp(logits - logits.max())
+        return weights / weights.sum()
+
+    def until(keys, mass):
+        order = np.argsort(keys, kind="stable")
+        keep(order[: int((np.cumsum(probabilities()[order]) < mass).sum()) + 1])
+
+    if params.top_n_sigma:
+        keep(logits >= peak - params.top_n_sigma * logits.std())
+    if params.min_p:
+        keep(logits >= peak + np.log(params.min_p))
+    if params.typical_p:
+        surprise = -np.log(np.maximum(probabilities(), 1e-300))
+        until(np.abs(surprise - (probabilities() * surprise).sum()), params.typical_p)
+    if params.top_k:
+        keep(logits >= np.sort(logits)[-min(params.top_k, len(logits))])
+    if params.top_p:
+        until(-logits, params.top_p)
+    return set(ids.tolist())
+
+
+NARROWING = {
+    "top_n_sigma": (0.5, 1.5), "min_p": (0.01, 0.3), "typical_p": (0.2, 0.95), "top_k": (1, 50),
+    "top_p": (0.1, 0.9, 0.999),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["random", "flat", "equal", "ties", "peaked", "spread", "masked", "one left"])
+@pytest.mark.parametrize("vocabulary", [1, 5, 4096, 128_256])
+def test_candidates_are_those_of_the_definition(vocabulary, kind):
+    draws = np.random.default_rng(vocabulary)
+    scaled = draws.normal(0, 2, vocabulary).astype(np.float32)
+    if kind == "peaked":
+        scaled[-1] += 30
+    elif kind == "masked":
+        scaled[:-1][draws.random(vocabulary - 1) < 0.7] = -np.inf
+    elif kind == "one left":
+        scaled[:-1] = -np.inf
+    else:
+        changed = {"flat": 0.05 * scaled, "equal": 0 * scaled, "ties": scaled.round(), "spread": 50 * scaled}
+        scaled = changed.get(kind, scaled)
+    sets = [{name: value} for name, values in NARROWING.items() for value in values]
+    for _ in range(6):
+        some = [name for name in NARROWING if draws.random() < 0.5]
+        sets.append({name: draws.choice(NARROWING[name]).item() for name in some})
+    for options in sets:
+        params = SamplingParams(**options)
+        assert set(candidates(scaled, params, 0).tolist()) == plainly(scaled, params), options
+
+
+@pytest.mark.parametrize("options", [{"typical_p": 0.9}, {"top_n_sigma": 1.0}, {"top_n_sigma": 1.0, "top_p": 0.9}])
+def test_candidates_of_a_large_vocabulary_take_little_memory(options):
+    scaled = np.random.default_rng(0).normal(0, 3, 262_144).astype(np.float32)
+    tracemalloc.start()
+    candidates(scaled, SamplingParams(**options), 0)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 8 * scaled.nbytes
 
 
 def test_xtc_keeps_the_least_likely_of_the_likely_tokens_and_is_repeatable():

@@ -17,7 +17,7 @@ from typing import Any
 from llmlab.engines.llamacpp.context import NativeContext
 from llmlab.engines.llamacpp.model import NativeModel
 from llmlab.engines.llamacpp.pace import Acceptance, Costs, length
-from llmlab.engines.llamacpp.sampler import Drawer
+from llmlab.engines.llamacpp.sampler import draw
 from llmlab.engines.llamacpp.sequence import Sequence
 from llmlab.engines.logits import not_finite
 
@@ -199,7 +199,6 @@ class DraftModel(Drafter):
         self._threads = threads
         self._ends = frozenset(ends)
         self._vocabulary = vocabulary
-        self._drawer = Drawer(vocabulary)
         self._context: NativeContext | None = None
         # By slot: the tokens in the KV cache, and how many of them are known to match the slot's sequence.
         self._held: dict[int, list[int]] = {}
@@ -320,7 +319,7 @@ class DraftModel(Drafter):
         logits = context.logits(row)[: self._vocabulary]
         if one.greedy:
             return int(logits.argmax())
-        return self._drawer.draw(one.chain, logits, one.seed, one.generated + len(one.draft))
+        return draw(logits, one.request.params, one.generated + len(one.draft))
 
     def _forget(self, sequences: Any) -> None:
         """Drop the KV cache of these sequences: after a failed step its contents are unknown."""

@@ -499,7 +499,6 @@ class DecodeLoop:
             self._leave(sequence, good=good)
         elif sequence in self._waiting:
             self._waiting.remove(sequence)
-        sequence.free()
 
     def _leave(self, sequence: Sequence, *, good: bool) -> None:
         """Remove a sequence from the batch and release its slot."""

@@ -10,7 +10,7 @@ from llmlab.engines.base import EngineLog
 from llmlab.engines.llamacpp.batch import Batch
 from llmlab.engines.llamacpp.context import NativeContext
 from llmlab.engines.llamacpp.model import NativeModel
-from llmlab.engines.llamacpp.sampler import Drawer, draw_candidates
+from llmlab.engines.llamacpp.sampler import draw
 from llmlab.engines.llamacpp.sequence import Sequence
 from llmlab.engines.logits import not_finite, token_logprob
 from llmlab.errors import GenerationError
@@ -34,7 +34,6 @@ class Picker:
         self._ends = ends
         self._log = log
         self._on_cpu = on_cpu
-        self._drawer = Drawer(model.vocab_size)
 
     def emit(self, context: NativeContext, batch: Batch) -> list[tuple[Sequence, Ending]]:
         """Pick a token for every sequence that has logits. Returns the sequences that end, each with its reason.
@@ -126,9 +125,7 @@ class Picker:
             logits = one.adjuster.adjust(logits.copy(), one.read_tokens)
         if one.greedy:
             return int(logits.argmax())
-        if one.own_candidates:
-            return draw_candidates(logits, one.request.params, one.generated)
-        return self._drawer.draw(one.chain, logits, one.seed, one.generated)
+        return draw(logits, one.request.params, one.generated)
 
 
 def _accept(context: NativeContext, one: Sequence, accepted: int) -> None:

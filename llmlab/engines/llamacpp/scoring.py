@@ -105,8 +105,9 @@ def log_softmax(rows: Any) -> Any:
     """Convert logits to natural log probabilities in place. Shape (rows, vocabulary), float32."""
     import numpy as np
 
-    rows -= rows.max(axis=1, keepdims=True)
-    rows -= np.log(np.exp(rows).sum(axis=1, keepdims=True, dtype=np.float64)).astype(np.float32)
+    for number in range(len(rows)):  # one at a time: the exponentials of all are as large as the logits
+        rows[number] -= rows[number].max()
+        rows[number] -= np.float32(np.log(np.exp(rows[number]).sum(dtype=np.float64)))
     return rows
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Any
 
 from llmlab.engines.base import Request, mix_key
 from llmlab.engines.guidance import Steer
 from llmlab.engines.llamacpp.images import Seen, Span, lag
-from llmlab.engines.llamacpp.sampler import build_chain
 from llmlab.engines.llamacpp.slots import Slot
-from llmlab.engines.sampling import Adjuster, truncates
+from llmlab.engines.sampling import GREEDY, Adjuster
 from llmlab.engines.text import TextStream, partial_character
 from llmlab.errors import GenerationError
 from llmlab.types import FinishReason, TokenLogprob
@@ -30,9 +28,8 @@ class Sequence:
         row: index of its row of logits in the batch (the first one, with drafted tokens), or -1.
         share: how many of its tokens are in the current batch.
         key: what its KV cache depends on besides the tokens: the adapters and their scales.
-        greedy: take the likeliest token, without a chain; else draw one with `seed`.
+        greedy: take the likeliest token; else draw one with the request's seed.
         adjuster: changes the logits first; None if there is nothing to change.
-        own_candidates: the candidates are chosen by `llmlab.engines.sampling` instead of the chain.
         stops: tokens that end it.
         plain: the likeliest token of the raw logits is taken: greedy, without guide, adjuster or log probabilities.
         shifted: tokens dropped after the first `KEPT`, because the context was full.
@@ -46,8 +43,8 @@ class Sequence:
     """
 
     __slots__ = (
-        "_place", "_prompt", "accepted", "adjuster", "cached", "chain", "computed", "draft", "drafted", "greedy", "key",
-        "lag", "least", "limit", "logprobs", "own_candidates", "plain", "request", "reserved", "rewound", "row", "seed",
+        "_place", "_prompt", "accepted", "adjuster", "cached", "computed", "draft", "drafted", "greedy", "key",
+        "lag", "least", "limit", "logprobs", "plain", "request", "reserved", "rewound", "row",
         "share", "shifted", "slot", "spans", "steer", "steps", "stops", "text", "tokens", "unpushed",
     )  # fmt: skip
 
@@ -79,14 +76,11 @@ class Sequence:
         self.share = 0
         self.key = mix_key(request.adapter)
         self.slot: Slot | None = None
-        self.chain: Any = None
         self.text = TextStream(params.stop)
         self.logprobs = params.logprobs
-        self.greedy = not params.temperature
-        self.seed = params.seed or 0
+        self.greedy = (params.temperature or 0.0) < GREEDY
         self.stops = frozenset((*params.stop_token_ids, *request.ends, *(() if params.ignore_eos else ends)))
         self.least = self._prompt + (params.min_tokens or 0)
-        self.own_candidates = truncates(params)
         self.adjuster: Adjuster | None = None
         if Adjuster.needed(params, request.banned):
             self.adjuster = Adjuster(params, self._prompt, ends, request.banned, request.breakers)
@@ -154,8 +148,6 @@ class Sequence:
         self.lag = lag(self.spans, cached)
         if self.cached is None:
             self.cached = min(cached, self._prompt)
-        if self.chain is None and not self.greedy:
-            self.chain = build_chain(self.request.params)
 
     def _stream(self, steer: Steer, piece: Callable[[int], bytes]) -> TextStream:
         """The text of a guided sequence from its first generated token on."""
@@ -251,14 +243,6 @@ class Sequence:
         self._release()
         rest = self.text.flush()
         self.request.buffer.finish(reason, index=self.request.index, text=rest)
-
-    def free(self) -> None:
-        """Free the sampler chain."""
-        import llama_cpp
-
-        chain, self.chain = self.chain, None
-        if chain is not None:
-            llama_cpp.llama_sampler_free(chain)
 
 
 def share_budget(prompts: list[Sequence], budget: int) -> None:

@@ -77,9 +77,12 @@ def test_noise_is_gumbel():
     assert (gumbel(ids[10:20], seed=2**32 - 1, step=3) == noise[10:20]).all()
 
 
-@pytest.mark.parametrize("spread", [0.5, 3.0, 6.0])
-def test_a_large_vocabulary_is_drawn_from_alike(spread):
-    logits = (np.random.default_rng(0).standard_normal(60_000) * spread).astype(np.float32)
+@pytest.mark.parametrize("spread", [0.0, 0.05, 0.5, 3.0, 6.0, 50.0])
+@pytest.mark.parametrize("allowed", [1.0, 0.3, 0.01, 0.0])
+def test_a_large_vocabulary_is_drawn_from_alike(spread, allowed):
+    draws = np.random.default_rng(0)
+    logits = (draws.standard_normal(60_000) * spread).astype(np.float32)
+    logits[1:][draws.random(59_999) >= allowed] = -np.inf
     ids = np.random.default_rng(1).permutation(60_000).astype(np.int32)
     for step in range(30):
         assert pick(ids, logits, 7, step) == ids[np.argmax(logits + gumbel(ids, 7, step))]
