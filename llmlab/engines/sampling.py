@@ -70,12 +70,6 @@ def word_ids(words: Sequence[str], encode: Callable[[str], list[int]]) -> tuple[
     return tuple(found)
 
 
-def breaker_ids(breakers: Sequence[str], pieces: Sequence[bytes]) -> frozenset[int]:
-    """The tokens that end a repetition for DRY: those whose text contains one of the strings."""
-    wanted = [text.encode() for text in breakers]
-    return frozenset(i for i, piece in enumerate(pieces) if any(text in piece for text in wanted))
-
-
 class Adjuster:
     """Changes the logits of one sequence before its next token is chosen. Not thread-safe.
 

@@ -40,12 +40,13 @@ class Ranks:
 
     Args:
         tokenizer: llguidance's LLTokenizer.
+        pieces: the bytes of its tokens.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, pieces: list[bytes]) -> None:
         import numpy as np
 
-        self.pieces: list[bytes] = [tokenizer.decode_bytes([i]) for i in range(tokenizer.vocab_size)]
+        self.pieces = pieces
         self.end: int = tokenizer.eos_token
         self.tokenize = tokenizer.tokenize_bytes
         ids = range(len(self.pieces))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 import sys
 import threading
 import time
@@ -75,19 +76,31 @@ class Compiler:
         self._endings: OrderedDict[tuple[str, str], tuple[int, ...]] = OrderedDict()
         self.piece = functools.lru_cache(maxsize=4096)(self._piece)
         """A token's bytes in a text."""
+        self.containing = functools.lru_cache(maxsize=16)(self._containing)
+        """The tokens whose bytes contain one of the texts, given as a tuple."""
 
     def _piece(self, token: int) -> bytes:
         return bytes(self.tokenizer.decode_bytes([token]))
 
     @functools.cached_property
+    def pieces(self) -> list[bytes]:
+        """The bytes of all tokens."""
+        tokenizer = self.tokenizer
+        return [bytes(tokenizer.decode_bytes([token])) for token in range(tokenizer.vocab_size)]
+
+    @functools.cached_property
     def quoting(self) -> tuple[int, ...]:
         """The tokens that contain a quotation mark."""
-        return tuple(i for i in range(self.tokenizer.vocab_size) if b'"' in self._piece(i))
+        return tuple(i for i, piece in enumerate(self.pieces) if b'"' in piece)
 
     @functools.cached_property
     def numeric(self) -> tuple[int, ...]:
         """The tokens that continue a number."""
-        return tuple(i for i in range(self.tokenizer.vocab_size) if self._piece(i)[:1] in _NUMERIC)
+        return tuple(i for i, piece in enumerate(self.pieces) if piece[:1] in _NUMERIC)
+
+    def _containing(self, texts: tuple[str, ...]) -> frozenset[int]:
+        found = re.compile(b"|".join(re.escape(text.encode()) for text in texts)) if texts else None
+        return frozenset(i for i, piece in enumerate(self.pieces) if found is not None and found.search(piece))
 
     @property
     def tokenizer(self) -> Any:
@@ -111,10 +124,10 @@ class Compiler:
     @property
     def ranks(self) -> Ranks:
         """The vocabulary's tokens, ranked by how well they end a text."""
-        tokenizer = self.tokenizer
+        tokenizer, pieces = self.tokenizer, self.pieces
         with self._lock:
             if self._ranks is None:
-                self._ranks = Ranks(tokenizer)
+                self._ranks = Ranks(tokenizer, pieces)
             return self._ranks
 
     def compile(self, guide: Guide) -> float:

@@ -11,7 +11,7 @@ from llmlab import _imports
 from llmlab.adapters.attached import AttachedAdapters
 from llmlab.engines import vision
 from llmlab.engines.base import Engine, Mix, ModelFacts, Unrendered
-from llmlab.engines.sampling import breaker_ids, word_ids
+from llmlab.engines.sampling import word_ids
 from llmlab.engines.templates import render
 from llmlab.errors import BadInputError
 from llmlab.guided.guide import Guide
@@ -169,7 +169,7 @@ def prepare(
     banned = word_ids(final.bad_words, functools.partial(subject.engine.tokenize, special=False))
     breakers: frozenset[int] = frozenset()
     if final.dry_multiplier:
-        breakers = breaker_ids(final.dry_sequence_breakers, subject.engine.grammars.ranks.pieces)
+        breakers = subject.engine.grammars.containing(tuple(final.dry_sequence_breakers))
     return Prepared(
         messages, text, tuple(ids), final, seeds, mix, adapter, constraint, images, banned, breakers, begun, think
     )  # fmt: skip

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from llmlab import Lab, zoo
-from llmlab.engines.sampling import Adjuster, breaker_ids, candidates, chance, word_ids
+from llmlab.engines.sampling import Adjuster, candidates, chance, word_ids
 from llmlab.errors import BadInputError, UnsupportedError
 from llmlab.types import SamplingParams
 
@@ -112,13 +112,21 @@ GREEDY = {
     "min_tokens": ({"min_tokens": 70}, lambda model: never_ending(model, 70)),
     "dry": (
         {"dry_multiplier": 6.0, "dry_base": 1.5, "dry_allowed_length": 1},
-        lambda model: dry(6.0, 1.5, 1, breaker_ids(("\n", ":", '"', "*"), pieces(model))),
+        lambda model: dry(6.0, 1.5, 1, breakers(model)),
     ),
 }
 
 
-def pieces(model):
-    return model._engine.grammars.ranks.pieces
+def breakers(model):
+    pieces = model._engine.grammars.pieces
+    return {token for token, piece in enumerate(pieces) if any(text in piece for text in (b"\n", b":", b'"', b"*"))}
+
+
+def test_tokens_that_contain_a_text(model):
+    grammars = model._engine.grammars
+    assert grammars.containing(("\n", ":", '"', "*")) == breakers(model)
+    assert grammars.containing(()) == frozenset()
+    assert grammars.containing((".",)) == {token for token, piece in enumerate(grammars.pieces) if b"." in piece}
 
 
 @pytest.mark.parametrize("name", GREEDY)
