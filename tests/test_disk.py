@@ -85,7 +85,7 @@ def _run(root):
 
 
 def _execute(root):
-    execute(root / "a.ipynb", root / "out" / "a.ipynb", {}, kernel="python3", timeout=1, progress=False, cells=1)
+    execute(root / "a.ipynb", root / "out" / "a.ipynb", {}, kernel="python3", timeout=60, progress=False, cells=1)
 
 
 def _fetch(root):

@@ -5,10 +5,8 @@ from __future__ import annotations
 import ast
 import json
 import os
-import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import jsonschema
@@ -108,10 +106,10 @@ def test_no_heavy_import_at_the_top_of_a_module():
 
 @pytest.fixture
 def slow(tmp_path, monkeypatch):
-    """A package that takes half a second to import, and breaks when it is imported twice, as numpy does."""
+    """A package that breaks when it is imported twice, as numpy does, and in whose import the user presses Ctrl-C."""
     (tmp_path / "slow_import.py").write_text(
-        "import sys, time\nassert not hasattr(sys, '_slow'), 'imported twice'\nsys._slow = True\n"
-        "for _ in range(50): time.sleep(0.01)\nwhole = True\n"
+        "import os, signal, sys, time\nassert not hasattr(sys, '_slow'), 'imported twice'\nsys._slow = True\n"
+        "os.kill(os.getpid(), signal.SIGINT)\nfor _ in range(50): time.sleep(0.01)\nwhole = True\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     yield "slow_import"
@@ -120,7 +118,6 @@ def slow(tmp_path, monkeypatch):
 
 
 def test_an_interrupted_import_is_whole_afterwards(slow):
-    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(Interrupted):
         _imports.load(slow)
     _imports.load(slow)
@@ -205,7 +202,7 @@ rows = adapters_data.training("pirate", 32)
 for number, delay in enumerate({delays}):
     threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT)).start()
     try:
-        llmlab.tune(rows, name=f"t{{number}}", epochs=50, progress=lambda _: None)
+        llmlab.tune(rows, name=f"t{{number}}", epochs=5000, progress=lambda _: None)
     except Interrupted:
         pass
     print("interrupted", flush=True)

@@ -363,6 +363,8 @@ class EngineLog:
             self._file = path.open("a", encoding="utf-8", errors="replace")
             _warn(error)
         self.path = path
+        # Another load of the same second has the same file: its errors aren't this load's.
+        self._begin = os.fstat(self._file.fileno()).st_size
 
     def _fallback_file(self, name: str) -> Path:
         """A file in a temporary folder, deleted on close; the null device if that fails too."""
@@ -396,7 +398,7 @@ class EngineLog:
         """The last lines, newest last; from the file if child processes append to it."""
         if self.shared:
             with contextlib.suppress(OSError), self.path.open("rb") as file:
-                file.seek(max(file.seek(0, os.SEEK_END) - lines * _LINE_BYTES, 0))
+                file.seek(max(file.seek(0, os.SEEK_END) - lines * _LINE_BYTES, self._begin))
                 return "\n".join(file.read().decode("utf-8", "replace").splitlines()[-lines:])
         with self._lock:
             kept = [*self._lines, self._partial] if self._partial else list(self._lines)

@@ -166,7 +166,7 @@ def on_member() -> bool:
 
 def end_team() -> None:
     """End the calling thread's OpenMP team, outside of a parallel region. A no-op with other runtimes than libgomp."""
-    for pause in _runtimes.values():
+    for pause in tuple(_runtimes.values()):  # a load on another thread finds more meanwhile
         pause(_SOFT)
 
 

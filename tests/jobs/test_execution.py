@@ -77,7 +77,31 @@ def run(tmp_path, monkeypatch):
 
 
 def test_a_fast_worker_gets_more_rows(run):
-    fast, slow = Scripted("fast", 0.002), Scripted("slow", 0.25)
+    held, ended = [], 0  # the slow worker's rows, with the number of the fast one's that had ended before
+
+    def release():
+        over = len(fast.started) + len(slow.started) == 120
+        for one in [one for one in held if over or ended - one[0] >= 16]:
+            held.remove(one)
+            one[1](slow, one[2])
+
+    class Slow(Scripted):
+        """Each of its rows takes as long as sixteen of the fast worker's."""
+
+        def start(self, task, ready):
+            self.started.append(task.index)
+            self.running[task.index] = []
+            held.append((ended, ready, task.index))
+            release()
+
+    class Fast(Scripted):
+        def finish(self, index):
+            nonlocal ended
+            ended += 1
+            release()
+            return super().finish(index)
+
+    fast, slow = Fast("fast"), Slow("slow")
     one, rows = run([fast, slow], 120)
     assert [row["row"] for row in rows] == list(range(120))
     assert one.counts["fast"] > 3 * one.counts["slow"] > 0

@@ -29,8 +29,10 @@ time.sleep(600)
 FOLLOWS = f"""
 import os, sys, threading, time
 from llmlab.quant.process import follow
+told = threading.Event()
 def tell(line):
     print("pids", line, flush=True)
+    told.set()
 def work():
     follow([sys.executable, "-c", {ENDLESS!r}], tell)
 """
@@ -40,7 +42,7 @@ HOWS = {
     # The fork keeps the pipe's end open, and outlives its parent.
     "fork beside it": """
 threading.Thread(target=work, daemon=True).start()
-time.sleep(1.5)
+told.wait()
 pid = os.fork()
 if not pid:
     time.sleep(600)

@@ -3,6 +3,7 @@
 import itertools
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,24 +20,30 @@ def no_turn_stays(monkeypatch):
 class Worker:
     """A thread that takes `steps` steps of a given length, as a decoding loop does."""
 
-    def __init__(self, on, threads, steps, step_s, log):
+    def __init__(self, on, threads, steps, step_s, log, compute):
         self.turn = on.join(threads)
-        self.thread = threading.Thread(target=self._run, args=(steps, step_s, log), daemon=True)
+        self.thread = threading.Thread(target=self._run, args=(steps, step_s, log, compute), daemon=True)
         self.thread.start()
 
-    def _run(self, steps, step_s, log):
+    def _run(self, steps, step_s, log, compute):
         for _ in range(steps):
             while not self.turn.take(0.01):
                 pass
             log.append((self, len(self.turn._turns.running)))
-            time.sleep(step_s)
+            compute(step_s)
             self.turn.offer()
         self.turn.give()
 
 
-def run(on, *plans):
+def run(on, *plans, compute=time.sleep):
+    """Run workers, which all wait before the first one starts."""
     log = []
-    workers = [Worker(on, *plan, log) for plan in plans]
+    mine = on.join(on._count)
+    mine.take()
+    workers = [Worker(on, *plan, log, compute) for plan in plans]
+    while len(on.waiting) < len(workers):
+        time.sleep(0.001)
+    mine.give()
     for one in workers:
         one.thread.join(20)
         assert not one.thread.is_alive()
@@ -45,8 +52,15 @@ def run(on, *plans):
     return workers, log
 
 
-def test_one_at_a_time_and_evenly():
-    (a, b), log = run(Turns(2), (2, 150, 0.002), (2, 150, 0.002))
+def test_one_at_a_time_and_evenly(monkeypatch):
+    now = 0.0
+
+    def compute(step_s):  # on a busy machine a step takes as long as a slice
+        nonlocal now
+        now += step_s
+
+    monkeypatch.setattr(turns, "time", SimpleNamespace(perf_counter=lambda: now))
+    (a, b), log = run(Turns(2), (2, 150, 0.002), (2, 150, 0.002), compute=compute)
     assert {running for _, running in log} == {1}
     half = [one for one, _ in log[:200]]
     assert half.count(a) > 50
@@ -115,3 +129,11 @@ def test_a_thread_that_has_left_is_none_that_takes_turns():
         assert turns.on_member()
         leave()
         assert not turns.on_member()
+
+
+def test_a_runtime_that_another_thread_finds_meanwhile(monkeypatch):
+    """A cell that ended during a load failed: dictionary changed size during iteration."""
+    found = {"first": lambda _: found.setdefault("second", lambda _: 0) is None}
+    monkeypatch.setattr(turns, "_runtimes", found)
+    turns.end_team()
+    assert set(found) == {"first", "second"}

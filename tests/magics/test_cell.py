@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import _thread
-import threading
 import time
 
 import pytest
@@ -290,7 +289,14 @@ def test_an_interrupt_keeps_the_partial_answer(bench):
     engine = bench.add()
     engine.say = lambda prompt, request: "so far"
     engine.hang = True
-    threading.Timer(0.3, _thread.interrupt_main).start()
+    publish = bench.shell.display_pub.publish
+
+    def show(data, *given, **named):
+        publish(data, *given, **named)
+        if data["text/plain"] == "so far":
+            _thread.interrupt_main()
+
+    bench.shell.display_pub.publish = show
     ran = bench.run("%%llm -o part\nhi")
     assert ran.success
     part = bench.shell.user_ns["part"]

@@ -8,7 +8,7 @@ def test_serving_from_a_cell(bench):
     server = bench.run("%llm serve --port 0").result.value
     assert httpx.get(f"{server.url}/v1/models").json()["data"][0]["id"] == "nano"
     asked = {"model": "nano", "messages": [{"role": "user", "content": "hi"}]}
-    done = httpx.post(f"{server.url}/v1/chat/completions", json=asked).json()
+    done = httpx.post(f"{server.url}/v1/chat/completions", json=asked, timeout=60).json()
     assert done["choices"][0]["message"]["content"].startswith("You said: ")
     assert server.url in bench.run("%llm ls").result.text()
     assert "already served" in bench.fails("%llm serve --port 0")

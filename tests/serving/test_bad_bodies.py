@@ -160,10 +160,10 @@ def test_a_malformed_field_is_no_error_of_the_server(server, llamacpp, route, bo
 def test_fields_without_a_value_ask_for_nothing(server, llamacpp):
     body = {"model": llamacpp.name, "messages": PARIS, "temperature": 0, "max_tokens": 2}
     unset = dict.fromkeys(("max_completion_tokens", "suffix", "functions", "audio", "tools", "stop", "seed"))
-    found = httpx.post(f"{server.url}/v1/chat/completions", json=body | unset).json()
+    found = httpx.post(f"{server.url}/v1/chat/completions", json=body | unset, timeout=60).json()
     assert found["usage"]["completion_tokens"] == 2
     ollamas = {"model": llamacpp.name, "messages": PARIS, "stream": False, "options": {"num_ctx": None, "seed": None}}
-    assert httpx.post(f"{server.url}/api/chat", json=ollamas).json()["done"]
+    assert httpx.post(f"{server.url}/api/chat", json=ollamas, timeout=60).json()["done"]
 
 
 def test_a_model_is_found_under_each_name_that_requests_may_have(server, llamacpp):

@@ -90,12 +90,12 @@ def test_another_host_needs_a_key(lab, monkeypatch):
 
 def test_bodies_have_limits(server, llamacpp, monkeypatch):
     monkeypatch.setattr(guard, "BODY_LIMIT", 1000)
-    monkeypatch.setattr(service, "BODY_TIMEOUT_S", 0.1)
     url = f"{server.url}/v1/chat/completions"
     assert httpx.post(url, content=b"x" * 1001).status_code == 413
     assert httpx.post(url, content=iter([b"x" * 600] * 2)).status_code == 413
     for body in (b"", b"{", b"[]", b"[" * 900, b"\xff"):
         assert httpx.post(url, content=body).status_code == 400
+    monkeypatch.setattr(service, "BODY_TIMEOUT_S", 0.1)
     with socket.create_connection(("127.0.0.1", server.port)) as slow:
         head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n"
         slow.sendall(head.encode() + b"{")
@@ -119,7 +119,6 @@ def test_a_connection_without_a_request_is_closed(server, monkeypatch):
 
 
 def test_a_connection_with_a_running_or_a_finished_request_is_kept(server, llamacpp, monkeypatch):
-    monkeypatch.setattr(connections, "HEAD_TIMEOUT_S", 0.0)
     looked = threading.Event()
     real = connections.HttpServer._close_silent
     monkeypatch.setattr(
@@ -129,6 +128,7 @@ def test_a_connection_with_a_running_or_a_finished_request_is_kept(server, llama
     with httpx.Client(base_url=server.url, timeout=60) as client:
         for _ in range(2):  # the second request takes the first's connection, which uvicorn's own timer watches
             with client.stream("POST", "/v1/chat/completions", json={**body, "max_tokens": 60}) as answer:
+                monkeypatch.setattr(connections, "HEAD_TIMEOUT_S", 0.0)  # once the first request has arrived
                 lines = list(answer.iter_lines())
             assert lines[-2:] == ["data: [DONE]", ""]
             assert looked.wait(60)
@@ -161,7 +161,7 @@ def test_a_request_that_is_being_prepared_when_the_server_stops_does_not_run(sha
 def test_a_client_that_goes_away_frees_its_request(server, model):
     model.generate("hi", max_tokens=1)  # an engine's first step compiles, and a cancel waits for its end
     url = f"{server.url}/v1/chat/completions"
-    with httpx.stream("POST", url, json={"model": model.name, "stream": True, **LONG}) as answer:
+    with httpx.stream("POST", url, json={"model": model.name, "stream": True, **LONG}, timeout=60) as answer:
         lines = answer.iter_lines()
         assert '"role":"assistant"' in next(lines)
         if not model.in_flight:  # say why: the events after the first have the error

@@ -56,7 +56,7 @@ def test_a_message_follows_a_schema(server, model, field):
     form = {"type": "json_schema", "schema": city | {"additionalProperties": False}}
     body = {"model": model.name, "max_tokens": 40, "messages": PARIS, "temperature": 0}
     body[field] = {"format": form, "effort": "low"} if field == "output_config" else form
-    found = httpx.post(f"{server.url}/v1/messages", json=body).json()
+    found = httpx.post(f"{server.url}/v1/messages", json=body, timeout=60).json()
     assert json.loads(found["content"][0]["text"]) == {"city": "Paris"}
 
 
@@ -108,7 +108,7 @@ def test_ollamas_generate_and_lists(llama, model):
 
 def test_tokens(server, model):
     def post(path, **body):
-        return httpx.post(f"{server.url}{path}", json={"model": model.name, **body}).json()
+        return httpx.post(f"{server.url}{path}", json={"model": model.name, **body}, timeout=60).json()
 
     ids = model.tokenize("Hello there")
     assert post("/tokenize", prompt="Hello there")["tokens"] == ids
@@ -121,7 +121,7 @@ def test_tokens(server, model):
 
 def test_every_request_is_counted_and_in_the_run_log(server, shared_lab, llamacpp):
     asked = {"model": "llamacpp", "messages": [{"role": "user", "content": "Is 3 odd, says the log?"}], "max_tokens": 4}
-    assert httpx.post(f"{server.url}/v1/chat/completions", json=asked).status_code == 200
+    assert httpx.post(f"{server.url}/v1/chat/completions", json=asked, timeout=60).status_code == 200
     found = shared_lab.runlog.frame(1)
     assert found["source"][0] == "serve"
     assert "says the log" in found["prompt"][0]

@@ -233,10 +233,12 @@ def test_an_interrupted_start_ends_the_server(config):
 def test_a_server_that_does_not_answer_in_time_is_ended(config, monkeypatch):
     pid = config.parent / "silent.pid"
     pid.unlink(missing_ok=True)
-    monkeypatch.setattr(mcp, "START_S", 2.0)
-    with pytest.raises(LlmLabError, match="did not start within 2 s"):
-        mcp.mcp_tools("silent")
-    assert pid.exists()
+    for limit in (2.0, 10.0, 50.0):  # on a busy machine Python itself may take two seconds to start
+        monkeypatch.setattr(mcp, "START_S", limit)
+        with pytest.raises(LlmLabError, match=f"did not start within {limit:g} s"):
+            mcp.mcp_tools("silent")
+        if pid.exists():
+            break
     assert gone(pid.read_text())
 
 

@@ -1,5 +1,7 @@
 """Concurrent requests: waiting, cancelling, prompts during decoding, reuse of the KV cache."""
 
+import contextlib
+import threading
 import time
 
 import pytest
@@ -8,7 +10,7 @@ from llmlab.engines.llamacpp.batch import Batch
 from llmlab.errors import GenerationError
 from tests.engines.driver import WAIT_S, submit
 
-LONG = {"ignore_eos": True, "max_tokens": 600}
+LONG = {"ignore_eos": True, "max_tokens": 900}
 
 
 def long_prompt(engine, tokens, salt=0):
@@ -21,6 +23,24 @@ def wait_for(condition):
     while not condition():
         assert time.monotonic() < end, "timed out"
         time.sleep(0.001)
+
+
+@contextlib.contextmanager
+def each_step(engine, do):
+    """Call `do` on the loop's thread before each step, from now on; the first one waits for what the block submits."""
+    submitted, context = threading.Event(), engine._loop._context
+    real = context._decode
+
+    def decode(*given):
+        assert submitted.wait(WAIT_S)
+        do()
+        return real(*given)
+
+    context._decode = decode
+    try:
+        yield
+    finally:
+        submitted.set()
 
 
 def test_more_requests_than_slots_wait_in_order(engine):
@@ -40,7 +60,7 @@ def test_cancel_while_decoding(engine):
     engine.cancel(sent.request)
     choice = sent.done()
     assert choice.finish_reason == "interrupted"
-    assert 5 <= len(choice.token_ids) < 600
+    assert 5 <= len(choice.token_ids) < 900
     assert choice.text == engine.detokenize(list(choice.token_ids))
     assert len(other.done().token_ids) == 60
     engine.cancel(sent.request)  # a no-op
@@ -62,11 +82,17 @@ def test_cancel_while_waiting(engine):
 def test_cancel_in_a_prompt(load):
     engine = load(ctx=2048, n_batch=16, prefix_cache=False)
     try:
-        ids = long_prompt(engine, 2000)
-        sent = submit(engine, ids)
-        wait_for(lambda: any(0 < one.computed < 1900 for one in list(engine._loop._running)) or sent.buffer.done)
-        engine.cancel(sent.request)
+        steps, sent = [], None
+
+        def cancel():
+            steps.append(1)
+            if len(steps) == 50:
+                engine.cancel(sent.request)
+
+        with each_step(engine, cancel):
+            sent = submit(engine, long_prompt(engine, 2000))
         choice = sent.done()
+        assert 50 <= len(steps) < 60  # of 125
         assert (choice.finish_reason, choice.token_ids) == ("interrupted", ())
         assert submit(engine, "hello").done().token_ids
     finally:
@@ -99,13 +125,24 @@ def test_an_aborted_step_changes_nothing_for_the_others(load, monkeypatch):
 def test_a_long_prompt_does_not_stall_the_others(load):
     engine = load(ctx=2048, prompt_chunk=32, prefix_cache=False)
     try:
-        beside = submit(engine, "A story.", **LONG)
-        beside.wait_tokens(2)
+        sent, steps, decoding, submitted = None, [], threading.Event(), threading.Event()
+
+        def count():
+            tokens = len(engine._loop._by_request[beside.request].tokens)
+            if tokens > len(beside.request.prompt_ids):
+                decoding.set()
+                assert submitted.wait(WAIT_S)
+            if sent is not None and not sent.buffer.done:
+                steps.append(tokens)
+
+        with each_step(engine, count):
+            beside = submit(engine, "A story.", **LONG)
+        assert decoding.wait(WAIT_S)
         sent = submit(engine, long_prompt(engine, 1900), max_tokens=1)
-        before = len(beside.buffer.read(0))
+        submitted.set()
         sent.done()
         # 1,900 tokens in chunks of 32 take 60 steps, each of which also decodes a token of the other request.
-        assert len(beside.buffer.read(0)) - before >= 50 or beside.buffer.done
+        assert steps[-1] - steps[0] >= 50
         engine.cancel(beside.request)
         beside.done()
     finally:
@@ -194,12 +231,14 @@ def test_one_pool_makes_requests_wait_and_gives_the_same(load, engine):
         assert pool._settings.unified
         prompts = [long_prompt(pool, 300, salt) for salt in range(6)]
         options = {"ignore_eos": True, "max_tokens": 40}
-        sent = [submit(pool, ids, **options) for ids in prompts]
-        wait_for(lambda: len(pool._loop._running) == 3 or sent[-1].buffer.done)
-        assert pool._loop._waiting or sent[-1].buffer.done
+        steps = []
+        with each_step(pool, lambda: steps.append((len(pool._loop._running), len(pool._loop._waiting)))):
+            sent = [submit(pool, ids, **options) for ids in prompts]
         tokens = [one.done().token_ids for one in sent]
         plain = [submit(engine, ids, **options).done().token_ids for ids in prompts]
         assert sum(a == b for a, b in zip(tokens, plain, strict=True)) >= 5
+        assert (3, 3) in steps
+        assert max(steps)[0] == 3
         assert pool._loop._slots._reserved == 0
     finally:
         pool.close()

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from llmlab import Lab
-from llmlab.engines.base import Adapter
+from llmlab.engines.base import Adapter, EngineLog
 from llmlab.engines.vllm import load as vllm_load
 from llmlab.engines.vllm import options
 from llmlab.engines.vllm.child import reason
@@ -171,6 +171,20 @@ ValueError: Free memory on device (1.5/80 GiB) on startup is less than desired.
 """
     assert reason(log) == "ValueError: Free memory on device (1.5/80 GiB) on startup is less than desired."
     assert reason("INFO [vllm] nothing wrong\n") == ""
+
+
+def test_the_reason_is_not_an_earlier_loads_error_in_the_same_file(tmp_path):
+    first = EngineLog(tmp_path / "engine.log")
+    first.write("ValueError: of the first load\n")
+    second = EngineLog(tmp_path / "engine.log")
+    for log in (first, second):
+        log.shared = True
+    assert reason(second.tail(400)) == ""
+    second.write("ValueError: of the second load\n")
+    assert reason(second.tail(400)) == "ValueError: of the second load"
+    assert "of the first load" in first.tail(400)
+    for log in (first, second):
+        log.close()
 
 
 def test_a_core_that_loses_its_input_thread_fails_all_requests_and_is_closed(child, monkeypatch):

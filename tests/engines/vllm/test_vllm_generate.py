@@ -71,8 +71,8 @@ def scheduler(engine):
 
 
 def scheduler_empty(engine):
-    """Whether vLLM's scheduler becomes empty within five seconds."""
-    deadline = time.monotonic() + 5
+    """Whether vLLM's scheduler becomes empty; the limit only ends a test that has failed."""
+    deadline = time.monotonic() + 60
     while scheduler(engine).has_unfinished_requests() and time.monotonic() < deadline:
         time.sleep(0.005)
     return not scheduler(engine).has_unfinished_requests()
@@ -235,7 +235,8 @@ def test_cancelling_keeps_the_text_and_frees_the_scheduler(engine):
 
 def test_cancelling_one_of_a_batch_leaves_the_others_alone(engine):
     alone = submit(engine, PROMPTS[0], max_tokens=60).done()
-    sent = [submit(engine, prompt, max_tokens=60) for prompt in PROMPTS[:4]]
+    sent = [submit(engine, prompt, max_tokens=60) for prompt in PROMPTS[:2]]
+    sent.append(submit(engine, PROMPTS[2], max_tokens=400, ignore_eos=True))
     engine.cancel(sent[2].request)
     assert sent[2].done().finish_reason == "interrupted"
     assert sent[0].done().token_ids == alone.token_ids
@@ -243,7 +244,7 @@ def test_cancelling_one_of_a_batch_leaves_the_others_alone(engine):
 
 
 def test_a_request_cancelled_before_it_starts_never_runs(engine):
-    running = [submit(engine, STORY, max_tokens=100, ignore_eos=True) for _ in range(4)]
+    running = [submit(engine, STORY, max_tokens=300, ignore_eos=True) for _ in range(4)]
     waiting = submit(engine, STORY, max_tokens=100)
     engine.cancel(waiting.request)
     choice = waiting.done()

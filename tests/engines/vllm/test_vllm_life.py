@@ -96,16 +96,19 @@ def test_two_engines_at_once_answer_as_each_alone_and_close_apart(load):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(("phase", "delay"), [("weights", 0.0), ("weights", 0.2), ("weights", 0.25), ("warm-up", 0.0)])
 def test_a_load_that_is_cancelled_leaves_nothing_and_the_next_one_works(load, monkeypatch, phase, delay):
-    cancelled, before = threading.Event(), engine_threads()
+    cancelled, seen, before = threading.Event(), threading.Event(), engine_threads()
 
-    def begin(loop, phase):
-        vars(loop)["phase"] = phase
-        time.sleep(0.2)  # nano's phases are shorter than the time between two looks at them
+    def begin(loop, now):
+        vars(loop)["phase"] = now
+        if now == phase:  # nano's phases are shorter than the time between two looks at them
+            assert seen.wait(60)
+            time.sleep(0.2)
 
     monkeypatch.setattr(StepLoop, "phase", property(lambda loop: vars(loop)["phase"], begin), raising=False)
 
     def progress(now, fraction):
         if now == phase and not cancelled.is_set():
+            seen.set()
             time.sleep(delay)
             cancelled.set()
 
@@ -258,16 +261,19 @@ def state():
         os.getcwd(), threading.excepthook, sys.excepthook,
     )
 
-def load(cancelled):
+def load(cancelled, until=1.0):
+    def progress(phase, share):
+        phases.append((phase, share))
+        if share is not None and share > until:
+            cancelled.set()
+
     plan = LoadPlan(Source("nano", "nano", "safetensors", NANO, "bf16"), context_length=256, max_concurrency=2)
     log = EngineLog(Path({log!r}))
-    return VllmEngine.open(plan, log=log, progress=lambda p, f: phases.append((p, f)), cancelled=cancelled)
+    return VllmEngine.open(plan, log=log, progress=progress, cancelled=cancelled)
 
 before, phases = state(), []
-cancelled = threading.Event()
-threading.Timer(1.0, cancelled.set).start()
 try:
-    load(cancelled)
+    load(threading.Event(), until=0.1)
 except Interrupted:
     print("interrupted in", phases[-1][0])
 engine = load(threading.Event())
