@@ -243,7 +243,7 @@ def _user_list() -> _UserList:
 def _made() -> tuple[Entry, ...]:
     """The models written by `%llm lora merge`."""
     out = []
-    for file in sorted((config.data_dir() / MADE).glob("*/merge.json")):
+    for file in config.matching(config.data_dir() / MADE, "*/merge.json"):
         try:
             facts = json.loads(file.read_text(encoding="utf-8"))
             description = f"{facts['base']} with {facts['adapters']} merged into it"
