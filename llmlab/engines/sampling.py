@@ -13,6 +13,8 @@ from typing import Any
 
 from llmlab.types import SamplingParams
 
+GREEDY = 1e-5
+"""Below this temperature the likeliest token is taken, as in vLLM: logits divided by 10^-37 are infinite."""
 _WORD = 2**64 - 1
 # Separates XTC's random numbers from those of the draw.
 _XTC_STREAM = 0x58544320

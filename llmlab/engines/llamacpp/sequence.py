@@ -10,7 +10,7 @@ from llmlab.engines.guidance import Steer
 from llmlab.engines.llamacpp.images import Seen, Span, lag
 from llmlab.engines.llamacpp.sampler import build_chain
 from llmlab.engines.llamacpp.slots import Slot
-from llmlab.engines.sampling import Adjuster, truncates
+from llmlab.engines.sampling import GREEDY, Adjuster, truncates
 from llmlab.engines.text import TextStream, partial_character
 from llmlab.errors import GenerationError
 from llmlab.types import FinishReason, TokenLogprob
@@ -82,7 +82,7 @@ class Sequence:
         self.chain: Any = None
         self.text = TextStream(params.stop)
         self.logprobs = params.logprobs
-        self.greedy = not params.temperature
+        self.greedy = (params.temperature or 0.0) < GREEDY
         self.seed = params.seed or 0
         self.stops = frozenset((*params.stop_token_ids, *request.ends, *(() if params.ignore_eos else ends)))
         self.least = self._prompt + (params.min_tokens or 0)

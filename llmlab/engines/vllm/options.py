@@ -10,6 +10,7 @@ from typing import Any
 
 from llmlab.engines import rope
 from llmlab.engines.base import LoadPlan, Reserved
+from llmlab.engines.sampling import GREEDY
 from llmlab.engines.vllm import pooled, processors, replay
 from llmlab.engines.vllm.speculation import speculative_config
 from llmlab.errors import BadInputError, UnsupportedError
@@ -55,8 +56,8 @@ EXTRA: Mapping[str, tuple[type, str]] = {
 
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 MAX_LOGPROBS = 100
-# vLLM's limits (vllm/sampling_params.py); below `GREEDY` it takes the likeliest token.
-GREEDY, LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 1e-5, 0.01, 2.0
+# vLLM's limits (vllm/sampling_params.py).
+LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.01, 2.0
 # Tokens per KV block on the CPU. Only full blocks are reused; vLLM's default of 128 would recompute up to 127 tokens
 # of a chat's history. The attention kernels need multiples of 32.
 CPU_BLOCK = 32

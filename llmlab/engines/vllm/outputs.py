@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from llmlab.engines.base import Request
-from llmlab.engines.sampling import truncates
+from llmlab.engines.sampling import GREEDY, truncates
 from llmlab.engines.vllm.guided import structured_outputs
-from llmlab.engines.vllm.options import GREEDY, HIGHEST_TEMPERATURE
+from llmlab.engines.vllm.options import HIGHEST_TEMPERATURE
 from llmlab.engines.vllm.processors import EXTRA
 from llmlab.types import FinishReason, TokenLogprob
 
