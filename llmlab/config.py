@@ -7,6 +7,7 @@ import os
 import secrets
 import stat
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -53,6 +54,7 @@ def _usable(setting: str, root: str) -> Path:
             f"{root[:120]}... can't be a folder: {os.strerror(errno.ENAMETOOLONG)}.",
             f"Set {setting} to another folder.",
         )
+    is_folder(Path(root), setting)
     return Path(root)
 
 
@@ -61,11 +63,85 @@ def exists(path: Path) -> bool:
     return os.path.exists(path)  # noqa: PTH110 - Path.exists raises for invalid paths
 
 
+def is_file(path: Path) -> bool:
+    """Whether a file is there, as far as this user can see: `Path.is_file` raises in a folder without permission."""
+    return os.path.isfile(path)  # noqa: PTH113 - see above
+
+
+def matching(folder: Path, pattern: str) -> list[Path]:
+    """The paths in a folder that match a pattern, sorted; none if it doesn't exist or can't be read."""
+    try:
+        return sorted(folder.glob(pattern))
+    except PermissionError:
+        return []
+
+
+_warned: set[Path] = set()
+
+
+def is_folder(root: Path, setting: str) -> bool:
+    """Whether a folder exists and can be listed. If it exists and can't, this warns, once per folder.
+
+    Args:
+        root: the folder.
+        setting: the environment variable that sets it.
+    """
+    try:
+        os.stat(f"{root}/.")  # noqa: PTH116 - the right to enter it; Path drops the dot
+        os.scandir(root).close()  # the right to list it
+    except PermissionError as failed:
+        warn_unreadable(root, failed, setting)
+        return False
+    except OSError:
+        return False
+    return True
+
+
+def warn_unreadable(root: Path, failed: OSError, setting: str) -> None:
+    """Warn, once per folder, that its content is left out because it can't be read.
+
+    Args:
+        root: the folder.
+        failed: why.
+        setting: the environment variable that sets it.
+    """
+    if _first(root):
+        why, hint = _reason(root / "x", "be read", setting, failed.errno or 0, failed)
+        _warn(f"{root} can't be read, so its content is left out: {why}. {hint}")
+
+
+@contextmanager
+def keeping(path: Path) -> Iterator[None]:
+    """Write a cached file that only saves time: if that fails, warn once and continue.
+
+    Args:
+        path: the file.
+    """
+    try:
+        yield
+    except OSError as failed:
+        if _first(cache_dir()):
+            why, hint = _reason(path, "be written", "LLMLAB_CACHE", failed.errno or 0, failed)
+            _warn(f"measurements and notes aren't kept, because {path} can't be written: {why}. {hint}")
+
+
+def _first(root: Path) -> bool:
+    """Whether this is the first warning about a folder."""
+    first = root not in _warned
+    _warned.add(root)
+    return first
+
+
+def _warn(text: str) -> None:
+    with suppress(Warning):  # with warnings as errors, too, a convenience fails nothing
+        warnings.warn(f"llmlab: {text} Shown once.", RuntimeWarning, stacklevel=3)
+
+
 @contextmanager
 def writing(
     path: Path, *, action: str = "be written", setting: str = "", error: type[LlmLabError] = DiskError
 ) -> Iterator[None]:
-    """Convert operating system errors of writes in the block to an llmlab error that names the folder.
+    """Convert operating system errors of writes in the block, or reads, to an llmlab error that names the folder.
 
     Args:
         path: the path to show in the message. The path in the system's error may be a temporary one that the user
@@ -94,7 +170,7 @@ def writing(
         number = _number(failed)
         if number is None:
             raise
-        why, hint = _reason(path, setting, number, failed)
+        why, hint = _reason(path, action, setting, number, failed)
         shown = str(path) if len(str(path)) < 300 else f"{str(path)[:120]}...{str(path)[-60:]}"
         converted = DiskError(f"{shown} can't {action}: {why}.", hint)
         raise converted if error is DiskError else error(converted.message, converted.hint) from failed
@@ -186,7 +262,7 @@ def _number(failed: BaseException) -> int | None:
     return None
 
 
-def _reason(path: Path, setting: str, number: int, failed: BaseException) -> tuple[str, str]:
+def _reason(path: Path, action: str, setting: str, number: int, failed: BaseException) -> tuple[str, str]:
     """The reason for a failed write, and the suggested fix."""
     for name, root in (("LLMLAB_CACHE", cache_dir), ("LLMLAB_LOGS", log_dir), ("LLMLAB_DATA", data_dir)):
         with suppress(DiskError):
@@ -196,7 +272,8 @@ def _reason(path: Path, setting: str, number: int, failed: BaseException) -> tup
     if number in (errno.ENOSPC, errno.EDQUOT):
         why, hint = f"the disk of {folder} is full", f"Free some space there{elsewhere}."
     elif number in (errno.EACCES, errno.EPERM, errno.EROFS):
-        why, hint = os.strerror(number), f"Make {folder} writable{elsewhere}."
+        needed = "readable" if action == "be read" else "writable"
+        why, hint = os.strerror(number), f"Make {folder} {needed}{elsewhere}."
     elif number in (errno.ENOTDIR, errno.EEXIST):
         blocks = next((one for one in (path, *path.parents) if exists(one) and not one.is_dir()), path)
         why, hint = f"{blocks} is a file, but must be a folder", f"Move it away{elsewhere}."

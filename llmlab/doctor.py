@@ -223,18 +223,18 @@ def _folders() -> Iterator[Check]:
         ("data", config.data_dir()),
         ("hub cache", hub),
     ):
-        existing = next(p for p in (path, *path.parents) if p.exists())
+        existing = next(p for p in (path, *path.parents) if config.exists(p))
         free = shutil.disk_usage(existing).free
         detail = f"{path} ({units.size(free)} free on its disk)"
         if not existing.is_dir():
             yield Check(
                 name, "fail", f"{path} is in {existing}, which is a file", "move it away, or set another folder"
             )
-        elif not os.access(existing, os.W_OK):
+        elif not os.access(existing, os.R_OK | os.W_OK | os.X_OK):
             yield Check(
                 name,
                 "fail",
-                f"{detail}, not writable",
+                f"{detail}, not readable and writable",
                 f"chown -R $USER {existing}, or set LLMLAB_CACHE / LLMLAB_LOGS / LLMLAB_DATA / HF_HOME elsewhere",
             )
         elif free < 5e9:

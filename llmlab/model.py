@@ -33,7 +33,7 @@ from llmlab.errors import BadInputError, UnloadedError, UnsupportedError
 from llmlab.guided.labels import check_engine, option_guides, probabilities
 from llmlab.guided.request import choices_with_values, spread
 from llmlab.inference import embedding, unrendered
-from llmlab.inference.request import Prepared, Subject, conversation, prepare, resume, split_begun
+from llmlab.inference.request import Prepared, Subject, conversation, prepare, prompts, resume, split_begun, token_ids
 from llmlab.inference.scoring import scored
 from llmlab.inference.stream import Stream, check_process, wait_all
 from llmlab.inference.thinking import ThinkingChoice
@@ -204,6 +204,7 @@ class Model:
             The token ids.
 
         Raises:
+            BadInputError: it isn't a text.
             UnloadedError: the model was unloaded.
 
         Example:
@@ -211,6 +212,8 @@ class Model:
             >>> model.detokenize(ids)
             'Hello there'
         """
+        if not isinstance(text, str):
+            raise BadInputError(f"tokenize takes a text, got {text!r:.80}.")
         return self._live().tokenize(text, special=special)
 
     def detokenize(self, ids: Sequence[int]) -> str:
@@ -223,13 +226,15 @@ class Model:
             The text.
 
         Raises:
+            BadInputError: an id isn't in the vocabulary.
             UnloadedError: the model was unloaded.
 
         Example:
             >>> model.detokenize(model.tokenize("Paris"))
             'Paris'
         """
-        return self._live().detokenize(list(ids))
+        engine = self._live()
+        return engine.detokenize(token_ids(ids, self.facts.vocab_size, self.name))
 
     def token_text(self, token: int) -> str:
         """The text of one token; that of a special token too, and U+FFFD for bytes that are no whole character.
@@ -241,13 +246,15 @@ class Model:
             The text.
 
         Raises:
+            BadInputError: the id isn't in the vocabulary.
             UnloadedError: the model was unloaded.
 
         Example:
             >>> [model.token_text(token) for token in model.tokenize("Paris<|end|>")]
             ['P', 'aris', '<|end|>']
         """
-        return str(self._live().grammars.tokenizer.decode_str([token]))
+        engine = self._live()
+        return str(engine.grammars.tokenizer.decode_str(token_ids([token], self.facts.vocab_size, self.name)))
 
     def render(self, messages: Prompt, *, tools: Sequence[Mapping[str, Any]] | None = None) -> str:
         """Render a conversation with the model's chat template, up to the start of the next answer.
@@ -441,7 +448,8 @@ class Model:
             token's probability after ids[: first + r + 1].
 
         Raises:
-            BadInputError: too few or too many tokens, or `first` is not before the last.
+            BadInputError: too few or too many tokens, ids that aren't in the vocabulary, or `first` is not before the
+                last.
             UnknownNameError: there is no such adapter.
             UnsupportedError: the engine doesn't support scoring.
 
@@ -469,7 +477,8 @@ class Model:
             An iterator of what `score` returns for each text, in their order.
 
         Raises:
-            BadInputError: a text has too few or too many tokens, or its `first` is not before its last.
+            BadInputError: a text has too few or too many tokens, ids that aren't in the vocabulary, or its `first` is
+                not before its last.
             UnknownNameError: there is no such adapter.
             UnsupportedError: the engine doesn't support scoring.
 
@@ -479,8 +488,12 @@ class Model:
             >>> paris.shape == (len(texts[0]) - 1, model.facts.vocab_size)
             True
         """
-        starts = list(first) if first is not None else [0] * len(texts)
-        asked = [(list(ids), start) for ids, start in zip(texts, starts, strict=True)]
+        size = self.facts.vocab_size
+        rows = [token_ids(ids, size, self.name) for ids in texts]
+        starts = list(first) if first is not None else [0] * len(rows)
+        if len(starts) != len(rows) or not all(isinstance(start, int) for start in starts):
+            raise BadInputError(f"`first` must have an integer for each of the {len(rows):,} texts, got {first!r:.80}.")
+        asked = list(zip(rows, starts, strict=True))
         for ids, start in asked:
             if not 0 <= start < len(ids) - 1 or len(ids) > self.facts.context_length:
                 raise BadInputError(
@@ -764,8 +777,7 @@ class Model:
             >>> type(model.generate("What is 3 + 4?", type=int, temperature=0).parsed)
             <class 'int'>
         """
-        if not prompt and not isinstance(prompt, str):
-            raise BadInputError("The list of prompts is empty.", "Give at least one prompt.")
+        prompt = prompts(prompt)
         if isinstance(prompt, str) or isinstance(prompt[0], Mapping | Message):
             single = cast("Prompt", prompt)
             return self.stream(single, system=system, raw=raw, params=params, **cast("Any", options)).result()

@@ -8,10 +8,11 @@ import re
 import shutil
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 
 from llmlab import Lab, zoo
-from llmlab.errors import LlmLabError
+from llmlab.errors import BadInputError, LlmLabError
 from llmlab.quant.gguf_cache import to_gguf
 
 
@@ -263,3 +264,57 @@ def test_a_model_that_was_unloaded_says_how_to_load_it_again(bench):
         with pytest.raises(UnloadedError, match="%llm load nano"):
             use()
     unharmed(lab, standing)
+
+
+# -- values of the wrong type ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ids", [[5000], [-1], [2**40], [1, 1.5], "123", b"1", None, 7, [[1, 2]]], ids=repr)
+@pytest.mark.parametrize("use", ["detokenize", "score", "score_many", "token_text"])
+def test_token_ids_that_the_model_does_not_have(model, ids, use):
+    """llama.cpp ended the kernel (`std::out_of_range`) for the text of an id that isn't in the vocabulary."""
+    if use == "token_text":
+        ids = ids[-1] if isinstance(ids, list) else ids
+        if ids == 7:
+            return
+    given = [ids, model.tokenize("Hello there")] if use == "score_many" else ids
+    with pytest.raises(BadInputError, match=r"[Tt]oken id|2 to 2,048 tokens"):
+        list(getattr(model, use)(given))
+    assert model.detokenize(np.array(model.tokenize("Paris"))) == "Paris"
+
+
+@pytest.mark.parametrize("first", [[0, 1], ["0"], [None]])
+def test_a_first_position_of_the_wrong_kind(model, first):
+    with pytest.raises(BadInputError, match="first"):
+        model.score_many([model.tokenize("Hello there")], first=first)
+
+
+@pytest.mark.parametrize("prompt", [None, 5, b"Hello", {"role": "user", "content": "Hello"}, [None], [5]], ids=repr)
+@pytest.mark.parametrize("use", ["generate", "stream", "chat", "render"])
+def test_a_prompt_of_the_wrong_type(llamacpp, prompt, use):
+    with pytest.raises(BadInputError):
+        getattr(llamacpp, use)(prompt)
+
+
+def test_a_column_of_a_table_is_a_list_of_prompts(llamacpp):
+    import pandas as pd
+
+    expected = [one.text for one in llamacpp.generate(["Hello", "Is 3 odd?"], temperature=0, max_tokens=4)]
+    for prompts in (pd.Series(["Hello", "Is 3 odd?"], index=[7, 8]), np.array(["Hello", "Is 3 odd?"])):
+        found = llamacpp.generate(prompts, temperature=0, max_tokens=4)
+        assert [one.text for one in found] == expected
+
+
+@pytest.mark.parametrize("text", [None, b"Hello", 5])
+def test_a_text_of_the_wrong_type(model, text):
+    with pytest.raises(BadInputError, match="takes a"):
+        model.tokenize(text)
+    with pytest.raises(BadInputError, match="takes a"):
+        model.embed(text, pooling="mean")
+
+
+@pytest.mark.parametrize("temperature", [1e-6, 1e-30, 5e-324])
+def test_a_temperature_next_to_zero_is_greedy(model, temperature):
+    """In llama.cpp the request failed with numpy's "attempt to get argmax of an empty sequence"."""
+    greedy = model.generate("Tell me about the moon.", temperature=0, max_tokens=8)
+    assert model.generate("Tell me about the moon.", temperature=temperature, max_tokens=8).text == greedy.text

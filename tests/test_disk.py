@@ -1,6 +1,7 @@
 """Every writer of the package, on every kind of folder that can't be written: one clear error, nothing half-changed."""
 
 import contextlib
+import ctypes
 import os
 import subprocess
 import sys
@@ -12,14 +13,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from llmlab import config, zoo
+from llmlab import config, doctor, saved_prompts, zoo
 from llmlab.adapters import files, library, mixing
 from llmlab.engines import base
 from llmlab.engines.base import EngineLog
+from llmlab.engines.llamacpp import measured
 from llmlab.errors import BadInputError, DiskError, LlmLabError, LoadError
 from llmlab.files.headers import read_header
-from llmlab.hub import cache
+from llmlab.hub import cache, catalogue, discover
+from llmlab.hub.quant_repo import QuantRepo
 from llmlab.hub.spec import parse
+from llmlab.loading import forms
 from llmlab.measure import quants
 from llmlab.notebooks import junit
 from llmlab.notebooks.execution import execute
@@ -27,12 +31,44 @@ from llmlab.notebooks.results import Runs
 from llmlab.quant import gguf_cache as making
 from llmlab.quant import importance, vllm_forms
 from llmlab.runlog import RunLog
+from llmlab.runlog.ledger import Ledger
+from llmlab.tool_calls import mcp
 from llmlab.training import run
 from tests.hub.fakes import NANO
 from tests.hub.hubserver import HubServer, Repo
 
-FAULTS = ("file in the way", "not permitted", "name too long", "full")
+FAULTS = ("file in the way", "not permitted", "name too long", "full", "unreadable")
 ROOTS = ("LLMLAB_CACHE", "LLMLAB_DATA", "LLMLAB_LOGS", "HF_HUB_CACHE")
+
+
+@contextlib.contextmanager
+def _without_rights():
+    """Root's right to read everything is off in this thread; its own files are like those of any user."""
+    if os.geteuid():
+        yield
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    header, old = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    if libc.capget(header, old):
+        pytest.skip("no capabilities here")
+    new = type(old)(*old)
+    new[0] &= ~0b110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+    assert libc.capset(header, new) == 0
+    try:
+        yield
+    finally:
+        assert libc.capset(header, old) == 0
+
+
+@pytest.fixture
+def closed(tmp_path):
+    """A folder that its user may not look into."""
+    root = tmp_path / "closed"
+    root.mkdir()
+    with _without_rights():
+        root.chmod(0)
+        yield root
+    root.chmod(0o755)
 
 
 @pytest.fixture
@@ -46,6 +82,8 @@ def broken(request, tmp_path, monkeypatch):
         root = Path("/sys/llmlab-tests")  # refused to root, too
         if not Path("/sys").is_dir():
             pytest.skip("no /sys here")
+    elif request.param == "unreadable":
+        root = request.getfixturevalue("closed")
     elif request.param == "name too long":
         root = tmp_path / ("x" * 300)
     else:
@@ -59,6 +97,7 @@ def broken(request, tmp_path, monkeypatch):
     for name in ROOTS:
         monkeypatch.setenv(name, str(root / name))
     monkeypatch.setattr(base, "_warned", set())
+    monkeypatch.setattr(config, "_warned", set())
     yield root
     if mounted is not None:
         subprocess.run(["umount", "-l", str(mounted)], check=True)
@@ -158,14 +197,27 @@ LOOKS = {
     "run log": lambda: RunLog().frame(),
     "conversations": lambda: RunLog().conversations(),
     "prune": lambda: RunLog().prune(timedelta(days=1)),
+    "saved prompts": lambda: saved_prompts.PromptLibrary().list(),
+    "MCP servers": mcp.servers,
+    "model list": catalogue.entries,
+    "earlier choices": discover.taken,
+    "the ledger's correction": lambda: Ledger(RunLog()).correction("llamacpp", "CPU"),
+    "forms of nano": lambda: forms.find(parse("nano")),
+    "doctor": lambda: list(doctor._folders()),
 }
+OWN = ("run log", "conversations", "prune", "saved prompts")
 
 
 @every_fault
 @pytest.mark.parametrize("look", LOOKS)
 def test_looking_makes_no_folder_and_works(broken, look):
-    # A folder whose name is too long can't be looked at, which is an error of ours.
-    with contextlib.suppress(LlmLabError) if broken.name == "x" * 300 else contextlib.nullcontext():
+    # A folder whose name is too long can't be looked at, and the user's own data must be readable: errors of ours.
+    if broken.name == "closed" and look in OWN:
+        expected = pytest.raises(DiskError, match=r"can't be read|Can't read")
+    else:
+        expected = contextlib.suppress(LlmLabError) if broken.name == "x" * 300 else contextlib.nullcontext()
+    with expected, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         LOOKS[look]()
     if broken.name == "small":
         assert [path.name for path in broken.iterdir()] == ["ballast"]
@@ -173,13 +225,44 @@ def test_looking_makes_no_folder_and_works(broken, look):
 
 @every_fault
 def test_a_note_that_cannot_be_kept_is_no_error(broken):
-    from llmlab.hub import discover
-    from llmlab.hub.quant_repo import QuantRepo
-
     offer = QuantRepo("llamacpp", "acme/m", ("Q8_0",))
-    discover.remember(SimpleNamespace(text="hf:acme/m"), offer, "Q8_0")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with contextlib.suppress(DiskError) if broken.name == "x" * 300 else contextlib.nullcontext():
+            for _ in range(2):
+                discover.remember(SimpleNamespace(text="hf:acme/m"), offer, "Q8_0")
+                measured.write("step-costs", ("x",), {"steps": "x" * 100_000})
+            assert discover.taken() == []
     if broken.name != "x" * 300:
-        assert discover.taken() == []
+        assert ["LLMLAB_CACHE" in str(one.message) for one in said] == [True]
+
+
+@pytest.mark.parametrize("inside", ["cache", "data", "hub"])
+def test_a_folder_that_cannot_be_read_is_said_once_and_left_out(closed, monkeypatch, inside):
+    setting = {"cache": "LLMLAB_CACHE", "data": "LLMLAB_DATA", "hub": "HF_HUB_CACHE"}[inside]
+    monkeypatch.setenv(setting, str(closed))
+    monkeypatch.setattr(config, "_warned", set())
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            assert "nano" in {entry.name for entry in catalogue.entries()}
+            assert library.names() == zoo.adapter_names()
+            cache.on_disk()
+    (text,) = [str(one.message) for one in said]
+    assert f"{closed} can't be read, so its content is left out: Permission denied." in text
+    assert f"or set {setting} to another folder" in text
+
+
+def test_an_unreadable_repository_hides_the_others_but_fails_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(config, "_warned", set())
+    repo = tmp_path / "models--acme--m"
+    (repo / "snapshots").mkdir(parents=True)
+    with _without_rights():
+        repo.chmod(0)
+        with pytest.warns(RuntimeWarning, match="HF_HUB_CACHE"):
+            assert cache.downloaded() == []
+    repo.chmod(0o755)
 
 
 @every_fault
@@ -234,7 +317,8 @@ def test_a_run_log_that_cannot_be_written_is_said_once(broken):
             log.add(completion(f"{number}", "x" * 100_000), source="cell")
             log.flush()
         log.close()
-    assert ["can't write the run log" in str(one.message) for one in said] == [True]
+    texts = [str(one.message) for one in said if "so its content is left out" not in str(one.message)]
+    assert ["can't write the run log" in text for text in texts] == [True]
 
 
 def test_a_disk_that_fills_spares_what_is_in_the_run_log(tmp_path):
@@ -302,6 +386,19 @@ def test_a_name_too_long_for_an_adapter_is_refused():
 
 
 # -- whole models ------------------------------------------------------------------------------
+
+
+def test_a_gguf_file_loads_and_answers_without_any_readable_folder(lab, closed, tmp_path, monkeypatch):
+    file = making.to_gguf(NANO)
+    for name in ROOTS:
+        monkeypatch.setenv(name, str(closed))
+    monkeypatch.setattr(base, "_warned", set())
+    monkeypatch.setattr(config, "_warned", set())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = lab.load(file, draft="ngram")
+        assert model.generate("Hello", max_tokens=4).usage.completion_tokens
+        assert lab.unload()
 
 
 @pytest.mark.parametrize("engine", ["llamacpp", "vllm"])

@@ -97,7 +97,7 @@ def to_gguf(files: AdapterFiles, header: Header) -> Path:
     shape = f"{files.digest} {header.architecture} {header.layers} {header.heads} {header.kv_heads}"
     key = hashlib.sha256(shape.encode()).hexdigest()[:16]
     target = config.cache_dir() / "adapters" / key / f"{files.path.name or 'adapter'}.gguf"
-    if target.is_file():
+    if config.is_file(target):
         return target
     needed = sum(4 * (pair.a[0] * pair.a[1] + pair.b[0] * pair.b[1]) for pair in files.modules.values())
     with_room(target, needed)

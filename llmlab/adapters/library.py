@@ -23,14 +23,14 @@ def find(name: str) -> Path | None:
     if not _NAME.fullmatch(name):
         return None
     for folder in (own_dir() / name, zoo.adapter_path(name)):
-        if (folder / "adapter_config.json").is_file():
+        if config.is_file(folder / "adapter_config.json"):
             return folder
     return None
 
 
 def names() -> list[str]:
     """The names of all adapters known to `find`, sorted."""
-    own = {file.parent.name for file in own_dir().glob("*/adapter_config.json")}
+    own = {file.parent.name for file in config.matching(own_dir(), "*/adapter_config.json")}
     return sorted({name for name in own if _NAME.fullmatch(name)} | set(zoo.adapter_names()))
 
 

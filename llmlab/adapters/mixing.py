@@ -52,7 +52,7 @@ def write(parts: Parts) -> Path:
         LoadError: the disk is full or not writable.
     """
     place = config.cache_dir() / "adapters" / key(parts)[:16]
-    if (place / CONFIG).is_file() and (place / WEIGHTS).is_file():
+    if config.is_file(place / CONFIG) and config.is_file(place / WEIGHTS):
         return place
     total = rank(parts)
     needed = sum(4 * total * (p.a[1] + p.b[0]) for files, _ in parts for p in files.modules.values())

@@ -14,7 +14,7 @@ from typing import Any
 from llmlab.types import SamplingParams
 
 GREEDY = 1e-5
-"""Below this temperature both engines take the likeliest token (vllm/sampling_params.py)."""
+"""Below this temperature both engines take the likeliest token: vLLM does, and logits divided by 1e-37 are infinite."""
 
 _WORD = 2**64 - 1
 # Separates XTC's random numbers from those of the draw.

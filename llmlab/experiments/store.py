@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ class Store:
     def ratings(self, experiment: str) -> list[dict[str, Any]]:
         """A person's ratings, oldest first."""
         query = "select body from ratings where experiment = ? order by id"
-        return [json.loads(row[0]) for row in self._open().execute(query, [experiment])]
+        return [json.loads(row[0]) for row in self._read(query, [experiment])]
 
     def rate(self, experiment: str, rating: Mapping[str, Any]) -> None:
         """Keep a rating."""
@@ -97,9 +97,16 @@ class Store:
         for start in range(0, len(wanted), _MOST_VARIABLES):
             part = wanted[start : start + _MOST_VARIABLES]
             marks = ", ".join("?" * len(part))
-            for name, body in self._open().execute(query.format(marks), [*part, *more]):
+            for name, body in self._read(query.format(marks), [*part, *more]):
                 found[name] = json.loads(body)
         return found
+
+    def _read(self, query: str, values: Sequence[str]) -> list[tuple[Any, ...]]:
+        db = self._open()
+        try:
+            return db.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise DiskError(f"{self.path} can't be read: {error}.", "Move it away, or set LLMLAB_DATA.") from error
 
     def _write(self, statement: str, values: tuple[Any, ...]) -> None:
         db = self._open()

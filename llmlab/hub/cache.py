@@ -64,15 +64,21 @@ def downloaded() -> list[Stored]:
     """The models and parts in the hub's cache."""
     from huggingface_hub import scan_cache_dir
 
-    if not transfer.cache_root().is_dir():
+    root = transfer.cache_root()
+    if not config.is_folder(root, "HF_HUB_CACHE"):
         return []
     names = _names()
     found: list[Stored] = []
-    for repo in scan_cache_dir(transfer.cache_root()).repos:
+    try:
+        repos = scan_cache_dir(root).repos
+    except OSError as failed:  # one unreadable repository hides all
+        config.warn_unreadable(root, failed, "HF_HUB_CACHE")
+        return []
+    for repo in repos:
         if repo.repo_type == "model":
             name = names.get(repo.repo_id, f"hf:{repo.repo_id}")
             found += _of_repo(repo, name)
-    for part in transfer.cache_root().glob("models--*/blobs/*.incomplete"):
+    for part in config.matching(root, "models--*/blobs/*.incomplete"):
         repo_id = part.parent.parent.name.removeprefix("models--").replace("--", "/")
         stat = part.stat()
         name = names.get(repo_id, f"hf:{repo_id}")
@@ -123,17 +129,18 @@ def made(folders: Iterable[Path] | None = None) -> list[Stored]:
         folders: only models in these folders of the cache; None for all.
     """
     root = config.cache_dir()
-    places = [*root.glob("gguf/*"), *root.glob("checkpoints/*")] if folders is None else list(folders)
+    if folders is None:
+        folders = [*config.matching(root, "gguf/*"), *config.matching(root, "checkpoints/*")]
     out = []
-    for place in places:
-        if not place.is_relative_to(root) or not place.is_dir():
+    for place in folders:
+        if not place.is_relative_to(root):
             continue
-        for path in sorted(place.iterdir()):
+        for path in config.matching(place, "*"):
             if path.is_file() and path.suffix == ".gguf" and not path.name.startswith("."):
                 quant = tags.in_filename(path.name) or "mixed"
                 name = path.stem.removesuffix(f"-{quant}")
                 out.append(_made(name, "gguf", quant, path, [path]))
-            elif (path / "config.json").is_file():
+            elif config.is_file(path / "config.json"):
                 quant = _folder_quant(path, path.name)
                 files = [file for file in path.rglob("*") if file.is_file()]
                 out.append(_made(path.name, "safetensors", quant, path, files))

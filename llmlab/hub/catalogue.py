@@ -10,7 +10,9 @@ import functools
 import importlib.metadata
 import json
 import os
+import re
 import tomllib
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 MADE = "models"
 """The folder for merged models, in the user's data folder."""
 MADE_ORIGIN = "merged"
+_TABLE = re.compile(r"\s*\[\[\s*model\s*\]\]")
 _FORMAT = "Use the format of llmlab/hub/catalogue.toml: [[model]] with name and path, or [[model.files]]."
 
 
@@ -138,8 +141,9 @@ class Entry:
 class _UserList:
     entries: tuple[Entry, ...] = ()
     trusted: tuple[str, ...] = ()
-    # (name in lower case, what is wrong) of each invalid entry
+    # (name in lower case, what is wrong) of each invalid entry, and of each whose name an earlier one has
     invalid: tuple[tuple[str, str], ...] = ()
+    doubles: tuple[tuple[str, str], ...] = ()
 
 
 def entries() -> list[Entry]:
@@ -155,9 +159,10 @@ def entries() -> list[Entry]:
 
 
 def problems() -> tuple[str, ...]:
-    """What is wrong with the user's list, one line per invalid entry, or one for a file that can't be read at all."""
+    """What is wrong with the user's list, one line per entry that is left out, or one if the file can't be read."""
     try:
-        return tuple(message for _, message in _user_list().invalid)
+        found = _user_list()
+        return tuple(message for _, message in (*found.invalid, *found.doubles))
     except BadInputError as error:
         return (error.message,)
 
@@ -170,9 +175,13 @@ def find(name: str) -> Entry | None:
     """
     if not is_name(name):  # a path or a repository: an unreadable list doesn't matter
         return None
-    for invalid, message in _user_list().invalid:
+    user = _user_list()
+    for invalid, message in user.invalid:
         if invalid == name.lower():
             raise BadInputError(message, _FORMAT)
+    for double, message in user.doubles:
+        if double == name.lower():
+            _warn_of_double(message)
     return next((entry for entry in entries() if entry.name.lower() == name.lower()), None)
 
 
@@ -243,7 +252,7 @@ def _user_list() -> _UserList:
 def _made() -> tuple[Entry, ...]:
     """The models written by `%llm lora merge`."""
     out = []
-    for file in sorted((config.data_dir() / MADE).glob("*/merge.json")):
+    for file in config.matching(config.data_dir() / MADE, "*/merge.json"):
         try:
             facts = json.loads(file.read_text(encoding="utf-8"))
             description = f"{facts['base']} with {facts['adapters']} merged into it"
@@ -261,6 +270,11 @@ def _read_user(file: Path) -> str | None:
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise BadInputError(f"{file} can't be read: {error}.", "It must be a TOML file in UTF-8.") from None
+
+
+@functools.cache
+def _warn_of_double(message: str) -> None:
+    warnings.warn(f"llmlab: {message}", UserWarning, stacklevel=3)
 
 
 @functools.lru_cache(maxsize=4)
@@ -282,6 +296,8 @@ def _validated(text: str, file: Path) -> _UserList:
         raise BadInputError(_message(error, (), data, file), _FORMAT) from None
     entries: list[Entry] = []
     invalid: list[tuple[str, str]] = []
+    doubles: list[tuple[str, str]] = []
+    first: dict[str, int] = {}
     for number, model in enumerate(each):
         try:
             checked = EntryModel.model_validate(model).model_dump(exclude_none=True)
@@ -289,9 +305,22 @@ def _validated(text: str, file: Path) -> _UserList:
             name = model.get("name") if isinstance(model, dict) else None
             message = _message(error, ("model", number), data, file)
             invalid.append((name.lower() if isinstance(name, str) else "", message))
+            continue
+        name = checked["name"].lower()
+        if name in first:
+            places = " and ".join(_line(text, each, one) for one in (first[name], number))
+            message = f"{file} has two models named {checked['name']!r} ({places}): the first one counts."
+            doubles.append((name, f"{message} Rename or delete the other."))
         else:
+            first[name] = number
             entries.append(_entry(checked, str(file), file.parent))
-    return _UserList(tuple(entries), tuple(trusted), tuple(invalid))
+    return _UserList(tuple(entries), tuple(trusted), tuple(invalid), tuple(doubles))
+
+
+def _line(text: str, models: list[Any], number: int) -> str:
+    """Where an entry is: its line, or its number if the list isn't written as `[[model]]` tables."""
+    starts = [place for place, line in enumerate(text.splitlines(), 1) if _TABLE.match(line)]
+    return f"line {starts[number]}" if len(starts) == len(models) else f"model {number + 1}"
 
 
 def _message(error: ValidationError, within: tuple[int | str, ...], data: dict[str, Any], file: Path) -> str:

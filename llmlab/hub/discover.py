@@ -303,7 +303,7 @@ def remember(spec: Spec, offer: QuantRepo, tag: str) -> None:
 
     If the cache can't be written, the load continues without it.
     """
-    with suppress(OSError):
+    with config.keeping(_record()):
         known = _recorded()
         known[f"{spec.text} {offer.engine} {tag}"] = [offer.repo, offer.revision]
         with config.replacing(_record()) as part:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 from llmlab import _imports
 from llmlab._hooks import hooks
@@ -44,8 +44,7 @@ def embed(
             f"{subject.name} generates text and has no pooling of its own.",
             f"Use {_EMBEDS}, or say how to pool the tokens' vectors: pooling='mean' or 'last'.",
         )
-    if isinstance(texts, str):
-        raise BadInputError("embed takes a list of texts, got one text.", "Put it in a list: embed([text]).")
+    _check_list(texts, "embed", "texts")
     ids = [_read(subject, text, None, place, truncate=truncate) for place, text in enumerate(texts)]
     vectors = _batches(subject, ids, chosen, adapter, "embedding")
     wanted = normalize if normalize is not None else (own is None or own.normalize)
@@ -67,11 +66,16 @@ def rerank(
             f"{subject.name} is a classifier with {own.labels} labels; a reranker has one score per pair.",
             "Load a cross-encoder with one label.",
         )
-    if isinstance(documents, str):
-        raise BadInputError("rerank takes a list of documents, got one text.", "Put it in a list.")
+    _check_list(documents, "rerank", "documents")
     ids = [_read(subject, query, text, place, truncate=truncate) for place, text in enumerate(documents)]
     scores = _batches(subject, ids, "rank", adapter, "scoring")[:, 0]
     return scores if raw else _sigmoid(scores)
+
+
+def _check_list(given: Any, function: str, what: str) -> None:
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        got = "one text" if isinstance(given, str) else f"{given!r:.80}"
+        raise BadInputError(f"{function} takes a list of {what}, got {got}.", f"Put it in a list: {function}([text]).")
 
 
 def _read(subject: Subject, text: object, second: object, place: int, *, truncate: bool) -> list[int]:

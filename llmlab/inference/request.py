@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -274,6 +275,30 @@ def _check_ids(subject: Subject, params: SamplingParams) -> None:
             )
 
 
+def token_ids(ids: Any, size: int, name: str) -> list[int]:
+    """A user's token ids, checked: llama.cpp ends the process for an id outside of its vocabulary.
+
+    Args:
+        ids: integers, also numpy's.
+        size: the vocabulary's size in tokens; 0: unknown.
+        name: the model's name, for messages.
+
+    Raises:
+        BadInputError: it isn't a sequence of integers, or one isn't in the vocabulary.
+    """
+    hint = "model.tokenize(text) returns a text's ids."
+    try:
+        if isinstance(ids, str | bytes):
+            raise TypeError
+        found = [operator.index(one) for one in ids]
+    except TypeError:
+        raise BadInputError(f"Token ids are a list of integers, got {ids!r:.80}.", hint) from None
+    wrong = next((one for one in found if one < 0 or (size and one >= size)), None)
+    if wrong is not None:
+        raise BadInputError(f"There is no token id {wrong}; {name} has ids 0 to {size - 1}.", hint)
+    return found
+
+
 def _raw_ids(subject: Subject, prompt: Prompt | Sequence[int]) -> tuple[str, list[int]]:
     """A raw prompt's text and token ids: of a text, with the BOS token in front, or the ids as they are."""
     facts = subject.facts
@@ -333,8 +358,26 @@ def family_of(subject: Subject) -> thoughts.ThoughtFamily | None:
     return found
 
 
+def prompts(given: Any) -> Sequence[Any]:
+    """What `generate` takes: a text, a conversation, or a list of them; a column of a table becomes a list.
+
+    Raises:
+        BadInputError: it is something else, or empty.
+    """
+    if isinstance(given, Mapping | Message):
+        raise BadInputError(f"A message isn't a prompt: {given!r:.80}.", "Put it in a list: [message].")
+    if isinstance(given, bytes) or not isinstance(given, Iterable):
+        raise BadInputError(f"A prompt is a text or a list of messages, got {given!r:.80}.", "For example 'Hello'.")
+    found = given if isinstance(given, Sequence) else list(given)
+    if not isinstance(found, str) and not found:
+        raise BadInputError("The list of prompts is empty.", "Give at least one prompt.")
+    return found
+
+
 def conversation(prompt: Prompt, system: str | None = None) -> tuple[Message, ...]:
     """A prompt as messages, with an optional system prompt in front."""
+    if isinstance(prompt, Mapping | Message | bytes) or not isinstance(prompt, Sequence):
+        raise BadInputError(f"A prompt is a text or a list of messages, got {prompt!r:.80}.", "For example 'Hello'.")
     items: Sequence[Any] = [prompt] if isinstance(prompt, str) else prompt
     if not items:
         raise BadInputError("The conversation is empty.", "Give at least one message.")

@@ -64,8 +64,7 @@ class Output:
         try:
             found = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            own = {".lock"}
-            others = [one.name for one in self.path.iterdir() if one.name not in own] if self.path.is_dir() else []
+            others = [one.name for one in self._files() if one.name != ".lock"]
             if others:
                 raise BadInputError(
                     f"{self.path} has other files ({', '.join(sorted(others)[:3])}).", "Give a new folder as output="
@@ -81,10 +80,10 @@ class Output:
         """The shards, in the rows' order.
 
         Raises:
-            DiskError: rows are missing between two of them, or are there twice.
+            DiskError: the folder can't be read, or rows are missing between two shards, or are there twice.
         """
         found = []
-        for file in self.path.iterdir() if self.path.is_dir() else ():
+        for file in self._files():
             match = _NAME.fullmatch(file.name)
             if match is not None:
                 start, end, failed = (int(part) for part in match.groups()[:3])
@@ -104,9 +103,13 @@ class Output:
     def rows(self) -> Iterator[dict[str, Any]]:
         """The rows that are written, in order."""
         for shard in self.shards():
-            with shard.path.open("rb") as file:
+            with config.writing(shard.path, action="be read"), shard.path.open("rb") as file:
                 for line in file:
                     yield json.loads(line)
+
+    def _files(self) -> list[Path]:
+        with config.writing(self.path, action="be read"):
+            return list(self.path.iterdir()) if self.path.is_dir() else []
 
     # -- writing -------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from llmlab import config
 from llmlab.errors import BadInputError, UnsupportedError
 from llmlab.files import gguf, tags
 from llmlab.files.headers import Header, read_header
@@ -114,7 +115,7 @@ def _of_package(spec: Spec, package: Packaged) -> list[Form]:
     from llmlab.quant import gguf_folder
 
     target = gguf_folder.place_of(file, spec.name)
-    ready = target if (target / "config.json").is_file() else None
+    ready = target if config.is_file(target / "config.json") else None
     source = f"package {package.distribution}"
 
     def make(progress: Progress | None) -> Path:
@@ -197,7 +198,7 @@ def _ggufs(spec: Spec, header: Header, *, made: bool) -> list[Form]:
     quants = [name for name in tags.names(GGUF_ENGINE) if gguf_quantizer.can_make(tags.TAGS[name])]
     # `made` first: the check parses tokenizer.json.
     if made or gguf_cache.can_convert(header) is not None:
-        quants = [name for name in quants if place(name).is_file()]
+        quants = [name for name in quants if config.is_file(place(name))]
     return [_gguf(spec, header, quant, place(quant)) for quant in sorted(quants, key=lambda name: name != "F16")]
 
 
@@ -207,7 +208,7 @@ def _gguf(spec: Spec, header: Header, quant: str, made: Path) -> Form:
 
         return to_gguf(header.path, quant=quant, progress=progress)
 
-    ready = made if made.is_file() else None
+    ready = made if config.is_file(made) else None
     size = 0 if ready else int(header.parameters * tags.TAGS[quant].bits / 8)
     action: Action = "ready" if ready else "convert"
     return Form(

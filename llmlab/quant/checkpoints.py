@@ -95,7 +95,7 @@ def quantize(
     """
     check(header, tag)
     target = vllm_forms.place_of(header, tag)
-    if (target / "config.json").is_file():
+    if config.is_file(target / "config.json"):
         return target
     rows = [list(row[:LENGTH]) for row in calibration if len(row) > 1][:SAMPLES]
     if tag not in NO_CALIBRATION and not rows:
@@ -138,7 +138,7 @@ def environment(progress: Progress | None = None) -> Path:
     home = config.cache_dir() / "envs" / f"llmcompressor-{VERSION}"
     python = home / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
     ready = home / ".ready"
-    if ready.is_file():
+    if config.is_file(ready):
         return python
     with_room(home / "environment", 3e9)
     say = progress or (lambda _phase, _fraction: None)

@@ -58,13 +58,13 @@ def to_gguf(folder: str | Path, *, quant: str = "F16", progress: Progress | None
     tag = tags.canonical(quant, tags.native("gguf"))
     folder = Path(folder)
     target = cached_path(folder, tag.name)
-    if target.is_file():
+    if config.is_file(target):
         return target
     from llmlab.quant import gguf_projector, gguf_quantizer, gguf_tokens, gguf_writer
 
     header = read_header(folder)
     gguf_writer.check(header)
-    if header.architecture == gguf_writer.LLAVA and not (target.parent / PROJECTOR).is_file():
+    if header.architecture == gguf_writer.LLAVA and not config.is_file(target.parent / PROJECTOR):
         with_room(target, header.parameters * 2)
         write_whole(target.with_name(PROJECTOR), lambda part: gguf_projector.write(header, part))
     if tag.making == "convert":

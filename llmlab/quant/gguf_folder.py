@@ -58,7 +58,7 @@ def place_of(file: Path, name: str) -> Path:
         key = hashlib.sha256(f"llmlab folder {VERSION} {stat.st_size} {stat.st_mtime_ns}\n".encode())
         key.update(handle.read(2**20))
     home = config.cache_dir() / "checkpoints" / key.hexdigest()[:16]
-    made = next(iter(sorted(home.glob("*-bf16/config.json"))), None)
+    made = next(iter(config.matching(home, "*-bf16/config.json")), None)
     return made.parent if made is not None else home / f"{name}-bf16"
 
 
@@ -88,7 +88,7 @@ def make(header: Header, target: Path, progress: Progress | None = None) -> Path
         UnsupportedError: not a plain Llama in one file with a known byte-level BPE, or its token ids differ.
         LoadError: the disk is full.
     """
-    if (target / "config.json").is_file():
+    if config.is_file(target / "config.json"):
         return target
     with_room(target, header.parameters * 2)
     with config.writing(target, error=LoadError):

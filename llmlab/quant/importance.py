@@ -32,7 +32,7 @@ def imatrix(model: Path, text: str, *, context: int = 512, progress: Progress | 
     stat = model.stat()
     key = f"{model.resolve()} {stat.st_size} {stat.st_mtime_ns} {context}\n{text}"
     target = config.cache_dir() / "imatrix" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.gguf"
-    if target.is_file():
+    if config.is_file(target):
         return target
     tool = llamacpp_source.tool("llama-imatrix", progress)
     with config.writing(target, error=LoadError):

@@ -40,7 +40,7 @@ def folder(progress: Progress | None = None) -> Path:
         ) from None
     home = config.cache_dir() / f"llama.cpp-{version}"
     sources = home / "llama.cpp"
-    if (sources / "convert_hf_to_gguf.py").is_file():
+    if config.is_file(sources / "convert_hf_to_gguf.py"):
         return sources
     _say(progress, f"fetching llama.cpp's sources (llama-cpp-python {version}, 77 MB)", None)
     with config.writing(home, error=LoadError):
@@ -71,7 +71,7 @@ def tool(name: str, progress: Progress | None = None) -> Path:
     sources = folder(progress)
     build = sources.parent / "build"
     made = build / "bin" / name
-    if made.is_file():
+    if config.is_file(made):
         return made
     missing = [program for program in ("cmake", "c++") if shutil.which(program) is None]
     if missing:

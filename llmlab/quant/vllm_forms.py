@@ -56,7 +56,7 @@ def of(spec: Spec, header: Header) -> Mapping[str, Form]:
         elif int8.why_not(header) is None:
             way = "made by llmlab: weights rounded to nearest, no calibration"
             made = place_of(header, "int8", "rounded")
-            ready = made if (made / "config.json").is_file() else None
+            ready = made if config.is_file(made / "config.json") else None
             out["int8"] = _form(
                 spec, header, "int8", ready, way=way, make=lambda progress: _make_int8(header, made, progress)
             )
@@ -79,7 +79,7 @@ def checkpoint(header: Header, tag: str) -> Path | None:
     """A local checkpoint of this model with that tag, or None."""
     folder = header.path
     for place in (folder / tag, folder.parent / f"{folder.name}-{tag}", place_of(header, tag)):
-        if (place / "config.json").is_file() and _fits(header, place, tag):
+        if config.is_file(place / "config.json") and _fits(header, place, tag):
             return place
     return None
 
@@ -146,7 +146,7 @@ def _fits(header: Header, place: Path, tag: str) -> bool:
 def _make_int8(header: Header, target: Path, progress: Progress | None) -> Path:
     from llmlab.quant.gguf_cache import with_room
 
-    if (target / "config.json").is_file():
+    if config.is_file(target / "config.json"):
         return target
     with_room(target, header.parameters * 1.1)
     with config.writing(target, error=LoadError):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmlab import _imports
+from llmlab.errors import LlmLabError
 from llmlab.machine import footprint
 from llmlab.runlog.log import RunLog
 from llmlab.runlog.rows import now
@@ -134,13 +135,16 @@ class Ledger:
                 entry.peak = max(entry.peak, peak)
 
     def correction(self, engine: str, device: str) -> Correction | None:
-        """What earlier loads on this kind of machine say; None if there are too few.
+        """What earlier loads on this kind of machine say; None if there are too few, or the run log can't be read.
 
         Args:
             engine: the engine.
             device: "CPU", or a GPU's name.
         """
-        rows = self._log.loads(machine=footprint.machine_id())
+        try:
+            rows = self._log.loads(machine=footprint.machine_id())
+        except LlmLabError:  # the write of this load warns about it
+            return None
         found = [
             row["peak"] / row["estimated"]
             for row in rows

@@ -353,7 +353,7 @@ class _Reading:
             raise self._unreadable(error) from error
 
     def _unreadable(self, error: BaseException) -> LlmLabError:
-        if isinstance(error, OSError) or "full" in str(error) or "readonly" in str(error):
+        if isinstance(error, OSError) or any(word in str(error) for word in ("full", "readonly", "unable to open")):
             # SQLite writes next to the file even when reading it.
             why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             return DiskError(

@@ -103,6 +103,9 @@ class PromptLibrary:
         Returns:
             The prompts, sorted by kind and name.
 
+        Raises:
+            DiskError: the folder can't be read.
+
         Example:
             >>> saved = llmlab.prompts().save("brief", "Answer in one sentence.")
             >>> "brief" in [prompt.name for prompt in llmlab.prompts().list("system")]
@@ -111,7 +114,9 @@ class PromptLibrary:
         found = []
         for one in KINDS if kind is None else (_kind(kind),):
             folder = self.folder / one
-            for file in sorted(folder.glob("*.md")) if folder.is_dir() else ():
+            with config.writing(folder, action="be read", setting="LLMLAB_DATA"):
+                files = sorted(folder.glob("*.md")) if folder.is_dir() else []
+            for file in files:
                 if not file.name.startswith("."):
                     try:
                         found.append(SavedPrompt(file.stem, one, _read(file)))

@@ -56,11 +56,13 @@ def servers(files: Sequence[Path] | None = None) -> dict[str, Mapping[str, Any]]
     """
     found: dict[str, Mapping[str, Any]] = {}
     for file in files if files is not None else config_files():
-        if not file.is_file():
+        if not config.is_file(file):
             continue
         try:
             data = json.loads(file.read_text("utf-8"))
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise BadInputError(f"{file} can't be read: {error.strerror}.", "Make it readable.") from None
+        except ValueError as error:
             raise BadInputError(f"{file} can't be read: {error}.", "It must be JSON.") from None
         # VS Code calls the key `servers`.
         listed = data.get("mcpServers", data.get("servers")) if isinstance(data, dict) else None
@@ -188,7 +190,7 @@ class _Session:
         """Open, use and close the session, in one task."""
         self._own = asyncio.current_task()
         try:
-            with _log_file(self._name).open("a", encoding="utf-8", errors="replace") as log:
+            with _open_log(self._name) as log:
                 _LOG.set(log)
                 async with _client(self.entry, log) as client:
                     self.ready.set_result(await _listed(client))
@@ -439,13 +441,24 @@ def _shown(block: Any) -> str:
 
 
 def _log_file(name: str) -> Path:
-    folder = config.log_dir()
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"mcp-{_UNFIT.sub('_', name)}.log"
+    return config.log_dir() / f"mcp-{_UNFIT.sub('_', name)}.log"
+
+
+def _open_log(name: str) -> TextIO:
+    """A server's log. If it can't be written, the server runs without it."""
+    path = _log_file(name)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("a", encoding="utf-8", errors="replace")
+    except OSError:
+        return open(os.devnull, "a", encoding="utf-8")  # noqa: PTH123 - a device
 
 
 def _log_hint(name: str) -> str:
-    return f"Its messages are in {_log_file(name)}."
+    path = _log_file(name)
+    if config.is_file(path):
+        return f"Its messages are in {path}."
+    return f"Its messages are lost, because {path} can't be written: set LLMLAB_LOGS to another folder."
 
 
 def _reason(error: BaseException) -> str:

@@ -282,12 +282,6 @@ def test_invalid_values_are_refused_before_anything_starts(model, options, what)
         model.stream("Hello!", **options)
 
 
-@pytest.mark.parametrize("temperature", [1e-45, 1e-30, 9e-6])
-def test_a_temperature_close_to_0_is_greedy(model, temperature):
-    greedy = model.generate(PROMPT, temperature=0, max_tokens=12)
-    assert model.generate(PROMPT, temperature=temperature, seed=1, max_tokens=12).token_ids == greedy.token_ids
-
-
 def test_the_order_of_candidates():
     params = SamplingParams(temperature=1.0, top_p=0.8, top_k=3, min_p=0.05, seed=1)
     scaled = np.log(np.array([0.4, 0.3, 0.2, 0.08, 0.02], dtype=np.float32))

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import warnings
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,28 @@ def test_an_invalid_entry_stops_only_loads_of_its_name(own):
     assert "model 3, key 'name'" in second
     assert first in Catalogue(catalogue.entries(), problems=catalogue.problems()).text()
     assert [check.detail for check in doctor.examine().checks if check.name == "models.toml"] == [first, second]
+
+
+def test_two_entries_with_one_name_are_said_with_both_places(own):
+    for name in "abc":
+        (own.parent / f"{name}.gguf").touch()
+    own.write_text(
+        '[[model]]\nname = "ours"\npath = "a.gguf"\n\n[[model]]\nname = "other"\npath = "b.gguf"\n'
+        '[[model]]\nname = "Ours"\npath = "c.gguf"\n'
+    )
+    said = f"{own} has two models named 'Ours' (line 1 and line 8): the first one counts."
+    with pytest.warns(UserWarning, match=re.escape(said)):
+        assert spec.parse("ours").path == own.parent / "a.gguf"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert spec.parse("OURS").path == own.parent / "a.gguf"  # said once
+        assert spec.parse("other").path == own.parent / "b.gguf"
+        assert [entry.name for entry in catalogue.entries()][:2] == ["ours", "other"]
+    assert [problem[: len(said)] for problem in catalogue.problems()] == [said]
+    assert said in Catalogue(catalogue.entries(), problems=catalogue.problems()).text()
+    assert [check.detail[: len(said)] for check in doctor.examine().checks if check.name == "models.toml"] == [said]
+    own.write_text('model = [{name = "ours", path = "a.gguf"}, {name = "ours", path = "c.gguf"}]\n')
+    assert "(model 1 and model 2)" in catalogue.problems()[0]
 
 
 def test_llmlabs_own_list_is_valid():

@@ -6,7 +6,6 @@ import functools
 import hashlib
 import importlib.metadata as metadata
 import json
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,8 @@ def write(kind: str, key: tuple[object, ...], values: dict[str, Any]) -> None:
         key: what the result depends on, besides the machine and llama.cpp's version.
         values: the result, as JSON types.
     """
-    with suppress(OSError), config.replacing(_path(kind, key)) as part:
+    path = _path(kind, key)
+    with config.keeping(path), config.replacing(path) as part:
         part.write_text(json.dumps(values), encoding="utf-8")
 
 

@@ -69,13 +69,12 @@ def _made_here(source: Source) -> bool:
 def check_file(path: Path, log: EngineLog, cancelled: threading.Event, *, projector: Path | None = None) -> None:
     """Like `check`, for one file (the first part of a split one), or for a model with its projector."""
     note = _note(path, projector)
-    if note.is_file():
+    if config.is_file(note):
         return
     code, output = _run(path, cancelled, projector)
     path = projector or path
     if code == 0:
-        # If the cache can't be written, the next load repeats the check.
-        with contextlib.suppress(OSError):
+        with config.keeping(note):
             note.parent.mkdir(parents=True, exist_ok=True)
             note.touch()
     elif code not in (_REFUSED, _NO_LIBRARY):
