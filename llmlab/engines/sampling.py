@@ -17,6 +17,8 @@ GREEDY = 1e-5
 """Below this temperature both engines take the likeliest token: vLLM does, and logits divided by 1e-37 are infinite."""
 
 _WORD = 2**64 - 1
+# From this many candidates on, not all are sorted.
+_BINS = 1024
 # Separates XTC's random numbers from those of the draw.
 _XTC_STREAM = 0x58544320
 # Bounds DRY's penalty: it stays finite, so that a constraint with a single allowed token still has a choice.
@@ -262,19 +264,35 @@ def _typical(logits: Any, mass: float) -> Any:
 
 
 def _first(keys: Any, weights: Any, mass: float) -> Any:
-    """Positions by ascending key, ties by position, up to the one at which the weights' sum reaches `mass`.
+    """Positions of the smallest keys, ties by position, up to the one at which the weights' sum reaches `mass`.
 
-    Only the smallest keys are sorted: sorting all of a vocabulary of 128,256 tokens takes 9 ms.
+    A large vocabulary isn't sorted, which takes 16 ms for 151,936 tokens (0.2 to 2 this way): the keys are counted in
+    bins, and only those of the bin in which the sum reaches `mass` are sorted.
+
+    Returns:
+        int64 array, in no particular order.
     """
     import numpy as np
 
-    least = keys.min()
-    for width in (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, math.inf) if len(keys) > 1024 else (math.inf,):
-        few = np.flatnonzero(keys <= least + width)
-        if weights[few].sum() >= mass:
-            break
-    few = few[np.argsort(keys[few], kind="stable")]
-    return few[: int((np.cumsum(weights[few]) < mass).sum()) + 1]
+    places = np.arange(len(keys))
+    if len(keys) > _BINS:
+        least = keys.min()
+        for width in (0.5, 1.0, 2.0, 4.0, 8.0, 16.0):
+            near = np.flatnonzero(keys <= least + width)
+            if weights[near].sum() >= mass:
+                places = near
+                break
+    sure = places[:0]
+    if len(places) > _BINS:
+        scaled = keys[places] - keys.min()
+        scaled *= (_BINS - 1) / max(float(scaled.max()), 1e-30)
+        bins = scaled.astype(np.int64)
+        sums = np.cumsum(np.bincount(bins, weights[places], minlength=_BINS))
+        last = int((sums < mass).sum())
+        mass -= sums[last - 1] if last else 0.0
+        sure, places = places[bins < last], places[bins == last]
+    places = places[np.argsort(keys[places], kind="stable")]
+    return np.concatenate((sure, places[: int((np.cumsum(weights[places]) < mass).sum()) + 1]))
 
 
 def chance(seed: int, step: int) -> float:
