@@ -282,6 +282,15 @@ def test_invalid_values_are_refused_before_anything_starts(model, options, what)
         model.stream("Hello!", **options)
 
 
+def test_top_p_of_llmlab_is_that_of_vllm(precise, monkeypatch):
+    options = {"temperature": 1.2, "top_p": 0.8, "top_k": 30, "min_p": 0.01, "max_tokens": 24}
+    ours = [precise.generate(PROMPT, seed=seed, **options).token_ids for seed in range(20)]
+    monkeypatch.setattr(precise._engine._loop, "_processed", False)
+    theirs = [precise.generate(PROMPT, seed=seed, **options).token_ids for seed in range(20)]
+    assert ours == theirs
+    assert len(set(ours)) > 5
+
+
 def test_the_order_of_candidates():
     params = SamplingParams(temperature=1.0, top_p=0.8, top_k=3, min_p=0.05, seed=1)
     scaled = np.log(np.array([0.4, 0.3, 0.2, 0.08, 0.02], dtype=np.float32))

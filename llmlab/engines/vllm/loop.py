@@ -93,6 +93,7 @@ class StepLoop:
         self._thread = threading.Thread(target=self._run, name=f"{logs.THREAD_NAME}-{self._key}", daemon=True)
         self._tap = logs.LogTap(log, self._thread, self._note_phase)
         self._in_process = load.runs_in_process(plan.parallel)
+        self._processed = self._in_process and plan.draft is None
         # Engines in this process take turns. One in a child process shares nothing that a step, a load or a shutdown
         # of another could disturb.
         self._turns: Any = SHARED.turns if self._in_process else contextlib.nullcontext()
@@ -420,7 +421,7 @@ class StepLoop:
             if request.guide is not None and self.watch is not None:
                 self._watched[key] = self.watch(request)
             lora = self._attached().request(request.adapter)
-            params = vllm_params(request, self.end_ids, self._interval())
+            params = vllm_params(request, self.end_ids, self._interval(), processed=self._processed)
             llm.add_request(key, prompt, params, lora_request=lora)
         except GenerationError as error:
             self._forget(request)
@@ -532,7 +533,7 @@ class StepLoop:
             if request.images:
                 prompt = images.rendered(llm, request)
             extra = replay.extra_args(again.kept, again.bans)
-            params = vllm_params(request, self.end_ids, self._interval(), extra)
+            params = vllm_params(request, self.end_ids, self._interval(), extra, processed=self._processed)
             llm.add_request(new, prompt, params, lora_request=self._attached().request(request.adapter))
         self._active[new], self._watched[new] = request, watched
         self._ids[id(request)] = new

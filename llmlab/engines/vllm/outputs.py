@@ -6,16 +6,23 @@ from collections.abc import Callable
 from typing import Any
 
 from llmlab.engines.base import Request
-from llmlab.engines.sampling import GREEDY, truncates
+from llmlab.engines.sampling import GREEDY
 from llmlab.engines.vllm.guided import structured_outputs
 from llmlab.engines.vllm.options import HIGHEST_TEMPERATURE
-from llmlab.engines.vllm.processors import EXTRA
+from llmlab.engines.vllm.processors import EXTRA, chooses
 from llmlab.types import FinishReason, TokenLogprob
 
 _REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length", "abort": "interrupted"}
 
 
-def vllm_params(request: Request, end_ids: tuple[int, ...], interval: int, extra: dict[str, Any] | None = None) -> Any:
+def vllm_params(
+    request: Request,
+    end_ids: tuple[int, ...],
+    interval: int,
+    extra: dict[str, Any] | None = None,
+    *,
+    processed: bool = False,
+) -> Any:
     """Convert a request's params to vLLM's, for one sequence (each of n choices is a separate request).
 
     Args:
@@ -23,6 +30,7 @@ def vllm_params(request: Request, end_ids: tuple[int, ...], interval: int, extra
         end_ids: token ids that end the text, unless `params.ignore_eos`.
         interval: tokens per output (the first and the last token are output immediately).
         extra: arguments for llmlab's own logits processors.
+        processed: the engine has them: they apply the filters if that is faster, or the only way.
     """
     from vllm.sampling_params import RequestOutputKind
     from vllm.sampling_params import SamplingParams as VllmParams
@@ -32,7 +40,7 @@ def vllm_params(request: Request, end_ids: tuple[int, ...], interval: int, extra
     watched = guide is not None and (request.complete or bool(params.stop))
     assert params.temperature is not None
     # vLLM's own filters come after these; a request that uses one has all of its filters applied by llmlab.
-    own = truncates(params)
+    own = processed and params.temperature >= GREEDY and chooses(params)
     extra = {**(extra or {})}
     if own or params.dry_multiplier:
         extra[EXTRA] = (params, request.breakers)
