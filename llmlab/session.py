@@ -509,7 +509,7 @@ class Lab:
         self.runlog.close()
 
     def __repr__(self) -> str:
-        return f"<Lab: {', '.join(repr(m) for m in self._models.values()) or 'no model loaded'}>"
+        return f"<Lab: {', '.join(repr(m) for m in self.models.values()) or 'no model loaded'}>"
 
     def _new_log(self, name: str, engine: str) -> EngineLog:
         folder = config.log_dir()

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
+from llmlab import config
 from llmlab.engines.base import Capabilities, Engine, EngineLog, LoadPlan, Memory, ModelFacts, Request
 from llmlab.files.source import Source
 from llmlab.model import Model
@@ -132,9 +133,9 @@ def scripted_model(engine: ScriptedEngine, folder: Path, name: str = "echo") -> 
     )  # fmt: skip
 
 
-def add(lab: Any, name: str = "echo", *, folder: Path = Path("/tmp"), **options: Any) -> ScriptedEngine:
+def add(lab: Any, name: str = "echo", *, folder: Path | None = None, **options: Any) -> ScriptedEngine:
     """Load a scripted model in a session; it becomes the current one."""
     engine = ScriptedEngine(**options)
-    lab._models[name] = scripted_model(engine, folder, name)
+    lab._models[name] = scripted_model(engine, folder or config.log_dir(), name)
     lab._current = name
     return engine

@@ -156,8 +156,8 @@ class _Session:
 
     @property
     def busy(self) -> bool:
-        """Whether it has an unfinished job."""
-        return bool(self._running)
+        """Whether it has an unfinished job. The task of a job ends after its answer, on another thread."""
+        return any(not job.answer.done() for job in tuple(self._running.values()))
 
     def do(self, work: Callable[[Any], Awaitable[Any]]) -> concurrent.futures.Future[Any]:
         """Run a coroutine function of the client; cancelling the future cancels it."""

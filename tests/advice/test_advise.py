@@ -21,6 +21,7 @@ from llmlab.machine.memory import Device
 from llmlab.magics.commands.load import Load
 from llmlab.measure.speed import BenchResult, Point
 from llmlab.quant.gguf_cache import to_gguf
+from llmlab.render import units
 from llmlab.statistics.estimates import Estimate
 from llmlab.types import EngineName
 
@@ -220,7 +221,7 @@ def test_it_measures_what_is_loaded_and_goes_by_it(shared_lab, llamacpp, vllm):
     assert all(point.concurrency == 4 and point.tokens_per_s > 0 for point in points.values())
     best = max(points.values(), key=lambda point: point.tokens_per_s)
     speed = next(reason for reason in advice.reasons if reason.what.startswith("measured: throughput"))
-    assert f"{best.tokens_per_s:,.0f} tokens/s" in speed.evidence
+    assert units.speed(best.tokens_per_s) in speed.evidence
     assert advice.engine == (speed.engine or advice.auto)
     assert (speed.strength == "decides") == (speed.engine is not None)
     assert any(reason.what.startswith("--engine auto") and reason.engine == advice.auto for reason in advice.reasons)

@@ -83,7 +83,7 @@ def test_an_interrupt_leaves_nothing(notebook, out, sent, status):
         started = [int(pid) for pid in pids.read_text().split()]
         assert all(psutil.pid_exists(pid) for pid in started)
         running.send_signal(sent)
-        printed, _ = running.communicate(timeout=30)
+        printed, _ = running.communicate(timeout=60)
     finally:
         running.kill()
     assert running.returncode == status
@@ -118,7 +118,7 @@ def test_a_run_that_is_killed_leaves_no_kernel_and_nothing_that_llmlab_started_i
     finally:
         running.kill()
         running.wait()
-    _, left = psutil.wait_procs(started, timeout=30)
+    _, left = psutil.wait_procs(started, timeout=60)
     for process in left:
         process.kill()
     assert not left

@@ -45,7 +45,7 @@ def run(on, *plans, compute=time.sleep):
         time.sleep(0.001)
     mine.give()
     for one in workers:
-        one.thread.join(20)
+        one.thread.join(60)
         assert not one.thread.is_alive()
     assert not on.running
     assert not on.waiting

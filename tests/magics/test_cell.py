@@ -38,6 +38,18 @@ BAD_CELLS = [
 ]
 
 
+def stop_when(bench, reached):
+    """Press Ctrl-C in the next cell when `reached(text, number)` is true of a display."""
+    shown, publish = bench.shell.display_pub, bench.shell.display_pub.publish
+
+    def show(data, *given, **named):
+        publish(data, *given, **named)
+        if reached(data["text/plain"], len(shown.outputs)):
+            _thread.interrupt_main()
+
+    shown.publish = show
+
+
 @pytest.mark.parametrize(("cell", "says", "way_out"), BAD_CELLS, ids=[repr(cell) for cell, _, _ in BAD_CELLS])
 def test_bad_cells_fail_with_one_clean_line_before_anything_runs(bench, cell, says, way_out):
     engine = bench.add()
@@ -89,12 +101,13 @@ def test_a_completion_asked_for_by_name_is_shown(bench):
 
 def test_streaming_updates_about_ten_times_a_second(bench):
     engine = bench.add()
-    engine.say = lambda prompt, request: "x" * 60
+    engine.say = lambda prompt, request: "x" * 60_000
     engine.pace = 0.01
+    stop_when(bench, lambda text, shown: shown == 5)
     started = time.monotonic()
     ran = bench.run("%%llm\nhi")
     took = time.monotonic() - started
-    assert 3 <= len(ran.displays) <= took * 10 + 3
+    assert 5 <= len(ran.displays) <= took * 10 + 3
     lengths = [len(d["data"]["text/plain"]) for d in ran.displays]
     assert lengths == sorted(lengths)
 
@@ -289,14 +302,7 @@ def test_an_interrupt_keeps_the_partial_answer(bench):
     engine = bench.add()
     engine.say = lambda prompt, request: "so far"
     engine.hang = True
-    publish = bench.shell.display_pub.publish
-
-    def show(data, *given, **named):
-        publish(data, *given, **named)
-        if data["text/plain"] == "so far":
-            _thread.interrupt_main()
-
-    bench.shell.display_pub.publish = show
+    stop_when(bench, lambda text, shown: text == "so far")
     ran = bench.run("%%llm -o part\nhi")
     assert ran.success
     part = bench.shell.user_ns["part"]

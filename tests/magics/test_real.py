@@ -235,7 +235,7 @@ def test_tab_and_question_mark_through_the_kernel(kernel):
 def _shell_reply(kernel: Kernel, kind: str) -> dict[str, Any]:
     while True:
         try:
-            message = kernel.client.get_shell_msg(timeout=30)
+            message = kernel.client.get_shell_msg(timeout=60)
         except queue.Empty:
             pytest.fail(f"no {kind}")
         if message["msg_type"] == kind:

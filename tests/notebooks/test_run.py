@@ -130,7 +130,7 @@ def test_a_blocked_kernel_ends_with_a_run_that_is_killed(notebook, out, sent):
         kernel = psutil.Process(int(pid.read_text()))
         parent.send_signal(sent)
         parent.wait(60)
-        left = psutil.wait_procs([kernel], timeout=20)[1]
+        left = psutil.wait_procs([kernel], timeout=60)[1]
         for process in left:
             process.kill()
         assert not left

@@ -242,7 +242,7 @@ def test_interrupt_while_quantizing_leaves_nothing(tmp_path):
         if line.strip() == "quantize":
             break
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=30)
+    _, stderr = process.communicate(timeout=60)
     assert "KeyboardInterrupt" in stderr
     time.sleep(0.1)
     left = [p.name for p in (tmp_path / "cache").rglob("*") if p.is_file()]

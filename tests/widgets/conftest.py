@@ -104,7 +104,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     process = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT, cwd=folder)
     url = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(300):
+        for _ in range(1200):
             try:
                 urllib.request.urlopen(f"{url}/api/status", timeout=2).close()
                 break
@@ -112,7 +112,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
                 assert process.poll() is None, (base / "server.log").read_text()[-2000:]
                 time.sleep(0.1)
         else:
-            pytest.fail("JupyterLab did not start in 30 s")
+            pytest.fail("JupyterLab did not start in two minutes")
 
         def settings(plugin: str, **values: Any) -> None:
             place = base / "settings" / f"{plugin}.jupyterlab-settings"

@@ -23,7 +23,7 @@ class Book:
         self.file.write_text(json.dumps({"cells": code, "metadata": spec, "nbformat": 4, "nbformat_minor": 5}))
         self.context = browser.new_context(viewport={"width": 1150, "height": 1000})
         self.page = self.context.new_page()
-        self.page.set_default_timeout(15_000)
+        self.page.set_default_timeout(60_000)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.open()
 
@@ -33,7 +33,7 @@ class Book:
         self.idle()
 
     def idle(self) -> None:
-        self.page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=30_000)
+        self.page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=120_000)
 
     def cell(self, index: int) -> Any:
         return self.page.locator(f'.jp-Notebook .jp-Cell[data-windowed-list-index="{index}"]')
@@ -61,11 +61,11 @@ class Book:
             # (the prompt is empty again then).
             cell.locator(".jp-InputArea-prompt").click()
             self.page.keyboard.press("Control+Enter")
-            if not self.until(started, 2):
+            if not self.until(started, 5):
                 continue
             if not wait:
                 return cell
-            self.until(lambda: ended() or not started(), 30)
+            self.until(lambda: ended() or not started(), 90)
             if ended():
                 return cell
         raise AssertionError(f"cell {index} did not run: {cell.inner_text()[-500:]}")
@@ -84,11 +84,11 @@ class Book:
         self.cell(0).locator(".jp-InputArea-prompt").click()
         before = self.file.stat().st_mtime_ns
         self.page.keyboard.press("Control+s")
-        for _ in range(50):
+        for _ in range(600):
             if self.file.stat().st_mtime_ns != before:
                 break
             time.sleep(0.1)
-        for _ in range(50):
+        for _ in range(600):
             try:
                 return dict(json.loads(self.file.read_text()))
             except json.JSONDecodeError:  # the server is still writing it

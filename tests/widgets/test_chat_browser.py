@@ -14,7 +14,7 @@ from tests.widgets.chat_cells import CELLS
 from tests.widgets.notebook_page import Book
 from tests.widgets.pdfs import pdf_of
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")

@@ -82,7 +82,7 @@ def test_the_page_sends_a_pdf_and_gets_its_text(chat: Any) -> None:
     assert (got["ticket"], got["file"]) == ("p1", {"name": "in.pdf", "text": "Hello.", "pages": 1})
     assert "no text" in answer(pdf_of(""))["problem"]["message"]
     page(chat, "send", text="Read", files=[got["file"]])
-    chat.last.wait(10)
+    chat.last.wait(60)
     assert chat.turns[0]["files"][0]["pages"] == 1
 
 

@@ -224,5 +224,5 @@ def test_stopping_shows_until_the_answer_has_ended(chat: Any, bench: Any) -> Non
     chat.observe(lambda change: seen.append(change["new"]), "stopping")
     page(chat, "send", text="long")
     page(chat, "stop")
-    chat.last.wait(10)
+    chat.last.wait(60)
     assert seen == [True, False]

@@ -8,7 +8,7 @@ import pytest
 
 from tests.widgets.notebook_page import Book
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 EVIL = "<img src=x onerror=window.hacked=1>"
 CELLS = [
     f"""

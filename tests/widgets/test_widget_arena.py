@@ -26,8 +26,8 @@ def test_a_follow_up_sees_the_columns_own_answers(bench: Any, wire: None) -> Non
     order = arena.order
     page(arena, "send", text="two", follow_up=True)
     assert arena.problem == {}
-    arena._answerings[1].wait(5)
-    arena._answerings[0].wait(5)
+    arena._answerings[1].wait(60)
+    arena._answerings[0].wait(60)
     asked = bench.engine.prompts[-2:]
     assert asked[0] == "<system>Be kind.\n<user>one\n<assistant>kind\n<user>two\n<assistant>"
     assert asked[1] == "<system>Be brief.\n<user>one\n<assistant>brief\n<user>two\n<assistant>"

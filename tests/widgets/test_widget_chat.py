@@ -28,7 +28,7 @@ def chat(bench: Any, wire: None) -> Any:
 
 def settle(chat: Any) -> None:
     assert chat.last is not None
-    assert chat.last.wait(10)
+    assert chat.last.wait(60)
 
 
 def said(chat: Any) -> list[tuple[str, str]]:
@@ -232,7 +232,7 @@ def test_close_cancels(bench: Any, wire: None) -> None:
     bench.engine.pace = 0.01
     answering = chat.submit("long")
     chat.close()
-    assert answering.wait(5)
+    assert answering.wait(60)
     assert answering.result().finish_reason == "interrupted"
     chat.close()
 
@@ -246,7 +246,7 @@ def test_without_a_model(wire: None) -> None:
         page(chat, "load", spec="  ")
         assert chat.problem["message"] == "No model was named."
         page(chat, "load", spec="nope-such-model")
-        chat._work.wait(20)
+        chat._work.wait(60)
         assert "nope-such-model" in chat.problem["message"]
         assert chat.lab_state["work"] is None
         chat.close()
@@ -349,7 +349,7 @@ def test_threads_may_speak_at_once(chat: Any) -> None:
     for one in threads:
         one.start()
     for one in threads:
-        one.join(10)
+        one.join(60)
     assert chat.problem == {}
     assert len(chat.turns) == 2
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.widgets.notebook_page import Book
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 AXE = Path(__file__).parents[2] / "frontend/node_modules/axe-core/axe.min.js"
 CELLS = [

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 pytestmark = [
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(300),
     pytest.mark.skipif(
         importlib.util.find_spec("marimo") is None,
         reason="marimo isn't installed: pip install --target DIR marimo, then PYTHONPATH=DIR",
@@ -80,7 +80,7 @@ def app(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]
             [sys.executable, *command, f"--port={port}"], env=env, cwd=folder, stdout=log, stderr=subprocess.STDOUT
         )
         try:
-            for _ in range(300):
+            for _ in range(1200):
                 try:
                     urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).close()
                     break

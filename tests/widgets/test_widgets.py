@@ -91,7 +91,7 @@ def test_inspector_continues_from_an_alternative(bench: Any, wire: None) -> None
     assert "".join(row[0] for row in rows) == done.text
     page(view, "continue", token=1, alternative=1)
     assert view.problem == {}
-    assert view._answering.wait(5)
+    assert view._answering.wait(60)
     assert bench.engine.prompts[-1] == done.prompt + rows[0][0] + "|"
     new = view.versions[1]
     assert new["rows"][:2] == [rows[0], ["|", rows[1][2][1][1], rows[1][2]]]
@@ -132,7 +132,7 @@ def test_panel_follows_the_bench(bench: Any, wire: None) -> None:
     assert panel.rows[0]["in_flight"] == 1
     stream.cancel()
     page(panel, "unload", name="other")
-    panel._work.wait(10)
+    panel._work.wait(60)
     assert list(bench.lab.models) == ["echo"]
     assert [row["name"] for row in panel.rows] == ["echo"]
     assert "echo" in panel.markdown()

@@ -57,7 +57,7 @@ def llama_server(path, template=None):
     finally:
         running.stdin.close()
         running.stdout.close()
-        running.wait(30)
+        running.wait(60)
 
 
 @pytest.fixture(scope="session")

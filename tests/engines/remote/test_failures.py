@@ -296,21 +296,21 @@ def test_calls_come_in_pieces(lab, scripted):
 
 def test_a_silent_server_is_given_up_and_a_cancel_closes_the_connection(lab, scripted):
     server = scripted(lambda _body, handler: handler.hang())
-    model = attach(lab, server, timeout=0.2)
-    with pytest.raises(GenerationError, match=r"silent for 0\.2 s"):
+    model = attach(lab, server, timeout=2)
+    with pytest.raises(GenerationError, match="silent for 2 s"):
         model.generate("hi")
-    assert server.gone.wait(20)
+    assert server.gone.wait(60)
     server.gone.clear()
     patient = lab.attach(server.url, name="patient")
     stream = patient.stream("hi")
     stream.start()
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while len(server.asked) < 2:
         assert time.monotonic() < end
         time.sleep(0.01)
     threading.Timer(0.0, stream.cancel).start()
     assert stream.result().finish_reason == "interrupted"
-    assert server.gone.wait(20)
+    assert server.gone.wait(60)
 
 
 @pytest.mark.parametrize(("code", "says"), [(429, "slow"), (503, "Loading model"), (500, "oops"), (302, "moved")])

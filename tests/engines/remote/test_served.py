@@ -17,7 +17,7 @@ def far(lab, served, model):
     return lab.attach(served.url, name="far", model=model.name)
 
 
-def until(check, seconds=20):
+def until(check, seconds=60):
     """Wait for a condition; the limit only ends a test that has failed."""
     end = time.monotonic() + seconds
     while not check():

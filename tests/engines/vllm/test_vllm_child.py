@@ -203,4 +203,4 @@ def test_a_core_that_loses_its_input_thread_fails_all_requests_and_is_closed(chi
     child.close()
     with pytest.raises(UnloadedError):
         child.memory()
-    assert not psutil.wait_procs(family, timeout=10)[1]
+    assert not psutil.wait_procs(family, timeout=60)[1]

@@ -83,7 +83,7 @@ def test_the_answer_depends_on_the_image(vision):
     assert len(red.prompt_token_ids) < red.usage.prompt_tokens
     two = answer(vision, png("red"), png("blue"))
     assert two.usage.prompt_tokens > red.usage.prompt_tokens
-    assert vision.generate("Only text.", max_tokens=3).usage.completion_tokens == 3
+    assert vision.generate("Only text.", max_tokens=3, ignore_eos=True).usage.completion_tokens == 3
 
 
 def test_parts_in_openais_form(vision):

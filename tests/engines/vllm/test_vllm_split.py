@@ -6,6 +6,8 @@ from llmlab.errors import UnsupportedError
 from llmlab.machine import cores
 
 
+# vLLM's two processes wait for each other by yielding: where others take the cores, a load took more than 300 s.
+@pytest.mark.timeout(1200)
 @pytest.mark.skipif(cores.usable() < 2, reason="two processes need two cores")
 def test_two_processes_write_the_same_text_as_one(lab):
     questions = ["What is the capital of France?", "What language is spoken in Brazil?", "Tell me about Japan."]
