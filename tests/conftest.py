@@ -6,6 +6,7 @@ import sys
 import tempfile
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 _scratch = tempfile.TemporaryDirectory(prefix="llmlab-tests-")
 os.environ["LLMLAB_CACHE"] = f"{_scratch.name}/cache"
@@ -18,6 +19,10 @@ os.environ.pop("HF_HUB_OFFLINE", None)
 # tests of interrupts would wait for ever. A handler that is set is reset to the default in children.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Hypothesis fails examples that take 0.2 s, which on a busy machine any may, and draws others in each run.
+settings.register_profile("any machine", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 ENGINES = ("llamacpp", "vllm")
 

@@ -73,7 +73,7 @@ print("all examples ran")
 """
 
 
-def run(page: Path, folder: Path, *, model: str = "nano", timeout: float = 280) -> str:
+def run(page: Path, folder: Path, *, model: str = "nano", timeout: float = 880) -> str:
     """Run a page's examples in a new process.
 
     Args:

@@ -12,6 +12,7 @@ PAGES = {page.stem: page for page in pages()}
 RUN = [name for name, page in PAGES.items() if any(not one.reason for one in examples(page))]
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", RUN)
 def test_the_examples_run_as_pasted(name, tmp_path):
     run(PAGES[name], tmp_path)
@@ -21,6 +22,7 @@ def test_the_examples_run_as_pasted(name, tmp_path):
 REAL = ["README", *(["index", "guided", "sampling", "serving", "tools"] if os.environ.get("LLMLAB_EXAMPLES") else [])]
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", REAL)
 def test_the_examples_run_on_a_real_model_too(name, tmp_path):
     if catalogue.get("smollm2-135m").packages[0].path() is None:

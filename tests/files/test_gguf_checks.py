@@ -216,7 +216,7 @@ def test_the_trial_run_ends_with_its_parent(tmp_path):
     # The pipe ends when the last process that holds it does.
     assert parent.stdout.read() == ""
     parent.stdout.close()
-    for _ in range(500):
+    for _ in range(6000):
         if not Path(f"/proc/{child}").exists():
             break
         time.sleep(0.01)

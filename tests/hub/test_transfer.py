@@ -247,7 +247,7 @@ def test_two_processes_that_pull_the_same_file_fetch_it_once(tmp_path):
             subprocess.Popen([sys.executable, "-c", PULL], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
             for _ in range(2)
         ]
-        ended = [process.communicate(timeout=60) for process in both]
+        ended = [process.communicate(timeout=240) for process in both]
         assert [out.strip() for out, _ in ended] == [b"3000000"] * 2, ended
         assert server.sent[NAME] == len(BIG)
     assert blobs(tmp_path) == {SHA}
@@ -281,7 +281,7 @@ def test_two_processes_never_write_one_file_where_locks_do_nothing(tmp_path, end
             )
             for _ in range(2)
         ]
-        ended = [process.communicate(timeout=60) for process in both]
+        ended = [process.communicate(timeout=240) for process in both]
         assert [out.strip() for out, _ in ended] == [b"3000000"] * 2, ended
         # Not a byte twice in one file, and one of the two went on from the part.
         assert server.sent[NAME] == 2 * len(BIG) - (1_000_000 if ends else 0)
@@ -301,7 +301,7 @@ def test_a_pull_that_was_killed_is_gone_on_with(tmp_path):
         assert part.name != f"{SHA}.incomplete"
         received = part.stat().st_size
         server.repos["acme/m"].pause = 0
-        out = subprocess.run([sys.executable, "-c", PULL], env=env, capture_output=True, timeout=60, check=True)
+        out = subprocess.run([sys.executable, "-c", PULL], env=env, capture_output=True, timeout=240, check=True)
         assert out.stdout.strip() == b"3000000"
         assert server.ranges[-1] == f"bytes={received}-{len(BIG) - 1}"
     assert blobs(tmp_path) == {SHA}

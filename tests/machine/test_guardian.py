@@ -223,7 +223,7 @@ def test_multiprocessings_tracker_outlives_its_parent(tmp_path):
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=240,
     ).stdout
     assert out.startswith("0 ")
     assert "resource_tracker" in out

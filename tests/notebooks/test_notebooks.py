@@ -61,7 +61,7 @@ def took(request):
         print(f"\nall notebooks: {sum(seconds.values()):.0f} s ({each})")
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize(("path", "engine"), list(every_run()))
 def test_runs_to_its_end(path, engine, took):
     before = set(psutil.Process().children(recursive=True))

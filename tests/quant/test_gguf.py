@@ -211,7 +211,7 @@ def test_two_processes_at_once(tmp_path):
     for worker in workers:
         worker.stdin.write("go\n")
         worker.stdin.flush()
-    paths = {Path(worker.communicate(timeout=60)[0].strip()) for worker in workers}
+    paths = {Path(worker.communicate(timeout=240)[0].strip()) for worker in workers}
     assert all(worker.returncode == 0 for worker in workers)
     assert len(paths) == 1
     path = paths.pop()
@@ -242,12 +242,15 @@ def test_interrupt_while_quantizing_leaves_nothing(tmp_path):
         if line.strip() == "quantize":
             break
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=240)
     assert "KeyboardInterrupt" in stderr
-    time.sleep(0.1)
     left = [p.name for p in (tmp_path / "cache").rglob("*") if p.is_file()]
     assert left == ["m-F16.gguf"]
-    running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    for _ in range(600):  # killed, but on a busy machine not gone at once
+        running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+        if str(tmp_path) not in running:
+            break
+        time.sleep(0.1)
     assert str(tmp_path) not in running
 
 

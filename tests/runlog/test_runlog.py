@@ -280,7 +280,7 @@ def test_several_kernels_write_at_once(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     code = WRITER.format(root=str(Path(__file__).parents[2]), path=str(path))
     running = [subprocess.Popen([sys.executable, "-c", code, name]) for name in ("one", "two", "three")]
-    assert [one.wait(60) for one in running] == [0, 0, 0]
+    assert [one.wait(240) for one in running] == [0, 0, 0]
     table = RunLog(path).frame()
     assert sorted(table["prompt"]) == sorted(f"{name} {i}" for name in ("one", "two", "three") for i in range(200))
 

@@ -219,7 +219,7 @@ def parsed(family, text):
 
 @pytest.mark.parametrize("family", TURNS)
 @given(texts=st.lists(st.tuples(ODD, ODD), min_size=1, max_size=2))
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=30)
 def test_any_text_is_an_argument(family, texts):
     calls = [("say", {"text": text, "other": other}) for text, other in texts]
     text = written(family, calls)
@@ -234,7 +234,7 @@ def test_any_text_is_an_argument(family, texts):
 
 @pytest.mark.parametrize("family", TAGGED)
 @given(text=ODD, other=ODD)
-@settings(max_examples=80, deadline=None, derandomize=True)
+@settings(max_examples=80)
 def test_a_value_of_the_xml_form_is_never_shortened(family, text, other):
     good, problems = parsed(family, written(family, [("say", {"text": text, "other": other})]))
     if not problems and len(good) == 1 and good[0][1] != {"text": text, "other": other}:

@@ -270,7 +270,7 @@ def test_a_blocked_server_ends_with_a_process_that_is_killed(tmp_path, sent):
     env = os.environ | {"LLMLAB_MCP": str(tmp_path / "mcp.json"), "PYTHONPATH": str(Path(llmlab.__file__).parents[1])}
     parent = subprocess.Popen([sys.executable, "-c", CALLS], env=env, start_new_session=True)
     try:
-        assert eventually(lambda: (pid.exists() and pid.read_text()) or parent.poll() is not None, 60)
+        assert eventually(lambda: (pid.exists() and pid.read_text()) or parent.poll() is not None, 240)
         assert Path(f"/proc/{pid.read_text()}").exists()
         parent.send_signal(sent)
         parent.wait(60)

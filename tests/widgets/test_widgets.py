@@ -187,7 +187,7 @@ def test_an_executed_notebook_is_readable(tmp_path: Path) -> None:
 
     cells = NOTEBOOK.format(root=str(Path(__file__).parents[2])).split("---\n")
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell.strip()) for cell in cells])
-    NotebookClient(book, timeout=60, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
+    NotebookClient(book, timeout=240, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
     static = [o["data"] for cell in book.cells for o in cell.outputs if "text/markdown" in o.get("data", {})]
     assert "You said: hello there" in static[0]["text/markdown"]
     assert "You said: and more" in static[0]["text/html"]
