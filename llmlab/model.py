@@ -892,6 +892,10 @@ class Model:
             >>> "".join(chunk.text for chunk in stream)
             'The capital of France is Paris.'
         """
+        if params is not None and not isinstance(params, SamplingParams):
+            raise BadInputError(
+                f"params must be a SamplingParams, got {params!r:.80}.", "For example SamplingParams(temperature=0)."
+            )
         use, rest = ToolUse.of(options, params)
         if use is None:
             return self._stream(prompt, system, raw, params, rest)
