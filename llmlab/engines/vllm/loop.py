@@ -245,7 +245,8 @@ class StepLoop:
         variables = load.environment(
             in_process=self._in_process, gpu=self._plan.extra.get("gpu"), split=self._plan.parallel.per_copy
         )
-        with SHARED.loading, logs.environment(variables), logs.no_tqdm_monitor(), self._turns:
+        # The variables last: the end of another engine, which also has a turn, restores those of before it.
+        with SHARED.loading, self._turns, logs.environment(variables), logs.no_tqdm_monitor():
             try:
                 with logs.python_noise(self._log), logs.random_state():
                     load.import_vllm()

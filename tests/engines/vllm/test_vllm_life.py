@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from llmlab.engines.vllm import logs
 from llmlab.engines.vllm.child import own_session
 from llmlab.engines.vllm.load import import_error, suggested_fix
 from llmlab.engines.vllm.loop import StepLoop
@@ -52,6 +53,24 @@ def _nothing_left():
     assert not [child for child in psutil.Process().children(recursive=True) if "VLLM" in child.name()]
     if not before[0]:
         assert logging.getLogger("vllm").handlers == []
+
+
+def test_a_load_during_an_unload_stays_in_this_process(load):
+    """The end of the unload took the load's variables away: vLLM put the worker into a process that nothing ends."""
+    opened = []
+    thread = threading.Thread(target=lambda: opened.append(load()))
+    with SHARED.turns, logs.environment({}):  # as the end of another engine
+        thread.start()
+        while not SHARED.loading.locked():
+            time.sleep(0.01)
+        time.sleep(0.1)
+    thread.join()
+    (engine,) = opened
+    try:
+        assert type(engine._loop.loaded.llm.model_executor).__name__ == "UniProcExecutor"
+        assert not psutil.Process().children(recursive=True)
+    finally:
+        engine.close()
 
 
 def test_closing_ends_requests_frees_memory_and_may_be_repeated(load):
