@@ -256,7 +256,8 @@ class StepLoop:
                 if not self._in_process:
                     self._watch = child.Watch(self._log.path, self._note_line)
                     self._log.shared = True
-                with logs.python_noise(self._log):
+                # Ctrl-C may come in a callback, which swallows it: `interrupt_load` is repeated.
+                with logs.python_noise(self._log), logs.unreported(_Cancelled):
                     self.loaded = self._build()
                 if self._weights_read:
                     self.warm_up_s = time.perf_counter() - self._weights_read

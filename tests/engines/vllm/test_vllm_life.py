@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import psutil
@@ -53,6 +54,27 @@ def _nothing_left():
     assert not [child for child in psutil.Process().children(recursive=True) if "VLLM" in child.name()]
     if not before[0]:
         assert logging.getLogger("vllm").handlers == []
+
+
+def test_an_interrupt_in_a_callback_prints_nothing(monkeypatch):
+    """Ctrl-C during a load printed "Exception ignored in: <function WeakSet...>" with a traceback."""
+    shown = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda found: shown.append(found.exc_type))
+
+    def ends(kind):
+        def callback(_):
+            raise kind
+
+        one = type("One", (), {})()
+        reference = weakref.ref(one, callback)
+        del one
+        assert reference() is None
+
+    with logs.unreported(KeyboardInterrupt):
+        ends(KeyboardInterrupt)
+        ends(ValueError)
+    ends(KeyboardInterrupt)
+    assert shown == [ValueError, KeyboardInterrupt]
 
 
 def test_a_load_during_an_unload_stays_in_this_process(load):
