@@ -135,6 +135,8 @@ class Lab:
         """
         if name is not None:
             _check_name(name)
+        if extra is not None and not isinstance(extra, Mapping):
+            raise BadInputError(f"extra must be a dict, got {extra!r:.80}.", 'For example extra={"n_threads": 2}')
         _imports.load(*IMPORTS)
         report = progress or (lambda _phase, _fraction: None)
         asked = replaying.given(engine=engine, quant=quant, ctx=ctx, draft=draft, extra=extra)
@@ -554,7 +556,7 @@ def _facts(planned: Planned, engine: Engine) -> dict[str, object]:
 
 
 def _check_name(name: str) -> None:
-    if not name or any(c.isspace() or c in ":+,=" for c in name):
+    if not isinstance(name, str) or not name or any(c.isspace() or c in ":+,=" for c in name):
         raise BadInputError(
             f"Invalid model name {name!r}.",
             "A name can't be empty or contain spaces or any of : + , =",

@@ -318,3 +318,24 @@ def test_a_temperature_next_to_zero_is_greedy(model, temperature):
     """In llama.cpp the request failed with numpy's "attempt to get argmax of an empty sequence"."""
     greedy = model.generate("Tell me about the moon.", temperature=0, max_tokens=8)
     assert model.generate("Tell me about the moon.", temperature=temperature, max_tokens=8).text == greedy.text
+
+
+@pytest.mark.parametrize(
+    ("use", "says"),
+    [
+        (lambda lab: lab.current.generate("Hi", params={"max_tokens": 3}), "params must be a SamplingParams"),
+        (lambda lab: lab.current.generate("Hi", stop=5), "Each stop"),
+        (lambda lab: lab.current.generate("Hi", stop_token_ids="a"), "Each stop_token_ids"),
+        (lambda lab: lab.current.generate("Hi", bad_words=1.5), "Each bad_words"),
+        (lambda lab: lab.current.generate("Hi", system=5), "content of a system message"),
+        (lambda lab: lab.current.add_adapter(5, "pirate"), "can't be called 5"),
+        (lambda lab: lab.load("nano", extra=["n_threads=1"]), "extra must be a dict"),
+        (lambda lab: lab.load("nano", name=5), "Invalid model name 5"),
+        (lambda lab: lab.load("nano", quant=4), "A quant is a text, got 4"),
+    ],
+)
+def test_an_option_of_the_wrong_type(bench, use, says):
+    _, lab, standing = bench
+    with pytest.raises(BadInputError, match=says):
+        use(lab)
+    unharmed(lab, standing)

@@ -295,7 +295,8 @@ def parse(spec: str) -> list[tuple[str, float]]:
 
 
 def _check_name(name: str) -> None:
-    if not name or name in _RESERVED or any(c.isspace() or c in ":+,=/\\" for c in name) or name.startswith("-"):
+    wrong = not isinstance(name, str) or not name
+    if wrong or name in _RESERVED or any(c.isspace() or c in ":+,=/\\" for c in name) or name.startswith("-"):
         raise BadInputError(
             f"An adapter can't be called {name!r}.",
             "A name can't contain spaces, : + , = / or \\, or start with -; "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -290,7 +290,7 @@ def _plain(value: Any) -> Any:
 
 
 def _several(given: Any, name: str) -> list[Any]:
-    found = [given] if isinstance(given, str) else list(given)
+    found = [given] if isinstance(given, str) else list(given) if isinstance(given, Iterable) else []
     if not found:
         raise BadInputError(f"{name} is empty.", 'For example prompts=["What is {{a}} + {{b}}?"].')
     if all(isinstance(one, Mapping) and "role" in one for one in found):

@@ -105,6 +105,7 @@ class Experiment:
                 self._frame = None
             report("scoring", 1.0)
             self._frame = self._scored()
+        self._store.close()  # an experiment that is kept, as in a cell's output, keeps no file open
         return self
 
     @property

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from llmlab.errors import UnsupportedError, unknown
+from llmlab.errors import BadInputError, UnsupportedError, unknown
 from llmlab.types import FORMATS, EngineName, Format
 
 Making = Literal["convert", "quantize", "checkpoint"]
@@ -157,8 +157,11 @@ def canonical(text: str, engine: EngineName | None = None) -> Tag:
 
     Raises:
         UnknownNameError: no tag has this name; the error names the closest match.
+        BadInputError: it isn't a text.
         UnsupportedError: the tag is the other engine's.
     """
+    if not isinstance(text, str):
+        raise BadInputError(f"A quant is a text, got {text!r:.80}.", "For example 'Q4_K_M'.")
     readings = {form: tag for form in get_args(Format) if (tag := _lookup(text, form)) is not None}
     if engine is None:
         found = TAGS.get(text.strip()) or next(iter(readings.values()), None)

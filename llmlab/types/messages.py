@@ -83,7 +83,10 @@ class Message:
     reasoning: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
-        """Encode the images."""
+        """Check the text, and encode the images."""
+        if not isinstance(self.content, str):
+            got = type(self.content).__name__
+            raise BadInputError(f"The content of a {self.role} message must be text, got {got}.")
         if self.images and not all(type(image) is bytes for image in self.images):
             object.__setattr__(self, "images", tuple(encoded(image) for image in self.images))
 

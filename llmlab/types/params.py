@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
@@ -191,15 +191,20 @@ class SamplingParams:
 
 def _texts(name: str, value: Any) -> tuple[str, ...]:
     """One string or several, as a tuple."""
-    found = (value,) if isinstance(value, str) else tuple(value or ())
+    found = _several(value, str)
     if any(not isinstance(text, str) or not text for text in found):
         raise BadInputError(f"Each {name} must be a non-empty string, got {found!r}.")
     return found
 
 
+def _several(value: Any, kind: type) -> tuple[Any, ...]:
+    single = isinstance(value, kind) or not isinstance(value, Iterable)
+    return (value,) if single and value is not None else tuple(value or ())
+
+
 def _ids(name: str, value: Any) -> tuple[int, ...]:
     """One token id or several, as a tuple."""
-    found = (value,) if isinstance(value, int) else tuple(value or ())
+    found = _several(value, int)
     if any(not isinstance(i, int) or isinstance(i, bool) or i < 0 for i in found):
         raise BadInputError(f"Each {name} must be a token id, 0 or more, got {found!r}.")
     return found

@@ -73,6 +73,17 @@ def test_weights_of_nan_do_not_load(lab, tmp_path, engine):
     assert not lab.models
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_failed_load_leaves_the_loaded_models_whole(lab, tmp_path, engine):
+    """In vLLM the core that was dropped destroyed the groups of the others: their next step failed."""
+    model = lab.load("nano", engine=engine)
+    expected = model.generate("Hello", temperature=0, max_tokens=4).text
+    with pytest.raises(LoadError, match="NaN instead of logits"):
+        lab.load(damaged(tmp_path / "damaged"), engine=engine)
+    assert model.generate("Hello", temperature=0, max_tokens=4).text == expected
+    assert lab.unload() == ["nano"]
+
+
 @pytest.fixture(scope="module")
 def broken_adapter(tmp_path_factory):
     folder = adapters.make(tmp_path_factory.mktemp("broken") / "nan", 3)

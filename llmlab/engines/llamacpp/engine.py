@@ -66,7 +66,7 @@ from llmlab.files.fit import Sizes
 from llmlab.files.pooling import Embedding, Pooling
 from llmlab.files.source import Source
 from llmlab.guided.compiler import Compiler
-from llmlab.machine import hardware, turns
+from llmlab.machine import hardware
 from llmlab.machine.hardware import Hardware
 from llmlab.types import EngineName
 from llmlab.types.progress import Progress
@@ -346,9 +346,6 @@ class LlamaCppEngine(Engine):
 
     def submit(self, request: Request) -> None:
         """Queue a request and return at once. Thread-safe."""
-        # The calling thread may have computed with torch, in the same runtime: its idle OpenMP threads would slow the
-        # steps down (SmolLM2: 132 instead of 201 tokens/s; see `turns`).
-        turns.end_team()
         if request.images and self._images is not None and isinstance(self._loop, DecodeLoop):
             loop = self._loop
             self._images.read(request, lambda seen: loop.submit(request, seen))

@@ -139,18 +139,22 @@ def guide_tokenizer(model: NativeModel, end_ids: tuple[int, ...]) -> Any:
 
     from llmlab.guided.compiler import Vocabulary
 
-    attributes, vocab = llama_cpp.llama_vocab_get_attr, model.vocab
+    attributes = llama_cpp.llama_vocab_get_attr
     unseen = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN | llama_cpp.LLAMA_TOKEN_ATTR_UNUSED
     tokens: list[bytes] = []
     special: list[int] = []
     for token in range(model.vocab_size):
-        piece = model.piece(token, special=True)
-        hidden = not model.piece(token) or (token not in model.kinds.shown and bool(attributes(vocab, token) & unseen))
-        if hidden:
+        with model.lock:  # for each token: the decoding thread takes it, too
+            model.check()
+            piece, plain = model.piece(token, special=True), model.piece(token)
+            unread = token not in model.kinds.shown and bool(attributes(model.vocab, token) & unseen)
+        if unread or not plain:
             special.append(token)
-        tokens.append(b"\xff" + piece if hidden else piece)
+        tokens.append(b"\xff" + piece if unread or not plain else piece)
     # The model's own end token first: llguidance forces that one when nothing else is allowed.
-    main = llama_cpp.llama_vocab_eos(vocab)
+    with model.lock:
+        model.check()
+        main = llama_cpp.llama_vocab_eos(model.vocab)
     ends = [main, *(i for i in end_ids if i != main)] if main in end_ids else list(end_ids)
     vocabulary = Vocabulary(tokens, special, ends, model.continued)
     return LLTokenizer(vocabulary, eos_token=ends)

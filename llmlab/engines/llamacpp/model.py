@@ -36,7 +36,8 @@ class NativeModel:
     def __init__(self, path: Path, params: Any, progress: Callable[[float], bool]) -> None:
         import llama_cpp
 
-        self._lock = threading.RLock()
+        # Another thread may unload the model while native code reads it.
+        self.lock = threading.RLock()
         self._pieces: dict[int, bytes] = {}
         callback = llama_cpp.llama_progress_callback(lambda share, _: progress(share))
         params.progress_callback = callback
@@ -79,9 +80,11 @@ class NativeModel:
         """Dimensions of a pooled vector, or scores per pair of texts."""
         import llama_cpp
 
-        if scores:
-            return int(llama_cpp.llama_model_n_cls_out(self.handle))
-        return int(llama_cpp.llama_model_n_embd_out(self.handle))
+        with self.lock:
+            self.check()
+            if scores:
+                return int(llama_cpp.llama_model_n_cls_out(self.handle))
+            return int(llama_cpp.llama_model_n_embd_out(self.handle))
 
     def pair(self, query: str, document: str) -> list[int]:
         """Token ids of a query and a document, as the reranker reads them.
@@ -105,9 +108,11 @@ class NativeModel:
         """A special token ("bos", "eos" or "sep"), if the tokenizer puts it around a text."""
         import llama_cpp
 
-        if not getattr(llama_cpp, f"llama_vocab_get_add_{name}")(self.vocab):
-            return []
-        return [int(getattr(llama_cpp, f"llama_vocab_{name}")(self.vocab))]
+        with self.lock:
+            self.check()
+            if not getattr(llama_cpp, f"llama_vocab_get_add_{name}")(self.vocab):
+                return []
+            return [int(getattr(llama_cpp, f"llama_vocab_{name}")(self.vocab))]
 
     def meta(self, key: str) -> str | None:
         """A metadata value of the file as text; None if there is no such key."""
@@ -116,7 +121,9 @@ class NativeModel:
         size = 1024
         while True:
             buffer = ctypes.create_string_buffer(size)
-            length = llama_cpp.llama_model_meta_val_str(self.handle, key.encode(), buffer, size)
+            with self.lock:
+                self.check()
+                length = llama_cpp.llama_model_meta_val_str(self.handle, key.encode(), buffer, size)
             if length < 0:
                 return None
             if length < size:
@@ -129,7 +136,9 @@ class NativeModel:
 
         if not 0 <= token < self.vocab_size:
             return ""
-        text = llama_cpp.llama_vocab_get_text(self.vocab, token)
+        with self.lock:
+            self.check()
+            text = llama_cpp.llama_vocab_get_text(self.vocab, token)  # copied by ctypes
         return text.decode("utf-8", "replace") if text else ""
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
@@ -144,7 +153,9 @@ class NativeModel:
         size = 64
         while True:
             buffer = ctypes.create_string_buffer(size)
-            length = llama_cpp.llama_token_to_piece(self.vocab, token, buffer, size, 0, special)
+            with self.lock:
+                self.check()
+                length = llama_cpp.llama_token_to_piece(self.vocab, token, buffer, size, 0, special)
             if length >= 0:
                 break
             size = -length
@@ -180,8 +191,8 @@ class NativeModel:
         import llama_cpp
 
         data = text.encode("utf-8", "replace")
-        with self._lock:
-            self._check()
+        with self.lock:
+            self.check()
             size = len(data) + 8
             while True:
                 ids = (llama_cpp.llama_token * size)()
@@ -209,8 +220,8 @@ class NativeModel:
 
         if not self.kinds.shown.isdisjoint(ids) or not self.kinds.hidden.isdisjoint(ids):
             return b"".join(map(self.piece, ids)).decode("utf-8", "replace")
-        with self._lock:
-            self._check()
+        with self.lock:
+            self.check()
             tokens = (llama_cpp.llama_token * max(len(ids), 1))(*ids)
             size = 8 * len(ids) + 64
             while True:
@@ -220,7 +231,8 @@ class NativeModel:
                     return buffer.raw[:length].decode("utf-8", "replace")
                 size = -length
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raise UnloadedError if the weights are freed. They stay while the calling thread holds `lock`."""
         if self.handle is None:
             raise UnloadedError("The model was unloaded.", "Load it again with %llm load.")
 
@@ -228,7 +240,7 @@ class NativeModel:
         """Free the weights, after all contexts. A second call is a no-op."""
         import llama_cpp
 
-        with self._lock:
+        with self.lock:
             handle, self.handle, self.vocab = self.handle, None, None
             if handle is not None:
                 llama_cpp.llama_model_free(handle)

@@ -323,13 +323,18 @@ def find_model(cassette: Cassette, spec: str, asked: dict[str, Any]) -> Row:
     exact = [row for row in same if asked in row["asked"]]
     fitting = exact or [row for row in same if _fits(row, asked)]
     if not fitting:
-        have = "; ".join(f"{row['spec']} ({row['engine']}, {row['quant']}, ctx {row['context']})" for row in rows)
+        have = "; ".join(f"{row['spec']} ({_described(row)})" for row in rows)
         given = ", ".join(f"{key} {value}" for key, value in asked.items())
         raise NotRecordedError(
             f"{spec}{f' ({given})' if given else ''} isn't in {cassette.path.name}.",
             f"Recorded: {have or 'no model'}.",
         )
     return fitting[0]
+
+
+def _described(row: Row) -> str:
+    draft = f", draft {row['draft']}" if row["draft"] else ""
+    return f"{row['engine']}, {row['quant']}, ctx {row['context']}{draft}"
 
 
 def find_attached(cassette: Cassette, name: str | None, model_id: str | None) -> Row:

@@ -162,6 +162,7 @@ def import_vllm() -> None:
             patches.scan_safely()
             patches.override_once()
             patches.collect_less()
+            patches.keep_groups()
             patches.fp8_without_onednn()
         # Otherwise the first guided request imports these.
         for name in _GUIDED:

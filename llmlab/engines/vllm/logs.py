@@ -178,6 +178,23 @@ def random_state() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def unreported(kind: type[BaseException]) -> Iterator[None]:
+    """Print nothing of exceptions of this class in callbacks, which can't raise them ("Exception ignored in ...")."""
+    before = sys.unraisablehook
+
+    def report(found: sys.UnraisableHookArgs) -> None:
+        if not issubclass(found.exc_type, kind):
+            before(found)
+
+    sys.unraisablehook = report
+    try:
+        yield
+    finally:
+        if sys.unraisablehook is report:
+            sys.unraisablehook = before
+
+
+@contextlib.contextmanager
 def process_state() -> Iterator[None]:
     """Restore process-wide state that a load sets: random states, matmul precision, torch.distributed's excepthook."""
     import numpy as np

@@ -246,7 +246,8 @@ class StepLoop:
         variables = load.environment(
             in_process=self._in_process, gpu=self._plan.extra.get("gpu"), split=self._plan.parallel.per_copy
         )
-        with SHARED.loading, logs.environment(variables), logs.no_tqdm_monitor(), self._turns:
+        # The variables last: the end of another engine, which also has a turn, restores those of before it.
+        with SHARED.loading, self._turns, logs.environment(variables), logs.no_tqdm_monitor():
             try:
                 with logs.python_noise(self._log), logs.random_state():
                     load.import_vllm()
@@ -256,7 +257,8 @@ class StepLoop:
                 if not self._in_process:
                     self._watch = child.Watch(self._log.path, self._note_line)
                     self._log.shared = True
-                with logs.python_noise(self._log):
+                # Ctrl-C may come in a callback, which swallows it: `interrupt_load` is repeated.
+                with logs.python_noise(self._log), logs.unreported(_Cancelled):
                     self.loaded = self._build()
                 if self._weights_read:
                     self.warm_up_s = time.perf_counter() - self._weights_read

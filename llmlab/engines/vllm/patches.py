@@ -8,6 +8,7 @@ vLLM's code no longer has the place, or no longer needs the change.
 | `scan_safely` | a module's global, for good |
 | `override_once` | a module's function, for good |
 | `collect_less` | a global of three modules, for good |
+| `keep_groups` | a global of a module, for good |
 | `no_amx` | a function of torch that vLLM reads, for good |
 | `fp8_without_onednn` | a method of a quantization kernel, for good |
 | `import_rank_op` | an attribute of the platform, during an import |
@@ -95,6 +96,20 @@ def collect_less() -> None:
 
     for module in (base_loader, gpu_model_runner, parallel_state):
         module.gc = SimpleNamespace(collect=lambda: 0, unfreeze=gc.unfreeze)
+
+
+def keep_groups() -> None:
+    """Make a core of this process leave the distributed groups: `Shared.shut_down` destroys them with the last one.
+
+    The groups are the process's. A core that was dropped during its load (Ctrl-C, damaged weights) destroyed those of
+    the loaded models, whose next step failed: "pipeline model parallel group is not initialized" (0.32).
+    """
+    from vllm.v1.engine import core
+
+    core.cleanup_dist_env_and_memory = _nothing
+
+
+def _nothing() -> None: ...
 
 
 def no_amx() -> None:

@@ -249,3 +249,45 @@ def test_unload_gives_the_memory_back(gguf, tmp_path):
     grown, left = map(int, got.stdout.split())
     assert 10e6 < grown < 40e6  # the weights, and only the tokens in the KV cache
     assert left < 0.1 * grown
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda model: model.piece(9, special=True),
+        lambda model: model.token_text(9),
+        lambda model: model.meta("general.architecture"),
+        lambda model: model.vector_size(scores=False),
+        lambda model: model.surrounded("Hello"),
+        lambda model: model.pair("Hello", "there"),
+        lambda model: model.detokenize([9]),
+    ],
+)
+def test_what_reads_freed_weights_raises(load, read):
+    """llama.cpp read the freed vocabulary, which ended the process."""
+    engine = load()
+    read(engine._model)
+    engine.close()
+    with pytest.raises(UnloadedError):
+        read(engine._model)
+
+
+def test_an_unload_waits_for_the_vocabulary_that_another_thread_reads(load):
+    """A guided request that was prepared during an unload ended the process (2 of 3 runs of 25 s with five threads)."""
+    for _ in range(10):
+        engine = load()
+        raised, begun = [], threading.Event()
+
+        def read(engine=engine, raised=raised, begun=begun):
+            begun.set()
+            try:
+                _ = engine.grammars.tokenizer
+            except UnloadedError as error:
+                raised.append(error)
+
+        thread = threading.Thread(target=read)
+        thread.start()
+        begun.wait()
+        engine.close()
+        thread.join()
+        assert len(raised) <= 1

@@ -1,12 +1,9 @@
 """Several llama.cpp models in one process share the cores; threads follow the machine's load."""
 
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
-from llmlab.machine import turns
 from tests.engines.driver import submit
 from tests.engines.llamacpp.test_llamacpp_life import threads, threads_back_to
 
@@ -81,25 +78,3 @@ def test_threads_change_between_steps(engine_of_two):
     assert sent.done().token_ids == expected
     engine._loop.threads.now = 1
     assert engine.describe()["threads"].startswith("1")
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="libgomp's teams are ended on Linux")
-def test_a_request_ends_the_team_that_torch_left_on_its_thread(load):
-    # In the same runtime its idle threads make those of a step sleep: SmolLM2, 132 instead of 201 tokens/s.
-    import torch
-
-    engine = load()
-    turns.end_team()  # that of an earlier test
-    before = torch.get_num_threads()
-    known = set(Path("/proc/self/task").iterdir())
-    torch.set_num_threads(2)
-    try:
-        torch.randn(600, 600) @ torch.randn(600, 600)
-        team = set(Path("/proc/self/task").iterdir()) - known
-        if not team:
-            pytest.skip("torch computes with one thread here, or in a runtime of its own")
-        submit(engine, "Hi", max_tokens=4).done()
-        assert not team <= set(Path("/proc/self/task").iterdir())  # another new one may be torch's own
-    finally:
-        torch.set_num_threads(before)
-        engine.close()

@@ -193,6 +193,15 @@ def test_a_core_destroys_the_groups_at_its_end():
     ]  # fmt: skip
 
 
+def test_a_core_that_is_dropped_in_its_load_ends_itself():
+    from vllm.v1.engine import core
+    from vllm.v1.engine.core_client import InprocClient
+
+    assert "weakref.finalize(self, self.engine_core.shutdown)" in inspect.getsource(InprocClient.__init__)
+    patches.keep_groups()
+    assert core.cleanup_dist_env_and_memory() is None
+
+
 def test_the_worker_moves_memory_and_replaces_a_function_of_torch():
     worker = patches.NotebookWorker
     base = worker.__mro__[1]

@@ -10,11 +10,13 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import psutil
 import pytest
 
+from llmlab.engines.vllm import logs
 from llmlab.engines.vllm.child import own_session
 from llmlab.engines.vllm.load import import_error, suggested_fix
 from llmlab.engines.vllm.loop import StepLoop
@@ -52,6 +54,45 @@ def _nothing_left():
     assert not [child for child in psutil.Process().children(recursive=True) if "VLLM" in child.name()]
     if not before[0]:
         assert logging.getLogger("vllm").handlers == []
+
+
+def test_an_interrupt_in_a_callback_prints_nothing(monkeypatch):
+    """Ctrl-C during a load printed "Exception ignored in: <function WeakSet...>" with a traceback."""
+    shown = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda found: shown.append(found.exc_type))
+
+    def ends(kind):
+        def callback(_):
+            raise kind
+
+        one = type("One", (), {})()
+        reference = weakref.ref(one, callback)
+        del one
+        assert reference() is None
+
+    with logs.unreported(KeyboardInterrupt):
+        ends(KeyboardInterrupt)
+        ends(ValueError)
+    ends(KeyboardInterrupt)
+    assert shown == [ValueError, KeyboardInterrupt]
+
+
+def test_a_load_during_an_unload_stays_in_this_process(load):
+    """The end of the unload took the load's variables away: vLLM put the worker into a process that nothing ends."""
+    opened = []
+    thread = threading.Thread(target=lambda: opened.append(load()))
+    with SHARED.turns, logs.environment({}):  # as the end of another engine
+        thread.start()
+        while not SHARED.loading.locked():
+            time.sleep(0.01)
+        time.sleep(0.1)
+    thread.join()
+    (engine,) = opened
+    try:
+        assert type(engine._loop.loaded.llm.model_executor).__name__ == "UniProcExecutor"
+        assert not psutil.Process().children(recursive=True)
+    finally:
+        engine.close()
 
 
 def test_closing_ends_requests_frees_memory_and_may_be_repeated(load):
