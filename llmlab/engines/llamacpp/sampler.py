@@ -69,7 +69,6 @@ def pick(ids: Any, logits: Any, seed: int, step: int) -> int:
     """
     import numpy as np
 
-    logits = np.ascontiguousarray(logits)
     hopeful = logits > logits.max() - np.float32(_HOPELESS)
     if np.count_nonzero(hopeful) <= max(_MANY, len(ids) // 2):
         near = np.flatnonzero(hopeful)
