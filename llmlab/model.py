@@ -1141,7 +1141,8 @@ class Model:
 
     def _live(self) -> Engine:
         check_process(self._process, self.name)
-        if self._engine is None:
+        engine = self._engine  # read once: another thread may unload the model meanwhile
+        if engine is None:
             raise UnloadedError(
                 f"{self.name} ({self.engine}) was unloaded or replaced.",
                 f"{'Load' if self.url is None else 'Attach'} it again: "
@@ -1153,8 +1154,8 @@ class Model:
         turns.end_team()
         recorder = tape.recorder()
         if recorder is not None and not self._replays:
-            return recorder.over(self._engine, self.name, self.plan, self._facts)
-        return self._engine
+            return recorder.over(engine, self.name, self.plan, self._facts)
+        return engine
 
     def _check_generates(self) -> None:
         own = self.facts.embedding

@@ -246,7 +246,7 @@ def test_a_folder_that_cannot_be_read_is_said_once_and_left_out(closed, monkeypa
         warnings.simplefilter("always")
         for _ in range(3):
             assert "nano" in {entry.name for entry in catalogue.entries()}
-            assert library.names() == zoo.adapter_names()
+            assert {*zoo.adapter_names()} <= {*library.names()}  # and those of other tests
             cache.on_disk()
     (text,) = [str(one.message) for one in said]
     assert f"{closed} can't be read, so its content is left out: Permission denied." in text

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from llmlab.errors import BadInputError
+from llmlab.engines.replay import tape
+from llmlab.errors import BadInputError, UnloadedError
 from llmlab.machine import turns
 from llmlab.types import Completion, SamplingParams
 
@@ -259,3 +260,16 @@ def test_a_request_ends_the_team_that_torch_left_on_its_thread(model, use):
         assert not team <= set(Path("/proc/self/task").iterdir())  # another new one may be torch's own
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("engine", ["llamacpp", "vllm"])
+def test_an_unload_while_a_request_begins_says_so(lab, monkeypatch, engine):
+    """It raised AttributeError: 'NoneType' object has no attribute 'tokenize'."""
+    model = lab.load("nano", engine=engine)
+
+    def unloads():  # what another thread does between the check and the use
+        model.unload()
+
+    monkeypatch.setattr(tape, "recorder", unloads)
+    with pytest.raises(UnloadedError):
+        model.score([3, 4, 5])
