@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 import warnings
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
-from io import FileIO
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from io import BufferedWriter, FileIO
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from llmlab.errors import BadInputError
 
 KIND = "llmlab answers"
 VERSION = 1
+WAIT_S = 5.0
+"""How long a process waits for another one that writes to the same file, and may have been stopped."""
 
 Row = dict[str, Any]
 
@@ -43,7 +46,7 @@ class Cassette:
     def __init__(self, path: Path, rows: Iterable[Row] = ()) -> None:
         self.path = path
         self._file: FileIO | None = None  # open while rows are added
-        self._whole = False  # the file has a header and ends with a complete line
+        self._known = False  # the file had a header, and its rows are among these
         self._own: list[Row] | None = None  # those added since `begin`
         self.rows: dict[tuple[str, str, str], Row] = {}
         for row in rows:
@@ -79,9 +82,10 @@ class Cassette:
                     f"{path} has version {head.get('version')} of recorded answers; this llmlab reads {VERSION}.",
                     "Record it again, or update llmlab.",
                 )
+            known = bool(lines)
             last = lines.pop() if lines else b""
             found = cls(path, [_parsed(line) for line in lines if line.strip()])
-            found._whole = bool(lines) and not last
+            found._known = known
             try:
                 if last.strip():
                     found.add(_parsed(last))
@@ -111,11 +115,12 @@ class Cassette:
             self._own.append(row)
         if self._file is not None:
             try:
-                if _is_at(self._file, self.path):
-                    _append(self._file, _line(row))
-                else:  # another process has ended its recording to it
-                    self._write()
-                    self._open()
+                with self._alone():
+                    if _is_at(self._file, self.path):
+                        _append(self._file, _line(row))
+                    else:  # another process has ended its recording to it
+                        self._write()
+                        self._open()
             except OSError as error:
                 self._release()
                 with suppress(Warning):  # this is an engine's thread, and the request is answered
@@ -140,8 +145,9 @@ class Cassette:
         Raises:
             DiskError: it can't be written.
         """
-        with config.writing(self.path):
-            if not self._whole:
+        with config.writing(self.path), self._alone():
+            if not (self._known and self._is_whole()):
+                self._own = list(self.rows.values()) if self._known else None
                 self._write()
             self._own = []
             self._open()
@@ -153,8 +159,36 @@ class Cassette:
             DiskError: it can't be written.
         """
         self._release()
-        with config.writing(self.path):
+        with config.writing(self.path), self._alone():
             self._write()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the file: other processes that record to it wait before they add a row or write it anew.
+
+        Without locks (on Windows, and in some network file systems) a row is lost if both write at the same time.
+        """
+        while True:
+            file = None
+            with suppress(OSError):  # it can't be written, which the block reports
+                file = self.path.open("ab") if self.path.is_file() else None
+            if file is None:  # or it is a device or a pipe, or there is none yet
+                yield
+                return
+            with file:
+                _lock(file)
+                if _is_at(file, self.path):
+                    yield
+                    return
+
+    def _is_whole(self) -> bool:
+        """Whether the file ends with a complete line."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(-1, os.SEEK_END)
+                return file.read() == b"\n"
+        except OSError:
+            return False
 
     def _write(self) -> None:
         """Write the file anew, each row once. What other processes added since `begin` is kept."""
@@ -167,7 +201,7 @@ class Cassette:
         head = {"kind": KIND, "version": VERSION, "llmlab": __version__}
         with config.replacing(self.path) as part, part.open("wb") as file:
             file.writelines(map(_line, (head, *self.rows.values())))
-        self._whole = True
+        self._known = True
 
     def _open(self) -> None:
         # Unbuffered: a row is one write, so that those of two processes aren't mixed.
@@ -181,7 +215,23 @@ class Cassette:
                 file.close()
 
 
-def _is_at(file: FileIO, path: Path) -> bool:
+def _lock(file: BufferedWriter) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    end = time.monotonic() + WAIT_S
+    while time.monotonic() < end:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            time.sleep(0.001)
+        except OSError:  # a file system without locks
+            return
+
+
+def _is_at(file: FileIO | BufferedWriter, path: Path) -> bool:
     """Whether an open file is still the one at a path."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())

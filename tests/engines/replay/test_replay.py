@@ -348,6 +348,22 @@ def test_a_recording_that_is_removed_meanwhile_is_written_again(tmp_path):
     assert said_in(path) == {"1": "a", "2": "a"}
 
 
+def test_a_row_that_another_process_is_writing_is_kept(tmp_path):
+    """It was taken for the last line of a killed process: the file was written anew, without what came after that."""
+    path = tmp_path / "answers.jsonl"
+    Cassette(path).begin()
+    line = (json.dumps(row_of("1")) + "\n").encode()
+    with path.open("ab", buffering=0) as other:
+        other.write(line[:9])
+        with pytest.warns(RuntimeWarning, match="incomplete"):
+            mine = Cassette.read(path)
+        other.write(line[9:])
+        mine.begin()
+        other.write((json.dumps(row_of("2")) + "\n").encode())
+        mine.add(row_of("3"))
+    assert said_in(path) == {"1": "a", "2": "a", "3": "a"}
+
+
 def test_rows_of_two_writers_are_not_mixed(tmp_path):
     path = tmp_path / "answers.jsonl"
     Cassette(path).begin()
