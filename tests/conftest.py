@@ -56,6 +56,18 @@ def pytest_xdist_auto_num_workers():
     return count if count > 1 else 0
 
 
+def pytest_xdist_make_scheduler(config, log):
+    """Group by file: what xdist 3.8 writes into `Node._nodeid` for `--dist loadgroup` has no effect in pytest 9.2."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            path = nodeid.partition("::")[0]
+            return nodeid if path in LONG else path
+
+    return ByFile(config, log) if config.getvalue("dist") == "loadgroup" else None
+
+
 def pytest_collection_modifyitems(items):
     """Parallel runs (`--dist loadgroup`) keep a file's tests together, with the models that they share."""
     for item in items:
