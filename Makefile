@@ -17,7 +17,7 @@ demo: setup ## run the quickstart notebook headless on both engines and print th
 test: setup ## run the tests, on the real engines, and in a browser if one is available
 	@bash scripts/browser.sh
 	@$(VENV)/python tests/real/fetch.py mistral qwen3 gptoss
-	$(VENV)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder -m "not alone"
+	$(VENV)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not alone"
 	$(VENV)/python -m pytest -m alone
 
 lab: setup ## open JupyterLab on notebooks/

@@ -57,7 +57,10 @@ def pytest_xdist_auto_num_workers():
 
 
 def pytest_xdist_make_scheduler(config, log):
-    """Group by file: what xdist 3.8 writes into `Node._nodeid` for `--dist loadgroup` has no effect in pytest 9.2."""
+    """Keep a file's tests on one worker, with the models that they share. A test of a long file is a group of its own.
+
+    Not by the mark `xdist_group`: what xdist 3.8 writes into `Node._nodeid` for it has no effect in pytest 9.2.
+    """
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
@@ -65,15 +68,13 @@ def pytest_xdist_make_scheduler(config, log):
             path = nodeid.partition("::")[0]
             return nodeid if path in LONG else path
 
-    return ByFile(config, log) if config.getvalue("dist") == "loadgroup" else None
+    return ByFile(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_collection_modifyitems(items):
-    """Parallel runs (`--dist loadgroup`) keep a file's tests together, with the models that they share."""
+    """Mark the tests that run alone, and put those of long files first."""
     for item in items:
-        path = item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(item.nodeid if path in LONG else path))
-        if any(name in path for name in ALONE):
+        if any(name in item.nodeid.partition("::")[0] for name in ALONE):
             item.add_marker(pytest.mark.alone)
     items.sort(key=lambda item: item.nodeid.partition("::")[0] not in LONG)
 
