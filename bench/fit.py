@@ -18,6 +18,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from llmlab.engines.llamacpp import attention
+
 SMOL = "smollm2-135m"
 # One thread: two that spin on a busy machine take minutes, and memory doesn't depend on them.
 _THREADS = {"llamacpp": "n_threads", "vllm": "threads"}
@@ -108,6 +110,7 @@ def measure(case: dict[str, Any]) -> dict[str, int]:
 
 def run(name: str, folder: Path) -> dict[str, int]:
     """Measure one case in a process of its own."""
+    attention.pays()  # measured once per machine, with a model whose memory isn't the case's
     case = dict(CASES[name])
     if case["model"] == VOCABULARY:
         case["model"] = str(folder / ("vocabulary.gguf" if case["engine"] == _L else "vocabulary"))
