@@ -212,6 +212,8 @@ def candidates(scaled: Any, params: SamplingParams, step: int) -> Any:
     # No copy of all tokens that can be avoided: a large vocabulary's arrays are memory that the system has to provide
     # again in each step.
     finite = np.isfinite(scaled)
+    if not finite.any():  # NaN, which the engine reports
+        return np.arange(len(scaled))
     ids, logits = (None, scaled) if finite.all() else (np.flatnonzero(finite), scaled[finite])
     peak = np.float64(logits.max())  # its type makes comparisons those of float64
 

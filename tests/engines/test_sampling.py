@@ -299,6 +299,8 @@ def test_the_order_of_candidates():
     assert candidates(scaled, SamplingParams(top_p=0.7), 0).tolist() == [0, 1]
     masked = np.where([True, False, True, True, True], scaled, -np.inf).astype(np.float32)
     assert 1 not in candidates(masked, params, 0)
+    # In vLLM an exception here would fail all requests of the step, not only the one with NaN.
+    assert candidates(np.full(5, np.nan, np.float32), params, 0).tolist() == [0, 1, 2, 3, 4]
 
 
 def plainly(scaled, params):
