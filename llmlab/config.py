@@ -54,7 +54,7 @@ def _usable(setting: str, root: str) -> Path:
             f"{root[:120]}... can't be a folder: {os.strerror(errno.ENAMETOOLONG)}.",
             f"Set {setting} to another folder.",
         )
-    is_folder(Path(root), setting)
+    is_folder(Path(root), setting)  # warns if it can't be read
     return Path(root)
 
 
