@@ -46,8 +46,8 @@ def token_logprob(logits: Any, token: int, top: int, name: Callable[[int], str],
     norm = peak + float(np.log(np.exp(exact, out=exact).sum()))
     best: tuple[tuple[int, str, float], ...] = ()
     if top > 0:
-        least = np.partition(logits, -min(top, len(logits)))[-min(top, len(logits))]
-        ids = np.flatnonzero(logits >= least)
+        top = min(top, len(logits))
+        ids = np.flatnonzero(logits >= np.partition(logits, -top)[-top])
         # Ties go to the lower id, as in greedy sampling.
         ids = ids[np.argsort(-logits[ids], kind="stable")][:top]
         best = tuple((int(i), name(int(i)), float(logits[i]) - norm) for i in ids)

@@ -276,9 +276,8 @@ def _first(keys: Any, weights: Any, mass: float) -> Any:
     """
     import numpy as np
 
-    places = np.arange(len(keys))
+    places, least = np.arange(len(keys)), keys.min()
     if len(keys) > _BINS:
-        least = keys.min()
         for width in (0.5, 1.0, 2.0, 4.0, 8.0, 16.0):
             near = np.flatnonzero(keys <= least + width)
             if weights[near].sum() >= mass:
@@ -286,7 +285,7 @@ def _first(keys: Any, weights: Any, mass: float) -> Any:
                 break
     sure = places[:0]
     if len(places) > _BINS:
-        scaled = keys[places] - keys.min()
+        scaled = keys[places] - least
         scaled *= (_BINS - 1) / max(float(scaled.max()), 1e-30)
         bins = scaled.astype(np.int64)
         sums = np.cumsum(np.bincount(bins, weights[places], minlength=_BINS))

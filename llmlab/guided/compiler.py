@@ -99,8 +99,10 @@ class Compiler:
         return tuple(i for i, piece in enumerate(self.pieces) if piece[:1] in _NUMERIC)
 
     def _containing(self, texts: tuple[str, ...]) -> frozenset[int]:
-        found = re.compile(b"|".join(re.escape(text.encode()) for text in texts)) if texts else None
-        return frozenset(i for i, piece in enumerate(self.pieces) if found is not None and found.search(piece))
+        if not texts:
+            return frozenset()
+        found = re.compile(b"|".join(re.escape(text.encode()) for text in texts))
+        return frozenset(i for i, piece in enumerate(self.pieces) if found.search(piece))
 
     @property
     def tokenizer(self) -> Any:

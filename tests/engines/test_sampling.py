@@ -9,6 +9,7 @@ import pytest
 
 from llmlab import Lab, zoo
 from llmlab.engines.sampling import Adjuster, candidates, chance, word_ids
+from llmlab.engines.vllm.load import Loaded
 from llmlab.errors import BadInputError, UnsupportedError
 from llmlab.types import SamplingParams
 
@@ -285,7 +286,7 @@ def test_invalid_values_are_refused_before_anything_starts(model, options, what)
 def test_top_p_of_llmlab_is_that_of_vllm(precise, monkeypatch):
     options = {"temperature": 1.2, "top_p": 0.8, "top_k": 30, "min_p": 0.01, "max_tokens": 24}
     ours = [precise.generate(PROMPT, seed=seed, **options).token_ids for seed in range(20)]
-    monkeypatch.setattr(precise._engine._loop, "_processed", False)
+    monkeypatch.setattr(Loaded, "processed", False)
     theirs = [precise.generate(PROMPT, seed=seed, **options).token_ids for seed in range(20)]
     assert ours == theirs
     assert len(set(ours)) > 5

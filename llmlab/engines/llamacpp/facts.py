@@ -147,10 +147,10 @@ def guide_tokenizer(model: NativeModel, end_ids: tuple[int, ...]) -> Any:
         with model.lock:  # for each token: the decoding thread takes it, too
             model.check()
             piece, plain = model.piece(token, special=True), model.piece(token)
-            unread = token not in model.kinds.shown and bool(attributes(model.vocab, token) & unseen)
-        if unread or not plain:
+            hidden = not plain or (token not in model.kinds.shown and bool(attributes(model.vocab, token) & unseen))
+        if hidden:
             special.append(token)
-        tokens.append(b"\xff" + piece if unread or not plain else piece)
+        tokens.append(b"\xff" + piece if hidden else piece)
     # The model's own end token first: llguidance forces that one when nothing else is allowed.
     with model.lock:
         model.check()

@@ -105,9 +105,9 @@ def log_softmax(rows: Any) -> Any:
     """Convert logits to natural log probabilities in place. Shape (rows, vocabulary), float32."""
     import numpy as np
 
-    for number in range(len(rows)):  # one at a time: the exponentials of all are as large as the logits
-        rows[number] -= rows[number].max()
-        rows[number] -= np.float32(np.log(np.exp(rows[number]).sum(dtype=np.float64)))
+    for row in rows:  # one at a time: the exponentials of all are as large as the logits
+        np.subtract(row, row.max(), out=row)
+        np.subtract(row, np.float32(np.log(np.exp(row).sum(dtype=np.float64))), out=row)
     return rows
 
 

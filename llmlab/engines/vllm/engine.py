@@ -147,7 +147,7 @@ class VllmEngine(Engine):
         loaded = loop.loaded
         assert loaded is not None, "the loop has loaded a model"
         tokenizer = loaded.llm.get_tokenizer()
-        self._measures_guides = plan.draft is None and loop.loaded is not None and loop.loaded.in_process
+        self._measures_guides = plan.draft is None and loaded.in_process
         self.grammars = Compiler(functools.partial(guide_tokenizer, tokenizer, facts.vocab_size))
         loop.piece = functools.partial(_piece, self.grammars, codec.hidden() | set(facts.end_ids))
         loop.tail = functools.partial(_tail, codec, loop.piece)
@@ -157,7 +157,7 @@ class VllmEngine(Engine):
             decode=codec.decode,
             name=tokenizer.decode,
             piece=loop.piece,
-            replays=plan.draft is None and loaded.in_process,
+            replays=loaded.processed,
         )
         types = self._plan.source.header.metadata.get("type_vocab_size", 1)
         self._separator = getattr(tokenizer, "sep_token_id", None) if types > 1 else None

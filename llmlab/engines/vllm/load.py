@@ -61,6 +61,11 @@ class Loaded:
     not_finite: dict[str, float]
     embedding: Embedding | None = None
 
+    @property
+    def processed(self) -> bool:
+        """Whether it has llmlab's logits processors (see `options.resolve`)."""
+        return "logits_processors" in self.settings.args
+
     def seen(self, key: str, count: int | None) -> Sequence[Seen]:
         """What the worker recorded of a guided request's next steps; empty for a core in a child process.
 

@@ -93,7 +93,6 @@ class StepLoop:
         self._thread = threading.Thread(target=self._run, name=f"{logs.THREAD_NAME}-{self._key}", daemon=True)
         self._tap = logs.LogTap(log, self._thread, self._note_phase)
         self._in_process = load.runs_in_process(plan.parallel)
-        self._processed = self._in_process and plan.draft is None
         # Engines in this process take turns. One in a child process shares nothing that a step, a load or a shutdown
         # of another could disturb.
         self._turns: Any = SHARED.turns if self._in_process else contextlib.nullcontext()
@@ -411,6 +410,10 @@ class StepLoop:
         """Tokens per push to a buffer: on a small model a push per step costs more than the step."""
         return max(int(PUSH_EVERY_S / self._step_s), 1)
 
+    def _params(self, request: Request, extra: dict[str, Any] | None = None) -> Any:
+        assert self.loaded is not None
+        return vllm_params(request, self.end_ids, self._interval(), extra, processed=self.loaded.processed)
+
     def _add(self, llm: Any, request: Request) -> None:
         if request.buffer.done:
             self._forget(request)
@@ -423,7 +426,7 @@ class StepLoop:
             if request.guide is not None and self.watch is not None:
                 self._watched[key] = self.watch(request)
             lora = self._attached().request(request.adapter)
-            params = vllm_params(request, self.end_ids, self._interval(), processed=self._processed)
+            params = self._params(request)
             llm.add_request(key, prompt, params, lora_request=lora)
         except GenerationError as error:
             self._forget(request)
@@ -534,8 +537,7 @@ class StepLoop:
             prompt: Any = {"type": "token", "prompt_token_ids": list(request.prompt_ids)}
             if request.images:
                 prompt = images.rendered(llm, request)
-            extra = replay.extra_args(again.kept, again.bans)
-            params = vllm_params(request, self.end_ids, self._interval(), extra, processed=self._processed)
+            params = self._params(request, replay.extra_args(again.kept, again.bans))
             llm.add_request(new, prompt, params, lora_request=self._attached().request(request.adapter))
         self._active[new], self._watched[new] = request, watched
         self._ids[id(request)] = new

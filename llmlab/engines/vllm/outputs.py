@@ -21,7 +21,7 @@ def vllm_params(
     interval: int,
     extra: dict[str, Any] | None = None,
     *,
-    processed: bool = False,
+    processed: bool,
 ) -> Any:
     """Convert a request's params to vLLM's, for one sequence (each of n choices is a separate request).
 
